@@ -1,0 +1,1 @@
+"""The proto package `containerd.runhcs.stats.v1`."""

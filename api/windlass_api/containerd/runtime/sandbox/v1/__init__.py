@@ -1,0 +1,1 @@
+"""The proto package `containerd.runtime.sandbox.v1`."""

@@ -1,0 +1,1 @@
+"""Proto packages below `containerd.services.diff`."""

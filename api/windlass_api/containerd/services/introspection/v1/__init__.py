@@ -1,0 +1,1 @@
+"""The proto package `containerd.services.introspection.v1`."""

@@ -1,0 +1,1 @@
+"""The proto package `io.containerd.cgroups.v2`."""

@@ -1,0 +1,1 @@
+"""The proto package `nri.pkg.api.v1alpha1`."""

@@ -1,0 +1,79 @@
+"""Entry points to plugins; the only module that knows how distributions are installed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from stevedore import ExtensionManager, NamedExtensionManager
+
+from windlass.errors import StartError
+from windlass.plugin import Plugin
+
+GROUP = "windlass.plugins"
+
+# stevedore logs a stack trace for each plugin that cannot be imported; ours is the record, said once.
+logging.getLogger("stevedore").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An installed plugin: its declaration, or why there is none; neither if it is disabled."""
+
+    uri: str
+    distribution: str
+    # Any: what it provides is of no interest here.
+    plugin: Plugin[Any] | None = None
+    error: BaseException | None = None
+
+
+def installed() -> dict[str, str]:
+    """Return the URIs of all installed plugins and the distribution that brings each; imports none of them.
+
+    Raises StartError when two distributions bring plugins of one URI.
+    """
+    found: dict[str, str] = {}
+    for entry in NamedExtensionManager(GROUP, names=[]).list_entry_points():
+        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+        if entry.name in found and found[entry.name] != distribution:
+            raise StartError(
+                f"plugin {entry.name} is brought by {found[entry.name]} and by {distribution}: uninstall one of them"
+            )
+        found[entry.name] = distribution
+    return dict(sorted(found.items()))
+
+
+def discover(disabled: Collection[str] = ()) -> list[Found]:
+    """Import every installed plugin's declaration except those of ``disabled``, which are listed without one."""
+    distributions = installed()
+    problems: dict[str, BaseException] = {}
+
+    # Any, here and below: whatever an entry point names, until it is checked to be a Plugin.
+    def note(_: ExtensionManager[Any], entry: EntryPoint, error: BaseException) -> None:
+        problems[entry.name] = error
+
+    wanted = [uri for uri in distributions if uri not in disabled]
+    manager: NamedExtensionManager[Any] = NamedExtensionManager(GROUP, names=wanted, on_load_failure_callback=note)
+    loaded = {extension.name: extension.plugin for extension in manager}
+    return [_found(uri, distribution, loaded, problems) for uri, distribution in distributions.items()]
+
+
+def _found(
+    uri: str,
+    distribution: str,
+    loaded: dict[str, Any],
+    problems: dict[str, BaseException],
+) -> Found:
+    if uri in problems:
+        return Found(uri, distribution, error=problems[uri])
+    plugin = loaded.get(uri)
+    if plugin is None:
+        return Found(uri, distribution)
+    if not isinstance(plugin, Plugin):
+        return Found(uri, distribution, error=TypeError(f"its entry point names a {type(plugin).__name__}, no Plugin"))
+    if plugin.uri != uri:
+        return Found(uri, distribution, error=ValueError(f"its declaration calls itself {plugin.uri}"))
+    return Found(uri, distribution, plugin)

@@ -1,0 +1,142 @@
+"""The closed set of error classes, each with the gRPC status it travels as.
+
+A plugin raises one of these for anything its caller should be told; any other
+exception is a defect of the plugin and travels as UNKNOWN. Messages name the
+object, its state and, where there is one, the remedy: ``snapshot layer-1 does
+not exist``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """gRPC status codes by their numbers, so that nothing here imports grpc."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class Error(Exception):
+    """Something the caller should be told; the class says which kind."""
+
+    code = Code.UNKNOWN
+
+
+class InvalidArgument(Error):
+    """The request can never succeed as it is written."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class NotFound(Error):
+    """The named object does not exist in this namespace."""
+
+    code = Code.NOT_FOUND
+
+
+class AlreadyExists(Error):
+    """An object of that name is there already."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class PermissionDenied(Error):
+    """The caller may not do this."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class ResourceExhausted(Error):
+    """A limit was reached: disk space, a message size, a queue."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class FailedPrecondition(Error):
+    """The object is in a state that does not allow the call."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class Aborted(Error):
+    """The operation lost a race and may be tried again from its start."""
+
+    code = Code.ABORTED
+
+
+class OutOfRange(Error):
+    """An offset lies beyond the end."""
+
+    code = Code.OUT_OF_RANGE
+
+
+class Unimplemented(Error):
+    """Nobody here can do this."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class Internal(Error):
+    """An invariant of ours does not hold."""
+
+    code = Code.INTERNAL
+
+
+class Unavailable(Error):
+    """Not now; the same call may succeed later."""
+
+    code = Code.UNAVAILABLE
+
+
+class DataLoss(Error):
+    """What was stored cannot be read back as it was written."""
+
+    code = Code.DATA_LOSS
+
+
+class Unauthenticated(Error):
+    """The caller has not shown who it is."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class Cancelled(Error):
+    """The caller gave up."""
+
+    code = Code.CANCELLED
+
+
+class DeadlineExceeded(Error):
+    """The call took longer than it was given; the message names the step."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+BY_CODE: dict[Code, type[Error]] = {kind.code: kind for kind in Error.__subclasses__()}
+
+
+def from_code(code: int, message: str) -> Error:
+    """Return the error that a peer sent as ``code`` and ``message``."""
+    kind = BY_CODE.get(Code(code), Error) if code in Code._value2member_map_ else Error
+    return kind(message)
+
+
+class StartError(Exception):
+    """The daemon cannot start; one line that the operator can act on."""

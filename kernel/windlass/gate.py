@@ -1,0 +1,245 @@
+"""The gate: the boundary that every call from one plugin to another passes.
+
+A lookup hands out a handle instead of the instance. A handle has the instance's
+methods; each call is counted and timed, refused at once while the plugin's
+breaker is open, and, when the loop makes it through `offload`, runs in the
+plugin's own bounded pool under a deadline. A sick plugin so delays its own
+callers, for a bounded time, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from windlass.errors import DeadlineExceeded, Unavailable
+from windlass.plugin import CONTRACT_MARK
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POOL_SIZE = 16
+DEFAULT_TIMEOUT = 60.0
+MISSES_TO_OPEN = 5
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(slots=True)
+class Account:
+    """What one method of a plugin has cost; times in nanoseconds."""
+
+    method: str
+    calls: int = 0
+    failures: int = 0
+    running: int = 0
+    total: int = 0
+    longest: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self) -> int:
+        """Begin a call and return its start."""
+        with self.lock:
+            self.calls += 1
+            self.running += 1
+        return time.monotonic_ns()
+
+    def leave(self, started: int, failed: bool) -> None:
+        """End a call."""
+        took = time.monotonic_ns() - started
+        with self.lock:
+            self.running -= 1
+            self.failures += failed
+            self.total += took
+            self.longest = max(self.longest, took)
+
+
+class Breaker:
+    """Refuses calls for a while after several deadlines in a row were missed.
+
+    While it is open every call is refused; when its pause is over one call is let
+    through, and its outcome closes the breaker or doubles the pause.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Start closed."""
+        self._uri = uri
+        self._misses = 0
+        self._pause = FIRST_PAUSE
+        self._open_until = 0.0
+
+    def check(self) -> None:
+        """Raise Unavailable while the breaker is open."""
+        if self._misses < MISSES_TO_OPEN:
+            return
+        left = self._open_until - time.monotonic()
+        if left > 0:
+            raise Unavailable(
+                f"{self._uri} has missed {self._misses} deadlines in a row; it is tried again in {left:.1f} s"
+            )
+        self._open_until = time.monotonic() + self._pause
+
+    def missed(self) -> None:
+        """Count a deadline that was missed."""
+        self._misses += 1
+        if self._misses >= MISSES_TO_OPEN:
+            self._open_until = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def answered(self) -> None:
+        """Count a call that ended in time, well or not."""
+        if self._misses:
+            self._misses = 0
+            self._pause = FIRST_PAUSE
+
+
+class Gate:
+    """The boundary around one plugin's instance: accounts, breaker and pool."""
+
+    def __init__(self, uri: str, pool_size: int = POOL_SIZE) -> None:
+        """Guard the plugin ``uri``; threads start when they are needed."""
+        self.uri = uri
+        self.accounts: dict[str, Account] = {}
+        self.breaker = Breaker(uri)
+        self._pool = ThreadPoolExecutor(pool_size, thread_name_prefix=uri)
+
+    def account(self, method: str) -> Account:
+        """Return the account of a method, a new one if need be."""
+        return self.accounts.setdefault(method, Account(method))
+
+    # Any, here and below: one piece of code guards the methods of every contract.
+    def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """Return ``method`` with every call counted, timed and subject to the breaker."""
+        account, breaker = self.account(name), self.breaker
+
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            breaker.check()
+            started, failed = account.enter(), True
+            try:
+                result = await method(*args, **kwargs)
+                failed = False
+                return result
+            finally:
+                account.leave(started, failed)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            breaker.check()
+            started, failed = account.enter(), True
+            try:
+                result = method(*args, **kwargs)
+                failed = False
+            finally:
+                account.leave(started, failed)
+            return Handle(result, self, name) if _is_contract(result) else result
+
+        return call_async if inspect.iscoroutinefunction(method) else call
+
+    def submit(self, call: Callable[[], R]) -> Future[R]:
+        """Run ``call`` in the plugin's pool."""
+        return self._pool.submit(call)
+
+    def close(self) -> None:
+        """Take no further calls; those under way are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_contract(value: object) -> bool:
+    return hasattr(type(value), CONTRACT_MARK) and not isinstance(value, Handle)
+
+
+class Handle:
+    """Stands for a plugin's instance, or for a facet that it handed out; see the module's text."""
+
+    def __init__(self, instance: object, gate: Gate, name: str = "") -> None:
+        """Stand for ``instance`` behind ``gate``; ``name`` is the method that handed a facet out."""
+        self.__dict__.update(_instance=instance, gate=gate, _name=name)
+
+    # Any: whatever the contract has under that name.
+    def __getattr__(self, name: str) -> Any:
+        """Return a method behind the gate, or any other attribute as it is."""
+        value = getattr(self._instance, name)
+        if name.startswith("_") or not callable(value):
+            return value
+        guarded = self.gate.guard(value, f"{self._name}.{name}" if self._name else name)
+        guarded.__dict__["gate"] = self.gate
+        guarded.__name__ = name
+        self.__dict__[name] = guarded
+        return guarded
+
+    def __repr__(self) -> str:
+        """Name the plugin."""
+        return f"<{self.gate.uri} {self._name}>" if self._name else f"<{self.gate.uri}>"
+
+
+_shared = Gate("io.windlass.kernel")
+
+
+async def offload(
+    function: Callable[P, R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """Call a synchronous plugin from the loop, in that plugin's own pool, for at most `DEFAULT_TIMEOUT` seconds.
+
+    A function that is no handle's method runs in a pool that all such calls share.
+    Raises DeadlineExceeded; a result that comes later is dropped.
+    """
+    gate: Gate | None = getattr(function, "gate", None)
+    name = getattr(function, "__name__", "")
+    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate, name)
+
+
+async def offload_within(
+    timeout: float | None,
+    discard: Callable[[R], object] | None,
+    call: Callable[[], R],
+    gate: Gate | None = None,
+    name: str = "",
+) -> R:
+    """Run ``call`` as `offload` does, for at most ``timeout`` seconds, None is for as long as it takes.
+
+    When the caller has gone before the result comes, ``discard`` is given the
+    result, so that what it holds open is released.
+    """
+    gate = gate or _shared
+    gate.breaker.check()
+    future = gate.submit(functools.partial(contextvars.copy_context().run, call))
+    try:
+        async with asyncio.timeout(timeout):
+            result: R = await asyncio.wrap_future(future)
+    except TimeoutError:
+        if not future.done() or future.cancelled():
+            _drop(future, discard)
+            gate.breaker.missed()
+            raise DeadlineExceeded(f"{gate.uri}: {name or 'a call'} did not end within {timeout:g} s") from None
+        raise
+    except asyncio.CancelledError:
+        _drop(future, discard)
+        raise
+    gate.breaker.answered()
+    return result
+
+
+def _drop(future: Future[R], discard: Callable[[R], object] | None) -> None:
+    def release(done: Future[R]) -> None:
+        if discard is not None and not done.cancelled() and done.exception() is None:
+            discard(done.result())
+
+    future.add_done_callback(release)
+
+
+async def offload_each(iterator: Iterator[R], size: int = 100) -> list[R]:
+    """Take up to ``size`` further items from a plugin's walk; an empty list is its end."""
+    return await offload(_take, iterator, size)
+
+
+def _take(iterator: Iterator[R], size: int) -> list[R]:
+    return [item for _, item in zip(range(size), iterator, strict=False)]

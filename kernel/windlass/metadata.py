@@ -1,0 +1,82 @@
+"""Contract: the metadata store, which gives every namespace its own view of everything that is kept.
+
+It wraps the content store and the snapshotters: names are separated by
+namespace, writes are recorded with a lease if one is given, and what nothing
+refers to any more is collected (reference 3.14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from windlass.containers import ContainerStore
+from windlass.content import ContentStore
+from windlass.images import ImageStore
+from windlass.leases import LeaseStore
+from windlass.namespaces import NamespaceStore
+from windlass.plugin import PluginType, contract
+from windlass.sandboxes import SandboxStore
+from windlass.snapshots import Snapshotter
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What one garbage collection did; ``seconds`` is how long it took."""
+
+    removed: int = 0
+    blobs: int = 0
+    snapshots: int = 0
+    seconds: float = 0.0
+    failures: tuple[str, ...] = ()
+    """One line for each store that could not be cleaned; it is tried again."""
+
+
+@contract
+class Metadata(Protocol):
+    """The views of the metadata store. Synchronous and thread-safe; views are cheap to make.
+
+    Each takes a namespace and raises FailedPrecondition ("namespace is required")
+    for an empty one and InvalidArgument for one that is no identifier. A lease
+    that does not exist is NotFound when something would be added to it.
+    """
+
+    def namespaces(self) -> NamespaceStore:
+        """Return the store of all namespaces."""
+        ...
+
+    def containers(self, namespace: str) -> ContainerStore:
+        """Return a namespace's containers."""
+        ...
+
+    def images(self, namespace: str, lease: str = "") -> ImageStore:
+        """Return a namespace's images."""
+        ...
+
+    def leases(self, namespace: str) -> LeaseStore:
+        """Return a namespace's leases."""
+        ...
+
+    def sandboxes(self, namespace: str) -> SandboxStore:
+        """Return a namespace's sandbox records."""
+        ...
+
+    def content(self, namespace: str, lease: str = "") -> ContentStore:
+        """Return a namespace's view of the content store; what is written is held by ``lease``."""
+        ...
+
+    def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
+        """Return a namespace's view of a snapshotter. Raises InvalidArgument if there is none of that name."""
+        ...
+
+    def snapshotters(self) -> Sequence[str]:
+        """Return the names of the snapshotters that can be used."""
+        ...
+
+    def collect(self) -> Collected:
+        """Collect garbage now and return when it is done."""
+        ...
+
+
+METADATA: PluginType[Metadata] = PluginType("io.containerd.metadata.v1")

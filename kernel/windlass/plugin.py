@@ -1,0 +1,211 @@
+"""What a plugin is: the types that an author declares one with.
+
+A plugin has a type, an ID within the type, the types it requires, and an
+``init`` that returns its instance. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from windlass.hooks import Hooks
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+C = TypeVar("C")
+
+SKIP = "skip plugin"
+"""How a skip ends its message: `ctr plugins ls` shows "skip" when it finds these words."""
+
+
+class SkipPlugin(Exception):
+    """Raised by ``init`` when the plugin cannot work on this machine; the reason is shown to the operator."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {SKIP}"
+
+
+CONTRACT_MARK = "__windlass_contract__"
+
+
+def contract(protocol: type[T]) -> type[T]:
+    """Mark a Protocol as a contract: calls of its methods pass the gate.
+
+    A method whose return annotation is itself a contract hands out a gated
+    instance too, counted under the same plugin.
+    """
+    setattr(protocol, CONTRACT_MARK, True)
+    return protocol
+
+
+@dataclass(frozen=True, slots=True)
+class PluginType(Generic[T_co]):
+    """A point of extension; ``T_co`` is the interface that its plugins provide."""
+
+    uri: str
+
+
+# Any: an event payload's, a shim's and a service's instances have nothing in common but that they are there.
+ALL: PluginType[Any] = PluginType("*")
+"""In ``requires``: everything else first."""
+
+
+@dataclass(slots=True)
+class Meta:
+    """Facts that a plugin publishes about itself while it starts; `ctr plugins ls -d` shows them."""
+
+    platforms: list[tuple[str, str, str]] = field(default_factory=list)
+    """(os, architecture, variant)"""
+    exports: dict[str, str] = field(default_factory=dict)
+    capabilities: list[str] = field(default_factory=list)
+
+
+class InitContext(Protocol):
+    """What ``init`` is given. It runs in a thread of its own and has a deadline."""
+
+    @property
+    def uri(self) -> str:
+        """The URI of the plugin that is being started."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """Persistent directory of this plugin; not created for it."""
+        ...
+
+    @property
+    def state(self) -> Path:
+        """Directory of this plugin that is lost at boot; not created for it."""
+        ...
+
+    @property
+    def meta(self) -> Meta:
+        """Where to publish platforms, exports and capabilities."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The daemon's event loop, for instances that post to it from their threads."""
+        ...
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Facts about the daemon, by the names in `windlass.properties`."""
+        ...
+
+    def config(self, kind: type[C]) -> C:
+        """Return this plugin's configuration, as validated against its declared class."""
+        ...
+
+    def timeout(self, key: str) -> float:
+        """Return seconds from the ``[timeouts]`` table; 1.0 for a key that is not there."""
+        ...
+
+    def single(self, kind: PluginType[T]) -> T:
+        """Return the one instance of ``kind``, skipped ones left out.
+
+        Raises NotFound, FailedPrecondition (several), or the error it failed with.
+        """
+        ...
+
+    def by_id(self, kind: PluginType[T], id: str) -> T:
+        """Return the instance of that ID; raises NotFound or the error it failed with."""
+        ...
+
+    def all(self, kind: PluginType[T]) -> dict[str, T]:
+        """Return the instances of ``kind`` by ID, those that were skipped or failed left out."""
+        ...
+
+    @property
+    def hooks(self) -> Hooks:
+        """The steps in which plugins may have a say; `Hooks.add` takes part in them."""
+        ...
+
+    def records(self) -> tuple[Record, ...]:
+        """Return what became of every plugin so far, in start order; a live view of a tuple each call."""
+        ...
+
+    def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Have ``callback`` awaited on the loop when every plugin has been initialised, in start order."""
+        ...
+
+    def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
+        """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
+        ...
+
+    def register_readiness(self) -> Callable[[], None]:
+        """Hold readiness back until the returned function has been called (from any thread)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[T_co]):
+    """The declaration that an entry point of the group ``windlass.plugins`` names.
+
+    ``config`` is a frozen dataclass, its fields the TOML keys; ``requires`` lists
+    the types whose plugins must start before. ``migrate`` may rename, move or
+    delete blocks of the whole ``plugins`` table on the step from the given
+    configuration version to the next.
+    """
+
+    type: PluginType[T_co]
+    id: str
+    init: Callable[[InitContext], T_co]
+    # Any: a required type's interface does not matter to the declaration.
+    requires: tuple[PluginType[Any], ...] = ()
+    config: builtins.type[object] | None = None
+    # Any: a TOML table as parsed.
+    migrate: Callable[[int, dict[str, Any]], None] | None = None
+
+    @property
+    def uri(self) -> str:
+        """Type and ID, joined by a dot; unique in a daemon."""
+        return f"{self.type.uri}.{self.id}"
+
+    def __post_init__(self) -> None:
+        """Refuse declarations that can never be ordered (reference 1.1)."""
+        if not self.type.uri or not self.id:
+            raise ValueError(f"plugin {self.type.uri}.{self.id}: type and ID must not be empty")
+        if ALL in self.requires and len(self.requires) > 1:
+            raise ValueError(f"plugin {self.uri}: ALL cannot be combined with other requirements")
+        if self.type in self.requires:
+            raise ValueError(f"plugin {self.uri} requires its own type")
+
+
+class State:
+    """What can become of a plugin."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of one plugin; every plugin that was found has one."""
+
+    uri: str
+    type: str
+    id: str
+    state: str
+    requires: tuple[str, ...] = ()
+    meta: Meta = field(default_factory=Meta)
+    # Any: instances have nothing in common but that they are there.
+    instance: Any = None
+    error: BaseException | None = None
+    distribution: str = ""
+    """Name and version of the package that brought it, empty for proxies."""
+    seconds: float = 0.0
+    """How long ``init`` took."""
+
+    @property
+    def message(self) -> str:
+        """Why it did not start, empty when it did."""
+        return "" if self.error is None else str(self.error) or type(self.error).__name__

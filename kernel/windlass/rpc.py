@@ -1,0 +1,134 @@
+"""Serves a gRPC service, given by its descriptor, with the methods of a plain object.
+
+Method ``ListPids`` of the wire is method ``list_pids(request, call)`` here; one
+that the object lacks answers UNIMPLEMENTED. Errors become their statuses in this
+one place. grpc is imported when the first service is registered, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from windlass.errors import Error, FailedPrecondition
+from windlass.values import check_identifier
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+NAMESPACE = "containerd-namespace"
+LEASE = "containerd-lease"
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a client: what its metadata said, and its gRPC context for what is rarely needed."""
+
+    # Any: a grpc.aio.ServicerContext of any request and response.
+    context: Any
+    metadata: dict[str, str]
+
+    @property
+    def namespace(self) -> str:
+        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for no identifier."""
+        namespace = self.metadata.get(NAMESPACE, "")
+        if not namespace:
+            raise FailedPrecondition("namespace is required")
+        check_identifier("namespace", namespace)
+        return namespace
+
+    @property
+    def lease(self) -> str:
+        """The lease header, empty without one."""
+        return self.metadata.get(LEASE, "")
+
+
+def method_name(name: str) -> str:
+    """Return what an RPC is called in our objects: ``ListPids`` is ``list_pids``."""
+    return _WORD.sub("_", name).lower()
+
+
+def is_implemented(service: object, method: str) -> bool:
+    """Tell whether ``service`` serves the RPC ``method``."""
+    return hasattr(service, method_name(method))
+
+
+def serve(server: grpc.aio.Server, descriptor: ServiceDescriptor, service: object) -> None:
+    """Add the methods of ``service`` to a server, as the service that ``descriptor`` describes."""
+    import grpc
+
+    methods = {
+        method.name: _method_handler(method, getattr(service, method_name(method.name)))
+        for method in descriptor.methods
+        if is_implemented(service, method.name)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, methods),))
+
+
+# Any, here and below: requests and responses are of the messages that the descriptor names.
+def _method_handler(method: MethodDescriptor, function: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    import grpc
+    from google.protobuf.message_factory import GetMessageClass
+
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    response = GetMessageClass(method.output_type)
+    return kinds[method.client_streaming, method.server_streaming](
+        _streaming(function) if method.server_streaming else _unary(function),
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=response.SerializeToString,
+    )
+
+
+def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(request: Any, context: Any) -> Any:
+        try:
+            return await function(request, _call(context))
+        except Error as error:
+            await context.abort(_status(error.code), str(error))
+
+    return handle
+
+
+def _streaming(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in function(request, _call(context)):
+                yield response
+        except Error as error:
+            await context.abort(_status(error.code), str(error))
+
+    return handle
+
+
+def _call(context: Any) -> Call:
+    metadata: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            metadata.setdefault(key, value)  # of several values the first counts (reference 3.1)
+    return Call(context, metadata)
+
+
+@cache
+def _status(code: int) -> grpc.StatusCode:
+    import grpc
+
+    return {status.value[0]: status for status in grpc.StatusCode}[code]
+
+
+async def cancelled(context: Any) -> None:
+    """Return when the client has gone."""
+    gone = asyncio.Event()
+    context.add_done_callback(lambda _: gone.set())
+    await gone.wait()

@@ -1,0 +1,34 @@
+"""Contract: a shim that ships as a plugin and is forked from the zygote instead of executed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windlass.plugin import PluginType
+
+
+@dataclass(frozen=True, slots=True)
+class ForkedShim:
+    """Says which runtimes a shim serves and where its code is.
+
+    ``entry`` is called in a child of the zygote as ``entry(arguments,
+    descriptors)``. Arguments: bundle directory, namespace, container ID, the
+    daemon's grpc address, its ttrpc address, its log level. Descriptors: a
+    listening unix socket on which to serve ``containerd.task.v3.Task`` and
+    ``v2.Task`` over ttrpc (the daemon made it, so that nobody waits for it,
+    and removes its file).
+
+    ``cleanup`` is called in the same way when a shim has died, with bundle
+    directory, namespace and container ID and no descriptor: it ends whatever
+    still runs of the container, has the OCI runtime forget it, unmounts the
+    rootfs, and returns 0 also when there was nothing left to do. Without one the
+    daemon can only unmount and delete.
+    """
+
+    runtimes: tuple[str, ...]
+    entry: str
+    preload: tuple[str, ...] = ()
+    cleanup: str = ""
+
+
+FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1")
