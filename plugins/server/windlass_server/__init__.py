@@ -1,0 +1,1 @@
+"""The sockets on which the daemon listens."""

@@ -1,0 +1,78 @@
+"""Registers the listeners."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass.plugin import InitContext, Plugin
+from windlass.properties import GRPC_ADDRESS, TTRPC_ADDRESS
+from windlass.services import GRPC, SERVER, TTRPC
+
+MESSAGE_SIZE = 16 << 20
+
+
+@dataclass(frozen=True)
+class GrpcConfig:
+    """Configuration of ``io.containerd.server.v1.grpc``."""
+
+    #: Path of the socket; the flag --address wins. Empty: windlass.sock in the state directory.
+    address: str = ""
+    #: Owner of the socket; -1 is the daemon's own user.
+    uid: int = -1
+    #: Group of the socket; -1 is the daemon's own group.
+    gid: int = -1
+    #: Largest message that is accepted, in bytes.
+    max_recv_message_size: int = MESSAGE_SIZE
+    #: Largest message that is sent, in bytes.
+    max_send_message_size: int = MESSAGE_SIZE
+
+
+@dataclass(frozen=True)
+class TtrpcConfig:
+    """Configuration of ``io.containerd.server.v1.ttrpc``."""
+
+    #: Path of the socket to which shims report. Empty: the gRPC one with .ttrpc appended.
+    address: str = ""
+    #: Owner of the socket; -1 is the daemon's own user.
+    uid: int = -1
+    #: Group of the socket; -1 is the daemon's own group.
+    gid: int = -1
+
+
+def _own(uid: int, gid: int) -> tuple[int, int]:
+    return uid if uid >= 0 else os.geteuid(), gid if gid >= 0 else os.getegid()
+
+
+def init_grpc(context: InitContext) -> object:
+    """Listen for clients."""
+    from windlass_server.grpc import GrpcServer
+
+    config = context.config(GrpcConfig)
+    server = GrpcServer(
+        Path(context.properties[GRPC_ADDRESS]),
+        _own(config.uid, config.gid),
+        list(context.all(GRPC).values()),
+        config.max_recv_message_size or MESSAGE_SIZE,
+        config.max_send_message_size or MESSAGE_SIZE,
+    )
+    context.on_start(server.start)
+    context.on_stop(server.stop)
+    return server
+
+
+def init_ttrpc(context: InitContext) -> object:
+    """Listen for shims."""
+    from windlass_server.ttrpc import TtrpcServer
+
+    config = context.config(TtrpcConfig)
+    path = Path(context.properties[TTRPC_ADDRESS])
+    server = TtrpcServer(path, _own(config.uid, config.gid), list(context.all(TTRPC).values()))
+    context.on_start(server.start)
+    context.on_stop(server.stop)
+    return server
+
+
+GRPC_SERVER = Plugin(SERVER, id="grpc", init=init_grpc, requires=(GRPC,), config=GrpcConfig)
+TTRPC_SERVER = Plugin(SERVER, id="ttrpc", init=init_ttrpc, requires=(TTRPC, GRPC), config=TtrpcConfig)

@@ -1,0 +1,147 @@
+"""The ttrpc listener, to which shims report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from windlass.errors import Code, Error
+from windlass.services import TtrpcService
+
+from windlass_api.ttrpc import (
+    DATA,
+    REQUEST,
+    RESPONSE,
+    Frame,
+    FrameDecoder,
+    Malformed,
+    Request,
+    Response,
+    decode_request,
+    encode_response,
+    pack_frame,
+    refusal,
+)
+from windlass_server import sockets
+
+NAMESPACE = "containerd-namespace-ttrpc"
+CREDENTIALS = struct.Struct("3i")
+"""pid, uid and gid of SO_PEERCRED; unix(7)."""
+
+MOST_RUNNING = 256
+"""Calls that one connection may have under way; a shim has one."""
+
+logger = logging.getLogger(__name__)
+
+
+class TtrpcServer:
+    """Serves ttrpc services on one unix socket to processes of the daemon's own user."""
+
+    def __init__(self, path: Path, owner: tuple[int, int], services: Sequence[TtrpcService]) -> None:
+        """Listen on ``path`` once started."""
+        self._path = path
+        self._owner = owner
+        self._services = {service.name: service for service in services}
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    async def start(self) -> None:
+        """Begin to listen. Raises InvalidArgument, FailedPrecondition, OSError."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with sockets.placed(self._path, self._owner) as short:
+            listener.bind(short)
+            listener.listen(128)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: _Connection(self._services, self._connections), sock=listener
+        )
+
+    async def stop(self) -> None:
+        """Stop listening and drop connections; shims keep their events and come back."""
+        if self._server is not None:
+            sockets.remove(self._path)
+            self._server.close()
+            for connection in list(self._connections):
+                connection.drop()
+
+
+class _Connection(asyncio.Protocol):
+    """One peer; its calls run side by side, each answered on its stream."""
+
+    def __init__(self, services: dict[str, TtrpcService], connections: set[_Connection]) -> None:
+        self._services = services
+        self._connections = connections
+        self._decoder = FrameDecoder()
+        self._last_stream = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("socket")
+        _, uid, _ = CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+        if uid != os.geteuid():
+            logger.warning("refused a ttrpc connection of user %d, only %d may connect", uid, os.geteuid())
+            transport.abort()
+            return
+        self._transport = transport
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        for task in self._running:
+            task.cancel()
+
+    def drop(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.type not in (REQUEST, DATA):
+            return  # wire/README.md: other types are ignored
+        refused = refusal(frame, self._last_stream)
+        if refused is None:
+            self._last_stream = frame.stream
+        if refused is None and len(self._running) >= MOST_RUNNING:
+            refused = Response(Code.RESOURCE_EXHAUSTED, f"{MOST_RUNNING} calls are under way on this connection")
+        if refused is not None:
+            self._answer(frame.stream, refused)
+        else:
+            task = asyncio.ensure_future(self._serve(frame))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _serve(self, frame: Frame) -> None:
+        try:
+            request = decode_request(frame.data)
+            response = await self._call(request)
+        except Malformed as error:
+            response = Response(Code.INVALID_ARGUMENT, str(error))
+        except Error as error:
+            response = Response(error.code, str(error))
+        except TimeoutError:
+            response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
+        self._answer(frame.stream, response)
+
+    async def _call(self, request: Request) -> Response:
+        service = self._services.get(request.service)
+        if service is None:
+            return Response(Code.UNIMPLEMENTED, f"service {request.service}")
+        namespace = (request.metadata.get(NAMESPACE) or ("",))[0]
+        async with asyncio.timeout(request.timeout_nano / 1e9 or None):
+            return Response(payload=await service.call(request.method, namespace, request.payload))
+
+    def _answer(self, stream: int, response: Response) -> None:
+        if self._transport is not None:
+            self._transport.write(pack_frame(stream, RESPONSE, 0, encode_response(response)))

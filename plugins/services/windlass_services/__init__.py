@@ -1,0 +1,1 @@
+"""The gRPC faces of Windlass: each service translates, and nothing else."""

@@ -1,0 +1,182 @@
+"""The Content service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.content import CHUNK, ContentStore, Info, Reader, Status, Writer
+from windlass.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange
+from windlass.gate import offload, offload_each, offload_within
+from windlass.metadata import Metadata
+from windlass.rpc import Call
+from windlass.values import Descriptor
+
+from windlass_api.containerd.services.content.v1 import content_pb2 as pb
+from windlass_services.convert import to_timestamp
+
+OPEN_TIMEOUT = 60.0
+
+
+def to_proto(info: Info) -> pb.Info:
+    """Return a blob's description as a message."""
+    return pb.Info(
+        digest=info.digest,
+        size=info.size,
+        created_at=to_timestamp(info.created_at),
+        updated_at=to_timestamp(info.updated_at),
+        labels=info.labels,
+    )
+
+
+def status_to_proto(status: Status) -> pb.Status:
+    """Return an ingest's description as a message."""
+    return pb.Status(
+        started_at=to_timestamp(status.started_at),
+        updated_at=to_timestamp(status.updated_at),
+        ref=status.ref,
+        offset=status.offset,
+        total=status.total,
+        expected=status.expected,
+    )
+
+
+class Content:
+    """``containerd.services.content.v1.Content``."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        """Translate for ``metadata``."""
+        self._metadata = metadata
+
+    def _view(self, call: Call) -> ContentStore:
+        return self._metadata.content(call.namespace, call.lease)
+
+    async def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse:
+        """Describe a blob."""
+        return pb.InfoResponse(info=to_proto(await offload(self._view(call).info, request.digest)))
+
+    async def update(self, request: pb.UpdateRequest, call: Call) -> pb.UpdateResponse:
+        """Change labels."""
+        info = Info(request.info.digest, labels=dict(request.info.labels))
+        updated = await offload(self._view(call).update, info, list(request.update_mask.paths))
+        return pb.UpdateResponse(info=to_proto(updated))
+
+    async def list(self, request: pb.ListContentRequest, call: Call) -> AsyncIterator[pb.ListContentResponse]:
+        """Return all that match, in blocks of 100."""
+        walk = await offload(self._view(call).walk, list(request.filters))
+        while block := await offload_each(walk):
+            yield pb.ListContentResponse(info=map(to_proto, block))
+
+    async def delete(self, request: pb.DeleteContentRequest, call: Call) -> Empty:
+        """Forget a blob."""
+        await offload(self._view(call).delete, request.digest)
+        return Empty()
+
+    async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
+        """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
+        view, desc = self._view(call), Descriptor("", request.digest, 0)
+        reader = await offload_within(OPEN_TIMEOUT, Reader.close, lambda: view.reader(desc))
+        try:
+            start, end = _section(request, reader.size)
+            position = start
+            while position < end:
+                data = await offload(reader.read_at, position, min(CHUNK, end - position))
+                if not data:
+                    return
+                yield pb.ReadContentResponse(offset=position - start, data=data)
+                position += len(data)
+        finally:
+            reader.close()
+
+    async def status(self, request: pb.StatusRequest, call: Call) -> pb.StatusResponse:
+        """Describe an ingest."""
+        return pb.StatusResponse(status=status_to_proto(await offload(self._view(call).status, request.ref)))
+
+    async def list_statuses(self, request: pb.ListStatusesRequest, call: Call) -> pb.ListStatusesResponse:
+        """Describe all ingests that match."""
+        statuses = await offload(self._view(call).statuses, list(request.filters))
+        return pb.ListStatusesResponse(statuses=map(status_to_proto, statuses))
+
+    async def write(
+        self, requests: AsyncIterator[pb.WriteContentRequest], call: Call
+    ) -> AsyncIterator[pb.WriteContentResponse]:
+        """Carry out the messages of one writer; a stream that ends without commit leaves the ingest."""
+        view, writer, ref = self._view(call), None, ""
+        try:
+            async for request in requests:
+                if writer is None:
+                    ref = request.ref
+                    writer = await _open(view, request)
+                elif request.expected and request.expected != writer.status().expected:
+                    await _refuse_existing(view, ref, request.expected, writer)
+                yield await _carry_out(writer, request)
+                if request.action == pb.COMMIT:
+                    return
+        finally:
+            if writer is not None:
+                await offload(writer.close)
+
+    async def abort(self, request: pb.AbortRequest, call: Call) -> Empty:
+        """Give an ingest up."""
+        await offload(self._view(call).abort, request.ref)
+        return Empty()
+
+
+def _section(request: pb.ReadContentRequest, size: int) -> tuple[int, int]:
+    start = max(request.offset, 0)
+    if start > size:
+        raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {size} bytes")
+    end = start + request.size if request.size > 0 else size
+    return start, min(end, size)
+
+
+async def _open(view: ContentStore, request: pb.WriteContentRequest) -> Writer:
+    if not request.ref:
+        raise InvalidArgument("the first message of a write must name a ref")
+    return await offload_within(
+        OPEN_TIMEOUT, Writer.close, lambda: view.writer(request.ref, request.total, request.expected)
+    )
+
+
+async def _refuse_existing(view: ContentStore, ref: str, expected: str, writer: Writer) -> None:
+    """Raise AlreadyExists, with the ingest aborted, if the digest that a later message names is there."""
+    try:
+        await offload(view.info, expected)
+    except NotFound:
+        return
+    await offload(writer.close)
+    await offload(view.abort, ref)
+    raise AlreadyExists(f"content {expected} is there already")
+
+
+async def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
+    if request.action != pb.STAT:
+        await offload(_append, writer, request)
+    if request.action == pb.COMMIT:
+        status = writer.status()
+        digest = await offload(writer.digest)
+        await offload(writer.commit, request.total, request.expected, dict(request.labels))
+    else:
+        status, digest = await offload(_describe, writer)
+    return pb.WriteContentResponse(
+        action=request.action,
+        started_at=to_timestamp(status.started_at),
+        updated_at=to_timestamp(status.updated_at),
+        offset=status.offset,
+        total=status.total,
+        digest=digest,
+    )
+
+
+def _append(writer: Writer, request: pb.WriteContentRequest) -> None:
+    offset = writer.status().offset
+    if request.offset == 0 and offset and request.data:
+        writer.truncate(0)  # offset 0 while data is there begins again (reference 3.5)
+    elif request.offset > 0 and request.offset != offset:
+        raise OutOfRange(f"write at offset {request.offset}, but the ingest has {offset} bytes")
+    if request.data:
+        writer.write(request.data)
+
+
+def _describe(writer: Writer) -> tuple[Status, str]:
+    return writer.status(), writer.digest()

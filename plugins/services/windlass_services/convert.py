@@ -1,0 +1,76 @@
+"""Translations between the wire's shared messages and the contracts' values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.timestamp_pb2 import Timestamp
+from windlass.mounts import Mount
+from windlass.values import Descriptor, Payload, Platform
+
+from windlass_api.containerd.types import descriptor_pb2, mount_pb2, platform_pb2
+
+
+def to_any(payload: Payload | None) -> AnyMessage | None:
+    """Return a payload as an Any; None leaves the field out."""
+    return None if payload is None else AnyMessage(type_url=payload.type_url, value=payload.value)
+
+
+def from_any(message: AnyMessage) -> Payload | None:
+    """Return an Any as a payload, None for one that is not set."""
+    if not message.type_url and not message.value:
+        return None
+    return Payload(message.type_url, message.value)
+
+
+def payloads(messages: Mapping[str, AnyMessage]) -> dict[str, Payload]:
+    """Return a map of Anys as payloads."""
+    return {key: Payload(message.type_url, message.value) for key, message in messages.items()}
+
+
+def to_timestamp(nanoseconds: int) -> Timestamp | None:
+    """Return a time as a message; 0 leaves the field out."""
+    if not nanoseconds:
+        return None
+    return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
+
+
+def from_timestamp(message: Timestamp) -> int:
+    """Return nanoseconds since the epoch."""
+    return message.seconds * 10**9 + message.nanos
+
+
+def to_descriptor(desc: Descriptor) -> descriptor_pb2.Descriptor:
+    """Return a descriptor as a message; the wire has no platform in it."""
+    return descriptor_pb2.Descriptor(
+        media_type=desc.media_type, digest=desc.digest, size=desc.size, annotations=dict(desc.annotations)
+    )
+
+
+def from_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
+    """Return a descriptor."""
+    return Descriptor(message.media_type, message.digest, message.size, dict(message.annotations))
+
+
+def to_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
+    """Return mounts as messages."""
+    return [
+        mount_pb2.Mount(type=mount.type, source=mount.source, target=mount.target, options=mount.options)
+        for mount in mounts
+    ]
+
+
+def from_mounts(messages: Iterable[mount_pb2.Mount]) -> tuple[Mount, ...]:
+    """Return mounts."""
+    return tuple(Mount(message.type, message.source, tuple(message.options), message.target) for message in messages)
+
+
+def to_platform(platform: Platform) -> platform_pb2.Platform:
+    """Return a platform as a message."""
+    return platform_pb2.Platform(
+        os=platform.os,
+        architecture=platform.architecture,
+        variant=platform.variant,
+        os_version=platform.os_version,
+    )

@@ -1,0 +1,79 @@
+"""The Images service."""
+
+from __future__ import annotations
+
+import logging
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.errors import Error
+from windlass.gate import offload
+from windlass.gc import Collector
+from windlass.images import Image, ImageStore
+from windlass.metadata import Metadata
+from windlass.rpc import Call
+
+from windlass_api.containerd.services.images.v1 import images_pb2 as pb
+from windlass_services.convert import from_descriptor, from_timestamp, to_descriptor, to_timestamp
+
+logger = logging.getLogger(__name__)
+
+
+def to_proto(image: Image) -> pb.Image:
+    """Return an image as a message."""
+    return pb.Image(
+        name=image.name,
+        labels=image.labels,
+        target=to_descriptor(image.target),
+        created_at=to_timestamp(image.created_at),
+        updated_at=to_timestamp(image.updated_at),
+    )
+
+
+def from_proto(message: pb.Image) -> Image:
+    """Return an image; its times are ours to set."""
+    return Image(message.name, from_descriptor(message.target), dict(message.labels))
+
+
+class Images:
+    """``containerd.services.images.v1.Images``."""
+
+    def __init__(self, metadata: Metadata, collector: Collector) -> None:
+        """Translate for ``metadata``, and have ``collector`` run where a deletion is to be waited for."""
+        self._metadata = metadata
+        self._collector = collector
+
+    def _store(self, call: Call) -> ImageStore:
+        return self._metadata.images(call.namespace, call.lease)
+
+    async def get(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
+        """Return one image."""
+        return pb.GetImageResponse(image=to_proto(await offload(self._store(call).get, request.name)))
+
+    async def list(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
+        """Return all images that match."""
+        images = await offload(self._store(call).list, list(request.filters))
+        return pb.ListImagesResponse(images=map(to_proto, images))
+
+    async def create(self, request: pb.CreateImageRequest, call: Call) -> pb.CreateImageResponse:
+        """Record an image."""
+        at = from_timestamp(request.source_date_epoch) if request.HasField("source_date_epoch") else None
+        image = await offload(self._store(call).create, from_proto(request.image), at)
+        return pb.CreateImageResponse(image=to_proto(image))
+
+    async def update(self, request: pb.UpdateImageRequest, call: Call) -> pb.UpdateImageResponse:
+        """Change what the mask names."""
+        at = from_timestamp(request.source_date_epoch) if request.HasField("source_date_epoch") else None
+        paths = list(request.update_mask.paths)
+        image = await offload(self._store(call).update, from_proto(request.image), paths, at)
+        return pb.UpdateImageResponse(image=to_proto(image))
+
+    async def delete(self, request: pb.DeleteImageRequest, call: Call) -> Empty:
+        """Forget an image, and wait for what only it referred to when asked to."""
+        target = request.target.digest if request.HasField("target") else ""
+        await offload(self._store(call).delete, request.name, target)
+        if request.sync:
+            try:
+                await self._collector.collect()
+            except Error as error:  # the image is deleted whatever becomes of the collection (reference 3.3)
+                logger.warning("garbage collection after deleting image %s: %s", request.name, error)
+        return Empty()

@@ -1,0 +1,94 @@
+"""The Introspection service: what became of every plugin, and which daemon this is."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from google.protobuf.empty_pb2 import Empty
+from windlass import filters
+from windlass.errors import FailedPrecondition, NotFound, Unimplemented
+from windlass.gate import offload
+from windlass.plugin import Record, State
+from windlass.rpc import Call
+
+from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
+from windlass_api.containerd.types import platform_pb2
+from windlass_api.google.rpc import status_pb2
+
+UNKNOWN = 2
+
+
+def to_proto(record: Record) -> pb.Plugin:
+    """Return a plugin's record as a message."""
+    message = pb.Plugin(
+        type=record.type,
+        id=record.id,
+        requires=record.requires,
+        platforms=[
+            platform_pb2.Platform(os=os, architecture=architecture, variant=variant)
+            for os, architecture, variant in record.meta.platforms
+        ],
+        exports=record.meta.exports,
+        capabilities=record.meta.capabilities,
+    )
+    if record.state == State.DISABLED:
+        message.init_err.CopyFrom(status_pb2.Status(code=UNKNOWN, message="disabled by the configuration: skip plugin"))
+    elif record.state != State.OK:
+        message.init_err.CopyFrom(status_pb2.Status(code=UNKNOWN, message=record.message))
+    return message
+
+
+def _field(record: Record) -> filters.Adaptor:
+    fields = {"type": record.type, "id": record.id}
+
+    def read(path: Sequence[str]) -> tuple[str, bool]:
+        return fields.get(path[0], ""), path[0] in fields
+
+    return read
+
+
+class Introspection:
+    """``containerd.services.introspection.v1.Introspection``."""
+
+    def __init__(self, records: Callable[[], tuple[Record, ...]], uuid_file: Path) -> None:
+        """Answer from ``records``; the daemon's identity is kept in ``uuid_file``."""
+        self._records = records
+        self._uuid_file = uuid_file
+
+    async def plugins(self, request: pb.PluginsRequest, call: Call) -> pb.PluginsResponse:
+        """Return every plugin that matches, in start order."""
+        matches = filters.parse(list(request.filters))
+        return pb.PluginsResponse(plugins=[to_proto(each) for each in self._records() if matches(_field(each))])
+
+    async def server(self, request: Empty, call: Call) -> pb.ServerResponse:
+        """Say which daemon this is."""
+        identity = await offload(_identity, self._uuid_file)
+        return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=Path("/proc/self/ns/pid").stat().st_ino)
+
+    async def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
+        """Describe one plugin; none of ours has more to tell than its record."""
+        for record in self._records():
+            if (record.type, record.id) == (request.type, request.id):
+                break
+        else:
+            raise NotFound(f"plugin {request.type}.{request.id} is not installed")
+        if record.state != State.OK:
+            raise FailedPrecondition(f"plugin {record.uri} did not start: {record.message}")
+        if request.HasField("options"):
+            raise Unimplemented(f"plugin {record.uri} takes no options")
+        return pb.PluginInfoResponse(plugin=to_proto(record))
+
+
+def _identity(file: Path) -> str:
+    """Return the daemon's identity, made when it first starts and kept (reference 3.10)."""
+    if file.exists() and (identity := file.read_text().strip()):
+        return identity
+    identity = str(uuid.uuid4())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(".new")
+    scratch.write_text(identity)
+    scratch.rename(file)
+    return identity

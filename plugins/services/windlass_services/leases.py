@@ -1,0 +1,63 @@
+"""The Leases service."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.gate import offload
+from windlass.gc import Collector
+from windlass.leases import Lease, LeaseStore, Resource
+from windlass.metadata import Metadata
+from windlass.rpc import Call
+
+from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
+from windlass_services.convert import to_timestamp
+
+
+def to_proto(lease: Lease) -> pb.Lease:
+    """Return a lease as a message."""
+    return pb.Lease(id=lease.id, created_at=to_timestamp(lease.created_at), labels=lease.labels)
+
+
+class Leases:
+    """``containerd.services.leases.v1.Leases``."""
+
+    def __init__(self, metadata: Metadata, collector: Collector) -> None:
+        """Translate for ``metadata``, and have ``collector`` run where a deletion is to be waited for."""
+        self._metadata = metadata
+        self._collector = collector
+
+    def _store(self, call: Call) -> LeaseStore:
+        return self._metadata.leases(call.namespace)
+
+    async def create(self, request: pb.CreateRequest, call: Call) -> pb.CreateResponse:
+        """Create a lease."""
+        lease = await offload(self._store(call).create, request.id, dict(request.labels))
+        return pb.CreateResponse(lease=to_proto(lease))
+
+    async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
+        """Delete a lease, and wait for what only it held when asked to."""
+        await offload(self._store(call).delete, request.id)
+        if request.sync:
+            await self._collector.collect()
+        return Empty()
+
+    async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse:
+        """Return all leases that match."""
+        return pb.ListResponse(leases=map(to_proto, await offload(self._store(call).list, list(request.filters))))
+
+    async def add_resource(self, request: pb.AddResourceRequest, call: Call) -> Empty:
+        """Hold a resource."""
+        resource = Resource(request.resource.id, request.resource.type)
+        await offload(self._store(call).add_resource, request.id, resource)
+        return Empty()
+
+    async def delete_resource(self, request: pb.DeleteResourceRequest, call: Call) -> Empty:
+        """Let a resource go."""
+        resource = Resource(request.resource.id, request.resource.type)
+        await offload(self._store(call).delete_resource, request.id, resource)
+        return Empty()
+
+    async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
+        """Return what a lease holds."""
+        resources = await offload(self._store(call).resources, request.id)
+        return pb.ListResourcesResponse(resources=[pb.Resource(id=each.id, type=each.type) for each in resources])

@@ -1,0 +1,48 @@
+"""The Namespaces service."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.gate import offload
+from windlass.metadata import Metadata
+from windlass.namespaces import Namespace
+from windlass.rpc import Call
+
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as pb
+
+
+def to_proto(namespace: Namespace) -> pb.Namespace:
+    """Return a namespace as a message."""
+    return pb.Namespace(name=namespace.name, labels=namespace.labels)
+
+
+class Namespaces:
+    """``containerd.services.namespaces.v1.Namespaces``."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        """Translate for ``metadata``."""
+        self._store = metadata.namespaces()
+
+    async def get(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
+        """Return one namespace."""
+        return pb.GetNamespaceResponse(namespace=to_proto(await offload(self._store.get, request.name)))
+
+    async def list(self, request: pb.ListNamespacesRequest, call: Call) -> pb.ListNamespacesResponse:
+        """Return all; the filter is ignored (reference 3.1)."""
+        return pb.ListNamespacesResponse(namespaces=map(to_proto, await offload(self._store.list)))
+
+    async def create(self, request: pb.CreateNamespaceRequest, call: Call) -> pb.CreateNamespaceResponse:
+        """Create a namespace."""
+        namespace = Namespace(request.namespace.name, dict(request.namespace.labels))
+        return pb.CreateNamespaceResponse(namespace=to_proto(await offload(self._store.create, namespace)))
+
+    async def update(self, request: pb.UpdateNamespaceRequest, call: Call) -> pb.UpdateNamespaceResponse:
+        """Change labels; the response carries nothing (reference 3.4)."""
+        namespace = Namespace(request.namespace.name, dict(request.namespace.labels))
+        await offload(self._store.update, namespace, list(request.update_mask.paths))
+        return pb.UpdateNamespaceResponse()
+
+    async def delete(self, request: pb.DeleteNamespaceRequest, call: Call) -> Empty:
+        """Delete an empty namespace."""
+        await offload(self._store.delete, request.name)
+        return Empty()

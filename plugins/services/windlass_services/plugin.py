@@ -1,0 +1,155 @@
+"""Registers the services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from windlass.diff import DIFFER
+from windlass.events import EXCHANGE
+from windlass.gc import GC
+from windlass.metadata import METADATA
+from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.services import GRPC, TTRPC, Service, TtrpcService
+from windlass.tasks import RUNTIME
+
+
+@dataclass(frozen=True)
+class DiffConfig:
+    """Configuration of ``io.containerd.grpc.v1.diff``."""
+
+    default: tuple[str, ...] = ("walking",)
+    """IDs of the differs to ask, in order; the next is asked when one does not know the media type."""
+    sync_fs: bool = False
+    """Write a layer's files to disk before Apply returns, also when the client did not ask for it."""
+
+
+def _plugin(
+    id: str,
+    module: str,
+    name: str,
+    make: Callable[[InitContext], object],
+    # Any: what the required types provide does not matter here.
+    requires: tuple[PluginType[Any], ...] = (),
+    config: type[object] | None = None,
+) -> Plugin[Service]:
+    def init(context: InitContext) -> Service:
+        from windlass_services.service import GrpcService
+
+        return GrpcService(f"{module}_pb2", name, make(context))
+
+    return Plugin(GRPC, id=id, init=init, requires=requires, config=config)
+
+
+def _containers(context: InitContext) -> object:
+    from windlass_services.containers import Containers
+
+    return Containers(context.single(METADATA))
+
+
+def _content(context: InitContext) -> object:
+    from windlass_services.content import Content
+
+    return Content(context.single(METADATA))
+
+
+def _diff(context: InitContext) -> object:
+    from windlass_services.diff import Diff
+
+    config = context.config(DiffConfig)
+    differs = {id: context.by_id(DIFFER, id) for id in config.default}
+    return Diff(context.single(METADATA), differs, config.default, config.sync_fs)
+
+
+def _events(context: InitContext) -> object:
+    from windlass_services.events import Events
+
+    return Events(context.single(EXCHANGE))
+
+
+def _ttrpc_events(context: InitContext) -> TtrpcService:
+    from windlass_services.events import TtrpcEvents
+
+    return TtrpcEvents(context.single(EXCHANGE))
+
+
+def _health(context: InitContext) -> object:
+    from windlass_services.health import Health
+
+    return Health(lambda: {record.instance.name for record in context.records() if record.type == GRPC.uri and record.instance})
+
+
+def _images(context: InitContext) -> object:
+    from windlass_services.images import Images
+
+    return Images(context.single(METADATA), context.single(GC))
+
+
+def _introspection(context: InitContext) -> object:
+    from windlass_services.introspection import Introspection
+
+    return Introspection(context.records, context.root / "uuid")
+
+
+def _leases(context: InitContext) -> object:
+    from windlass_services.leases import Leases
+
+    return Leases(context.single(METADATA), context.single(GC))
+
+
+def _namespaces(context: InitContext) -> object:
+    from windlass_services.namespaces import Namespaces
+
+    return Namespaces(context.single(METADATA))
+
+
+def _sandboxes(context: InitContext) -> object:
+    from windlass_services.sandboxes import SandboxStoreService
+
+    return SandboxStoreService(context.single(METADATA))
+
+
+def _snapshots(context: InitContext) -> object:
+    from windlass_services.snapshots import Snapshots
+
+    return Snapshots(context.single(METADATA))
+
+
+def _tasks(context: InitContext) -> object:
+    from windlass_services.tasks import TasksService
+
+    return TasksService(context.single(RUNTIME), context.single(METADATA))
+
+
+def _version(context: InitContext) -> object:
+    from windlass import __version__
+    from windlass_services.version import Version
+
+    return Version(__version__, "")
+
+
+def _unbuilt(context: InitContext) -> object:
+    """Answer UNIMPLEMENTED to everything; docs/compatibility.md says ✗."""
+    return object()
+
+
+S = "containerd.services"
+CONTAINERS = _plugin("containers", f"{S}.containers.v1.containers", "Containers", _containers, (METADATA,))
+CONTENT = _plugin("content", f"{S}.content.v1.content", "Content", _content, (METADATA,))
+DIFF = _plugin("diff", f"{S}.diff.v1.diff", "Diff", _diff, (METADATA, DIFFER), DiffConfig)
+EVENTS = _plugin("events", f"{S}.events.v1.events", "Events", _events, (EXCHANGE,))
+HEALTH = _plugin("healthcheck", "grpc.health.v1.health", "Health", _health)
+IMAGES = _plugin("images", f"{S}.images.v1.images", "Images", _images, (METADATA, GC))
+INTROSPECTION = _plugin("introspection", f"{S}.introspection.v1.introspection", "Introspection", _introspection)
+LEASES = _plugin("leases", f"{S}.leases.v1.leases", "Leases", _leases, (METADATA, GC))
+MOUNTS = _plugin("mounts", f"{S}.mounts.v1.mounts", "Mounts", _unbuilt)
+NAMESPACES = _plugin("namespaces", f"{S}.namespaces.v1.namespaces", "Namespaces", _namespaces, (METADATA,))
+SANDBOX_CONTROLLERS = _plugin("sandbox-controllers", f"{S}.sandbox.v1.sandbox", "Controller", _unbuilt)
+SANDBOXES = _plugin("sandboxes", f"{S}.sandbox.v1.sandbox", "Store", _sandboxes, (METADATA,))
+SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _snapshots, (METADATA,))
+STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _unbuilt)
+TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA))
+TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _unbuilt)
+VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version)
+TTRPC_EVENTS = Plugin(TTRPC, id="events", init=_ttrpc_events, requires=(EXCHANGE,))

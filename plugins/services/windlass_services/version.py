@@ -1,0 +1,20 @@
+"""The Version service."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.rpc import Call
+
+from windlass_api.containerd.services.version.v1 import version_pb2 as pb
+
+
+class Version:
+    """``containerd.services.version.v1.Version``."""
+
+    def __init__(self, version: str, revision: str) -> None:
+        """Answer with the daemon's version and revision."""
+        self._response = pb.VersionResponse(version=version, revision=revision)
+
+    async def version(self, request: Empty, call: Call) -> pb.VersionResponse:
+        """Say what this daemon is."""
+        return self._response
