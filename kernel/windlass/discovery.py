@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
@@ -36,7 +36,8 @@ def installed() -> dict[str, str]:
     Raises StartError when two distributions bring plugins of one URI.
     """
     found: dict[str, str] = {}
-    for entry in NamedExtensionManager(GROUP, names=[]).list_entry_points():
+    # not through stevedore, whose cache forgets which distribution an entry point is from
+    for entry in entry_points(group=GROUP):
         distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
         if entry.name in found and found[entry.name] != distribution:
             raise StartError(
@@ -58,22 +59,18 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
     wanted = [uri for uri in distributions if uri not in disabled]
     manager: NamedExtensionManager[Any] = NamedExtensionManager(GROUP, names=wanted, on_load_failure_callback=note)
     loaded = {extension.name: extension.plugin for extension in manager}
-    return [_found(uri, distribution, loaded, problems) for uri, distribution in distributions.items()]
+    return [
+        Found(uri, distribution) if uri in disabled else _found(uri, distribution, loaded.get(uri), problems.get(uri))
+        for uri, distribution in distributions.items()
+    ]
 
 
-def _found(
-    uri: str,
-    distribution: str,
-    loaded: dict[str, Any],
-    problems: dict[str, BaseException],
-) -> Found:
-    if uri in problems:
-        return Found(uri, distribution, error=problems[uri])
-    plugin = loaded.get(uri)
-    if plugin is None:
-        return Found(uri, distribution)
+def _found(uri: str, distribution: str, plugin: object, problem: BaseException | None) -> Found:
+    if problem is not None:
+        return Found(uri, distribution, error=problem)
     if not isinstance(plugin, Plugin):
-        return Found(uri, distribution, error=TypeError(f"its entry point names a {type(plugin).__name__}, no Plugin"))
+        problem = TypeError(f"its entry point names a {type(plugin).__name__}, no Plugin")
+        return Found(uri, distribution, error=problem)
     if plugin.uri != uri:
         return Found(uri, distribution, error=ValueError(f"its declaration calls itself {plugin.uri}"))
     return Found(uri, distribution, plugin)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+
 from windlass.errors import Unavailable
 from windlass.services import Service
-
 from windlass_server import sockets
 
 GRACE = 1.0

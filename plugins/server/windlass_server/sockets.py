@@ -43,7 +43,9 @@ def check_length(path: Path) -> None:
     """Raise InvalidArgument for a path that no socket can have."""
     length = len(os.fsencode(path))
     if length > LONGEST:
-        raise InvalidArgument(f"socket path {path} has {length} bytes, the limit is {LONGEST}; choose a shorter --address")
+        raise InvalidArgument(
+            f"socket path {path} has {length} bytes, the limit is {LONGEST}; choose a shorter --address"
+        )
 
 
 def _refuse_occupied(path: Path) -> None:

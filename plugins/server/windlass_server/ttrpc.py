@@ -12,7 +12,6 @@ from pathlib import Path
 
 from windlass.errors import Code, Error
 from windlass.services import TtrpcService
-
 from windlass_api.ttrpc import (
     DATA,
     REQUEST,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.containers import Container
 from windlass.gate import offload
 from windlass.metadata import Metadata
 from windlass.rpc import Call
-
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
-from windlass_services.convert import from_any, payloads, to_any, to_timestamp
+from windlass_services.convert import any_of, from_any, payloads, to_any, to_timestamp
 
 
 def to_proto(container: Container) -> pb.Container:
@@ -29,7 +29,7 @@ def to_proto(container: Container) -> pb.Container:
         sandbox=container.sandbox,
     )
     for key, payload in container.extensions.items():
-        message.extensions[key].CopyFrom(to_any(payload))
+        message.extensions[key].CopyFrom(any_of(payload))
     return message
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.content import CHUNK, ContentStore, Info, Reader, Status, Writer
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import offload, offload_each, offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.values import Descriptor
-
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_services.convert import to_timestamp
 

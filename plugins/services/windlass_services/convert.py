@@ -6,15 +6,20 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from windlass.mounts import Mount
 from windlass.values import Descriptor, Payload, Platform
-
 from windlass_api.containerd.types import descriptor_pb2, mount_pb2, platform_pb2
 
 
 def to_any(payload: Payload | None) -> AnyMessage | None:
     """Return a payload as an Any; None leaves the field out."""
-    return None if payload is None else AnyMessage(type_url=payload.type_url, value=payload.value)
+    return None if payload is None else any_of(payload)
+
+
+def any_of(payload: Payload) -> AnyMessage:
+    """Return a payload as an Any."""
+    return AnyMessage(type_url=payload.type_url, value=payload.value)
 
 
 def from_any(message: AnyMessage) -> Payload | None:

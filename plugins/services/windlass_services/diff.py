@@ -10,7 +10,6 @@ from windlass.errors import Unimplemented
 from windlass.gate import offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
-
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
 from windlass_services.convert import from_descriptor, from_mounts, from_timestamp, payloads, to_descriptor
 

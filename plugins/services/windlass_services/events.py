@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
+
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.events import Envelope, Exchange
 from windlass.rpc import Call
 from windlass.values import Payload
-
 from windlass_api.containerd.services.events.ttrpc.v1 import events_pb2 as ttrpc_pb
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types import event_pb2

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from windlass.errors import NotFound
 from windlass.rpc import Call, cancelled
-
 from windlass_api.grpc.health.v1 import health_pb2 as pb
 
 SERVING = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.errors import Error
 from windlass.gate import offload
 from windlass.gc import Collector
 from windlass.images import Image, ImageStore
 from windlass.metadata import Metadata
 from windlass.rpc import Call
-
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_services.convert import from_descriptor, from_timestamp, to_descriptor, to_timestamp
 

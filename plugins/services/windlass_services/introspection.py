@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass import filters
 from windlass.errors import FailedPrecondition, NotFound, Unimplemented
 from windlass.gate import offload
 from windlass.plugin import Record, State
 from windlass.rpc import Call
-
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.types import platform_pb2
 from windlass_api.google.rpc import status_pb2

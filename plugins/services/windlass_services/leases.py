@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.gate import offload
 from windlass.gc import Collector
 from windlass.leases import Lease, LeaseStore, Resource
 from windlass.metadata import Metadata
 from windlass.rpc import Call
-
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_services.convert import to_timestamp
 

@@ -77,7 +77,10 @@ def _ttrpc_events(context: InitContext) -> TtrpcService:
 def _health(context: InitContext) -> object:
     from windlass_services.health import Health
 
-    return Health(lambda: {record.instance.name for record in context.records() if record.type == GRPC.uri and record.instance})
+    def names() -> set[str]:
+        return {each.instance.name for each in context.records() if each.type == GRPC.uri and each.instance}
+
+    return Health(names)
 
 
 def _images(context: InitContext) -> object:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.gate import offload
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.sandboxes import Sandbox
-
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_services.convert import from_any, payloads, to_any, to_timestamp
+from windlass_services.convert import any_of, from_any, payloads, to_any, to_timestamp
 
 
 def to_proto(sandbox: Sandbox) -> types_pb.Sandbox:
@@ -25,7 +25,7 @@ def to_proto(sandbox: Sandbox) -> types_pb.Sandbox:
         sandboxer=sandbox.sandboxer,
     )
     for key, payload in sandbox.extensions.items():
-        message.extensions[key].CopyFrom(to_any(payload))
+        message.extensions[key].CopyFrom(any_of(payload))
     return message
 
 
@@ -67,7 +67,9 @@ class SandboxStoreService:
     async def update(self, request: pb.StoreUpdateRequest, call: Call) -> pb.StoreUpdateResponse:
         """Change what the fields name."""
         store, fields = self._metadata.sandboxes(call.namespace), list(request.fields)
-        return pb.StoreUpdateResponse(sandbox=to_proto(await offload(store.update, from_proto(request.sandbox), fields)))
+        return pb.StoreUpdateResponse(
+            sandbox=to_proto(await offload(store.update, from_proto(request.sandbox), fields))
+        )
 
     async def delete(self, request: pb.StoreDeleteRequest, call: Call) -> Empty:
         """Forget a record."""

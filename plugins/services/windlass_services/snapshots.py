@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.gate import offload, offload_each
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.snapshots import Info, Kind, Snapshotter
-
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
 from windlass_services.convert import to_mounts, to_timestamp
 
@@ -20,7 +20,7 @@ def to_proto(info: Info) -> pb.Info:
     return pb.Info(
         name=info.name,
         parent=info.parent,
-        kind=info.kind.value,
+        kind=pb.Kind.ValueType(info.kind),
         created_at=to_timestamp(info.created_at),
         updated_at=to_timestamp(info.updated_at),
         labels=info.labels,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.gate import offload
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.tasks import IO, CreateOptions, Exit, Process, Resources, Tasks
 from windlass.values import Payload
-
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
 from windlass_api.containerd.v1.types import task_pb2
@@ -24,7 +24,7 @@ def to_proto(process: Process) -> task_pb2.Process:
         container_id=process.container_id,
         id=process.exec_id or process.container_id,
         pid=process.pid,
-        status=process.status.value,
+        status=task_pb2.Status.ValueType(process.status),
         stdin=process.io.stdin,
         stdout=process.io.stdout,
         stderr=process.io.stderr,
@@ -85,9 +85,7 @@ class TasksService:
 
     async def kill(self, request: pb.KillRequest, call: Call) -> Empty:
         """Send a signal."""
-        await self._tasks.kill(
-            call.namespace, request.container_id, request.exec_id, request.signal, request.all
-        )
+        await self._tasks.kill(call.namespace, request.container_id, request.exec_id, request.signal, request.all)
         return Empty()
 
     async def exec(self, request: pb.ExecProcessRequest, call: Call) -> Empty:

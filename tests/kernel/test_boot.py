@@ -1,0 +1,208 @@
+"""Boot: every plugin has a record, failures stay where they happen, stop runs backwards."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
+from windlass.discovery import Found
+from windlass.errors import FailedPrecondition, NotFound, StartError
+from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State
+
+A: PluginType[Any] = PluginType("type.a")
+B: PluginType[Any] = PluginType("type.b")
+C = TypeVar("C")
+
+
+@dataclass
+class Settings:
+    """What boot asks of a configuration, without files."""
+
+    root: Path = Path("/nowhere/root")
+    state: Path = Path("/nowhere/state")
+    required_plugins: Collection[str] = ()
+    timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def plugin_config(self, uri: str, kind: type[C]) -> C:
+        return kind()
+
+
+def plugin(kind: PluginType[Any], id: str, init: Callable[[InitContext], Any], *requires: PluginType[Any]) -> Found:
+    declared: Plugin[Any] = Plugin(kind, id=id, init=init, requires=requires)
+    return Found(declared.uri, "test 1.0", declared)
+
+
+async def started(*found: Found, settings: Settings | None = None) -> Daemon:
+    daemon = Daemon(found, settings or Settings())
+    await daemon.start()
+    return daemon
+
+
+def record(daemon: Daemon, uri: str) -> Record:
+    return next(each for each in daemon.records if each.uri == uri)
+
+
+def refuse(error: Exception) -> Callable[[InitContext], None]:
+    def init(context: InitContext) -> None:
+        raise error
+
+    return init
+
+
+async def test_a_plugin_that_cannot_work_here_is_skipped_with_its_reason() -> None:
+    """`ctr plugins ls` shows a skip by the words that end the message."""
+    daemon = await started(plugin(A, "1", refuse(SkipPlugin("/x is not on btrfs"))))
+    assert record(daemon, "type.a.1").state == State.SKIPPED
+    assert record(daemon, "type.a.1").message == f"/x is not on btrfs: {SKIP}"
+
+
+async def test_a_plugin_that_raises_is_recorded_and_the_rest_runs() -> None:
+    """One broken plugin does not take the daemon down."""
+    daemon = await started(plugin(A, "1", refuse(RuntimeError("boom"))), plugin(B, "1", lambda context: "fine"))
+    assert (record(daemon, "type.a.1").state, record(daemon, "type.a.1").message) == (State.FAILED, "boom")
+    assert record(daemon, "type.b.1").state == State.OK
+
+
+async def test_a_plugin_that_cannot_be_imported_is_a_record_too() -> None:
+    """A broken installation shows in the list, not only in the log."""
+    daemon = await started(Found("type.a.1", "broken 1.0", error=ImportError("no module named x")))
+    assert (record(daemon, "type.a.1").state, record(daemon, "type.a.1").message) == (State.FAILED, "no module named x")
+
+
+async def test_a_plugin_that_hangs_in_init_is_left_behind() -> None:
+    """A hang costs its deadline, not the node."""
+    release = threading.Event()
+    settings = Settings(timeouts={INIT_TIMEOUT: 0.1})
+    begun = time.monotonic()
+    daemon = await started(
+        plugin(A, "1", lambda context: release.wait(30)), plugin(B, "1", lambda context: "fine"), settings=settings
+    )
+    release.set()
+    assert time.monotonic() - begun < 5
+    assert record(daemon, "type.a.1").message == "its init did not return within 0.1 s"
+    assert record(daemon, "type.b.1").state == State.OK
+
+
+async def test_lookups_say_what_is_missing() -> None:
+    """None, several, and one that failed are three different errors."""
+    problems: dict[str, Exception] = {}
+
+    def look(context: InitContext) -> None:
+        for name, lookup in {
+            "none": lambda: context.single(PluginType("type.none")),
+            "several": lambda: context.single(B),
+            "failed": lambda: context.by_id(B, "bad"),
+            "absent": lambda: context.by_id(B, "absent"),
+        }.items():
+            try:
+                lookup()
+            except (NotFound, FailedPrecondition) as error:
+                problems[name] = error
+
+    await started(plugin(A, "1", look, B), plugin(B, "1", str), plugin(B, "bad", refuse(OSError("disk gone"))))
+    assert str(problems["none"]) == "no plugin of type type.none has started"
+    assert "several: type.b.1, type.b.bad" in str(problems["several"])
+    assert str(problems["failed"]) == "type.b.bad did not start: disk gone"
+    assert isinstance(problems["absent"], NotFound)
+
+
+async def test_all_leaves_out_what_did_not_start() -> None:
+    """Whoever takes every plugin of a type gets those that work."""
+    seen: dict[str, Any] = {}
+    await started(
+        plugin(A, "1", lambda context: seen.update(context.all(B)), B),
+        plugin(B, "good", lambda context: object()),
+        plugin(B, "bad", refuse(OSError("x"))),
+        plugin(B, "skipped", refuse(SkipPlugin("x"))),
+    )
+    assert list(seen) == ["good"]
+
+
+async def test_a_required_plugin_that_did_not_start_stops_the_daemon() -> None:
+    """Every one that is missing is named at once, and what had started is stopped."""
+    stopped: list[str] = []
+
+    def init(context: InitContext) -> None:
+        context.on_stop(lambda: stopped.append(context.uri))
+
+    settings = Settings(required_plugins=["type.a.1", "type.gone.1"])
+    with pytest.raises(StartError) as caught:
+        await started(plugin(A, "1", refuse(OSError("no disk"))), plugin(B, "1", init), settings=settings)
+    assert "type.a.1 is failed: no disk" in str(caught.value)
+    assert "type.gone.1 is not installed" in str(caught.value)
+    assert stopped == ["type.b.1"]
+
+
+async def test_plugins_stop_in_reverse_order_and_all_of_them() -> None:
+    """One that raises and one that hangs do not keep the others from stopping."""
+    stopped: list[str] = []
+
+    def stop(name: str, *, fail: bool = False, hang: bool = False) -> Callable[[InitContext], None]:
+        async def callback() -> None:
+            stopped.append(name)
+            if fail:
+                raise RuntimeError("cannot stop")
+            if hang:
+                await asyncio.sleep(30)
+
+        return lambda context: context.on_stop(callback)
+
+    daemon = await started(
+        plugin(A, "1", stop("a1")), plugin(A, "2", stop("a2", fail=True)), plugin(B, "1", stop("b1", hang=True), A)
+    )
+    await daemon.stop()
+    assert stopped == ["b1", "a2", "a1"]
+
+
+async def test_start_callbacks_run_when_every_plugin_is_initialised() -> None:
+    """A server so finds every service, whatever the order."""
+    events: list[str] = []
+
+    def server(context: InitContext) -> None:
+        async def start() -> None:
+            events.append("listening")
+
+        context.on_start(start)
+
+    await started(plugin(A, "1", server), plugin(B, "1", lambda context: events.append("b"), A))
+    assert events == ["b", "listening"]
+
+
+async def test_a_server_that_cannot_listen_stops_the_daemon() -> None:
+    """The error names the plugin and what was wrong."""
+
+    def server(context: InitContext) -> None:
+        async def start() -> None:
+            raise FailedPrecondition("/x is in use by another daemon")
+
+        context.on_start(start)
+
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: /x is in use"):
+        await started(plugin(A, "1", server))
+
+
+async def test_the_daemon_is_ready_when_everyone_has_said_so() -> None:
+    """systemd is told when the work that plugins do in the background is done."""
+    done: list[Callable[[], None]] = []
+    daemon = await started(plugin(A, "1", lambda context: done.append(context.register_readiness())))
+    waiting = asyncio.create_task(daemon.wait_ready())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    done[0]()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_plugin_gets_directories_of_its_own() -> None:
+    """Named by its URI, and not created for it."""
+    seen: list[Path] = []
+    await started(plugin(A, "1", lambda context: seen.extend((context.root, context.state))))
+    assert seen == [Path("/nowhere/root/type.a.1"), Path("/nowhere/state/type.a.1")]

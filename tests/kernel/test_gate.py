@@ -1,0 +1,175 @@
+"""The gate: calls are counted and timed, deadlines hold, a sick plugin is refused quickly."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from windlass.errors import DeadlineExceeded, NotFound, Unavailable
+from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, offload, offload_each, offload_within
+from windlass.plugin import contract
+
+
+@contract
+class Facet(Protocol):
+    def read(self) -> str: ...
+
+
+class Leaf(Facet):
+    def read(self) -> str:
+        return "leaf"
+
+
+class Store:
+    """A plugin's instance with every kind of method."""
+
+    size = 7
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.closed: list[str] = []
+
+    def get(self, key: str) -> str:
+        if key == "missing":
+            raise NotFound("key missing does not exist")
+        return key.upper()
+
+    def hang(self) -> str:
+        self.release.wait(30)
+        return "late"
+
+    def thread(self) -> str:
+        return threading.current_thread().name
+
+    def facet(self) -> Facet:
+        return Leaf()
+
+    def walk(self) -> Iterator[int]:
+        yield from range(250)
+
+    async def wait(self) -> str:
+        return "waited"
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    store = Store()
+    yield store
+    store.release.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate("type.store.1", pool_size=2)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def handle(store: Store, gate: Gate) -> Store:
+    return Handle(store, gate)  # type: ignore[return-value] # a handle has the methods of what it stands for
+
+
+async def test_calls_are_counted_and_timed(handle: Store, gate: Gate) -> None:
+    """Sync and async calls, and failures beside successes."""
+    assert handle.get("a") == "A"
+    with pytest.raises(NotFound):
+        handle.get("missing")
+    assert await handle.wait() == "waited"
+    account = gate.accounts["get"]
+    assert (account.calls, account.failures, account.running) == (2, 1, 0)
+    assert account.total >= account.longest > 0
+    assert gate.accounts["wait"].calls == 1
+
+
+def test_what_is_no_method_passes_as_it_is(handle: Store) -> None:
+    """Attributes are the instance's own."""
+    assert handle.size == 7
+
+
+def test_a_facet_is_counted_under_the_plugin_that_handed_it_out(handle: Store, gate: Gate) -> None:
+    """A store's views are as guarded as the store."""
+    assert handle.facet().read() == "leaf"
+    assert gate.accounts["facet.read"].calls == 1
+
+
+async def test_offload_runs_in_the_plugins_own_pool(handle: Store) -> None:
+    """The loop's thread is not the plugin's, and the pool carries its name."""
+    assert (await offload(handle.thread)).startswith("type.store.1")
+
+
+async def test_a_call_that_hangs_ends_at_its_deadline(handle: Store, store: Store, gate: Gate) -> None:
+    """The caller learns which plugin did not answer, and for how long."""
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"type\.store\.1: hang did not end within 0\.05 s"):
+        await offload_within(0.05, None, handle.hang, gate, "hang")
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_result_that_comes_too_late_is_released(handle: Store, store: Store, gate: Gate) -> None:
+    """What it holds open has an owner even when its caller has gone."""
+    released: list[str] = []
+    with pytest.raises(DeadlineExceeded):
+        await offload_within(0.05, released.append, handle.hang, gate)
+    store.release.set()
+    for _ in range(100):
+        if released:
+            break
+        await asyncio.sleep(0.02)
+    assert released == ["late"]
+
+
+async def test_a_caller_that_gives_up_leaves_nothing_behind(handle: Store, store: Store, gate: Gate) -> None:
+    """Cancelling releases the result as well."""
+    released: list[str] = []
+    call = asyncio.create_task(offload_within(None, released.append, handle.hang, gate))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    store.release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    for _ in range(100):
+        if released:
+            break
+        await asyncio.sleep(0.02)
+    assert released == ["late"]
+
+
+async def test_a_plugin_that_keeps_missing_deadlines_is_refused_at_once(handle: Store, gate: Gate) -> None:
+    """Its callers do not queue behind it, and other plugins never see it."""
+    for _ in range(MISSES_TO_OPEN):
+        with pytest.raises(DeadlineExceeded):
+            await offload_within(0.01, None, handle.hang, gate)
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match=r"type\.store\.1 has missed 5 deadlines in a row"):
+        handle.get("a")
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_breaker_lets_one_call_through_after_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And closes when that one answers."""
+    now = [1000.0]
+    monkeypatch.setattr("windlass.gate.time.monotonic", lambda: now[0])
+    breaker = Breaker("x")
+    for _ in range(MISSES_TO_OPEN):
+        breaker.missed()
+    with pytest.raises(Unavailable):
+        breaker.check()
+    now[0] += 1.1
+    breaker.check()
+    with pytest.raises(Unavailable):
+        breaker.check()
+    breaker.answered()
+    breaker.check()
+
+
+async def test_a_walk_is_taken_in_blocks(handle: Store) -> None:
+    """Every item once, and an empty block at the end."""
+    walk = handle.walk()
+    sizes = [len(await offload_each(walk)) for _ in range(4)]
+    assert sizes == [100, 100, 50, 0]
