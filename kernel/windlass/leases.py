@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from windlass.plugin import contract
+from windlass.plugin import PluginType, contract
 
 LABEL_EXPIRE = "containerd.io/gc.expire"
 LABEL_FLAT = "containerd.io/gc.flat"
@@ -57,3 +57,15 @@ class LeaseStore(Protocol):
     def resources(self, id: str) -> builtins.list[Resource]:
         """Return what a lease holds, by type. Raises NotFound."""
         ...
+
+
+@contract
+class LeaseStores(Protocol):
+    """Where the leases of every namespace are found."""
+
+    def leases(self, namespace: str) -> LeaseStore:
+        """Return a namespace's leases. Raises FailedPrecondition, InvalidArgument (namespace)."""
+        ...
+
+
+LEASE_STORES: PluginType[LeaseStores] = PluginType("io.containerd.lease.v1")

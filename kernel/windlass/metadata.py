@@ -7,7 +7,7 @@ refers to any more is collected (reference 3.14).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,13 @@ class Metadata(Protocol):
 
     def snapshotters(self) -> Sequence[str]:
         """Return the names of the snapshotters that can be used."""
+        ...
+
+    def on_mutation(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback`` after every change, in the thread that made it.
+
+        True says that something may have become garbage. It must not block.
+        """
         ...
 
     def collect(self) -> Collected:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from windlass.plugin import contract
+from windlass.plugin import PluginType, contract
 from windlass.values import Payload
 
 
@@ -48,3 +48,15 @@ class SandboxStore(Protocol):
     def delete(self, id: str) -> None:
         """Raises NotFound."""
         ...
+
+
+@contract
+class SandboxStores(Protocol):
+    """Where the sandbox records of every namespace are found."""
+
+    def sandboxes(self, namespace: str) -> SandboxStore:
+        """Return a namespace's sandboxes. Raises FailedPrecondition, InvalidArgument (namespace)."""
+        ...
+
+
+SANDBOX_STORES: PluginType[SandboxStores] = PluginType("io.containerd.sandbox.store.v1")

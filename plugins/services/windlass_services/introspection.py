@@ -66,7 +66,8 @@ class Introspection:
     async def server(self, request: Empty, call: Call) -> pb.ServerResponse:
         """Say which daemon this is."""
         identity = await offload(_identity, self._uuid_file)
-        return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=Path("/proc/self/ns/pid").stat().st_ino)
+        pidns = await offload(os.stat, "/proc/self/ns/pid")
+        return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=pidns.st_ino)
 
     async def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
         """Describe one plugin; none of ours has more to tell than its record."""

@@ -1,0 +1,1 @@
+"""An asyncio client for the containerd API, and the `windlass` command line."""

@@ -1,0 +1,164 @@
+"""One gRPC channel to a daemon: metadata and a deadline on every call, errors as `windlass.errors` classes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
+
+NAMESPACE = "containerd-namespace"
+LEASE = "containerd-lease"
+TIMEOUT = 30.0
+MESSAGE_LIMIT = 16 << 20
+
+# The class's own text at the end of a message, which Go clients trim too (wire/README.md, "Error classes").
+CLASS_TEXT = {
+    Code.NOT_FOUND: "not found",
+    Code.ALREADY_EXISTS: "already exists",
+    Code.INVALID_ARGUMENT: "invalid argument",
+    Code.FAILED_PRECONDITION: "failed precondition",
+    Code.UNAVAILABLE: "unavailable",
+    Code.UNIMPLEMENTED: "not implemented",
+}
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+class Unary(Protocol[Request, Response]):
+    """A method of a stub with one request and one response."""
+
+    def __call__(
+        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> grpc.aio.UnaryUnaryCall[Request, Response]:
+        """Begin the call."""
+
+
+class ServerStream(Protocol[Request, Response]):
+    """A method of a stub with one request and a stream of responses."""
+
+    def __call__(
+        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> grpc.aio.UnaryStreamCall[Request, Response]:
+        """Begin the call."""
+
+
+class Connection:
+    """A channel with a namespace and possibly a lease; make it while an event loop runs."""
+
+    def __init__(self, address: str, namespace: str, timeout: float = TIMEOUT) -> None:
+        self.address = address
+        self.namespace = namespace
+        self.lease = ""
+        self.timeout = timeout
+        options = [
+            ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+            ("grpc.max_send_message_length", MESSAGE_LIMIT),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 3000),
+            ("grpc.enable_http_proxy", 0),
+        ]
+        self.channel = grpc.aio.insecure_channel(target(address), options)
+
+    def under(self, lease: str) -> Connection:
+        """Return a connection over the same channel whose calls carry a lease."""
+        other = Connection.__new__(Connection)
+        other.__dict__.update(self.__dict__, lease=lease)
+        return other
+
+    async def close(self) -> None:
+        """Close the channel, for the connections that share it too."""
+        await self.channel.close()
+
+    @property
+    def metadata(self) -> grpc.aio.Metadata:
+        """The headers of a call."""
+        pairs = [(NAMESPACE, self.namespace)]
+        if self.lease:
+            pairs.append((LEASE, self.lease))
+        return grpc.aio.Metadata(*pairs)
+
+    async def call(self, method: Unary[Q, R], request: Q, timeout: float | None = 0) -> R:
+        """Make a call; ``timeout`` None waits for ever, 0 takes the connection's own."""
+        try:
+            return await method(request, timeout=self.deadline(timeout), metadata=self.metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error) from None
+
+    async def stream(self, method: ServerStream[Q, R], request: Q, timeout: float | None = 0) -> AsyncIterator[R]:
+        """Yield the responses of a call; it is cancelled when the iteration is left."""
+        call = method(request, timeout=self.deadline(timeout), metadata=self.metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error) from None
+        finally:
+            call.cancel()
+
+    @contextlib.asynccontextmanager
+    async def step(self, what: str, timeout: float | None = 0) -> AsyncIterator[None]:
+        """Bound one step of a longer exchange, and map its errors."""
+        try:
+            async with asyncio.timeout(self.deadline(timeout)):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"{what} took longer than {self.deadline(timeout):g} s") from None
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error) from None
+
+    def deadline(self, timeout: float | None) -> float | None:
+        """Return the seconds that a call gets."""
+        return self.timeout if timeout == 0 else timeout
+
+    def error(self, error: grpc.aio.AioRpcError) -> Error:
+        """Return what a failed call means to the caller."""
+        code = Code(error.code().value[0])
+        message = error.details() or code.name.lower().replace("_", " ")
+        if code is Code.UNAVAILABLE and "failed to connect to all addresses" in message:
+            return unreachable(self.address)
+        if code is Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
+            return DeadlineExceeded(f"the daemon at {self.address} did not answer within {self.timeout:g} s")
+        return from_code(code, trim(code, message))
+
+
+def target(address: str) -> str:
+    """Return the address as gRPC spells it; a bare path is a unix socket."""
+    return f"unix:{address}" if address.startswith("/") else address
+
+
+def trim(code: Code, message: str) -> str:
+    """Return a message without the text of its class at the end, unless that is all there is."""
+    text = CLASS_TEXT.get(code)
+    return message.removesuffix(f": {text}") if text else message
+
+
+def unreachable(address: str) -> Error:
+    """Find out why nobody answers at an address and say what to do about it."""
+    remedy = "start it with `windlassd`, or name another socket with --address"
+    path = address.removeprefix("unix://").removeprefix("unix:")
+    if not path.startswith("/"):
+        return Unavailable(f"daemon at {address} cannot be reached; {remedy}")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            probe.connect(path)
+    except PermissionError:
+        return PermissionDenied(f"socket {path} may not be opened by user {os.getuid()}; use root or its group")
+    except OSError as error:
+        why = {errno.ENOENT: "there is no such socket", errno.ECONNREFUSED: "nobody listens on that socket"}
+        state = why.get(error.errno or 0, error.strerror or str(error))
+        return Unavailable(f"daemon at {path} is not running: {state}; {remedy}")
+    return Unavailable(f"daemon at {path} closed the connection; try again")

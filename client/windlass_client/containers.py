@@ -1,0 +1,69 @@
+"""The containers service: specs and labels, nothing that runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.field_mask_pb2 import FieldMask
+from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
+from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
+
+from windlass.errors import InvalidArgument
+from windlass_client.connection import Connection
+
+# wire/README.md, "Any (typeurl)"
+SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+
+
+class Containers:
+    """Containers of the namespace."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = ContainersStub(connection.channel)
+
+    async def get(self, id: str) -> pb.Container:
+        """Return a container. Raises NotFound."""
+        return (await self._connection.call(self._stub.Get, pb.GetContainerRequest(id=id))).container
+
+    async def list(self, *filters: str) -> Sequence[pb.Container]:
+        """Return the containers that match one of the filters."""
+        request = pb.ListContainersRequest(filters=filters)
+        return (await self._connection.call(self._stub.List, request)).containers
+
+    async def create(self, container: pb.Container) -> pb.Container:
+        """Create a container. Raises AlreadyExists."""
+        request = pb.CreateContainerRequest(container=container)
+        return (await self._connection.call(self._stub.Create, request)).container
+
+    async def label(self, id: str, labels: Mapping[str, str]) -> None:
+        """Set labels of a container; an empty value removes one."""
+        container = pb.Container(id=id, labels=labels)
+        mask = FieldMask(paths=[f"labels.{label}" for label in labels])
+        request = pb.UpdateContainerRequest(container=container, update_mask=mask)
+        await self._connection.call(self._stub.Update, request)
+
+    async def delete(self, id: str) -> None:
+        """Delete a container; its snapshot stays. Raises NotFound."""
+        await self._connection.call(self._stub.Delete, pb.DeleteContainerRequest(id=id))
+
+
+# Any in the two below: a JSON document, of which only some fields are ours to know.
+def to_any(type_url: str, document: Mapping[str, Any]) -> AnyMessage:
+    """Return a JSON document as the services carry it."""
+    return AnyMessage(type_url=type_url, value=json.dumps(document, separators=(",", ":")).encode())
+
+
+def spec_of(container: pb.Container) -> dict[str, Any]:
+    """Return the spec of a container, fields that we do not know included."""
+    try:
+        spec = json.loads(container.spec.value)
+    except ValueError as error:
+        raise InvalidArgument(f"container {container.id} has a spec that is not JSON: {error}") from None
+    if not isinstance(spec, dict):
+        raise InvalidArgument(f"container {container.id} has a spec that is not a JSON object")
+    return spec

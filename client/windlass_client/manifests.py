@@ -1,0 +1,209 @@
+"""Indexes, manifests and image configs, read strictly: they come from outside and decide what is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windlass.errors import InvalidArgument
+from windlass.values import DIGEST, Descriptor, Platform
+
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of an index, a manifest or a config (reference 7.7)."""
+
+OCI = "application/vnd.oci.image."
+DOCKER = "application/vnd.docker."
+INDEX = OCI + "index.v1+json"
+MANIFEST = OCI + "manifest.v1+json"
+CONFIG = OCI + "config.v1+json"
+LAYER = OCI + "layer.v1.tar"
+DOCKER_MANIFEST = DOCKER + "distribution.manifest.v2+json"
+DOCKER_CONFIG = DOCKER + "container.image.v1+json"
+DOCKER_LAYER = DOCKER + "image.rootfs.diff.tar"
+INDEXES = frozenset({INDEX, DOCKER + "distribution.manifest.list.v2+json"})
+MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
+
+MAX_SIZE = 1 << 62
+
+
+@dataclass(frozen=True)
+class Index:
+    """Manifests, usually one for each platform."""
+
+    manifests: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The config and the layers of one image for one platform."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What an image says about its own execution; all of it is a stranger's word."""
+
+    platform: Platform
+    diff_ids: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = ""
+    labels: Mapping[str, str] | None = None
+
+    @property
+    def chain_id(self) -> str:
+        """The name of the snapshot that has every layer, empty for an image without any."""
+        return chain_id(self.diff_ids)
+
+
+def chain_id(diff_ids: Sequence[str]) -> str:
+    """Return the digest of a chain of diff IDs (reference 6.5.7)."""
+    chain = ""
+    for diff_id in diff_ids:
+        chain = "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest() if chain else diff_id
+    return chain
+
+
+# Any from here on: JSON that is about to be checked.
+def parse_json(data: bytes, name: str) -> Any:
+    """Return a JSON document; ``name`` says in errors which file it is."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidArgument(f"{name} is not JSON: {why[:200]}") from None
+
+
+def parse_object(data: bytes, name: str) -> dict[str, Any]:
+    """Return a JSON document that has to be an object."""
+    document = parse_json(data, name)
+    if not isinstance(document, dict):
+        raise InvalidArgument(f"{name} is a JSON {type(document).__name__}, not an object")
+    return document
+
+
+def parse_index(data: bytes, name: str, media_type: str = "") -> Index:
+    """Read an index. ``media_type`` is what its descriptor calls it."""
+    document = parse_object(data, name)
+    _check_kind(document, name, media_type, INDEXES)
+    if "layers" in document or "config" in document:
+        raise InvalidArgument(f"{name} is both an index and a manifest; such a file means different things to different tools")
+    return Index(tuple(_descriptors(document.get("manifests"), f"{name}: manifests")))
+
+
+def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
+    """Read a manifest. ``media_type`` is what its descriptor calls it."""
+    document = parse_object(data, name)
+    _check_kind(document, name, media_type, MANIFESTS)
+    if "manifests" in document:
+        raise InvalidArgument(f"{name} is both a manifest and an index; such a file means different things to different tools")
+    config = parse_descriptor(document.get("config"), f"{name}: config")
+    return Manifest(config, tuple(_descriptors(document.get("layers"), f"{name}: layers")))
+
+
+def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:
+    if document.get("schemaVersion") != 2:
+        raise InvalidArgument(f"{name} has schemaVersion {str(document.get('schemaVersion'))[:20]}, only 2 is understood")
+    own = document.get("mediaType") or media_type
+    if own and own not in kinds:
+        raise InvalidArgument(f"{name} has media type {str(own)[:100]!r}, which does not fit here")
+    # CVE-2021-41190: who goes by the one and who by the other would see different images.
+    if media_type and own != media_type:
+        raise InvalidArgument(f"{name} calls itself {own[:100]!r}, but is referred to as {media_type!r}")
+
+
+def _descriptors(value: Any, name: str) -> list[Descriptor]:
+    if not isinstance(value, list):
+        raise InvalidArgument(f"{name} is not a list")
+    return [parse_descriptor(item, f"{name}[{number}]") for number, item in enumerate(value)]
+
+
+def parse_descriptor(value: Any, name: str) -> Descriptor:
+    """Read a descriptor; one whose content would have to be fetched from a URL is as good as any other."""
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{name} is not a descriptor")
+    media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
+    if not isinstance(media_type, str) or not 0 < len(media_type) <= 255:
+        raise InvalidArgument(f"{name} has no media type")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"{name} has no valid digest: {str(digest)[:100]!r}")
+    if type(size) is not int or not 0 <= size < MAX_SIZE:
+        raise InvalidArgument(f"{name} has no valid size: {str(size)[:40]}")
+    platform = value.get("platform")
+    return Descriptor(
+        media_type,
+        digest,
+        size,
+        _string_map(value.get("annotations"), f"{name}: annotations"),
+        parse_platform(platform, f"{name}: platform") if platform is not None else None,
+    )
+
+
+def parse_platform(value: Any, name: str) -> Platform:
+    """Read a platform, from a descriptor or from the top of a config."""
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{name} is not an object")
+    return Platform(
+        _string(value, "os", name),
+        _string(value, "architecture", name),
+        _string(value, "variant", name),
+        _string(value, "os.version", name),
+        _strings(value, "os.features", name),
+    )
+
+
+def parse_config(data: bytes, name: str) -> ImageConfig:
+    """Read an image config."""
+    document = parse_object(data, name)
+    rootfs = document.get("rootfs")
+    if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
+        raise InvalidArgument(f"{name} has no rootfs of type layers")
+    diff_ids = _strings(rootfs, "diff_ids", name)
+    for diff_id in diff_ids:
+        if not DIGEST.fullmatch(diff_id):
+            raise InvalidArgument(f"{name} has a diff ID that is no digest: {diff_id[:100]!r}")
+    config = document.get("config") or {}
+    if not isinstance(config, dict):
+        raise InvalidArgument(f"{name}: config is not an object")
+    return ImageConfig(
+        platform=parse_platform(document, name),
+        diff_ids=diff_ids,
+        env=_strings(config, "Env", name),
+        entrypoint=_strings(config, "Entrypoint", name),
+        command=_strings(config, "Cmd", name),
+        working_dir=_string(config, "WorkingDir", name),
+        user=_string(config, "User", name),
+        stop_signal=_string(config, "StopSignal", name),
+        labels=_string_map(config.get("Labels"), f"{name}: Labels"),
+    )
+
+
+def _string(document: Mapping[str, Any], key: str, name: str) -> str:
+    value = document.get(key) or ""
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidArgument(f"{name}: {key} is not a string")
+    return value
+
+
+def _strings(document: Mapping[str, Any], key: str, name: str) -> tuple[str, ...]:
+    value = document.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
+        raise InvalidArgument(f"{name}: {key} is not a list of strings")
+    return tuple(value)
+
+
+def _string_map(value: Any, name: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise InvalidArgument(f"{name} is not a map of strings")
+    return value

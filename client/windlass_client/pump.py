@@ -1,0 +1,94 @@
+"""Threads that carry bytes between FIFOs and our own standard streams.
+
+Threads, because our standard streams are shared with whoever started us: making them non-blocking would break
+the shell, and the event loop cannot wait for a regular file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+CHUNK = 1 << 16
+IDLE = 5.0
+"""How long an output may stay silent after the process's end before it is given up."""
+
+
+class Pump:
+    """Copies from ``source`` to ``destination`` until the end of input or `stop`; owns the one that is a FIFO."""
+
+    def __init__(
+        self, source: int, destination: int, fifo: int, finished: Callable[[], None] | None = None
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._fifo = fifo
+        self._finished = finished
+        self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
+        self._waiting_since = 0.0
+        self._thread = threading.Thread(target=self._run, name="windlass-pump", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Make the thread leave as soon as it waits for something."""
+        if self._waker >= 0:
+            os.write(self._waker, b"x")
+
+    async def drained(self) -> None:
+        """Wait until everything is copied; an input that stays silent and open is given up after a while."""
+        while self._thread.is_alive():
+            since = self._waiting_since
+            if since and time.monotonic() - since > IDLE:
+                self.stop()
+            await asyncio.to_thread(self._thread.join, 0.2)
+        self.close()
+
+    def close(self) -> None:
+        """Release what wakes the thread; one that still runs is stopped and keeps it."""
+        self.stop()
+        if not self._thread.is_alive() and self._waker >= 0:
+            os.close(self._wake)
+            os.close(self._waker)
+            self._wake = self._waker = -1
+
+    def _run(self) -> None:
+        try:
+            while data := self._read():
+                self._write(data)
+            if self._finished is not None:
+                self._finished()
+        except OSError:
+            pass  # whoever reads our output has left: the process gets SIGPIPE once the FIFO is closed
+        finally:
+            os.close(self._fifo)
+
+    def _wait(self, descriptor: int, events: int) -> bool:
+        poll = select.poll()
+        poll.register(descriptor, events)
+        poll.register(self._wake, select.POLLIN)
+        return all(ready != self._wake for ready, _ in poll.poll())
+
+    def _read(self) -> bytes:
+        # A FIFO that no writer has opened yet reads as ended; poll(2) waits for the first writer.
+        while True:
+            self._waiting_since = time.monotonic()
+            if not self._wait(self._source, select.POLLIN):
+                return b""
+            self._waiting_since = 0.0
+            try:
+                return os.read(self._source, CHUNK)
+            except BlockingIOError:
+                pass  # somebody else, who shares our standard input, was quicker
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._destination, rest) :]
+            except BlockingIOError:
+                if not self._wait(self._destination, select.POLLOUT):
+                    return

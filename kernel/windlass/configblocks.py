@@ -1,0 +1,70 @@
+"""Plugins' blocks against the classes of the plugins that are installed (DESIGN 2.5).
+
+A key that neither the class nor containerd knows is an error, one that only
+containerd knows a warning, a block for a plugin that is not installed a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from windlass.discovery import Found
+from windlass.known import containerd_knows
+from windlass.toml import Mark, Table
+from windlass.validate import ERROR, NOTE, WARNING, Problem, Reader, did_you_mean, unknown_is_error
+
+
+def check_blocks(plugins: Table, found: Sequence[Found]) -> tuple[Mapping[str, object], list[Problem]]:
+    """Return an instance of every plugin's class by URI, and the problems."""
+    instances: dict[str, object] = {}
+    reader = Reader(_unknown)
+    installed = {entry.uri: entry.plugin for entry in found}
+    for uri, plugin in installed.items():
+        if plugin is not None and plugin.config is not None:
+            block = plugins.get(uri, Table(Mark("default")))
+            instances[uri] = reader.read(plugin.config, block, ("plugins", uri))
+        elif plugin is not None and plugins.get(uri):
+            reader.problems.append(_no_config(uri, plugins[uri]))
+    for uri in plugins:
+        if uri not in installed and plugins[uri].mark.line:
+            reader.problems.append(_not_installed(uri, plugins[uri], list(installed)))
+    return instances, reader.problems
+
+
+def _unknown(path: tuple[str, ...], mark: Mark, choices: Collection[str]) -> Problem:
+    uri, key = path[1], path[2]
+    if containerd_knows(uri, key):
+        return Problem(
+            WARNING, mark, f'"{".".join(path[2:])}" of {uri} has no effect: containerd has it, Windlass does not'
+        )
+    return unknown_is_error((*path[:1], f'"{uri}"', *path[2:]), mark, choices)
+
+
+def _no_config(uri: str, block: Table) -> Problem:
+    key = next(iter(block))
+    if containerd_knows(uri, key):
+        return Problem(WARNING, block.place(key), f"{uri} has no settings in Windlass: the block has no effect")
+    return Problem(ERROR, block.place(key), f'unknown key "{key}": {uri} has no settings')
+
+
+def _not_installed(uri: str, block: Table, installed: list[str]) -> Problem:
+    hint = did_you_mean(uri, installed)
+    if hint:
+        return Problem(WARNING, block.mark, f"no plugin {uri} is installed: the block has no effect{hint}")
+    return Problem(NOTE, block.mark, f"no plugin {uri} is installed: the block has no effect")
+
+
+def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem]:
+    """Check that required plugins are installed, and say which disabled ones are not; tables of version 4."""
+    installed = [entry.uri for entry in found]
+    problems = []
+    for table in tables:
+        for uri in table.get("required_plugins", []):
+            if uri not in installed:
+                reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed)}"
+                problems.append(Problem(ERROR, table.place("required_plugins"), reason))
+        for uri in table.get("disabled_plugins", []):
+            if uri not in installed:
+                reason = f"disabled plugin {uri} is not installed{did_you_mean(uri, installed)}"
+                problems.append(Problem(NOTE, table.place("disabled_plugins"), reason))
+    return problems

@@ -1,0 +1,77 @@
+"""Log lines in containerd's two forms: text as logrus writes it, and JSON.
+
+Fields that a call passes in ``extra`` follow the message as ``key=value``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import re
+import sys
+
+TRACE = 5
+PANIC = 60
+LEVELS = {
+    "trace": TRACE,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": PANIC,
+}
+_NAMES = {number: name for name, number in LEVELS.items()}
+_OWN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+_PLAIN = re.compile(r"[A-Za-z0-9._/@^+-]+")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _OWN}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _level(record: logging.LogRecord) -> str:
+    return _NAMES.get(record.levelno, record.levelname.lower())
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+class Text(logging.Formatter):
+    """``time="…" level=info msg="…" key=value``, a stack trace on the lines after."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines for a record."""
+        pairs = {"time": f'"{_time(record)}"', "level": _level(record)}
+        pairs["msg"] = json.dumps(record.getMessage(), ensure_ascii=False)
+        pairs |= {key: _quoted(value) for key, value in _fields(record).items()}
+        line = " ".join(f"{key}={value}" for key, value in pairs.items())
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class Json(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for a record."""
+        line = {"time": _time(record), "level": _level(record), "msg": record.getMessage()} | _fields(record)
+        if record.exc_info:
+            line["stack"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def set_up(level: str, form: str) -> None:
+    """Log to stderr from now on; empty strings are ``info`` and ``text``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Text())
+    logging.basicConfig(handlers=[handler], level=LEVELS[level or "info"], force=True)
+    logging.raiseExceptions = False  # a broken pipe on stderr must not make more of itself

@@ -1,0 +1,104 @@
+"""One directory for each snapshot, kept in step with the rows of `windlass.metastore`.
+
+A directory is filled under a temporary name and renamed while its row is being
+written; on removal the row goes first. So whatever a crash leaves has no row,
+and `Directories.cleanup` deletes it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from windlass import trees
+from windlass.metastore import Metastore, Record, disk_error
+from windlass.snapshots import Kind
+
+logger = logging.getLogger(__name__)
+
+
+class Directories:
+    """The directories below ``root/snapshots``, named by the IDs of the rows in ``root/metadata.db``."""
+
+    def __init__(self, root: Path) -> None:
+        self._top = root / "snapshots"
+        for directory in (root, self._top):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.store = Metastore(root / "metadata.db")
+        # What carries another process's token was left by a crash.
+        self._token = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    def path(self, id: int) -> Path:
+        """Return where the files of a snapshot are."""
+        return self._top / str(id)
+
+    def create(
+        self,
+        kind: Kind,
+        key: str,
+        parent: str,
+        labels: Mapping[str, str] | None,
+        fill: Callable[[Path, Sequence[int]], None],
+    ) -> Record:
+        """Make a snapshot; ``fill`` is given its directory, and the IDs of what is beneath, nearest first.
+
+        Raises as `Metastore.create` (mostly before anything is filled), and ResourceExhausted.
+        """
+        parents = self.store.check(key, parent)
+        temporary = self._temporary("new")
+        try:
+            temporary.mkdir(mode=0o700)
+            fill(temporary, parents)
+            return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
+        except OSError as error:
+            raise disk_error(error, self._top) from error
+        finally:
+            # Gone by now when all went well.
+            trees.remove(temporary)
+
+    def _place(self, temporary: Path, record: Record) -> None:
+        place = self.path(record.id)
+        # A power cut took back the row of this ID and left its directory.
+        if place.exists():
+            place.rename(self._temporary("rm"))
+        temporary.rename(place)
+
+    def remove(self, key: str, *, now: bool) -> Record:
+        """Remove a snapshot; its files at once, or with the next `cleanup`."""
+        record = self.store.remove(key)
+        if now:
+            # Else a power cut could bring the row back and not the files.
+            self.store.flush()
+            self._delete([self.path(record.id)])
+        return record
+
+    def cleanup(self) -> None:
+        """Delete every directory that has no row."""
+        doomed: list[Path] = []
+        with self.store.ids_held() as ids:
+            for entry in list(self._top.iterdir()):
+                if entry.name.isdigit() and int(entry.name) not in ids:
+                    # The name must be free before its ID can be given again.
+                    doomed.append(entry.rename(self._temporary("rm")))
+                elif entry.name.startswith(("new-", "rm-")) and f"-{self._token}-" not in entry.name:
+                    doomed.append(entry)
+        self.store.flush()
+        self._delete(doomed)
+
+    def _delete(self, directories: Iterable[Path]) -> None:
+        for directory in directories:
+            try:
+                trees.remove(directory)
+            except OSError as error:
+                logger.warning("cannot delete %s, the next cleanup after a start tries again: %s", directory, error)
+
+    def _temporary(self, purpose: str) -> Path:
+        return self._top / f"{purpose}-{self._token}-{next(self._numbers)}"
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self.store.close()

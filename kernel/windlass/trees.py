@@ -1,0 +1,169 @@
+"""Trees of files: copied with all they have, measured, removed.
+
+For snapshotters. Every function keeps to the filesystem entries that it is given
+and follows no symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from windlass import linux
+from windlass.snapshots import Usage
+
+BLOCK = 512
+"""stat(2): st_blocks counts these."""
+CHUNK = 1 << 30
+
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+
+
+def measure(top: Path) -> Usage:
+    """Count the inodes at and below ``top`` and the bytes they take; one with several names counts once."""
+    own = top.lstat()
+    seen = {(own.st_dev, own.st_ino)}
+    blocks = own.st_blocks
+    for entry in _walk(top):
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            # An active snapshot is measured while it is in use.
+            continue
+        inode = (status.st_dev, status.st_ino)
+        if inode not in seen:
+            seen.add(inode)
+            blocks += status.st_blocks
+    return Usage(inodes=len(seen), size=blocks * BLOCK)
+
+
+def _walk(top: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield every entry below ``top``; without recursion, as images have trees of any depth."""
+    pending = [os.fspath(top)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    yield entry
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except FileNotFoundError:
+            continue
+
+
+def remove(top: Path) -> None:
+    """Delete ``top`` and everything below it; nothing there is not an error."""
+    try:
+        shutil.rmtree(top)
+    except FileNotFoundError:
+        if top.exists():
+            raise
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy the directory ``source`` onto the existing, empty ``destination``.
+
+    Owners, modes, times, extended attributes, hard links, devices, FIFOs and holes
+    are kept; sockets are left out. Data is shared where the filesystem can.
+    """
+    links: dict[tuple[int, int], str] = {}
+    directories = [(os.fspath(source), os.fspath(destination))]
+    for from_directory, to_directory in directories:
+        with os.scandir(from_directory) as entries:
+            for entry in entries:
+                to = f"{to_directory}/{entry.name}"
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    Path(to).mkdir(0o700)
+                    # The list grows while it is walked: parents come before what is in them.
+                    directories.append((entry.path, to))
+                else:
+                    _copy_entry(entry.path, to, status, links)
+    # Children first, as a directory's time changes with each new entry.
+    for from_directory, to_directory in reversed(directories):
+        _copy_attributes(from_directory, to_directory, os.lstat(from_directory))
+
+
+def _copy_entry(source: str, to: str, status: os.stat_result, links: dict[tuple[int, int], str]) -> None:
+    inode = (status.st_dev, status.st_ino)
+    if inode in links:
+        os.link(links[inode], to, follow_symlinks=False)
+        return
+    if status.st_nlink > 1:
+        links[inode] = to
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG:
+        _copy_data(source, to, status)
+    elif kind == stat.S_IFLNK:
+        Path(to).symlink_to(Path(source).readlink())
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
+        os.mknod(to, status.st_mode, status.st_rdev)
+    else:
+        links.pop(inode, None)
+        return
+    _copy_attributes(source, to, status)
+
+
+def _copy_attributes(source: str, to: str, status: os.stat_result) -> None:
+    os.chown(to, status.st_uid, status.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        # After chown, which takes set-user-ID away.
+        Path(to).chmod(stat.S_IMODE(status.st_mode))
+    # After chown as well: it drops file capabilities.
+    for name in os.listxattr(source, follow_symlinks=False):
+        try:
+            value = os.getxattr(source, name, follow_symlinks=False)
+            os.setxattr(to, name, value, follow_symlinks=False)
+        except OSError as error:
+            # A security module's own attribute is not ours to write, the others are.
+            if error.errno not in (errno.ENOTSUP, errno.ENODATA) and not name.startswith("security."):
+                raise
+    os.utime(to, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def _copy_data(source: str, to: str, status: os.stat_result) -> None:
+    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        writing = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if status.st_size and not _shared(writing, reading):
+                os.truncate(writing, status.st_size)
+                _copy_extents(reading, writing, status.st_size)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _shared(writing: int, reading: int) -> bool:
+    try:
+        linux.ficlone(writing, reading)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def _copy_extents(reading: int, writing: int, size: int) -> None:
+    """Copy the parts of a file that are not holes."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(reading, offset, os.SEEK_DATA)
+        except OSError as error:
+            # Nothing but a hole is left.
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        offset = os.lseek(reading, start, os.SEEK_HOLE)
+        os.lseek(writing, start, os.SEEK_SET)
+        while start < offset:
+            sent = os.sendfile(writing, reading, start, min(offset - start, CHUNK))
+            if not sent:
+                return
+            start += sent

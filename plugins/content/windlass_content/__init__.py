@@ -1,0 +1,1 @@
+"""The content store, with containerd's layout on disk."""

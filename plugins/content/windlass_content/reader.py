@@ -1,0 +1,61 @@
+"""Random access to one blob."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
+
+from windlass_content.disk import disk_errors
+
+CLOSED = -1
+
+
+class BlobReader:
+    """A `windlass.content.Reader`; owns its descriptor."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path = path
+        self._digest = digest
+        # Keeps the descriptor open, and its number ours, while a read is under way in another thread.
+        self._using = threading.Lock()
+        if not path.is_file() or path.is_symlink():
+            raise NotFound(f"content {digest} does not exist")
+        try:
+            with disk_errors(f"open content {digest}", path):
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NotFound(f"content {digest} does not exist") from None
+        self._size = os.fstat(self._descriptor).st_size
+
+    @property
+    def size(self) -> int:
+        """Length of the blob in bytes."""
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return at most ``length`` bytes from ``offset``; fewer only at the end."""
+        if offset < 0 or length < 0:
+            raise InvalidArgument(f"cannot read {length} bytes at {offset} of content {self._digest}")
+        length = min(length, max(self._size - offset, 0))
+        with self._using, disk_errors(f"read content {self._digest}", self._path):
+            data = os.pread(self.fileno(), length, offset)
+            # pread(2) returns at most 2 GiB.
+            while len(data) < length and (more := os.pread(self.fileno(), length - len(data), offset + len(data))):
+                data += more
+        return data
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays the reader's."""
+        if self._descriptor == CLOSED:
+            raise FailedPrecondition(f"reader of content {self._digest} is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        with self._using:
+            descriptor, self._descriptor = self._descriptor, CLOSED
+            if descriptor != CLOSED:
+                os.close(descriptor)

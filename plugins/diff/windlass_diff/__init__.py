@@ -1,0 +1,1 @@
+"""Applies layers in chrooted workers, and makes layers by comparing two trees."""

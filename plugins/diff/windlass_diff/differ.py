@@ -1,0 +1,147 @@
+"""The differ: applies and makes layers, each in a worker process forked from the zygote."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from windlass.content import ContentStore, Info, Writer
+from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
+from windlass.mounts import Mount
+from windlass.values import Descriptor, Payload
+from windlass.zygote import Zygote
+from windlass_diff.job import Job
+from windlass_diff.media import is_compressed
+
+MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
+"""Media types that compare can make, with their compression."""
+
+
+class WalkingDiffer:
+    """Implements `windlass.diff.Differ`."""
+
+    def __init__(self, zygote: Zygote, directory: Path, patience: float) -> None:
+        """Work with ``directory`` as the place that workers mount on; ``patience`` is seconds without progress."""
+        self._zygote = zygote
+        self._directory = directory
+        self._patience = patience
+        self._jobs: set[Job] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def apply(
+        self,
+        content: ContentStore,
+        desc: Descriptor,
+        mounts: Sequence[Mount],
+        payloads: Mapping[str, Payload] | None = None,
+        sync_fs: bool = False,
+    ) -> Descriptor:
+        """Apply a layer; see the contract. Nothing here looks at ``payloads``: they are for stream processors."""
+        request = {
+            "mounts": _rows(mounts),
+            "directory": str(self._directory),
+            "compressed": is_compressed(desc.media_type),
+            "sync": sync_fs,
+        }
+        reader = content.reader(desc)
+        try:
+            subject = f"layer {desc.digest}"
+            with self._job("windlass_diff.worker:apply", subject, request, [reader.fileno()]) as job:
+                result = job.result(self._patience)
+        finally:
+            reader.close()
+        return Descriptor(LAYER, result["digest"], result["size"])
+
+    def compare(
+        self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
+    ) -> Descriptor:
+        """Make a layer; see the contract."""
+        media_type = options.media_type or LAYER_GZIP
+        if media_type not in MADE:
+            raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ can make")
+        ref = options.ref or f"windlass-diff-{secrets.token_hex(16)}"
+        request = {
+            "lower": _rows(lower),
+            "upper": _rows(upper),
+            "directory": str(self._directory),
+            "compression": MADE[media_type],
+            "epoch": options.source_date_epoch,
+        }
+        writer = content.writer(ref)
+        try:
+            if writer.status().offset:
+                writer.truncate(0)
+            result = self._write(request, writer, f"diff {ref}")
+            labels = {**options.labels}
+            if MADE[media_type]:
+                labels[LABEL_UNCOMPRESSED] = result["digest"]
+            desc = Descriptor(media_type, writer.digest(), writer.status().offset)
+            _commit(content, writer, desc, labels)
+        except BaseException:
+            writer.close()
+            _forget(content, ref)
+            raise
+        return desc
+
+    def close(self) -> None:
+        """Stop all workers and take no further calls."""
+        with self._lock:
+            self._closed = True
+            for job in self._jobs:
+                job.kill()
+
+    # Any: the request is JSON.
+    def _write(self, request: dict[str, Any], writer: Writer, subject: str) -> dict[str, Any]:
+        ours, theirs = os.pipe()
+        try:
+            try:
+                starting = self._job("windlass_diff.worker:compare", subject, request, [theirs])
+                job = starting.__enter__()
+            finally:
+                os.close(theirs)
+            try:
+                return job.result(self._patience, ours, writer.write)
+            finally:
+                starting.__exit__(None, None, None)
+        finally:
+            os.close(ours)
+
+    @contextmanager
+    def _job(self, entry: str, subject: str, request: dict[str, Any], descriptors: Sequence[int]) -> Iterator[Job]:
+        job = Job(self._zygote, entry, subject, request, descriptors)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise Unavailable(f"{subject}: the differ is stopping")
+                self._jobs.add(job)
+            yield job
+        finally:
+            with self._lock:
+                self._jobs.discard(job)
+            job.close()
+
+
+def _rows(mounts: Sequence[Mount]) -> list[list[str]]:
+    return [[mount.type, mount.source, mount.target, *mount.options] for mount in mounts]
+
+
+def _commit(content: ContentStore, writer: Writer, desc: Descriptor, labels: Mapping[str, str]) -> None:
+    try:
+        writer.commit(desc.size, desc.digest, labels)
+    except AlreadyExists:
+        content.update(Info(desc.digest, labels=labels), [f"labels.{key}" for key in labels])
+
+
+def _forget(content: ContentStore, ref: str) -> None:
+    try:
+        content.abort(ref)
+    except (NotFound, Unavailable):
+        pass

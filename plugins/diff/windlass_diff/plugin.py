@@ -1,0 +1,43 @@
+"""Registers the walking differ."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+
+from windlass.diff import DIFFER, Differ
+from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.zygote import ZYGOTE
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+"""What OCI calls the machines that uname(2) knows by other names; the rest are the same."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of the plugin ``io.containerd.differ.v1.walking``."""
+
+    stall_timeout: float = 60.0
+    """Seconds that a worker may go without any progress before it is killed and the call fails."""
+
+
+def init(context: InitContext) -> Differ:
+    """Start the differ."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"mount namespaces do not exist on {sys.platform}; run the daemon on Linux")
+    if os.geteuid() != 0:
+        raise SkipPlugin("layers carry owners and devices, which only root can make; run the daemon as root")
+    from windlass_diff.differ import WalkingDiffer
+
+    zygote = context.single(ZYGOTE)
+    zygote.preload(["windlass_diff.worker"])
+    machine = platform.machine()
+    context.meta.platforms.append(("linux", ARCHITECTURES.get(machine, machine), ""))
+    differ = WalkingDiffer(zygote, context.state / "target", context.config(Config).stall_timeout)
+    context.on_stop(differ.close)
+    return differ
+
+
+PLUGIN = Plugin(DIFFER, id="walking", init=init, config=Config, requires=(ZYGOTE,))

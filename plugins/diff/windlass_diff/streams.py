@@ -1,0 +1,115 @@
+"""From a layer's blob to its plain tar: decompression in a thread of its own, and hashing on the way."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import zstandard
+from isal import igzip, isal_zlib
+
+from windlass.errors import DataLoss, InvalidArgument
+from windlass_diff import zstd
+
+CHUNK = 256 << 10
+"""Bytes per chunk of plain tar: two threads work on chunks that stay in the cache."""
+READ_AHEAD = 16
+"""Chunks that may wait for the applier; bounds the worker's memory."""
+READ_SIZE = 128 << 10
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_WINDOW = 128 << 20
+"""Of zstd, the library's own limit: what a frame may make the decompressor allocate."""
+
+
+class Source(Protocol):
+    """Where chunks of plain tar come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, nothing at the end."""
+        ...
+
+
+class Blob(io.RawIOBase):
+    """Reads a descriptor from its start without moving its offset, which others share."""
+
+    def __init__(self, fd: int) -> None:
+        """Read from ``fd``, which stays the caller's."""
+        super().__init__()
+        self._fd = fd
+        self._offset = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    # Any: typeshed's buffer type exists for type checkers only.
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer`` as far as the blob goes."""
+        count = os.preadv(self._fd, [buffer], self._offset)  # type: ignore[list-item]  # the caller passes a buffer
+        self._offset += count
+        return count
+
+
+def open_source(fd: int, compressed: bool) -> Source:
+    """Return the plain tar inside the blob ``fd``, which its first bytes tell how to read if it can be ``compressed``."""
+    blob = Blob(fd)
+    if compressed:
+        magic = os.pread(fd, 4, 0)
+        if magic.startswith(GZIP_MAGIC):
+            return igzip.IGzipFile(fileobj=blob, mode="rb")
+        if zstd.is_frame(magic):
+            decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+            return decompressor.stream_reader(zstd.WholeFrames(blob), read_size=READ_SIZE, read_across_frames=True)
+    return blob
+
+
+class Pipeline:
+    """Decompresses and hashes in a thread of its own while the caller works on earlier chunks."""
+
+    def __init__(self, source: Source, progress: Callable[[], None]) -> None:
+        """Start on ``source``; ``progress`` is called from `read` for every chunk."""
+        self.size = 0
+        self._source = source
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._error: Exception | None = None
+        self._ended = False
+        self._chunks: queue.Queue[bytes] = queue.Queue(READ_AHEAD)
+        self._thread = threading.Thread(target=self._produce, name="decompress", daemon=True)
+        self._thread.start()
+
+    def read(self) -> bytes:
+        """Return the next chunk, nothing at the end; raises InvalidArgument for a damaged stream, DataLoss for an unreadable blob."""
+        if self._ended:
+            return b""
+        chunk = self._chunks.get()
+        self._progress()
+        if not chunk:
+            self._ended = True
+            if self._error is not None:
+                if isinstance(self._error, OSError) and not isinstance(self._error, gzip.BadGzipFile):
+                    raise DataLoss(f"the blob cannot be read: {self._error}") from self._error
+                raise InvalidArgument(f"compressed data is damaged: {self._error}") from self._error
+        return chunk
+
+    def digest(self) -> str:
+        """Return the digest of the whole stream, which has to have been read to its end."""
+        self._thread.join()
+        return "sha256:" + self._hash.hexdigest()
+
+    def _produce(self) -> None:
+        try:
+            while chunk := self._source.read(CHUNK):
+                self._hash.update(chunk)
+                self.size += len(chunk)
+                self._chunks.put(chunk)
+        except (OSError, EOFError, isal_zlib.error, zstandard.ZstdError, InvalidArgument) as error:
+            self._error = error
+        self._chunks.put(b"")

@@ -1,0 +1,102 @@
+"""Removes from the stores behind us what no row needs any more.
+
+Each function makes one pass over the trash. The objects of a batch are claimed
+in the database first, so that nobody takes them up while they are being
+removed, and forgotten there afterwards; a pass that dies is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+from windlass.content import ContentStore
+from windlass.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
+from windlass.snapshots import Snapshotter
+
+from windlass_metadata import trash
+from windlass_metadata.ledger import Ledger
+
+BATCH = 64
+
+Remove = Callable[[str], None]
+
+
+def clean_content(ledger: Ledger, store: ContentStore, full: bool) -> int:
+    """Remove blobs and ingests; ``full`` looks for those that nobody knows, too. Returns how many blobs went."""
+    if full:
+        _discard_unknown(ledger, trash.BLOB, "", (info.digest for info in store.walk()))
+        _discard_unknown(ledger, trash.INGEST, "", (status.ref for status in store.statuses()))
+    blobs, _ = _empty(ledger, trash.BLOB, "", store.delete)
+    _empty(ledger, trash.INGEST, "", store.abort)
+    return blobs
+
+
+def clean_snapshots(ledger: Ledger, name: str, snapshotter: Snapshotter, full: bool) -> int:
+    """Remove snapshots, leaves first; ``full`` looks for those that nobody knows, too. Returns how many went."""
+    if full:
+        _discard_unknown(ledger, trash.SNAPSHOT, name, (info.name for info in snapshotter.walk()))
+    removed = 0
+    while True:
+        gone, left = _empty(ledger, trash.SNAPSHOT, name, snapshotter.remove)
+        removed += gone
+        if not (gone and left):  # those that are left have children, which may be gone in the next round
+            break
+    if removed or full:
+        try:
+            snapshotter.cleanup()
+        except Unimplemented:
+            pass
+    return removed
+
+
+def _discard_unknown(ledger: Ledger, kind: str, store: str, names: Iterable[str]) -> None:
+    iterator = iter(names)
+    while chunk := list(islice(iterator, BATCH)):
+        ledger.release(partial(trash.discard_unknown, kind=kind, store=store, names=chunk))
+
+
+def _empty(ledger: Ledger, kind: str, store: str, remove: Remove) -> tuple[int, int]:
+    """Remove what is in the trash now; returns how many objects went, and how many could not go yet."""
+    gone = left = 0
+    for batch in _batches(ledger, kind, store):
+        done = _Batch(batch)
+        try:
+            done.remove_each(remove)
+        finally:
+            ledger.release(partial(trash.conclude, gone=done.gone, there=done.left()))
+        gone += len(done.gone)
+        left += len(done.left())
+    return gone, left
+
+
+def _batches(ledger: Ledger, kind: str, store: str) -> Iterator[list[tuple[int, str]]]:
+    after = 0
+    while True:
+        batch = ledger.reserve(partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH))
+        if not batch:
+            return
+        yield batch
+        after = batch[-1][0]
+
+
+class _Batch:
+    """Objects that were claimed, and which of them are gone."""
+
+    def __init__(self, claimed: list[tuple[int, str]]) -> None:
+        self._claimed = claimed
+        self.gone: list[int] = []
+
+    def remove_each(self, remove: Remove) -> None:
+        for id, name in self._claimed:
+            try:
+                remove(name)
+            except NotFound:
+                pass
+            except (FailedPrecondition, Unavailable):
+                continue  # it has a child, or a writer has it open
+            self.gone.append(id)
+
+    def left(self) -> list[int]:
+        return [id for id, _ in self._claimed if id not in self.gone]

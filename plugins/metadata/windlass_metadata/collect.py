@@ -1,0 +1,137 @@
+"""Garbage collection: mark on a snapshot of the database, sweep under the writer in small batches.
+
+Writers are not stopped while marking, so what was garbage then may have been
+taken up since. Every change notes the nodes it touched; each batch of the sweep
+first marks from these, inside the transaction that deletes, so that nothing can
+come in between. What refers is deleted before what it refers to: whoever
+takes up a node that is still there finds everything beneath it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
+from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
+
+from windlass_metadata import nodes, trash
+from windlass_metadata.graph import Graph, Marked, referrers_first
+from windlass_metadata.leases import remove_lease
+from windlass_metadata.ledger import Ledger
+from windlass_metadata.nodes import Node
+from windlass_metadata.rows import now
+from windlass_metadata.snapshot_rows import RowState, SnapshotRows
+
+BATCH = 500
+"""Nodes that one transaction of the sweep deletes; other writers wait for it."""
+
+
+@dataclass(slots=True)
+class Removed:
+    """What a batch has deleted, and the events that tell of it."""
+
+    count: int = 0
+    events: list[tuple[str, str, Message]] = field(default_factory=list)
+
+
+def collect(ledger: Ledger, batch: int = BATCH) -> int:
+    """Delete from the database whatever is not reachable, and return how many rows that were.
+
+    One collection at a time.
+    """
+    ledger.database.write(lambda rows: _watch(ledger, True), durable=False)
+    try:
+        graph = Graph(now())
+        with ledger.read() as rows:
+            graph.load(rows)
+        marked = Marked(graph)
+        garbage = referrers_first((node for node in graph.removable if node not in marked), graph.edges)
+        return sum(
+            _sweep(ledger, graph, marked, garbage[start : start + batch]) for start in range(0, len(garbage), batch)
+        )
+    finally:
+        ledger.database.write(lambda rows: _watch(ledger, False), durable=False)
+
+
+def _watch(ledger: Ledger, on: bool) -> None:
+    ledger.touched = [] if on else None
+
+
+def _sweep(ledger: Ledger, graph: Graph, marked: Marked, garbage: list[Node]) -> int:
+    removed = ledger.database.write(lambda rows: _delete(ledger, rows, graph, marked, garbage))
+    for namespace, topic, event in removed.events:
+        ledger.publish(namespace, topic, event)
+    return removed.count
+
+
+def _delete(ledger: Ledger, rows: sqlite3.Connection, graph: Graph, marked: Marked, garbage: list[Node]) -> Removed:
+    """Delete, inside a change, what is still not reachable."""
+    touched, ledger.touched = ledger.touched or [], []
+    for node in dict.fromkeys(touched):
+        graph.refresh(rows, node)
+    marked.extend()
+    in_use = {nodes.ingest(namespace, ref) for namespace, ref in ledger.open_refs()}
+    removed = Removed()
+    for node in garbage:
+        if node not in marked and node not in in_use:
+            _delete_node(ledger, rows, node, removed)
+    return removed
+
+
+def _delete_node(ledger: Ledger, rows: sqlite3.Connection, node: Node, removed: Removed) -> None:
+    kind, namespace, key = node
+    if kind.startswith(nodes.SNAPSHOT):
+        snapshotter = kind.removeprefix(nodes.SNAPSHOT)
+        if _delete_snapshot(SnapshotRows(ledger, snapshotter, namespace), rows, key):
+            removed.count += 1
+            removed.events.append((namespace, "/snapshot/remove", SnapshotRemove(key=key, snapshotter=snapshotter)))
+    elif DELETES[kind](rows, namespace, key):
+        removed.count += 1
+        if kind == nodes.IMAGE:
+            removed.events.append((namespace, "/images/delete", ImageDelete(name=key)))
+
+
+def _delete_snapshot(snapshots: SnapshotRows, rows: sqlite3.Connection, key: str) -> bool:
+    row = snapshots.find(rows, key)
+    if row is None or row.state != RowState.READY or snapshots.has_child(rows, key):
+        return False
+    snapshots.delete(rows, row)
+    return True
+
+
+def _delete_content(rows: sqlite3.Connection, namespace: str, digest: str) -> bool:
+    found = rows.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest)).rowcount
+    trash.discard_blob(rows, digest)
+    return found > 0
+
+
+def _delete_image(rows: sqlite3.Connection, namespace: str, name: str) -> bool:
+    return rows.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name)).rowcount > 0
+
+
+def _delete_lease(rows: sqlite3.Connection, namespace: str, id: str) -> bool:
+    remove_lease(rows, namespace, id)
+    return True
+
+
+def _delete_ingest(rows: sqlite3.Connection, namespace: str, ref: str) -> bool:
+    query = "SELECT backend, digest FROM ingests WHERE namespace = ? AND ref = ?"
+    row = rows.execute(query, (namespace, ref)).fetchone()
+    if row is None:
+        return False
+    rows.execute("DELETE FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref))
+    trash.discard_ingest(rows, row[0])
+    if row[1]:
+        trash.discard_blob(rows, row[1])
+    return True
+
+
+DELETES: dict[str, Callable[[sqlite3.Connection, str, str], bool]] = {
+    nodes.CONTENT: _delete_content,
+    nodes.IMAGE: _delete_image,
+    nodes.LEASE: _delete_lease,
+    nodes.INGEST: _delete_ingest,
+}

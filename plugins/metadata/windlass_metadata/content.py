@@ -1,0 +1,224 @@
+"""One namespace's view of the content store (reference 3.5).
+
+A blob is in a namespace when it has a row there; its bytes may be shared with
+others. Deleting takes the row away, the bytes go with garbage collection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from windlass import filters as filter_expressions
+from windlass.content import ContentStore, Info, Reader, Status, Writer
+from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from windlass.fieldpaths import updated_labels
+from windlass.namespaces import LABEL_SHAREABLE
+from windlass.values import Descriptor, check_digest
+from windlass_api.containerd.events.content_pb2 import ContentDelete
+
+from windlass_metadata import nodes, trash
+from windlass_metadata.ingest_rows import IngestRow, IngestRows
+from windlass_metadata.ledger import Ledger, hold, let_go, require_lease
+from windlass_metadata.rows import decode_map, encode_map, now
+from windlass_metadata.writer import IngestWriter
+
+MAX_REF = 64 << 10
+"""Bytes of a ref, which is hashed for its directory and kept in a row."""
+
+
+class Content(ContentStore):
+    """A namespace's blobs and ingests; what is written is held by a lease if one is given."""
+
+    def __init__(self, ledger: Ledger, store: ContentStore, shared: bool, namespace: str, lease: str) -> None:
+        """Show of ``store`` what belongs to ``namespace``; ``shared`` blobs need not be sent a second time."""
+        self._ledger = ledger
+        self._store = store
+        self._shared = shared
+        self._namespace = namespace
+        self._lease = lease
+        self._ingests = IngestRows(ledger, namespace, lease)
+
+    def info(self, digest: str) -> Info:
+        """See the contract."""
+        check_digest(digest)
+        with self._ledger.read() as rows:
+            return self._existing(rows, digest)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """See the contract."""
+        check_digest(info.digest)
+
+        def write(rows: sqlite3.Connection) -> Info:
+            current = self._existing(rows, info.digest)
+            labels = updated_labels(current.labels, info.labels, fieldpaths, f"content {info.digest}")
+            changed = replace(current, labels=labels, updated_at=now())
+            rows.execute(
+                "UPDATE content SET labels = ?, updated_at = ? WHERE namespace = ? AND digest = ?",
+                (encode_map(labels), changed.updated_at, self._namespace, info.digest),
+            )
+            self._ledger.touch(nodes.content(self._namespace, info.digest))
+            return changed
+
+        return self._ledger.change(write)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """See the contract; blobs come in the order of their digests."""
+        accepts = filter_expressions.parse(filters)
+        with self._ledger.read() as rows:
+            found = rows.execute(
+                "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? ORDER BY digest",
+                (self._namespace,),
+            ).fetchall()
+        infos = (_info(*row) for row in found)
+        return (info for info in infos if accepts(adaptor(info)))
+
+    def delete(self, digest: str) -> None:
+        """See the contract."""
+        check_digest(digest)
+
+        def remove(rows: sqlite3.Connection) -> None:
+            self._existing(rows, digest)
+            rows.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest))
+            trash.discard_blob(rows, digest)
+            let_go(rows, self._namespace, self._lease, "content", digest)
+
+        self._ledger.change(remove, deletion=True)
+        self._ledger.publish(self._namespace, "/content/delete", ContentDelete(digest=digest))
+
+    def reader(self, desc: Descriptor) -> Reader:
+        """See the contract."""
+        self.info(desc.digest)
+        return self._store.reader(desc)
+
+    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+        """See the contract. A blob that this namespace may share is complete at once."""
+        _check_ref(ref)
+        if expected:
+            check_digest(expected)
+            self._refuse_existing(expected)
+        self._ledger.take_ref(self._namespace, ref)
+        try:
+            row = self._ledger.reserve(lambda rows: self._open(rows, ref, size, expected))
+            inner = None if row.virtual else self._open_backend(row, size)
+        except BaseException:
+            self._ledger.drop_ref(self._namespace, ref)
+            raise
+        return IngestWriter(self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner)
+
+    def status(self, ref: str) -> Status:
+        """See the contract."""
+        with self._ledger.read() as rows:
+            row = self._ingests.existing(rows, ref)
+        return self._status(row)
+
+    def statuses(self, filters: Sequence[str] = ()) -> list[Status]:
+        """See the contract."""
+        accepts = filter_expressions.parse(filters)
+        with self._ledger.read() as rows:
+            found = [row for row in self._ingests.all(rows) if accepts(_ref_adaptor(row.ref))]
+        statuses = []
+        for row in found:
+            try:
+                statuses.append(self._status(row))
+            except NotFound:
+                continue  # committed or aborted meanwhile
+        return statuses
+
+    def abort(self, ref: str) -> None:
+        """See the contract."""
+        self._ledger.take_ref(self._namespace, ref)
+        try:
+            with self._ledger.read() as rows:
+                row = self._ingests.existing(rows, ref)
+            try:
+                self._store.abort(row.backend)
+            except NotFound:
+                pass  # a virtual ingest has no bytes
+            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False)
+        finally:
+            self._ledger.drop_ref(self._namespace, ref)
+
+    def _existing(self, rows: sqlite3.Connection, digest: str) -> Info:
+        row = rows.execute(
+            "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? AND digest = ?",
+            (self._namespace, digest),
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"content {digest} does not exist")
+        return _info(*row)
+
+    def _refuse_existing(self, digest: str) -> None:
+        """Raise AlreadyExists for a blob that is there; the lease holds it from now on, as in containerd."""
+        try:
+            self.info(digest)
+        except NotFound:
+            return
+
+        def add(rows: sqlite3.Connection) -> None:
+            require_lease(rows, self._namespace, self._lease)
+            hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+
+        if self._lease:
+            self._ledger.change(add)
+        raise AlreadyExists(f"content {digest} already exists")
+
+    def _open(self, rows: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
+        require_lease(rows, self._namespace, self._lease)
+        shared = self._shared_size(rows, expected) if expected else None
+        if shared is not None and size in (0, shared):
+            return self._ingests.open(rows, ref, expected, shared)
+        return self._ingests.open(rows, ref, "", 0)
+
+    def _shared_size(self, rows: sqlite3.Connection, digest: str) -> int | None:
+        """Return the size of a blob that another namespace has and this one may share."""
+        if self._shared:
+            found = rows.execute("SELECT size FROM content WHERE digest = ? LIMIT 1", (digest,)).fetchone()
+            return None if found is None else int(found[0])
+        others = rows.execute(
+            "SELECT c.size, n.labels FROM content c JOIN namespaces n ON n.name = c.namespace WHERE c.digest = ?",
+            (digest,),
+        )
+        sizes = [size for size, labels in others if decode_map(labels).get(LABEL_SHAREABLE) == "true"]
+        return int(sizes[0]) if sizes else None
+
+    def _open_backend(self, row: IngestRow, size: int) -> Writer:
+        try:
+            return self._store.writer(row.backend, size)
+        except Unavailable as error:
+            raise Unavailable(f"ref {row.ref}: {error}") from error
+
+    def _status(self, row: IngestRow) -> Status:
+        if row.virtual:
+            return Status(row.ref, row.size, row.size, row.digest, row.started_at, row.started_at)
+        return replace(self._store.status(row.backend), ref=row.ref)
+
+
+def _info(digest: str, size: int, created_at: int, updated_at: int, labels: str) -> Info:
+    return Info(digest, size, created_at, updated_at, decode_map(labels))
+
+
+def _check_ref(ref: str) -> None:
+    if not ref:
+        raise InvalidArgument("ref must not be empty")
+    if len(ref.encode()) > MAX_REF:
+        raise InvalidArgument(f"ref {ref[:64]!r}… is longer than {MAX_REF} bytes")
+
+
+def adaptor(info: Info) -> filter_expressions.Adaptor:
+    """Show a blob to a filter; its size can be asked for and never matches, as in containerd."""
+
+    def field(path: Sequence[str]) -> tuple[str, bool]:
+        match path:
+            case ["digest"]:
+                return filter_expressions.value_of(info.digest)
+            case ["labels", *_]:
+                return filter_expressions.label_of(info.labels, path)
+        return filter_expressions.ABSENT
+
+    return field
+
+
+def _ref_adaptor(ref: str) -> filter_expressions.Adaptor:
+    return lambda path: filter_expressions.value_of(ref) if list(path) == ["ref"] else filter_expressions.ABSENT

@@ -1,0 +1,238 @@
+"""The SQLite database: one writer thread with group commit, and readers that never wait for it.
+
+Requests that arrive while a transaction is being made durable share the next
+one, each in a savepoint of its own, so that one that fails leaves the others
+whole. Readers see the last committed state on connections of their own.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from windlass.errors import DataLoss, DeadlineExceeded, Error, Internal, ResourceExhausted, Unavailable
+
+from windlass_metadata.lock import FileLock
+from windlass_metadata.schema import migrate
+from windlass_metadata.threads import Outcome, attempt
+
+R = TypeVar("R")
+
+COMMIT_TIMEOUT = 60.0
+MAX_BATCH = 256
+IDLE_READERS = 16
+DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+PRIMARY_CODE = 0xFF
+"""The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A change that waits for its transaction; ``durable`` if its caller waits for the disk too."""
+
+    # Any: what the change returns; `Database.write` gives it its type.
+    change: Callable[[sqlite3.Connection], Any]
+    durable: bool
+    committed: Future[Any] = field(default_factory=Future)
+    outcome: Outcome[Any] = field(default_factory=Outcome)
+
+
+class Database:
+    """A SQLite database in WAL mode that belongs to this process alone."""
+
+    def __init__(self, path: Path, wait: float = 1.0, sync: bool = True) -> None:
+        """Open the database, making or migrating it as needed.
+
+        Raises FailedPrecondition while another process has it, after ``wait`` seconds, and
+        DataLoss for a file that is no database. Without ``sync`` a power failure
+        may lose the last changes; the end of this process does not.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_name(path.name + ".lock"), wait)
+        self._sync = sync
+        try:
+            self._writer = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._durable = True
+        self._idle: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._closed = False
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
+        self._thread.start()
+
+    def write(self, change: Callable[[sqlite3.Connection], R], durable: bool = True) -> R:
+        """Run ``change`` in the writer thread and return its result once it is committed.
+
+        What ``change`` raises is raised here, and nothing of it is kept. Unless
+        ``durable``, the change outlives this process but perhaps not a power failure.
+        """
+        request = _Request(change, durable)
+        with self._guard:
+            if self._closed:
+                raise Unavailable(f"metadata database {self.path} is closed")
+            self._requests.put(request)
+        try:
+            result: R = request.committed.result(COMMIT_TIMEOUT)
+        except TimeoutError:
+            if not request.committed.done():
+                raise DeadlineExceeded(
+                    f"metadata database {self.path}: a change was not committed within {COMMIT_TIMEOUT:g} s"
+                ) from None
+            raise
+        return result
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection on which everything is as of one moment."""
+        connection = self._borrow()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        except sqlite3.Error as error:
+            raise translated(self.path, error) from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Finish the changes under way and close; closing twice is fine."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            self._requests.put(None)
+        self._thread.join(COMMIT_TIMEOUT)
+        with self._guard:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        self._writer.close()
+        self._lock.release()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            connection = self._connect()
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA journal_size_limit = 67108864")
+                connection.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
+                migrate(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise translated(self.path, error) from error
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        # autocommit, because transactions begin and end where we say so; a connection is used by one thread at a time
+        return sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=COMMIT_TIMEOUT, cached_statements=256
+        )
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._guard:
+            if self._closed:
+                raise Unavailable(f"metadata database {self.path} is closed")
+            if self._idle:
+                return self._idle.pop()
+        try:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise translated(self.path, error) from error
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._guard:
+            if not self._closed and len(self._idle) < IDLE_READERS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _run(self) -> None:
+        while (first := self._requests.get()) is not None:
+            batch, last = self._gather(first)
+            self._commit(batch)
+            if last:
+                return
+
+    def _gather(self, first: _Request) -> tuple[list[_Request], bool]:
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                request = self._requests.get_nowait()
+            except queue.Empty:
+                return batch, False
+            if request is None:
+                return batch, True
+            batch.append(request)
+        return batch, False
+
+    def _commit(self, batch: list[_Request]) -> None:
+        writer = self._writer
+        try:
+            self._set_durable(any(request.durable for request in batch))
+            writer.execute("BEGIN IMMEDIATE")
+            for request in batch:
+                self._apply(request)
+            writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            for request in batch:
+                request.committed.set_exception(translated(self.path, error))
+            return
+        for request in batch:
+            _pass_on(self.path, request)
+
+    def _apply(self, request: _Request) -> None:
+        """Run one request; raises sqlite3.Error when SQLite has given up the whole transaction."""
+        writer = self._writer
+        writer.execute("SAVEPOINT request")
+        request.outcome = attempt(lambda: request.change(writer))
+        error = request.outcome.error
+        if error is not None:
+            if not writer.in_transaction and isinstance(error, sqlite3.Error):
+                raise error  # a full disk ends the transaction, savepoints and all (sqlite.org/lang_transaction.html)
+            writer.execute("ROLLBACK TO request")
+        writer.execute("RELEASE request")
+
+    def _set_durable(self, durable: bool) -> None:
+        if self._sync and durable != self._durable:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+
+def _pass_on(path: Path, request: _Request) -> None:
+    error = request.outcome.error
+    if error is None:
+        request.committed.set_result(request.outcome.result)
+    else:
+        request.committed.set_exception(translated(path, error) if isinstance(error, sqlite3.Error) else error)
+
+
+def translated(path: Path, error: sqlite3.Error) -> Error:
+    """Return what a caller should be told of an error of SQLite's."""
+    # errors of the module's own, such as "Cannot operate on a closed database.", have no code
+    code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
+    if code in DISK_FULL:
+        return ResourceExhausted(f"metadata database {path} cannot be written ({error}); free space on its disk")
+    if code in DAMAGED:
+        return DataLoss(f"metadata database {path} is damaged ({error}); restore it, or move it away")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return Unavailable(f"metadata database {path} cannot be opened ({error}); check its directory and free space")
+    return Internal(f"metadata database {path}: {error}")

@@ -1,0 +1,177 @@
+"""The database together with what goes around each change to it.
+
+A change is committed, counted for the scheduler, noted for a collection that is
+under way, and only then told to the world. Operations that need a store behind
+us are two changes with a call between them, during which nothing is locked: the
+first *reserves* (its rows say what is under way), the last *settles*. Who meets
+a reservation waits a while for it to be settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from windlass.errors import Error, NotFound, Unavailable
+from windlass.events import Exchange
+from windlass.values import Payload
+
+from windlass_metadata.database import Database
+from windlass_metadata.nodes import Node, resource
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+PATIENCE = 10.0
+"""Seconds for which an operation waits for another one on the same object."""
+
+Change = Callable[[sqlite3.Connection], R]
+
+
+class Busy(Exception):
+    """Raised inside a change that meets a reservation; names the object."""
+
+
+class Ledger:
+    """What the views of the metadata store share."""
+
+    def __init__(self, database: Database, exchange: Exchange) -> None:
+        """Write to ``database`` and tell ``exchange``."""
+        self.database = database
+        self.touched: list[Node] | None = None
+        """Nodes changed since a collection began; used by the writer thread only."""
+        self._exchange = exchange
+        self._watchers: list[Callable[[bool], None]] = []
+        self._settled = threading.Condition()
+        self._settlements = 0
+        self._open: set[tuple[str, str]] = set()
+        self.suspects: set[str] = set()
+        """Snapshotters that may hold something no row knows, because a call failed midway."""
+        self._guard = threading.Lock()
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Lend a connection on which everything is as of one moment."""
+        return self.database.read()
+
+    def change(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
+        """Commit a change; ``deletion`` says that something may now be garbage."""
+        result = self._patiently(change, durable)
+        for watcher in self._watchers:
+            watcher(deletion)
+        return result
+
+    def reserve(self, change: Change[R]) -> R:
+        """Commit the first half of a change; it need not survive a power failure, as the second half will."""
+        return self._patiently(change, durable=False)
+
+    def settle(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
+        """Commit the second half of a change, and wake who waits for it."""
+        try:
+            return self.change(change, deletion, durable)
+        finally:
+            self.wake()
+
+    def release(self, change: Change[R]) -> R:
+        """Undo the first half of a change, and wake who waits for it."""
+        try:
+            return self._patiently(change, durable=False)
+        finally:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have everybody who waits for a reservation look again."""
+        with self._settled:
+            self._settlements += 1
+            self._settled.notify_all()
+
+    def on_mutation(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback`` after each change, in the changer's thread; True if something may now be garbage."""
+        self._watchers.append(callback)
+
+    def touch(self, node: Node) -> None:
+        """Note, inside a change, that a node is new, or refers to others than before, or is newly held."""
+        if self.touched is not None:
+            self.touched.append(node)
+
+    def publish(self, namespace: str, topic: str, event: Message) -> None:
+        """Tell the world what has been committed; a deaf exchange does not undo it."""
+        payload = Payload(event.DESCRIPTOR.full_name, event.SerializeToString())
+        try:
+            self._exchange.publish(namespace, topic, payload)
+        except Error as error:
+            logger.warning("event %s of namespace %s is lost: %s", topic, namespace, error)
+
+    def take_ref(self, namespace: str, ref: str) -> None:
+        """Note that an ingest has a writer. Raises Unavailable if it has one already."""
+        with self._guard:
+            if (namespace, ref) in self._open:
+                raise Unavailable(f"ref {ref} is locked: another writer has it open")
+            self._open.add((namespace, ref))
+
+    def drop_ref(self, namespace: str, ref: str) -> None:
+        """Note that an ingest has no writer any more."""
+        with self._guard:
+            self._open.discard((namespace, ref))
+
+    def open_refs(self) -> set[tuple[str, str]]:
+        """Return the ingests that have writers."""
+        with self._guard:
+            return set(self._open)
+
+    def _patiently(self, change: Change[R], durable: bool) -> R:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            seen = self._settlements
+            try:
+                return self.database.write(change, durable)
+            except Busy as busy:
+                if not self._wait(seen, deadline):
+                    raise Unavailable(f"{busy} is in use by another call; try again") from None
+
+    def _wait(self, seen: int, deadline: float) -> bool:
+        with self._settled:
+            return self._settled.wait_for(lambda: self._settlements != seen, max(0.0, deadline - time.monotonic()))
+
+
+def ensure_namespace(rows: sqlite3.Connection, namespace: str) -> None:
+    """Bring a namespace into being; every first write does."""
+    rows.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (namespace,))
+
+
+def next_number(rows: sqlite3.Connection) -> int:
+    """Return a number that no backend name has had."""
+    (number,) = rows.execute("UPDATE sequence SET value = value + 1 RETURNING value").fetchone()
+    return int(number)
+
+
+def require_lease(rows: sqlite3.Connection, namespace: str, lease: str) -> None:
+    """Raise NotFound if a request came with a lease that does not exist."""
+    query = "SELECT 1 FROM leases WHERE namespace = ? AND id = ?"
+    if lease and not rows.execute(query, (namespace, lease)).fetchone():
+        raise NotFound(f"lease {lease} does not exist")
+
+
+def hold(ledger: Ledger, rows: sqlite3.Connection, namespace: str, lease: str, type: str, id: str) -> None:
+    """Add a resource to the lease of a request, if it came with one and it is still there."""
+    if lease:
+        rows.execute(
+            "INSERT OR IGNORE INTO lease_resources SELECT namespace, id, ?, ? FROM leases"
+            " WHERE namespace = ? AND id = ?",
+            (type, id, namespace, lease),
+        )
+        ledger.touch(resource(namespace, type, id))
+
+
+def let_go(rows: sqlite3.Connection, namespace: str, lease: str, type: str, id: str) -> None:
+    """Take a resource from the lease of a request, if it came with one and it is there."""
+    if lease:
+        rows.execute(
+            "DELETE FROM lease_resources WHERE namespace = ? AND lease = ? AND type = ? AND id = ?",
+            (namespace, lease, type, id),
+        )

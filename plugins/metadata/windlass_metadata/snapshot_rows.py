@@ -1,0 +1,201 @@
+"""Rows of snapshots, and the two halves of each operation that a snapshotter takes part in.
+
+====================  ===========================================================
+state                 meaning
+====================  ===========================================================
+READY                 the snapshotter has it as the row says
+MAKING                the snapshotter is making it; nobody sees it yet
+COMMITTING            an active one that a MAKING row names as its ``source``
+====================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from enum import IntEnum
+
+from windlass.errors import FailedPrecondition, NotFound
+from windlass.snapshots import Kind
+
+from windlass_metadata import nodes, trash
+from windlass_metadata.ledger import Busy, Ledger, next_number
+from windlass_metadata.rows import decode_map, encode_map, now
+
+COLUMNS = "key, backend, kind, parent, labels, created_at, updated_at, state, source"
+
+
+class RowState(IntEnum):
+    """How far the operation on a snapshot has come; see the module's text."""
+
+    READY = 0
+    MAKING = 1
+    COMMITTING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """What we know of a snapshot; ``backend`` is its key or name in the snapshotter."""
+
+    key: str
+    backend: str
+    kind: Kind
+    parent: str
+    labels: dict[str, str]
+    created_at: int
+    updated_at: int
+    state: RowState
+    source: str = ""
+
+
+class SnapshotRows:
+    """One namespace's rows for one snapshotter."""
+
+    def __init__(self, ledger: Ledger, snapshotter: str, namespace: str) -> None:
+        """Every method works inside a change, or on a reader's connection, that it is given."""
+        self.ledger = ledger
+        self.snapshotter = snapshotter
+        self.namespace = namespace
+
+    def find(self, rows: sqlite3.Connection, key: str) -> SnapshotRow | None:
+        """Return a row of any state."""
+        row = rows.execute(
+            f"SELECT {COLUMNS} FROM snapshots WHERE namespace = ? AND snapshotter = ? AND key = ?",  # noqa: S608 - ours
+            (self.namespace, self.snapshotter, key),
+        ).fetchone()
+        return row and _row(*row)
+
+    def visible(self, rows: sqlite3.Connection, key: str) -> SnapshotRow:
+        """Return a row that clients may see. Raises NotFound."""
+        row = self.find(rows, key)
+        if row is None or row.state == RowState.MAKING:
+            raise NotFound(f"snapshot {key} does not exist")
+        return row
+
+    def settled(self, rows: sqlite3.Connection, key: str) -> SnapshotRow | None:
+        """Return a row that no operation is changing, inside a change. Raises Busy."""
+        row = self.find(rows, key)
+        if row and row.state != RowState.READY:
+            raise Busy(f"snapshot {key}")
+        return row
+
+    def existing(self, rows: sqlite3.Connection, key: str) -> SnapshotRow:
+        """Return a row as `settled` does. Raises NotFound."""
+        row = self.settled(rows, key)
+        if row is None:
+            raise NotFound(f"snapshot {key} does not exist")
+        return row
+
+    def all(self, rows: sqlite3.Connection) -> list[SnapshotRow]:
+        """Return every row that clients may see."""
+        found = rows.execute(
+            f"SELECT {COLUMNS} FROM snapshots WHERE namespace = ? AND snapshotter = ? AND state != ?",  # noqa: S608 - ours
+            (self.namespace, self.snapshotter, RowState.MAKING),
+        )
+        return [_row(*row) for row in found]
+
+    def insert(
+        self,
+        rows: sqlite3.Connection,
+        key: str,
+        kind: Kind,
+        parent: str,
+        labels: dict[str, str],
+        source: str = "",
+    ) -> SnapshotRow:
+        """Reserve a key, and return its row with the name that the snapshotter is to use."""
+        backend = f"{self.namespace}/{next_number(rows)}/{key}"
+        moment = now()
+        row = SnapshotRow(key, backend, kind, parent, labels, moment, moment, RowState.MAKING, source)
+        self.write(rows, row)
+        return row
+
+    def write(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+        """Write a whole row."""
+        rows.execute(
+            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.namespace,
+                self.snapshotter,
+                row.key,
+                row.backend,
+                row.kind,
+                row.parent,
+                encode_map(row.labels),
+                row.created_at,
+                row.updated_at,
+                row.state,
+                row.source,
+            ),
+        )
+        self.ledger.touch(nodes.snapshot(self.namespace, self.snapshotter, row.key))
+
+    def set_state(self, rows: sqlite3.Connection, key: str, state: RowState) -> None:
+        """Say how far the operation on a snapshot has come."""
+        rows.execute(
+            "UPDATE snapshots SET state = ? WHERE namespace = ? AND snapshotter = ? AND key = ?",
+            (state, self.namespace, self.snapshotter, key),
+        )
+
+    def delete(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+        """Forget a snapshot, and have it removed from the snapshotter if nobody else has it."""
+        self._forget(rows, row.key)
+        trash.discard_snapshot(rows, self.snapshotter, row.backend)
+
+    def remove(self, rows: sqlite3.Connection, key: str) -> None:
+        """Delete a snapshot that has no child. Raises NotFound, FailedPrecondition, Busy."""
+        row = self.existing(rows, key)
+        if self.has_child(rows, key):
+            raise FailedPrecondition(f"snapshot {key}: cannot remove snapshot with child")
+        self.delete(rows, row)
+
+    def has_child(self, rows: sqlite3.Connection, key: str) -> bool:
+        """Tell whether a snapshot is some other's parent, be that one still in the making."""
+        query = (
+            "SELECT 1 FROM snapshots WHERE namespace = ? AND snapshotter = ? AND parent = ? AND parent != '' LIMIT 1"
+        )
+        return rows.execute(query, (self.namespace, self.snapshotter, key)).fetchone() is not None
+
+    def finish_commit(self, rows: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
+        """Make the name of a commit visible and its key free; the snapshotter has done its part."""
+        moment = now()
+        self._forget(rows, row.source)
+        finished = SnapshotRow(row.key, row.backend, row.kind, parent, row.labels, moment, moment, RowState.READY)
+        self.write(rows, finished)
+
+    def undo(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+        """Take a reservation back; what the snapshotter may have made of it is discarded."""
+        self.delete(rows, row)
+        if row.source:
+            self.set_state(rows, row.source, RowState.READY)
+
+    def _forget(self, rows: sqlite3.Connection, key: str) -> None:
+        rows.execute(
+            "DELETE FROM snapshots WHERE namespace = ? AND snapshotter = ? AND key = ?",
+            (self.namespace, self.snapshotter, key),
+        )
+
+
+def reservations(rows: sqlite3.Connection, snapshotter: str) -> list[tuple[str, SnapshotRow]]:
+    """Return every row in the making, with its namespace."""
+    found = rows.execute(
+        f"SELECT namespace, {COLUMNS} FROM snapshots WHERE snapshotter = ? AND state = ?",  # noqa: S608 - ours
+        (snapshotter, RowState.MAKING),
+    )
+    return [(namespace, _row(*columns)) for namespace, *columns in found]
+
+
+def _row(
+    key: str,
+    backend: str,
+    kind: int,
+    parent: str,
+    labels: str,
+    created_at: int,
+    updated_at: int,
+    state: int,
+    source: str,
+) -> SnapshotRow:
+    return SnapshotRow(
+        key, backend, Kind(kind), parent, decode_map(labels), created_at, updated_at, RowState(state), source
+    )

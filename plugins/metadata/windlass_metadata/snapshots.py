@@ -1,0 +1,353 @@
+"""One namespace's view of a snapshotter (reference 3.7).
+
+Nothing is locked while the snapshotter works: an operation reserves its row,
+calls the snapshotter, and settles the row. Removal only discards; the files go
+with the next garbage collection, as in containerd.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from windlass import filters as filter_expressions
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from windlass.fieldpaths import kept_labels, updated_labels
+from windlass.mounts import Mount
+from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
+from windlass.values import check_labels
+from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
+
+from windlass_metadata import trash
+from windlass_metadata.abandoned import Abandoned
+from windlass_metadata.ledger import Busy, Ledger, ensure_namespace, hold, let_go, require_lease
+from windlass_metadata.rows import now
+from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows
+
+KIND_NAMES = {Kind.VIEW: "view", Kind.ACTIVE: "active", Kind.COMMITTED: "committed"}
+
+Make = Callable[[str, str, Mapping[str, str]], tuple[Mount, ...]]
+"""`Snapshotter.prepare` or `Snapshotter.view`."""
+
+
+class _Taken(Exception):
+    """The snapshot of that key is there already."""
+
+
+class Snapshots(Snapshotter):
+    """A namespace's snapshots in one snapshotter; what is made is held by a lease if one is given."""
+
+    def __init__(
+        self, ledger: Ledger, snapshotter: Snapshotter, abandoned: Abandoned, name: str, namespace: str, lease: str
+    ) -> None:
+        """Show of ``snapshotter``, whose name is ``name``, what belongs to ``namespace``."""
+        self._ledger = ledger
+        self._snapshotter = snapshotter
+        self._abandoned = abandoned
+        self._name = name
+        self._namespace = namespace
+        self._lease = lease
+        self._type = f"snapshots/{name}"
+        self._rows = SnapshotRows(ledger, name, namespace)
+
+    def stat(self, key: str) -> Info:
+        """See the contract."""
+        return self._described(self._visible(key))
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """See the contract; labels that the snapshotter may see are changed there first."""
+        what = f"snapshot {info.name}"
+        row = self._visible(info.name)
+        wanted = updated_labels(row.labels, info.labels, fieldpaths, what)
+        if inherited_labels(wanted) != inherited_labels(row.labels):
+            self._snapshotter.update(
+                Info(row.kind, row.backend, labels=inherited_labels(wanted)), _inherited_paths(fieldpaths)
+            )
+
+        def write(rows: sqlite3.Connection) -> SnapshotRow:
+            current = self._rows.existing(rows, info.name)
+            labels = updated_labels(current.labels, info.labels, fieldpaths, what)
+            changed = replace(current, labels=labels, updated_at=now())
+            self._rows.write(rows, changed)
+            return changed
+
+        return self._described(self._ledger.change(write))
+
+    def usage(self, key: str) -> Usage:
+        """See the contract."""
+        row = self._visible(key)
+        try:
+            return self._snapshotter.usage(row.backend)
+        except NotFound as error:
+            raise self._lost(key) from error
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """See the contract."""
+        row = self._visible(key)
+        if row.kind == Kind.COMMITTED:
+            raise FailedPrecondition(f"snapshot {key} is committed and has no mounts; make a view of it")
+        try:
+            return self._snapshotter.mounts(row.backend)
+        except NotFound as error:
+            raise self._lost(key) from error
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """See the contract; the label ``containerd.io/snapshot.ref`` asks for a committed snapshot instead.
+
+        AlreadyExists then says that it is there.
+        """
+        mounts = self._make(Kind.ACTIVE, self._snapshotter.prepare, key, parent, labels or {})
+        event = SnapshotPrepare(key=key, parent=parent, snapshotter=self._name)
+        self._ledger.publish(self._namespace, "/snapshot/prepare", event)
+        return mounts
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """See the contract; no event tells of a view, as in containerd."""
+        return self._make(Kind.VIEW, self._snapshotter.view, key, parent, labels or {})
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """See the contract."""
+        kept = _checked(name, labels or {})
+        self._abandoned.resolve()
+        try:
+            row, source, base = self._ledger.reserve(lambda rows: self._reserve_commit(rows, name, key, kept, parent))
+        except _Taken:
+            raise self._already_there(name) from None
+        try:
+            self._snapshotter.commit(row.backend, source.backend, inherited_labels(kept), base)
+        except (AlreadyExists, NotFound, FailedPrecondition, InvalidArgument) as error:
+            self._undo(row)
+            raise self._explained(error, f"snapshot {key} cannot be committed as {name}") from error
+        except BaseException:
+            # it may have happened all the same, for instance when the answer of a proxy was late
+            self._abandoned.add(self._namespace, name)
+            raise
+        self._settle(row, lambda rows: self._finish_commit(rows, row, self._parent_after(row, base)))
+        event = SnapshotCommit(key=key, name=name, snapshotter=self._name)
+        self._ledger.publish(self._namespace, "/snapshot/commit", event)
+
+    def remove(self, key: str) -> None:
+        """See the contract."""
+        self._abandoned.resolve()
+
+        def remove(rows: sqlite3.Connection) -> None:
+            self._rows.remove(rows, key)
+            let_go(rows, self._namespace, self._lease, self._type, key)
+
+        self._ledger.change(remove, deletion=True)
+        event = SnapshotRemove(key=key, snapshotter=self._name)
+        self._ledger.publish(self._namespace, "/snapshot/remove", event)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """See the contract."""
+        accepts = filter_expressions.parse(filters)
+        self._abandoned.resolve()
+        with self._ledger.read() as rows:
+            found = self._rows.all(rows)
+        return (info for info in self._each(found) if accepts(adaptor(info)))
+
+    def cleanup(self) -> None:
+        """See the contract."""
+        self._snapshotter.cleanup()
+
+    def _each(self, found: Sequence[SnapshotRow]) -> Iterator[Info]:
+        for row in found:
+            try:
+                yield self._described(row)
+            except NotFound:
+                continue  # removed or committed since the walk began
+
+    def _visible(self, key: str) -> SnapshotRow:
+        self._abandoned.resolve()
+        with self._ledger.read() as rows:
+            return self._rows.visible(rows, key)
+
+    def _described(self, row: SnapshotRow) -> Info:
+        """Join what the snapshotter says, which may be labels of its own, with what we know."""
+        try:
+            info = self._snapshotter.stat(row.backend)
+        except NotFound as error:
+            raise self._lost(row.key) from error
+        labels = {**info.labels, **row.labels}
+        return Info(info.kind, row.key, row.parent, labels, row.created_at, row.updated_at)
+
+    def _make(self, kind: Kind, make: Make, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
+        kept = _checked(key, labels)
+        self._abandoned.resolve()
+        try:
+            row, base = self._ledger.reserve(lambda rows: self._reserve(rows, kind, key, parent, kept))
+        except _Taken as taken:
+            raise self._already_there(str(taken)) from None
+        try:
+            mounts = make(row.backend, base, inherited_labels(kept))
+        except AlreadyExists as error:
+            if LABEL_REF not in kept:
+                self._undo(row)
+                raise self._explained(error, f"snapshot {key} cannot be made") from error
+            raise self._adopted(row, base) from None
+        except BaseException:
+            self._ledger.suspects.add(self._name)
+            self._undo(row)
+            raise
+        # not durable: the files of an active snapshot would not survive a power failure either
+        self._settle(row, lambda rows: self._finish(rows, row), durable=False)
+        return mounts
+
+    def _reserve(
+        self, rows: sqlite3.Connection, kind: Kind, key: str, parent: str, labels: dict[str, str]
+    ) -> tuple[SnapshotRow, str]:
+        """Reserve a key; also return the parent's name in the snapshotter."""
+        for name in (labels.get(LABEL_REF, ""), key):
+            if name and self._rows.settled(rows, name):
+                raise _Taken(name)
+        base = self._committed(rows, parent) if parent else ""
+        require_lease(rows, self._namespace, self._lease)
+        ensure_namespace(rows, self._namespace)
+        return self._rows.insert(rows, key, kind, parent, labels), base
+
+    def _reserve_commit(
+        self, rows: sqlite3.Connection, name: str, key: str, labels: dict[str, str], parent: str
+    ) -> tuple[SnapshotRow, SnapshotRow, str]:
+        """Reserve a name for a key; also return the key's row and the name, in the snapshotter, to rebase on."""
+        if self._rows.settled(rows, name):
+            raise _Taken(name)
+        source = self._rows.existing(rows, key)
+        if source.kind != Kind.ACTIVE:
+            raise FailedPrecondition(
+                f"snapshot {key} is {KIND_NAMES[source.kind]}; only an active one can be committed"
+            )
+        require_lease(rows, self._namespace, self._lease)
+        rebased = parent if not source.parent else ""
+        base = self._committed(rows, rebased) if rebased else ""
+        row = self._rows.insert(rows, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
+        self._rows.set_state(rows, key, RowState.COMMITTING)
+        return row, source, base
+
+    def _committed(self, rows: sqlite3.Connection, parent: str) -> str:
+        row = self._rows.find(rows, parent)
+        if row is None:
+            raise NotFound(f"parent snapshot {parent} does not exist")
+        if row.kind != Kind.COMMITTED:
+            raise InvalidArgument(f"parent snapshot {parent} is {KIND_NAMES[row.kind]}, not committed")
+        if row.state != RowState.READY:
+            raise Busy(f"snapshot {parent}")
+        return row.backend
+
+    def _finish(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+        require_lease(rows, self._namespace, self._lease)
+        moment = now()
+        self._rows.write(rows, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
+        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+
+    def _finish_commit(self, rows: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
+        self._rows.finish_commit(rows, row, parent)
+        let_go(rows, self._namespace, self._lease, self._type, row.source)
+        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+
+    def _parent_after(self, row: SnapshotRow, base: str) -> str:
+        """Return the parent of what was committed: not every snapshotter rebases."""
+        return row.parent if not base or self._snapshotter.stat(row.backend).parent == base else ""
+
+    def _settle(self, row: SnapshotRow, change: Callable[[sqlite3.Connection], None], durable: bool = True) -> None:
+        try:
+            self._ledger.settle(change, durable=durable)
+        except BaseException:
+            self._abandoned.add(self._namespace, row.key)
+            raise
+
+    def _undo(self, row: SnapshotRow) -> None:
+        try:
+            self._ledger.release(lambda rows: self._rows.undo(rows, row))
+        except BaseException:
+            self._abandoned.add(self._namespace, row.key)
+            raise
+
+    def _adopted(self, row: SnapshotRow, base: str) -> Error:
+        """Record the committed snapshot that the snapshotter has for a ref (reference 3.7, remote snapshots)."""
+        target = row.labels[LABEL_REF]
+        try:
+            found = self._in_snapshotter(target, base)
+        except BaseException:
+            self._undo(row)
+            raise
+        if found is None:
+            self._undo(row)
+            return NotFound(f"target snapshot {target} is not in snapshotter {self._name}, which said it was")
+        adopted = replace(row, key=target, backend=found.name, kind=Kind.COMMITTED, state=RowState.READY)
+        self._settle(row, lambda rows: self._adopt(rows, row, adopted))
+        try:
+            self._snapshotter.stat(found.name)
+        except NotFound:
+            self._ledger.change(lambda rows: self._rows.delete(rows, adopted), deletion=True)
+            return Unavailable(f"target snapshot {target} was being removed; try again")
+        return AlreadyExists(f"target snapshot {target} already exists")
+
+    def _in_snapshotter(self, target: str, base: str) -> Info | None:
+        query = f"labels.{json.dumps(LABEL_REF)}=={json.dumps(target)},parent=={json.dumps(base)}"
+        for info in self._snapshotter.walk([query]):
+            if info.kind == Kind.COMMITTED and info.labels.get(LABEL_REF) == target and info.parent == base:
+                return info
+        return None
+
+    def _adopt(self, rows: sqlite3.Connection, row: SnapshotRow, adopted: SnapshotRow) -> None:
+        self._rows.undo(rows, row)
+        if not self._rows.settled(rows, adopted.key):
+            trash.rescue(rows, trash.SNAPSHOT, self._name, adopted.backend)
+            self._rows.write(rows, adopted)
+        hold(self._ledger, rows, self._namespace, self._lease, self._type, adopted.key)
+
+    def _already_there(self, key: str) -> AlreadyExists:
+        """Return the error for a snapshot that is there, which the lease holds from now on, as in containerd."""
+        if self._lease:
+            self._ledger.change(self._hold_existing(key))
+        return AlreadyExists(f"snapshot {key} already exists")
+
+    def _hold_existing(self, key: str) -> Callable[[sqlite3.Connection], None]:
+        def change(rows: sqlite3.Connection) -> None:
+            require_lease(rows, self._namespace, self._lease)
+            hold(self._ledger, rows, self._namespace, self._lease, self._type, key)
+
+        return change
+
+    def _explained(self, error: Error, what: str) -> Error:
+        """Return an error of the snapshotter in our words.
+
+        The keys we give it are new, so AlreadyExists is no answer that the caller could use (reference 3.7).
+        """
+        kind = Error if isinstance(error, AlreadyExists) else type(error)
+        return kind(f"{what}: snapshotter {self._name} says: {error}")
+
+    def _lost(self, key: str) -> NotFound:
+        return NotFound(f"snapshot {key} is recorded, but snapshotter {self._name} does not have it")
+
+
+def _checked(key: str, labels: Mapping[str, str]) -> dict[str, str]:
+    if not key:
+        raise InvalidArgument("the key of a snapshot must not be empty")
+    check_labels(labels)
+    return kept_labels(labels)
+
+
+def _inherited_paths(fieldpaths: Sequence[str]) -> list[str]:
+    """Return those field paths that concern the snapshotter."""
+    return [path for path in fieldpaths if path == "labels" or inherited_labels({path.removeprefix("labels."): ""})]
+
+
+def adaptor(info: Info) -> filter_expressions.Adaptor:
+    """Show a snapshot to a filter."""
+
+    def field(path: Sequence[str]) -> tuple[str, bool]:
+        match path:
+            case ["kind"]:
+                return filter_expressions.value_of(KIND_NAMES[info.kind])
+            case ["name"]:
+                return filter_expressions.value_of(info.name)
+            case ["parent"]:
+                return filter_expressions.value_of(info.parent)
+            case ["labels", *_]:
+                return filter_expressions.label_of(info.labels, path)
+        return filter_expressions.ABSENT
+
+    return field

@@ -1,0 +1,172 @@
+"""The metadata store: hands out the views, recovers after a crash, and collects garbage."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from windlass.containers import ContainerStore
+from windlass.content import ContentStore
+from windlass.errors import FailedPrecondition, InvalidArgument, Unavailable
+from windlass.events import Exchange
+from windlass.images import ImageStore
+from windlass.leases import LeaseStore
+from windlass.metadata import Collected, Metadata
+from windlass.namespaces import NamespaceStore
+from windlass.sandboxes import SandboxStore
+from windlass.snapshots import Snapshotter
+from windlass.values import check_identifier
+
+from windlass_metadata import trash
+from windlass_metadata.abandoned import Abandoned
+from windlass_metadata.clean import clean_content, clean_snapshots
+from windlass_metadata.cleaner import Cleaner
+from windlass_metadata.collect import collect
+from windlass_metadata.containers import Containers
+from windlass_metadata.content import Content
+from windlass_metadata.database import Database
+from windlass_metadata.images import Images
+from windlass_metadata.leases import Leases
+from windlass_metadata.ledger import Ledger
+from windlass_metadata.namespaces import Namespaces
+from windlass_metadata.sandboxes import Sandboxes
+from windlass_metadata.snapshots import Snapshots
+
+COLLECT_TIMEOUT = 60.0
+"""Seconds that a collection waits for the one before it."""
+
+CLEAN_TIMEOUT = 60.0
+"""Seconds that a collection waits for the stores behind us to be cleaned."""
+
+
+class MetadataStore(Metadata):
+    """Everything that is kept, in the views of namespaces."""
+
+    def __init__(
+        self,
+        database: Database,
+        content: ContentStore,
+        snapshotters: Mapping[str, Snapshotter],
+        exchange: Exchange,
+        shared: bool = True,
+        clean_timeout: float = CLEAN_TIMEOUT,
+    ) -> None:
+        """Keep in ``database`` what is known of the stores behind us, and own it from now on."""
+        self._ledger = Ledger(database, exchange)
+        self._content = content
+        self._snapshotters = dict(snapshotters)
+        self._shared = shared
+        self._clean_timeout = clean_timeout
+        self._collecting = threading.Lock()
+        self._ledger.release(recover)
+        self._abandoned = {name: Abandoned(self._ledger, name, one) for name, one in self._snapshotters.items()}
+        self._content_cleaner = Cleaner("content store", lambda full: clean_content(self._ledger, content, full))
+        self._cleaners = {name: self._cleaner(name, one) for name, one in self._snapshotters.items()}
+
+    def namespaces(self) -> NamespaceStore:
+        """See the contract."""
+        return Namespaces(self._ledger)
+
+    def containers(self, namespace: str) -> ContainerStore:
+        """See the contract."""
+        return Containers(self._ledger, checked(namespace))
+
+    def images(self, namespace: str, lease: str = "") -> ImageStore:
+        """See the contract."""
+        return Images(self._ledger, checked(namespace), lease)
+
+    def leases(self, namespace: str) -> LeaseStore:
+        """See the contract."""
+        return Leases(self._ledger, checked(namespace))
+
+    def sandboxes(self, namespace: str) -> SandboxStore:
+        """See the contract."""
+        return Sandboxes(self._ledger, checked(namespace))
+
+    def content(self, namespace: str, lease: str = "") -> ContentStore:
+        """See the contract."""
+        return Content(self._ledger, self._content, self._shared, checked(namespace), lease)
+
+    def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
+        """See the contract."""
+        checked(namespace)
+        if not name:
+            raise InvalidArgument("snapshotter must not be empty")
+        if name not in self._snapshotters:
+            known = ", ".join(self.snapshotters()) or "none"
+            raise InvalidArgument(f"snapshotter {name[:128]} is not loaded; there are: {known}")
+        return Snapshots(self._ledger, self._snapshotters[name], self._abandoned[name], name, namespace, lease)
+
+    def snapshotters(self) -> Sequence[str]:
+        """See the contract."""
+        return sorted(self._snapshotters)
+
+    def on_mutation(self, callback: Callable[[bool], None]) -> None:
+        """See the contract."""
+        self._ledger.on_mutation(callback)
+
+    def collect(self) -> Collected:
+        """See the contract."""
+        started = time.monotonic()
+        if not self._collecting.acquire(timeout=COLLECT_TIMEOUT):
+            raise Unavailable("another garbage collection is under way; try again")
+        try:
+            removed = collect(self._ledger)
+        finally:
+            self._collecting.release()
+        blobs, snapshots = self._removed()
+        failures = self._clean(time.monotonic() + self._clean_timeout)
+        blobs_after, snapshots_after = self._removed()
+        return Collected(
+            removed=removed,
+            blobs=blobs_after - blobs,
+            snapshots=snapshots_after - snapshots,
+            seconds=time.monotonic() - started,
+            failures=tuple(failures),
+        )
+
+    def close(self) -> None:
+        """Close the database; what is under way fails."""
+        self._ledger.database.close()
+
+    def _removed(self) -> tuple[int, int]:
+        return self._content_cleaner.removed, sum(cleaner.removed for cleaner in self._cleaners.values())
+
+    def _clean(self, deadline: float) -> list[str]:
+        """Clean all stores at once, and return what went wrong."""
+        while self._ledger.suspects:
+            self._cleaners[self._ledger.suspects.pop()].suspect()
+        cleaners = [self._content_cleaner, *self._cleaners.values()]
+        runs = [(cleaner, cleaner.start()) for cleaner in cleaners]
+        failures = [run if isinstance(run, str) else cleaner.finish(run, deadline) for cleaner, run in runs]
+        return [failure for failure in failures if failure]
+
+    def _cleaner(self, name: str, snapshotter: Snapshotter) -> Cleaner:
+        return Cleaner(f"snapshotter {name}", lambda full: self._clean_snapshotter(name, snapshotter, full))
+
+    def _clean_snapshotter(self, name: str, snapshotter: Snapshotter, full: bool) -> int:
+        self._abandoned[name].resolve()
+        return clean_snapshots(self._ledger, name, snapshotter, full)
+
+
+def recover(rows: sqlite3.Connection) -> None:
+    """Undo what a daemon that died has left half done, but for snapshots: their snapshotters must be asked.
+
+    The blob of a commit under way may or may not be there; it is discarded, and the
+    ingest continues as its bytes are.
+    """
+    rows.execute("UPDATE trash SET removing = 0")
+    half_done = rows.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
+    rows.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")
+    for (digest,) in half_done:
+        trash.discard_blob(rows, digest)
+
+
+def checked(namespace: str) -> str:
+    """Return a namespace that a view can be of. Raises FailedPrecondition without one, InvalidArgument."""
+    if not namespace:
+        raise FailedPrecondition("namespace is required")
+    check_identifier("namespace", namespace)
+    return namespace

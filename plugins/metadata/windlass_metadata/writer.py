@@ -1,0 +1,190 @@
+"""The open end of a namespace's ingest, virtual while another namespace's bytes are as good."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
+
+from windlass.content import CHUNK, ContentStore, Status, Writer
+from windlass.errors import AlreadyExists, FailedPrecondition, Unimplemented
+from windlass.fieldpaths import kept_labels
+from windlass.values import Descriptor, check_digest, check_labels
+from windlass_api.containerd.events.content_pb2 import ContentCreate
+
+from windlass_metadata import trash
+from windlass_metadata.ingest_rows import IngestRow, IngestRows
+from windlass_metadata.ledger import Ledger, hold, require_lease
+
+
+class _Taken(Exception):
+    """The namespace has the blob already."""
+
+
+class IngestWriter(Writer):
+    """Writes to the content store, and to the metadata at commit.
+
+    A virtual writer has no bytes of its own: it is complete from the start. The
+    first write or truncation turns it into a private copy.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ContentStore,
+        ingests: IngestRows,
+        namespace: str,
+        lease: str,
+        row: IngestRow,
+        inner: Writer | None,
+    ) -> None:
+        """Own ``inner``, a writer of ``store``, or be virtual without; the ref has been taken."""
+        self._ledger = ledger
+        self._store = store
+        self._ingests = ingests
+        self._namespace = namespace
+        self._lease = lease
+        self._row = row
+        self._inner = inner
+        self._closed = False
+
+    def write(self, data: bytes | memoryview) -> int:
+        """See the contract."""
+        self._check_open()
+        return (self._inner or self._own_copy(self._row.size)).write(data)
+
+    def digest(self) -> str:
+        """See the contract."""
+        return self._inner.digest() if self._inner else self._row.digest
+
+    def status(self) -> Status:
+        """See the contract."""
+        if self._inner:
+            return replace(self._inner.status(), ref=self._row.ref)
+        row = self._row
+        return Status(row.ref, row.size, row.size, row.digest, row.started_at, row.started_at)
+
+    def truncate(self, size: int) -> None:
+        """See the contract."""
+        if size:
+            raise Unimplemented(f"ref {self._row.ref} cannot be truncated to {size} bytes, only to 0")
+        self._check_open()
+        (self._inner or self._own_copy(0)).truncate(0)
+
+    def commit(self, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None) -> None:
+        """See the contract."""
+        self._check_open()
+        check_labels(labels or {})
+        kept = kept_labels(labels or {})
+        if expected:
+            check_digest(expected)
+        digest, length = self._checked(size, expected)
+        try:
+            self._ledger.reserve(lambda rows: self._reserve(rows, digest))
+        except _Taken:
+            self._drop(digest)
+            raise AlreadyExists(f"content {digest} already exists") from None
+        if self._inner:
+            self._commit_inner(self._inner, length, digest)
+        created = self._ledger.settle(lambda rows: self._finish(rows, digest, length, kept))
+        self._end()
+        if not created:
+            raise AlreadyExists(f"content {digest} already exists")
+        event = ContentCreate(digest=digest, size=length)
+        self._ledger.publish(self._namespace, "/content/create", event)
+
+    def close(self) -> None:
+        """See the contract."""
+        if self._closed:
+            return
+        try:
+            if self._inner:
+                self._inner.close()
+        finally:
+            self._end()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise FailedPrecondition(f"the writer of ref {self._row.ref} is closed")
+
+    def _checked(self, size: int, expected: str) -> tuple[str, int]:
+        """Return digest and size of what would be committed. Raises FailedPrecondition."""
+        length, digest = self.status().offset, self.digest()
+        if size and size != length:
+            raise FailedPrecondition(f"ref {self._row.ref} has {length} bytes, not {size} as expected")
+        if expected and expected != digest:
+            if self._inner is None or expected.partition(":")[0] == digest.partition(":")[0]:
+                raise FailedPrecondition(f"ref {self._row.ref} has digest {digest}, not {expected} as expected")
+            digest = expected  # of another algorithm: the content store computes it again
+        return digest, length
+
+    def _reserve(self, rows: sqlite3.Connection, digest: str) -> None:
+        """Say that the blob is about to be needed, before it is there: collection would remove it."""
+        require_lease(rows, self._namespace, self._lease)
+        if self._is_there(rows, digest):
+            raise _Taken
+        trash.rescue(rows, trash.BLOB, "", digest)
+        if self._inner:
+            self._ingests.set_digest(rows, self._row.ref, digest)
+        else:
+            self._ingests.existing(rows, self._row.ref)
+
+    def _commit_inner(self, inner: Writer, length: int, digest: str) -> None:
+        try:
+            inner.commit(length, digest)
+        except AlreadyExists:
+            pass  # another namespace has it, or an earlier attempt of this one came so far
+        except BaseException:
+            self._ledger.release(lambda rows: self._ingests.set_digest(rows, self._row.ref, ""))
+            raise
+
+    def _finish(self, rows: sqlite3.Connection, digest: str, length: int, labels: dict[str, str]) -> bool:
+        """Record the blob, unless another writer has committed the same bytes meanwhile."""
+        if self._is_there(rows, digest):
+            self._close_row(rows, digest)
+            return False
+        self._ingests.commit(rows, self._row, digest, length, labels)
+        return True
+
+    def _drop(self, digest: str) -> None:
+        """Give the ingest up for a blob that is there already."""
+        if self._inner:
+            self._inner.close()
+        self._ledger.settle(lambda rows: self._close_row(rows, digest))
+        self._end()
+
+    def _close_row(self, rows: sqlite3.Connection, digest: str) -> None:
+        self._ingests.close(rows, self._row)
+        hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+
+    def _is_there(self, rows: sqlite3.Connection, digest: str) -> bool:
+        query = "SELECT 1 FROM content WHERE namespace = ? AND digest = ?"
+        return rows.execute(query, (self._namespace, digest)).fetchone() is not None
+
+    def _own_copy(self, length: int) -> Writer:
+        """Stop being virtual: open an ingest with the first ``length`` bytes of the blob."""
+        inner = self._store.writer(self._row.backend, self._row.size)
+        try:
+            inner.truncate(0)
+            self._copy(inner, length)
+            self._ledger.release(lambda rows: self._ingests.set_digest(rows, self._row.ref, ""))
+        except BaseException:
+            inner.close()
+            raise
+        self._inner = inner
+        return inner
+
+    def _copy(self, inner: Writer, length: int) -> None:
+        if not length:
+            return
+        reader = self._store.reader(Descriptor("", self._row.digest, self._row.size))
+        try:
+            for offset in range(0, length, CHUNK):
+                inner.write(reader.read_at(offset, min(CHUNK, length - offset)))
+        finally:
+            reader.close()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._ledger.drop_ref(self._namespace, self._row.ref)

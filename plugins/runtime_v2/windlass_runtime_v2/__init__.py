@@ -1,0 +1,1 @@
+"""Runs containers as tasks: starts their shims, talks to them, finds them again after a restart."""

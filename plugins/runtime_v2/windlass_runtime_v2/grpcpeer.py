@@ -1,0 +1,59 @@
+"""The connection to a shim that speaks gRPC instead of ttrpc."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc import aio
+from windlass.errors import Unavailable, from_code
+
+NAMESPACE_KEY = "containerd-namespace"
+DIAL_TIMEOUT = 10.0
+
+
+class GrpcPeer:
+    """One channel; made by `connect`. It counts as gone once it is no longer ready (reference 4.3)."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        """Take over a channel that is ready."""
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._channel = channel
+        self._watch = asyncio.create_task(self._until_gone())
+
+    async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        """See `windlass_runtime_v2.shim.Peer.call`."""
+        rpc = self._channel.unary_unary(f"/{service}/{method}", _same, _same)
+        try:
+            answer: bytes = await rpc(payload, timeout=timeout, metadata=((NAMESPACE_KEY, namespace),))
+        except aio.AioRpcError as error:
+            raise from_code(error.code().value[0], error.details() or "") from None
+        return answer
+
+    def close(self) -> None:
+        """End the connection; pending calls fail."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    async def _until_gone(self) -> None:
+        ready = asyncio.create_task(self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
+        await asyncio.wait({ready, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        self.close()
+        await self._channel.close()
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+async def connect(address: str) -> GrpcPeer:
+    """Connect to ``unix://<path>``; raises Unavailable when nobody listens."""
+    channel = aio.insecure_channel("unix:" + address.removeprefix("unix://"))
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT):
+            await channel.channel_ready()
+    except TimeoutError:
+        await channel.close()
+        raise Unavailable(f"cannot connect to {address} within {DIAL_TIMEOUT:g} s") from None
+    return GrpcPeer(channel)

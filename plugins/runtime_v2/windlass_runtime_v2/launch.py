@@ -1,0 +1,132 @@
+"""Bundle and shim together: both are there when `Launcher.launch` returns, and neither when it fails."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from windlass.errors import Error
+from windlass.gate import Gate, offload_within
+from windlass.tasks import Exit
+from windlass.values import Payload
+
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
+from windlass_runtime_v2.foreign import ForeignShims, ShimLog
+from windlass_runtime_v2.forked import ForkedShims
+from windlass_runtime_v2.runtimes import Executables
+from windlass_runtime_v2.settings import Deadlines
+from windlass_runtime_v2.shim import Shim, connect
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Launcher:
+    """Starts shims, finds them again, and removes what they leave. Methods are for the loop."""
+
+    def __init__(self, bundles: Bundles, forked: ForkedShims, foreign: ForeignShims, deadlines: Deadlines) -> None:
+        """Use ``forked`` for the runtimes that it serves and ``foreign`` for all others."""
+        self.bundles = bundles
+        self._forked = forked
+        self._foreign = foreign
+        self._deadlines = deadlines
+        self._executables = Executables()
+        # File work has threads of its own: a disk that hangs must not keep others from theirs.
+        self._disk = Gate("io.containerd.runtime.v2.task bundles")
+
+    async def launch(
+        self, namespace: str, id: str, runtime: str, spec: bytes, options: Payload | None
+    ) -> tuple[Bundle, Shim]:
+        """Make a bundle and start its shim. Raises AlreadyExists, Unavailable, Error for an unknown runtime."""
+        if self._forked.serves(runtime):
+            return await self._fork(namespace, id, runtime, spec)
+        binary = await self.on_disk(self._executables.resolve, runtime)
+        bundle = await self.on_disk(self.bundles.create, namespace, id, spec)
+        log = None
+        try:
+            log = ShimLog(bundle)
+            timeout = self._deadlines.request + self._deadlines.spawn
+            bootstrap = await self._within(timeout, None, self._foreign.start, bundle, binary, options)
+            shim = await connect(bootstrap, namespace)
+        except (Error, OSError):
+            if log is not None:
+                log.close()
+            await self.clean(bundle, None)
+            raise
+        shim.gone.add_done_callback(lambda _: log.close())
+        return bundle, shim
+
+    async def find(self, bundle: Bundle, bootstrap: Bootstrap) -> Shim:
+        """Connect to the shim that an earlier daemon has started. Raises Unavailable when it is gone."""
+        shim = await connect(bootstrap, bundle.namespace)
+        if not bootstrap.runtime:
+            with logged(f"task {bundle.id}: cannot read its shim's log"):
+                log = ShimLog(bundle)
+                shim.gone.add_done_callback(lambda _: log.close())
+        return shim
+
+    async def clean(self, bundle: Bundle, bootstrap: Bootstrap | None) -> Exit | None:
+        """End what a shim that is gone has left, and remove the bundle; return how the task ended, if known."""
+        exit = None
+        if bootstrap is not None and bootstrap.runtime:
+            await self._forked.clean(bundle, bootstrap.runtime)
+        elif binary := await self.on_disk(bundle.read_shim_binary):
+            timeout = self._deadlines.cleanup + self._deadlines.spawn
+            exit = await self._within(timeout, None, self._foreign.clean, bundle, binary)
+        await self.remove(bundle, bootstrap)
+        return exit
+
+    async def remove(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+        """Remove a bundle whose shim has cleaned up; what cannot be removed is said in the log."""
+        with logged(f"task {bundle.id}: cannot remove its bundle"):
+            await self.on_disk(_remove, self.bundles, bundle, bootstrap)
+
+    async def on_disk(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do file work in a thread. Raises DeadlineExceeded."""
+        return await self._within(self._deadlines.disk, None, function, *args, **kwargs)
+
+    def close(self) -> None:
+        """Take no further work."""
+        self._disk.close()
+
+    async def _fork(self, namespace: str, id: str, runtime: str, spec: bytes) -> tuple[Bundle, Shim]:
+        prepare = functools.partial(self._prepare, namespace, id, runtime, spec)
+        bundle, bootstrap, listener = await self._within(self._deadlines.disk, self._discard, prepare)
+        try:
+            return bundle, await self._forked.start(bundle, bootstrap, listener)
+        except Error:
+            await self.remove(bundle, bootstrap)
+            raise
+
+    def _prepare(self, namespace: str, id: str, runtime: str, spec: bytes) -> tuple[Bundle, Bootstrap, socket.socket]:
+        bundle = self.bundles.create(namespace, id, spec)
+        try:
+            return bundle, *self._forked.prepare(bundle, runtime)
+        except OSError as error:
+            self.bundles.remove(bundle)
+            raise Error(f"cannot make the socket of task {id}'s shim: {error}") from error
+
+    def _discard(self, prepared: tuple[Bundle, Bootstrap, socket.socket]) -> None:
+        bundle, bootstrap, listener = prepared
+        listener.close()
+        _remove(self.bundles, bundle, bootstrap)
+
+    async def _within(
+        self,
+        timeout: float,
+        discard: Callable[[R], object] | None,
+        function: Callable[P, R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        name = getattr(function, "__name__", "file work")
+        return await offload_within(timeout, discard, functools.partial(function, *args, **kwargs), self._disk, name)
+
+
+def _remove(bundles: Bundles, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+    if bootstrap is not None and bootstrap.runtime:
+        Path(bootstrap.address.removeprefix("unix://")).unlink(missing_ok=True)
+    bundles.remove(bundle)

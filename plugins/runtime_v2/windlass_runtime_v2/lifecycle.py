@@ -1,0 +1,199 @@
+"""From nothing to a task and back: create, delete, and what is done when a shim dies (reference 4.6, 4.11)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from windlass.containers import Container
+from windlass.errors import AlreadyExists, DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
+from windlass.events import Exchange
+from windlass.tasks import CreateOptions, Exit
+from windlass.values import Payload
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged
+from windlass_runtime_v2.launch import Launcher
+from windlass_runtime_v2.settings import Deadlines
+from windlass_runtime_v2.shim import Shim
+from windlass_runtime_v2.task import UNKNOWN_EXIT, Jobs, Task, is_alive, now
+from windlass_runtime_v2.wire import create_request, exit_events, exit_of
+
+logger = logging.getLogger(__name__)
+
+KILLED = 137
+"""Status of a process that was ended by SIGKILL."""
+
+
+class Lifecycle:
+    """Knows every task; for use on the loop."""
+
+    def __init__(self, launcher: Launcher, exchange: Exchange, deadlines: Deadlines, jobs: Jobs) -> None:
+        """Know no task yet."""
+        self.launcher = launcher
+        self.deadlines = deadlines
+        self.jobs = jobs
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self._exchange = exchange
+        self._reserved: set[tuple[str, str]] = set()
+        self._stopping = False
+
+    async def create(self, namespace: str, container: Container, options: CreateOptions, spec: bytes) -> Task:
+        """Create a task. When that fails, no process, mount, socket or bundle is left."""
+        with self.reserve(namespace, container.id):
+            runtime = options.runtime_path or container.runtime
+            payload = options.options or container.runtime_options
+            bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
+            task = Task(bundle, shim)
+            request = create_request(container.id, str(bundle.path), options, container.runtime_options)
+            try:
+                answer = await task.call("Create", request, pb.CreateTaskResponse, self.deadlines.request)
+            except Error as error:
+                await self.abandon(bundle, shim, hung=isinstance(error, DeadlineExceeded))
+                raise type(error)(f"failed to create shim task: {error}") from error
+            self.add(task, answer.pid)
+        return task
+
+    async def delete(self, task: Task) -> Exit:
+        """Delete a task that does not run; its shim ends, and all that is kept of the task goes."""
+        missing = None
+        try:
+            answer = await task.call("Delete", pb.DeleteRequest(id=task.id), pb.DeleteResponse, self.deadlines.request)
+            exit = exit_of(answer, answer.pid)
+        except NotFound as error:
+            exit, missing = Exit(task.pids[""], UNKNOWN_EXIT, now()), error
+        except DeadlineExceeded:
+            if not task.shim.forked or is_alive(task.pids[""]):
+                raise
+            # Nothing runs any more and the shim does not answer, so its end costs nothing and frees the task.
+            logger.warning("task %s: its shim does not answer to Delete and is killed", task.id)
+            task.shim.kill()
+            return await asyncio.shield(task.ended)
+        except Unavailable:
+            if not task.shim.gone.done():
+                raise
+            return await asyncio.shield(task.ended)
+        if task.deleted:
+            return await asyncio.shield(task.ended)
+        await self._discard(task)
+        task.settle(exit)
+        if missing is not None:
+            raise missing
+        return exit
+
+    async def _discard(self, task: Task) -> None:
+        with self._departing(task):
+            farewell = self.jobs.start(task.shim.shut_down(task.id, self.deadlines.shutdown))
+            # Its request is sent before anything is removed: a daemon that is killed now leaves no idle shim.
+            await asyncio.sleep(0)
+            await self.launcher.remove(task.bundle, task.shim.bootstrap)
+            if not task.shim.forked:
+                # Until it has ended it would answer to a new task of this name.
+                await farewell
+
+    @contextlib.contextmanager
+    def _departing(self, task: Task) -> Iterator[None]:
+        """Know a task no more, but keep its name until all of it has gone."""
+        key = (task.bundle.namespace, task.id)
+        task.deleted = True
+        del self.tasks[key]
+        self._reserved.add(key)
+        try:
+            yield
+        finally:
+            self._reserved.discard(key)
+
+    async def abandon(self, bundle: Bundle, shim: Shim, hung: bool = False) -> None:
+        """Undo a creation, with the shim's help unless it is ``hung`` or cannot give it."""
+        helped = False
+        if not hung:
+            with contextlib.suppress(Error):
+                helped = await self._ask_to_delete(bundle, shim)
+        if helped:
+            await shim.shut_down(bundle.id, self.deadlines.shutdown)
+            await self.launcher.remove(bundle, shim.bootstrap)
+        else:
+            shim.kill()
+            await self.clean(bundle, shim.bootstrap)
+            shim.release()
+
+    async def _ask_to_delete(self, bundle: Bundle, shim: Shim) -> bool:
+        with contextlib.suppress(NotFound):
+            await shim.call("Delete", pb.DeleteRequest(id=bundle.id), pb.DeleteResponse, self.deadlines.cleanup)
+        return True
+
+    async def take_back(self, task: Task) -> None:
+        """Remove a task that has been created for a client that is gone."""
+        if task.deleted or task.deletion is not None:
+            return
+        with self._departing(task):
+            await self.abandon(task.bundle, task.shim)
+        task.settle(Exit(task.pids[""], KILLED, now()))
+
+    def add(self, task: Task, pid: int) -> None:
+        """Know a task from now on, and notice when its shim dies."""
+        task.pids[""] = pid
+        self.tasks[task.bundle.namespace, task.id] = task
+        task.shim.gone.add_done_callback(lambda _: self._lost(task))
+
+    def _lost(self, task: Task) -> None:
+        if not task.deleted and not self._stopping:
+            logger.warning("task %s: its shim has died", task.id)
+            task.deleted = True
+            self.jobs.start(self._bury(task))
+
+    async def _bury(self, task: Task) -> None:
+        task.shim.kill()
+        found = await self.clean(task.bundle, task.shim.bootstrap)
+        status = KILLED if task.shim.forked else UNKNOWN_EXIT
+        exit = task.known_exit() or found or Exit(task.pids[""], status, now())
+        del self.tasks[task.bundle.namespace, task.id]
+        task.shim.release()
+        self.announce(task.bundle, exit)
+        task.settle(exit)
+
+    async def clean(self, bundle: Bundle, bootstrap: Bootstrap | None) -> Exit | None:
+        """Clean up after a dead shim, whatever goes wrong with it."""
+        try:
+            return await self.launcher.clean(bundle, bootstrap)
+        except (Error, OSError) as error:
+            logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
+            return None
+
+    def announce(self, bundle: Bundle, exit: Exit) -> None:
+        """Publish the events that a dead shim cannot send any more."""
+        for topic, event in exit_events(bundle.id, exit).items():
+            with logged(f"task {bundle.id}: cannot publish {topic}"):
+                self._exchange.publish(bundle.namespace, topic, event)
+
+    @contextlib.contextmanager
+    def reserve(self, namespace: str, id: str) -> Iterator[None]:
+        """Keep a name for the length of a creation. Raises AlreadyExists."""
+        key = (namespace, id)
+        if key in self.tasks:
+            raise AlreadyExists(f"task {id} already exists")
+        if key in self._reserved:
+            raise AlreadyExists(f"task {id} is being created or deleted just now")
+        self._reserved.add(key)
+        try:
+            yield
+        finally:
+            self._reserved.discard(key)
+
+    async def stop(self, timeout: float) -> None:
+        """Let go of every shim, all of which run on, and finish what is under way."""
+        self._stopping = True
+        await self.jobs.finish(timeout)
+        for task in self.tasks.values():
+            task.close()
+            task.shim.release()
+        self.launcher.close()
+
+
+def spec_of(container: Container) -> Payload:
+    """Return a container's spec; raises InvalidArgument when it has none."""
+    if container.spec is None:
+        raise InvalidArgument(f"container {container.id} has no spec")
+    return container.spec

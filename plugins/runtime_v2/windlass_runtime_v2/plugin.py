@@ -1,0 +1,87 @@
+"""Registers the task manager, and the settings of its shims under the name that containerd has for them."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass.errors import InvalidArgument
+from windlass.events import EXCHANGE
+from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
+from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
+from windlass.shims import FORKED_SHIM
+from windlass.tasks import RUNTIME, Tasks
+from windlass.zygote import ZYGOTE
+
+LOG_URI_SCHEMES = "fifo,binary,binary-v2,file"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+@dataclass(frozen=True)
+class ShimConfig:
+    """Configuration of the plugin ``io.containerd.shim.v1.manager``."""
+
+    env: tuple[str, ...] = ()
+    """``KEY=value`` settings that every foreign shim gets besides the daemon's own environment."""
+    socket_dir: str = ""
+    """Directory of the shims' sockets, absolute; empty for ``s`` below the daemon's state directory."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of the plugin ``io.containerd.runtime.v2.task``."""
+
+    platforms: tuple[str, ...] = ()
+    """Platforms such as ``linux/amd64`` that tasks can be run for; empty for the machine's own."""
+    request_timeout: float = 60.0
+    """Seconds that a shim may take for one request, such as a create or a delete; a wait has no limit."""
+
+
+SHIM: PluginType[ShimConfig] = PluginType("io.containerd.shim.v1")
+
+
+def init_shim(context: InitContext) -> ShimConfig:
+    """Check the settings."""
+    config = context.config(ShimConfig)
+    if config.socket_dir and not config.socket_dir.startswith("/"):
+        raise InvalidArgument(f"socket_dir {config.socket_dir!r} is not absolute")
+    return config
+
+
+def init(context: InitContext) -> Tasks:
+    """Get ready to start shims; the tasks of an earlier daemon are looked for once all plugins are there."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"shims of this kind need Linux, this is {sys.platform}")
+    from windlass_runtime_v2.build import build
+    from windlass_runtime_v2.settings import Deadlines, ShimSettings
+
+    config, shim = context.config(Config), context.single(SHIM)
+    for name in config.platforms or (f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}",):
+        system, _, rest = name.partition("/")
+        architecture, _, variant = rest.partition("/")
+        context.meta.platforms.append((system, architecture, variant))
+    context.meta.exports["log-uri-schemes"] = LOG_URI_SCHEMES
+    settings = ShimSettings(
+        socket_dir=Path(shim.socket_dir or f"{context.properties[STATE]}/s"),
+        env=tuple(shim.env),
+        grpc_address=context.properties[GRPC_ADDRESS],
+        ttrpc_address=context.properties[TTRPC_ADDRESS],
+        log_level=context.properties[LOG_LEVEL],
+    )
+    deadlines = Deadlines(
+        load=context.timeout("io.containerd.timeout.shim.load"),
+        cleanup=context.timeout("io.containerd.timeout.shim.cleanup"),
+        shutdown=context.timeout("io.containerd.timeout.shim.shutdown"),
+        state=context.timeout("io.containerd.timeout.task.state"),
+        stats=context.timeout("io.containerd.timeout.metrics.shimstats"),
+        request=config.request_timeout,
+    )
+    return build(
+        context, settings, deadlines, context.single(EXCHANGE), context.single(ZYGOTE), context.all(FORKED_SHIM)
+    )
+
+
+PLUGIN = Plugin(RUNTIME, id="task", init=init, config=Config, requires=(SHIM, EXCHANGE, ZYGOTE, FORKED_SHIM))
+SHIM_PLUGIN = Plugin(SHIM, id="manager", init=init_shim, config=ShimConfig)

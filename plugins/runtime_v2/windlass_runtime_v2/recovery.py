@@ -1,0 +1,131 @@
+"""What a starting daemon finds of an earlier one's tasks (reference 4.11).
+
+Every bundle is looked at in parallel and for a bounded time. Whoever asks for a
+task meanwhile waits until it is known what became of it; boot does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
+from windlass.tasks import Exit
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles
+from windlass_runtime_v2.forked import sweep_sockets
+from windlass_runtime_v2.lifecycle import KILLED, Lifecycle
+from windlass_runtime_v2.shim import Shim
+from windlass_runtime_v2.task import Task, now
+
+logger = logging.getLogger(__name__)
+
+PARALLEL_CLEANUPS = 8
+
+
+class Recovery:
+    """Finds tasks again; for use on the loop."""
+
+    def __init__(self, lifecycle: Lifecycle, socket_dir: Path, done: Callable[[], None]) -> None:
+        """Call ``done`` when everything has been found."""
+        self._lifecycle = lifecycle
+        self._launcher = lifecycle.launcher
+        self._socket_dir = socket_dir
+        self._done = done
+        self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._cleanups = asyncio.Semaphore(PARALLEL_CLEANUPS)
+
+    async def start(self) -> None:
+        """See which bundles there are and begin to look at them."""
+        for bundle, bootstrap in await self._launcher.on_disk(_read, self._launcher.bundles):
+            job = self._lifecycle.jobs.start(self._recover(bundle, bootstrap))
+            self._jobs[bundle.namespace, bundle.id] = job
+        self._lifecycle.jobs.start(self._finish())
+
+    async def wait_for(self, namespace: str, id: str) -> None:
+        """Return when it is known what became of a task."""
+        if job := self._jobs.get((namespace, id)):
+            await asyncio.wait({job})
+
+    async def wait_for_all(self, namespace: str) -> None:
+        """Return when it is known what became of every task of a namespace."""
+        if jobs := [job for (found, _), job in self._jobs.items() if found == namespace]:
+            await asyncio.wait(jobs)
+
+    async def _finish(self) -> None:
+        if self._jobs:
+            await asyncio.wait(self._jobs.values())
+            logger.info("%d of %d tasks were found again", len(self._lifecycle.tasks), len(self._jobs))
+        self._jobs.clear()
+        try:
+            await self._launcher.on_disk(self._launcher.bundles.sweep)
+            await self._launcher.on_disk(sweep_sockets, self._socket_dir)
+        except (Error, OSError) as error:
+            logger.warning("cannot sweep what earlier tasks have left: %s", error)
+        finally:
+            self._done()
+
+    async def _recover(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+        """Know a task again, or clean up after it."""
+        try:
+            if bootstrap is None:
+                raise Unavailable("its bundle names no shim")
+            async with asyncio.timeout(self._lifecycle.deadlines.load):
+                shim = await self._launcher.find(bundle, bootstrap)
+        except (Error, TimeoutError) as error:
+            logger.warning("task %s: its shim is gone: %s", bundle.id, error)
+            await self._bury(bundle, bootstrap)
+            return
+        await self._adopt(bundle, shim)
+
+    async def _adopt(self, bundle: Bundle, shim: Shim) -> None:
+        """Take over a shim that answers, and one that is only slow; shut down one that holds no task."""
+        task, pid = Task(bundle, shim), 0
+        timeout = self._lifecycle.deadlines.load
+        try:
+            state, connected = await asyncio.gather(
+                task.call("State", pb.StateRequest(id=bundle.id), pb.StateResponse, timeout),
+                task.call("Connect", pb.ConnectRequest(id=bundle.id), pb.ConnectResponse, timeout),
+            )
+            pid = state.pid
+            if shim.forked:
+                shim.adopt(connected.shim_pid)
+        except NotFound:
+            logger.info("task %s: its shim holds no task and is shut down", bundle.id)
+            await self._lifecycle.abandon(bundle, shim)
+            return
+        except Error as error:
+            if shim.gone.done():
+                await self._bury(bundle, shim.bootstrap)
+                shim.release()
+                return
+            logger.warning("task %s: its shim is kept although it does not answer: %s", bundle.id, error)
+        self._lifecycle.add(task, pid)
+
+    async def _bury(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+        pid = await self._launcher.on_disk(_init_pid, bundle)
+        async with self._cleanups:
+            exit = await self._lifecycle.clean(bundle, bootstrap)
+        if pid or exit:
+            self._lifecycle.announce(bundle, exit or Exit(pid, KILLED, now()))
+
+
+def _read(bundles: Bundles) -> list[tuple[Bundle, Bootstrap | None]]:
+    found: list[tuple[Bundle, Bootstrap | None]] = []
+    for bundle in bundles.walk():
+        bootstrap = None
+        with contextlib.suppress(FailedPrecondition):
+            bootstrap = bundle.read_bootstrap()
+        found.append((bundle, bootstrap))
+    return found
+
+
+def _init_pid(bundle: Bundle) -> int:
+    """Return the pid that the shim wrote into the bundle, 0 when there is none."""
+    with contextlib.suppress(OSError, ValueError), (bundle.path / "init.pid").open("rb") as file:
+        return int(file.read(20))
+    return 0

@@ -1,0 +1,159 @@
+"""A shim as the daemon sees it: a connection that speaks the Task API, and the process behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from typing import Protocol, TypeVar
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
+from windlass.errors import Error, Internal, InvalidArgument, Unimplemented
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+
+from windlass_runtime_v2 import ttrpc
+from windlass_runtime_v2.bundles import Bootstrap
+
+M = TypeVar("M", bound=Message)
+
+NEWEST = 3
+OLDEST = 2
+
+
+class Peer(Protocol):
+    """A connection to a shim, by ttrpc or gRPC."""
+
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the connection has ended, for whatever reason."""
+        ...
+
+    async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        """Make a unary call. Raises what the peer answered, DeadlineExceeded, Unavailable."""
+        ...
+
+    def close(self) -> None:
+        """End the connection; pending calls fail."""
+        ...
+
+
+class Shim:
+    """One shim: owns its connection and, when it was forked for us, a descriptor of its process."""
+
+    def __init__(self, peer: Peer, bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> None:
+        """Take over ``peer`` and ``pidfd``."""
+        self.bootstrap = bootstrap
+        self.gone = peer.gone
+        self._peer = peer
+        self._namespace = namespace
+        self._version = bootstrap.version
+        self._version_known = False
+        self._pidfd = pidfd
+
+    @property
+    def forked(self) -> bool:
+        """Whether the process is ours alone, so that it may be killed when it does not answer."""
+        return bool(self.bootstrap.runtime)
+
+    async def call(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
+        """Call the Task API; a shim that turns out to know only version 2 is asked in that.
+
+        Versions 2 and 3 differ in the service's name alone. Raises what the shim
+        answered, DeadlineExceeded, Unavailable when it is gone.
+        """
+        payload = request.SerializeToString()
+        try:
+            data = await self._call(method, payload, timeout)
+        except Unimplemented:
+            if self._version_known or self._version == OLDEST:
+                raise
+            self._version = OLDEST
+            data = await self._call(method, payload, timeout)
+        self._version_known = True
+        try:
+            return answer.FromString(data)
+        except DecodeError as error:
+            raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
+
+    async def _call(self, method: str, payload: bytes, timeout: float | None) -> bytes:
+        service = f"containerd.task.v{self._version}.Task"
+        return await self._peer.call(service, method, payload, self._namespace, timeout)
+
+    async def shut_down(self, id: str, timeout: float) -> None:
+        """Ask the shim to end, which it does when it holds no container, and release what is ours of it.
+
+        A forked shim that is still there after ``timeout`` seconds is killed.
+        """
+        with contextlib.suppress(Error):
+            await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
+        self._peer.close()
+        if self._pidfd is not None and not await process_ended(self._pidfd, timeout):
+            self.kill()
+        self.release()
+
+    def adopt(self, pid: int) -> None:
+        """Take hold of the process behind a connection that was found again; it says itself which it is."""
+        if pid and self._pidfd is None:
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """Kill a forked shim; one that others may share is only disconnected."""
+        if self.forked and self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def release(self) -> None:
+        """Close the connection and the descriptor; the process runs on."""
+        self._peer.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> Shim:
+    """Connect to a shim. Raises Unavailable when nobody listens, Unimplemented for a version to come.
+
+    When it fails, ``pidfd`` is still the caller's.
+    """
+    if not OLDEST <= bootstrap.version <= NEWEST:
+        raise Unimplemented(f"shim at {bootstrap.address} speaks version {bootstrap.version}, known are 2 and 3")
+    protocol = bootstrap.protocol.lower()
+    if protocol == "ttrpc":
+        peer: Peer = await ttrpc.connect(bootstrap.address)
+    elif protocol == "grpc" and bootstrap.version == NEWEST:
+        # grpc takes a tenth of a second to import and few shims speak it
+        from windlass_runtime_v2 import grpcpeer
+
+        peer = await grpcpeer.connect(bootstrap.address)
+    else:
+        raise InvalidArgument(
+            f"shim at {bootstrap.address} speaks {bootstrap.protocol!r} in version {bootstrap.version}; "
+            "known are ttrpc in 2 and 3, grpc in 3"
+        )
+    return Shim(peer, bootstrap, namespace, pidfd)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def process_ended(pidfd: int, timeout: float) -> bool:
+    """Wait for a process to end; tell whether it did within ``timeout`` seconds."""
+    if select.select([pidfd], [], [], 0)[0]:
+        return True
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, _settle, ended)
+    try:
+        async with asyncio.timeout(timeout):
+            await ended
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True

@@ -1,0 +1,146 @@
+"""One task: its bundle, its shim, and what the daemon remembers of its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from windlass.errors import DeadlineExceeded, Error, Unavailable
+from windlass.tasks import Exit
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+
+from windlass_runtime_v2.bundles import Bundle
+from windlass_runtime_v2.shim import Shim
+from windlass_runtime_v2.wire import exit_of
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+
+UNKNOWN_EXIT = 255
+"""Status of a process whose end nobody saw."""
+
+
+class Task:
+    """A task that its shim has created."""
+
+    def __init__(self, bundle: Bundle, shim: Shim) -> None:
+        """Take over ``shim``."""
+        self.bundle = bundle
+        self.shim = shim
+        self.pids: dict[str, int] = {}
+        self.deleted = False
+        """Whether the task is on its way out, so that its shim's end is no news."""
+        self.deletion: asyncio.Task[Exit] | None = None
+        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        """Done when the task has been deleted, or its shim has died and all has been cleaned up."""
+        self._waits: dict[str, asyncio.Task[Exit]] = {}
+
+    @property
+    def id(self) -> str:
+        """The container's ID."""
+        return self.bundle.id
+
+    async def call(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
+        """Call the shim; the errors that are not its answers name task and step."""
+        try:
+            return await self.shim.call(method, request, answer, timeout)
+        except (DeadlineExceeded, Unavailable) as error:
+            raise type(error)(f"task {self.id}: {method}: {error}") from error
+
+    async def wait(self, exec_id: str) -> Exit:
+        """Return how a process ended.
+
+        However many wait, and however often, the shim is asked once: it cannot be
+        told that somebody has given up waiting.
+        """
+        job = self._waits.get(exec_id)
+        if job is None:
+            job = self._waits[exec_id] = asyncio.create_task(self._wait(exec_id))
+            job.add_done_callback(lambda job: self._forget_failed(exec_id, job))
+        return await asyncio.shield(job)
+
+    def known_exit(self, exec_id: str = "") -> Exit | None:
+        """Return how a process ended, if somebody has waited for it."""
+        job = self._waits.get(exec_id)
+        if job is None or not job.done() or job.cancelled() or job.exception() is not None:
+            return None
+        return job.result()
+
+    def forget(self, exec_id: str) -> None:
+        """Forget an exec that has been deleted; its ID may be used again."""
+        self._waits.pop(exec_id, None)
+        self.pids.pop(exec_id, None)
+
+    def settle(self, exit: Exit) -> None:
+        """Tell everybody who waits that the task has ended for good."""
+        if not self.ended.done():
+            self.ended.set_result(exit)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for job in self._waits.values():
+            job.cancel()
+
+    async def _wait(self, exec_id: str) -> Exit:
+        try:
+            answer = await self.call("Wait", pb.WaitRequest(id=self.id, exec_id=exec_id), pb.WaitResponse, None)
+        except Unavailable:
+            if not self.shim.gone.done():
+                raise
+            exit = await asyncio.shield(self.ended)
+            return Exit(self.pids[exec_id], UNKNOWN_EXIT, exit.at) if exec_id in self.pids and exec_id else exit
+        return exit_of(answer, self.pids.get(exec_id, 0))
+
+    def _forget_failed(self, exec_id: str, job: asyncio.Task[Exit]) -> None:
+        if (job.cancelled() or job.exception() is not None) and self._waits.get(exec_id) is job:
+            del self._waits[exec_id]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that nobody has reaped does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # proc(5): the name, which may hold anything, ends at the last parenthesis; then comes the state.
+    return stat[stat.rfind(b")") + 2 :][:1] not in (b"Z", b"X")
+
+
+def now() -> int:
+    """Return nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+class Jobs:
+    """Work that is done whether or not the client that asked for it is still there."""
+
+    def __init__(self) -> None:
+        """Know of no work."""
+        self._jobs: set[asyncio.Task[Any]] = set()  # Any: results differ
+
+    # Any: what a coroutine is sent and yields is its own business
+    def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Begin ``work``; its failure is the business of whoever waits for it."""
+        job = asyncio.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+        return job
+
+    def _done(self, job: asyncio.Task[Any]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None and not isinstance(error, Error):
+            job.get_loop().call_exception_handler({"message": "a task's job failed", "exception": error, "task": job})
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for all work, and after ``timeout`` seconds cancel what is left."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=timeout)
+        for job in tuple(self._jobs):
+            job.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Error):
+                await job

@@ -1,0 +1,197 @@
+"""The task manager: what the daemon answers when it is asked about tasks (reference 3.11)."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.empty_pb2 import Empty
+from windlass.containers import Container
+from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
+from windlass.gate import offload
+from windlass.hooks import Hooks
+from windlass.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
+from windlass.values import Payload, check_identifier
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+
+from windlass_runtime_v2 import wire
+from windlass_runtime_v2.lifecycle import Lifecycle, spec_of
+from windlass_runtime_v2.recovery import Recovery
+from windlass_runtime_v2.task import Task, now
+
+R = TypeVar("R")
+
+
+class ShimTasks:
+    """The `windlass.tasks.Tasks` of this daemon: every task is kept by a shim."""
+
+    def __init__(self, lifecycle: Lifecycle, recovery: Recovery, hooks: Hooks) -> None:
+        """Answer from what ``lifecycle`` knows, after ``recovery`` has found what was there before."""
+        self._lifecycle = lifecycle
+        self._recovery = recovery
+        self._hooks = hooks
+        self._deadlines = lifecycle.deadlines
+
+    async def create(self, namespace: str, container: Container, options: CreateOptions) -> int:
+        """See `windlass.tasks.Tasks.create`; a client that goes away meanwhile gets no task."""
+        check_identifier("namespace", namespace)
+        check_identifier("task", container.id)
+        await self._recovery.wait_for(namespace, container.id)
+        spec = await self._spec(namespace, container)
+        job = self._lifecycle.jobs.start(self._lifecycle.create(namespace, container, options, spec))
+        try:
+            task = await asyncio.shield(job)
+        except asyncio.CancelledError:
+            self._lifecycle.jobs.start(self._undo(job))
+            raise
+        return task.pids[""]
+
+    async def start(self, namespace: str, id: str, exec_id: str = "") -> int:
+        """See `windlass.tasks.Tasks.start`."""
+        task = await self._find(namespace, id)
+        request = pb.StartRequest(id=id, exec_id=exec_id)
+        answer = await task.call("Start", request, pb.StartResponse, self._deadlines.request)
+        task.pids[exec_id] = answer.pid
+        return answer.pid
+
+    async def delete(self, namespace: str, id: str) -> Exit:
+        """See `windlass.tasks.Tasks.delete`; whoever asks while it is being deleted gets the same answer."""
+        task = await self._find(namespace, id)
+        if task.deletion is None or task.deletion.done():
+            task.deletion = self._lifecycle.jobs.start(self._lifecycle.delete(task))
+        return await asyncio.shield(task.deletion)
+
+    async def delete_process(self, namespace: str, id: str, exec_id: str) -> Exit:
+        """See `windlass.tasks.Tasks.delete_process`."""
+        task = await self._find(namespace, id)
+        check_identifier("exec", exec_id)
+        request = pb.DeleteRequest(id=id, exec_id=exec_id)
+        answer = await task.call("Delete", request, pb.DeleteResponse, self._deadlines.request)
+        task.forget(exec_id)
+        return wire.exit_of(answer, answer.pid)
+
+    async def get(self, namespace: str, id: str, exec_id: str = "") -> Process:
+        """See `windlass.tasks.Tasks.get`; a shim that fails otherwise makes the status UNKNOWN."""
+        return await self._state(await self._find(namespace, id), exec_id)
+
+    async def list(self, namespace: str) -> builtins.list[Process]:
+        """See `windlass.tasks.Tasks.list`."""
+        await self._recovery.wait_for_all(namespace)
+        found = await asyncio.gather(
+            *(self._state(task, "") for task in self._in(namespace)),
+            return_exceptions=True,
+        )
+        return _results(found)
+
+    async def kill(self, namespace: str, id: str, exec_id: str, signal: int, all: bool = False) -> None:
+        """See `windlass.tasks.Tasks.kill`."""
+        request = pb.KillRequest(id=id, exec_id=exec_id, signal=signal, all=all)
+        await (await self._find(namespace, id)).call("Kill", request, Empty, self._deadlines.request)
+
+    async def exec(self, namespace: str, id: str, exec_id: str, spec: Payload, io: IO) -> None:
+        """See `windlass.tasks.Tasks.exec`."""
+        check_identifier("exec", exec_id)
+        request = wire.exec_request(id, exec_id, spec, io)
+        await (await self._find(namespace, id)).call("Exec", request, Empty, self._deadlines.request)
+
+    async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
+        """See `windlass.tasks.Tasks.resize_pty`."""
+        request = pb.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
+        await (await self._find(namespace, id)).call("ResizePty", request, Empty, self._deadlines.request)
+
+    async def close_stdin(self, namespace: str, id: str, exec_id: str) -> None:
+        """See `windlass.tasks.Tasks.close_stdin`."""
+        request = pb.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
+        await (await self._find(namespace, id)).call("CloseIO", request, Empty, self._deadlines.request)
+
+    async def pause(self, namespace: str, id: str) -> None:
+        """See `windlass.tasks.Tasks.pause`."""
+        task = await self._find(namespace, id)
+        await task.call("Pause", pb.PauseRequest(id=id), Empty, self._deadlines.request)
+
+    async def resume(self, namespace: str, id: str) -> None:
+        """See `windlass.tasks.Tasks.resume`."""
+        task = await self._find(namespace, id)
+        await task.call("Resume", pb.ResumeRequest(id=id), Empty, self._deadlines.request)
+
+    async def pids(self, namespace: str, id: str) -> builtins.list[ProcessInfo]:
+        """See `windlass.tasks.Tasks.pids`."""
+        task = await self._find(namespace, id)
+        answer = await task.call("Pids", pb.PidsRequest(id=id), pb.PidsResponse, self._deadlines.request)
+        return wire.processes_of(answer)
+
+    async def checkpoint(self, namespace: str, id: str, path: str, options: Payload | None) -> None:
+        """See `windlass.tasks.Tasks.checkpoint`."""
+        request = pb.CheckpointTaskRequest(id=id, path=path, options=wire.any_of(options))
+        await (await self._find(namespace, id)).call("Checkpoint", request, Empty, self._deadlines.checkpoint)
+
+    async def update(self, namespace: str, id: str, resources: Resources) -> None:
+        """See `windlass.tasks.Tasks.update`."""
+        request = pb.UpdateTaskRequest(
+            id=id, resources=wire.any_of(resources.resources), annotations=dict(resources.annotations)
+        )
+        await (await self._find(namespace, id)).call("Update", request, Empty, self._deadlines.request)
+
+    async def metrics(self, namespace: str, ids: Sequence[str] = ()) -> builtins.list[Metric]:
+        """See `windlass.tasks.Tasks.metrics`."""
+        await self._recovery.wait_for_all(namespace)
+        wanted = [task for task in self._in(namespace) if not ids or task.id in ids]
+        return _results(await asyncio.gather(*(self._stats(task) for task in wanted), return_exceptions=True))
+
+    async def wait(self, namespace: str, id: str, exec_id: str = "") -> Exit:
+        """See `windlass.tasks.Tasks.wait`."""
+        return await (await self._find(namespace, id)).wait(exec_id)
+
+    async def _find(self, namespace: str, id: str) -> Task:
+        task = self._lifecycle.tasks.get((namespace, id))
+        if task is None:
+            await self._recovery.wait_for(namespace, id)
+            task = self._lifecycle.tasks.get((namespace, id))
+        if task is None:
+            raise NotFound(f"task {id[:80]} does not exist")
+        return task
+
+    def _in(self, namespace: str) -> builtins.list[Task]:
+        return [task for (found, _), task in self._lifecycle.tasks.items() if found == namespace]
+
+    async def _state(self, task: Task, exec_id: str) -> Process:
+        request = pb.StateRequest(id=task.id, exec_id=exec_id)
+        try:
+            answer = await task.call("State", request, pb.StateResponse, self._deadlines.state)
+        except (NotFound, Unavailable, DeadlineExceeded):
+            raise
+        except Error:
+            return Process(task.id, exec_id, task.pids.get(exec_id, 0), Status.UNKNOWN, bundle=str(task.bundle.path))
+        return wire.process_of(answer, task.id, exec_id)
+
+    async def _stats(self, task: Task) -> Metric:
+        answer = await task.call("Stats", pb.StatsRequest(id=task.id), pb.StatsResponse, self._deadlines.stats)
+        return Metric(now(), task.id, wire.payload_of(answer.stats))
+
+    async def _spec(self, namespace: str, container: Container) -> bytes:
+        spec = spec_of(container)
+        if not self._hooks.wanted("adjust_spec"):
+            return spec.value
+        try:
+            value = json.loads(spec.value)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"spec of container {container.id} is not JSON: {error}") from error
+        await offload(self._hooks.call, "adjust_spec", namespace=namespace, container=container, spec=value)
+        return json.dumps(value).encode()
+
+    async def _undo(self, creation: asyncio.Task[Task]) -> None:
+        """Remove a task whose creator has gone away: it would not know that it is there."""
+        await asyncio.wait({creation})
+        if not creation.cancelled() and creation.exception() is None:
+            await self._lifecycle.take_back(creation.result())
+
+
+def _results(found: Sequence[R | BaseException]) -> list[R]:
+    """Leave out what could not be asked; anything but an error of ours is a defect."""
+    for result in found:
+        if isinstance(result, BaseException) and not isinstance(result, Error):
+            raise result
+    return [result for result in found if not isinstance(result, BaseException)]

@@ -1,0 +1,1 @@
+"""The shim that keeps containers of runc and other OCI runtimes."""

@@ -1,0 +1,410 @@
+"""One container: what is done to it, in which order, and what is told about it.
+
+Events of a container are published in the order create, start, exit, delete;
+the exit of init comes after those of all execs.
+"""
+
+# ruff: noqa: PTH108, PTH110, PTH118, PTH119, PTH123
+# pathlib is half a megabyte that shims do without; files here are local and short.
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from windlass import mounting
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
+
+from windlass_shim_runc import messages
+from windlass_shim_runc.log import log
+from windlass_shim_runc.loop import Flag, Lock, Loop
+from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process
+from windlass_shim_runc.publisher import Publisher
+from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.runc import Runtime
+from windlass_shim_runc.streams import Streams
+
+if TYPE_CHECKING:
+    from windlass.mounts import Mount
+
+IO_TIMEOUT = 10.0
+"""How long a delete waits for output that nobody reads."""
+
+EXIT_TIMEOUT = 10.0
+"""How long a delete waits for a killed process, and init's exit event for those of its execs."""
+
+MAX_SIGNAL = 64
+IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+"""As in `windlass.values`, which would bring dataclasses into every shim."""
+
+GONE = ("process already finished", "no such process", "container not running", "does not exist")
+
+
+def check_identifier(kind: str, value: str) -> None:
+    """Raise InvalidArgument for what must not become part of a file name."""
+    if len(value) > 76 or not IDENTIFIER.fullmatch(value):
+        raise InvalidArgument(f"{kind} {value[:76]!r} is not a valid identifier")
+
+
+class Host:
+    """What all containers of a shim share."""
+
+    __slots__ = ("loop", "namespace", "publisher", "reaper")
+
+    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str) -> None:
+        self.loop = loop
+        self.reaper = reaper
+        self.publisher = publisher
+        self.namespace = namespace
+
+
+class Container:
+    """A container of this shim, from its creation to its deletion."""
+
+    __slots__ = ("_host", "_lock", "_mounted", "_options", "_owns_pids", "_runtime", "bundle", "execs", "id", "init")
+
+    def __init__(self, host: Host, request: messages.CreateTaskRequest, options: messages.Options) -> None:
+        self._host = host
+        self._options = options
+        self._lock = Lock(host.loop)
+        self._mounted = False
+        self._owns_pids = False
+        self.id = request.id
+        self.bundle = request.bundle
+        self._runtime = Runtime(host.loop, host.reaper, self.bundle, host.namespace, options)
+        self.execs: dict[str, Process] = {}
+        streams = Streams(host.loop, host.reaper, request.stdin, request.stdout, request.stderr, request.terminal)
+        self.init = Process(host.loop, self.id, "", streams)
+
+    def process(self, exec_id: str) -> Process:
+        """Return init for "", else the exec; raises NotFound."""
+        if not exec_id:
+            return self.init
+        try:
+            return self.execs[exec_id]
+        except KeyError:
+            raise NotFound(f"exec {exec_id[:76]} of container {self.id} does not exist") from None
+
+    async def create(self, request: messages.CreateTaskRequest) -> None:
+        """Mount the rootfs and have the runtime create the container; leaves nothing behind when that fails."""
+        self._write_records()
+        try:
+            if request.rootfs:
+                rootfs = os.path.join(self.bundle, "rootfs")
+                # mounting reads only the four attributes that the message has too.
+                mounting.mount_all(cast("Sequence[Mount]", request.rootfs), rootfs)
+                self._mounted = True
+            stdio = await self._prepare(self.init)
+            with self._host.reaper:
+                pid_file = os.path.join(self.bundle, "init.pid")
+                arguments = ["--bundle", self.bundle, "--pid-file", pid_file, *self._runtime.create_flags]
+                await self._run_attached(self.init, "create", arguments, stdio, "log.json", pid_file)
+            self._owns_pids = is_first_of_its_namespace(self.init.pid)
+        except (OSError, Error):
+            await self._undo_create()
+            raise
+        io = messages.TaskIO(
+            stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
+        )
+        self._publish(
+            "/tasks/create",
+            messages.TaskCreate(
+                container_id=self.id,
+                bundle=self.bundle,
+                rootfs=request.rootfs,
+                io=io,
+                checkpoint=request.checkpoint,
+                pid=self.init.pid,
+            ),
+        )
+        self._host.loop.spawn(self._report(self.init))
+
+    async def start(self, exec_id: str) -> int:
+        """Run the program of init or of an exec, and return its pid."""
+        process = self.process(exec_id)
+        async with self._lock:
+            process.check("start")
+            if process.busy is not None:
+                raise FailedPrecondition(f"process {exec_id or self.id} is being started")
+            process.busy = Flag(self._host.loop)
+        try:
+            if exec_id:
+                await self._start_exec(process)
+            else:
+                async with self._lock:
+                    await self._runtime.start(self.id, process.exited)
+                self._started(process)
+                self._publish("/tasks/start", messages.TaskStart(container_id=self.id, pid=process.pid))
+        finally:
+            busy, process.busy = process.busy, None
+            busy.set()
+        return process.pid
+
+    def add_exec(self, request: messages.ExecProcessRequest) -> None:
+        """Note an exec, which waits for `start`."""
+        self.init.check("exec")
+        check_identifier("exec", request.exec_id)
+        if request.exec_id in self.execs:
+            raise AlreadyExists(f"exec {request.exec_id} of container {self.id} exists already")
+        if not request.spec.value:
+            raise InvalidArgument(f"exec {request.exec_id} has no process spec")
+        host = self._host
+        streams = Streams(host.loop, host.reaper, request.stdin, request.stdout, request.stderr, request.terminal)
+        self.execs[request.exec_id] = Process(host.loop, self.id, request.exec_id, streams, request.spec.value)
+        self._publish("/tasks/exec-added", messages.TaskExecAdded(container_id=self.id, exec_id=request.exec_id))
+
+    async def delete(self) -> None:
+        """Remove a container that does not run, with all that the runtime keeps of it."""
+        init = self.init
+        async with self._lock:
+            init.check("delete")
+            if init.state == CREATED:
+                self._signal(init, signal.SIGKILL)
+                await init.exited.wait(EXIT_TIMEOUT)
+            await self._runtime_delete()
+            await self._release(init)
+            for process in self.execs.values():
+                process.streams.close()
+                process.exited.set()
+            if self._mounted:
+                mounting.unmount_all(os.path.join(self.bundle, "rootfs"))
+                self._mounted = False
+            init.state = DELETED
+        self._publish(
+            "/tasks/delete",
+            messages.TaskDelete(
+                container_id=self.id,
+                pid=init.pid,
+                exit_status=init.exit_status,
+                exited_at=messages.timestamp(init.exited_at),
+            ),
+        )
+
+    async def delete_exec(self, process: Process) -> None:
+        """Forget an exec that does not run."""
+        process.check("delete")
+        if process.busy is not None:
+            raise FailedPrecondition(f"exec {process.exec_id} of container {self.id} is being started")
+        if process.state == STOPPED:
+            await self._release(process)
+        process.streams.close()
+        remove(self._exec_file(process, "pid"))
+        # Nobody may have deleted it in the meantime, but its waiters must not wait for ever.
+        self.execs.pop(process.exec_id, None)
+        process.exited.set()
+
+    async def kill(self, process: Process, number: int, all: bool) -> None:
+        """Send a signal; raises NotFound for a process that is gone."""
+        name = process.exec_id or self.id
+        if not 0 < number <= MAX_SIGNAL:
+            raise InvalidArgument(f"signal {number} does not exist; signals are 1 to {MAX_SIGNAL}")
+        if process.exec_id and process.state == CREATED and not process.pid:
+            raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
+        if all or process.state == PAUSED:
+            # Only the runtime can tell every process, or thaw a cgroup v1 so that SIGKILL takes effect.
+            await self._runtime_kill(number, all)
+        else:
+            self._signal(process, number)
+
+    async def pause(self) -> None:
+        """Freeze all processes."""
+        async with self._lock:
+            self.init.check("pause")
+            await self._runtime.run("pause", self.id)
+            if self.init.state == RUNNING:
+                self.init.state = PAUSED
+        self._publish("/tasks/paused", messages.TaskPaused(container_id=self.id))
+
+    async def resume(self) -> None:
+        """Thaw all processes."""
+        async with self._lock:
+            self.init.check("resume")
+            await self._runtime.run("resume", self.id)
+            if self.init.state == PAUSED:
+                self.init.state = RUNNING
+        self._publish("/tasks/resumed", messages.TaskResumed(container_id=self.id))
+
+    async def update(self, resources: bytes) -> None:
+        """Change resource limits, given as JSON LinuxResources."""
+        async with self._lock:
+            self.init.check("update")
+            fd = os.memfd_create("resources")
+            try:
+                os.write(fd, resources)
+                os.lseek(fd, 0, os.SEEK_SET)
+                await self._runtime.run("update", self.id, "--resources", "-", stdio={0: fd})
+            finally:
+                os.close(fd)
+
+    def status(self, process: Process) -> int:
+        """Return what `State` shows: an exec is paused with its init."""
+        return PAUSED if process.state == RUNNING and self.init.state == PAUSED else process.state
+
+    async def _prepare(self, process: Process) -> dict[int, int]:
+        options = self._options
+        owner = (options.io_uid or -1, options.io_gid or -1)
+        environment = {"CONTAINER_ID": process.exec_id or self.id, "CONTAINER_NAMESPACE": self._host.namespace}
+        return dict(await process.streams.prepare(self.bundle, owner, environment))
+
+    async def _run_attached(
+        self, process: Process, verb: str, arguments: list[str], stdio: dict[int, int], log_file: str, pid_file: str
+    ) -> None:
+        """Have the runtime make a process with its streams, and take it over."""
+        console = process.streams.console
+        if console is not None:
+            arguments += ["--console-socket", console.path]
+        await self._runtime.run(verb, self.id, *arguments, stdio=stdio, log=log_file)
+        with open(pid_file, encoding="ascii") as file:
+            process.pid = int(file.read())
+        self._host.reaper.watch(process.pid, process.on_exit)
+        await process.streams.begin()
+
+    async def _start_exec(self, process: Process) -> None:
+        if self.init.exited.is_set:
+            raise FailedPrecondition(f"cannot start exec {process.exec_id}: container {self.id} has stopped")
+        spec, pid_file = self._exec_file(process, "json"), self._exec_file(process, "pid")
+        log_file = os.path.basename(self._exec_file(process, "log"))
+        with open(spec, "wb") as file:
+            file.write(process.spec)
+        try:
+            stdio = await self._prepare(process)
+            with self._host.reaper:
+                arguments = ["--process", spec, "--pid-file", pid_file, "--detach"]
+                await self._run_attached(process, "exec", arguments, stdio, log_file, pid_file)
+        except (OSError, Error):
+            process.streams.close()
+            raise
+        finally:
+            remove(spec)
+            remove(os.path.join(self.bundle, log_file))
+        process.spec = b""
+        self._started(process)
+        self._publish(
+            "/tasks/exec-started",
+            messages.TaskExecStarted(container_id=self.id, exec_id=process.exec_id, pid=process.pid),
+        )
+        self._host.loop.spawn(self._report(process))
+
+    @staticmethod
+    def _started(process: Process) -> None:
+        # It may have ended before anybody heard that it had started.
+        if process.state == CREATED:
+            process.state = RUNNING
+
+    async def _report(self, process: Process) -> None:
+        """Publish a process's exit when its turn has come."""
+        await process.exited.wait()
+        while process.busy is not None:
+            await process.busy.wait()
+        if process is self.init:
+            await self._after_init()
+        self._publish(
+            "/tasks/exit",
+            messages.TaskExit(
+                container_id=self.id,
+                id=process.exec_id or self.id,
+                pid=process.pid,
+                exit_status=process.exit_status,
+                exited_at=messages.timestamp(process.exited_at),
+            ),
+        )
+        process.reported.set()
+
+    async def _after_init(self) -> None:
+        """See the execs out: Linux kills them with their pid namespace, without one of their own it is up to us."""
+        if not self._owns_pids:
+            try:
+                await self._runtime_kill(signal.SIGKILL, True)
+            except NotFound:
+                pass
+            except (OSError, Error) as error:
+                log(f"cannot kill what is left of container {self.id}: {error}")
+        for process in list(self.execs.values()):
+            if process.pid or process.busy is not None:
+                try:
+                    await process.reported.wait(EXIT_TIMEOUT)
+                except TimeoutError:
+                    log(f"exec {process.exec_id} of container {self.id} outlives its init")
+
+    async def _release(self, process: Process) -> None:
+        """Wait for a stopped process's output and exit event, then close its streams."""
+        try:
+            await process.streams.drain(IO_TIMEOUT)
+        except TimeoutError:
+            log(f"output of {process.exec_id or self.id} is dropped: nobody read it for {IO_TIMEOUT:.0f} s")
+        process.streams.close()
+        await process.reported.wait(EXIT_TIMEOUT + IO_TIMEOUT)
+
+    async def _runtime_delete(self, *flags: str) -> None:
+        try:
+            await self._runtime.run("delete", self.id, *flags)
+        except Error as error:
+            if "does not exist" not in str(error):
+                raise
+
+    async def _runtime_kill(self, number: int, all: bool) -> None:
+        try:
+            await self._runtime.run("kill", self.id, *(["--all"] if all else []), operands=[str(number)])
+        except Error as error:
+            if any(words in str(error) for words in GONE):
+                raise NotFound(f"process of container {self.id} has finished already") from error
+            raise
+
+    def _signal(self, process: Process, number: int) -> None:
+        # The pid is ours to use until the reaper has collected it, which sets `exited` first.
+        gone = NotFound(f"process {process.exec_id or self.id} has finished already: process already finished")
+        if process.exited.is_set:
+            raise gone
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError as error:
+            raise gone from error
+
+    async def _undo_create(self) -> None:
+        self.init.streams.close()
+        if self.init.pid or os.path.exists(os.path.join(self._runtime.root, self.id, "state.json")):
+            try:
+                await self._runtime_delete("--force")
+            except (OSError, Error) as error:
+                log(f"cannot remove what is left of container {self.id}: {error}")
+        if self._mounted:
+            mounting.unmount_all(os.path.join(self.bundle, "rootfs"))
+            self._mounted = False
+
+    def _write_records(self) -> None:
+        """Write what a later `delete` of a shim binary reads (reference 4.2)."""
+        options = {name: value for name, value in vars(self._options).items() if value}
+        for name, text in (("options.json", json.dumps(options)), ("runtime", self._options.binary_name)):
+            fd = os.open(os.path.join(self.bundle, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+
+    def _exec_file(self, process: Process, suffix: str) -> str:
+        return os.path.join(self.bundle, f"exec-{process.exec_id}.{suffix}")
+
+    def _publish(self, topic: str, event: messages.Message) -> None:
+        self._host.publisher.publish(topic, event)
+
+
+def is_first_of_its_namespace(pid: int) -> bool:
+    """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("NSpid:"):
+                    numbers = line.split()[1:]
+                    return len(numbers) > 1 and numbers[-1] == "1"
+    except OSError:
+        pass
+    return False
+
+
+def remove(path: str) -> None:
+    """Delete a file that may not be there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,102 @@
+"""Where a shim begins: takes its socket from whoever made the process, and serves until it is told to go."""
+
+# ruff: noqa: PTH108, PTH123
+# pathlib is half a megabyte that shims do without; files here are local and short.
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+from windlass import linux
+
+from windlass_shim_runc.container import Host
+from windlass_shim_runc.loop import Loop
+from windlass_shim_runc.publisher import Publisher
+from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.server import Server
+from windlass_shim_runc.service import SERVICES, TaskService
+
+IDLE_LIMIT = 30.0
+"""A shim without container and connection was forgotten by its daemon and ends after this many seconds."""
+
+DRAIN_LIMIT = 5.0
+MAX_OOM_SCORE = 1000
+
+
+def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Be a shim; the arguments are those of `windlass.shims.ForkedShim`."""
+    _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
+    prepare_process()
+    with socket.socket(fileno=descriptors[0]) as listener:
+        run(listener, namespace, ttrpc_address)
+        remove_socket(listener)
+    return 0
+
+
+def prepare_process() -> None:
+    """Adopt what the runtime leaves behind, and be a likelier victim of the OOM killer than the daemon."""
+    linux.set_name("windlass-shim")
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(min(score + 1, MAX_OOM_SCORE)))
+
+
+def run(listener: socket.socket, namespace: str, ttrpc_address: str) -> None:
+    """Serve until Shutdown, or until nobody needs this shim."""
+    loop = Loop()
+    reaper = Reaper(loop)
+    publisher = Publisher(loop, ttrpc_address, namespace)
+
+    async def leave_when_idle() -> None:
+        await loop.sleep(IDLE_LIMIT)
+        if not service.vacant:
+            return
+        if server.connections or not publisher.empty.is_set:
+            loop.spawn(leave_when_idle())
+        else:
+            loop.stop()
+
+    async def leave() -> None:
+        try:
+            await publisher.empty.wait(DRAIN_LIMIT)
+        except TimeoutError:
+            pass
+        loop.stop()
+
+    def on_terminate(_number: int, _frame: object) -> None:
+        # A service manager that stops the daemon signals its whole group: containers must not notice.
+        if service.vacant:
+            loop.stop()
+
+    service = TaskService(
+        Host(loop, reaper, publisher, namespace),
+        on_vacant=lambda: void(loop.spawn(leave_when_idle())),
+        on_shutdown=lambda: void(loop.spawn(leave())),
+    )
+    server = Server(loop, listener, SERVICES, service.methods())
+    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGINT, on_terminate)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reaper.start()
+    loop.spawn(server.run())
+    loop.spawn(publisher.run())
+    loop.spawn(leave_when_idle())
+    loop.run()
+
+
+def void(_: object) -> None:
+    """Drop a value."""
+
+
+def remove_socket(listener: socket.socket) -> None:
+    """Remove the socket's file, if it has one."""
+    address = listener.getsockname()
+    if isinstance(address, str) and address.startswith("/"):
+        try:
+            os.unlink(address)
+        except FileNotFoundError:
+            return

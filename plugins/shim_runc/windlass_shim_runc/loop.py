@@ -1,0 +1,214 @@
+"""A small event loop: coroutines that wait for descriptors, for each other, and for time.
+
+asyncio would double the shim's memory. A task waits for one thing at a time, a
+descriptor is waited for by one task at a time, and nothing here runs in threads.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import sys
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, NamedTuple
+
+# Any in this file: what a coroutine yields to and gets from the loop; only `_park` sees it.
+Work = Coroutine[Any, Any, None]
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+NO_DESCRIPTOR = -1
+
+
+class Wait(NamedTuple):
+    """What a task is parked on: a descriptor, a flag, or either; and for how long."""
+
+    fd: int = NO_DESCRIPTOR
+    events: int = 0
+    flag: Flag | None = None
+    timeout: float | None = None
+
+
+@types.coroutine
+def _park(wait: Wait) -> Generator[Wait, None, None]:
+    yield wait
+
+
+class Flag:
+    """Something that happens once, for which any number of tasks wait."""
+
+    __slots__ = ("_loop", "is_set", "waiters")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.is_set = False
+        self.waiters: list[Task] = []
+
+    def set(self) -> None:
+        """Wake every task that waits."""
+        self.is_set = True
+        for task in list(self.waiters):
+            self._loop.wake(task)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Return when the flag is set; raises TimeoutError."""
+        if not self.is_set:
+            await _park(Wait(flag=self, timeout=timeout))
+
+
+class Lock:
+    """Held by one task at a time, as an async context."""
+
+    __slots__ = ("_freed", "_loop")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._freed: Flag | None = None
+
+    async def __aenter__(self) -> None:
+        while self._freed is not None:
+            await self._freed.wait()
+        self._freed = Flag(self._loop)
+
+    async def __aexit__(self, *_: object) -> None:
+        freed, self._freed = self._freed, None
+        assert freed is not None
+        freed.set()
+
+
+class Task:
+    """A coroutine in progress; ``finished`` is set at its end, however it ended."""
+
+    __slots__ = ("coroutine", "finished", "timer", "wait")
+
+    def __init__(self, loop: Loop, coroutine: Work) -> None:
+        self.coroutine = coroutine
+        self.finished = Flag(loop)
+        self.wait: Wait | None = None
+        self.timer = 0
+
+
+class Loop:
+    """Runs tasks until `stop`."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._parked: dict[int, Task] = {}
+        self._ready: list[tuple[Task, BaseException | None]] = []
+        self._timers: list[tuple[float, int, Task]] = []
+        self._numbers = itertools.count(1)
+        self._stopped = False
+
+    def spawn(self, coroutine: Work) -> Task:
+        """Start a task; it runs when the current one waits."""
+        task = Task(self, coroutine)
+        self._ready.append((task, None))
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """End a task where it waits: its ``finally`` blocks run now, and must not wait themselves."""
+        if not task.finished.is_set:
+            self._unpark(task)
+            task.coroutine.close()
+            task.finished.set()
+
+    async def readable(self, fd: int, timeout: float | None = None, flag: Flag | None = None) -> None:
+        """Return when ``fd`` can be read or has hung up, or ``flag`` is set; raises TimeoutError."""
+        if flag is None or not flag.is_set:
+            await _park(Wait(fd, READ, flag, timeout))
+
+    async def writable(self, fd: int, timeout: float | None = None) -> None:
+        """Return when ``fd`` can be written or nobody reads it any more; raises TimeoutError."""
+        await _park(Wait(fd, WRITE, None, timeout))
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        try:
+            await _park(Wait(timeout=seconds))
+        except TimeoutError:
+            return
+
+    def call_on(self, fd: int, callback: Callable[[], None]) -> Task:
+        """Call ``callback`` whenever ``fd`` can be read."""
+
+        async def watch() -> None:
+            while True:
+                await self.readable(fd)
+                callback()
+
+        return self.spawn(watch())
+
+    def wake(self, task: Task, error: BaseException | None = None) -> None:
+        """Let a parked task go on, with an exception if one is given."""
+        self._unpark(task)
+        self._ready.append((task, error))
+
+    def stop(self) -> None:
+        """Have `run` return once the current task waits."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Run tasks until `stop` is called."""
+        while not self._stopped:
+            ready, self._ready = self._ready, []
+            for task, error in ready:
+                self._step(task, error)
+            if not self._stopped:
+                self._poll()
+
+    def close(self) -> None:
+        """Give the loop's descriptor back."""
+        self._epoll.close()
+
+    def _poll(self) -> None:
+        timeout = -1.0
+        if self._ready:
+            timeout = 0.0
+        elif self._timers:
+            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+        for fd, _ in self._epoll.poll(timeout):
+            # One that was woken by an earlier event of this round is not parked any more.
+            if fd in self._parked:
+                self.wake(self._parked[fd])
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, number, task = heapq.heappop(self._timers)
+            if task.timer == number:
+                self.wake(task, TimeoutError())
+
+    def _step(self, task: Task, error: BaseException | None) -> None:
+        if task.finished.is_set:
+            return
+        try:
+            wait = task.coroutine.send(None) if error is None else task.coroutine.throw(error)
+        except StopIteration:
+            task.finished.set()
+        except Exception:  # noqa: BLE001 -- a defect in one task must not end the only keeper of the others' containers
+            sys.excepthook(*sys.exc_info())
+            task.finished.set()
+        else:
+            self._park(task, wait)
+
+    def _park(self, task: Task, wait: Wait) -> None:
+        task.wait = wait
+        if wait.fd != NO_DESCRIPTOR:
+            self._epoll.register(wait.fd, wait.events)
+            self._parked[wait.fd] = task
+        if wait.flag is not None:
+            wait.flag.waiters.append(task)
+        if wait.timeout is not None:
+            task.timer = next(self._numbers)
+            heapq.heappush(self._timers, (time.monotonic() + wait.timeout, task.timer, task))
+
+    def _unpark(self, task: Task) -> None:
+        wait, task.wait, task.timer = task.wait, None, 0
+        if wait is None:
+            return
+        if wait.fd != NO_DESCRIPTOR:
+            self._epoll.unregister(wait.fd)
+            del self._parked[wait.fd]
+        if wait.flag is not None:
+            wait.flag.waiters.remove(task)

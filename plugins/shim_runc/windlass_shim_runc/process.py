@@ -1,0 +1,82 @@
+"""A process of a container and its states.
+
+The states and what may be asked in each are one table (reference 4.7). An exec
+is never paused itself; it shows its init's pause.
+"""
+
+from __future__ import annotations
+
+from windlass.errors import Error
+
+from windlass_shim_runc.loop import Flag, Loop
+from windlass_shim_runc.streams import Streams
+
+CREATED, RUNNING, STOPPED, PAUSED, DELETED = 1, 2, 3, 4, 0
+"""The wire's numbers of containerd.v1.types.Status; a deleted process is never shown."""
+
+STATE_NAMES = {CREATED: "created", RUNNING: "running", STOPPED: "stopped", PAUSED: "paused", DELETED: "deleted"}
+
+TRANSITIONS: dict[tuple[int, str], int] = {
+    (CREATED, "start"): RUNNING,
+    (CREATED, "exit"): STOPPED,
+    (CREATED, "delete"): DELETED,
+    (CREATED, "exec"): CREATED,
+    (CREATED, "update"): CREATED,
+    (RUNNING, "pause"): PAUSED,
+    (RUNNING, "exit"): STOPPED,
+    (RUNNING, "exec"): RUNNING,
+    (RUNNING, "update"): RUNNING,
+    (PAUSED, "resume"): RUNNING,
+    (PAUSED, "exit"): STOPPED,
+    (PAUSED, "update"): PAUSED,
+    (STOPPED, "delete"): DELETED,
+}
+
+
+class Process:
+    """The init of a container, or an exec beside it."""
+
+    __slots__ = (
+        "busy",
+        "exec_id",
+        "exit_status",
+        "exited",
+        "exited_at",
+        "id",
+        "pid",
+        "reported",
+        "spec",
+        "state",
+        "streams",
+    )
+
+    def __init__(self, loop: Loop, id: str, exec_id: str, streams: Streams, spec: bytes = b"") -> None:
+        self.id = id
+        self.exec_id = exec_id
+        self.streams = streams
+        self.spec = spec
+        self.pid = 0
+        self.state = CREATED
+        self.exit_status = 0
+        self.exited_at = 0
+        self.exited = Flag(loop)
+        self.reported = Flag(loop)
+        """Set when the exit has been published."""
+        self.busy: Flag | None = None
+        """Set while a start is under way, whose event must precede the exit's."""
+
+    def check(self, verb: str) -> int:
+        """Return the state that ``verb`` leads to; raises Error when it cannot be done now."""
+        try:
+            return TRANSITIONS[self.state, verb]
+        except KeyError:
+            kind = "process" if self.exec_id else "container"
+            name = self.exec_id or self.id
+            remedy = "; kill it first" if (verb, self.state) == ("delete", RUNNING) else ""
+            raise Error(f"cannot {verb} a {STATE_NAMES[self.state]} {kind}: {name}{remedy}") from None
+
+    def on_exit(self, status: int, at: int) -> None:
+        """Record the end; called by the reaper, before anything else can act on the pid."""
+        self.exit_status, self.exited_at = status, at
+        self.state = TRANSITIONS.get((self.state, "exit"), STOPPED)
+        self.exited.set()

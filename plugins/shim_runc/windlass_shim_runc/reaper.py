@@ -1,0 +1,93 @@
+"""Collects every child's exit, also of children whose pid nobody has told us yet.
+
+runc returns when the container's process runs, and that process may end before
+its pid file is read. While any runc is working, exits of unknown pids are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from windlass_shim_runc.loop import Flag, Loop
+
+OnExit = Callable[[int, int], None]
+"""Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
+
+SIGNALLED = 128
+
+
+class Reaper:
+    """Knows which children are awaited; needs SIGCHLD for itself."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._watched: dict[int, OnExit] = {}
+        self._unclaimed: dict[int, tuple[int, int]] = {}
+        self._launching = 0
+        self._woken, self._wakeup = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wakeup.setblocking(False)
+
+    def start(self) -> None:
+        """Take over SIGCHLD; from now on every child is reaped."""
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self._loop.call_on(self._woken.fileno(), self._drain)
+
+    def watch(self, pid: int, on_exit: OnExit) -> None:
+        """Have ``on_exit`` called once, at once if the child has ended already."""
+        if pid in self._unclaimed:
+            on_exit(*self._unclaimed.pop(pid))
+        else:
+            self._watched[pid] = on_exit
+
+    async def wait(self, pid: int, timeout: float | None = None) -> int:
+        """Return a child's exit status; raises TimeoutError and goes on watching."""
+        ended, status = Flag(self._loop), SIGNALLED
+
+        def on_exit(code: int, _at: int) -> None:
+            nonlocal status
+            status = code
+            ended.set()
+
+        self.watch(pid, on_exit)
+        await ended.wait(timeout)
+        return status
+
+    def __enter__(self) -> None:
+        """Keep exits of unknown pids until the context ends; contexts may overlap."""
+        self._launching += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Forget the exits that nobody claimed, when no context is left."""
+        self._launching -= 1
+        if not self._launching:
+            self._unclaimed.clear()
+
+    def _drain(self) -> None:
+        try:
+            self._woken.recv(4096)
+        except BlockingIOError:
+            pass
+        self.reap()
+
+    def reap(self) -> None:
+        """Collect all that have ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            ended = (code if code >= 0 else SIGNALLED - code, time.time_ns())
+            on_exit = self._watched.pop(pid, None)
+            if on_exit is not None:
+                on_exit(*ended)
+            elif self._launching:
+                self._unclaimed[pid] = ended

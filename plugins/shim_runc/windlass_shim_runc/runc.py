@@ -1,0 +1,185 @@
+"""Runs the OCI runtime: its command line, its deadline, its error message."""
+
+# ruff: noqa: PTH108, PTH110, PTH113, PTH118, PTH119, PTH120, PTH123, PTH202
+# pathlib is half a megabyte that shims do without; files here are local and short.
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition
+
+from windlass_shim_runc.loop import Flag, Loop
+from windlass_shim_runc.messages import Options
+from windlass_shim_runc.reaper import Reaper
+
+TIMEOUT = 120.0
+"""Longest that any command may take; hooks run inside it."""
+
+START_TIMEOUT = 10.0
+MAX_LOG = 64 << 10
+
+TASK_DIRECTORY = "io.containerd.runtime.v2.task"
+CONTAINERD_ROOT = "/run/containerd/runc"
+
+INHERITED = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+
+REMEDIES = {
+    "already exists": "remove what an earlier run left with: {command} delete --force {id}",
+    "container with given ID": "remove what an earlier run left with: {command} delete --force {id}",
+    "executable file not found": "check the program's path and the image's PATH",
+    "no such file or directory: unknown": "check that the rootfs holds what the spec names",
+    "cgroups: cgroup mountpoint does not exist": "mount the cgroup file systems",
+}
+
+
+def default_root(bundle: str) -> str:
+    """Return where runc keeps its state when no option says so: beside the bundles of the daemon that made this one.
+
+    A bundle is STATE/io.containerd.runtime.v2.task/NAMESPACE/ID, so that two
+    daemons with states of their own never share a root; for containerd's state
+    directory it is containerd's own root.
+    """
+    tasks = os.path.dirname(os.path.dirname(bundle))
+    if os.path.basename(tasks) == TASK_DIRECTORY:
+        return os.path.join(os.path.dirname(tasks), "runc")
+    return CONTAINERD_ROOT
+
+
+def find_program(name: str) -> str:
+    """Return the path of an OCI runtime; raises FailedPrecondition saying where it was looked for."""
+    if "/" in name:
+        if os.access(name, os.X_OK):
+            return name
+        raise FailedPrecondition(f"OCI runtime {name} is not an executable file; correct the option BinaryName")
+    path = os.environ.get("PATH") or os.defpath
+    for directory in path.split(":"):
+        candidate = os.path.join(directory, name)
+        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
+            return candidate
+    raise FailedPrecondition(f"OCI runtime {name} was not found in {path}; install it or set the option BinaryName")
+
+
+def last_error(path: str, offset: int) -> str:
+    """Return the message of the last error in a runtime's JSON log from ``offset`` on, empty without one."""
+    try:
+        with open(path, "rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(offset, size - MAX_LOG))
+            lines = log.read(MAX_LOG).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") == "error" and isinstance(entry.get("msg"), str):
+            return str(entry["msg"])
+    return ""
+
+
+class Runtime:
+    """One container's OCI runtime."""
+
+    __slots__ = ("_argv", "_bundle", "_fifo_start", "_loop", "_program", "_reaper", "create_flags", "root")
+
+    def __init__(self, loop: Loop, reaper: Reaper, bundle: str, namespace: str, options: Options) -> None:
+        self._loop = loop
+        self._reaper = reaper
+        self._bundle = bundle
+        self._program = find_program(options.binary_name or "runc")
+        self.root = os.path.join(options.root or default_root(bundle), namespace)
+        self._argv = [self._program, "--root", self.root]
+        if options.systemd_cgroup:
+            self._argv.append("--systemd-cgroup")
+        self.create_flags: list[str] = []
+        if options.no_pivot_root:
+            self.create_flags.append("--no-pivot")
+        if options.no_new_keyring:
+            self.create_flags.append("--no-new-keyring")
+        # crun's exec.fifo works the other way round, so only runc's own is used.
+        self._fifo_start = os.path.basename(self._program) == "runc"
+
+    async def run(
+        self,
+        verb: str,
+        id: str,
+        *flags: str,
+        operands: Sequence[str] = (),
+        stdio: Mapping[int, int] | None = None,
+        log: str = "log.json",
+    ) -> None:
+        """Run a command to its end; ``operands`` follow the container's ID.
+
+        ``stdio`` maps its descriptors 0 to 2 to ours; the others are /dev/null.
+        Raises Error with the runtime's own last message, DeadlineExceeded.
+        """
+        log = os.path.join(self._bundle, log)
+        offset = os.path.getsize(log) if os.path.exists(log) else 0
+        argv = [*self._argv, "--log", log, "--log-format", "json", verb, *flags, id, *operands]
+        pid = self._spawn(argv, stdio or {})
+        try:
+            status = await self._reaper.wait(pid, TIMEOUT)
+        except TimeoutError as error:
+            os.killpg(pid, signal.SIGKILL)
+            raise DeadlineExceeded(
+                f"OCI runtime {verb} of {id} did not end in {TIMEOUT:.0f} s and was killed"
+            ) from error
+        if status:
+            message = last_error(log, offset) or f"{self._program} exited with status {status}; see {log}"
+            raise Error(f"OCI runtime {verb} failed: {message}{self._remedy(message, id)}")
+
+    async def start(self, id: str, exited: Flag) -> None:
+        """Let a created container run its program."""
+        fifo = os.path.join(self.root, id, "exec.fifo")
+        fd = self._open_fifo(fifo)
+        if fd is None:
+            await self.run("start", id)
+            return
+        # What `runc start` does, without a new process: its init waits in open(2) for a reader of the
+        # FIFO, writes one byte and executes the program; no FIFO left tells runc that it is running.
+        try:
+            await self._loop.readable(fd, START_TIMEOUT, exited)
+            if not os.read(fd, 1):
+                raise Error(f"OCI runtime start failed: init of {id} ended before it was started")
+        except BlockingIOError as error:
+            raise Error(f"OCI runtime start failed: init of {id} ended before it was started") from error
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"init of {id} did not answer the start in {START_TIMEOUT:.0f} s") from error
+        finally:
+            os.close(fd)
+        os.unlink(fifo)
+
+    def _open_fifo(self, path: str) -> int | None:
+        if not self._fifo_start:
+            return None
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError:
+            return None
+
+    def _spawn(self, argv: list[str], stdio: Mapping[int, int]) -> int:
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdio[fd], fd) if fd in stdio else (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)
+            for fd in (0, 1, 2)
+        ]
+        return os.posix_spawn(
+            argv[0],
+            argv,
+            environment,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            # Python ignores these, and ignored signals stay ignored across exec.
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+        )
+
+    def _remedy(self, message: str, id: str) -> str:
+        for words, remedy in REMEDIES.items():
+            if words in message:
+                return "; " + remedy.format(command=" ".join(self._argv), id=id)
+        return ""

@@ -1,0 +1,163 @@
+"""The ttrpc server: connections, calls, and errors as statuses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+
+from windlass.errors import Code, Error, Internal, InvalidArgument, Unimplemented
+from windlass_api.ttrpc import framing as ttrpc
+
+from windlass_shim_runc.loop import Loop
+from windlass_shim_runc.messages import Message, decode
+
+Method = tuple[type[Message], Callable[..., Awaitable[Message | None]]]
+"""The request's type, and a function that takes one and returns the answer, None for Empty."""
+
+CHUNK = 16 << 10
+MAX_UNSENT = 8 << 20
+"""A peer that does not read its answers is cut off here."""
+
+
+class Server:
+    """Serves methods on a listening socket; all services have the same methods."""
+
+    def __init__(
+        self, loop: Loop, listener: socket.socket, services: tuple[str, ...], methods: Mapping[str, Method]
+    ) -> None:
+        self.loop = loop
+        self.services = services
+        self.methods = methods
+        self.connections = 0
+        self._listener = listener
+        listener.setblocking(False)
+
+    async def run(self) -> None:
+        """Accept connections for ever."""
+        while True:
+            await self.loop.readable(self._listener.fileno())
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            if peer_uid(sock) in (0, os.geteuid()):
+                self.loop.spawn(Connection(self, sock).run())
+            else:
+                sock.close()
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user that connected (SO_PEERCRED, unix(7))."""
+    credentials = struct.Struct("3i")
+    _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    return int(uid)
+
+
+class Connection:
+    """One client."""
+
+    __slots__ = ("_decoder", "_flushing", "_last", "_server", "_socket", "_unsent")
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self._server = server
+        self._socket = sock
+        self._decoder = ttrpc.FrameDecoder()
+        self._last = 0
+        self._unsent = bytearray()
+        self._flushing = False
+        sock.setblocking(False)
+
+    async def run(self) -> None:
+        """Read frames until the client goes."""
+        self._server.connections += 1
+        try:
+            while True:
+                await self._server.loop.readable(self._socket.fileno())
+                try:
+                    data = self._socket.recv(CHUNK)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    return
+                for frame in self._decoder.feed(data):
+                    self._take(frame)
+        except OSError:
+            return
+        finally:
+            self._socket.close()
+            self._server.connections -= 1
+
+    def _take(self, frame: ttrpc.Frame) -> None:
+        if frame.type not in (ttrpc.REQUEST, ttrpc.RESPONSE, ttrpc.DATA):
+            return
+        refused = ttrpc.refusal(frame, self._last)
+        self._last = max(self._last, frame.stream)
+        if refused is not None:
+            self._reply(frame.stream, refused)
+        else:
+            self._server.loop.spawn(self._serve(frame))
+
+    async def _serve(self, frame: ttrpc.Frame) -> None:
+        try:
+            response = ttrpc.Response(payload=await self._call(frame.data))
+        except Error as error:
+            response = ttrpc.Response(error.code, str(error))
+        except OSError as error:
+            response = ttrpc.Response(Code.UNKNOWN, str(error))
+        self._reply(frame.stream, response)
+
+    async def _call(self, data: bytes) -> bytes:
+        try:
+            request = ttrpc.decode_request(data)
+        except ttrpc.Malformed as error:
+            raise InvalidArgument(f"request cannot be parsed: {error}") from error
+        if request.service not in self._server.services:
+            raise Unimplemented(f"service {request.service[:100]}")
+        if request.method not in self._server.methods:
+            raise Unimplemented(f"method {request.method[:100]}")
+        kind, method = self._server.methods[request.method]
+        try:
+            message = decode(kind, request.payload)
+        except ttrpc.Malformed as error:
+            raise Internal(f"payload of {request.method} cannot be parsed: {error}") from error
+        answer = await method(message)
+        return b"" if answer is None else answer.encode()
+
+    def _reply(self, stream: int, response: ttrpc.Response) -> None:
+        if self._socket.fileno() < 0:
+            return
+        body = ttrpc.encode_response(response)
+        if len(body) > ttrpc.MAX_DATA:
+            body = ttrpc.encode_response(ttrpc.Response(Code.RESOURCE_EXHAUSTED, "the answer exceeds 4 MiB"))
+        self._unsent += ttrpc.pack_frame(stream, ttrpc.RESPONSE, 0, body)
+        self._send()
+        if len(self._unsent) > MAX_UNSENT:
+            self._close()
+        elif self._unsent and not self._flushing:
+            self._flushing = True
+            self._server.loop.spawn(self._flush())
+
+    def _send(self) -> None:
+        try:
+            del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()
+
+    async def _flush(self) -> None:
+        # Waiting on a duplicate: `run` waits on the socket itself.
+        with self._socket.dup() as waiting:
+            while self._unsent and self._socket.fileno() >= 0:
+                await self._server.loop.writable(waiting.fileno())
+                self._send()
+        self._flushing = False
+
+    def _close(self) -> None:
+        # `run` is parked on the descriptor: it sees the shutdown and closes it itself.
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass

@@ -1,0 +1,217 @@
+"""The Task service of a shim: requests to containers, answers from them."""
+
+# ruff: noqa: PTH112, PTH117
+# pathlib is half a megabyte that shims do without; files here are local and short.
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from windlass import linux
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from windlass_api.ttrpc.framing import Malformed
+
+from windlass_shim_runc import cgroups, messages
+from windlass_shim_runc.container import Container, Host, check_identifier
+from windlass_shim_runc.process import DELETED, Process
+from windlass_shim_runc.server import Method
+
+SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
+"""Version 2 has the same messages under another name."""
+
+
+class TaskService:
+    """Serves the containers of one shim: one, or all of a pod."""
+
+    def __init__(self, host: Host, on_vacant: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
+        self.containers: dict[str, Container] = {}
+        self._creating: set[str] = set()
+        self._host = host
+        self._on_vacant = on_vacant
+        self._on_shutdown = on_shutdown
+
+    @property
+    def vacant(self) -> bool:
+        """Whether there is no container, nor one coming."""
+        return not self.containers and not self._creating
+
+    def methods(self) -> Mapping[str, Method]:
+        """Return what is served, by the names of the wire."""
+        return {
+            "Create": (messages.CreateTaskRequest, self.create),
+            "Start": (messages.ProcessRequest, self.start),
+            "State": (messages.ProcessRequest, self.state),
+            "Wait": (messages.ProcessRequest, self.wait),
+            "Delete": (messages.ProcessRequest, self.delete),
+            "Kill": (messages.KillRequest, self.kill),
+            "Exec": (messages.ExecProcessRequest, self.exec),
+            "Pids": (messages.TaskRequest, self.pids),
+            "ResizePty": (messages.ResizePtyRequest, self.resize_pty),
+            "CloseIO": (messages.CloseIORequest, self.close_io),
+            "Pause": (messages.TaskRequest, self.pause),
+            "Resume": (messages.TaskRequest, self.resume),
+            "Update": (messages.UpdateTaskRequest, self.update),
+            "Stats": (messages.TaskRequest, self.stats),
+            "Connect": (messages.TaskRequest, self.connect),
+            "Checkpoint": (messages.CheckpointTaskRequest, self.checkpoint),
+            "Shutdown": (messages.ShutdownRequest, self.shutdown),
+        }
+
+    async def create(self, request: messages.CreateTaskRequest) -> messages.PidResponse:
+        """Create a container."""
+        check_identifier("container", request.id)
+        if request.id in self.containers or request.id in self._creating:
+            raise AlreadyExists(f"container {request.id} exists already")
+        if not os.path.isabs(request.bundle) or not os.path.isdir(request.bundle):
+            raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
+        if request.checkpoint:
+            raise Unimplemented("restoring from a checkpoint is not supported by this shim")
+        container = Container(self._host, request, runc_options(request.options))
+        self._creating.add(request.id)
+        try:
+            await container.create(request)
+            self.containers[request.id] = container
+        finally:
+            self._creating.discard(request.id)
+            if self.vacant:
+                self._on_vacant()
+        linux.libc().malloc_trim(0)
+        return messages.PidResponse(pid=container.init.pid)
+
+    async def start(self, request: messages.ProcessRequest) -> messages.PidResponse:
+        """Start init or an exec."""
+        return messages.PidResponse(pid=await self._container(request.id).start(request.exec_id))
+
+    async def state(self, request: messages.ProcessRequest) -> messages.StateResponse:
+        """Describe a process."""
+        container, process = self._process(request)
+        streams = process.streams
+        return messages.StateResponse(
+            id=container.id,
+            bundle=container.bundle,
+            pid=process.pid,
+            status=container.status(process),
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            terminal=streams.terminal,
+            exit_status=process.exit_status,
+            exited_at=messages.timestamp(process.exited_at),
+            exec_id=process.exec_id,
+        )
+
+    async def wait(self, request: messages.ProcessRequest) -> messages.WaitResponse:
+        """Return when a process has ended."""
+        container, process = self._process(request)
+        await process.exited.wait()
+        if not process.exited_at:
+            raise NotFound(f"exec {process.exec_id} of container {container.id} was deleted before it was started")
+        return messages.WaitResponse(exit_status=process.exit_status, exited_at=messages.timestamp(process.exited_at))
+
+    async def delete(self, request: messages.ProcessRequest) -> messages.DeleteResponse:
+        """Delete a container or an exec."""
+        container, process = self._process(request)
+        if process.exec_id:
+            await container.delete_exec(process)
+        else:
+            await container.delete()
+            if self.containers.get(container.id) is container:
+                del self.containers[container.id]
+            if self.vacant:
+                self._on_vacant()
+        return messages.DeleteResponse(
+            pid=process.pid, exit_status=process.exit_status, exited_at=messages.timestamp(process.exited_at)
+        )
+
+    async def kill(self, request: messages.KillRequest) -> None:
+        """Send a signal."""
+        container = self._container(request.id)
+        await container.kill(container.process(request.exec_id), request.signal, request.all)
+
+    async def exec(self, request: messages.ExecProcessRequest) -> None:
+        """Add an exec."""
+        self._container(request.id).add_exec(request)
+
+    async def pids(self, request: messages.TaskRequest) -> messages.PidsResponse:
+        """List the processes in the container's cgroup."""
+        container = self._running(request.id)
+        execs = {process.pid: exec_id for exec_id, process in container.execs.items()}
+        return messages.PidsResponse(
+            processes=tuple(
+                messages.ProcessInfo(pid=pid, info=messages.pack(messages.ProcessDetails(exec_id=execs[pid])))
+                if pid in execs
+                else messages.ProcessInfo(pid=pid)
+                for pid in cgroups.pids(container.init.pid)
+            )
+        )
+
+    async def resize_pty(self, request: messages.ResizePtyRequest) -> None:
+        """Set the size of a process's terminal."""
+        self._container(request.id).process(request.exec_id).streams.resize(request.width, request.height)
+
+    async def close_io(self, request: messages.CloseIORequest) -> None:
+        """Close the shim's own end of a process's input."""
+        process = self._container(request.id).process(request.exec_id)
+        if request.stdin:
+            process.streams.close_stdin()
+
+    async def pause(self, request: messages.TaskRequest) -> None:
+        """Freeze a container."""
+        await self._container(request.id).pause()
+
+    async def resume(self, request: messages.TaskRequest) -> None:
+        """Thaw a container."""
+        await self._container(request.id).resume()
+
+    async def update(self, request: messages.UpdateTaskRequest) -> None:
+        """Change resource limits."""
+        await self._container(request.id).update(request.resources.value)
+
+    async def stats(self, request: messages.TaskRequest) -> messages.StatsResponse:
+        """Measure the container's cgroup."""
+        container = self._running(request.id)
+        return messages.StatsResponse(stats=cgroups.metrics(container.init.pid))
+
+    async def connect(self, request: messages.TaskRequest) -> messages.ConnectResponse:
+        """Tell who serves; an unknown container is no error."""
+        container = self.containers.get(request.id)
+        return messages.ConnectResponse(shim_pid=os.getpid(), task_pid=container.init.pid if container else 0)
+
+    async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
+        """Refuse: this shim has no checkpoints yet."""
+        raise Unimplemented(f"checkpoint of container {request.id[:76]} is not supported by this shim")
+
+    async def shutdown(self, _request: messages.ShutdownRequest) -> None:
+        """End the shim, unless it has containers."""
+        if self.vacant:
+            self._on_shutdown()
+
+    def _container(self, id: str) -> Container:
+        container = self.containers.get(id)
+        if container is None or container.init.state == DELETED:
+            raise NotFound(f"container {id[:76]} does not exist in this shim")
+        return container
+
+    def _process(self, request: messages.ProcessRequest) -> tuple[Container, Process]:
+        container = self._container(request.id)
+        return container, container.process(request.exec_id)
+
+    def _running(self, id: str) -> Container:
+        container = self._container(id)
+        if container.init.exited.is_set:
+            raise NotFound(f"cgroup of container {id} is gone: its process has ended")
+        return container
+
+
+def runc_options(options: messages.AnyMessage) -> messages.Options:
+    """Return a request's options; without any, the defaults."""
+    if not options.type_url:
+        return messages.Options()
+    if options.type_url.rpartition("/")[2] != messages.Options._name:
+        raise FailedPrecondition(
+            f"options of type {options.type_url[:100]} are not for this runtime; send {messages.Options._name}"
+        )
+    try:
+        return messages.decode(messages.Options, options.value)
+    except Malformed as error:
+        raise Error(f"runtime options cannot be parsed: {error}") from error

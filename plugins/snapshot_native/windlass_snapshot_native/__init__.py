@@ -1,0 +1,1 @@
+"""The native snapshotter: full copies in plain directories."""

@@ -1,0 +1,89 @@
+"""Snapshots as full copies: each is a directory with all its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from windlass import trees
+from windlass.errors import FailedPrecondition
+from windlass.metastore import Record
+from windlass.mounts import Mount
+from windlass.snapshot_directories import Directories
+from windlass.snapshots import Info, Kind, Usage
+
+ROOT_MODE = 0o755
+
+
+class NativeSnapshotter:
+    """A `windlass.snapshots.Snapshotter` that copies."""
+
+    def __init__(self, root: Path) -> None:
+        self._directories = Directories(root)
+        self._store = self._directories.store
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self._directories.close()
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind."""
+        return self._store.stat(key)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels."""
+        return self._store.update(info, fieldpaths)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield every snapshot that matches."""
+        return self._store.walk(filters)
+
+    def usage(self, key: str) -> Usage:
+        """Measure a snapshot; a view takes its empty directory only."""
+        record = self._store.lookup(key)
+        return record.usage if record.kind == Kind.COMMITTED else trees.measure(self._directories.path(record.id))
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return one bind mount."""
+        return self._mounts(self._store.get(key))
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Copy the parent's files into a new directory."""
+
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            directory.chmod(ROOT_MODE)
+            if parents:
+                trees.copy(self._directories.path(parents[0]), directory)
+
+        return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Show the parent's own files."""
+
+        def fill(directory: Path, _parents: Sequence[int]) -> None:
+            directory.chmod(ROOT_MODE)
+
+        return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """Freeze an active snapshot."""
+        record = self._store.lookup(key)
+        if parent and self._store.stat(key).parent != parent:
+            raise FailedPrecondition(
+                f"snapshot {key} was not prepared on {parent}, and native cannot rebase; prepare it there"
+            )
+        self._store.commit(name, key, trees.measure(self._directories.path(record.id)), labels)
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot and its files."""
+        self._directories.remove(key, now=True)
+
+    def cleanup(self) -> None:
+        """Delete what a crash has left."""
+        self._directories.cleanup()
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        if record.kind == Kind.ACTIVE:
+            return (Mount("bind", str(self._directories.path(record.id)), ("rw", "rbind")),)
+        shown = record.parents[0] if record.parents else record.id
+        return (Mount("bind", str(self._directories.path(shown)), ("ro", "rbind")),)

@@ -1,0 +1,1 @@
+"""The overlayfs snapshotter: directories with differences, shown as one by Linux."""

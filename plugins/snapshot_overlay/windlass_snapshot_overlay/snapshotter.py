@@ -1,0 +1,131 @@
+"""Snapshots as directories of differences; `windlass_snapshot_overlay.layers` says how they are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from windlass import idmap, trees
+from windlass.errors import InvalidArgument, NotFound
+from windlass.metastore import Record
+from windlass.mounts import Mount
+from windlass.snapshot_directories import Directories
+from windlass.snapshots import LABEL_GID_MAPPING, LABEL_PREFIX, LABEL_UID_MAPPING, Info, Kind, Usage
+
+from windlass_snapshot_overlay import layers
+from windlass_snapshot_overlay.layers import Features
+
+LABEL_UPPERDIR = LABEL_PREFIX + "overlay.upperdir"
+
+
+class OverlaySnapshotter:
+    """A `windlass.snapshots.Snapshotter` on overlayfs."""
+
+    def __init__(
+        self,
+        root: Path,
+        features: Features,
+        *,
+        mount_options: Sequence[str] = (),
+        sync_remove: bool = False,
+        upperdir_label: bool = False,
+    ) -> None:
+        self._directories = Directories(root)
+        self._store = self._directories.store
+        self._features = features
+        self._mount_options = tuple(mount_options)
+        self._sync_remove = sync_remove
+        self._upperdir_label = upperdir_label
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self._directories.close()
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind."""
+        return self._labelled(self._store.stat(key))
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels."""
+        return self._labelled(self._store.update(info, fieldpaths))
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield every snapshot that matches."""
+        for info in self._store.walk(filters):
+            # What is removed during the walk has no label to show any more.
+            with suppress(NotFound):
+                info = self._labelled(info)
+            yield info
+
+    def usage(self, key: str) -> Usage:
+        """Measure the snapshot's own directory."""
+        record = self._store.lookup(key)
+        return record.usage if record.kind == Kind.COMMITTED else trees.measure(self._upper(record.id))
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return one bind or overlay mount."""
+        return self._mounts(self._store.get(key))
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Make an empty upper directory on the parent."""
+        return self._mounts(self._create(Kind.ACTIVE, key, parent, labels or {}))
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Show the parent and what is beneath."""
+        return self._mounts(self._create(Kind.VIEW, key, parent, labels or {}))
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """Freeze an active snapshot, on ``parent`` if it had none."""
+        usage = trees.measure(self._upper(self._store.lookup(key).id))
+        self._store.commit(name, key, usage, labels, parent)
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot; its files now or at the next cleanup."""
+        self._directories.remove(key, now=self._sync_remove)
+
+    def cleanup(self) -> None:
+        """Delete the files of removed snapshots."""
+        self._directories.cleanup()
+
+    def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Record:
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            upper = directory / "fs"
+            upper.mkdir()
+            upper.chmod(0o755)
+            if kind == Kind.ACTIVE:
+                work = directory / "work"
+                work.mkdir()
+                work.chmod(0o711)
+            uid, gid = self._owner(labels, parents)
+            if (uid, gid) != (os.geteuid(), os.getegid()):
+                os.chown(upper, uid, gid)
+
+        return self._directories.create(kind, key, parent, labels, fill)
+
+    def _owner(self, labels: Mapping[str, str], parents: Sequence[int]) -> tuple[int, int]:
+        """Return who owns the root of a new snapshot: what is ID 0 inside, else the parent's owner."""
+        if (LABEL_UID_MAPPING in labels) != (LABEL_GID_MAPPING in labels):
+            raise InvalidArgument(f"labels {LABEL_UID_MAPPING} and {LABEL_GID_MAPPING} only work together")
+        if LABEL_UID_MAPPING in labels:
+            roots = idmap.root_of(labels[LABEL_UID_MAPPING]), idmap.root_of(labels[LABEL_GID_MAPPING])
+            # Without a parent it is shown by a bind that is mapped itself, and must not be mapped twice.
+            return roots if parents or not self._features.remap_ids else (0, 0)
+        if not parents:
+            return os.geteuid(), os.getegid()
+        below = self._upper(parents[0]).stat()
+        return below.st_uid, below.st_gid
+
+    def _upper(self, id: int) -> Path:
+        return self._directories.path(id) / "fs"
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        return layers.mounts(record, self._directories.path, self._features, self._mount_options)
+
+    def _labelled(self, info: Info) -> Info:
+        if not self._upperdir_label:
+            return info
+        upper = str(self._upper(self._store.lookup(info.name).id))
+        return replace(info, labels={**info.labels, LABEL_UPPERDIR: upper})

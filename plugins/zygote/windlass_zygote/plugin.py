@@ -1,0 +1,32 @@
+"""Registers the zygote."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.zygote import ZYGOTE, Zygote
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of the plugin ``io.windlass.zygote.v1.fork``."""
+
+    executable: str = ""
+    """The Python that the zygote runs; empty for the daemon's own. It must be the same version."""
+
+
+def init(context: InitContext) -> Zygote:
+    """Start the zygote, which imports what it is told to while the daemon goes on booting."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"pidfds and SOCK_SEQPACKET do not exist on {sys.platform}; run the daemon on Linux")
+    from windlass_zygote.spawner import ForkingZygote
+
+    zygote = ForkingZygote(context.config(Config).executable or sys.executable)
+    context.on_stop(zygote.close)
+    zygote.start()
+    return zygote
+
+
+PLUGIN = Plugin(ZYGOTE, id="fork", init=init, config=Config)

@@ -1,0 +1,172 @@
+"""A shim without containers: speaks the Task API, and misbehaves as the spec in its bundle says.
+
+Keys of the spec: ``hang`` lists methods that are never answered, ``die`` methods
+on which the shim exits at once, ``fail`` maps methods to code and message,
+``pid`` is what it claims to be the init's, ``version`` the only one it knows.
+Every call is noted in the file ``calls`` beside the namespaces' bundles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from windlass_api.containerd.task.v3 import shim_pb2 as pb
+from windlass_api.ttrpc import framing as ttrpc
+
+CREATED, RUNNING, STOPPED = 1, 2, 3
+
+
+class Refused(Exception):
+    """Answered with a code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Process:
+    """One pretended process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status = CREATED
+        self.exit_status = 0
+        self.exited_at = 0
+        self.ended = threading.Event()
+
+    def end(self, status: int) -> None:
+        self.status, self.exit_status, self.exited_at = STOPPED, status, int(time.time())
+        self.ended.set()
+
+
+class FakeShim:
+    """Serves one bundle."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle
+        self.spec: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
+        self.processes: dict[str, Process] = {}
+        self.calls = bundle.parent.parent / "calls"
+
+    def serve(self, listener: socket.socket) -> None:
+        while True:
+            peer, _ = listener.accept()
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        decoder, lock = ttrpc.FrameDecoder(), threading.Lock()
+        while data := peer.recv(65536):
+            for frame in decoder.feed(data):
+                threading.Thread(target=self._answer, args=(peer, lock, frame), daemon=True).start()
+
+    def _answer(self, peer: socket.socket, lock: threading.Lock, frame: ttrpc.Frame) -> None:
+        request = ttrpc.decode_request(frame.data)
+        with self.calls.open("a") as file:
+            file.write(f"{request.service} {request.method}\n")
+        if request.method in self.spec.get("die", ()):
+            os._exit(1)
+        if request.method in self.spec.get("hang", ()):
+            return
+        try:
+            response = ttrpc.Response(payload=self._call(request).SerializeToString())
+        except Refused as error:
+            response = ttrpc.Response(error.code, str(error))
+        with lock:
+            peer.sendall(ttrpc.pack_frame(frame.stream, ttrpc.RESPONSE, 0, ttrpc.encode_response(response)))
+        if request.method == "Shutdown" and "" not in self.processes:
+            os._exit(0)
+
+    def _call(self, request: ttrpc.Request) -> Any:
+        if f".v{self.spec.get('version', 3)}." not in request.service:
+            raise Refused(12, f"service {request.service}")
+        if request.method in self.spec.get("fail", {}):
+            raise Refused(*self.spec["fail"][request.method])
+        time.sleep(self.spec.get("slow", {}).get(request.method, 0))
+        return getattr(self, f"do_{request.method.lower()}")(request.payload)
+
+    def _process(self, exec_id: str) -> Process:
+        if exec_id not in self.processes:
+            raise Refused(5, f"process {exec_id!r} does not exist")
+        return self.processes[exec_id]
+
+    def do_create(self, data: bytes) -> Any:
+        self.processes[""] = Process(self.spec.get("pid", os.getpid()))
+        return pb.CreateTaskResponse(pid=self.processes[""].pid)
+
+    def do_start(self, data: bytes) -> Any:
+        process = self._process(pb.StartRequest.FromString(data).exec_id)
+        process.status = RUNNING
+        return pb.StartResponse(pid=process.pid)
+
+    def do_exec(self, data: bytes) -> Any:
+        request = pb.ExecProcessRequest.FromString(data)
+        self.processes[request.exec_id] = Process(os.getpid() + 1)
+        return pb.ExecProcessResponse()
+
+    def do_kill(self, data: bytes) -> Any:
+        request = pb.KillRequest.FromString(data)
+        self._process(request.exec_id).end(128 + request.signal)
+        return pb.ExecProcessResponse()
+
+    def do_wait(self, data: bytes) -> Any:
+        process = self._process(pb.WaitRequest.FromString(data).exec_id)
+        process.ended.wait()
+        answer = pb.WaitResponse(exit_status=process.exit_status)
+        answer.exited_at.seconds = process.exited_at
+        return answer
+
+    def do_state(self, data: bytes) -> Any:
+        request = pb.StateRequest.FromString(data)
+        process = self._process(request.exec_id)
+        return pb.StateResponse(
+            id=request.id, bundle=str(self.bundle), pid=process.pid, status=process.status, stdout="/out"
+        )
+
+    def do_delete(self, data: bytes) -> Any:
+        exec_id = pb.DeleteRequest.FromString(data).exec_id
+        process = self._process(exec_id)
+        if process.status == RUNNING:
+            raise Refused(2, "cannot delete a running process")
+        del self.processes[exec_id]
+        answer = pb.DeleteResponse(pid=process.pid, exit_status=process.exit_status)
+        answer.exited_at.seconds = process.exited_at
+        return answer
+
+    def do_connect(self, data: bytes) -> Any:
+        return pb.ConnectResponse(shim_pid=os.getpid())
+
+    def do_shutdown(self, data: bytes) -> Any:
+        return pb.ExecProcessResponse()
+
+    def do_stats(self, data: bytes) -> Any:
+        answer = pb.StatsResponse()
+        answer.stats.type_url, answer.stats.value = "io.containerd.cgroups.v2.Metrics", b"\x0a\x00"
+        return answer
+
+    def do_pids(self, data: bytes) -> Any:
+        answer = pb.PidsResponse()
+        for process in self.processes.values():
+            answer.processes.add(pid=process.pid)
+        return answer
+
+
+def main() -> None:
+    """Run as the process that a zygote would have forked."""
+    if sys.argv[1] == "fake:cleanup":
+        bundle = Path(sys.argv[2])
+        with (bundle.parent.parent / "calls").open("a") as file:
+            file.write(f"cleanup {bundle.name}\n")
+        return
+    descriptor, bundle = int(sys.argv[2]), Path(sys.argv[3])
+    FakeShim(bundle).serve(socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""What the zygote promises to the daemon, with real processes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from windlass.errors import Internal, Unavailable
+from windlass.zygote import Child
+from windlass_zygote.spawner import ForkingZygote
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking helpers is done on Linux only")
+
+ENTRIES = '''
+"""Entries that the tests' children run."""
+import os, socket, sys, time
+
+def tell(arguments, descriptors):
+    """Write facts about this process to the given descriptor."""
+    facts = {
+        "pid": os.getpid(), "session": os.getsid(0), "arguments": arguments,
+        "open": sorted(int(fd) for fd in os.listdir("/proc/self/fd")),
+        "stdin": os.readlink("/proc/self/fd/0"), "stdout": os.readlink("/proc/self/fd/1"),
+        "inheritable": [os.get_inheritable(fd) for fd in descriptors],
+        "modules": [name for name in ("grpc", "asyncio", "json.tool") if name in sys.modules],
+        "threads": len(os.listdir("/proc/self/task")),
+        "cmdline": open("/proc/self/cmdline").read().rstrip("\\0"),
+    }
+    os.write(descriptors[0], repr(facts).encode())
+    return 0
+
+def linger(arguments, descriptors):
+    """Live until the descriptor's other end is closed."""
+    os.write(descriptors[0], b"up")
+    os.read(descriptors[0], 1)
+    return 0
+
+def fail(arguments, descriptors):
+    """Exit with a number."""
+    return int(arguments[0])
+'''
+
+
+@pytest.fixture
+def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkingZygote]:
+    """A zygote that can import the entries above."""
+    (tmp_path / "zygote_entries.py").write_text(ENTRIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    zygote = ForkingZygote()
+    yield zygote
+    zygote.close()
+
+
+def ended(child: Child, timeout: float = 5.0) -> bool:
+    """Whether the child ends in time; closes its pidfd."""
+    try:
+        return bool(select.select([child.pidfd], [], [], timeout)[0])
+    finally:
+        os.close(child.pidfd)
+
+
+def tell(zygote: ForkingZygote, arguments: Sequence[str] = ()) -> dict[str, object]:
+    """Spawn a child that reports about itself."""
+    mine, theirs = socket.socketpair()
+    with mine:
+        with theirs:
+            child = zygote.spawn("zygote_entries:tell", arguments, [theirs.fileno()])
+        assert ended(child)
+        return dict(eval(mine.recv(65536)), spawned=child.pid)
+
+
+def test_a_child_is_a_session_leader_with_only_its_descriptors(zygote: ForkingZygote) -> None:
+    """Standard input and output are /dev/null; what was passed is close-on-exec; nothing else is open."""
+    facts = tell(zygote, ["one", "two"])
+
+    assert facts["pid"] == facts["spawned"] == facts["session"]
+    assert facts["arguments"] == ["one", "two"]
+    assert facts["stdin"] == facts["stdout"] == "/dev/null"
+    assert facts["inheritable"] == [False]
+    # 0, 1, 2, the one passed, and the directory being listed.
+    assert len(facts["open"]) == 5  # type: ignore[arg-type]
+    assert facts["threads"] == 1
+    assert facts["cmdline"] == "zygote_entries:tell one two"
+
+
+def test_preloaded_modules_are_there_also_in_a_successor(zygote: ForkingZygote) -> None:
+    """preload holds for the next zygote too, and nothing heavy comes uninvited."""
+    assert tell(zygote)["modules"] == []
+
+    zygote.preload(["json.tool"])
+    assert tell(zygote)["modules"] == ["json.tool"]
+    os.kill(zygote.pid, signal.SIGKILL)
+
+    assert tell(zygote)["modules"] == ["json.tool"]
+
+
+def test_a_killed_zygote_is_replaced_and_its_children_live_on(zygote: ForkingZygote) -> None:
+    """kill -9 of the zygote breaks neither the running child nor the next spawn."""
+    mine, theirs = socket.socketpair()
+    with mine:
+        with theirs:
+            child = zygote.spawn("zygote_entries:linger", [], [theirs.fileno()])
+        assert mine.recv(2) == b"up"
+        first = zygote.pid
+        os.kill(first, signal.SIGKILL)
+
+        assert tell(zygote)
+        assert zygote.pid != first
+        assert not select.select([child.pidfd], [], [], 0)[0]
+    assert ended(child)
+
+
+def test_a_stopped_zygote_is_an_error_within_the_deadline_and_then_replaced(zygote: ForkingZygote) -> None:
+    """A zygote that hangs costs its caller the timeout, and the next caller nothing."""
+    tell(zygote)
+    os.kill(zygote.pid, signal.SIGSTOP)
+
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="did not answer"):
+        zygote.spawn("zygote_entries:fail", ["0"], [], timeout=0.3)
+
+    assert time.monotonic() - started < 3
+    assert tell(zygote)
+
+
+def test_no_zombies_remain(zygote: ForkingZygote) -> None:
+    """Neither the daemon nor the zygote keeps a dead child."""
+    for code in range(5):
+        assert ended(zygote.spawn("zygote_entries:fail", [str(code)], []))
+    time.sleep(0.05)
+
+    states = []
+    for task in ("self", str(zygote.pid)):
+        children = Path(f"/proc/{task}/task/{os.getpid() if task == 'self' else task}/children").read_text().split()
+        states += [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children]
+    assert "Z" not in states
+
+
+def test_an_entry_that_does_not_exist_says_so(zygote: ForkingZygote) -> None:
+    """The caller gets the import error, and the zygote serves on."""
+    for entry, words in (("no_such_module:run", "no_such_module"), ("json:nothing", "nothing"), ("json", "function")):
+        with pytest.raises(Internal, match=words):
+            zygote.spawn(entry, [], [])
+    assert tell(zygote)
+
+
+def test_threads_spawn_at_the_same_time(zygote: ForkingZygote) -> None:
+    """Every caller gets its own child, also while the zygote is killed under them."""
+    found: list[int] = []
+
+    def work() -> None:
+        for _ in range(5):
+            found.append(tell(zygote)["pid"])  # type: ignore[arg-type]
+
+    tell(zygote)
+    first = zygote.pid
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    os.kill(first, signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+
+    assert len(set(found)) == 20
+
+
+def test_close_ends_the_zygote_and_refuses_spawns(zygote: ForkingZygote) -> None:
+    """After close there is no process, and spawn says why."""
+    tell(zygote)
+    pid = zygote.pid
+
+    zygote.close()
+
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(Unavailable, match="stopping"):
+        zygote.spawn("zygote_entries:fail", ["0"], [])
+
+
+def test_descriptors_of_the_caller_do_not_leak(zygote: ForkingZygote) -> None:
+    """Spawning leaves the daemon with the descriptors it had."""
+    tell(zygote)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        tell(zygote)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_zygote_ends_with_the_daemon(tmp_path: Path) -> None:
+    """kill -9 of the daemon leaves no zygote behind."""
+    program = (
+        "import sys; sys.path[:] = eval(sys.argv[1])\n"
+        "from windlass_zygote.spawner import ForkingZygote\n"
+        "import os, signal\n"
+        "zygote = ForkingZygote(); zygote.start(); print(zygote.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", program, repr(sys.path)],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, file.fileno(), 1)],
+        )
+    os.waitpid(pid, 0)
+    zygote_pid = int(out.read_text())
+
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{zygote_pid}/cmdline").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{zygote_pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.02)
+    assert time.monotonic() < deadline
