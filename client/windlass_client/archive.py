@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar, cast
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from windlass.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied
 
@@ -35,24 +35,29 @@ EXTENDED = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 LONG = frozenset({tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK})
 
 
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+
 T = TypeVar("T")
 
 
 class _Header(tarfile.TarInfo):
     """A header that is refused before tarfile reads its data into memory."""
 
-    # tarfile calls this for every header and says that subclasses may override it; typeshed does not know it.
+    # tarfile calls these and says that subclasses may override them; typeshed does not know them.
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in EXTENDED | LONG and self.size > HEADER_LIMIT:
             raise OutOfRange(f"an extended header has {self.size} bytes, the limit is {HEADER_LIMIT}")
-        if self.size < 0:
-            raise InvalidArgument(f"entry {self.name[:200]!r} has the size {self.size}")
         if self.type == tarfile.GNUTYPE_SPARSE:
             raise InvalidArgument(f"entry {self.name[:200]!r} is sparse, which image archives never are")
+        if self.size < 0:
+            raise InvalidArgument(f"entry {self.name[:200]!r} has the size {self.size}")
         member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc] # as above
-        if any(key.startswith("GNU.sparse") for key in member.pax_headers):
-            raise InvalidArgument(f"entry {member.name[:200]!r} is sparse, which image archives never are")
+        if member.size < 0:
+            raise InvalidArgument(f"entry {member.name[:200]!r} has the size {member.size}")
         return member
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise InvalidArgument(f"entry {self.name[:200]!r} is sparse, which image archives never are")
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,11 @@ class Archive:
         self.path = path
         self._count = 0
         self._data: IO[bytes] | None = None
+        self._damage: tuple[type[Exception], ...] = DAMAGE
         self._file = _open(path)
         try:
-            self._stream = _decompressed(self._file, path)
-            self._tar = self._guard(lambda: tarfile.open(fileobj=self._stream, mode="r|", tarinfo=_Header))
+            stream = self._guard(lambda: self._decompressed(self._file))
+            self._tar = self._guard(lambda: tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header))
         except BaseException:
             self.close()
             raise
@@ -116,12 +122,27 @@ class Archive:
                 return Entry(name, member.size)
         return None
 
+    def _decompressed(self, file: IO[bytes]) -> IO[bytes]:
+        buffered = io.BufferedReader(file)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
+        magic = buffered.peek(6)[:6]
+        if magic.startswith(GZIP):
+            return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value] # IO[bytes] in all that tarfile needs
+        if magic.startswith(ZSTD):
+            import zstandard
+
+            self._damage = (*DAMAGE, zstandard.ZstdError)
+            frames = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
+            return frames.stream_reader(buffered, read_across_frames=True)  # type: ignore[return-value] # as above
+        if magic.startswith((XZ, BZIP2)):
+            raise InvalidArgument("it is compressed with xz or bzip2; image archives are plain, gzip or zstd")
+        return buffered
+
     def _guard(self, step: Callable[[], T]) -> T:
         try:
             return step()
         except (OutOfRange, InvalidArgument) as error:
             raise type(error)(f"archive {self.path}: {error}") from None
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        except self._damage as error:
             raise InvalidArgument(f"archive {self.path} is damaged or no tar file: {str(error)[:200]}") from None
         except OSError as error:
             raise InvalidArgument(f"archive {self.path} cannot be read: {error.strerror or error}") from None
@@ -138,22 +159,3 @@ def _open(path: str) -> IO[bytes]:
         raise PermissionDenied(f"archive {path} may not be read by this user") from None
     except OSError as error:
         raise InvalidArgument(f"archive {path} cannot be opened: {error.strerror}") from None
-
-
-def _decompressed(file: IO[bytes], path: str) -> IO[bytes]:
-    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", file))
-    try:
-        magic = buffered.peek(6)[:6]
-    except OSError as error:
-        raise InvalidArgument(f"archive {path} cannot be read: {error.strerror or error}") from None
-    if magic.startswith(GZIP):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=buffered))
-    if magic.startswith(ZSTD):
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT).stream_reader(buffered, read_across_frames=True)
-        return cast("IO[bytes]", reader)
-    if magic.startswith((XZ, BZIP2)):
-        raise InvalidArgument(f"archive {path} is compressed with xz or bzip2; image archives are plain, gzip or zstd")
-    return buffered
-

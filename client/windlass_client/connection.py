@@ -20,16 +20,6 @@ LEASE = "containerd-lease"
 TIMEOUT = 30.0
 MESSAGE_LIMIT = 16 << 20
 
-# The class's own text at the end of a message, which Go clients trim too (wire/README.md, "Error classes").
-CLASS_TEXT = {
-    Code.NOT_FOUND: "not found",
-    Code.ALREADY_EXISTS: "already exists",
-    Code.INVALID_ARGUMENT: "invalid argument",
-    Code.FAILED_PRECONDITION: "failed precondition",
-    Code.UNAVAILABLE: "unavailable",
-    Code.UNIMPLEMENTED: "not implemented",
-}
-
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
 Q = TypeVar("Q")
@@ -131,18 +121,12 @@ class Connection:
             return unreachable(self.address)
         if code is Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
             return DeadlineExceeded(f"the daemon at {self.address} did not answer within {self.timeout:g} s")
-        return from_code(code, trim(code, message))
+        return from_code(code, message)
 
 
 def target(address: str) -> str:
     """Return the address as gRPC spells it; a bare path is a unix socket."""
     return f"unix:{address}" if address.startswith("/") else address
-
-
-def trim(code: Code, message: str) -> str:
-    """Return a message without the text of its class at the end, unless that is all there is."""
-    text = CLASS_TEXT.get(code)
-    return message.removesuffix(f": {text}") if text else message
 
 
 def unreachable(address: str) -> Error:

@@ -54,6 +54,11 @@ class Content:
             parts.append(response.data)
         return b"".join(parts)
 
+    async def head(self, digest: str, size: int) -> bytes:
+        """Return the first bytes of a blob."""
+        request = pb.ReadContentRequest(digest=digest, size=size)
+        return b"".join([response.data async for response in self._connection.stream(self._stub.Read, request)])
+
     async def statuses(self, *filters: str) -> Sequence[pb.Status]:
         """Return the ingests that match one of the filters."""
         request = pb.ListStatusesRequest(filters=filters)

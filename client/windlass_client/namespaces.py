@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from windlass_api.containerd.services.namespaces.v1 import namespace_pb2 as pb
-from windlass_api.containerd.services.namespaces.v1.namespace_pb2_grpc import NamespacesStub
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as pb
+from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
 
 from windlass_client.connection import Connection
 

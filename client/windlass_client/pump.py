@@ -19,15 +19,25 @@ IDLE = 5.0
 
 
 class Pump:
-    """Copies from ``source`` to ``destination`` until the end of input or `stop`; owns the one that is a FIFO."""
+    """Copies from ``source`` to ``destination`` until the end of input or `stop`; owns the one that is a FIFO.
+
+    ``finished`` is called in the thread at the end of input, ``broken`` when nobody reads the destination any more.
+    """
 
     def __init__(
-        self, source: int, destination: int, fifo: int, finished: Callable[[], None] | None = None
+        self,
+        source: int,
+        destination: int,
+        fifo: int,
+        *,
+        finished: Callable[[], None] = lambda: None,
+        broken: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._destination = destination
         self._fifo = fifo
         self._finished = finished
+        self._broken = broken
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
         self._waiting_since = 0.0
         self._thread = threading.Thread(target=self._run, name="windlass-pump", daemon=True)
@@ -58,13 +68,23 @@ class Pump:
     def _run(self) -> None:
         try:
             while data := self._read():
-                self._write(data)
-            if self._finished is not None:
-                self._finished()
+                try:
+                    self._write(data)
+                except OSError:
+                    self._broken()
+                    self._discard()
+                    return
+            self._finished()
         except OSError:
-            pass  # whoever reads our output has left: the process gets SIGPIPE once the FIFO is closed
+            pass  # our own input cannot be read: a terminal that hung up
         finally:
             os.close(self._fifo)
+
+    def _discard(self) -> None:
+        # The shim holds both ends of an output's FIFO, so that a process whose output stays there blocks for ever.
+        if self._source == self._fifo:
+            while self._read():
+                pass
 
     def _wait(self, descriptor: int, events: int) -> bool:
         poll = select.poll()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass.mounts import Mount

@@ -260,6 +260,7 @@ def check_paths(table: Table) -> list[Problem]:
         elif length > SOCKET_PATH_LIMIT:
             reason = f"socket path {server['address']} has {length} bytes and {SOCKET_PATH_LIMIT} is the most"
             problems.append(Problem(ERROR, server.place("address"), f"{reason}; choose a shorter address"))
+            break  # the ttrpc socket's name mostly follows from the other
     return problems
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from windlass.discovery import Found
-from windlass.known import containerd_knows
+from windlass.known import containerd_knows, is_containerds
 from windlass.toml import Mark, Table
 from windlass.validate import ERROR, NOTE, WARNING, Problem, Reader, did_you_mean, unknown_is_error
+
+_NEAR = 0.92
+"""How alike two URIs must be to suggest one for the other; most of a URI is its type."""
 
 
 def check_blocks(plugins: Table, found: Sequence[Found]) -> tuple[Mapping[str, object], list[Problem]]:
@@ -48,7 +51,7 @@ def _no_config(uri: str, block: Table) -> Problem:
 
 
 def _not_installed(uri: str, block: Table, installed: list[str]) -> Problem:
-    hint = did_you_mean(uri, installed)
+    hint = "" if is_containerds(uri) else did_you_mean(uri, installed, _NEAR)
     if hint:
         return Problem(WARNING, block.mark, f"no plugin {uri} is installed: the block has no effect{hint}")
     return Problem(NOTE, block.mark, f"no plugin {uri} is installed: the block has no effect")
@@ -61,10 +64,10 @@ def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem
     for table in tables:
         for uri in table.get("required_plugins", []):
             if uri not in installed:
-                reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed)}"
+                reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed, _NEAR)}"
                 problems.append(Problem(ERROR, table.place("required_plugins"), reason))
         for uri in table.get("disabled_plugins", []):
             if uri not in installed:
-                reason = f"disabled plugin {uri} is not installed{did_you_mean(uri, installed)}"
+                reason = f"disabled plugin {uri} is not installed{did_you_mean(uri, installed, _NEAR)}"
                 problems.append(Problem(NOTE, table.place("disabled_plugins"), reason))
     return problems

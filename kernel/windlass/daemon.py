@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from windlass import __version__, config, discovery, logs, process
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN = 1.0
 """How long tasks and threads that are left over after the stop are waited for."""
+
+SAME_SIGNAL = 1.0
+"""Signals within this time are one: timeout(1) and terminals signal a process and its group."""
 
 
 def run(path: Path | None, paths: Paths, flags: Flags) -> int:
@@ -53,6 +57,8 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    pool = ThreadPoolExecutor(thread_name_prefix="kernel")
+    loop.set_default_executor(pool)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda *_: _dump_soon(loop))
     try:
@@ -64,16 +70,17 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=DRAIN))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def serve(found: Sequence[Found], settings: Config, started: float) -> int:
     """Start every plugin, say that the daemon is ready, and stop all when a signal comes."""
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
+    stopping = _Stopping(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stopping, signal.Signals(number).name)
+        loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
     daemon = Daemon(found, settings)
-    stop = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(stopping.event.wait())
     start = asyncio.create_task(_become_ready(daemon, started))
     try:
         await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,13 +108,24 @@ async def _become_ready(daemon: Daemon, started: float) -> None:
     process.notify("READY=1")
 
 
-def _stop(stopping: asyncio.Event, name: str) -> None:
-    if stopping.is_set():
-        logger.warning("%s again: exit without waiting for plugins", name)
-        leave(1)
-    logger.info("%s: stopping", name)
-    process.notify("STOPPING=1")
-    stopping.set()
+class _Stopping:
+    """What a signal to stop does: the first one begins the stop, one that comes later ends the process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.event = asyncio.Event()
+        self._loop = loop
+        self._since = 0.0
+
+    def signal(self, name: str) -> None:
+        if not self.event.is_set():
+            logger.info("%s: stopping", name)
+            self._since = self._loop.time()
+            self.event.set()
+            process.notify("STOPPING=1")
+        elif self._loop.time() - self._since > SAME_SIGNAL:
+            logger.warning("%s again: exit without waiting for plugins", name)
+            logging.shutdown()
+            os._exit(1)
 
 
 def leave(code: int) -> None:

@@ -97,6 +97,11 @@ TIMEOUTS = {
 """Seconds; 0 is for as long as it takes."""
 
 
+def is_containerds(uri: str) -> bool:
+    """Tell whether containerd has a plugin of that URI which takes a block."""
+    return uri in _KEYS
+
+
 def containerd_knows(uri: str, key: str) -> bool:
     """Tell whether a plugin's block may have ``key`` on its first level in containerd."""
     return key in _KEYS.get(uri, "").split()

@@ -288,7 +288,8 @@ def adaptor(info: Info) -> Adaptor:
             case "name":
                 return value_of(info.name)
             case "parent":
-                return value_of(info.parent)
+                # Always there, so that ``parent!=""`` finds those that have one.
+                return info.parent, True
             case "labels":
                 return label_of(info.labels, path)
         return ABSENT

@@ -110,6 +110,9 @@ def messages(filesystem: int) -> str:
 def mount_by_short_names(target: str, flags: int, data: Sequence[str]) -> None:
     """Mount with lower directories relative to the one they share; without one Linux answers as it will."""
     common, shortened = shorten(data)
+    # What does not fit is cut off by Linux, and something else mounted.
+    if len(os.fsencode(",".join(shortened))) >= os.sysconf("SC_PAGE_SIZE"):
+        raise OSError(errno.E2BIG, "options with the names of so many layers are too long for this Linux", target)
     # A relative target would be looked up in the wrong place, and /proc/self is another for a thread.
     place = os.open(target, os.O_PATH | os.O_CLOEXEC)
     failures: list[BaseException] = []

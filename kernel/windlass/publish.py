@@ -28,7 +28,7 @@ def publish(address: str | None, namespace: str, topic: str, stdin: BinaryIO | N
         raise StartError(f"event on stdin is longer than {LIMIT >> 20} MiB")
     request = forward_request(time.time_ns(), namespace, topic, event)
     with grpc.insecure_channel(f"unix:{address or '/run/windlass/windlass.sock'}") as channel:
-        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+        call = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
         try:
             # grpc's own back-off connects again until the deadline
             metadata = (("containerd-namespace", namespace),)

@@ -54,9 +54,9 @@ def raise_errors(problems: Sequence[Problem]) -> None:
         raise ConfigError(problems)
 
 
-def did_you_mean(key: str, choices: Collection[str]) -> str:
+def did_you_mean(key: str, choices: Collection[str], cutoff: float = 0.6) -> str:
     """Return ``; did you mean "x"?`` for the choice that is nearest, or nothing."""
-    near = difflib.get_close_matches(key.lower(), {choice.lower(): choice for choice in choices}, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key.lower(), {choice.lower(): choice for choice in choices}, n=1, cutoff=cutoff)
     found = [choice for choice in choices if near and choice.lower() == near[0]]
     return f'; did you mean "{found[0]}"?' if found else ""
 

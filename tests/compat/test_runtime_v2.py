@@ -6,15 +6,16 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from runtime_v2.harness import SPEC_TYPE, Daemon, daemon, event_sink, eventually
+
 from windlass import errors
 from windlass.containers import Container
 from windlass.mounts import Mount
@@ -33,6 +34,7 @@ pytestmark = [
 RUNC = "io.containerd.runc.v2"
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 OPTIONS_TYPE = "containerd.runc.v1.Options"
+NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
 
 
 @pytest.fixture
@@ -122,3 +124,125 @@ async def test_a_container_runs_and_its_exit_code_arrives(
     assert not windlass.sockets
     with pytest.raises(errors.NotFound):
         await tasks.get("test", made.id)
+
+
+async def test_streams_execs_and_signals(windlass: Daemon, image: Path, tmp_path: Path) -> None:
+    """Output goes where it was asked for, an exec runs beside the init, pids and metrics tell of both."""
+    tasks, made = windlass.tasks, box(["/bin/sh", "-c", "echo started; exec sleep 100"], tmp_path)
+    out, exec_out = tmp_path / "out", tmp_path / "exec-out"
+    options = CreateOptions(rootfs=bind(image).rootfs, io=IO(stdout=f"file://{out}"))
+    pid = await tasks.create("test", made, options)
+    await tasks.start("test", made.id)
+    await eventually(lambda: out.exists() and out.read_text() == "started\n")
+
+    process = json.loads(made.spec.value)["process"] if made.spec else {}
+    process["args"] = ["/bin/sh", "-c", "echo beside; exit 3"]
+    spec = Payload(PROCESS_TYPE, json.dumps(process).encode())
+    await tasks.exec("test", made.id, "more", spec, IO(stdout=f"file://{exec_out}"))
+    waiting = asyncio.create_task(tasks.wait("test", made.id, "more"))
+    exec_pid = await tasks.start("test", made.id, "more")
+    assert ((await waiting).pid, (await waiting).status) == (exec_pid, 3)
+    await tasks.delete_process("test", made.id, "more")
+    assert exec_out.read_text() == "beside\n"
+
+    assert [found.pid for found in await tasks.pids("test", made.id)] == [pid]
+    (metric,) = await tasks.metrics("test")
+    assert metric.data.type_url.startswith("io.containerd.cgroups.v")
+    await tasks.pause("test", made.id)
+    assert (await tasks.get("test", made.id)).status == Status.PAUSED
+    await tasks.resume("test", made.id)
+    with pytest.raises(errors.Error, match=r"cannot delete a running process"):
+        await tasks.delete("test", made.id)
+    await tasks.kill("test", made.id, "", 9)
+    assert (await tasks.wait("test", made.id)).status == 137
+    await tasks.delete("test", made.id)
+    assert windlass.left() == NOTHING
+
+
+async def test_what_runc_says_reaches_the_client(windlass: Daemon, image: Path, tmp_path: Path) -> None:
+    """A command that is not there: runc's own words, and nothing is left."""
+    made = box(["/no/such/command"], tmp_path)
+    with pytest.raises(errors.Error, match=r"failed to create shim task: .*OCI runtime create failed.*no such file"):
+        await windlass.tasks.create("test", made, bind(image))
+    await eventually(lambda: windlass.left() == NOTHING)
+    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+
+
+async def test_a_container_survives_its_daemon_and_zygote(
+    tmp_path: Path, shims: dict[str, ForkedShim], image: Path, topics: list[str]
+) -> None:
+    """Both are gone, the container runs on; the next daemon lists it, and its exit code arrives."""
+    made, zygote = box(["/bin/sh", "-c", "sleep 1; exit 5"], tmp_path), ForkingZygote()
+    async with daemon(tmp_path, zygote, shims) as first:
+        pid = await first.tasks.create("test", made, bind(image))
+        await first.tasks.start("test", made.id)
+    zygote.close()
+
+    second_zygote = ForkingZygote()
+    try:
+        async with daemon(tmp_path, second_zygote, shims) as second:
+            (found,) = await second.tasks.list("test")
+            assert (found.container_id, found.pid, found.status) == (made.id, pid, Status.RUNNING)
+            assert (await second.tasks.wait("test", made.id)).status == 5
+            assert (await second.tasks.delete("test", made.id)).pid == pid
+            assert second.left() == NOTHING
+    finally:
+        second_zygote.close()
+
+
+async def test_a_shim_that_is_killed_takes_its_container_along(windlass: Daemon, image: Path, tmp_path: Path) -> None:
+    """Whoever waits gets 137, events are published, and neither process nor mount nor cgroup is left."""
+    made = box(["/bin/sleep", "100"], tmp_path)
+    pid = await windlass.tasks.create("test", made, bind(image))
+    await windlass.tasks.start("test", made.id)
+    waiting = asyncio.create_task(windlass.tasks.wait("test", made.id))
+    await asyncio.sleep(0.1)
+    os.kill(parent_of(pid), signal.SIGKILL)
+
+    assert (await asyncio.wait_for(waiting, 20)).status == 137
+
+    assert windlass.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+    assert windlass.left() == NOTHING
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+    assert not list((tmp_path / "runc/test").iterdir())
+
+
+@pytest.mark.skipif(shutil.which("containerd-shim-runc-v2") is None, reason="containerd's shim is not installed")
+async def test_debians_shim_runs_containers_too(
+    tmp_path: Path, zygote: ForkingZygote, image: Path, topics: list[str]
+) -> None:
+    """The foreign binary is found, started, spoken to and ended as containerd does it."""
+    unused = {"runc": ForkedShim(runtimes=("io.example.unused.v1",), entry="nothing:nothing")}
+    made = box(["/bin/sh", "-c", "exit 7"], tmp_path)
+    async with daemon(tmp_path, zygote, unused) as running:
+        pid = await running.tasks.create("test", made, bind(image))
+        waiting = asyncio.create_task(running.tasks.wait("test", made.id))
+        assert await running.tasks.start("test", made.id) == pid
+        assert (await waiting).status == 7
+        assert (await running.tasks.delete("test", made.id)).status == 7
+        assert running.left() == NOTHING
+        assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+
+
+@pytest.mark.skipif(shutil.which("containerd-shim-runc-v2") is None, reason="containerd's shim is not installed")
+async def test_debians_shim_is_found_again_and_mourned(
+    tmp_path: Path, zygote: ForkingZygote, image: Path, topics: list[str]
+) -> None:
+    """A second daemon knows its task; when it is killed its own binary cleans up."""
+    unused = {"runc": ForkedShim(runtimes=("io.example.unused.v1",), entry="nothing:nothing")}
+    made = box(["/bin/sleep", "100"], tmp_path)
+    async with daemon(tmp_path, zygote, unused) as first:
+        pid = await first.tasks.create("test", made, bind(image))
+        await first.tasks.start("test", made.id)
+    async with daemon(tmp_path, zygote, unused) as second:
+        assert (await second.tasks.get("test", made.id)).status == Status.RUNNING
+        os.kill(parent_of(pid), signal.SIGKILL)
+        assert (await asyncio.wait_for(second.tasks.wait("test", made.id), 20)).status == 137
+        assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        assert second.left() == NOTHING
+
+
+def parent_of(pid: int) -> int:
+    """The shim of a container's init."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

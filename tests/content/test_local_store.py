@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from windlass.values import Descriptor
 from windlass_conformance.content import ContentSuite, digest_of, digests, ingest, read_blob, refs
@@ -176,25 +177,59 @@ def test_every_descriptor_is_closed(store: LocalStore, tmp_path: Path) -> None:
     assert [path for path in open_descriptors() if str(tmp_path) in path] == []
 
 
-def test_close_waits_for_a_write_in_another_thread(store: LocalStore, tmp_path: Path) -> None:
+def test_close_waits_for_a_write_in_another_thread(store: LocalStore, monkeypatch) -> None:
     """Whoever gives up closes at once, and the descriptor's number may be someone else's a moment later."""
-    for round_ in range(20):
-        writer = store.writer(f"ref-{round_}")
-        finished = threading.Event()
+    writing, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+    real_write = os.write
 
-        def write(writer=writer, finished=finished) -> None:
-            try:
-                while True:
-                    writer.write(b"x" * 100_000)
-            except FailedPrecondition:
-                finished.set()
+    def slow_write(descriptor: int, data: memoryview) -> int:
+        if data == b"x" * 100:
+            writing.set()
+            assert goes_on.wait(10)
+        return real_write(descriptor, data)
 
-        thread = threading.Thread(target=write)
-        thread.start()
+    def close() -> None:
         writer.close()
+        closed.set()
+
+    writer = store.writer("ref")
+    monkeypatch.setattr(disk.os, "write", slow_write)
+    threads = [threading.Thread(target=call) for call in (lambda: writer.write(b"x" * 100), close)]
+    threads[0].start()
+    assert writing.wait(10)
+    threads[1].start()
+    assert not closed.wait(0.05)
+    goes_on.set()
+    for thread in threads:
         thread.join(10)
-        assert finished.is_set()
-        assert store.status(f"ref-{round_}").offset % 100_000 == 0
+
+    monkeypatch.undo()
+    assert closed.is_set()
+    assert store.status("ref").offset == 100
+
+
+def test_commit_syncs_the_data_before_its_name(store: LocalStore, tmp_path: Path, monkeypatch) -> None:
+    """After a power cut a blob is there in full or not at all, and not lost once commit has returned."""
+    synced: list[str] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ingest(store, "ref", b"x", {})
+
+    assert synced == [str(ingest_path(tmp_path / "content/ingest", "ref") / "data"), f"{tmp_path}/content/blobs/sha256"]
+
+
+def test_data_that_was_changed_behind_the_writer_is_not_committed(store: LocalStore, tmp_path: Path) -> None:
+    with closing(store.writer("ref")) as writer:
+        writer.write(b"12345678")
+        os.truncate(ingest_path(tmp_path / "content/ingest", "ref") / "data", 4)
+        with pytest.raises(DataLoss, match="4 bytes on disk, 8 were written"):
+            writer.commit()
+    assert digests(store) == []
 
 
 def test_ref_longer_than_its_limit_is_refused(store: LocalStore) -> None:
@@ -221,6 +256,7 @@ def test_write_that_fails_leaves_the_ingest_as_it_was(store: LocalStore, tmp_pat
         assert writer.status().offset == 6
         writer.write(b" after")
         writer.commit(expected=digest_of(b"before after"))
+    assert read_blob(store, digest_of(b"before after")) == b"before after"
 
 
 def test_failed_publishing_leaves_an_ingest_that_can_be_committed(store: LocalStore, monkeypatch) -> None:

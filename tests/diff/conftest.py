@@ -13,9 +13,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from windlass import linux
 from windlass.content import Info, Status
-from windlass.diff import LAYER, LAYER_GZIP, CompareOptions
+from windlass.diff import LAYER as LAYER
+from windlass.diff import LAYER_GZIP
+from windlass.diff import CompareOptions as CompareOptions
 from windlass.errors import AlreadyExists, NotFound
 from windlass.mounts import Mount
 from windlass.values import Descriptor
@@ -165,7 +168,7 @@ class Members:
 
     def __init__(self, archive_format: int = tarfile.PAX_FORMAT) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=archive_format)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=archive_format)
 
     def add(self, name: str, kind: bytes, data: bytes = b"", mode: int = 0o644, **fields: object) -> Members:
         member = tarfile.TarInfo(name)

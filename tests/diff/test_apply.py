@@ -13,6 +13,7 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 import zstandard
+
 from windlass.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
 from windlass.errors import InvalidArgument, NotFound, ResourceExhausted, Unimplemented
 from windlass.mounts import Mount
@@ -24,9 +25,8 @@ def bind(root: Path) -> list[Mount]:
 
 
 def test_every_attribute_arrives(apply: Any, members: Any, root: Path) -> None:
-    """Owner, mode with setuid, times, xattrs, capabilities, devices, FIFOs, hard links."""
-    capability = bytes.fromhex("0100000200040000000000000000000000000000")
-    pax = {"SCHILY.xattr.user.colour": "red", "SCHILY.xattr.security.capability": capability.decode("latin-1")}
+    """Owner, mode with setuid, times, xattrs, devices, FIFOs, hard links."""
+    pax = {"SCHILY.xattr.user.colour": "red"}
     m = members().dir("d", 0o1777, uid=5, gid=6).file("d/f", b"data", 0o4755, uid=1, gid=2, pax_headers=pax)
     m.link("d/h", "d/f", 0o4755).symlink("d/l", "../x").add("d/fifo", b"6").add("d/null", b"3", devmajor=1, devminor=3)
     m.file("d/time", mtime=1.25)
@@ -44,12 +44,23 @@ def test_every_attribute_arrives(apply: Any, members: Any, root: Path) -> None:
     assert (root / "d/time").lstat().st_mtime_ns == 1_250_000_000
 
 
-def test_setuid_and_capabilities_survive_the_change_of_owner(apply: Any, members: Any, root: Path) -> None:
-    """chown(2) clears both, so it comes first."""
-    m = members().file("f", b"x", 0o6755, uid=10, gid=20, pax_headers={"SCHILY.xattr.user.a": "1"})
-    apply(m.bytes(), root)
+def test_setuid_and_capabilities_survive_the_change_of_owner(
+    zygote: Any, content: Any, members: Any, tmp_path: Path, root: Path
+) -> None:
+    """chown(2) clears both, so it comes first; a second name of the file does not clear them either."""
+    from windlass_diff.differ import WalkingDiffer
+
+    capability = bytes.fromhex("0100000200040000000000000000000000000000")
+    pax = {"SCHILY.xattr.security.capability": capability.decode()}
+    m = members().file("f", b"x", 0o6755, uid=10, gid=20, pax_headers=pax)
+    m.add("h", b"1", mode=0o6755, uid=10, gid=20, linkname="f")
+
+    differ = WalkingDiffer(zygote, tmp_path / "target", 30.0)
+    differ.apply(content, content.add(m.bytes(), LAYER), bind(root))
+
     status = (root / "f").stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o6755, 10, 20)
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_nlink) == (0o6755, 10, 20, 2)
+    assert os.getxattr(root / "h", "security.capability") == capability
 
 
 def test_trusted_attributes_are_never_set(apply: Any, members: Any, root: Path) -> None:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from windlass.errors import InvalidArgument
-
 # Any: the builder lives in conftest, which tests cannot import.
 from typing import Any
+
+import pytest
+
+from windlass.errors import InvalidArgument
 
 Build = Callable[[Any], Any]
 Check = Callable[[Path], bool]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any  # fixtures whose classes live in conftest, which tests cannot import
 
 import pytest
+
 from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
 from windlass.errors import Unimplemented
 from windlass.mounts import Mount
@@ -46,7 +47,7 @@ def stream(differ: Any, content: Any, sides: tuple[Path, Path]) -> Any:
 
     def stream(options: CompareOptions | None = None) -> list[tarfile.TarInfo]:
         desc = differ.compare(content, bind(sides[0]), bind(sides[1]), options or CompareOptions(LAYER))
-        return tarfile.open(fileobj=io.BytesIO(content.blobs[desc.digest])).getmembers()
+        return tarfile.TarFile(fileobj=io.BytesIO(content.blobs[desc.digest])).getmembers()
 
     return stream
 
@@ -168,7 +169,7 @@ def test_a_compressed_layer_carries_its_diff_id(differ: Any, content: Any, sides
 def test_no_lower_is_an_empty_tree(differ: Any, content: Any, sides: tuple[Path, Path]) -> None:
     """The first layer of an image holds everything."""
     desc = differ.compare(content, [], bind(sides[1]), CompareOptions(LAYER))
-    found = tarfile.open(fileobj=io.BytesIO(content.blobs[desc.digest])).getmembers()
+    found = tarfile.TarFile(fileobj=io.BytesIO(content.blobs[desc.digest])).getmembers()
     assert names(found) == ["a/", "a/b/", "a/b/f", "a/c/", "a/c/f", "z/", "z/f", "z/linked -> z/f"]
 
 
@@ -178,9 +179,7 @@ def test_types_that_cannot_be_made_are_for_the_next_differ(differ: Any, content:
         differ.compare(content, [], [], CompareOptions("text/plain"))
 
 
-def test_what_compare_makes_apply_restores(
-    differ: Any, content: Any, sides: tuple[Path, Path], facts: Any
-) -> None:
+def test_what_compare_makes_apply_restores(differ: Any, content: Any, sides: tuple[Path, Path], facts: Any) -> None:
     """Basic, deletion, update, kinds, modes, links: the lower tree becomes the upper."""
     lower, upper = sides
     shutil.rmtree(upper / "a/b")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any  # fixtures whose classes live in conftest, which tests cannot import
 
 import pytest
+
 from windlass.diff import LAYER
 from windlass.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from windlass.mounts import Mount

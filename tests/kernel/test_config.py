@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
 from windlass import config, configcommands, properties
 from windlass.config import CONTAINERD, WINDLASS, Flags
 from windlass.discovery import Found
@@ -148,15 +149,21 @@ def test_a_configured_ttrpc_socket_stays(etc: Etc) -> None:
         ("version = 4\nrot = 'x'\n", 'config.toml:2: unknown key "rot"; did you mean "root"?'),
         ("version = 4\noom_score = true\n", 'config.toml:2: "oom_score" must be an integer, not true'),
         ("version = 4\noom_score = 1001\n", 'config.toml:2: "oom_score" must be between -1000 and 1000'),
-        ("version = 4\nimports = 'x'\n", "config.toml:2: \"imports\" must be a list, not the string \"x\""),
+        ("version = 4\nimports = 'x'\n", 'config.toml:2: "imports" must be a list, not the string "x"'),
         ("version = 5\n", "config.toml:1: version 5 is unknown; Windlass knows versions up to 4"),
         ("version = '4'\n", 'config.toml:1: "version" must be an integer, not the string "4"'),
         ("version = 4\n[timeouts]\nx = '5'\n", 'config.toml:3: timeout "x": "5" is no duration: write'),
         ("version = 4\n[debug]\nlevel = 'inf'\n", 'config.toml:3: "level" in [debug] must be one of'),
         ("version = 4\nplugins = 3\n", 'config.toml:2: "plugins" must be a table, not 3'),
         ("version = 4\nplugins = { 'a.b' = 3 }\n", 'config.toml:2: "a.b" in [plugins] must be a table, not 3'),
-        ("version = 4\n[proxy_plugins.x]\ntype = 'snapshot'\n", 'config.toml:2: "address" in [proxy_plugins.x] is miss'),
-        ("version = 2\ndisabled_plugins = ['cri']\n", 'config.toml:2: "cri" in disabled_plugins is no URI; did you mean'),
+        (
+            "version = 4\n[proxy_plugins.x]\ntype = 'snapshot'\n",
+            'config.toml:2: "address" in [proxy_plugins.x] is miss',
+        ),
+        (
+            "version = 2\ndisabled_plugins = ['cri']\n",
+            'config.toml:2: "cri" in disabled_plugins is no URI; did you mean',
+        ),
         ("version = 4\n\nrequired_plugins = ['a.b']\n", "config.toml:3: required plugin a.b is not installed"),
         ("version = 4\nroot = '/x'\nstate = '/x'\n", "config.toml:3: root and state are both /x; give each"),
         ("version = 4\nimports = ['none.toml']\n", "config.toml:2: "),
@@ -184,7 +191,10 @@ BLOCK = f'version = 4\n[plugins."{OVERLAY}"]\n'
         ("ratio = 2", f'[plugins.{OVERLAY}] "ratio" is more than 1'),
         ('mount_options = "x"', f'"mount_options" in [plugins.{OVERLAY}] must be a list'),
         ('mount_options = ["a", 1]', f'"mount_options[1]" in [plugins.{OVERLAY}] must be a string, not 1'),
-        ('mode = "sav"', f'"mode" in [plugins.{OVERLAY}] must be one of "fast", "safe", not the string "sav"; did you mean'),
+        (
+            'mode = "saf"',
+            f'"mode" in [plugins.{OVERLAY}] must be one of "fast", "safe", not the string "saf"; did you mean',
+        ),
         ("inner = 1", f'"inner" in [plugins.{OVERLAY}] must be a table, not 1'),
         ("inner.enabl = true", 'unknown key "enabl" in [plugins."'),
         ("inner.ports = [true]", f'"ports[0]" in [plugins.{OVERLAY}.inner] must be an integer, not true'),
@@ -231,7 +241,7 @@ def test_a_socket_path_that_is_too_long_is_told_with_its_length(etc: Etc) -> Non
 @pytest.mark.parametrize("key", ["root", "state", "address"])
 def test_an_empty_flag_is_refused(etc: Etc, key: str) -> None:
     """An unset variable in somebody's script must not become the current directory."""
-    lines = etc.errors("version = 4\n", **{key: ""})
+    lines = etc.errors("version = 4\n", PLUGINS, **{key: ""})
 
     assert all(line.startswith(f"--{key}: ") and "empty" in line for line in lines)
 
@@ -249,7 +259,10 @@ def test_a_key_of_containerds_is_a_warning(etc: Etc) -> None:
 
 def test_a_block_for_a_plugin_that_is_not_installed_is_a_note(etc: Etc) -> None:
     """Whatever it says; a misspelt one is a warning with a suggestion."""
-    text = 'version = 4\n[plugins."io.containerd.grpc.v1.cri"]\nanything = 1\n[plugins."io.containerd.snapshotter.v1.overlay"]\n'
+    text = (
+        'version = 4\n[plugins."io.containerd.grpc.v1.cri"]\nanything = 1\n'
+        '[plugins."io.containerd.snapshotter.v1.overlay"]\n'
+    )
 
     settled = etc.load(text)
 
@@ -272,12 +285,14 @@ def test_later_files_override(etc: Etc) -> None:
     etc.write(
         "b.toml",
         f'version = 4\nroot = "/b"\noom_score = 0\ndisabled_plugins = ["y.y", "z.z"]\n[timeouts]\n"b" = "2s"\n'
-        f'[plugins."{OVERLAY}"]\nmount_options = ["b"]\ninner.enable = false\n[proxy_plugins.p]\ntype = "diff"\naddress = "/b"\n',
+        f'[plugins."{OVERLAY}"]\nmount_options = ["b"]\ninner.enable = false\n'
+        f'[proxy_plugins.p]\ntype = "diff"\naddress = "/b"\n',
     )
 
     settled = etc.load(
         f'version = 4\nimports = ["b.toml"]\nroot = "/a"\noom_score = 5\ndisabled_plugins = ["x.x", "y.y"]\n'
-        f'[timeouts]\na = "1s"\nb = "1s"\n[plugins."{OVERLAY}"]\nroot_path = "/o"\nmount_options = ["a"]\ninner.enable = true\n'
+        f'[timeouts]\na = "1s"\nb = "1s"\n[plugins."{OVERLAY}"]\nroot_path = "/o"\n'
+        f'mount_options = ["a"]\ninner.enable = true\n'
         f'[proxy_plugins.p]\ntype = "diff"\naddress = "/a"\nplatform = "linux/amd64"\n'
     )
 
@@ -342,8 +357,10 @@ def test_names_of_before_version_2_become_uris(etc: Etc) -> None:
 def test_sections_of_version_3_become_blocks(etc: Etc) -> None:
     """Zeros are left out, what a block has already stays, and the ttrpc socket follows with its owner."""
     text = (
-        f'version = 3\n[grpc]\naddress = "/g"\nuid = 7\ngid = 0\ntcp_address = "localhost:1"\nmax_recv_message_size = 9\n'
-        f'[ttrpc]\naddress = ""\n[metrics]\naddress = "m:1"\ngrpc_histogram = true\n[debug]\naddress = "/d"\nlevel = "warn"\n'
+        f'version = 3\n[grpc]\naddress = "/g"\nuid = 7\ngid = 0\ntcp_address = "localhost:1"\n'
+        f"max_recv_message_size = 9\n"
+        f'[ttrpc]\naddress = ""\n[metrics]\naddress = "m:1"\ngrpc_histogram = true\n'
+        f'[debug]\naddress = "/d"\nlevel = "warn"\n'
         f'[plugins."{GRPC}"]\nuid = 8\n'
     )
 
@@ -381,7 +398,8 @@ def test_a_plugin_migrates_its_block_and_values_keep_their_lines(etc: Etc) -> No
 def test_a_migrated_file_keeps_every_comment() -> None:
     """Those of settings that are gone come last."""
     text = (
-        '# head\nversion = 2 # two\n# about grpc\n[grpc]\n# about address\naddress = "/g" # here\n# about uid\nuid = 0\n'
+        '# head\nversion = 2 # two\n# about grpc\n[grpc]\n# about address\naddress = "/g" # here\n'
+        "# about uid\nuid = 0\n"
         f'# about overlay\n[plugins."{OVERLAY}"]\nroot_path = "/o"\n# tail\n'
     )
 
@@ -389,7 +407,11 @@ def test_a_migrated_file_keeps_every_comment() -> None:
 
     assert tomllib.loads(migrated) == {
         "version": 4,
-        "plugins": {OVERLAY: {"root_path": "/o"}, GRPC: {"address": "/g"}, f"{GRPC[:-4]}ttrpc": {"address": "/g.ttrpc"}},
+        "plugins": {
+            OVERLAY: {"root_path": "/o"},
+            GRPC: {"address": "/g"},
+            f"{GRPC[:-4]}ttrpc": {"address": "/g.ttrpc"},
+        },
     }
     for comment in ("head", "two", "about grpc", "about address", "here", "about uid", "about overlay", "tail"):
         assert f"# {comment}" in migrated

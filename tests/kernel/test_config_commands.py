@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from windlass import configcommands, durations
 from windlass.config import WINDLASS, Flags
 from windlass.discovery import Found
@@ -36,7 +37,9 @@ def test_check_reports_everything_and_says_by_its_exit_code(tmp_path: Path, caps
     file = tmp_path / "config.toml"
     file.write_text('version = 4\nplugin_dir = "/x"\nrot = 1\n')
     assert configcommands.run(["check", str(file)]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f'{file}:3: error: unknown key "rot"; did you mean "root"?')
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith(f'{file}:3: error: unknown key "rot"; did you mean "root"?')
+    )
 
     file.write_text('version = 4\nplugin_dir = "/x"\n[plugins."io.containerd.none.v1.none"]\n')
     assert configcommands.run(["check"], file) == 0
@@ -69,7 +72,17 @@ def test_dump_of_a_missing_file_shows_the_defaults(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5s", 5), ("1m30s", 90), ("100ms", 0.1), ("1.5h", 5400), ("0", 0), ("0s", 0), ("-2s", -2), (".5s", 0.5), ("3µs", 3e-6)],
+    [
+        ("5s", 5),
+        ("1m30s", 90),
+        ("100ms", 0.1),
+        ("1.5h", 5400),
+        ("0", 0),
+        ("0s", 0),
+        ("-2s", -2),
+        (".5s", 0.5),
+        ("3µs", 3e-6),
+    ],
 )
 def test_durations_are_gos(text: str, seconds: float) -> None:
     """They are read as Go reads them, and what is written reads the same."""

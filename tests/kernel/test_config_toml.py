@@ -7,9 +7,11 @@ import tomllib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from windlass.toml import SyntaxProblem, parse, render
 
-TEXT = '''# head
+TEXT = (
+    '''# head
 version = 2 # two
 list = [
   "a", # first
@@ -24,7 +26,9 @@ x = 1
 [plugins]
   # about x
   [plugins."io.x.v1.y"] # beside
-    "quoted key" = 'it''' + "'" + '''
+    "quoted key" = 'it'''
+    "'"
+    + """
     a.b.c = { d = 1, e = [ { f = "#no" } ] }
 [[plugins.t.rows]]
 n = 1
@@ -34,7 +38,8 @@ m = 2
 [[plugins.t.rows]]
 n = 3
 # tail
-'''.replace("'it''", "'it'")
+""".replace("'it''", "'it'")
+)
 
 
 def test_every_value_has_its_line() -> None:
@@ -76,7 +81,9 @@ LEAVES = st.one_of(
     st.dates(),
 )
 VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from metadata.memory_content import MemoryContent
 from metadata.memory_snapshotter import MemorySnapshotter
+
 from windlass.content import ContentStore
 from windlass.events import Envelope, Exchange
 from windlass.images import Image

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from windlass import filters as filter_expressions
 from windlass.content import ContentStore, Info, Reader, Status, Writer
@@ -59,7 +60,7 @@ class MemoryContent(ContentStore):
         accepts = filter_expressions.parse(filters)
         self.before("walk", "")
         infos = [info for info, _ in self.blobs.copy().values()]
-        return (info for info in infos if accepts(lambda path: _field(info, path)))
+        return (info for info in infos if accepts(partial(_field, info)))
 
     def delete(self, digest: str) -> None:
         check_digest(digest)

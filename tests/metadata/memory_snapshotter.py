@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -79,7 +80,7 @@ class MemorySnapshotter(Snapshotter):
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         accepts = filter_expressions.parse(filters)
         infos = list(self.snapshots.values())
-        return (info for info in infos if accepts(lambda path: _field(info, path)))
+        return (info for info in infos if accepts(partial(_field, info)))
 
     def cleanup(self) -> None:
         self.before("cleanup", "")
@@ -117,7 +118,7 @@ def _field(info: Info, path: Sequence[str]) -> tuple[str, bool]:
         case ["name"]:
             return info.name, True
         case ["parent"]:
-            return filter_expressions.value_of(info.parent)
+            return info.parent, True
         case ["labels", *_]:
             return filter_expressions.label_of(info.labels, path)
     return "", False

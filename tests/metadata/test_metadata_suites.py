@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from metadata.conftest import World
 from metadata.memory_content import MemoryContent
+
 from windlass.content import ContentStore
 from windlass.snapshots import Snapshotter
 from windlass_conformance.content import ContentSuite

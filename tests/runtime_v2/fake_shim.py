@@ -125,9 +125,9 @@ class FakeShim:
     def do_state(self, data: bytes) -> Any:
         request = pb.StateRequest.FromString(data)
         process = self._process(request.exec_id)
-        return pb.StateResponse(
-            id=request.id, bundle=str(self.bundle), pid=process.pid, status=process.status, stdout="/out"
-        )
+        answer = pb.StateResponse(id=request.id, bundle=str(self.bundle), pid=process.pid, stdout="/out")
+        answer.status = process.status  # type: ignore[assignment] # the numbers are the wire's
+        return answer
 
     def do_delete(self, data: bytes) -> Any:
         exec_id = pb.DeleteRequest.FromString(data).exec_id
@@ -159,7 +159,7 @@ class FakeShim:
 
 def main() -> None:
     """Run as the process that a zygote would have forked."""
-    if sys.argv[1] == "fake:cleanup":
+    if sys.argv[1] != "fake:serve":
         bundle = Path(sys.argv[2])
         with (bundle.parent.parent / "calls").open("a") as file:
             file.write(f"cleanup {bundle.name}\n")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from windlass_conformance.snapshots import SnapshotterSuite
 from windlass_snapshot_native.snapshotter import NativeSnapshotter
 

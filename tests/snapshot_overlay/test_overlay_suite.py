@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from windlass_conformance.snapshots import SnapshotterSuite
 from windlass_snapshot_overlay.layers import Features
 from windlass_snapshot_overlay.probe import probe

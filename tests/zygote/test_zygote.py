@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
 from windlass_zygote.spawner import ForkingZygote
@@ -199,7 +200,8 @@ def test_the_zygote_ends_with_the_daemon(tmp_path: Path) -> None:
         "import sys; sys.path[:] = eval(sys.argv[1])\n"
         "from windlass_zygote.spawner import ForkingZygote\n"
         "import os, signal\n"
-        "zygote = ForkingZygote(); zygote.start(); print(zygote.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "zygote = ForkingZygote(); zygote.start(); print(zygote.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     out = tmp_path / "out"
     with out.open("wb") as file:

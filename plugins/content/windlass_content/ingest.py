@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from windlass.content import Status
-
 from windlass_content.disk import replace_file
 
 REF, DATA, STARTED_AT, UPDATED_AT, TOTAL = "ref", "data", "startedat", "updatedat", "total"

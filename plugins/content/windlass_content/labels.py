@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import DataLoss
-
 from windlass_content.disk import replace_file
 
 

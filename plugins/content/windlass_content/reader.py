@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
-
 from windlass_content.disk import disk_errors
 
 CLOSED = -1

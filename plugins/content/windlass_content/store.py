@@ -14,7 +14,6 @@ from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailabl
 from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.values import DIGEST, Descriptor, check_digest
-
 from windlass_content import ingest
 from windlass_content.disk import disk_errors, sync_directory
 from windlass_content.labels import LabelFiles

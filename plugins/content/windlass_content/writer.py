@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from windlass.content import CHUNK, Status
-from windlass.errors import AlreadyExists, FailedPrecondition, Unimplemented
+from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, Unimplemented
 from windlass.values import check_digest, check_labels
-
 from windlass_content import ingest
 from windlass_content.disk import disk_errors, write_all
 
@@ -99,6 +98,7 @@ class IngestWriter:
             check_digest(expected)
         with self._using, disk_errors(f"commit ingest {self._ref}", self._path):
             descriptor = self._open_descriptor()
+            self._check_length(descriptor)
             digest = self._check(size, expected)
             published = self._publish(descriptor, digest, labels or {})
             # From here the data may be a blob, which nobody writes to.
@@ -132,6 +132,12 @@ class IngestWriter:
         except OSError:
             os.fchmod(descriptor, INGEST_MODE)
             raise
+
+    def _check_length(self, descriptor: int) -> None:
+        if (found := os.fstat(descriptor).st_size) != self._offset:
+            raise DataLoss(
+                f"ingest {self._ref} has {found} bytes on disk, {self._offset} were written; truncate and write again"
+            )
 
     def _check(self, size: int, expected: str) -> str:
         """Return the digest to publish under; raises FailedPrecondition."""

@@ -5,6 +5,8 @@ The chroot is what keeps entries inside: a link in a parent, absolute or with
 never followed. Rules: reference 3.16, "Archive apply rules", and 7.8.
 """
 
+# Names are bytes, which pathlib does not take:
+# ruff: noqa: PTH101, PTH102, PTH211
 from __future__ import annotations
 
 import errno
@@ -151,11 +153,14 @@ class Applier:
         self._finish(entry, path)
 
     def _finish(self, entry: tar.Entry, path: bytes) -> None:
-        os.lchown(path, entry.uid, entry.gid)
+        status = os.lstat(path)
+        # Any chown(2) drops capabilities, and the entry of a further name does not bring them again.
+        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+            os.lchown(path, entry.uid, entry.gid)
         for key, value in entry.xattrs:
             self._set_xattr(entry, path, key, value)
         # A hard link can be one to a symbolic link, whose target is not what the entry is about.
-        if entry.type != tar.SYMLINK and not (entry.type == tar.HARDLINK and os.path.islink(path)):
+        if not stat.S_ISLNK(status.st_mode):
             os.chmod(path, entry.mode)
         os.utime(path, ns=_times(entry), follow_symlinks=False)
 

@@ -1,5 +1,7 @@
 """Makes a layer from two trees: changed entries after their parents, hard links, whiteouts."""
 
+# Names are bytes, which pathlib does not take:
+# ruff: noqa: PTH115
 from __future__ import annotations
 
 import hashlib

@@ -59,7 +59,8 @@ class Job:
         while outcome is None or source is not None:
             ready = [fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)]
             if not ready:
-                raise DeadlineExceeded(f"{self._subject}: the worker made no progress for {patience:g} s (step: {step})")
+                stalled = f"the worker made no progress for {patience:g} s (step: {step})"
+                raise DeadlineExceeded(f"{self._subject}: {stalled}")
             deadline = time.monotonic() + patience
             if source in ready and source is not None:
                 data = os.read(source, 1 << 20)

@@ -4,6 +4,8 @@ The layers beneath stay open as descriptors when the worker is chrooted into the
 upper directory; every look-up is bounded by `openat2` to one layer's root.
 """
 
+# Names are bytes, which pathlib does not take:
+# ruff: noqa: PTH101
 from __future__ import annotations
 
 import os
@@ -94,7 +96,8 @@ class Lowers:
     def _open(self, root: int, path: bytes, flags: int) -> int | None:
         try:
             name = os.fsdecode(path.strip(b"/"))
-            return linux.openat2(root, name, flags | os.O_NOFOLLOW, 0, linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS)
+            inside = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS
+            return linux.openat2(root, name, flags | os.O_NOFOLLOW, 0, inside)
         except OSError:
             return None
 

@@ -1,5 +1,7 @@
 """Paths below the root of a chrooted worker: parents that are missing, links that dangle, trees to remove."""
 
+# Names are bytes, which pathlib does not take:
+# ruff: noqa: PTH102, PTH106, PTH108, PTH115
 from __future__ import annotations
 
 import errno

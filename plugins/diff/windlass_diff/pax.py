@@ -1,4 +1,4 @@
-"""Extended headers of the pax format: ``"<length> <key>=<value>\\n"``, repeated (POSIX pax, "pax Header Block")."""
+r"""Extended headers of the pax format: ``"<length> <key>=<value>\n"``, repeated (POSIX pax, "pax Header Block")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of sparse files: old GNU headers and the pax versions 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files")."""
+"""Maps of sparse files: old GNU headers, pax 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files")."""
 
 from __future__ import annotations
 

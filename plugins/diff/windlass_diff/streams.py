@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import zstandard
 from isal import igzip, isal_zlib
@@ -58,15 +58,17 @@ class Blob(io.RawIOBase):
 
 
 def open_source(fd: int, compressed: bool) -> Source:
-    """Return the plain tar inside the blob ``fd``, which its first bytes tell how to read if it can be ``compressed``."""
+    """Return the plain tar inside the blob ``fd``; if it may be ``compressed``, its first bytes say how."""
     blob = Blob(fd)
     if compressed:
         magic = os.pread(fd, 4, 0)
         if magic.startswith(GZIP_MAGIC):
-            return igzip.IGzipFile(fileobj=blob, mode="rb")
+            source: Source = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]  # has no types
+            return source
         if zstd.is_frame(magic):
             decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-            return decompressor.stream_reader(zstd.WholeFrames(blob), read_size=READ_SIZE, read_across_frames=True)
+            frames = cast("IO[bytes]", zstd.WholeFrames(blob))  # read() is all that it calls
+            return decompressor.stream_reader(frames, read_size=READ_SIZE, read_across_frames=True)
     return blob
 
 
@@ -86,7 +88,10 @@ class Pipeline:
         self._thread.start()
 
     def read(self) -> bytes:
-        """Return the next chunk, nothing at the end; raises InvalidArgument for a damaged stream, DataLoss for an unreadable blob."""
+        """Return the next chunk, nothing at the end.
+
+        Raises InvalidArgument for a damaged stream, DataLoss for a blob that cannot be read.
+        """
         if self._ended:
             return b""
         chunk = self._chunks.get()
@@ -110,6 +115,6 @@ class Pipeline:
                 self._hash.update(chunk)
                 self.size += len(chunk)
                 self._chunks.put(chunk)
-        except (OSError, EOFError, isal_zlib.error, zstandard.ZstdError, InvalidArgument) as error:
+        except (OSError, EOFError, isal_zlib.IsalError, zstandard.ZstdError, InvalidArgument) as error:  # type: ignore[misc]  # isal has no types
             self._error = error
         self._chunks.put(b"")

@@ -225,7 +225,7 @@ class Archive:
         entry.name = long_name or entry.name
         entry.link = long_link or entry.link
         self._name = entry.name
-        if entry.name.endswith(b"/") and flag in b"0\0":
+        if flag == b"\0" and entry.name.endswith(b"/"):
             entry.type = DIRECTORY
         if entry.type in _DEVICES:
             entry.major = _number(major, "device number", -MAX_SIZE)
@@ -340,7 +340,9 @@ def _check(entry: Entry) -> None:
     """Raise InvalidArgument for what no file on Linux can be."""
     for name in (entry.name, entry.link):
         if len(name) > MAX_NAME:
-            raise InvalidArgument(f"entry {shown(entry.name)} has a name or link of {len(name)} bytes; {MAX_NAME} is the most")
+            raise InvalidArgument(
+                f"entry {shown(entry.name)} has a name or link of {len(name)} bytes; {MAX_NAME} is the most"
+            )
         if b"\0" in name:
             raise InvalidArgument(f"entry {shown(entry.name)} has a zero byte in its name or link")
     if entry.type not in _KNOWN:

@@ -3,6 +3,7 @@
 Nothing outlives the worker: its mounts are in nobody else's namespace.
 """
 
+# ruff: noqa: PTH102, PTH118
 from __future__ import annotations
 
 import os

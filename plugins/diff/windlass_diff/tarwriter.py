@@ -1,5 +1,7 @@
 """Writes tar archives in pax format, the same bytes for the same entries, as far as layers need it."""
 
+# Names are bytes, which pathlib does not take:
+# ruff: noqa: PTH119
 from __future__ import annotations
 
 import os

@@ -11,7 +11,6 @@ import threading
 
 from windlass.errors import NotFound
 from windlass.snapshots import Snapshotter
-
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows, reservations
 

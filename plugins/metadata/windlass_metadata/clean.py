@@ -14,7 +14,6 @@ from itertools import islice
 from windlass.content import ContentStore
 from windlass.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
 from windlass.snapshots import Snapshotter
-
 from windlass_metadata import trash
 from windlass_metadata.ledger import Ledger
 

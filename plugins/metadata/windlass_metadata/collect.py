@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
+
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
-
 from windlass_metadata import nodes, trash
 from windlass_metadata.graph import Graph, Marked, referrers_first
 from windlass_metadata.leases import remove_lease
@@ -25,7 +25,7 @@ from windlass_metadata.nodes import Node
 from windlass_metadata.rows import now
 from windlass_metadata.snapshot_rows import RowState, SnapshotRows
 
-BATCH = 500
+BATCH = 200
 """Nodes that one transaction of the sweep deletes; other writers wait for it."""
 
 

@@ -12,7 +12,6 @@ from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, selects, updated_map
 from windlass.values import Payload, check_identifier, check_labels
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
-
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace
 from windlass_metadata.rows import (

@@ -17,7 +17,6 @@ from windlass.fieldpaths import updated_labels
 from windlass.namespaces import LABEL_SHAREABLE
 from windlass.values import Descriptor, check_digest
 from windlass_api.containerd.events.content_pb2 import ContentDelete
-
 from windlass_metadata import nodes, trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows
 from windlass_metadata.ledger import Ledger, hold, let_go, require_lease
@@ -151,18 +150,22 @@ class Content(ContentStore):
 
     def _refuse_existing(self, digest: str) -> None:
         """Raise AlreadyExists for a blob that is there; the lease holds it from now on, as in containerd."""
-        try:
-            self.info(digest)
-        except NotFound:
-            return
+        with self._ledger.read() as rows:
+            there = self._is_there(rows, digest)
 
-        def add(rows: sqlite3.Connection) -> None:
+        def add(rows: sqlite3.Connection) -> bool:
             require_lease(rows, self._namespace, self._lease)
+            if not self._is_there(rows, digest):
+                return False  # collected meanwhile
             hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+            return True
 
-        if self._lease:
-            self._ledger.change(add)
-        raise AlreadyExists(f"content {digest} already exists")
+        if there and (not self._lease or self._ledger.change(add)):
+            raise AlreadyExists(f"content {digest} already exists")
+
+    def _is_there(self, rows: sqlite3.Connection, digest: str) -> bool:
+        query = "SELECT 1 FROM content WHERE namespace = ? AND digest = ?"
+        return rows.execute(query, (self._namespace, digest)).fetchone() is not None
 
     def _open(self, rows: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
         require_lease(rows, self._namespace, self._lease)

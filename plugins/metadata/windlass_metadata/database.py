@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass.errors import DataLoss, DeadlineExceeded, Error, Internal, ResourceExhausted, Unavailable
-
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from windlass.leases import LABEL_EXPIRE, LABEL_FLAT
-
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 from windlass_metadata.references import (

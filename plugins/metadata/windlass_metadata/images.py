@@ -13,7 +13,6 @@ from windlass.images import Image, ImageStore
 from windlass.leases import LABEL_EXPIRE
 from windlass.values import Descriptor, check_digest, check_labels
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
-
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, require_lease
 from windlass_metadata.rows import decode_map, encode_map, now

@@ -6,7 +6,6 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from windlass.errors import NotFound
-
 from windlass_metadata import nodes, trash
 from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, next_number
 from windlass_metadata.rows import encode_map, now

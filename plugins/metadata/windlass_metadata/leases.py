@@ -11,7 +11,6 @@ from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemen
 from windlass.fieldpaths import kept_labels
 from windlass.leases import Lease, LeaseStore, Resource
 from windlass.values import check_labels
-
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace
 from windlass_metadata.rows import decode_map, encode_map, now

@@ -18,10 +18,10 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
 from windlass.errors import Error, NotFound, Unavailable
 from windlass.events import Exchange
 from windlass.values import Payload
-
 from windlass_metadata.database import Database
 from windlass_metadata.nodes import Node, resource
 

@@ -11,7 +11,6 @@ from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.namespaces import Namespace, NamespaceStore
 from windlass.values import check_identifier, check_labels
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
-
 from windlass_metadata import trash
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.rows import decode_map, encode_map

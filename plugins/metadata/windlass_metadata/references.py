@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from windlass import durations
-
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 

@@ -11,7 +11,6 @@ from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, selects, updated_map
 from windlass.sandboxes import Sandbox, SandboxStore
 from windlass.values import check_identifier, check_labels
-
 from windlass_metadata import nodes
 from windlass_metadata.containers import check_extensions, updated_extensions
 from windlass_metadata.ledger import Ledger, ensure_namespace

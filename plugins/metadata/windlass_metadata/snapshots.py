@@ -11,6 +11,8 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -19,12 +21,13 @@ from windlass.mounts import Mount
 from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
 from windlass.values import check_labels
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
-
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
 from windlass_metadata.ledger import Busy, Ledger, ensure_namespace, hold, let_go, require_lease
 from windlass_metadata.rows import now
 from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows
+
+R = TypeVar("R")
 
 KIND_NAMES = {Kind.VIEW: "view", Kind.ACTIVE: "active", Kind.COMMITTED: "committed"}
 
@@ -111,10 +114,7 @@ class Snapshots(Snapshotter):
         """See the contract."""
         kept = _checked(name, labels or {})
         self._abandoned.resolve()
-        try:
-            row, source, base = self._ledger.reserve(lambda rows: self._reserve_commit(rows, name, key, kept, parent))
-        except _Taken:
-            raise self._already_there(name) from None
+        row, source, base = self._reserved(lambda rows: self._reserve_commit(rows, name, key, kept, parent))
         try:
             self._snapshotter.commit(row.backend, source.backend, inherited_labels(kept), base)
         except (AlreadyExists, NotFound, FailedPrecondition, InvalidArgument) as error:
@@ -176,10 +176,7 @@ class Snapshots(Snapshotter):
     def _make(self, kind: Kind, make: Make, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         kept = _checked(key, labels)
         self._abandoned.resolve()
-        try:
-            row, base = self._ledger.reserve(lambda rows: self._reserve(rows, kind, key, parent, kept))
-        except _Taken as taken:
-            raise self._already_there(str(taken)) from None
+        row, base = self._reserved(lambda rows: self._reserve(rows, kind, key, parent, kept))
         try:
             mounts = make(row.backend, base, inherited_labels(kept))
         except AlreadyExists as error:
@@ -285,7 +282,7 @@ class Snapshots(Snapshotter):
         return AlreadyExists(f"target snapshot {target} already exists")
 
     def _in_snapshotter(self, target: str, base: str) -> Info | None:
-        query = f"labels.{json.dumps(LABEL_REF)}=={json.dumps(target)},parent=={json.dumps(base)}"
+        query = f"labels.{quoted(LABEL_REF)}=={quoted(target)},parent=={quoted(base)}"
         for info in self._snapshotter.walk([query]):
             if info.kind == Kind.COMMITTED and info.labels.get(LABEL_REF) == target and info.parent == base:
                 return info
@@ -298,18 +295,23 @@ class Snapshots(Snapshotter):
             self._rows.write(rows, adopted)
         hold(self._ledger, rows, self._namespace, self._lease, self._type, adopted.key)
 
-    def _already_there(self, key: str) -> AlreadyExists:
-        """Return the error for a snapshot that is there, which the lease holds from now on, as in containerd."""
-        if self._lease:
-            self._ledger.change(self._hold_existing(key))
-        return AlreadyExists(f"snapshot {key} already exists")
+    def _reserved(self, change: Callable[[sqlite3.Connection], R]) -> R:
+        """Commit the first half of an operation; the lease holds a snapshot that is in the way, as in containerd."""
+        while True:
+            try:
+                return self._ledger.reserve(change)
+            except _Taken as taken:
+                key = str(taken)
+                # collected since: then it is not in the way any more
+                if not self._lease or self._ledger.change(partial(self._hold_existing, key=key)):
+                    raise AlreadyExists(f"snapshot {key} already exists") from None
 
-    def _hold_existing(self, key: str) -> Callable[[sqlite3.Connection], None]:
-        def change(rows: sqlite3.Connection) -> None:
-            require_lease(rows, self._namespace, self._lease)
-            hold(self._ledger, rows, self._namespace, self._lease, self._type, key)
-
-        return change
+    def _hold_existing(self, rows: sqlite3.Connection, key: str) -> bool:
+        if not self._rows.settled(rows, key):
+            return False
+        require_lease(rows, self._namespace, self._lease)
+        hold(self._ledger, rows, self._namespace, self._lease, self._type, key)
+        return True
 
     def _explained(self, error: Error, what: str) -> Error:
         """Return an error of the snapshotter in our words.
@@ -321,6 +323,11 @@ class Snapshots(Snapshotter):
 
     def _lost(self, key: str) -> NotFound:
         return NotFound(f"snapshot {key} is recorded, but snapshotter {self._name} does not have it")
+
+
+def quoted(text: str) -> str:
+    """Return a string as filters write it; JSON's escapes are among Go's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _checked(key: str, labels: Mapping[str, str]) -> dict[str, str]:
@@ -343,9 +350,9 @@ def adaptor(info: Info) -> filter_expressions.Adaptor:
             case ["kind"]:
                 return filter_expressions.value_of(KIND_NAMES[info.kind])
             case ["name"]:
-                return filter_expressions.value_of(info.name)
+                return info.name, True
             case ["parent"]:
-                return filter_expressions.value_of(info.parent)
+                return info.parent, True  # no parent is a parent that is empty, so that parent!="" finds children
             case ["labels", *_]:
                 return filter_expressions.label_of(info.labels, path)
         return filter_expressions.ABSENT

@@ -18,7 +18,6 @@ from windlass.namespaces import NamespaceStore
 from windlass.sandboxes import SandboxStore
 from windlass.snapshots import Snapshotter
 from windlass.values import check_identifier
-
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
 from windlass_metadata.clean import clean_content, clean_snapshots

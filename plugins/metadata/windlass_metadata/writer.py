@@ -11,14 +11,9 @@ from windlass.errors import AlreadyExists, FailedPrecondition, Unimplemented
 from windlass.fieldpaths import kept_labels
 from windlass.values import Descriptor, check_digest, check_labels
 from windlass_api.containerd.events.content_pb2 import ContentCreate
-
 from windlass_metadata import trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows
 from windlass_metadata.ledger import Ledger, hold, require_lease
-
-
-class _Taken(Exception):
-    """The namespace has the blob already."""
 
 
 class IngestWriter(Writer):
@@ -79,11 +74,7 @@ class IngestWriter(Writer):
         if expected:
             check_digest(expected)
         digest, length = self._checked(size, expected)
-        try:
-            self._ledger.reserve(lambda rows: self._reserve(rows, digest))
-        except _Taken:
-            self._drop(digest)
-            raise AlreadyExists(f"content {digest} already exists") from None
+        self._reserve(digest)
         if self._inner:
             self._commit_inner(self._inner, length, digest)
         created = self._ledger.settle(lambda rows: self._finish(rows, digest, length, kept))
@@ -118,16 +109,31 @@ class IngestWriter(Writer):
             digest = expected  # of another algorithm: the content store computes it again
         return digest, length
 
-    def _reserve(self, rows: sqlite3.Connection, digest: str) -> None:
+    def _reserve(self, digest: str) -> None:
         """Say that the blob is about to be needed, before it is there: collection would remove it."""
+        while not self._ledger.reserve(lambda rows: self._need(rows, digest)):
+            if self._ledger.settle(lambda rows: self._give_up(rows, digest)):
+                self.close()
+                raise AlreadyExists(f"content {digest} already exists")
+
+    def _need(self, rows: sqlite3.Connection, digest: str) -> bool:
+        """Return False for a blob that the namespace has already."""
         require_lease(rows, self._namespace, self._lease)
         if self._is_there(rows, digest):
-            raise _Taken
+            return False
         trash.rescue(rows, trash.BLOB, "", digest)
         if self._inner:
             self._ingests.set_digest(rows, self._row.ref, digest)
         else:
             self._ingests.existing(rows, self._row.ref)
+        return True
+
+    def _give_up(self, rows: sqlite3.Connection, digest: str) -> bool:
+        """Forget the ingest for a blob that is there, unless that has been collected meanwhile."""
+        if not self._is_there(rows, digest):
+            return False
+        self._close_row(rows, digest)
+        return True
 
     def _commit_inner(self, inner: Writer, length: int, digest: str) -> None:
         try:
@@ -145,13 +151,6 @@ class IngestWriter(Writer):
             return False
         self._ingests.commit(rows, self._row, digest, length, labels)
         return True
-
-    def _drop(self, digest: str) -> None:
-        """Give the ingest up for a blob that is there already."""
-        if self._inner:
-            self._inner.close()
-        self._ledger.settle(lambda rows: self._close_row(rows, digest))
-        self._end()
 
     def _close_row(self, rows: sqlite3.Connection, digest: str) -> None:
         self._ingests.close(rows, self._row)

@@ -9,7 +9,6 @@ from windlass.events import Exchange
 from windlass.plugin import InitContext
 from windlass.shims import ForkedShim
 from windlass.zygote import Zygote
-
 from windlass_runtime_v2.bundles import Bundles
 from windlass_runtime_v2.foreign import ForeignShims
 from windlass_runtime_v2.forked import ForkedShims

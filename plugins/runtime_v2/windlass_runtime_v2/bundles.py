@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,7 +136,8 @@ class Bundles:
         try:
             _fill(bundle, spec, group)
         except OSError as error:
-            self.remove(bundle)
+            with logged(f"cannot remove the half-made bundle {bundle.path}"):
+                self.remove(bundle)
             raise _storage_error(id, error) from error
         return bundle
 
@@ -161,18 +162,28 @@ class Bundles:
                 except InvalidArgument as error:
                     logger.warning("directory %s is not a bundle: %s", path, error)
 
-    def sweep(self) -> None:
-        """Delete what an interrupted removal has left, and work directories without a bundle."""
-        for namespace in _directories(self._state, hidden=True):
-            for path in _directories(namespace, hidden=True):
-                if path.name.startswith("."):
-                    with logged(f"cannot delete {path}"):
-                        _remove_bundle(path)
+    def leftovers(self) -> list[Path]:
+        """Return what interrupted removals have left, and work directories without a bundle.
+
+        Only right while no bundle is being made or removed.
+        """
+        found = [
+            path
+            for namespace in _directories(self._state, hidden=True)
+            for path in _directories(namespace, hidden=True)
+            if path.name.startswith(".")
+        ]
         for namespace in _directories(self._root):
-            for work in _directories(namespace):
-                if not (self._state / namespace.name / work.name).exists():
-                    with logged(f"cannot delete {work}"):
-                        _remove_tree(work)
+            state = self._state / namespace.name
+            found += [work for work in _directories(namespace) if not (state / work.name).exists()]
+        return found
+
+
+def sweep(leftovers: Iterable[Path]) -> None:
+    """Delete what `Bundles.leftovers` has found; what cannot be deleted is said in the log."""
+    for path in leftovers:
+        with logged(f"cannot delete {path}"):
+            _remove_bundle(path)
 
 
 @contextlib.contextmanager
@@ -271,6 +282,9 @@ def _remove_bundle(path: Path) -> None:
 
 def _remove_tree(path: Path) -> None:
     """Delete a directory whose content is mostly files, without following a link."""
+    if path.is_symlink():
+        path.unlink()
+        return
     try:
         with os.scandir(path) as entries:
             for entry in entries:

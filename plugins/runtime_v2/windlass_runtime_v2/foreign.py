@@ -13,13 +13,13 @@ from pathlib import Path
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
+
 from windlass import __version__
 from windlass.errors import DeadlineExceeded, Error, Unimplemented
 from windlass.tasks import Exit
 from windlass.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as bootstrap_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.wire import exit_of
@@ -33,6 +33,9 @@ MAX_OUTPUT_SHOWN = 2000
 BARE_OPTIONS = ("shim-runc-v1", "shim-runhcs-v1")
 """Shims that want the options on standard input and nothing else."""
 
+NOT_AN_ANY = b"type with url"
+"""What shims of containerd before 2.3 say of the message that newer ones insist on: they take it for options."""
+
 
 class ForeignShims:
     """Executes shim binaries. Its methods block and are called in threads."""
@@ -41,6 +44,7 @@ class ForeignShims:
         """Tell shims what ``settings`` says."""
         self._settings = settings
         self._deadlines = deadlines
+        self._old: set[str] = set()
 
     def start(self, bundle: Bundle, binary: str, options: Payload | None) -> Bootstrap:
         """Execute the shim's ``start`` and return what it answers; both are kept in the bundle.
@@ -48,10 +52,14 @@ class ForeignShims:
         Raises Error with the shim's own words, DeadlineExceeded.
         """
         bundle.write_shim_binary(binary)
-        data = _options(options) if any(name in binary for name in BARE_OPTIONS) else self._params(bundle, options)
-        code, output = self._execute(bundle, binary, ["start"], data, self._deadlines.request)
+        bare = binary in self._old or any(name in binary for name in BARE_OPTIONS)
+        data = _options(options) if bare else self._params(bundle, options)
+        code, output, said = self._execute(bundle, binary, ["start"], data, self._deadlines.request)
+        if code and not bare and NOT_AN_ANY in said:
+            self._old.add(binary)
+            code, output, said = self._execute(bundle, binary, ["start"], _options(options), self._deadlines.request)
         if code:
-            shown = output.decode(errors="replace").strip()[:MAX_OUTPUT_SHOWN]
+            shown = _shown(output + said)
             raise Error(f"shim {binary} of task {bundle.id} did not start (exit code {code}): {shown}")
         bootstrap = parse_result(output)
         bundle.write_bootstrap(bootstrap)
@@ -61,12 +69,12 @@ class ForeignShims:
         """Execute the shim's ``delete``, which ends what a dead shim left; says in the log when it fails."""
         action = ["-bundle", str(bundle.path), "delete"]
         try:
-            code, output = self._execute(bundle, binary, action, None, self._deadlines.cleanup, merged=False)
+            code, output, said = self._execute(bundle, binary, action, b"", self._deadlines.cleanup)
         except (Error, OSError) as error:
             logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
             return None
         if code:
-            logger.warning("task %s: %s delete ended with %d", bundle.id, binary, code)
+            logger.warning("task %s: %s delete ended with %d: %s", bundle.id, binary, code, _shown(said))
             return None
         try:
             answer = pb.DeleteResponse.FromString(output)
@@ -93,8 +101,8 @@ class ForeignShims:
         return params.SerializeToString()
 
     def _execute(
-        self, bundle: Bundle, binary: str, action: list[str], data: bytes | None, timeout: float, merged: bool = True
-    ) -> tuple[int, bytes]:
+        self, bundle: Bundle, binary: str, action: list[str], data: bytes, timeout: float
+    ) -> tuple[int, bytes, bytes]:
         settings = self._settings
         arguments = [binary, "-namespace", bundle.namespace, "-address", settings.grpc_address]
         arguments += ["-publish-binary", _daemon_binary(), "-id", bundle.id]
@@ -106,9 +114,8 @@ class ForeignShims:
                 arguments + action,
                 cwd=bundle.path,
                 env=self._environment(bundle.namespace),
-                input=data or b"",
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if merged else subprocess.DEVNULL,
+                input=data,
+                capture_output=True,
                 process_group=0,
                 timeout=timeout,
                 check=False,
@@ -117,7 +124,7 @@ class ForeignShims:
             raise DeadlineExceeded(f"shim {binary} {action[-1]} of task {bundle.id} took over {timeout:g} s") from None
         except OSError as error:
             raise Error(f"cannot execute shim {binary} of task {bundle.id}: {error.strerror}") from error
-        return done.returncode, done.stdout
+        return done.returncode, done.stdout, done.stderr
 
     def _environment(self, namespace: str) -> dict[str, str]:
         environment = {"GOMAXPROCS": "2", **os.environ, "MAX_SHIM_VERSION": "2"}
@@ -161,6 +168,10 @@ def _options(options: Payload | None) -> bytes:
     if options is None:
         return b""
     return AnyMessage(type_url=options.type_url, value=options.value).SerializeToString()
+
+
+def _shown(output: bytes) -> str:
+    return output.decode(errors="replace").strip()[:MAX_OUTPUT_SHOWN]
 
 
 def _daemon_binary() -> str:

@@ -7,14 +7,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from windlass.errors import Error
 from windlass.gate import offload
 from windlass.shims import ForkedShim
 from windlass.zygote import Zygote
-
+from windlass_runtime_v2 import leftovers
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.shim import Shim, connect, process_ended
@@ -68,12 +68,10 @@ class ForkedShims:
     async def clean(self, bundle: Bundle, runtime: str) -> None:
         """End what a dead shim has left running; says in the log when that cannot be done."""
         shim = self._by_runtime.get(runtime)
-        if shim is None or not shim.cleanup:
-            logger.warning("task %s: no plugin cleans up for runtime %s", bundle.id, runtime)
-            return
+        entry = (shim.cleanup if shim else "") or leftovers.ENTRY
         arguments = (str(bundle.path), bundle.namespace, bundle.id)
         try:
-            child = await offload(self._zygote.spawn, shim.cleanup, arguments, (), self._deadlines.spawn)
+            child = await offload(self._zygote.spawn, entry, arguments, (), self._deadlines.spawn)
         except Error as error:
             logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
             return
@@ -84,14 +82,15 @@ class ForkedShims:
             os.close(child.pidfd)
 
 
-def sweep_sockets(directory: Path) -> None:
-    """Delete sockets on which nobody listens any more."""
-    try:
-        entries = list(directory.iterdir())
-    except FileNotFoundError:
-        return
-    for path in entries:
-        if path.is_socket() and not _answers(path):
+def list_sockets(directory: Path) -> list[Path]:
+    """Return the sockets that there are."""
+    return [path for path in directory.iterdir() if path.is_socket()]
+
+
+def sweep_sockets(found: Iterable[Path]) -> None:
+    """Delete those of an earlier daemon's sockets on which nobody listens; one just being made looks the same."""
+    for path in found:
+        if not _answers(path):
             path.unlink(missing_ok=True)
 
 

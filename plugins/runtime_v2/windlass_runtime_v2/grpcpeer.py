@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 from grpc import aio
+
 from windlass.errors import Unavailable, from_code
 
 NAMESPACE_KEY = "containerd-namespace"

@@ -12,7 +12,6 @@ from windlass.errors import Error
 from windlass.gate import Gate, offload_within
 from windlass.tasks import Exit
 from windlass.values import Payload
-
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
 from windlass_runtime_v2.foreign import ForeignShims, ShimLog
 from windlass_runtime_v2.forked import ForkedShims

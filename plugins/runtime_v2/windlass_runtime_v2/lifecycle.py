@@ -13,7 +13,6 @@ from windlass.events import Exchange
 from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.settings import Deadlines

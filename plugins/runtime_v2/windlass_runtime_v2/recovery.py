@@ -15,9 +15,8 @@ from pathlib import Path
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
 from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles
-from windlass_runtime_v2.forked import sweep_sockets
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, sweep
+from windlass_runtime_v2.forked import list_sockets, sweep_sockets
 from windlass_runtime_v2.lifecycle import KILLED, Lifecycle
 from windlass_runtime_v2.shim import Shim
 from windlass_runtime_v2.task import Task, now
@@ -41,10 +40,13 @@ class Recovery:
 
     async def start(self) -> None:
         """See which bundles there are and begin to look at them."""
-        for bundle, bootstrap in await self._launcher.on_disk(_read, self._launcher.bundles):
+        on_disk = self._launcher.on_disk
+        sockets = await on_disk(list_sockets, self._socket_dir)
+        leftovers = await on_disk(self._launcher.bundles.leftovers)
+        for bundle, bootstrap in await on_disk(_read, self._launcher.bundles):
             job = self._lifecycle.jobs.start(self._recover(bundle, bootstrap))
             self._jobs[bundle.namespace, bundle.id] = job
-        self._lifecycle.jobs.start(self._finish())
+        self._lifecycle.jobs.start(self._finish(leftovers, sockets))
 
     async def wait_for(self, namespace: str, id: str) -> None:
         """Return when it is known what became of a task."""
@@ -56,14 +58,14 @@ class Recovery:
         if jobs := [job for (found, _), job in self._jobs.items() if found == namespace]:
             await asyncio.wait(jobs)
 
-    async def _finish(self) -> None:
+    async def _finish(self, leftovers: list[Path], sockets: list[Path]) -> None:
         if self._jobs:
             await asyncio.wait(self._jobs.values())
             logger.info("%d of %d tasks were found again", len(self._lifecycle.tasks), len(self._jobs))
         self._jobs.clear()
         try:
-            await self._launcher.on_disk(self._launcher.bundles.sweep)
-            await self._launcher.on_disk(sweep_sockets, self._socket_dir)
+            await self._launcher.on_disk(sweep, leftovers)
+            await self._launcher.on_disk(sweep_sockets, sockets)
         except (Error, OSError) as error:
             logger.warning("cannot sweep what earlier tasks have left: %s", error)
         finally:

@@ -11,9 +11,9 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
+
 from windlass.errors import Error, Internal, InvalidArgument, Unimplemented
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
 from windlass_runtime_v2 import ttrpc
 from windlass_runtime_v2.bundles import Bootstrap
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+
 from windlass.errors import DeadlineExceeded, Error, Unavailable
 from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
 from windlass_runtime_v2.bundles import Bundle
 from windlass_runtime_v2.shim import Shim
 from windlass_runtime_v2.wire import exit_of

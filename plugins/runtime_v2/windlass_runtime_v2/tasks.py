@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass.containers import Container
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
 from windlass.gate import offload
@@ -16,7 +17,6 @@ from windlass.hooks import Hooks
 from windlass.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
 from windlass.values import Payload, check_identifier
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-
 from windlass_runtime_v2 import wire
 from windlass_runtime_v2.lifecycle import Lifecycle, spec_of
 from windlass_runtime_v2.recovery import Recovery

@@ -23,7 +23,6 @@ from windlass_api.ttrpc.framing import (
     encode_request,
     pack_frame,
 )
-
 from windlass_runtime_v2.sockets import connect_unix
 
 NAMESPACE_KEY = "containerd-namespace-ttrpc"

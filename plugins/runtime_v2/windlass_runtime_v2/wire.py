@@ -7,6 +7,7 @@ from typing import Protocol
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from windlass.tasks import IO, CreateOptions, Exit, Process, ProcessInfo, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from windlass.errors import NotFound
 from windlass_api.ttrpc.framing import blob, number, string
-
 from windlass_shim_runc.messages import AnyMessage, repeated
 
 UNLIMITED = (1 << 64) - 1
@@ -242,7 +241,7 @@ def number_always(value: int) -> bytes:
 def read(directory: str, name: str) -> str:
     """Return a cgroup file's text, empty where this machine has none."""
     try:
-        with open(os.path.join(directory, name), encoding="ascii", errors="replace") as file:
+        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

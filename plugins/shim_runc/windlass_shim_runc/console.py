@@ -12,7 +12,6 @@ import struct
 import termios
 
 from windlass.errors import DeadlineExceeded, Error
-
 from windlass_shim_runc.loop import Loop
 
 TIMEOUT = 30.0

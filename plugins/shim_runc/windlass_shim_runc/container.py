@@ -4,7 +4,7 @@ Events of a container are published in the order create, start, exit, delete;
 the exit of init comes after those of all execs.
 """
 
-# ruff: noqa: PTH108, PTH110, PTH118, PTH119, PTH123
+# ruff: noqa: PTH108, PTH110, PTH118, PTH119, ASYNC240
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
-
-from windlass_shim_runc import messages
+from windlass_shim_runc import disk, messages
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock, Loop
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process
@@ -257,8 +256,7 @@ class Container:
         if console is not None:
             arguments += ["--console-socket", console.path]
         await self._runtime.run(verb, self.id, *arguments, stdio=stdio, log=log_file)
-        with open(pid_file, encoding="ascii") as file:
-            process.pid = int(file.read())
+        process.pid = int(disk.read(pid_file))
         self._host.reaper.watch(process.pid, process.on_exit)
         await process.streams.begin()
 
@@ -267,8 +265,7 @@ class Container:
             raise FailedPrecondition(f"cannot start exec {process.exec_id}: container {self.id} has stopped")
         spec, pid_file = self._exec_file(process, "json"), self._exec_file(process, "pid")
         log_file = os.path.basename(self._exec_file(process, "log"))
-        with open(spec, "wb") as file:
-            file.write(process.spec)
+        disk.write(spec, process.spec)
         try:
             stdio = await self._prepare(process)
             with self._host.reaper:
@@ -376,11 +373,9 @@ class Container:
 
     def _write_records(self) -> None:
         """Write what a later `delete` of a shim binary reads (reference 4.2)."""
-        options = {name: value for name, value in vars(self._options).items() if value}
-        for name, text in (("options.json", json.dumps(options)), ("runtime", self._options.binary_name)):
-            fd = os.open(os.path.join(self.bundle, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
+        disk.write(os.path.join(self.bundle, "runtime"), self._options.binary_name.encode())
+        if options := vars(self._options):
+            disk.write(os.path.join(self.bundle, "options.json"), json.dumps(options).encode())
 
     def _exec_file(self, process: Process, suffix: str) -> str:
         return os.path.join(self.bundle, f"exec-{process.exec_id}.{suffix}")
@@ -392,14 +387,12 @@ class Container:
 def is_first_of_its_namespace(pid: int) -> bool:
     """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that cannot be told."""
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("NSpid:"):
-                    numbers = line.split()[1:]
-                    return len(numbers) > 1 and numbers[-1] == "1"
+        status = disk.read(f"/proc/{pid}/status")
     except OSError:
-        pass
-    return False
+        return False
+    _, _, rest = status.partition(b"\nNSpid:")
+    numbers = rest.partition(b"\n")[0].split()
+    return len(numbers) > 1 and numbers[-1] == b"1"
 
 
 def remove(path: str) -> None:

@@ -1,20 +1,20 @@
 """Where a shim begins: takes its socket from whoever made the process, and serves until it is told to go."""
 
-# ruff: noqa: PTH108, PTH123
+# ruff: noqa: PTH108
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
 import os
 import signal
-import socket
+from _socket import socket
 from collections.abc import Sequence
 
 from windlass import linux
-
+from windlass_shim_runc import disk
 from windlass_shim_runc.container import Host
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
-from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.reaper import Reaper, handle
 from windlass_shim_runc.server import Server
 from windlass_shim_runc.service import SERVICES, TaskService
 
@@ -22,6 +22,8 @@ IDLE_LIMIT = 30.0
 """A shim without container and connection was forgotten by its daemon and ends after this many seconds."""
 
 DRAIN_LIMIT = 5.0
+
+SIGTERM, SIGINT, SIGHUP, SIG_IGN = (int(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIG_IGN))
 MAX_OOM_SCORE = 1000
 
 
@@ -29,23 +31,23 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Be a shim; the arguments are those of `windlass.shims.ForkedShim`."""
     _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     prepare_process()
-    with socket.socket(fileno=descriptors[0]) as listener:
-        run(listener, namespace, ttrpc_address)
-        remove_socket(listener)
+    listener = socket(fileno=descriptors[0])
+    run(listener, namespace, ttrpc_address)
+    remove_socket(listener)
     return 0
 
 
 def prepare_process() -> None:
     """Adopt what the runtime leaves behind, and be a likelier victim of the OOM killer than the daemon."""
-    linux.set_name("windlass-shim")
-    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
-        score = int(file.read())
-        file.seek(0)
-        file.write(str(min(score + 1, MAX_OOM_SCORE)))
+    disk.write("/proc/self/comm", b"windlass-shim", 0)
+    # Not linux.prctl: its conversions touch 100 KB that would stay shared.
+    if linux.libc().prctl(linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError("cannot become a subreaper; containers would be lost")
+    score = int(disk.read("/proc/self/oom_score_adj"))
+    disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 
 
-def run(listener: socket.socket, namespace: str, ttrpc_address: str) -> None:
+def run(listener: socket, namespace: str, ttrpc_address: str) -> None:
     """Serve until Shutdown, or until nobody needs this shim."""
     loop = Loop()
     reaper = Reaper(loop)
@@ -78,9 +80,9 @@ def run(listener: socket.socket, namespace: str, ttrpc_address: str) -> None:
         on_shutdown=lambda: void(loop.spawn(leave())),
     )
     server = Server(loop, listener, SERVICES, service.methods())
-    signal.signal(signal.SIGTERM, on_terminate)
-    signal.signal(signal.SIGINT, on_terminate)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    handle(SIGTERM, on_terminate)
+    handle(SIGINT, on_terminate)
+    handle(SIGHUP, SIG_IGN)
     reaper.start()
     loop.spawn(server.run())
     loop.spawn(publisher.run())
@@ -92,7 +94,7 @@ def void(_: object) -> None:
     """Drop a value."""
 
 
-def remove_socket(listener: socket.socket) -> None:
+def remove_socket(listener: socket) -> None:
     """Remove the socket's file, if it has one."""
     address = listener.getsockname()
     if isinstance(address, str) and address.startswith("/"):

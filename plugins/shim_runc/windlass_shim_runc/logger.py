@@ -10,7 +10,6 @@ import signal
 from collections.abc import Mapping
 
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument
-
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.reaper import Reaper
 
@@ -75,7 +74,7 @@ class Logger:
                 file_actions=[*null, *passed],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+                setsigdef=(int(signal.SIGPIPE), int(signal.SIGXFSZ)),
             )
             for fd in (notify, *high):
                 os.close(fd)

@@ -7,7 +7,6 @@ is never paused itself; it shows its init's pause.
 from __future__ import annotations
 
 from windlass.errors import Error
-
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.streams import Streams
 

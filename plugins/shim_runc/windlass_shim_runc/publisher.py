@@ -7,12 +7,11 @@ state depends on goes first: exits and deletes stay.
 
 from __future__ import annotations
 
-import socket
 import time
+from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from windlass.errors import Code
 from windlass_api.ttrpc import framing as ttrpc
-
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Envelope, ForwardRequest, Message, pack, timestamp
@@ -42,7 +41,7 @@ class Publisher:
         self._namespace = namespace
         self._queue: list[tuple[str, bytes]] = []
         self._more = Flag(loop)
-        self._socket: socket.socket | None = None
+        self._socket: socket | None = None
         self._decoder = ttrpc.FrameDecoder()
         self._stream = 1
 
@@ -109,9 +108,9 @@ class Publisher:
                 if frame.stream == stream and frame.type == ttrpc.RESPONSE:
                     return ttrpc.decode_response(frame.data)
 
-    def _connected(self) -> socket.socket:
+    def _connected(self) -> socket:
         if self._socket is None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = socket(AF_UNIX, SOCK_STREAM)
             sock.setblocking(False)
             try:
                 sock.connect(self._path)

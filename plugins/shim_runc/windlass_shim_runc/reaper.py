@@ -6,9 +6,9 @@ its pid file is read. While any runc is working, exits of unknown pids are kept.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # typeshed leaves it out
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 
@@ -18,6 +18,12 @@ OnExit = Callable[[int, int], None]
 """Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
 
 SIGNALLED = 128
+SIGCHLD = int(signal.SIGCHLD)
+
+
+def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
+    """Install a signal handler. `signal.signal` makes enums, which costs every shim 200 KB of shared memory."""
+    _signal.signal(number, handler)
 
 
 class Reaper:
@@ -28,15 +34,13 @@ class Reaper:
         self._watched: dict[int, OnExit] = {}
         self._unclaimed: dict[int, tuple[int, int]] = {}
         self._launching = 0
-        self._woken, self._wakeup = socket.socketpair()
-        self._woken.setblocking(False)
-        self._wakeup.setblocking(False)
+        self._woken, self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def start(self) -> None:
         """Take over SIGCHLD; from now on every child is reaped."""
-        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self._loop.call_on(self._woken.fileno(), self._drain)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        handle(SIGCHLD, lambda _number, _frame: None)
+        self._loop.call_on(self._woken, self._drain)
 
     def watch(self, pid: int, on_exit: OnExit) -> None:
         """Have ``on_exit`` called once, at once if the child has ended already."""
@@ -70,7 +74,7 @@ class Reaper:
 
     def _drain(self) -> None:
         try:
-            self._woken.recv(4096)
+            os.read(self._woken, 4096)
         except BlockingIOError:
             pass
         self.reap()

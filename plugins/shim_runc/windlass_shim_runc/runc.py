@@ -1,6 +1,6 @@
 """Runs the OCI runtime: its command line, its deadline, its error message."""
 
-# ruff: noqa: PTH108, PTH110, PTH113, PTH118, PTH119, PTH120, PTH123, PTH202
+# ruff: noqa: PTH108, PTH118, PTH119, PTH120, PTH123, PTH116
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition
-
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
@@ -20,6 +19,9 @@ TIMEOUT = 120.0
 
 START_TIMEOUT = 10.0
 MAX_LOG = 64 << 10
+
+IGNORED = (int(signal.SIGPIPE), int(signal.SIGXFSZ))
+"""Python ignores these, and ignored signals stay ignored across exec."""
 
 TASK_DIRECTORY = "io.containerd.runtime.v2.task"
 CONTAINERD_ROOT = "/run/containerd/runc"
@@ -48,26 +50,11 @@ def default_root(bundle: str) -> str:
     return CONTAINERD_ROOT
 
 
-def find_program(name: str) -> str:
-    """Return the path of an OCI runtime; raises FailedPrecondition saying where it was looked for."""
-    if "/" in name:
-        if os.access(name, os.X_OK):
-            return name
-        raise FailedPrecondition(f"OCI runtime {name} is not an executable file; correct the option BinaryName")
-    path = os.environ.get("PATH") or os.defpath
-    for directory in path.split(":"):
-        candidate = os.path.join(directory, name)
-        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
-            return candidate
-    raise FailedPrecondition(f"OCI runtime {name} was not found in {path}; install it or set the option BinaryName")
-
-
 def last_error(path: str, offset: int) -> str:
     """Return the message of the last error in a runtime's JSON log from ``offset`` on, empty without one."""
     try:
         with open(path, "rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(offset, size - MAX_LOG))
+            log.seek(max(offset, log.seek(0, os.SEEK_END) - MAX_LOG))
             lines = log.read(MAX_LOG).splitlines()
     except OSError:
         return ""
@@ -81,6 +68,14 @@ def last_error(path: str, offset: int) -> str:
     return ""
 
 
+def size(path: str) -> int:
+    """Return a file's size, 0 when there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
 class Runtime:
     """One container's OCI runtime."""
 
@@ -90,7 +85,7 @@ class Runtime:
         self._loop = loop
         self._reaper = reaper
         self._bundle = bundle
-        self._program = find_program(options.binary_name or "runc")
+        self._program = options.binary_name or "runc"
         self.root = os.path.join(options.root or default_root(bundle), namespace)
         self._argv = [self._program, "--root", self.root]
         if options.systemd_cgroup:
@@ -118,7 +113,7 @@ class Runtime:
         Raises Error with the runtime's own last message, DeadlineExceeded.
         """
         log = os.path.join(self._bundle, log)
-        offset = os.path.getsize(log) if os.path.exists(log) else 0
+        offset = size(log)
         argv = [*self._argv, "--log", log, "--log-format", "json", verb, *flags, id, *operands]
         pid = self._spawn(argv, stdio or {})
         try:
@@ -167,16 +162,21 @@ class Runtime:
             (os.POSIX_SPAWN_DUP2, stdio[fd], fd) if fd in stdio else (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)
             for fd in (0, 1, 2)
         ]
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            environment,
-            file_actions=actions,
-            setpgroup=0,
-            setsigmask=(),
-            # Python ignores these, and ignored signals stay ignored across exec.
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-        )
+        try:
+            return os.posix_spawnp(
+                argv[0],
+                argv,
+                environment,
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=IGNORED,
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            path = "" if "/" in argv[0] else f" in {os.environ.get('PATH', os.defpath)}"
+            raise FailedPrecondition(
+                f"OCI runtime {argv[0]} was not found{path}; install it or correct the option BinaryName"
+            ) from error
 
     def _remedy(self, message: str, id: str) -> str:
         for words, remedy in REMEDIES.items():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
+from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
 from collections.abc import Awaitable, Callable, Mapping
 
 from windlass.errors import Code, Error, Internal, InvalidArgument, Unimplemented
 from windlass_api.ttrpc import framing as ttrpc
-
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message, decode
 
@@ -24,9 +23,7 @@ MAX_UNSENT = 8 << 20
 class Server:
     """Serves methods on a listening socket; all services have the same methods."""
 
-    def __init__(
-        self, loop: Loop, listener: socket.socket, services: tuple[str, ...], methods: Mapping[str, Method]
-    ) -> None:
+    def __init__(self, loop: Loop, listener: socket, services: tuple[str, ...], methods: Mapping[str, Method]) -> None:
         self.loop = loop
         self.services = services
         self.methods = methods
@@ -39,7 +36,8 @@ class Server:
         while True:
             await self.loop.readable(self._listener.fileno())
             try:
-                sock, _ = self._listener.accept()
+                # The C socket class: its Python subclass turns every constant into an enum, 300 KB of touched memory.
+                sock = socket(fileno=accept(self._listener))
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             if peer_uid(sock) in (0, os.geteuid()):
@@ -48,10 +46,16 @@ class Server:
                 sock.close()
 
 
-def peer_uid(sock: socket.socket) -> int:
+def accept(listener: socket) -> int:
+    """Return the descriptor of a connection that waits to be accepted."""
+    fd: int = listener._accept()[0]  # type: ignore[attr-defined] # typeshed leaves it out
+    return fd
+
+
+def peer_uid(sock: socket) -> int:
     """Return the user that connected (SO_PEERCRED, unix(7))."""
     credentials = struct.Struct("3i")
-    _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    _, uid, _ = credentials.unpack(sock.getsockopt(SOL_SOCKET, SO_PEERCRED, credentials.size))
     return int(uid)
 
 
@@ -60,7 +64,7 @@ class Connection:
 
     __slots__ = ("_decoder", "_flushing", "_last", "_server", "_socket", "_unsent")
 
-    def __init__(self, server: Server, sock: socket.socket) -> None:
+    def __init__(self, server: Server, sock: socket) -> None:
         self._server = server
         self._socket = sock
         self._decoder = ttrpc.FrameDecoder()
@@ -149,15 +153,18 @@ class Connection:
 
     async def _flush(self) -> None:
         # Waiting on a duplicate: `run` waits on the socket itself.
-        with self._socket.dup() as waiting:
+        waiting = os.dup(self._socket.fileno())
+        try:
             while self._unsent and self._socket.fileno() >= 0:
-                await self._server.loop.writable(waiting.fileno())
+                await self._server.loop.writable(waiting)
                 self._send()
-        self._flushing = False
+        finally:
+            os.close(waiting)
+            self._flushing = False
 
     def _close(self) -> None:
         # `run` is parked on the descriptor: it sees the shutdown and closes it itself.
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(SHUT_RDWR)
         except OSError:
             pass

@@ -1,6 +1,6 @@
 """The Task service of a shim: requests to containers, answers from them."""
 
-# ruff: noqa: PTH112, PTH117
+# ruff: noqa: PTH112, PTH117, ASYNC240
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from windlass import linux
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass_api.ttrpc.framing import Malformed
-
 from windlass_shim_runc import cgroups, messages
 from windlass_shim_runc.container import Container, Host, check_identifier
 from windlass_shim_runc.process import DELETED, Process

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 
 from windlass.errors import Error, InvalidArgument
-
 from windlass_shim_runc import files, logger
 from windlass_shim_runc.console import Console, resize
 from windlass_shim_runc.loop import Loop, Task

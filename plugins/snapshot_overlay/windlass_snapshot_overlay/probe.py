@@ -11,7 +11,6 @@ from pathlib import Path
 from windlass import mounting, trees
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
-
 from windlass_snapshot_overlay.layers import Features
 
 logger = logging.getLogger(__name__)

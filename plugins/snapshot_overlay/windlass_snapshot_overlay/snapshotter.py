@@ -14,7 +14,6 @@ from windlass.metastore import Record
 from windlass.mounts import Mount
 from windlass.snapshot_directories import Directories
 from windlass.snapshots import LABEL_GID_MAPPING, LABEL_PREFIX, LABEL_UID_MAPPING, Info, Kind, Usage
-
 from windlass_snapshot_overlay import layers
 from windlass_snapshot_overlay.layers import Features
 

@@ -1,0 +1,121 @@
+"""The `windlass` command line: global options, and commands that are imported when they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from windlass import __version__
+from windlass.errors import Error, StartError
+
+if TYPE_CHECKING:
+    from windlass_client.client import Client
+
+ADDRESS = "/run/windlass/windlass.sock"
+
+COMMANDS: Mapping[str, str] = {
+    "run": "containers:run",
+    "ps": "containers:ps",
+    "exec": "containers:exec_",
+    "kill": "containers:kill",
+    "rm": "containers:rm",
+    "inspect": "containers:inspect",
+    "image": "images:image",
+    "events": "daemon:events",
+    "plugins": "plugins:plugins",
+    "version": "daemon:version",
+    "config": "daemon:config",
+}
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which daemon and which namespace the commands are about."""
+
+    address: str
+    namespace: str
+
+    def client(self) -> Client:
+        """Return a client; call it inside the event loop."""
+        # grpc writes what it thinks to standard error; errors are ours to tell
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from windlass_client.client import Client
+
+        return Client(self.address, self.namespace)
+
+
+class Commands(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command = getattr(import_module(f"windlass_client.commands.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "-a",
+    "--address",
+    envvar=["WINDLASS_ADDRESS", "CONTAINERD_ADDRESS"],
+    default=ADDRESS,
+    show_default=True,
+    help="The daemon's socket.",
+)
+@click.option(
+    "-n",
+    "--namespace",
+    envvar="CONTAINERD_NAMESPACE",
+    default="default",
+    show_default=True,
+    help="The namespace that images and containers are in.",
+)
+@click.version_option(__version__, "-v", "--version", prog_name="windlass")
+@click.pass_context
+def windlass(context: click.Context, address: str, namespace: str) -> None:
+    """Run containers on Windlass, or on any daemon with containerd's API."""
+    context.obj = Where(address, namespace)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; every failure is one line."""
+    try:
+        code = windlass.main(args=argv if argv is None else list(argv), prog_name="windlass", standalone_mode=False)
+        sys.stdout.flush()
+    except (Error, StartError) as error:
+        return fail(str(error))
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python would report it once more when it closes standard output at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        return fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    return code if isinstance(code, int) else 0
+
+
+def fail(message: str) -> int:
+    """Tell what is wrong, on one line, and return the exit code."""
+    line = " ".join(message.split()) if "\n" in message else message
+    sys.stderr.write(f"windlass: {line}\n")
+    return 1

@@ -1,0 +1,99 @@
+"""What commands print: tables for people, JSON for machines, progress on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+Progress = Callable[[str, str, int, int], None]
+
+
+def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
+    """Print records, which have all that is known, as a JSON list or as a table of some columns."""
+    if as_json:
+        sys.stdout.write(json.dumps(list(records), indent=2, ensure_ascii=False) + "\n")
+        return
+    cells = [[column.upper() for column in columns]]
+    cells += [[cell(record.get(column)) for column in columns] for record in records]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    for line in cells:
+        text = "   ".join(value.ljust(width) for value, width in zip(line, widths, strict=True))
+        sys.stdout.write(text.rstrip() + "\n")
+
+
+def cell(value: object) -> str:
+    """Return a value as a cell of a table; nothing in it can move the cursor."""
+    if value is None or value in ("", [], ()):
+        return "-"
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return text without what a terminal would obey: names come from images and from other clients."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+def size(count: int) -> str:
+    """Return bytes as people read them."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def moment(timestamp: Timestamp) -> str:
+    """Return a time in RFC 3339, to the second."""
+    return datetime.fromtimestamp(timestamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """Yield what is to be called as work goes on; it draws bars if standard error is a terminal."""
+    if quiet:
+        yield lambda verb, what, done, total: None
+    elif sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        yield _line
+
+
+def _line(verb: str, what: str, done: int, total: int) -> None:
+    if done == total:
+        amount = f" ({size(total)})" if verb == "reading" else ""
+        sys.stderr.write(f"{verb} {printable(what)}{amount}\n")
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(verb: str, what: str, done: int, total: int) -> None:
+            key = what if verb == "reading" else verb
+            label = escape(f"{verb} {short(printable(what))}")
+            if key not in tasks:
+                tasks[key] = int(bars.add_task(label, total=total))
+            bars.update(bars.task_ids[list(tasks).index(key)], completed=done, total=total, description=label)
+
+        yield show
+
+
+def short(text: str) -> str:
+    """Return the tail of a name, with a digest cut to what tells it apart."""
+    text = text.rpartition("/")[2]
+    return text.rpartition(":")[2][:12] if len(text) > 40 else text

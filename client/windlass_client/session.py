@@ -1,0 +1,138 @@
+"""A process in the foreground: its streams are ours, signals go to it, its exit status is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import termios
+import tty
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+from windlass.errors import Error
+from windlass_client.client import Client
+from windlass_client.fifos import Fifos
+from windlass_client.pump import Pump
+
+FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCONT,
+)
+DELETE_TIMEOUT = 10.0
+
+
+@dataclass
+class Session:
+    """One process of a task; an empty ``exec_id`` is its first."""
+
+    client: Client
+    id: str
+    exec_id: str
+    streams: Fifos
+    _pumps: list[Pump] = field(default_factory=list)
+    _input: Pump | None = None
+
+    async def run(self, delete: Callable[[], Awaitable[object]]) -> int:
+        """Start the created process, wait for its end, delete it, and return its exit status."""
+        waiting = asyncio.ensure_future(self.client.tasks.wait(self.id, self.exec_id))
+        loop = asyncio.get_running_loop()
+        try:
+            with raw_terminal() if self.streams.terminal else contextlib.nullcontext():
+                self._connect(loop)
+                async with self._signals(loop):
+                    await self.client.tasks.start(self.id, self.exec_id)
+                    self._connect_input(loop)
+                    if self.streams.terminal:
+                        await self._resize()
+                    status = await waiting
+                # The shim holds the FIFOs open until the process is deleted.
+                async with asyncio.timeout(DELETE_TIMEOUT):
+                    await delete()
+                for pump in self._pumps:
+                    await pump.drained()
+            return status
+        finally:
+            waiting.cancel()
+            for pump in [*self._pumps, *([self._input] if self._input else [])]:
+                pump.close()
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
+        for stream, ours in (("stdout", 1), ("stderr", 2)):
+            if stream in self.streams.descriptors:
+                fifo = self.streams.take(stream)
+                self._pumps.append(Pump(fifo, ours, fifo, broken=lambda: self._soon(loop, self._break_pipe)))
+
+    def _connect_input(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Only now: of an exec the shim opens the FIFOs when it starts, and what nobody has open is lost.
+        if "stdin" in self.streams.descriptors:
+            fifo = self.streams.take("stdin")
+            self._input = Pump(0, fifo, fifo, finished=lambda: self._soon(loop, self._close_stdin))
+
+    def _soon(self, loop: asyncio.AbstractEventLoop, step: Callable[[], Awaitable[None]]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended with the process
+            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(step()))
+
+    async def _close_stdin(self) -> None:
+        with contextlib.suppress(Error):  # the process may have ended on its own
+            await self.client.tasks.close_stdin(self.id, self.exec_id)
+
+    async def _break_pipe(self) -> None:
+        # As SIGPIPE would; but that one does not reach the first process of a pid namespace, pid_namespaces(7).
+        await self._forward(signal.SIGKILL)
+
+    async def _resize(self) -> None:
+        with contextlib.suppress(OSError, Error):
+            size = os.get_terminal_size(1)
+            await self.client.tasks.resize(self.id, self.exec_id, size.columns, size.lines)
+
+    @contextlib.asynccontextmanager
+    async def _signals(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+        pending: set[asyncio.Task[None]] = set()
+
+        def begin(step: Callable[[], Awaitable[None]]) -> None:
+            task = loop.create_task(_run(step))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+        for number in FORWARDED:
+            loop.add_signal_handler(number, begin, lambda number=number: self._forward(number))
+        if self.streams.terminal:
+            loop.add_signal_handler(signal.SIGWINCH, begin, self._resize)
+        try:
+            yield
+        finally:
+            for number in (*FORWARDED, signal.SIGWINCH):
+                loop.remove_signal_handler(number)
+            for task in pending:
+                task.cancel()
+
+    async def _forward(self, number: int) -> None:
+        with contextlib.suppress(Error):  # it may have ended, or not have started
+            await self.client.tasks.kill(self.id, number, self.exec_id)
+
+
+async def _run(step: Callable[[], Awaitable[None]]) -> None:
+    await step()
+
+
+@contextlib.contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Let every key through to the container as long as this lasts."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

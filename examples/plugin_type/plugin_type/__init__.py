@@ -1,0 +1,1 @@
+"""An example: a plugin type of one's own."""

@@ -1,0 +1,1 @@
+"""An example: snapshots as plain copies."""

@@ -1,0 +1,1 @@
+"""The exchange, which brings every event to every subscriber."""

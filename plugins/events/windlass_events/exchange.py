@@ -1,0 +1,77 @@
+"""The exchange: stamps events, checks them, and offers each to every subscription."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from windlass.errors import InvalidArgument
+from windlass.events import Envelope
+from windlass.filters import parse
+from windlass.values import Payload, check_identifier
+from windlass_events.fields import ReadableEvent
+from windlass_events.subscription import Subscription
+
+MAX_TOPIC = 1024
+SHOWN = 128
+
+
+class LocalExchange:
+    """A `windlass.events.Exchange` inside the daemon."""
+
+    def __init__(self) -> None:
+        self._subscriptions: tuple[Subscription, ...] = ()
+        # Held while an event is appended to every queue: all subscribers see the same order.
+        self._publishing = threading.RLock()
+
+    def publish(self, namespace: str, topic: str, event: Payload) -> None:
+        """Stamp and deliver an event of this daemon's."""
+        check_identifier("namespace", namespace)
+        check_topic(topic)
+        with self._publishing:
+            self._deliver(Envelope(time.time_ns(), namespace, topic, event))
+
+    def forward(self, envelope: Envelope) -> None:
+        """Deliver an event that carries its own stamp."""
+        check_identifier("namespace", envelope.namespace)
+        check_topic(envelope.topic)
+        if envelope.timestamp == 0:
+            raise InvalidArgument(f"event on {envelope.topic} has no timestamp; whoever forwards it must set one")
+        with self._publishing:
+            self._deliver(envelope)
+
+    def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[AsyncIterator[Envelope]]:
+        """Open a subscription; it begins when it is entered."""
+        return Subscription(parse(filters), self._enter, self._leave)
+
+    def close(self) -> None:
+        """End every subscription; each is read to its end."""
+        with self._publishing:
+            for subscription in self._subscriptions:
+                subscription.end()
+            self._subscriptions = ()
+
+    def _deliver(self, envelope: Envelope) -> None:
+        event = ReadableEvent(envelope)
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+
+    def _enter(self, subscription: Subscription) -> None:
+        with self._publishing:
+            self._subscriptions += (subscription,)
+
+    def _leave(self, subscription: Subscription) -> None:
+        with self._publishing:
+            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+
+
+def check_topic(topic: str) -> None:
+    """Raise InvalidArgument unless ``topic`` is ``/`` and identifiers, separated by ``/``."""
+    if not topic.startswith("/"):
+        raise InvalidArgument(f"topic {topic[:SHOWN]!r} must start with '/'")
+    if len(topic) > MAX_TOPIC:
+        raise InvalidArgument(f"topic {topic[:SHOWN]!r}… is longer than {MAX_TOPIC} characters")
+    for component in topic[1:].split("/"):
+        check_identifier(f"a part of topic {topic[:SHOWN]!r}", component)

@@ -1,0 +1,82 @@
+"""Builds a small OCI image archive from files of this machine: no network, no container tool.
+
+    python scripts/demo_image.py OUT.tar NAME [BUSYBOX]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+APPLETS = "sh ls cat echo ps hostname id sleep env mount true false stty head wc kill seq dd".split()
+FILES = {
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
+}
+
+
+def layer(busybox: Path) -> bytes:
+    """Return a layer with busybox, the names it goes by, and the files that a shell looks for."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for directory in ("bin", "etc", "dev", "proc", "sys", "run", "tmp", "root"):
+            entry = tarfile.TarInfo(directory)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if directory == "tmp" else 0o755
+            tar.addfile(entry)
+        add(tar, "bin/busybox", busybox.read_bytes(), 0o755)
+        for name, data in FILES.items():
+            add(tar, name, data, 0o644)
+        for applet in APPLETS:
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+    return out.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
+    """Add a regular file of root's."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), mode
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def build(out: Path, name: str, busybox: Path) -> None:
+    """Write the archive; the same files give the same bytes."""
+    blobs: dict[str, bytes] = {}
+
+    def blob(data: bytes, media_type: str, **more: object) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        blobs[digest] = data
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data), **more}
+
+    kind = "application/vnd.oci.image"
+    rootfs = layer(busybox)
+    platform = {"os": "linux", "architecture": MACHINES.get(os.uname().machine, os.uname().machine)}
+    config = {
+        **platform,
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(rootfs).hexdigest()}"]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": blob(json.dumps(config).encode(), f"{kind}.config.v1+json"),
+        "layers": [blob(rootfs, f"{kind}.layer.v1.tar")],
+    }
+    names = {"annotations": {"io.containerd.image.name": name}, "platform": platform}
+    target = blob(json.dumps(manifest).encode(), f"{kind}.manifest.v1+json", **names)
+    with tarfile.open(out, "w") as tar:
+        add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}', 0o644)
+        add(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [target]}).encode(), 0o644)
+        for digest, data in blobs.items():
+            add(tar, f"blobs/sha256/{digest}", data, 0o644)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3] if len(sys.argv) > 3 else "/bin/busybox"))

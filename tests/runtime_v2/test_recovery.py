@@ -1,0 +1,144 @@
+"""What a daemon finds of its predecessor's tasks, and what it does about the rest (reference 4.11)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from runtime_v2.harness import Daemon, ProcessZygote, container, daemon, eventually, run
+
+from windlass import errors
+from windlass.tasks import CreateOptions, Status
+from windlass_runtime_v2.sockets import listen_unix
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")
+
+NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
+
+
+async def test_running_tasks_are_found_again(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The next daemon lists them, waits for them, and deletes them; their shims did not notice."""
+    async with daemon(tmp_path, zygote) as first:
+        pids = {id: await run(first.tasks, container(id)) for id in ("a", "b", "c")}
+    assert len(zygote.running) == 3
+
+    async with daemon(tmp_path, zygote) as second:
+        found = {process.container_id: process for process in await second.tasks.list("test")}
+        assert {id: process.pid for id, process in found.items()} == pids
+        assert {process.status for process in found.values()} == {Status.RUNNING}
+        waiting = asyncio.create_task(second.tasks.wait("test", "a"))
+        await second.tasks.kill("test", "a", "", signal.SIGTERM)
+        assert (await waiting).pid == pids["a"]
+        assert (await second.tasks.delete("test", "a")).status == 143
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+        assert second.bundles == ["b", "c"]
+        await eventually(lambda: len(zygote.running) == 2)
+        assert second.exchange.topics == []
+
+
+async def test_a_stopped_task_keeps_its_exit_status(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """It ended while no daemon ran, and still waits to be deleted."""
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container())
+        await first.tasks.kill("test", "box", "", signal.SIGKILL)
+    async with daemon(tmp_path, zygote) as second:
+        assert (await second.tasks.get("test", "box")).status == Status.STOPPED
+        assert (await second.tasks.wait("test", "box")).status == 137
+        await second.tasks.delete("test", "box")
+        assert second.left() == NOTHING
+
+
+async def test_a_task_may_not_be_created_while_it_is_looked_for(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The first request after the start already knows of it."""
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container(slow={"State": 0.3}))
+    async with daemon(tmp_path, zygote) as second:
+        with pytest.raises(errors.AlreadyExists):
+            await second.tasks.create("test", container(), CreateOptions())
+
+
+async def test_what_a_dead_shim_left_is_cleaned_up_and_told(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Its cleanup runs, its bundle and socket go, and its end is published once."""
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container())
+        (first.context.state / "test/box/init.pid").write_text("4242")
+        await run(first.tasks, container("alive"))
+    os.kill(zygote.children[0].pid, signal.SIGKILL)
+    zygote.children[0].wait()
+
+    async with daemon(tmp_path, zygote) as second:
+        with pytest.raises(errors.NotFound):
+            await second.tasks.get("test", "box")
+        assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        assert zygote.entries.count("fake:cleanup") == 1
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+        assert second.bundles == ["alive"]
+        assert second.works == ["alive"]
+        assert len(second.sockets) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"addr'], ids=["missing", "empty", "cut off"])
+async def test_a_bundle_without_bootstrap_is_removed(
+    tmp_path: Path, zygote: ProcessZygote, content: bytes | None
+) -> None:
+    """The daemon was killed while it made it."""
+    bundle = tmp_path / "state/io.containerd.runtime.v2.task/test/box"
+    (bundle / "rootfs").mkdir(parents=True)
+    if content is not None:
+        (bundle / "bootstrap.json").write_bytes(content)
+    async with daemon(tmp_path, zygote) as running:
+        await asyncio.wait_for(running.context.ready.wait(), 10)
+        assert running.left() == NOTHING
+        assert running.exchange.topics == []
+
+
+async def test_a_shim_without_its_task_is_shut_down(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The daemon was killed between the shim's start and the task's creation."""
+    async with daemon(tmp_path, zygote) as first:
+        await first.tasks.create("test", container(fail={"State": [5, "no such task"]}), CreateOptions())
+    async with daemon(tmp_path, zygote) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+        assert second.left() == NOTHING
+        await eventually(lambda: not zygote.running)
+
+
+async def test_a_shim_that_does_not_answer_is_kept(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Boot waits no longer than the deadline, and a slow shim is no dead one."""
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container(hang=["State"]))
+        await run(first.tasks, container("good"))
+    async with daemon(tmp_path, zygote, timeouts={"shim.load": 0.3, "task.state": 0.3}) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 5)
+        assert [process.container_id for process in await second.tasks.list("test")] == ["good"]
+        await second.tasks.kill("test", "box", "", signal.SIGTERM)
+        assert (await second.tasks.wait("test", "box")).status == 143
+        await second.tasks.delete("test", "box")
+
+
+async def test_sockets_that_nobody_serves_are_removed(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """One that somebody listens on stays, whoever it is."""
+    directory = tmp_path / "state/s"
+    directory.mkdir(parents=True)
+    listen_unix(directory / "dead").close()
+    with listen_unix(directory / "live"):
+        async with daemon(tmp_path, zygote) as running:
+            await asyncio.wait_for(running.context.ready.wait(), 10)
+            assert running.sockets == ["live"]
+
+
+async def test_stopping_disturbs_no_shim(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Connections end, and that is all: no event, no cleanup."""
+    running: Daemon
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        waiting = asyncio.create_task(running.tasks.wait("test", "box"))
+        await asyncio.sleep(0.05)
+    with pytest.raises((asyncio.CancelledError, errors.Unavailable)):
+        await waiting
+    await asyncio.sleep(0.1)
+    assert running.exchange.topics == []
+    assert len(zygote.running) == 1
+    assert zygote.entries == ["fake:serve"]

@@ -1,0 +1,391 @@
+"""What the task manager promises, with shims that behave and shims that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime_v2.harness import RUNTIME, Daemon, ProcessZygote, container, daemon, eventually, run
+
+from windlass import errors
+from windlass.containers import Container
+from windlass.hooks import hookimpl
+from windlass.shims import ForkedShim
+from windlass.tasks import IO, CreateOptions, Resources, Status
+from windlass.values import Payload
+from windlass_api.containerd.events import task_pb2 as events_pb
+from windlass_runtime_v2.leftovers import ENTRY
+from windlass_runtime_v2.plugin import Config
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")
+
+NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
+NO_PROCESS = 1 << 23
+PROCESS = Payload("types.containerd.io/opencontainers/runtime-spec/1/Process", b"{}")
+
+
+def calls(running: Daemon) -> list[str]:
+    """The calls that shims have had, without the service's name."""
+    return [line.split()[-1] for line in (running.context.state / "calls").read_text().splitlines()]
+
+
+async def test_a_task_is_created_started_waited_for_and_deleted(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The whole life, without a call that is not needed; then nothing is left of it."""
+    async with daemon(tmp_path, zygote) as running:
+        tasks = running.tasks
+        pid = await tasks.create("test", container(), CreateOptions(io=IO(stdout="/out")))
+        assert (await tasks.get("test", "box")).status == Status.CREATED
+        waiting = asyncio.create_task(tasks.wait("test", "box"))
+        assert await tasks.start("test", "box") == pid
+        found = await tasks.get("test", "box")
+        assert (found.container_id, found.pid, found.status, found.io.stdout) == ("box", pid, Status.RUNNING, "/out")
+
+        await tasks.kill("test", "box", "", signal.SIGTERM)
+        assert (await waiting).status == 143
+        exit = await tasks.delete("test", "box")
+
+        assert (exit.pid, exit.status) == (pid, 143)
+        assert running.left() == NOTHING
+        with pytest.raises(errors.NotFound, match="task box does not exist"):
+            await tasks.get("test", "box")
+        await eventually(lambda: not zygote.running)
+        assert sorted(call for call in calls(running) if call != "State") == [
+            "Create", "Delete", "Kill", "Shutdown", "Start", "Wait",
+        ]  # fmt: skip
+        assert running.exchange.topics == []
+
+
+async def test_a_second_task_of_a_name_is_refused(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """While one is there, and while one is being made; another namespace is another name."""
+    async with daemon(tmp_path, zygote) as running:
+        box, options = container(), CreateOptions()
+        both = await asyncio.gather(
+            running.tasks.create("test", box, options),
+            running.tasks.create("test", box, options),
+            running.tasks.create("other", box, options),
+            return_exceptions=True,
+        )
+        assert sorted(type(result).__name__ for result in both) == ["AlreadyExists", "int", "int"]
+        with pytest.raises(errors.AlreadyExists, match="task box already exists"):
+            await running.tasks.create("test", box, options)
+        for namespace in ("test", "other"):
+            await running.tasks.delete(namespace, "box")
+        assert running.left() == NOTHING
+        assert await running.tasks.create("test", box, options)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "message"),
+    [
+        (
+            {"fail": {"Create": [2, "OCI runtime create failed: no"]}},
+            errors.Error,
+            ": OCI runtime create failed: no",
+        ),
+        ({"die": ["Create"]}, errors.Unavailable, "task box: Create: connection to unix://"),
+        ({"hang": ["Create"]}, errors.DeadlineExceeded, "task box: Create: no answer to Create within 1 s"),
+        ({"hang": ["Create", "Delete", "Shutdown"]}, errors.DeadlineExceeded, "Create: no answer"),
+        ({"fail": {"Create": [3, "bad"]}, "hang": ["Delete"]}, errors.InvalidArgument, "bad"),
+    ],
+    ids=["refuses", "dies", "hangs", "hangs-in-all", "refuses-then-hangs"],
+)
+async def test_a_failed_create_leaves_nothing(
+    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, Any], error: type[errors.Error], message: str
+) -> None:
+    """No process, bundle, socket or name; the error says which step failed and why."""
+    timeouts = {"shim.cleanup": 1.0, "shim.shutdown": 0.5}
+    config = Config(request_timeout=1.0 if "hang" in behaviour and "fail" not in behaviour else 10.0)
+    async with daemon(tmp_path, zygote, timeouts=timeouts, config=config) as running:
+        with pytest.raises(error, match=message) as caught:
+            await running.tasks.create("test", container(**behaviour), CreateOptions())
+        assert type(caught.value) is error
+        assert running.left() == NOTHING
+        await eventually(lambda: not zygote.running)
+        assert await running.tasks.create("test", container(), CreateOptions())
+
+
+async def test_a_shim_that_does_not_start_leaves_nothing(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The zygote's error reaches the client."""
+    zygote.broken = True
+    async with daemon(tmp_path, zygote) as running:
+        with pytest.raises(errors.Unavailable, match="broken on purpose"):
+            await running.tasks.create("test", container(), CreateOptions())
+        assert running.left() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("box", "error", "message"),
+    [
+        (container("../up"), errors.InvalidArgument, "task '../up' is not valid"),
+        (container("a" * 77), errors.InvalidArgument, "longer than 76"),
+        (Container("box", runtime=RUNTIME), errors.InvalidArgument, "container box has no spec"),
+        (container(runtime=""), errors.Error, "names no runtime"),
+        (container(runtime="io.example.no.v9"), errors.Error, "binary containerd-shim-no-v9 is not installed"),
+    ],
+)
+async def test_bad_requests_are_refused_and_leave_nothing(
+    tmp_path: Path, zygote: ProcessZygote, box: Container, error: type[errors.Error], message: str
+) -> None:
+    """Before any process is started."""
+    async with daemon(tmp_path, zygote) as running:
+        with pytest.raises(error, match=message):
+            await running.tasks.create("test", box, CreateOptions())
+        assert running.left() == NOTHING
+        assert not zygote.children
+
+
+async def test_a_bundle_in_the_way_is_reported_and_kept(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """It is nobody's task, and deleting it is not ours to decide."""
+    async with daemon(tmp_path, zygote) as running:
+        (running.context.state / "test/box").mkdir(parents=True)
+        with pytest.raises(errors.AlreadyExists, match="in the way of task box"):
+            await running.tasks.create("test", container(), CreateOptions())
+        assert running.bundles == ["box"]
+        assert running.sockets == []
+
+
+async def test_a_client_that_leaves_during_create_gets_no_task(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The creation ends first, then all of it is undone."""
+    async with daemon(tmp_path, zygote) as running:
+        creating = asyncio.create_task(running.tasks.create("test", container(slow={"Create": 0.3}), CreateOptions()))
+        await eventually(lambda: (running.context.state / "calls").exists())
+        creating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+        await eventually(lambda: running.left() == NOTHING and not zygote.running)
+        assert await running.tasks.create("test", container(), CreateOptions())
+
+
+async def test_waiting_does_not_depend_on_the_client(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Clients come and go; the shim is asked once, and the answer is there for whoever asks later."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        for _ in range(5):
+            gone = asyncio.create_task(running.tasks.wait("test", "box"))
+            await asyncio.sleep(0.01)
+            gone.cancel()
+        staying = asyncio.create_task(running.tasks.wait("test", "box"))
+        await running.tasks.kill("test", "box", "", signal.SIGKILL)
+        assert (await staying).status == 137
+        assert (await running.tasks.wait("test", "box")).status == 137
+        assert calls(running).count("Wait") == 1
+
+
+async def test_a_running_task_is_not_deleted(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The shim's refusal is passed on as it is, and the task is still there."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        with pytest.raises(errors.Error, match="cannot delete a running process") as caught:
+            await running.tasks.delete("test", "box")
+        assert caught.value.code == errors.Code.UNKNOWN
+        assert (await running.tasks.get("test", "box")).status == Status.RUNNING
+        await running.tasks.kill("test", "box", "", 9)
+        assert (await running.tasks.delete("test", "box")).status == 137
+
+
+async def test_two_who_delete_get_the_same_answer(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Deleting may be retried while it is under way."""
+    async with daemon(tmp_path, zygote) as running:
+        await running.tasks.create("test", container(slow={"Delete": 0.2}), CreateOptions())
+        first, second = await asyncio.gather(*(running.tasks.delete("test", "box") for _ in range(2)))
+        assert first == second
+        assert calls(running).count("Delete") == 1
+
+
+async def test_a_shim_that_knows_the_task_no_more(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """NotFound from the shim is passed on, and the task is gone here too."""
+    async with daemon(tmp_path, zygote, timeouts={"shim.shutdown": 0.3}) as running:
+        await running.tasks.create("test", container(fail={"Delete": [5, "unknown"]}), CreateOptions())
+        with pytest.raises(errors.NotFound, match="unknown"):
+            await running.tasks.delete("test", "box")
+        assert running.left() == NOTHING
+
+
+async def test_a_frozen_shim_does_not_keep_its_task_for_ever(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Nothing of the task runs, so the shim is killed and the task is deleted."""
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+        await running.tasks.create("test", container(pid=NO_PROCESS, hang=["Delete"]), CreateOptions())
+        exit = await running.tasks.delete("test", "box")
+        assert (exit.pid, exit.status) == (NO_PROCESS, 137)
+        assert running.left() == NOTHING
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+
+
+async def test_a_frozen_shim_with_a_live_container_is_left_alone(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The error names task and step, and nobody is killed."""
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+        await running.tasks.create("test", container(hang=["Delete"]), CreateOptions())
+        with pytest.raises(errors.DeadlineExceeded, match=r"task box: Delete: no answer to Delete within 0\.5 s"):
+            await running.tasks.delete("test", "box")
+        assert zygote.running
+
+
+async def test_when_a_shim_dies_its_end_is_told(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Whoever waits gets 137; TaskExit and TaskDelete are published, in this order; all is cleaned up."""
+    async with daemon(tmp_path, zygote) as running:
+        pid = await run(running.tasks, container())
+        waiting = asyncio.create_task(running.tasks.wait("test", "box"))
+        await asyncio.sleep(0.05)
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+
+        exit = await asyncio.wait_for(waiting, 10)
+
+        assert (exit.pid, exit.status) == (pid, 137)
+        assert abs(exit.at - time.time_ns()) < 20e9
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        ended = events_pb.TaskExit.FromString(running.exchange.published[0][2].value)
+        assert (ended.container_id, ended.id, ended.pid, ended.exit_status) == ("box", "box", pid, 137)
+        assert zygote.entries == ["fake:serve", "fake:cleanup"]
+        assert running.left() == NOTHING
+        with pytest.raises(errors.NotFound):
+            await running.tasks.get("test", "box")
+        assert await running.tasks.create("test", container(), CreateOptions())
+
+
+async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The shim dies after its container: the events carry the status that is known."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        await running.tasks.kill("test", "box", "", signal.SIGTERM)
+        assert (await running.tasks.wait("test", "box")).status == 143
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await eventually(lambda: len(running.exchange.topics) == 2)
+        deleted = events_pb.TaskDelete.FromString(running.exchange.published[1][2].value)
+        assert deleted.exit_status == 143
+
+
+async def test_a_dead_shim_is_cleaned_up_without_a_zygote_too(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The bundle goes and the events come, even when nothing can be forked."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        zygote.broken = True
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
+
+
+async def test_delete_of_a_task_whose_shim_dies_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The task is gone, which is what was asked for."""
+    async with daemon(tmp_path, zygote) as running:
+        await running.tasks.create("test", container(die=["Delete"]), CreateOptions())
+        assert (await running.tasks.delete("test", "box")).status == 137
+        assert running.left() == NOTHING
+
+
+async def test_a_shim_of_version_2_is_spoken_to_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """It is found out once."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container(version=2))
+        lines = (running.context.state / "calls").read_text().splitlines()
+        assert lines == [
+            "containerd.task.v3.Task Create", "containerd.task.v2.Task Create", "containerd.task.v2.Task Start",
+        ]  # fmt: skip
+
+
+async def test_get_has_a_deadline_and_list_leaves_out_who_misses_it(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """One shim that hangs costs its own task only; another failure is status UNKNOWN."""
+    async with daemon(tmp_path, zygote, timeouts={"task.state": 0.3}) as running:
+        options = CreateOptions()
+        await running.tasks.create("test", container("good"), options)
+        await running.tasks.create("test", container("stuck", hang=["State"]), options)
+        await running.tasks.create("test", container("odd", fail={"State": [13, "?"]}), options)
+        await running.tasks.create("other", container("else"), options)
+
+        with pytest.raises(errors.DeadlineExceeded, match=r"task stuck: State: no answer to State within 0\.3 s"):
+            await running.tasks.get("test", "stuck")
+        assert (await running.tasks.get("test", "odd")).status == Status.UNKNOWN
+        found = {process.container_id: process.status for process in await running.tasks.list("test")}
+        assert found == {"good": Status.CREATED, "odd": Status.UNKNOWN}
+        assert await running.tasks.list("empty") == []
+
+
+async def test_metrics_are_of_those_that_can_be_measured(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Those of the namespace, or those that are named."""
+    async with daemon(tmp_path, zygote, timeouts={"metrics.shimstats": 0.3}) as running:
+        for box in (container("a"), container("b"), container("stuck", hang=["Stats"])):
+            await running.tasks.create("test", box, CreateOptions())
+        assert sorted(metric.id for metric in await running.tasks.metrics("test")) == ["a", "b"]
+        (only,) = await running.tasks.metrics("test", ["b"])
+        assert only.data == Payload("io.containerd.cgroups.v2.Metrics", b"\x0a\x00")
+
+
+async def test_execs_live_and_die_beside_the_init(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Their IDs may be used again after they were deleted."""
+    async with daemon(tmp_path, zygote) as running:
+        tasks, init = running.tasks, await run(running.tasks, container())
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            await tasks.exec("test", "box", "more", PROCESS, IO())
+            assert await tasks.start("test", "box", "more") == init + 1
+            waiting = asyncio.create_task(tasks.wait("test", "box", "more"))
+            await asyncio.sleep(0.02)
+            await tasks.kill("test", "box", "more", signal_number)
+            exit = await waiting
+            assert (exit.pid, exit.status) == (init + 1, 128 + signal_number)
+            assert (await tasks.delete_process("test", "box", "more")).status == 128 + signal_number
+        with pytest.raises(errors.NotFound):
+            await tasks.wait("test", "box", "more")
+        for bad in ("", "a/b"):
+            with pytest.raises(errors.InvalidArgument):
+                await tasks.exec("test", "box", bad, PROCESS, IO())
+            with pytest.raises(errors.InvalidArgument):
+                await tasks.delete_process("test", "box", bad)
+        assert [process.pid for process in await tasks.pids("test", "box")] == [init]
+
+
+async def test_calls_for_no_task_are_not_found(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Whatever they are."""
+    async with daemon(tmp_path, zygote) as running:
+        tasks = running.tasks
+        for call in (
+            tasks.start("test", "no"),
+            tasks.delete("test", "no"),
+            tasks.delete_process("test", "no", "x"),
+            tasks.get("test", "no"),
+            tasks.kill("test", "no", "", 9),
+            tasks.exec("test", "no", "x", PROCESS, IO()),
+            tasks.resize_pty("test", "no", "", 80, 25),
+            tasks.close_stdin("test", "no", ""),
+            tasks.pause("test", "no"),
+            tasks.resume("test", "no"),
+            tasks.pids("test", "no"),
+            tasks.checkpoint("test", "no", "/x", None),
+            tasks.update("test", "no", Resources(PROCESS)),
+            tasks.wait("test", "no"),
+        ):
+            with pytest.raises(errors.NotFound, match="task no does not exist"):
+                await call
+
+
+async def test_plugins_may_adjust_the_spec(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """What they change is what the shim finds in the bundle; otherwise the bytes are the client's."""
+
+    class Participant:
+        @hookimpl
+        def adjust_spec(self, namespace: str, container: Container, spec: dict[str, Any]) -> None:
+            spec["seen"] = [namespace, container.id]
+
+    async with daemon(tmp_path, zygote) as running:
+        config = running.context.state / "test/box/config.json"
+        await running.tasks.create("test", container(odd=1), CreateOptions())
+        box = container(odd=1)
+        assert box.spec is not None
+        assert config.read_bytes() == box.spec.value
+        await running.tasks.delete("test", "box")
+        running.context.hooks.add(Participant(), "test")
+        await running.tasks.create("test", container(odd=1), CreateOptions())
+        assert json.loads(config.read_bytes()) == {"odd": 1, "seen": ["test", "box"]}
+
+
+async def test_a_shim_without_cleanup_is_cleaned_up_after_all_the_same(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Its plugin offers none, so ours is forked, which goes by the bundle's files."""
+    shims = {"fake": ForkedShim(runtimes=(RUNTIME,), entry="fake:serve")}
+    async with daemon(tmp_path, zygote, shims) as running:
+        await run(running.tasks, container())
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
+        assert zygote.entries == ["fake:serve", ENTRY]

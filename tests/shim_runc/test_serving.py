@@ -1,0 +1,142 @@
+"""A shim that serves without any OCI runtime: bad frames, bad requests, events, and its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shim_runc.harness import Client, Shim, shims
+
+from windlass import errors
+from windlass_api.ttrpc import framing as ttrpc
+from windlass_shim_runc import messages, publisher
+from windlass_shim_runc.loop import Loop
+from windlass_shim_runc.messages import Message
+from windlass_shim_runc.runc import default_root
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="a shim needs root on Linux to become one"
+)
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> Iterator[Shim]:
+    """A shim without container."""
+    with shims(tmp_path) as make:
+        yield make()
+
+
+def raw(client: Client, stream: int, body: bytes, type: int = ttrpc.REQUEST) -> ttrpc.Response:
+    """Send a frame as it is and return the answer."""
+    client.socket.sendall(ttrpc.pack_frame(stream, type, 0, body))
+    return client.receive(stream)
+
+
+def test_bad_frames_are_answered_and_the_connection_lives_on(shim: Shim) -> None:
+    """Even, reused and unknown streams, garbage, an oversized body: each its status, then an ordinary call."""
+    good = ttrpc.encode_request(ttrpc.Request("containerd.task.v3.Task", "Connect"))
+    bad_payload = ttrpc.encode_request(ttrpc.Request("containerd.task.v3.Task", "Connect", b"\x0a\x7f"))
+    client = shim.client
+
+    assert raw(client, 2, good).code == errors.Code.INVALID_ARGUMENT
+    assert raw(client, 3, good).code == 0
+    assert raw(client, 3, good).code == errors.Code.INVALID_ARGUMENT
+    assert raw(client, 5, b"", ttrpc.DATA).code == errors.Code.INVALID_ARGUMENT
+    assert raw(client, 7, b"\xff\xff").code == errors.Code.INVALID_ARGUMENT
+    assert raw(client, 9, bad_payload).code == errors.Code.INTERNAL
+    client.socket.sendall(ttrpc.HEADER.pack(5 << 20, 11, ttrpc.REQUEST, 0) + bytes(5 << 20))
+    assert client.receive(11).code == errors.Code.RESOURCE_EXHAUSTED
+    client.socket.sendall(ttrpc.pack_frame(13, 99, 0, b"ignored"))
+    assert raw(client, 15, good).code == 0
+
+
+def test_a_truncated_frame_ends_only_its_connection(shim: Shim) -> None:
+    """A client that leaves in the middle of a frame disturbs nobody."""
+    other = Client(str(shim.socket_path))
+    other.socket.sendall(ttrpc.HEADER.pack(100, 1, 1, 0) + b"half")
+    other.close()
+    assert shim.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="x")).shim_pid == shim.child.pid
+
+
+@pytest.mark.parametrize("id", ["", "../up", "a/b", ".hidden", "x" * 77])
+def test_identifiers_that_could_be_paths_are_refused(shim: Shim, id: str) -> None:
+    """Create checks what becomes part of file names."""
+    with pytest.raises(errors.InvalidArgument, match="container"):
+        shim.call(Message, "Create", messages.CreateTaskRequest(id=id, bundle=str(shim.bundle)))
+
+
+def test_a_failed_create_leaves_nothing_open(shim: Shim) -> None:
+    """Missing bundle, wrong scheme, a stdin that is no FIFO, options of another runtime."""
+    shim.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="x"))
+    before = len(os.listdir(f"/proc/{shim.child.pid}/fd"))
+    plain = shim.state / "plain"
+    plain.touch()
+    bundle = str(shim.bundle)
+    for request, words in (
+        (messages.CreateTaskRequest(id="a", bundle="relative"), "bundle"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="http://x"), "scheme http"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdin=str(plain)), "is not a FIFO"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="/dev/null"), "neither a FIFO"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, checkpoint="/x"), "checkpoint"),
+        (
+            messages.CreateTaskRequest(id="a", bundle=bundle, options=messages.AnyMessage(type_url="x.Y")),
+            "options of type x.Y",
+        ),
+    ):
+        with pytest.raises(errors.Error, match=words):
+            shim.call(Message, "Create", request)
+    assert len(os.listdir(f"/proc/{shim.child.pid}/fd")) == before
+
+
+def test_shutdown_ends_an_empty_shim_and_removes_its_socket(shim: Shim) -> None:
+    """The answer still arrives."""
+    assert shim.shutdown()
+    assert not shim.socket_path.exists()
+
+
+def test_a_hanging_runtime_does_not_stop_the_shim(shim: Shim) -> None:
+    """While one create hangs in the OCI runtime, other calls are answered."""
+    script = shim.state / "slow"
+    script.write_text("#!/bin/sh\nsleep 1\nexit 1\n")
+    script.chmod(0o755)
+    options = messages.pack(messages.Options(binary_name=str(script)))
+    other = Client(str(shim.socket_path))
+    stream = other.send("Create", messages.CreateTaskRequest(id="a", bundle=str(shim.bundle), options=options))
+
+    started = time.monotonic()
+    shim.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="a"))
+
+    assert time.monotonic() - started < 0.5
+    assert "exited with status 1" in other.receive(stream).message
+    other.close()
+
+
+def test_a_full_event_queue_drops_anything_but_exits() -> None:
+    """2048 events wait; what goes first is what nobody's state depends on."""
+    loop = Loop()
+    queue = publisher.Publisher(loop, "/nowhere", "ns")
+    for _ in range(1500):
+        queue.publish("/tasks/exec-added", messages.TaskExecAdded(container_id="c", exec_id="e"))
+        queue.publish("/tasks/exit", messages.TaskExit(container_id="c", id="e"))
+
+    topics = [topic for topic, _ in queue._queue]
+    assert len(topics) == publisher.MAX_QUEUE
+    assert topics.count("/tasks/exit") == 1500
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "root"),
+    [
+        ("/run/windlass/io.containerd.runtime.v2.task/ns/id", "/run/windlass/runc"),
+        ("/run/containerd/io.containerd.runtime.v2.task/ns/id", "/run/containerd/runc"),
+        ("/anywhere/else", "/run/containerd/runc"),
+    ],
+)
+def test_the_runtimes_root_is_beside_the_bundles(bundle: str, root: str) -> None:
+    """Two daemons with states of their own never share one."""
+    assert default_root(bundle) == root
