@@ -1,6 +1,6 @@
 """Builds a small OCI image archive from files of this machine: no network, no container tool.
 
-    python scripts/demo_image.py OUT.tar NAME [BUSYBOX]
+python scripts/demo_image.py OUT.tar NAME [BUSYBOX]
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import tarfile
 from pathlib import Path
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
-APPLETS = "sh ls cat echo ps hostname id sleep env mount true false stty head wc kill seq dd".split()
+APPLETS: tuple[str, ...] = ("sh", "ls", "cat", "echo", "ps", "hostname", "id", "sleep", "env", "mount", "true", "false", "stty", "head")
+APPLETS += ("tail", "cut", "wc", "kill", "seq", "dd", "tty")
 FILES = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": b"root:x:0:\nnogroup:x:65534:\n",

@@ -80,7 +80,7 @@ class Archive:
         self._file = _open(path)
         try:
             stream = self._guard(lambda: self._decompressed(self._file))
-            self._tar = self._guard(lambda: tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header))
+            self._tar = self._guard(lambda: tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header))  # noqa: SIM115 - closed with its file
         except BaseException:
             self.close()
             raise
@@ -108,7 +108,7 @@ class Archive:
     def _next(self) -> Entry | None:
         while (member := self._tar.next()) is not None:
             # tarfile would keep every header that it has seen
-            self._tar.members = []
+            self._tar.members = []  # type: ignore[attr-defined] # typeshed keeps it to itself
             self._count += 1
             if self._count > ENTRIES_LIMIT:
                 raise OutOfRange(f"it has more than {ENTRIES_LIMIT} entries")
@@ -132,7 +132,7 @@ class Archive:
 
             self._damage = (*DAMAGE, zstandard.ZstdError)
             frames = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
-            return frames.stream_reader(buffered, read_across_frames=True)  # type: ignore[return-value] # as above
+            return frames.stream_reader(buffered, read_across_frames=True)
         if magic.startswith((XZ, BZIP2)):
             raise InvalidArgument("it is compressed with xz or bzip2; image archives are plain, gzip or zstd")
         return buffered

@@ -19,7 +19,6 @@ from windlass_client.connection import TIMEOUT, Connection
 
 if TYPE_CHECKING:
     from windlass_api.containerd.services.version.v1.version_pb2 import VersionResponse
-
     from windlass_client.containers import Containers
     from windlass_client.content import Content
     from windlass_client.events import Events
@@ -74,6 +73,7 @@ class Client:
     async def version(self) -> VersionResponse:
         """Return the daemon's version and revision."""
         from google.protobuf.empty_pb2 import Empty
+
         from windlass_api.containerd.services.version.v1.version_pb2_grpc import VersionStub
 
         return await self.connection.call(VersionStub(self.connection.channel).Version, Empty())

@@ -20,27 +20,25 @@ LEASE = "containerd-lease"
 TIMEOUT = 30.0
 MESSAGE_LIMIT = 16 << 20
 
-Request = TypeVar("Request", contravariant=True)
-Response = TypeVar("Response", covariant=True)
 Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-class Unary(Protocol[Request, Response]):
+class Unary(Protocol[Q, R]):
     """A method of a stub with one request and one response."""
 
     def __call__(
-        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
-    ) -> grpc.aio.UnaryUnaryCall[Request, Response]:
+        self, request: Q, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> grpc.aio.UnaryUnaryCall[Q, R]:
         """Begin the call."""
 
 
-class ServerStream(Protocol[Request, Response]):
+class ServerStream(Protocol[Q, R]):
     """A method of a stub with one request and a stream of responses."""
 
     def __call__(
-        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
-    ) -> grpc.aio.UnaryStreamCall[Request, Response]:
+        self, request: Q, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> grpc.aio.UnaryStreamCall[Q, R]:
         """Begin the call."""
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.field_mask_pb2 import FieldMask
-from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
-from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
 
 from windlass.errors import InvalidArgument
+from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
+from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
 from windlass_client.connection import Connection
 
 # wire/README.md, "Any (typeurl)"

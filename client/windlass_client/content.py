@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
-from windlass_api.containerd.services.content.v1 import content_pb2 as pb
-from windlass_api.containerd.services.content.v1.content_pb2_grpc import ContentStub
 
 from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange
+from windlass_api.containerd.services.content.v1 import content_pb2 as pb
+from windlass_api.containerd.services.content.v1.content_pb2_grpc import ContentStub
 from windlass_client.connection import Connection
 
 CHUNK = 1 << 20
@@ -132,7 +132,7 @@ class _Writer:
     async def _commit(self, offset: int, data: bytes) -> str:
         return (await self._ask(pb.COMMIT, offset, data)).digest or self._expected
 
-    async def _ask(self, action: pb.WriteAction, offset: int, data: bytes) -> pb.WriteContentResponse:
+    async def _ask(self, action: pb.WriteAction.ValueType, offset: int, data: bytes) -> pb.WriteContentResponse:
         request = pb.WriteContentRequest(
             action=action, ref=self._ref, total=self._size, expected=self._expected, offset=offset, data=data
         )

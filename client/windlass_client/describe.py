@@ -6,18 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
-from windlass_api.containerd.v1.types import task_pb2
 
 from windlass.errors import NotFound
+from windlass_api.containerd.v1.types import task_pb2
 from windlass_client import platforms
 from windlass_client.containers import spec_of
-from windlass_client.imagetree import Walk
 from windlass_client.images import from_message
+from windlass_client.imagetree import Walk
 
 if TYPE_CHECKING:
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_api.containerd.services.images.v1.images_pb2 import Image
-
     from windlass_client.client import Client
 
 # Any: JSON documents.

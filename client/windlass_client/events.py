@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
+
 from windlass_api.containerd.events import (  # noqa: F401 - importing registers the messages
     container_pb2,
     content_pb2,
@@ -19,7 +20,6 @@ from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
 from windlass_api.containerd.services.images.v1 import events_pb2 as _images  # noqa: F401 - as above
 from windlass_api.containerd.types.event_pb2 import Envelope
-
 from windlass_client.connection import Connection
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from windlass.errors import AlreadyExists, NotFound, Unavailable
+from windlass.values import Descriptor
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_api.containerd.services.images.v1.images_pb2_grpc import ImagesStub
 from windlass_api.containerd.types.descriptor_pb2 import Descriptor as DescriptorMessage
-
-from windlass.errors import AlreadyExists, NotFound, Unavailable
-from windlass.values import Descriptor
 from windlass_client.connection import Connection
 
 TRIES = 5

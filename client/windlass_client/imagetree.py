@@ -71,9 +71,11 @@ class Walk:
         if depth > DEPTH:
             raise InvalidArgument(f"{name} lies below more than {DEPTH} nested indexes")
         if target.media_type in MANIFESTS:
-            return await self._visit_manifest(target, name)
+            return await self._visit_manifest(target, name, depth)
         if target.media_type not in INDEXES:
-            raise InvalidArgument(f"{name} has media type {target.media_type[:100]!r}, which is no manifest and no index")
+            raise InvalidArgument(
+                f"{name} has media type {target.media_type[:100]!r}, which is no manifest and no index"
+            )
         index = parse_index(await self._document(target), name, target.media_type)
         wanted = [child for child in index.manifests if self._wants(child)]
         leaves = []
@@ -86,17 +88,22 @@ class Walk:
     def _wants(self, target: Descriptor) -> bool:
         return self._platform is None or platforms.matches(self._platform, target.platform)
 
-    async def _visit_manifest(self, target: Descriptor, name: str) -> list[Leaf]:
+    async def _visit_manifest(self, target: Descriptor, name: str, depth: int) -> list[Leaf]:
         manifest = parse_manifest(await self._document(target), name, target.media_type)
         if manifest.config.media_type not in CONFIGS:
-            if target.platform is None and self._platform is not None:
-                raise InvalidArgument(f"{name} is an artifact of type {manifest.config.media_type[:100]!r}, not an image")
+            # Beside images an index may have attestations and the like; a name has to stand for an image.
+            if depth == 0:
+                raise InvalidArgument(
+                    f"{name} is an artifact of type {manifest.config.media_type[:100]!r}, not an image"
+                )
             return []
         image = parse_config(await self._document(manifest.config), f"{self._where}: config {manifest.config.digest}")
         if self._platform is not None and not platforms.matches(self._platform, image.platform):
             return []
         if len(image.diff_ids) != len(manifest.layers):
-            raise InvalidArgument(f"{name} has {len(manifest.layers)} layers, but its config {len(image.diff_ids)} diff IDs")
+            raise InvalidArgument(
+                f"{name} has {len(manifest.layers)} layers, but its config {len(image.diff_ids)} diff IDs"
+            )
         for layer in manifest.layers:
             await self._check(layer)
         await self._keep(target, "config", [manifest.config])
@@ -117,7 +124,9 @@ class Walk:
                 raise NotFound(f"{self._where}: blob {target.digest} ({target.media_type}) is missing") from None
         size = self._sizes[target.digest]
         if size != target.size:
-            raise InvalidArgument(f"{self._where}: blob {target.digest} has {size} bytes, its descriptor says {target.size}")
+            raise InvalidArgument(
+                f"{self._where}: blob {target.digest} has {size} bytes, its descriptor says {target.size}"
+            )
 
     async def _keep(self, parent: Descriptor, kind: str, children: Sequence[Descriptor]) -> None:
         if not self._label or not children:

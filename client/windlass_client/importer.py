@@ -57,7 +57,7 @@ class Imported:
 
 @dataclass
 class Blobs:
-    """What an archive held: blobs by digest, digests by file name, links, and the documents that tell what they mean."""
+    """What an archive held: sizes by digest, digests by file name, links, and documents that tell what they mean."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def _document(archive: Archive, entry: Entry) -> bytes:
 
 
 async def _ingest_file(client: Client, archive: Archive, entry: Entry, progress: Progress) -> str:
-    expected = expected_digest(entry.name)
+    expected = expected_digest(entry.name, f"archive {archive.path}")
     ref = f"{client.connection.lease}-tar-{entry.name[:200]}"
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -127,7 +127,7 @@ async def _ingest_file(client: Client, archive: Archive, entry: Entry, progress:
         raise FailedPrecondition(f"archive {archive.path}: {entry.name} is refused: {error}") from None
 
 
-def expected_digest(name: str) -> str:
+def expected_digest(name: str, where: str) -> str:
     """Return the digest that a file's name promises, empty for a name that promises none."""
     parts = name.split("/")
     if len(parts) != 3 or parts[0] != "blobs":
@@ -135,7 +135,7 @@ def expected_digest(name: str) -> str:
     lengths = {"sha256": 64, "sha384": 96, "sha512": 128}
     algorithm, digits = parts[1:]
     if len(digits) != lengths.get(algorithm) or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidArgument(f"archive entry {name[:200]!r} is no blob: its name is no digest")
+        raise InvalidArgument(f"{where}: {name[:200]!r} is no blob, its name is no digest")
     return f"{algorithm}:{digits}"
 
 

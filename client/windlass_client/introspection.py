@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.empty_pb2 import Empty
+
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.services.introspection.v1.introspection_pb2_grpc import IntrospectionStub
-
 from windlass_client.connection import Connection
 
 

@@ -7,14 +7,12 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-
-from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
-from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
-from windlass_api.containerd.v1.types import task_pb2
-
 from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass.mounts import Mount
 from windlass.values import Platform, check_identifier
+from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
+from windlass_api.containerd.v1.types import task_pb2
 from windlass_client import platforms, spec, users
 from windlass_client.client import Client
 from windlass_client.containers import SPEC, to_any
@@ -64,9 +62,7 @@ def _ignore(verb: str, what: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
-async def create(
-    client: Client, wishes: Wishes, progress: Callable[[str, str, int, int], None] = _ignore
-) -> Launched:
+async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, int, int], None] = _ignore) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left."""
     check_identifier("container", wishes.id)
     leaf, snapshotter, runtime = await asyncio.gather(

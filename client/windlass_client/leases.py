@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
-
 from windlass_client.connection import Connection
 
 EXPIRE = "containerd.io/gc.expire"

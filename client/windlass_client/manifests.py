@@ -96,7 +96,9 @@ def parse_index(data: bytes, name: str, media_type: str = "") -> Index:
     document = parse_object(data, name)
     _check_kind(document, name, media_type, INDEXES)
     if "layers" in document or "config" in document:
-        raise InvalidArgument(f"{name} is both an index and a manifest; such a file means different things to different tools")
+        raise InvalidArgument(
+            f"{name} is both an index and a manifest; such a file means different things to different tools"
+        )
     return Index(tuple(_descriptors(document.get("manifests"), f"{name}: manifests")))
 
 
@@ -105,14 +107,18 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
     document = parse_object(data, name)
     _check_kind(document, name, media_type, MANIFESTS)
     if "manifests" in document:
-        raise InvalidArgument(f"{name} is both a manifest and an index; such a file means different things to different tools")
+        raise InvalidArgument(
+            f"{name} is both a manifest and an index; such a file means different things to different tools"
+        )
     config = parse_descriptor(document.get("config"), f"{name}: config")
     return Manifest(config, tuple(_descriptors(document.get("layers"), f"{name}: layers")))
 
 
 def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:
     if document.get("schemaVersion") != 2:
-        raise InvalidArgument(f"{name} has schemaVersion {str(document.get('schemaVersion'))[:20]}, only 2 is understood")
+        raise InvalidArgument(
+            f"{name} has schemaVersion {str(document.get('schemaVersion'))[:20]}, only 2 is understood"
+        )
     own = document.get("mediaType") or media_type
     if own and own not in kinds:
         raise InvalidArgument(f"{name} has media type {str(own)[:100]!r}, which does not fit here")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as pb
 from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
-
 from windlass_client.connection import Connection
 
 RUNTIME = "containerd.io/defaults/runtime"

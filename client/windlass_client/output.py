@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 Progress = Callable[[str, str, int, int], None]
 
@@ -76,21 +78,26 @@ def _line(verb: str, what: str, done: int, total: int) -> None:
 def _bars() -> Iterator[Progress]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, int] = {}
+    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, TaskID] = {}
 
-        def show(verb: str, what: str, done: int, total: int) -> None:
-            key = what if verb == "reading" else verb
-            label = escape(f"{verb} {short(printable(what))}")
-            if key not in tasks:
-                tasks[key] = int(bars.add_task(label, total=total))
-            bars.update(bars.task_ids[list(tasks).index(key)], completed=done, total=total, description=label)
+    def show(verb: str, what: str, done: int, total: int) -> None:
+        bars.start()
+        key = what if verb == "reading" else verb
+        label = escape(f"{verb} {short(printable(what))}")
+        if key not in tasks:
+            tasks[key] = bars.add_task(label, total=total)
+        bars.update(tasks[key], completed=done, total=total, description=label)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def short(text: str) -> str:

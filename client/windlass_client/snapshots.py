@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
+
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
 from windlass_api.containerd.services.snapshots.v1.snapshots_pb2_grpc import SnapshotsStub
 from windlass_api.containerd.types.mount_pb2 import Mount
-
 from windlass_client.connection import Connection
 
 

@@ -16,27 +16,41 @@ from windlass_client.manifests import ImageConfig
 # Any: a JSON document with fields of every kind.
 Spec = dict[str, Any]
 
-CAPABILITIES = [
-    f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP"
-        " NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
-]
-MASKED = [
-    *(
-        f"/proc/{name}"
-        for name in "acpi asound kcore keys latency_stats timer_list timer_stats sched_debug scsi".split()
-    ),
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
-]
-READ_ONLY = [f"/proc/{name}" for name in "bus fs irq sys sysrq-trigger".split()]
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 MOUNTS = (
     ("/proc", "proc", "nosuid noexec nodev"),
     ("/dev", "tmpfs", "nosuid strictatime mode=755 size=65536k"),
     ("/dev/pts", "devpts", "nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5"),
-    ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=65536k"),
+    ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=65536k"),  # noqa: S108 - inside the container
     ("/dev/mqueue", "mqueue", "nosuid noexec nodev"),
     ("/sys", "sysfs", "nosuid noexec nodev ro"),
     ("/run", "tmpfs", "nosuid strictatime mode=755 size=65536k"),
@@ -160,7 +174,9 @@ def parse_mount(text: str) -> Spec:
         options.append("ro")
     source, destination = fields.pop("source", ""), fields.pop("destination", "")
     if fields:
-        raise InvalidArgument(f"mount {text[:200]!r} has unknown fields {', '.join(fields)}; known are type, src, dst, options, ro")
+        raise InvalidArgument(
+            f"mount {text[:200]!r} has unknown fields {', '.join(fields)}; known are type, src, dst, options, ro"
+        )
     if not destination.startswith("/"):
         raise InvalidArgument(f"mount {text[:200]!r} has no absolute dst")
     if kind == "bind":

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 
 from google.protobuf.any_pb2 import Any as AnyMessage
+
+from windlass.errors import Unavailable
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.services.tasks.v1.tasks_pb2_grpc import TasksStub
 from windlass_api.containerd.types.mount_pb2 import Mount
 from windlass_api.containerd.v1.types.task_pb2 import Process, ProcessInfo
-
-from windlass.errors import Unavailable
 from windlass_client.connection import Connection
 from windlass_client.fifos import Fifos
 
@@ -26,9 +26,7 @@ class Tasks:
         self._connection = connection
         self._stub = TasksStub(connection.channel)
 
-    async def create(
-        self, id: str, rootfs: Sequence[Mount], streams: Fifos, options: AnyMessage | None = None
-    ) -> int:
+    async def create(self, id: str, rootfs: Sequence[Mount], streams: Fifos, options: AnyMessage | None = None) -> int:
         """Create the task of a container, not yet running, and return its pid."""
         request = pb.CreateTaskRequest(
             container_id=id,

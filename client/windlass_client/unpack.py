@@ -6,12 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound, Unavailable
+from windlass.values import Descriptor
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
 from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
 from windlass_api.containerd.types.mount_pb2 import Mount
-
-from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound, Unavailable
-from windlass.values import Descriptor
 from windlass_client.client import Client
 from windlass_client.images import to_message
 from windlass_client.imagetree import Leaf

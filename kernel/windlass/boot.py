@@ -57,6 +57,10 @@ class Settings(Protocol):
         """Facts about the daemon, see `windlass.properties`."""
         ...
 
+    def mark(self, *path: str) -> object:
+        """Return what to write before a message about a value: the file and line that it came from."""
+        ...
+
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         """Return a plugin's validated configuration, or raise with file and line of what is wrong."""
         ...
@@ -278,11 +282,13 @@ class Daemon:
         lines = []
         for uri in self.settings.required_plugins:
             if uri not in records:
-                lines.append(f"{uri} is not installed")
+                lines.append(f"required plugin {uri} is not installed")
             elif records[uri].state != State.OK:
-                lines.append(f"{uri} is {records[uri].state}: {records[uri].message or 'see disabled_plugins'}")
+                reason = records[uri].message or "see disabled_plugins"
+                lines.append(f"required plugin {uri} is {records[uri].state}: {reason}")
         if lines:
-            raise StartError("required plugins did not start: " + "; ".join(lines))
+            mark = self.settings.mark("required_plugins")
+            raise StartError("\n".join(f"{mark}: {line}" for line in lines))
 
     async def _run_start(self, entry: _Started) -> None:
         for callback in entry.start or []:

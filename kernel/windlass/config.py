@@ -234,7 +234,8 @@ def derive_ttrpc(table: Table) -> None:
         return  # the check of the block says so
     if not ttrpc.get("address"):
         for key in ("uid", "gid", "address"):
-            if grpc.get(key) and key not in ttrpc:
+            # what is of a wrong type is reported once, where it was written
+            if grpc.get(key) and key not in ttrpc and (key == "address" or type(grpc[key]) is int):
                 ttrpc.put(key, grpc[key], grpc.place(key))
         ttrpc.put("address", grpc["address"] and grpc["address"] + ".ttrpc", grpc.place("address"))
     for server in (grpc, ttrpc):

@@ -58,13 +58,17 @@ def _not_installed(uri: str, block: Table, installed: list[str]) -> Problem:
 
 
 def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem]:
-    """Check that required plugins are installed, and say which disabled ones are not; tables of version 4."""
+    """Check that required plugins are installed and not disabled, and say which disabled ones are not; tables of version 4."""
     installed = [entry.uri for entry in found]
+    disabled = {entry.uri for entry in found if entry.plugin is None and entry.error is None}
     problems = []
     for table in tables:
         for uri in table.get("required_plugins", []):
             if uri not in installed:
                 reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed, _NEAR)}"
+                problems.append(Problem(ERROR, table.place("required_plugins"), reason))
+            elif uri in disabled:
+                reason = f"required plugin {uri} is disabled; remove it from disabled_plugins or from here"
                 problems.append(Problem(ERROR, table.place("required_plugins"), reason))
         for uri in table.get("disabled_plugins", []):
             if uri not in installed:

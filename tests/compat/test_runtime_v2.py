@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -79,6 +81,7 @@ async def windlass(
     """A daemon; afterwards nothing of its tasks is mounted."""
     async with daemon(tmp_path, zygote, shims) as running:
         yield running
+        await end_all(running)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
@@ -151,7 +154,7 @@ async def test_streams_execs_and_signals(windlass: Daemon, image: Path, tmp_path
     await tasks.pause("test", made.id)
     assert (await tasks.get("test", made.id)).status == Status.PAUSED
     await tasks.resume("test", made.id)
-    with pytest.raises(errors.Error, match=r"cannot delete a running process"):
+    with pytest.raises(errors.Error, match=r"cannot delete a running"):
         await tasks.delete("test", made.id)
     await tasks.kill("test", made.id, "", 9)
     assert (await tasks.wait("test", made.id)).status == 137
@@ -241,6 +244,67 @@ async def test_debians_shim_is_found_again_and_mourned(
         assert (await asyncio.wait_for(second.tasks.wait("test", made.id), 20)).status == 137
         assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
         assert second.left() == NOTHING
+
+
+async def test_a_daemon_killed_at_any_moment_loses_and_leaks_nothing(
+    tmp_path: Path, shims: dict[str, ForkedShim], image: Path
+) -> None:
+    """`kill -9` in the middle of creations and deletions; the next daemon knows every task, and can delete it."""
+    made = box(["/bin/true"], tmp_path)
+    assert made.spec is not None
+    assert made.runtime_options is not None
+    (tmp_path / "spec.json").write_bytes(made.spec.value.replace(made.id.encode(), b"NAME"))
+    (tmp_path / "options").write_bytes(made.runtime_options.value)
+    address = tmp_path / "w.sock.ttrpc"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = str(Path(__file__).with_name("crash_worker.py"))
+    chance = random.Random(4)
+    for crash in range(6):
+        address.unlink(missing_ok=True)
+        command = [sys.executable, script, str(tmp_path), f"c{crash}", "3"]
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        assert worker.stdout is not None
+        await asyncio.to_thread(worker.stdout.readline)
+        await asyncio.sleep(chance.uniform(0.02, 0.4))
+        worker.kill()
+        worker.wait()
+        worker.stdout.close()
+
+    address.unlink(missing_ok=True)
+    zygote = ForkingZygote()
+    try:
+        async with event_sink(str(address), []), daemon(tmp_path, zygote, shims) as running:
+            await asyncio.wait_for(running.context.ready.wait(), 30)
+            await end_all(running)
+            assert running.left() == NOTHING
+    finally:
+        zygote.close()
+    await eventually(lambda: not processes_of(tmp_path))
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert not list((tmp_path / "runc/test").iterdir())
+
+
+async def end_all(running: Daemon) -> None:
+    """Kill and delete every task."""
+    for found in await running.tasks.list("test"):
+        with contextlib.suppress(errors.NotFound):
+            await running.tasks.kill("test", found.container_id, "", 9)
+        await running.tasks.wait("test", found.container_id)
+        # A delete that the daemon before was killed in may be ending just now.
+        with contextlib.suppress(errors.Error):
+            await running.tasks.delete("test", found.container_id)
+    for found in await running.tasks.list("test"):
+        await running.tasks.delete("test", found.container_id)
+
+
+def processes_of(base: Path) -> list[str]:
+    """The processes whose command line or working directory is below ``base``, or whose mounts are."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(base).encode() in (process / "cmdline").read_bytes() + (process / "mountinfo").read_bytes():
+                found.append(process.name)
+    return found
 
 
 def parent_of(pid: int) -> int:

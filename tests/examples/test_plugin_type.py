@@ -25,6 +25,9 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 1.0})
     properties: Mapping[str, str] = field(default_factory=dict)
 
+    def mark(self, *path: str) -> str:
+        return ""
+
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return kind(polite=False) if issubclass(kind, DanishConfig) else kind()
 

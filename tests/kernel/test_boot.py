@@ -32,6 +32,9 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
     properties: Mapping[str, str] = field(default_factory=dict)
 
+    def mark(self, *path: str) -> str:
+        return "c.toml:1"
+
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return kind()
 
@@ -137,8 +140,10 @@ async def test_a_required_plugin_that_did_not_start_stops_the_daemon() -> None:
     settings = Settings(required_plugins=["type.a.1", "type.gone.1"])
     with pytest.raises(StartError) as caught:
         await started(plugin(A, "1", refuse(OSError("no disk"))), plugin(B, "1", init), settings=settings)
-    assert "type.a.1 is failed: no disk" in str(caught.value)
-    assert "type.gone.1 is not installed" in str(caught.value)
+    assert str(caught.value).splitlines() == [
+        "c.toml:1: required plugin type.a.1 is failed: no disk",
+        "c.toml:1: required plugin type.gone.1 is not installed",
+    ]
     assert stopped == ["type.b.1"]
 
 

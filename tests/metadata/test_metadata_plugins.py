@@ -41,6 +41,9 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: {OPEN_TIMEOUT: 0.0})
     properties: Mapping[str, str] = field(default_factory=dict)
 
+    def mark(self, *path: str) -> str:
+        return ""
+
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return self.configs.get(uri, kind())
 

@@ -15,12 +15,12 @@ from windlass_runtime_v2.bundles import Bootstrap
 from windlass_runtime_v2.shim import connect
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc's class is untyped
+class Echo(grpc.GenericRpcHandler):
     """Answers the method it is asked for, and the namespace."""
 
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         async def answer(request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
-            metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+            metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
             if call.method.endswith("/Kill"):
                 await context.abort(grpc.StatusCode.NOT_FOUND, f"{metadata['containerd-namespace']} has none")
             if call.method.endswith("/Wait"):

@@ -105,6 +105,18 @@ async def test_a_shim_without_its_task_is_shut_down(tmp_path: Path, zygote: Proc
         await eventually(lambda: not zygote.running)
 
 
+async def test_a_shim_that_is_still_making_a_task_is_ended(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The daemon was killed during a creation, of which nobody was told; what it makes must not be lost."""
+    unknown = [5, "no such task"]
+    async with daemon(tmp_path, zygote) as first:
+        await first.tasks.create("test", container(fail={"State": unknown, "Delete": unknown}), CreateOptions())
+    async with daemon(tmp_path, zygote, timeouts={"shim.shutdown": 0.3}) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+        assert second.left() == NOTHING
+        await eventually(lambda: not zygote.running)
+        assert zygote.entries == ["fake:serve", "fake:cleanup"]
+
+
 async def test_a_shim_that_does_not_answer_is_kept(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Boot waits no longer than the deadline, and a slow shim is no dead one."""
     async with daemon(tmp_path, zygote) as first:

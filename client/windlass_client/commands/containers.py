@@ -37,7 +37,7 @@ from windlass_client.cli import Where
 @click.option("--log-uri", default="", help="With -d: where output goes, such as file:///var/log/x.log.")
 @click.option("--fifo-dir", default="", help="Directory for the pipes between container and terminal.")
 @click.pass_obj
-def run(where: Where, **options: object) -> int:
+def run(where: Where, /, **options: object) -> int:
     """Run ARGUMENTS, or what IMAGE says, in a new container; the exit code is the container's."""
     from windlass_client.commands.run import run as run_container
 
@@ -56,7 +56,7 @@ def run(where: Where, **options: object) -> int:
 @click.option("--exec-id", default="", help="ID of the process; one is made up otherwise.")
 @click.option("--fifo-dir", default="", help="Directory for the pipes between container and terminal.")
 @click.pass_obj
-def exec_(where: Where, **options: object) -> int:
+def exec_(where: Where, /, **options: object) -> int:
     """Run ARGUMENTS inside CONTAINER; the exit code is theirs."""
     from windlass_client.commands.run import run_exec
 

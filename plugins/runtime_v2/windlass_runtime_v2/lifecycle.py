@@ -110,8 +110,7 @@ class Lifecycle:
         if not hung:
             with contextlib.suppress(Error):
                 helped = await self._ask_to_delete(bundle, shim)
-        if helped:
-            await shim.shut_down(bundle.id, self.deadlines.shutdown)
+        if helped and await shim.shut_down(bundle.id, self.deadlines.shutdown):
             await self.launcher.remove(bundle, shim.bootstrap)
         else:
             shim.kill()

@@ -85,17 +85,24 @@ class Recovery:
         await self._adopt(bundle, shim)
 
     async def _adopt(self, bundle: Bundle, shim: Shim) -> None:
-        """Take over a shim that answers, and one that is only slow; shut down one that holds no task."""
+        """Take over a shim that answers, and one that is only slow; end one that holds no task.
+
+        The latter may be about to: its daemon was killed while it made the container,
+        and nobody has been told of it, so it goes with all that is there of it.
+        """
         task, pid = Task(bundle, shim), 0
         timeout = self._lifecycle.deadlines.load
+        connected, state = await asyncio.gather(
+            task.call("Connect", pb.ConnectRequest(id=bundle.id), pb.ConnectResponse, timeout),
+            task.call("State", pb.StateRequest(id=bundle.id), pb.StateResponse, timeout),
+            return_exceptions=True,
+        )
+        if shim.forked and not isinstance(connected, BaseException):
+            shim.adopt(connected.shim_pid)
         try:
-            state, connected = await asyncio.gather(
-                task.call("State", pb.StateRequest(id=bundle.id), pb.StateResponse, timeout),
-                task.call("Connect", pb.ConnectRequest(id=bundle.id), pb.ConnectResponse, timeout),
-            )
+            if isinstance(state, BaseException):
+                raise state
             pid = state.pid
-            if shim.forked:
-                shim.adopt(connected.shim_pid)
         except NotFound:
             logger.info("task %s: its shim holds no task and is shut down", bundle.id)
             await self._lifecycle.abandon(bundle, shim)

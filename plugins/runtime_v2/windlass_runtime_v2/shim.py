@@ -82,17 +82,20 @@ class Shim:
         service = f"containerd.task.v{self._version}.Task"
         return await self._peer.call(service, method, payload, self._namespace, timeout)
 
-    async def shut_down(self, id: str, timeout: float) -> None:
+    async def shut_down(self, id: str, timeout: float) -> bool:
         """Ask the shim to end, which it does when it holds no container, and release what is ours of it.
 
-        A forked shim that is still there after ``timeout`` seconds is killed.
+        A forked shim that is still there after ``timeout`` seconds is killed, and the
+        answer is False: it may have been making a container, so there is something to clean up.
         """
         with contextlib.suppress(Error):
             await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
         self._peer.close()
-        if self._pidfd is not None and not await process_ended(self._pidfd, timeout):
+        ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
+        if not ended:
             self.kill()
         self.release()
+        return ended
 
     def adopt(self, pid: int) -> None:
         """Take hold of the process behind a connection that was found again; it says itself which it is."""

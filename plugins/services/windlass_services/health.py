@@ -24,6 +24,10 @@ class Health:
             raise NotFound(f"service {request.service} is not served here")
         return SERVING
 
+    async def list(self, request: pb.HealthListRequest, call: Call) -> pb.HealthListResponse:
+        """Tell so of every service."""
+        return pb.HealthListResponse(statuses=dict.fromkeys(["", *self._services()], SERVING))
+
     async def watch(self, request: pb.HealthCheckRequest, call: Call) -> AsyncIterator[pb.HealthCheckResponse]:
         """Tell so, and go on until the client leaves; a service's health does not change while the daemon runs."""
         known = not request.service or request.service in self._services()

@@ -273,6 +273,9 @@ class Container:
                 await self._run_attached(process, "exec", arguments, stdio, log_file, pid_file)
         except (OSError, Error):
             process.streams.close()
+            if process.pid and not process.exited.is_set:
+                # It runs, but without its terminal; nobody else would end it.
+                self._signal(process, signal.SIGKILL)
             raise
         finally:
             remove(spec)

@@ -137,7 +137,7 @@ class ForkingZygote:
         paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 -- zip files and missing paths too
         environment = {name: value for name, value in os.environ.items() if name not in DAEMON_ONLY}
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
-        options = ["-OO", "-I", "-S", "-X", "no_debug_ranges"]
+        options = ["-I", "-S", "-X", "no_debug_ranges"]
         return subprocess.Popen(
             [self._executable, *options, "-c", BOOT, json.dumps(paths), str(descriptor)],
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,96 @@
+"""`windlass plugins`: ls, graph, why."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TextIO
+
+import click
+
+from windlass_client import output, plugingraph
+from windlass_client.cli import Where
+from windlass_client.plugingraph import Node
+
+
+@click.group()
+def plugins() -> None:
+    """Show the daemon's plugins."""
+
+
+async def _nodes(where: Where) -> list[Node]:
+    async with where.client() as client:
+        found = await client.introspection.plugins()
+    return [
+        Node(
+            plugin.type,
+            plugin.id,
+            tuple(plugin.requires),
+            (plugin.init_err.message or "it did not start") if plugin.HasField("init_err") else "",
+            tuple(plugin.capabilities),
+            dict(plugin.exports),
+        )
+        for plugin in found
+    ]
+
+
+@plugins.command()
+@click.option("-l", "--long", "detailed", is_flag=True, help="Say why a plugin did not start.")
+@click.option("-q", "--quiet", is_flag=True, help="Print URIs only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def ls(where: Where, detailed: bool, quiet: bool, as_json: bool) -> None:
+    """List plugins in the order they started."""
+    nodes = asyncio.run(_nodes(where))
+    if quiet:
+        for node in nodes:
+            click.echo(node.uri)
+        return
+    records = [
+        {
+            "type": node.type,
+            "id": node.id,
+            "status": node.state,
+            "requires": list(node.requires),
+            "capabilities": list(node.capabilities),
+            "exports": dict(node.exports),
+            "message": node.message,
+        }
+        for node in nodes
+    ]
+    output.rows(records, ("type", "id", "status", *(["message"] if detailed else [])), as_json)
+
+
+@plugins.command()
+@click.option("--format", "form", type=click.Choice(["tree", "dot", "svg"]), default="tree", show_default=True)
+@click.option(
+    "-o", "--output", "file", type=click.File("w", lazy=True), default="-", help="File instead of standard output."
+)
+@click.pass_obj
+def graph(where: Where, form: str, file: TextIO) -> None:
+    """Draw who requires whom."""
+    kinds = plugingraph.kinds(asyncio.run(_nodes(where)))
+    if form == "tree":
+        text = plugingraph.tree(kinds)
+    elif form == "dot":
+        text = plugingraph.dot(kinds)
+    else:
+        from windlass_client.graphsvg import svg
+
+        text = svg(kinds)
+    file.write(text)
+
+
+@plugins.command()
+@click.argument("uri")
+@click.pass_obj
+def why(where: Where, uri: str) -> int:
+    """Tell why the plugin, or every plugin of the type, URI is missing."""
+    reason = plugingraph.why(asyncio.run(_nodes(where)), uri)
+    for depth, step in enumerate(reason.chain):
+        lead = "   " * (depth - 1) + "└─ " if depth else ""
+        message = f": {output.printable(step.message)}" if step.message else ""
+        sys.stdout.write(f"{lead}{step.name} is {step.state}{message}\n")
+    if reason.remedy:
+        sys.stdout.write(f"remedy: {reason.remedy}\n")
+    return 0 if reason.chain[-1].state == plugingraph.OK else 1

@@ -1,0 +1,128 @@
+"""The library: metadata, deadlines and errors of calls, leases, and the pipes of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+
+import pytest
+
+from windlass.errors import DeadlineExceeded, NotFound, Unavailable
+from windlass.values import Platform
+from windlass_client import fifos, platforms
+from windlass_client.client import Client
+from windlass_client.pump import Pump
+
+
+async def test_every_call_names_its_namespace(client, daemon):
+    """The header is there without anybody asking for it."""
+    await client.images.list()
+    assert daemon.namespaces == {"tests"}
+
+
+async def test_errors_are_classes_with_the_daemons_words(client):
+    """A status becomes the class that it stands for."""
+    with pytest.raises(NotFound, match="image none does not exist"):
+        await client.images.get("none")
+
+
+async def test_nobody_there(tmp_path):
+    """The error names the socket and what to do."""
+    async with Client(str(tmp_path / "none.sock")) as client:
+        with pytest.raises(Unavailable, match=r"none.sock is not running: there is no such socket; start it with"):
+            await client.version()
+
+
+async def test_a_daemon_that_does_not_answer(tmp_path):
+    """No call waits for ever."""
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        listener.listen()
+        async with Client(str(tmp_path / "s.sock"), timeout=0.3) as client:
+            with pytest.raises((DeadlineExceeded, Unavailable)):
+                await client.version()
+
+
+async def test_a_lease_ends_with_its_block(client, daemon):
+    """Also when the block fails, and then garbage is collected at once."""
+    async with client.lease() as leased:
+        assert leased.connection.lease in daemon.leased
+        assert client.connection.lease == ""
+    assert not daemon.leased
+
+    with pytest.raises(ZeroDivisionError):
+        async with client.lease() as leased:
+            raise ZeroDivisionError
+    assert not daemon.leased
+
+
+def test_fifos_are_made_and_removed(tmp_path):
+    """A directory that only we may enter, a pipe per stream, none for the stderr of a terminal."""
+    with fifos.make("c1", stdin=True, terminal=False, parent=str(tmp_path)) as streams:
+        assert stat.S_IMODE(os.stat(streams.directory).st_mode) == 0o700
+        assert sorted(os.listdir(streams.directory)) == ["c1-stderr", "c1-stdin", "c1-stdout"]
+        assert stat.S_ISFIFO(os.stat(streams.stdout).st_mode)
+    assert os.listdir(tmp_path) == []
+
+    with fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path)) as streams:
+        assert (streams.stdin, streams.stderr) == ("", "")
+        assert list(streams.descriptors) == ["stdout"]
+
+
+async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path):
+    """A FIFO that nobody has opened yet is not at its end."""
+    read, write = os.pipe()
+    streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
+    fifo = streams.take("stdout")
+    pump = Pump(fifo, write, fifo)
+    await asyncio.sleep(0.05)
+
+    writer = os.open(streams.stdout, os.O_WRONLY)
+    os.write(writer, b"hello")
+    os.close(writer)
+    await pump.drained()
+
+    assert os.read(read, 100) == b"hello"
+    os.close(read)
+    os.close(write)
+    streams.close()
+
+
+async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
+    """The process must not block on output that nobody will ever read."""
+    read, write = os.pipe()
+    os.close(read)
+    told: list[str] = []
+    streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
+    fifo = streams.take("stdout")
+    pump = Pump(fifo, write, fifo, broken=lambda: told.append("broken"))
+
+    writer = os.open(streams.stdout, os.O_WRONLY)
+    for _ in range(4):
+        await asyncio.to_thread(os.write, writer, b"x" * 60_000)
+    os.close(writer)
+    await pump.drained()
+
+    assert told == ["broken"]
+    os.close(write)
+    streams.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "have", "fits"),
+    [
+        ("linux/amd64", "linux/amd64", True),
+        ("linux/amd64", "linux/arm64", False),
+        ("linux/arm64", "linux/arm64/v8", True),
+        ("linux/arm64/v8", "linux/arm64", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+        ("windows/amd64", "linux/amd64", False),
+    ],
+)
+def test_platforms(wanted, have, fits):
+    """A variant that is left out is the usual one."""
+    assert platforms.matches(platforms.parse(wanted), platforms.parse(have)) is fits
+    assert platforms.write(Platform("linux", "arm", "v7")) == "linux/arm/v7"

@@ -1,0 +1,140 @@
+"""Specs: containerd's defaults, and what each option changes in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from windlass.errors import InvalidArgument
+from windlass.values import Platform
+from windlass_client import spec
+from windlass_client.manifests import ImageConfig
+
+IMAGE = ImageConfig(
+    Platform("linux", "amd64"),
+    (),
+    env=("A=1", "B=2"),
+    entrypoint=("/entry",),
+    command=("default",),
+    working_dir="/srv",
+    labels={"a": "b", "containerd.io/restart.loguri": "binary:///x", "io.cri-containerd.kind": "x", "big": "x" * 5000},
+)
+
+
+def test_the_default_spec():
+    """What a container may do when nobody says anything (reference 6.7, 7.2)."""
+    document = spec.default("ns", "c1")
+
+    assert document["linux"]["cgroupsPath"] == "/ns/c1"
+    assert document["process"]["noNewPrivileges"] is True
+    assert set(document["process"]["capabilities"]) == {"bounding", "effective", "permitted"}
+    assert all(len(names) == 14 for names in document["process"]["capabilities"].values())
+    assert [namespace["type"] for namespace in document["linux"]["namespaces"]] == [
+        "pid", "ipc", "uts", "mount", "network",
+    ]  # fmt: skip
+    assert document["linux"]["resources"]["devices"][0] == {"allow": False, "access": "rwm"}
+    assert document["mounts"][3] == {
+        "destination": "/dev/shm",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    }
+    assert "/proc/kcore" in document["linux"]["maskedPaths"]
+    assert "/proc/sys" in document["linux"]["readonlyPaths"]
+    assert document["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]
+
+
+def test_two_specs_share_nothing():
+    """What one container's options change must not appear in another's (CVE-2021-21334)."""
+    first, second = spec.default("ns", "a"), spec.default("ns", "b")
+    first["process"]["capabilities"]["bounding"].clear()
+    spec.use_host_network(first)
+
+    assert len(second["process"]["capabilities"]["bounding"]) == 14
+    assert len(second["linux"]["namespaces"]) == 5
+    assert len(spec.default("ns", "c")["mounts"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "entrypoint", "args"),
+    [
+        ((), None, ["/entry", "default"]),
+        (("x", "y"), None, ["/entry", "x", "y"]),
+        ((), "/other", ["/other"]),
+        (("x",), "/other", ["/other", "x"]),
+    ],
+)
+def test_arguments(arguments, entrypoint, args):
+    """Arguments replace the image's command; another entrypoint drops that command."""
+    document = spec.default("ns", "c1")
+    spec.apply_image(document, IMAGE, arguments, entrypoint)
+
+    assert document["process"]["args"] == args
+    assert document["process"]["cwd"] == "/srv"
+    assert document["process"]["env"] == [f"PATH={spec.PATH}", "A=1", "B=2"]
+
+
+def test_no_arguments_at_all_is_an_error():
+    """An image without a command needs one."""
+    with pytest.raises(InvalidArgument, match="no arguments specified"):
+        spec.apply_image(spec.default("ns", "c"), ImageConfig(Platform("linux", "amd64"), ()), ())
+
+
+def test_environments_merge():
+    """The later one wins, in the place of the first; a bare name removes."""
+    assert spec.merge_env(["A=1", "B=2", "C=3"], ["B=x=y", "A", "D="]) == ["B=x=y", "C=3", "D="]
+    with pytest.raises(InvalidArgument, match="no name"):
+        spec.merge_env([], ["=x"])
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("src=/a,dst=/b", ("bind", "/a", "/b", ["rbind"])),
+        ("type=bind,source=/a,destination=/b,options=bind:ro", ("bind", "/a", "/b", ["bind", "ro"])),
+        ("src=/a,target=/b,readonly", ("bind", "/a", "/b", ["rbind", "ro"])),
+        ("type=tmpfs,dst=/t,options=size=1m:mode=755", ("tmpfs", "tmpfs", "/t", ["size=1m", "mode=755"])),
+        ('"src=/a,b",dst=/c', ("bind", "/a,b", "/c", ["rbind"])),
+    ],
+)
+def test_mounts(text, mount):
+    """Mounts are written as for ctr, and a bind needs no more than its two ends."""
+    kind, source, destination, options = mount
+    expected = {"type": kind, "source": source, "destination": destination, "options": options}
+    assert spec.parse_mount(text) == expected
+
+
+@pytest.mark.parametrize("text", ["src=/a", "dst=/b", "src=a,dst=/b", "src=/a,dst=b", "src=/a,dst=/b,colour=red", ""])
+def test_bad_mounts(text):
+    """What is missing or unknown is named."""
+    with pytest.raises(InvalidArgument, match="mount"):
+        spec.parse_mount(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)])
+def test_sizes(text, size):
+    """Units are powers of 1024."""
+    assert spec.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1x", "1.5G", "M", "9" * 40])
+def test_bad_sizes(text):
+    """Anything else is no size."""
+    with pytest.raises(InvalidArgument, match="size"):
+        spec.parse_size(text)
+
+
+def test_labels_of_an_image_that_plugins_act_on_are_dropped():
+    """An image must not tell the daemon what to do (CVE-2026-53488)."""
+    assert spec.image_labels(IMAGE) == {"a": "b"}
+
+
+def test_limits():
+    """Processor time becomes a quota of each tenth of a second."""
+    document = spec.default("ns", "c1")
+    spec.set_cpus(document, 1.5)
+    spec.set_memory(document, 1 << 20)
+
+    assert document["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
+    assert document["linux"]["resources"]["memory"] == {"limit": 1 << 20}
+    with pytest.raises(InvalidArgument, match="--cpus"):
+        spec.set_cpus(document, 0.001)

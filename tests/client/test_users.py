@@ -1,0 +1,126 @@
+"""Who a process runs as, by the files of an image that may lie."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from windlass.errors import Error, InvalidArgument, NotFound, OutOfRange
+from windlass.mounts import Mount
+from windlass_client.users import Accounts, User, is_numeric, parse, read_accounts, read_files
+
+ACCOUNTS = Accounts(
+    passwd="root:x:0:0::/root:/bin/sh\nweb:x:33:34:::\nbroken\nhuge:x:4294967296:0:::\n7:x:1007:1008:::\n",
+    group="root:x:0:\nwheel:x:10:root,web\nlogs:x:44:web\nshort:x\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("", User(0, 0, (10,))),
+        ("root", User(0, 0, (10,))),
+        ("0", User(0, 0, (10,))),
+        ("web", User(33, 34, (10, 44))),
+        ("33", User(33, 34, (10, 44))),
+        ("web:logs", User(33, 44, (10, 44))),
+        ("33:7", User(33, 7, (10, 44))),
+        ("1000", User(1000, 0)),
+        ("1000:1000", User(1000, 1000)),
+        ("2147483647:2147483647", User(2147483647, 2147483647)),
+    ],
+)
+def test_users(text, user):
+    """By name or number; a number that nobody has is in group 0."""
+    accounts = Accounts("\n".join(line for line in ACCOUNTS.passwd.splitlines() if "huge" not in line), ACCOUNTS.group)
+    assert parse(text, accounts) == user
+
+
+@pytest.mark.parametrize("text", ["2147483648", "0:2147483648", "99999999999999999999:0", "4294967296"])
+def test_a_number_that_wraps_around_is_refused(text):
+    """4294967296 is not root (CVE-2024-40635)."""
+    with pytest.raises(OutOfRange, match="larger than"):
+        parse(text, Accounts())
+
+
+def test_a_file_with_a_number_that_wraps_around_is_refused():
+    """Not even when the image's own file says so."""
+    with pytest.raises(OutOfRange):
+        parse("huge", ACCOUNTS)
+
+
+@pytest.mark.parametrize("text", [":", "web:", ":logs", "a:b:c"])
+def test_what_is_no_user(text):
+    """Half a user is none."""
+    with pytest.raises(InvalidArgument, match="not of the form"):
+        parse(text, ACCOUNTS)
+
+
+@pytest.mark.parametrize("text", ["nobody", "web:none", "-1"])
+def test_unknown_names(text):
+    """The error says in which file the name is missing."""
+    with pytest.raises(NotFound, match=r"/etc/(passwd|group)"):
+        parse(text, Accounts("web:x:1:1:::\n", ""))
+
+
+def test_numbers_need_no_files():
+    """Only with both numbers is there nothing to look up."""
+    assert is_numeric("0:0")
+    assert not any(map(is_numeric, ["0", "", "root:0", "0:", "1:1:1"]))
+
+
+def test_links_in_the_image_stay_in_it(tmp_path):
+    """An absolute link is read below the root, never on the host."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "real").write_text("web:x:5:6:::\n")
+    (tmp_path / "etc/passwd").symlink_to("/real")
+    (tmp_path / "etc/group").symlink_to("../../../../../../etc/group")
+
+    assert read_files(str(tmp_path)) == Accounts("web:x:5:6:::\n", "")
+
+
+def test_missing_files_are_empty(tmp_path):
+    """An image need not have any."""
+    assert read_files(str(tmp_path)) == Accounts()
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    """A FIFO would block for ever, a device would do worse (GHSA-jpcc-p29g-p8mq)."""
+    (tmp_path / "etc").mkdir()
+    os.mkfifo(tmp_path / "etc/passwd")
+
+    with pytest.raises(InvalidArgument, match="no regular file"):
+        read_files(str(tmp_path))
+
+
+def test_a_huge_file_is_refused(tmp_path):
+    """A sparse gigabyte costs the image nothing, and us neither."""
+    (tmp_path / "etc").mkdir()
+    with (tmp_path / "etc/group").open("wb") as file:
+        file.truncate(1 << 30)
+
+    with pytest.raises(OutOfRange, match="limit is"):
+        read_files(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_snapshot_is_mounted_where_nobody_sees_it(tmp_path):
+    """Accounts are read through the mounts, and the table of mounts is as before."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("web:x:5:6:::\n")
+    with open("/proc/self/mountinfo") as table:
+        before = table.read()
+
+    found = read_accounts([Mount("bind", str(tmp_path), ("rbind", "rw"))])
+
+    assert found.passwd == "web:x:5:6:::\n"
+    with open("/proc/self/mountinfo") as table:
+        assert table.read() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_snapshot_that_is_gone_is_an_error():
+    """One line, no traceback of a thread."""
+    with pytest.raises(Error, match="cannot be read"):
+        read_accounts([Mount("bind", "/nonexistent", ("rbind",))])

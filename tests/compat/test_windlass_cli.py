@@ -1,0 +1,329 @@
+"""`windlass` against Debian's containerd and against windlassd: the same commands, the same answers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUSYBOX = Path("/bin/busybox")
+IMAGE = "example.org/demo:1"
+WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed; apt-get install runc"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox is not installed; apt-get install busybox-static"),
+]
+
+
+class Machine:
+    """A daemon in a scratch directory, and `windlass` that speaks to it."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.address = str(directory / "d.sock")
+        self.namespace = f"cli-{os.getpid()}-{kind}"
+        self.environment = {**os.environ, "WINDLASS_ADDRESS": self.address, "CONTAINERD_NAMESPACE": self.namespace}
+        config = directory / "config.toml"
+        lines = [
+            "version = 2",
+            f'root = "{directory}/root"',
+            f'state = "{directory}/state"',
+            f'[grpc]\naddress = "{self.address}"',
+            f'[ttrpc]\naddress = "{self.address}.ttrpc"',
+        ]
+        if kind == "containerd":
+            lines.insert(3, 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]')
+            self.command = ["containerd", "-c", str(config)]
+        else:
+            windlassd = "import sys; from windlass.cli import main; sys.exit(main())"
+            self.command = [sys.executable, "-c", windlassd, "-c", str(config)]
+        config.write_text("\n".join(lines))
+        self.start()
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while self.windlass("version").returncode != 0:
+            assert self.process.poll() is None and time.monotonic() < deadline, (self.directory / "log").read_text()
+            time.sleep(0.1)
+
+    def windlass(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*WINDLASS, *arguments], env=self.environment, input=input, capture_output=True, timeout=60
+        )
+
+    def run(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return self.windlass("run", "--fifo-dir", str(self.directory / "fifo"), *arguments, input=input)
+
+    def leftovers(self) -> list[str]:
+        ps = json.loads(self.windlass("ps", "-a", "--json").stdout)
+        mounts = Path("/proc/self/mountinfo").read_text()
+        fifos = self.directory / "fifo"
+        return [
+            *(container["container"] for container in ps),
+            *(line for line in mounts.splitlines() if str(self.directory) in line),
+            *(os.listdir(fifos) if fifos.exists() else ()),
+        ]
+
+    def remove_containers(self) -> None:
+        names = self.windlass("ps", "-a", "-q").stdout.decode().split()
+        if names:
+            self.windlass("rm", "-f", *names)
+
+    def stop(self) -> None:
+        self.remove_containers()
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for cgroup in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
+                cgroup.rmdir()
+            for cgroup in Path("/sys/fs/cgroup").glob(self.namespace):
+                cgroup.rmdir()
+
+
+@pytest.fixture(scope="module", params=["containerd", "windlassd"])
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    if request.param == "containerd" and shutil.which("containerd") is None:
+        pytest.skip("containerd is not installed; apt-get install containerd")
+    directory = tmp_path_factory.mktemp("m")
+    machine = Machine(request.param, directory)
+    try:
+        archive = directory / "image.tar"
+        script = ROOT / "scripts" / "demo_image.py"
+        subprocess.run([sys.executable, str(script), str(archive), IMAGE, str(BUSYBOX)], check=True)
+        imported = machine.windlass("image", "import", str(archive))
+        assert imported.returncode == 0, imported.stderr
+        assert imported.stdout == f"imported {IMAGE}\n".encode()
+        yield machine
+    finally:
+        machine.stop()
+
+
+@pytest.fixture(autouse=True)
+def clean(machine: Machine) -> Iterator[None]:
+    """Every test ends with no container, no mount and no pipe."""
+    yield
+    left = machine.leftovers()
+    machine.remove_containers()
+    assert left == []
+
+
+def test_streams_and_exit_codes(machine):
+    """Output and errors come apart, and the exit code is the container's."""
+    ran = machine.run("--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (ran.stdout, ran.stderr, ran.returncode) == (b"out\n", b"err\n", 7)
+    assert machine.run("--rm", IMAGE, "true").returncode == 0
+
+
+def test_ten_megabytes_through_a_container(machine):
+    """Standard input is piped in, its end is seen, and every byte comes back."""
+    data = os.urandom(10_000_000)
+    ran = machine.run("--rm", "-i", IMAGE, "cat", input=data)
+    assert ran.stdout == data, (len(ran.stdout), ran.stderr)
+
+
+def test_options(machine, tmp_path):
+    """Environment, mounts, host name, user and working directory are as asked for."""
+    (tmp_path / "file").write_text("from outside\n")
+    script = 'echo $A; cat /mnt/file; hostname; id -u; id -g; pwd; echo x 2>/dev/null > /mnt/file || echo "read-only"'
+    ran = machine.run(
+        "--rm", "-e", "A=b", "--mount", f"src={tmp_path},dst=/mnt,ro", "--hostname", "inside", "-u", "nobody",
+        "-w", "/tmp", "--memory", "32M", "--cpus", "0.5", "--label", "x=y", IMAGE, "sh", "-c", script,
+    )  # fmt: skip
+    assert ran.stdout == b"b\nfrom outside\ninside\n65534\n65534\n/tmp\nread-only\n", ran.stderr
+
+
+def test_the_hosts_network(machine):
+    """With --net-host the interfaces are the host's, without there is only a loopback."""
+    count = ("sh", "-c", "cat /proc/net/dev | wc -l")
+    own = int(machine.run("--rm", IMAGE, *count).stdout)
+    host = int(machine.run("--rm", "--net-host", IMAGE, *count).stdout)
+    assert host == len(Path("/proc/net/dev").read_text().splitlines())
+    assert own < host or host <= 3
+
+
+def test_a_container_in_the_background(machine):
+    """It is listed, takes further processes, is not removed as long as it runs, and goes with -f."""
+    started = machine.run("-d", "--name", "bg", IMAGE, "sleep", "1000")
+    assert started.stdout == b"bg\n", started.stderr
+    [listed] = json.loads(machine.windlass("ps", "--json").stdout)
+    assert (listed["container"], listed["image"], listed["status"]) == ("bg", IMAGE, "running")
+
+    executed = machine.windlass("exec", "bg", "sh", "-c", "echo $$ >&2; hostname; exit 3")
+    assert (executed.stdout, executed.returncode) == (b"bg\n", 3)
+    assert machine.windlass("exec", "-i", "bg", "cat", input=b"piped").stdout == b"piped"
+    [document] = json.loads(machine.windlass("inspect", "bg").stdout)
+    assert document["task"]["pid"] == listed["pid"]
+    assert document["spec"]["process"]["args"] == ["sleep", "1000"]
+
+    refused = machine.windlass("rm", "bg")
+    assert refused.returncode == 1
+    assert b"container bg is running; stop it" in refused.stderr
+    assert machine.windlass("kill", "-s", "KILL", "bg").returncode == 0
+    assert machine.windlass("rm", "-f", "bg").stdout == b"bg\n"
+
+
+def test_a_signal_reaches_the_container(machine):
+    """What the command line is sent, the container gets."""
+    script = "trap 'echo got; exit 9' TERM; echo ready; while true; do sleep 0.1; done"
+    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE, "sh", "-c", script]
+    with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.stdout.read() == b"got\n"
+    assert process.returncode == 9
+
+
+def test_nobody_reads_the_output(machine):
+    """As in any pipeline, the writer ends when the reader has gone."""
+    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    script = "while true; do echo 0123456789; done"
+    with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 137
+
+
+def test_a_terminal(machine):
+    """The container's terminal has the size of ours, follows it, and turns ^C into a signal."""
+    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
+    try:
+        resize(terminal, 33, 101)
+        read_until(terminal, b"# ")
+        os.write(terminal, b"stty size; tty\n")
+        assert b"/dev/pts/0" in read_until(terminal, b"/dev/pts/0")
+        resize(terminal, 44, 122)
+        time.sleep(0.5)
+        os.write(terminal, b"stty size; sleep 100\n")
+        read_until(terminal, b"44 122")
+        os.write(terminal, b"\x03")
+        read_until(terminal, b"# ")
+        os.write(terminal, b"exit 4\n")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def resize(terminal: int, lines: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    seen, deadline = b"", time.monotonic() + 20
+    while text not in seen:
+        assert time.monotonic() < deadline, seen
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 65536)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch", "true"], b"nosuch"),
+        (["--name", "a/b", IMAGE, "true"], b"container 'a/b' is not valid"),
+        ([IMAGE, "no-such-program"], b"no-such-program"),
+        (["--user", "nobody-here", IMAGE, "true"], b"user 'nobody-here' is not in the image's /etc/passwd"),
+        (["--snapshotter", "nosuch", IMAGE, "true"], b"nosuch"),
+    ],
+)
+def test_a_container_that_cannot_be(machine, arguments, message):
+    """One line says why, and nothing of it is left."""
+    ran = machine.run("--rm", *arguments)
+    assert ran.returncode == 1
+    assert message in ran.stderr
+    assert ran.stderr.startswith(b"windlass: ")
+    assert ran.stderr.count(b"\n") == 1
+
+
+def test_a_bad_archive_leaves_nothing(machine, tmp_path):
+    """A digest that does not fit is refused by the daemon, and its blobs are gone at once."""
+    from client.conftest import ArchiveFiles
+
+    files = ArchiveFiles(name="example.org/bad:1")
+    layer = "blobs/" + files.manifest["layers"][0]["digest"].replace(":", "/")
+    files.files[layer] = b"something else"
+    before = blobs(machine)
+
+    imported = machine.windlass("image", "import", files.save(tmp_path / "bad.tar"))
+
+    assert imported.returncode == 1
+    assert f"bad.tar: {layer} is refused".encode() in imported.stderr
+    assert blobs(machine) == before
+    assert b"bad" not in machine.windlass("image", "ls").stdout
+
+
+def blobs(machine: Machine) -> set[str]:
+    contents = machine.directory / "root" / "io.containerd.content.v1.content"
+    return {path.name for path in contents.rglob("*") if path.is_file()}
+
+
+def test_events_are_printed_as_they_happen(machine):
+    """One line each, in the order of a container's life."""
+    command = [*WINDLASS, "events", "--json", f"namespace=={machine.namespace},topic~=^/tasks/"]
+    with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
+        time.sleep(1)
+        machine.run("--rm", IMAGE, "true")
+        assert process.stdout is not None
+        topics = [json.loads(process.stdout.readline())["topic"] for _ in range(4)]
+        process.send_signal(signal.SIGINT)
+    assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    assert process.returncode == 130
+
+
+def test_a_container_outlives_a_killed_daemon_and_its_command(machine):
+    """The command line sits out a restart of the daemon and still has the exit code."""
+    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    script = "echo ready; read line; echo $line; exit 6"
+    command = [*command[:-1], "-i", command[-1], "sh", "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=machine.environment, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == b"ready\n"
+        machine.process.kill()
+        machine.process.wait()
+        machine.start()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        assert process.stdout.read() == b"go on\n"
+        assert process.wait(30) == 6
+
+
+def test_plugins(machine):
+    """The graph has what every containerd has."""
+    listed = json.loads(machine.windlass("plugins", "ls", "--json").stdout)
+    assert {"io.containerd.content.v1", "io.containerd.snapshotter.v1"} <= {plugin["type"] for plugin in listed}
+    assert b"io.containerd.metadata.v1  \xe2\x9c\x93 bolt" in machine.windlass("plugins", "graph").stdout
+    assert machine.windlass("plugins", "why", "io.containerd.metadata.v1.bolt").returncode == 0
+    assert machine.windlass("plugins", "why", "io.containerd.nosuch.v1").returncode == 1

@@ -1,0 +1,362 @@
+"""The rules that keep the house: who may import whom, names that agree, and documents that say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import pytest
+
+from house import TREE, Distribution, distributions, imports, own_sources, where
+from windlass.errors import Error, Unimplemented
+from windlass.plugin import Meta, Plugin, PluginType
+from windlass.services import GRPC, TTRPC
+from windlass_api.services import FAMILIES, services
+
+T = TypeVar("T")
+
+PLUGINS = distributions("plugins/*")
+PACKAGES = {each.module for each in PLUGINS}
+WITH_PLUGINS = distributions("plugins/*", "examples/*")
+
+COMPATIBILITY = TREE / "docs" / "compatibility.md"
+FULL, PART, NONE = "✓", "◐", "✗"
+
+BROAD = {
+    "kernel/windlass/boot.py": "a plugin's start and stop",
+    "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
+    "plugins/shim_runc/windlass_shim_runc/loop.py": "a defect in one task must not end the containers' keeper",
+}
+"""Files that may catch everything, and why."""
+
+
+def ids(each: Distribution) -> str:
+    return each.folder.name
+
+
+def module(each: Distribution, name: str = "plugin") -> ModuleType:
+    return import_module(f"{each.module}.{name}")
+
+
+def declared(each: Distribution) -> list[Plugin[object]]:
+    """Return the plugins that a distribution's plugin.py declares."""
+    return [value for value in vars(module(each)).values() if isinstance(value, Plugin)]
+
+
+# Who imports whom
+
+
+def test_the_kernel_imports_no_plugin() -> None:
+    """Mechanism and contracts know nothing of who uses them."""
+    kernel = Distribution(TREE / "kernel")
+    bad = [
+        f"{where(path, each.line)} imports {each.module}"
+        for path in kernel.sources()
+        for each in imports(path)
+        if each.root.startswith("windlass_")
+    ]
+    assert not bad
+
+
+def test_no_plugin_imports_another_plugin() -> None:
+    """Plugins meet through contracts; each can be replaced without the others noticing."""
+    bad = [
+        f"{where(path, each.line)} imports {each.module}"
+        for plugin in PLUGINS
+        for path in plugin.sources()
+        for each in imports(path)
+        if each.root in PACKAGES - {plugin.module} or each.root == "windlass_client"
+    ]
+    assert not bad
+
+
+@pytest.mark.parametrize("plugin", WITH_PLUGINS, ids=ids)
+def test_a_registration_imports_only_the_kernel(plugin: Distribution) -> None:
+    """Listing, disabling and --help load no implementation."""
+    path = plugin.folder / plugin.module / "plugin.py"
+    allowed = {"windlass", *({f"{plugin.module}.contract"} if plugin not in PLUGINS else ())}
+    bad = [
+        f"{where(path, each.line)} imports {each.module}"
+        for each in imports(path)
+        if each.foreign and not each.late and not each.typing and not {each.root, each.module} & allowed
+    ]
+    assert not bad
+
+
+# Names
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_folder_distribution_and_package_have_one_name(plugin: Distribution) -> None:
+    """Whoever knows one of the three names knows the others."""
+    name = plugin.folder.name
+    assert (plugin.name, plugin.module) == (f"windlass-{name.replace('_', '-')}", f"windlass_{name}")
+    assert (plugin.folder / plugin.module / "py.typed").exists()
+    init = ast.parse((plugin.folder / plugin.module / "__init__.py").read_text())
+    assert ast.get_docstring(init) and len(init.body) == 1, "__init__.py of a plugin is its docstring"
+
+
+@pytest.mark.parametrize("plugin", WITH_PLUGINS, ids=ids)
+def test_every_declared_plugin_has_an_entry_point_under_its_uri(plugin: Distribution) -> None:
+    """An entry point is found by its name alone, so the name has to be right."""
+    named = {uri: getattr(module(plugin), target.partition(":")[2]) for uri, target in plugin.entry_points.items()}
+    assert {uri: value.uri for uri, value in named.items()} == {uri: uri for uri in named}
+    assert {each.uri for each in declared(plugin)} == set(named)
+
+
+def test_everything_is_installed_for_development_and_by_standard() -> None:
+    """A distribution that is not listed is not tested, and a plugin that is not in `standard` is not shipped."""
+    requirements = (TREE / "requirements-dev.txt").read_text()
+    listed = set(re.findall(r"^-e ([\w/]+)", requirements, re.MULTILINE))
+    assert listed == {str(each) for each in distributions()}
+    standard = Distribution(TREE / "kernel").project["optional-dependencies"]["standard"]
+    assert {each.name for each in PLUGINS} <= set(standard)
+
+
+# Documents
+
+
+@pytest.mark.parametrize("plugin", WITH_PLUGINS, ids=ids)
+def test_every_config_field_is_in_the_readme(plugin: Distribution) -> None:
+    """An operator finds every key that a plugin has."""
+    readme = (plugin.folder / "README.md").read_text()
+    missing = [
+        f"{each.uri}: {key.name}"
+        for each in declared(plugin)
+        if each.config is not None and dataclasses.is_dataclass(each.config)
+        for key in dataclasses.fields(each.config)
+        if f"`{key.name}`" not in readme
+    ]
+    assert not missing
+
+
+def test_every_plugin_type_is_described() -> None:
+    """What can be replaced is listed in docs/architecture.md."""
+    text = (TREE / "docs" / "architecture.md").read_text()
+    modules = [import_module(f"windlass.{path.stem}") for path in (TREE / "kernel" / "windlass").glob("*.py")]
+    types = {
+        value.uri
+        for each in [*modules, *(module(plugin) for plugin in PLUGINS)]
+        for value in vars(each).values()
+        if isinstance(value, PluginType)
+    }
+    assert len(types) > 10
+    assert not [uri for uri in sorted(types - {"*"}) if f"`{uri}`" not in text]
+
+
+def test_every_plugin_and_every_kernel_module_has_a_line_in_the_architecture() -> None:
+    """Nobody has to guess what a folder is for."""
+    text = (TREE / "docs" / "architecture.md").read_text()
+    assert not [str(each) for each in PLUGINS if f"`{each.folder.name}`" not in text]
+    modules = {path.name for path in (TREE / "kernel" / "windlass").glob("*.py")} - {"__init__.py"}
+    assert not [name for name in sorted(modules) if f"`{name}`" not in text]
+
+
+def test_the_readme_commands_exist_and_ci_runs_them() -> None:
+    """What a newcomer is told to type is there, and is what has to pass."""
+    readme = (TREE / "README.md").read_text()
+    for command in ("scripts/demo", "scripts/test"):
+        assert f"./{command}" in readme
+        assert os.access(TREE / command, os.X_OK)
+    assert "scripts/test" in (TREE / ".ci" / "run").read_text()
+
+
+def links(page: Path) -> Iterator[str]:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """A moved file is noticed where it is linked from."""
+    pages = [*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), *(each.folder / "README.md" for each in distributions())]
+    bad = [f"{where(page)}: {target}" for page in pages for target in links(page) if not (page.parent / target).exists()]
+    assert not bad
+
+
+def test_the_tutorial_quotes_the_examples() -> None:
+    """Every Python or TOML block of the tutorial that names a file is in that file, word for word."""
+    text = (TREE / "docs" / "writing-a-plugin.md").read_text()
+    quotes = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(quotes) >= 5
+    for name, quote in quotes:
+        have = (TREE / name).read_text()
+        for part in quote.split("...\n"):
+            assert part.strip("\n") in have, f"{name} has changed: the tutorial quotes\n{part}"
+
+
+# The compatibility page
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """Return the mark of every method by service, as docs/compatibility.md has them."""
+    found: dict[str, dict[str, str]] = {}
+    section: dict[str, str] = {}
+    for line in COMPATIBILITY.read_text().splitlines():
+        if line.startswith("#"):
+            heading = re.search(r"`([\w.]+)`", line)
+            section = found.setdefault(heading[1], {}) if heading else {}
+        elif row := re.match(rf"\| (\w+) \| ([{FULL}{PART}{NONE}]) \|", line):
+            assert row[1] not in section, f"{line}: second row"
+            section[row[1]] = row[2]
+    return {name: section for name, section in found.items() if section}
+
+
+def test_every_rpc_has_a_row() -> None:
+    """No RPC is passed over in silence, and none is made up."""
+    wire = {each.name: {method.name for method in each.methods} for family in FAMILIES for each in services(family)}
+    assert {name: set(methods) for name, methods in rows().items()} == wire
+
+
+class Nothing:
+    """A plugin of any type that does nothing: every method returns such a thing again."""
+
+    def __getattr__(self, name: str) -> Nothing:
+        return self
+
+    def __call__(self, *arguments: object) -> Nothing:
+        return self
+
+
+@dataclass
+class Anything:
+    """An `InitContext` in which every plugin and every setting is there, and does nothing."""
+
+    root: Path
+    meta: Meta = field(default_factory=Meta)
+
+    def single(self, kind: PluginType[T]) -> object:
+        return Nothing()
+
+    def by_id(self, kind: PluginType[T], id: str) -> object:
+        return Nothing()
+
+    def all(self, kind: PluginType[T]) -> dict[str, object]:
+        return {}
+
+    def config(self, kind: type[T]) -> T:
+        return kind()
+
+    def records(self) -> tuple[()]:
+        return ()
+
+
+def served(kind: PluginType[object], tmp_path: Path) -> dict[str, object]:
+    """Return the services of a type, by the names that the wire has for them."""
+    plugins = [each for plugin in PLUGINS for each in declared(plugin) if each.type.uri == kind.uri]
+    instances = [each.init(Anything(tmp_path)) for each in plugins]  # type: ignore[arg-type] # as much of one as they use
+    return {instance.name: instance for instance in instances}
+
+
+def test_marks_of_grpc_services_are_true(tmp_path: Path) -> None:
+    """A ✓ or ◐ is served; a ✗ answers UNIMPLEMENTED."""
+    found = served(GRPC, tmp_path)
+    wire = [each for family in ("containerd", "health", "cri") for each in services(family)]
+    for service in wire:
+        marks = rows()[service.name]
+        methods = found[service.name].methods if service.name in found else dict.fromkeys(marks, False)
+        assert {name: mark != NONE for name, mark in marks.items()} == methods, service.name
+    registered = {each.name for family in ("containerd", "health") for each in services(family)}
+    assert registered <= set(found), "all sixteen services and health are registered, built or not"
+
+
+async def test_marks_of_ttrpc_services_are_true(tmp_path: Path) -> None:
+    """What shims report to answers as the page says."""
+    found = served(TTRPC, tmp_path)
+    for service in services("ttrpc"):
+        for name, mark in rows()[service.name].items():
+            assert await unimplemented(found[service.name].call(name, "default", b"\xff")) == (mark == NONE)
+
+
+async def test_marks_of_our_shim_are_true() -> None:
+    """The shim serves both versions of Task, and refuses what is marked ✗."""
+    from windlass_shim_runc.service import SERVICES, TaskService
+
+    for service in services("shim"):
+        marks = rows()[service.name]
+        if service.name not in SERVICES:
+            assert set(marks.values()) == {NONE}
+            continue
+        methods = TaskService(None, lambda: None, lambda: None).methods()  # type: ignore[arg-type] # no container is made
+        for name, mark in marks.items():
+            if name not in methods:
+                assert mark == NONE
+                continue
+            kind, function = methods[name]
+            if mark == NONE:
+                assert await unimplemented(function(kind()))
+
+
+def test_nri_is_not_served_in_silence() -> None:
+    """There is no NRI plugin yet, so no row of it has a mark but ✗."""
+    if not any(each.folder.name == "nri" for each in PLUGINS):
+        assert {mark for each in services("nri") for mark in rows()[each.name].values()} == {NONE}
+
+
+async def unimplemented(call: object) -> bool:
+    """Tell whether a call is refused as not built; other refusals mean that it is."""
+    assert asyncio.iscoroutine(call)
+    try:
+        await call
+    except Unimplemented:
+        return True
+    except (Error, ValueError):
+        return False
+    return False
+
+
+def test_proofs_on_the_compatibility_page_exist() -> None:
+    """A test that the page names is in the tree."""
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", COMPATIBILITY.read_text()))
+    assert named
+    assert not [name for name in named if not (TREE / name).exists()]
+
+
+# Smells
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """One sentence that would do as the file's row in a table of contents."""
+    assert not [where(path) for path in own_sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_nothing_is_mocked() -> None:
+    """Fakes are small real implementations."""
+    bad = [where(path) for path in own_sources() for each in imports(path) if each.module.startswith("unittest")]
+    assert not bad
+
+
+def catches_all(handler: ast.ExceptHandler) -> bool:
+    """Tell whether a handler takes every error and does not pass it on."""
+    kind = ast.unparse(handler.type) if handler.type else "BaseException"
+    last = handler.body[-1]
+    passed_on = isinstance(last, ast.Raise) and last.exc is None
+    return bool(re.search(r"\b(Base)?Exception\b", kind)) and not passed_on
+
+
+def test_everything_is_caught_only_at_the_edges() -> None:
+    """A broad except hides defects; the few that are right are listed here with their reason."""
+    found = {
+        where(path)
+        for each in distributions()
+        for path in each.sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler) and catches_all(node)
+    }
+    assert found == set(BROAD)
+
+
+def test_no_left_overs() -> None:
+    """Unfinished work is a ✗ on the page, not a note in the source."""
+    words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    mine = Path(__file__)
+    assert not [where(path) for path in own_sources() if path != mine and words.search(path.read_text())]
