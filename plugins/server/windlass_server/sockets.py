@@ -12,6 +12,7 @@ from windlass.errors import FailedPrecondition, InvalidArgument
 
 MODE = 0o660
 PARENT_MODE = 0o770
+BACKLOG = 128
 LONGEST = 104
 """Bytes in a socket's path on every Unix (reference 1.5)."""
 
@@ -37,6 +38,19 @@ def placed(path: Path, owner: tuple[int, int]) -> Iterator[str]:
         os.rename(name, path.name, src_dir_fd=parent, dst_dir_fd=parent)
     finally:
         os.close(parent)
+
+
+def listen(path: Path, owner: tuple[int, int]) -> socket.socket:
+    """Return a listening socket at ``path``, which the caller owns; raises as `placed`."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with placed(path, owner) as short:
+            listener.bind(short)
+            listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def check_length(path: Path) -> None:

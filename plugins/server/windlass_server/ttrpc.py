@@ -51,10 +51,7 @@ class TtrpcServer:
 
     async def start(self) -> None:
         """Begin to listen. Raises InvalidArgument, FailedPrecondition, OSError."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with sockets.placed(self._path, self._owner) as short:
-            listener.bind(short)
-            listener.listen(128)
+        listener = sockets.listen(self._path, self._owner)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
             lambda: _Connection(self._services, self._connections), sock=listener

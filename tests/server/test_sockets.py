@@ -1,0 +1,69 @@
+"""Sockets appear finished, replace what is stale and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from windlass.errors import FailedPrecondition, InvalidArgument
+from windlass_server import sockets
+
+OWNER = (os.geteuid(), os.getegid())
+
+
+def listen(path: Path) -> socket.socket:
+    return sockets.listen(path, OWNER)
+
+
+def test_a_socket_has_its_mode_when_it_appears(tmp_path: Path) -> None:
+    """Nobody but owner and group can ever connect; the parent is made for it."""
+    path = tmp_path / "run" / "w.sock"
+    with listen(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.is_socket()
+        assert os.listdir(path.parent) == ["w.sock"]
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """What a killed daemon left is not in the way."""
+    path = tmp_path / "w.sock"
+    listen(path).close()
+    with listen(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
+    """A second daemon on one address does not take it from the first."""
+    path = tmp_path / "w.sock"
+    with listen(path):
+        with pytest.raises(FailedPrecondition, match="in use by another daemon"):
+            listen(path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_a_file_in_the_way_is_not_deleted(tmp_path: Path) -> None:
+    """A mistyped address costs nobody a file."""
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(FailedPrecondition, match="it is no socket"):
+        listen(path)
+    assert path.read_text() == "data"
+
+
+def test_a_path_that_no_socket_can_have_is_refused_with_its_length(tmp_path: Path) -> None:
+    """The kernel would only say "AF_UNIX path too long"."""
+    path = tmp_path / ("x" * 120)
+    with pytest.raises(InvalidArgument, match=rf"has {len(str(path))} bytes, the limit is 104"):
+        listen(path)
+
+
+def test_a_temporary_name_may_be_longer_than_a_sockets_path(tmp_path: Path) -> None:
+    """An address at the limit works."""
+    path = tmp_path / ("x" * (sockets.LONGEST - len(str(tmp_path)) - 1))
+    with listen(path):
+        assert path.is_socket()
