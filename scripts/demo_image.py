@@ -14,8 +14,9 @@ import tarfile
 from pathlib import Path
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
-APPLETS: tuple[str, ...] = ("sh", "ls", "cat", "echo", "ps", "hostname", "id", "sleep", "env", "mount", "true", "false", "stty", "head")
-APPLETS += ("tail", "cut", "wc", "kill", "seq", "dd", "tty")
+APPLETS = """
+    sh ls cat echo ps hostname id sleep env mount true false stty head tail cut wc kill seq dd tty
+"""
 FILES = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
@@ -33,7 +34,7 @@ def layer(busybox: Path) -> bytes:
         add(tar, "bin/busybox", busybox.read_bytes(), 0o755)
         for name, data in FILES.items():
             add(tar, name, data, 0o644)
-        for applet in APPLETS:
+        for applet in APPLETS.split():
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(entry)

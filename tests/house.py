@@ -63,8 +63,9 @@ class Distribution:
     def entry_points(self) -> dict[str, str]:
         return dict(self.project.get("entry-points", {}).get("windlass.plugins", {}))
 
-    def sources(self) -> list[Path]:
-        return [path for path in sorted((self.folder / self.module).rglob("*.py")) if "_pb2" not in path.name]
+    def sources(self, generated: bool = False) -> list[Path]:
+        paths = sorted((self.folder / self.module).rglob("*.py"))
+        return [path for path in paths if generated or "_pb2" not in path.name]
 
     def __str__(self) -> str:
         return str(self.folder.relative_to(TREE))

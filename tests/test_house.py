@@ -15,8 +15,8 @@ from types import ModuleType
 from typing import TypeVar
 
 import pytest
-
 from house import TREE, Distribution, distributions, imports, own_sources, where
+
 from windlass.errors import Error, Unimplemented
 from windlass.plugin import Meta, Plugin, PluginType
 from windlass.services import GRPC, TTRPC
@@ -179,7 +179,9 @@ def links(page: Path) -> Iterator[str]:
 def test_links_between_documents_lead_somewhere() -> None:
     """A moved file is noticed where it is linked from."""
     pages = [*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), *(each.folder / "README.md" for each in distributions())]
-    bad = [f"{where(page)}: {target}" for page in pages for target in links(page) if not (page.parent / target).exists()]
+    bad = [
+        f"{where(page)}: {target}" for page in pages for target in links(page) if not (page.parent / target).exists()
+    ]
     assert not bad
 
 

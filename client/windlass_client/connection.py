@@ -117,6 +117,9 @@ class Connection:
         message = error.details() or code.name.lower().replace("_", " ")
         if code is Code.UNAVAILABLE and "failed to connect to all addresses" in message:
             return unreachable(self.address)
+        if message.startswith("Stream removed"):
+            # grpc's own words, now and then and with various codes, for a peer that died during the call
+            return Unavailable(f"daemon at {self.address} closed the connection; its log may say why")
         if code is Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
             return DeadlineExceeded(f"the daemon at {self.address} did not answer within {self.timeout:g} s")
         return from_code(code, message)

@@ -11,10 +11,13 @@ from windlass.errors import NotFound
 from windlass_api.containerd.v1.types import task_pb2
 from windlass_client import platforms
 from windlass_client.containers import spec_of
+from windlass_client.events import decode
 from windlass_client.images import from_message
 from windlass_client.imagetree import Walk
 
 if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_client.client import Client
@@ -36,23 +39,51 @@ async def describe(client: Client, name: str) -> Document:
 
 
 async def _container(client: Client, container: Container) -> Document:
-    document: Document = MessageToDict(container, preserving_proto_field_name=True)
-    document["spec"] = spec_of(container)
+    document: Document = {
+        "id": container.id,
+        "image": container.image,
+        "labels": dict(container.labels),
+        "runtime": {"name": container.runtime.name},
+        "snapshotter": container.snapshotter,
+        "snapshot_key": container.snapshot_key,
+        "sandbox": container.sandbox,
+        "created_at": container.created_at.ToJsonString(),
+        "updated_at": container.updated_at.ToJsonString(),
+        "extensions": {name: payload(extension) for name, extension in container.extensions.items()},
+        "spec": spec_of(container),
+        "task": None,
+    }
+    if container.runtime.HasField("options"):
+        document["runtime"]["options"] = payload(container.runtime.options)
     try:
         process = await client.tasks.get(container.id)
     except NotFound:
-        document["task"] = None
         return document
-    task: Document = MessageToDict(process, preserving_proto_field_name=True)
-    document["task"] = task | {"status": task_pb2.Status.Name(process.status).lower()}
+    document["task"] = MessageToDict(process, preserving_proto_field_name=True)
+    document["task"]["status"] = task_pb2.Status.Name(process.status).lower()
     return document
 
 
+def payload(message: AnyMessage) -> Document:
+    """Return what an Any holds: a JSON document, or the fields of a message that we know, under its type."""
+    try:
+        return {"@type": message.type_url, "value": json.loads(message.value)}
+    except ValueError:
+        return {"@type": message.type_url, **decode(message)}
+
+
 async def _image(client: Client, image: Image) -> Document:
-    document: Document = MessageToDict(image, preserving_proto_field_name=True)
+    target = from_message(image.target)
+    document: Document = {
+        "name": image.name,
+        "target": {"media_type": target.media_type, "digest": target.digest, "size": target.size},
+        "labels": dict(image.labels),
+        "created_at": image.created_at.ToJsonString(),
+        "updated_at": image.updated_at.ToJsonString(),
+    }
     walk = Walk(client, {}, f"image {image.name}", platforms.host(), label=False)
     document["platforms"] = []
-    for leaf in (await walk.tree(from_message(image.target))).leaves:
+    for leaf in (await walk.tree(target)).leaves:
         config = await client.content.read(leaf.manifest.config.digest, 4 << 20)
         document["platforms"].append(
             {

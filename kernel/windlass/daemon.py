@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import __version__, config, discovery, logs, process
+from windlass import __version__, config, discovery, gate, logs, process
 from windlass.boot import Daemon
 from windlass.config import Config, Flags, Paths
 from windlass.discovery import Found
@@ -71,6 +71,7 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
             loop.run_until_complete(asyncio.wait(left, timeout=DRAIN))
         loop.run_until_complete(loop.shutdown_asyncgens())
         pool.shutdown(wait=False, cancel_futures=True)
+        gate.close_shared()
 
 
 async def serve(found: Sequence[Found], settings: Config, started: float) -> int:

@@ -182,6 +182,11 @@ class Handle:
 _shared = Gate("io.windlass.kernel")
 
 
+def close_shared() -> None:
+    """End the threads of calls that belong to no plugin; for the end of a process, which would wait for them."""
+    _shared.close()
+
+
 async def offload(
     function: Callable[P, R],
     *args: P.args,

@@ -95,9 +95,7 @@ class _Content(_Part):
         self.daemon.labels.setdefault(request.info.digest, {}).update(request.info.labels)
         return content.UpdateResponse(info=request.info)
 
-    async def read(
-        self, request: content.ReadContentRequest, call: Call
-    ) -> AsyncIterator[content.ReadContentResponse]:
+    async def read(self, request: content.ReadContentRequest, call: Call) -> AsyncIterator[content.ReadContentResponse]:
         data = self.daemon.blobs[request.digest]
         yield content.ReadContentResponse(data=data[: request.size or None])
 
@@ -172,9 +170,7 @@ class _Snapshots(_Part):
             raise NotFound(f"snapshot {request.key} does not exist")
         return snapshots.StatSnapshotResponse(info=self.daemon.snapshots[request.key])
 
-    async def prepare(
-        self, request: snapshots.PrepareSnapshotRequest, call: Call
-    ) -> snapshots.PrepareSnapshotResponse:
+    async def prepare(self, request: snapshots.PrepareSnapshotRequest, call: Call) -> snapshots.PrepareSnapshotResponse:
         self.daemon.snapshots[request.key] = snapshots.Info(name=request.key, parent=request.parent)
         return snapshots.PrepareSnapshotResponse()
 
@@ -222,7 +218,9 @@ async def client(address: str) -> AsyncIterator[Client]:
 class ArchiveFiles:
     """The files of an OCI layout with one image of one or more layers; change what a test is about, then `save`."""
 
-    def __init__(self, *layers: bytes, name: str = "example.org/x:1", platform: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *layers: bytes, name: str = "example.org/x:1", platform: Mapping[str, str] | None = None
+    ) -> None:
         self.platform = dict(platform or {"os": "linux", "architecture": "amd64"})
         self.files: dict[str, bytes] = {}
         self.layers = layers or (b"layer one",)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from client.conftest import ArchiveFiles
 from click.testing import CliRunner
+from client.conftest import ArchiveFiles
 
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2
 from windlass_client import output

@@ -118,11 +118,9 @@ async def test_names(client, tmp_path, options, annotation, name):
     files = ArchiveFiles()
     files.target["annotations"] = {"org.opencontainers.image.ref.name": annotation} if annotation else {}
 
-    [image] = await load(
-        client, files.save(tmp_path / "a.tar"), Options(platform=AMD64, unpack=False, **options)
-    )
+    [image] = await load(client, files.save(tmp_path / "a.tar"), Options(platform=AMD64, unpack=False, **options))
 
-    assert image.name == name or name.endswith(":") and image.name.startswith(name)
+    assert image.name == name or (name.endswith(":") and image.name.startswith(name))
 
 
 def spoil_layer(files):
@@ -158,9 +156,7 @@ def document(name, data):
 def nest(files):
     inner = dict(files.target)
     for _ in range(6):
-        inner = files.blob(
-            json.dumps({"schemaVersion": 2, "manifests": [inner]}).encode(), f"{KIND}.index.v1+json"
-        )
+        inner = files.blob(json.dumps({"schemaVersion": 2, "manifests": [inner]}).encode(), f"{KIND}.index.v1+json")
     files.index["manifests"] = [inner]
 
 
@@ -270,7 +266,7 @@ async def test_an_image_for_another_machine_is_refused(client, daemon, tmp_path)
     """The error says which platform was looked for, and how to get it all the same."""
     files = ArchiveFiles(platform={"os": "linux", "architecture": "arm64"})
 
-    with pytest.raises(Error, match="nothing for linux/amd64.*try --all-platforms"):
+    with pytest.raises(Error, match=r"nothing for linux/amd64.*try --all-platforms"):
         await load(client, files.save(tmp_path / "a.tar"), OPTIONS)
 
     assert not any((daemon.images, daemon.blobs, daemon.leased))

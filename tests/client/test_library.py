@@ -8,10 +8,12 @@ import socket
 import stat
 
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
 
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
 from windlass.values import Platform
-from windlass_client import fifos, platforms
+from windlass_api.containerd.events import task_pb2
+from windlass_client import describe, fifos, platforms
 from windlass_client.client import Client
 from windlass_client.pump import Pump
 
@@ -126,3 +128,12 @@ def test_platforms(wanted, have, fits):
     """A variant that is left out is the usual one."""
     assert platforms.matches(platforms.parse(wanted), platforms.parse(have)) is fits
     assert platforms.write(Platform("linux", "arm", "v7")) == "linux/arm/v7"
+
+
+def test_what_a_container_carries_is_shown_whatever_it_is():
+    """JSON, a message that we know, and bytes that we do not."""
+    known = AnyMessage()
+    known.Pack(task_pb2.TaskPaused(container_id="c"))
+    assert describe.payload(AnyMessage(type_url="x/Spec", value=b'{"a":1}')) == {"@type": "x/Spec", "value": {"a": 1}}
+    assert describe.payload(known)["container_id"] == "c"
+    assert describe.payload(AnyMessage(type_url="x/Y", value=b"\xff")) == {"@type": "x/Y", "bytes": 1}

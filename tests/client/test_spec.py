@@ -110,7 +110,9 @@ def test_bad_mounts(text):
         spec.parse_mount(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)]
+)
 def test_sizes(text, size):
     """Units are powers of 1024."""
     assert spec.parse_size(text) == size

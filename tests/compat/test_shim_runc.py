@@ -109,22 +109,38 @@ def test_output_and_errors_arrive_apart_and_whole(make: Make) -> None:
 
 
 def test_stdin_ends_with_close_io_also_when_it_comes_before_start(make: Make) -> None:
-    """What was written before CloseIO is read, then the process sees the end."""
+    """What is written by one who waited since before CloseIO is read, then the process sees the end."""
     shim = make()
     stdin, out = shim.fifo("in"), shim.fifo("out")
     got: list[bytes] = []
     reader = collect(out, got)
     shim.create(["/bin/cat"], stdin=stdin, stdout=out)
-    with open(stdin, "wb") as file:
-        file.write(b"hello")
+    writer = threading.Thread(target=lambda: Path(stdin).write_bytes(b"hello"), daemon=True)
+    writer.start()
+    time.sleep(0.1)
 
     shim.call(Message, "CloseIO", messages.CloseIORequest(id=shim.id, stdin=True))
     shim.start()
 
     assert shim.wait() == 0
     shim.delete()
-    reader.join(5)
+    for thread in (reader, writer):
+        thread.join(5)
     assert got == [b"hello"]
+
+
+def test_stdin_has_no_reader_before_start(make: Make) -> None:
+    """So a client cannot be through with its input, and call CloseIO or forget to, before it has its task."""
+    shim = make()
+    stdin = shim.fifo("in")
+    shim.create(["/bin/cat"], stdin=stdin)
+    with pytest.raises(OSError, match="No such device"):
+        os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
+
+    shim.start()
+    os.close(os.open(stdin, os.O_WRONLY | os.O_NONBLOCK))
+    shim.call(Message, "CloseIO", messages.CloseIORequest(id=shim.id, stdin=True))
+    assert shim.wait() == 0
 
 
 def test_a_vanished_reader_neither_kills_nor_stops_the_container(make: Make) -> None:

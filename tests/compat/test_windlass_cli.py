@@ -146,6 +146,7 @@ def test_ten_megabytes_through_a_container(machine):
 
 def test_options(machine, tmp_path):
     """Environment, mounts, host name, user and working directory are as asked for."""
+    tmp_path.chmod(0o755)
     (tmp_path / "file").write_text("from outside\n")
     script = 'echo $A; cat /mnt/file; hostname; id -u; id -g; pwd; echo x 2>/dev/null > /mnt/file || echo "read-only"'
     ran = machine.run(
@@ -311,6 +312,7 @@ def test_a_container_outlives_a_killed_daemon_and_its_command(machine):
     with subprocess.Popen(command, env=machine.environment, stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None and process.stdin is not None
         assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.5)  # the first words can be quicker than the daemon's answer that it has started
         machine.process.kill()
         machine.process.wait()
         machine.start()

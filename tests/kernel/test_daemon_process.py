@@ -113,6 +113,29 @@ def test_ready_and_stopped_in_order(scratch: Path, daemons: list[Running], numbe
     assert "plugins: 1 ok, 0 skipped, 0 failed, 0 disabled" in err
 
 
+def test_idle_threads_do_not_delay_the_end(scratch: Path, daemons: list[Running]) -> None:
+    """Calls that went through `offload` leave threads that wait for more; the process does not wait for them."""
+    body = """
+        from windlass.gate import offload
+
+        def init(context):
+            async def start():
+                await offload(time.time)
+            context.on_start(start)
+            return object()
+
+        plugin("offloading", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+
+    assert daemon.told() == "READY=1"
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "leaving without it" not in err
+
+
 def test_an_abstract_notify_socket(scratch: Path, daemons: list[Running]) -> None:
     """A name that begins with @ has no file."""
     daemon = Running(scratch, GOOD, [], notify=f"@windlass-test-{os.getpid()}")

@@ -11,6 +11,7 @@ from windlass.errors import Unavailable, from_code
 
 NAMESPACE_KEY = "containerd-namespace"
 DIAL_TIMEOUT = 10.0
+NOTICE_TIMEOUT = 1.0
 
 
 class GrpcPeer:
@@ -28,7 +29,18 @@ class GrpcPeer:
         try:
             answer: bytes = await rpc(payload, timeout=timeout, metadata=((NAMESPACE_KEY, namespace),))
         except aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                # A call learns of the connection's end a little before the channel does.
+                await asyncio.wait({self.gone}, timeout=NOTICE_TIMEOUT)
+                if self.gone.done():
+                    raise Unavailable(f"connection ended during {method}: {error.details()}") from None
             raise from_code(error.code().value[0], error.details() or "") from None
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if self.gone.done() and current is not None and not current.cancelling():
+                # Closing a channel cancels the calls on it, not those who wait for them.
+                raise Unavailable(f"connection ended during {method}") from None
+            raise
         return answer
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.content import CHUNK, ContentStore, Info, Reader, Status, Writer
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange
+from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import offload, offload_each, offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
@@ -100,7 +100,11 @@ class Content:
     async def write(
         self, requests: AsyncIterator[pb.WriteContentRequest], call: Call
     ) -> AsyncIterator[pb.WriteContentResponse]:
-        """Carry out the messages of one writer; a stream that ends without commit leaves the ingest."""
+        """Carry out the messages of one writer; a stream that ends without commit leaves the ingest.
+
+        One whose commit is refused for its size or digest does not (DESIGN 4): no
+        retry could succeed with what was written.
+        """
         view, writer, ref = self._view(call), None, ""
         try:
             async for request in requests:
@@ -109,7 +113,13 @@ class Content:
                     writer = await _open(view, request)
                 elif request.expected and request.expected != writer.status().expected:
                     await _refuse_existing(view, ref, request.expected, writer)
-                yield await _carry_out(writer, request)
+                try:
+                    answer = await _carry_out(writer, request)
+                except FailedPrecondition:
+                    await offload(writer.close)
+                    await offload(view.abort, ref)
+                    raise
+                yield answer
                 if request.action == pb.COMMIT:
                     return
         finally:

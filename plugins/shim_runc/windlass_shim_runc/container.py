@@ -137,6 +137,7 @@ class Container:
                     await self._runtime.start(self.id, process.exited)
                 self._started(process)
                 self._publish("/tasks/start", messages.TaskStart(container_id=self.id, pid=process.pid))
+                process.streams.feed()
         finally:
             busy, process.busy = process.busy, None
             busy.set()
@@ -271,6 +272,7 @@ class Container:
             with self._host.reaper:
                 arguments = ["--process", spec, "--pid-file", pid_file, "--detach"]
                 await self._run_attached(process, "exec", arguments, stdio, log_file, pid_file)
+            process.streams.feed()
         except (OSError, Error):
             process.streams.close()
             if process.pid and not process.exited.is_set:

@@ -46,20 +46,23 @@ def open_output(path: str, name: str) -> int:
         os.close(place)
 
 
-def open_input(path: str) -> tuple[int, int]:
-    """Open a FIFO and return its reading end, and a writing one that keeps it from ending."""
+def find_input(path: str) -> int:
+    """Return an O_PATH descriptor of a FIFO, for `open_input`."""
     place = open_path(path, "stdin")
+    if stat.S_ISFIFO(os.fstat(place).st_mode):
+        return place
+    os.close(place)
+    raise InvalidArgument(f"stdin {path[:200]} is not a FIFO")
+
+
+def open_input(place: int) -> tuple[int, int]:
+    """Open what `find_input` has found; return its reading end, and a writing one that keeps it from ending."""
+    reading = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        if not stat.S_ISFIFO(os.fstat(place).st_mode):
-            raise InvalidArgument(f"stdin {path[:200]} is not a FIFO")
-        reading = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            return reading, os.open(f"/proc/self/fd/{place}", os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            os.close(reading)
-            raise
-    finally:
-        os.close(place)
+        return reading, os.open(f"/proc/self/fd/{place}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        os.close(reading)
+        raise
 
 
 def open_log(path: str) -> int:

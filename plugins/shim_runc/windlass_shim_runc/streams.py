@@ -85,14 +85,27 @@ class Streams:
                 self.resize(*self._size)
         for source, target in self._outputs:
             self._copies.append(self._loop.spawn(self._move(self._end(source), self._end(target))))
-        if self._input is not None:
-            source, target = self._input
-            self._feed = self._loop.spawn(self._move(source, self._end(target)))
-            if self._stdin_closed:
-                self._drop(self._keeper)
+
+    def feed(self) -> None:
+        """Start copying to the process's standard input, when the process has been started.
+
+        Not before: clients block while they open or fill a FIFO without a reader,
+        so none can see the end of what it sends before it may call CloseIO (ctr 1.6
+        forgets to, when that comes before it has its task).
+        """
+        if self._input is None:
+            return
+        place, target = self._input
+        self._input = None
+        reading, keeper = files.open_input(place)
+        source, self._keeper = self._keep(reading), self._keep(keeper)
+        self._drop(place)
+        self._feed = self._loop.spawn(self._move(source, self._end(target)))
+        if self._stdin_closed:
+            self._drop(self._keeper)
 
     def close_stdin(self) -> None:
-        """Let the process see end of file once all writers of its FIFO are gone; heeded also before `begin`."""
+        """Let the process see end of file once all writers of its FIFO are gone; heeded also before `feed`."""
         self._stdin_closed = True
         if self._feed is not None:
             self._drop(self._keeper)
@@ -164,14 +177,13 @@ class Streams:
             self._outputs.append((source, target))
 
     def _prepare_input(self) -> None:
-        reading, keeper = files.open_input(files.split_uri(self.stdin)[1])
-        source, self._keeper = self._keep(reading), self._keep(keeper)
+        place = self._keep(files.find_input(files.split_uri(self.stdin)[1]))
         target = MASTER
         if not self.terminal:
             child, target = self._pipe()
             os.set_blocking(target, False)
             self._give(STDIN, child)
-        self._input = (source, target)
+        self._input = (place, target)
 
     async def _prepare_logger(self, argv: list[str], environment: Mapping[str, str], strict: bool) -> None:
         out, out_writing = self._pipe()

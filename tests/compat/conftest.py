@@ -1,0 +1,79 @@
+"""Fixtures for driving Debian's `ctr` against Windlass and against containerd, which must answer alike."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat.images import BUSYBOX, Archive, busybox_layer
+from compat.machines import Machine
+
+IMAGE = "docker.io/library/busy:1"
+
+
+def require_foreign_tools() -> None:
+    """Skip, naming what is missing."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containers, mounts and cgroups")
+    for tool, package in (("ctr", "containerd"), ("containerd", "containerd"), ("runc", "runc")):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed; apt install {package}")
+    if not BUSYBOX.exists():
+        pytest.skip("busybox is not installed; apt install busybox-static")
+
+
+@pytest.fixture(scope="session")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An image with a shell."""
+    require_foreign_tools()
+    return Archive(tmp_path_factory.mktemp("image") / "busy.tar", IMAGE, [busybox_layer()])
+
+
+def run_machine(kind: str, directory: Path, image: Archive) -> Iterator[Machine]:
+    """Yield a machine that has the image; all of it is gone afterwards."""
+    machine = Machine(kind, directory)
+    try:
+        machine.start()
+        machine.ctr("images", "import", str(image.path))
+        yield machine
+    finally:
+        machine.close()
+
+
+@pytest.fixture(scope="session")
+def windlass(tmp_path_factory: pytest.TempPathFactory, busy: Archive) -> Iterator[Machine]:
+    """windlassd, for all tests of the session."""
+    yield from run_machine("windlass", tmp_path_factory.mktemp("w"), busy)
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory, busy: Archive) -> Iterator[Machine]:
+    """Debian's containerd, for all tests of the session."""
+    yield from run_machine("containerd", tmp_path_factory.mktemp("c"), busy)
+
+
+@pytest.fixture(params=["windlass", "containerd"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """Each of the two in turn."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Machine)
+    return found
+
+
+@pytest.fixture
+def box(machine: Machine) -> Iterator[str]:
+    """An id for a container, which is gone afterwards."""
+    name = machine.new_id()
+    yield name
+    machine.remove(name)
+
+
+@pytest.fixture
+def running(machine: Machine, box: str) -> str:
+    """The id of a container that sleeps."""
+    machine.ctr("run", "-d", IMAGE, box, "/bin/sleep", "1000")
+    return box

@@ -1,0 +1,207 @@
+"""Daemons in scratch directories for Debian's `ctr`: Windlass and containerd, alike to the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+WINDLASSD = "import sys; from windlass.cli import main; sys.exit(main())"
+READY_TIMEOUT = 30.0
+STOP_TIMEOUT = 20.0
+CALL_TIMEOUT = 60.0
+
+Result = subprocess.CompletedProcess[str]
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Return once ``condition()`` holds; fail when it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+class Machine:
+    """A daemon and the `ctr` that speaks to it, in a namespace that no other run has."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.namespace = f"ctr-{secrets.token_hex(4)}"
+        self.root = directory / "root"
+        self.state = directory / "state"
+        self.address = str(directory / "d.sock")
+        self.log = directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._count = 0
+        config = directory / "config.toml"
+        lines = [
+            "version = 2",
+            f'root = "{self.root}"',
+            f'state = "{self.state}"',
+            f'[grpc]\naddress = "{self.address}"',
+            f'[ttrpc]\naddress = "{self.address}.ttrpc"',
+        ]
+        if kind == "containerd":
+            # The cri plugin needs a network set up; opt would make /opt/containerd.
+            lines.insert(3, 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]')
+            self._command = ["containerd", "-c", str(config)]
+        else:
+            self._command = [sys.executable, "-c", WINDLASSD, "-c", str(config)]
+        config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not Path(self.address).exists() or self.try_ctr("version").returncode:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End the daemon as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        Path(self.address).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End the daemon as an operator would."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                raise
+
+    def new_id(self) -> str:
+        """Return an id that no container, snapshot or lease of this machine has yet."""
+        self._count += 1
+        return f"box{self._count}"
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that speaks to this daemon."""
+        return ["ctr", "--address", self.address, "--namespace", self.namespace, *arguments]
+
+    def try_ctr(self, *arguments: str, data: bytes | None = None, timeout: float = CALL_TIMEOUT) -> Result:
+        """Run ctr to its end, however that is; standard input is ``data``."""
+        done = subprocess.run(self.command(*arguments), input=data or b"", capture_output=True, timeout=timeout)
+        out, error = (each.decode("utf-8", "backslashreplace") for each in (done.stdout, done.stderr))
+        return Result(done.args, done.returncode, out, error)
+
+    def ctr(self, *arguments: str, data: bytes | None = None, timeout: float = CALL_TIMEOUT) -> str:
+        """Run ctr, which must succeed, and return what it prints."""
+        done = self.try_ctr(*arguments, data=data, timeout=timeout)
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def rows(self, *arguments: str) -> dict[str, list[str]]:
+        """Run a command that prints a table; return its lines without the heading, as words by their first word."""
+        return {words[0]: words for words in map(str.split, self.ctr(*arguments).splitlines()[1:]) if words}
+
+    @contextlib.contextmanager
+    def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ctr beside the test, with pipes for its streams; it is gone afterwards."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(self.command(*arguments), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def status(self, container: str) -> str:
+        """Return what `tasks ls` says of a task, "" when there is none."""
+        return self.rows("tasks", "ls").get(container, ["", "", ""])[2]
+
+    def blob(self, digest: str) -> Path:
+        """Return where a blob is on disk, if it is."""
+        return self.root / "io.containerd.content.v1.content/blobs" / digest.replace(":", "/")
+
+    def snapshot_directories(self, snapshotter: str = "overlayfs") -> set[str]:
+        """Return the snapshotter's directories on disk, committed or not."""
+        directory = self.root / f"io.containerd.snapshotter.v1.{snapshotter}/snapshots"
+        return {each.name for each in directory.iterdir()} if directory.is_dir() else set()
+
+    def remove(self, container: str) -> None:
+        """Remove a container and its task, whatever their state."""
+        if container in self.ctr("tasks", "ls", "-q").split():
+            self.try_ctr("tasks", "kill", "-s", "SIGKILL", container)
+            eventually(lambda: self.status(container) in ("STOPPED", ""))
+            self.try_ctr("tasks", "rm", "-f", container)
+        self.try_ctr("containers", "rm", container)
+
+    def close(self) -> None:
+        """Remove all containers, stop the daemon, and fail when anything of it is left on the machine."""
+        failure: Exception | None = None
+        try:
+            for container in self.ctr("containers", "ls", "-q").split():
+                self.remove(container)
+            self.stop()
+            eventually(lambda: not self.leftovers())
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            failure = error
+        left = self.leftovers()
+        self._sweep()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert not left, left
+        if failure is not None:
+            raise failure
+
+    def leftovers(self) -> list[str]:
+        """Return mounts, processes and cgroups of this machine that outlive its daemon."""
+        return [*self._mounts(), *(f"process {each}" for each in self._processes()), *map(str, self._cgroups())]
+
+    def _mounts(self) -> list[str]:
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        return [point for point in points if point.startswith(f"{self.directory}/")]
+
+    def _processes(self) -> Iterator[int]:
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                told = (entry / "cmdline").read_bytes() + os.readlink(entry / "cwd").encode()
+                cgroups = (entry / "cgroup").read_bytes()
+                ours = f"{self.directory}/".encode() in told or f"/{self.namespace}/".encode() in cgroups
+                if ours and int(entry.name) != os.getpid():
+                    yield int(entry.name)
+
+    def _cgroups(self) -> list[Path]:
+        hierarchies = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")]
+        return [child for each in hierarchies for child in (each / self.namespace).glob("*/")]
+
+    def _sweep(self) -> None:
+        """Remove what must not stay on the machine even when the test has failed."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for point in reversed(self._mounts()):
+            subprocess.run(["umount", "-l", point], check=False)
+        time.sleep(0.1)
+        for group in [*self._cgroups(), *(each.parent for each in self._cgroups())]:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        for group in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
+            with contextlib.suppress(OSError):
+                group.rmdir()

@@ -1,0 +1,182 @@
+"""`ctr tasks` and `ctr containers`: what can be done to a running container, and what is told about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from pathlib import Path
+
+from compat.machines import Machine, eventually
+
+IMAGE = "docker.io/library/busy:1"
+
+
+def test_a_detached_container_runs_on_and_is_listed(machine: Machine, running: str) -> None:
+    """`tasks ls` names its pid, which is a process."""
+    _, pid, status = machine.rows("tasks", "ls")[running]
+    assert status == "RUNNING"
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"/bin/sleep\x001000\x00"
+    assert running in machine.ctr("tasks", "ls", "-q").split()
+
+
+def test_ps_lists_init_and_execs(machine: Machine, running: str) -> None:
+    """With the pids that the host knows them by."""
+    machine.ctr("tasks", "exec", "-d", "--exec-id", "more", running, "/bin/sleep", "999")
+    rows = machine.rows("tasks", "ps", running)
+    assert machine.rows("tasks", "ls")[running][1] in rows
+    assert {Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1] for pid in rows} == {b"1000", b"999"}
+
+
+def test_exec_has_its_own_exit_code_and_streams(machine: Machine, running: str) -> None:
+    """And the container runs on."""
+    script = "echo out; echo err >&2; cat; exit 3"
+    command = ["tasks", "exec", "--cwd", "/tmp", "--exec-id", "one", running, "/bin/sh", "-c", script]
+    with machine.background(*command) as process:
+        out, error = process.communicate(b"typed", timeout=20)
+    assert (process.returncode, out, error) == (3, b"out\ntyped", b"err\n")
+    assert machine.status(running) == "RUNNING"
+
+
+def test_an_exec_is_killed_alone(machine: Machine, running: str) -> None:
+    """`tasks kill --exec-id` leaves init alone."""
+    with machine.background("tasks", "exec", "--exec-id", "victim", running, "/bin/sleep", "999") as process:
+        eventually(lambda: len(machine.rows("tasks", "ps", running)) == 2)
+        machine.ctr("tasks", "kill", "-s", "SIGKILL", "--exec-id", "victim", running)
+        assert process.wait(20) == 137
+    assert machine.status(running) == "RUNNING"
+
+
+def test_an_exec_that_cannot_start_says_why(machine: Machine, running: str) -> None:
+    """The message is the OCI runtime's, and its id is free again."""
+    done = machine.try_ctr("tasks", "exec", "--exec-id", "bad", running, "/no/such")
+    assert done.returncode == 1
+    assert "no such file or directory" in done.stderr
+    assert machine.ctr("tasks", "exec", "--exec-id", "bad", running, "/bin/echo", "fine") == "fine\n"
+
+
+def test_a_paused_container_stands_still_until_it_is_resumed(machine: Machine, box: str) -> None:
+    """PAUSED, no output meanwhile, RUNNING again."""
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+    with machine.background("run", "--rm", IMAGE, box, "/bin/sh", "-c", script) as run:
+        assert run.stdout is not None
+        assert run.stdout.read(1)
+        machine.ctr("tasks", "pause", box)
+        assert machine.status(box) == "PAUSED"
+        time.sleep(0.2)
+        while select.select([run.stdout], [], [], 0.2)[0]:
+            assert os.read(run.stdout.fileno(), 65536)
+        machine.ctr("tasks", "resume", box)
+        assert machine.status(box) == "RUNNING"
+        assert select.select([run.stdout], [], [], 10)[0]
+        machine.ctr("tasks", "kill", "-s", "SIGKILL", box)
+        assert run.wait(20) == 137
+
+
+def test_metrics_count_memory_and_processes(machine: Machine, running: str) -> None:
+    """The message's type is the cgroup's version, its numbers are the cgroup's."""
+    metrics = json.loads(machine.ctr("tasks", "metrics", "--format", "json", running))
+    assert metrics["pids"]["current"] == 1
+    assert metrics["memory"]
+    table = machine.ctr("tasks", "metrics", running)
+    assert table.startswith("ID")
+    assert running in table
+
+
+def test_attach_shows_output_and_gets_the_exit_code(machine: Machine, box: str) -> None:
+    """Of a container that was started detached."""
+    machine.ctr("run", "-d", IMAGE, box, "/bin/sh", "-c", "sleep 1; echo late; exit 4")
+    done = machine.try_ctr("tasks", "attach", box)
+    assert (done.returncode, done.stdout) == (4, "late\n")
+
+
+def test_a_stopped_task_is_removed_with_its_exit_code(machine: Machine, box: str) -> None:
+    """`tasks rm` exits with it; then the container is there, and can be started anew."""
+    machine.ctr("run", "-d", IMAGE, box, "/bin/sh", "-c", "exit 6")
+    eventually(lambda: machine.status(box) == "STOPPED")
+    done = machine.try_ctr("tasks", "rm", box)
+    assert (done.returncode, machine.status(box)) == (6, "")
+    assert "box" in machine.ctr("containers", "ls")
+
+    assert machine.try_ctr("tasks", "start", box).returncode == 6
+
+
+def test_a_running_task_is_removed_only_by_force(machine: Machine, running: str) -> None:
+    """The refusal names the state."""
+    done = machine.try_ctr("tasks", "rm", running)
+    assert done.returncode == 1
+    assert "must be stopped before deletion" in done.stderr
+    assert machine.try_ctr("containers", "rm", running).returncode == 1
+
+    machine.try_ctr("tasks", "rm", "-f", running)
+    assert machine.status(running) == ""
+
+
+def test_a_killed_task_stops_and_is_still_listed(machine: Machine, running: str) -> None:
+    """Until it is removed, which tells its code."""
+    machine.ctr("tasks", "kill", "-s", "SIGKILL", running)
+    eventually(lambda: machine.status(running) == "STOPPED")
+    done = machine.try_ctr("tasks", "kill", running)
+    assert done.returncode == 1
+    assert "process already finished" in done.stderr
+    assert machine.try_ctr("tasks", "rm", running).returncode == 137
+
+
+def test_a_container_without_a_task(machine: Machine, box: str) -> None:
+    """create, ls, info, label, rm, and a snapshot that comes and goes with it."""
+    machine.ctr("containers", "create", "--label", "colour=red", IMAGE, box, "/bin/true")
+    assert machine.rows("containers", "ls")[box] == [box, IMAGE, "io.containerd.runc.v2"]
+    machine.ctr("containers", "label", box, "size=big", "colour=")
+
+    info = json.loads(machine.ctr("containers", "info", box))
+    assert (info["ID"], info["Image"], info["SnapshotKey"]) == (box, IMAGE, box)
+    assert info["Runtime"]["Name"] == "io.containerd.runc.v2"
+    assert info["Labels"]["size"] == "big"
+    assert "colour" not in info["Labels"]
+    assert info["Spec"]["process"]["args"] == ["/bin/true"]
+    assert box in machine.rows("snapshots", "ls")
+
+    machine.ctr("containers", "rm", box)
+    assert box not in machine.rows("containers", "ls")
+    assert box not in machine.rows("snapshots", "ls")
+
+
+def test_what_does_not_exist_is_said_so(machine: Machine) -> None:
+    """By name, and with exit code 1."""
+    for command in (
+        ["tasks", "kill", "nobody"],
+        ["tasks", "pause", "nobody"],
+        ["tasks", "ps", "nobody"],
+        ["tasks", "metrics", "nobody"],
+        ["containers", "info", "nobody"],
+        ["containers", "rm", "nobody"],
+    ):
+        done = machine.try_ctr(*command)
+        assert done.returncode == 1, command
+        assert "nobody" in done.stderr, command
+        assert "not found" in done.stderr, command
+
+
+def test_events_tell_the_life_of_a_container_in_order(machine: Machine, box: str) -> None:
+    """While other things go on; from its creation to the removal of its snapshot."""
+    with machine.background("events") as events:
+        assert events.stdout is not None
+        time.sleep(0.5)  # ctr does not say when it has subscribed
+        machine.try_ctr("run", "--rm", IMAGE, box, "/bin/sh", "-c", "exit 7")
+        text = ""
+        while "/containers/delete" not in text:
+            assert select.select([events.stdout], [], [], 10)[0], text
+            text += os.read(events.stdout.fileno(), 65536).decode()
+    lines = [line.split(maxsplit=6) for line in text.splitlines() if box in line]
+    assert all(line[4] == machine.namespace for line in lines)
+    assert [line[5] for line in lines if "/snapshot/" not in line[5]] == [
+        "/containers/create",
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/delete",
+        "/containers/delete",
+    ]
+    exited = next(json.loads(line[6]) for line in lines if line[5] == "/tasks/exit")
+    assert (exited["container_id"], exited["id"], exited["exit_status"]) == (box, box, 7)
