@@ -119,10 +119,18 @@ def _place(columns: list[list[Box]]) -> None:
     for sweep in range(SWEEPS):
         for column in columns if sweep % 2 == 0 else reversed(columns):
             _settle(column)
-    top = min((box.y for column in columns for box in column), default=MARGIN)
-    for column in columns:
-        for box in column:
-            box.y += MARGIN - top
+    _compact([box for column in columns for box in column])
+
+
+def _compact(boxes: list[Box]) -> None:
+    """Take out what is empty across all columns, as it is between parts that have nothing to do with each other."""
+    in_order = sorted(boxes, key=lambda box: box.y)
+    shift = in_order[0].y - MARGIN if in_order else 0
+    bottom: float = MARGIN
+    for box in in_order:
+        shift = max(shift, box.y - bottom - GAP)
+        box.y -= shift
+        bottom = max(bottom, box.y + box.height)
 
 
 def _settle(column: list[Box]) -> None:

@@ -88,6 +88,7 @@ class Machine:
         names = self.windlass("ps", "-a", "-q").stdout.decode().split()
         if names:
             self.windlass("rm", "-f", *names)
+        shutil.rmtree(self.directory / "fifo", ignore_errors=True)
 
     def stop(self) -> None:
         self.remove_containers()
@@ -224,6 +225,7 @@ def test_a_terminal(machine):
         time.sleep(0.5)
         os.write(terminal, b"stty size; sleep 100\n")
         read_until(terminal, b"44 122")
+        time.sleep(0.5)  # until it sleeps
         os.write(terminal, b"\x03")
         read_until(terminal, b"# ")
         os.write(terminal, b"exit 4\n")

@@ -92,10 +92,9 @@ def test_a_failed_create_leaves_nothing_open(shim: Shim) -> None:
     assert len(os.listdir(f"/proc/{shim.child.pid}/fd")) == before
 
 
-def test_shutdown_ends_an_empty_shim_and_removes_its_socket(shim: Shim) -> None:
+def test_shutdown_ends_an_empty_shim(shim: Shim) -> None:
     """The answer still arrives."""
     assert shim.shutdown()
-    assert not shim.socket_path.exists()
 
 
 def test_a_hanging_runtime_does_not_stop_the_shim(shim: Shim) -> None:

@@ -160,6 +160,9 @@ class Container:
         """Remove a container that does not run, with all that the runtime keeps of it."""
         init = self.init
         async with self._lock:
+            if init.state == DELETED:
+                # whoever held the lock before has deleted it
+                raise NotFound(f"container {self.id} does not exist")
             init.check("delete")
             if init.state == CREATED:
                 self._signal(init, signal.SIGKILL)

@@ -1,10 +1,7 @@
 """Where a shim begins: takes its socket from whoever made the process, and serves until it is told to go."""
 
-# ruff: noqa: PTH108
-# pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
-import os
 import signal
 from _socket import socket
 from collections.abc import Sequence
@@ -28,12 +25,11 @@ MAX_OOM_SCORE = 1000
 
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """Be a shim; the arguments are those of `windlass.shims.ForkedShim`."""
+    """Be a shim; the arguments are those of `windlass.shims.ForkedShim`. The daemon owns the socket's file."""
     _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     prepare_process()
     listener = socket(fileno=descriptors[0])
     run(listener, namespace, ttrpc_address)
-    remove_socket(listener)
     return 0
 
 
@@ -92,13 +88,3 @@ def run(listener: socket, namespace: str, ttrpc_address: str) -> None:
 
 def void(_: object) -> None:
     """Drop a value."""
-
-
-def remove_socket(listener: socket) -> None:
-    """Remove the socket's file, if it has one."""
-    address = listener.getsockname()
-    if isinstance(address, str) and address.startswith("/"):
-        try:
-            os.unlink(address)
-        except FileNotFoundError:
-            return

@@ -14,7 +14,7 @@ from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
 
-TIMEOUT = 120.0
+TIMEOUT = 45.0
 """Longest that any command may take; hooks run inside it."""
 
 START_TIMEOUT = 10.0
