@@ -158,14 +158,18 @@ def measure(rounds: int, warmup: int, shims: int) -> dict[str, object]:
                 "containerd": through(theirs),
                 "runc": raw.command,
             }
-            times = race(actions, rounds, warmup)
+            try:
+                times = race(actions, rounds, warmup)
+            finally:
+                remove_cgroups(raw.name)
             weights = weigh((ours, theirs), shims)
             ready = {daemon.name: {"answers": daemon.answers, "ready": daemon.ready} for daemon in (ours, theirs)}
         scratch.mkdir()
-        costs = imports(scratch)
-        remove_tree(scratch)
-        remove_cgroups(raw.name)
-        scratch.mkdir()
+        try:
+            costs = imports(scratch)
+        finally:
+            remove_tree(scratch)
+            scratch.mkdir()  # for TemporaryDirectory to remove
     return {
         "machine": {"linux": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()},
         "load": {"before": before, "after": os.getloadavg()[0]},

@@ -319,6 +319,14 @@ def _defect(error: Exception) -> bool:
     return not isinstance(error, (Error, OSError))
 
 
+def _check_meta(meta: Meta) -> None:
+    """Raise TypeError for what could not be told to clients, whom it would keep from seeing any plugin."""
+    texts = [*meta.exports, *meta.exports.values(), *meta.capabilities, *(part for each in meta.platforms for part in each)]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"it publishes {text!r}, which is no text")
+
+
 # Any: whatever the plugin provides.
 async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> Any:
     """Call ``init`` in a thread of its own, which is left behind when it hangs."""
@@ -334,9 +342,14 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
             future.set_exception(error)
 
     def run() -> None:
-        instance, problem = None, None
+        instance: object = None
+        problem: Exception | None = None
         try:
             instance = plugin.init(context)
+            _check_meta(context.meta)
+        except SystemExit as error:
+            # a thread would end by it without a word
+            problem = RuntimeError(f"its init raised SystemExit: {error}")
         except Exception as error:  # noqa: BLE001 - handed to the loop, which records it
             problem = error
         loop.call_soon_threadsafe(settle, instance, problem)

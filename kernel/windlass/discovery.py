@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -14,6 +14,9 @@ from windlass.errors import StartError
 from windlass.plugin import Plugin
 
 GROUP = "windlass.plugins"
+
+Note = Callable[[ExtensionManager[Any] | None, EntryPoint, BaseException], None]
+"""What is told of an entry point that cannot be imported."""
 
 # stevedore logs a stack trace for each plugin that cannot be imported; ours is the record, said once.
 logging.getLogger("stevedore").setLevel(logging.CRITICAL)
@@ -53,16 +56,33 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
     problems: dict[str, BaseException] = {}
 
     # Any, here and below: whatever an entry point names, until it is checked to be a Plugin.
-    def note(_: ExtensionManager[Any], entry: EntryPoint, error: BaseException) -> None:
+    def note(_: ExtensionManager[Any] | None, entry: EntryPoint, error: BaseException) -> None:
         problems[entry.name] = error
 
     wanted = [uri for uri in distributions if uri not in disabled]
-    manager: NamedExtensionManager[Any] = NamedExtensionManager(GROUP, names=wanted, on_load_failure_callback=note)
-    loaded = {extension.name: extension.plugin for extension in manager}
+    loaded = _load(wanted, note)
     return [
         Found(uri, distribution) if uri in disabled else _found(uri, distribution, loaded.get(uri), problems.get(uri))
         for uri, distribution in distributions.items()
     ]
+
+
+# Any: as in `discover`.
+def _load(wanted: Sequence[str], note: Note) -> dict[str, Any]:
+    """Import the entry points of ``wanted``; ``note`` is told of those that cannot be."""
+    loaded: dict[str, Any] = {}
+    try:
+        manager: NamedExtensionManager[Any] = NamedExtensionManager(GROUP, names=wanted, on_load_failure_callback=note)
+        return {extension.name: extension.plugin for extension in manager}
+    except (SystemExit, AssertionError) as error:
+        # stevedore lets these two through; only one by one it shows whose they are
+        if len(wanted) == 1:
+            problem = ImportError(f"its import ended with {type(error).__name__} {error}".rstrip())
+            note(None, EntryPoint(wanted[0], "", GROUP), problem)
+            return {}
+    for uri in wanted:
+        loaded |= _load([uri], note)
+    return loaded
 
 
 def _found(uri: str, distribution: str, plugin: object, problem: BaseException | None) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,16 @@ class Descriptor:
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+"""What uname(2) calls a machine, and what images call it."""
+
+
+def host_architecture() -> str:
+    """Return this machine's architecture by the name that images have for it."""
+    machine = os.uname().machine
+    return ARCHITECTURES.get(machine, machine)
 
 
 def check_identifier(kind: str, value: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from compat.images import BUSYBOX, Archive, busybox_layer
 from compat.machines import Machine
 

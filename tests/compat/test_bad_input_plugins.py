@@ -14,6 +14,7 @@ SOURCES = {
     "importerror": "import no_such_module\n",
     "syntaxerror": "def broken(:\n",
     "exits": "raise SystemExit(3)\n",
+    "asserts": "assert 1 == 2\n",
     "raises": """
 from windlass.plugin import Plugin, PluginType
 def init(context):
@@ -59,6 +60,8 @@ MESSAGES = {
     "noplugin": "no Plugin",
     "nosuchname": "ONE",
     "othername": "org.example.something.else",
+    "asserts": "AssertionError",
+    "badmeta": "publishes 7",
 }
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from compat.images import Archive, layer
 from compat.machines import Machine
 

@@ -14,7 +14,6 @@ import termios
 import time
 
 import pytest
-
 from compat.images import digest_of
 from compat.machines import Machine, eventually
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from compat.images import Archive, digest_of, layer
 from compat.machines import Machine, eventually
 
@@ -50,8 +49,8 @@ def test_plugins_are_listed_in_their_states(machine: Machine) -> None:
         ("io.containerd.differ.v1", "walking"),
         ("io.containerd.gc.v1", "scheduler"),
         ("io.containerd.runtime.v2", "task"),
-        *(("io.containerd.grpc.v1", id) for id in "containers content diff events healthcheck images".split()),
-        *(("io.containerd.grpc.v1", id) for id in "introspection leases namespaces snapshots tasks version".split()),
+        *(("io.containerd.grpc.v1", id) for id in ["containers", "content", "diff", "events", "healthcheck", "images"]),
+        *(("io.containerd.grpc.v1", id) for id in ["introspection", "leases", "namespaces", "snapshots", "tasks", "version"]),
     ):
         assert listed[kind, id] == "ok", (kind, id)
 
@@ -75,9 +74,7 @@ def test_a_namespace_lives(machine: Machine) -> None:
 
     machine.ctr("namespaces", "rm", name)
     assert name not in machine.rows("namespaces", "ls")
-    gone = machine.try_ctr("namespaces", "rm", name)
-    assert gone.returncode == 1
-    assert "not found" in gone.stderr
+    assert machine.try_ctr("namespaces", "rm", name).returncode == 0  # what is gone need not be removed
 
 
 def test_a_namespace_in_use_is_not_removed(machine: Machine) -> None:
@@ -104,15 +101,23 @@ def test_content_is_ingested_read_labelled_and_removed(machine: Machine, blob: b
     """Byte for byte; and a blob that is gone is not found."""
     digest = digest_of(blob)
     flags = ["--expected-digest", digest, "--expected-size", str(len(blob))]
-    machine.ctr("content", "ingest", *flags, "some-ref", data=blob)
+
+    def ingest_and_hold() -> bool:
+        # Nothing refers to it at first, so the next collection (an earlier test's, perhaps) may take it.
+        machine.ctr("content", "ingest", *flags, "some-ref", data=blob)
+        return machine.try_ctr("content", "label", digest, "containerd.io/gc.root=held").returncode == 0
+
+    eventually(ingest_and_hold)
 
     got = subprocess.run(machine.command("content", "get", digest), capture_output=True, check=True)
     assert got.stdout == blob
     assert machine.rows("content", "ls")[digest][1] == "1kB"
-    assert machine.ctr("content", "label", digest, "colour=red", "size=big").startswith(digest)
-    assert machine.rows("content", "ls")[digest][-1] == "colour=red,size=big"
+    machine.ctr("content", "label", digest, "colour=red", "size=big")
+    labels = machine.rows("content", "ls")[digest][-1].split(",")
+    assert sorted(labels) == ["colour=red", "containerd.io/gc.root=held", "size=big"]
     machine.ctr("content", "label", digest, "colour=")
-    assert machine.rows("content", "ls")[digest][-1] == "size=big"
+    labels = machine.rows("content", "ls")[digest][-1].split(",")
+    assert sorted(labels) == ["containerd.io/gc.root=held", "size=big"]
 
     assert machine.ctr("content", "rm", digest).strip() == digest
     assert digest not in machine.rows("content", "ls")
@@ -121,13 +126,14 @@ def test_content_is_ingested_read_labelled_and_removed(machine: Machine, blob: b
     assert "not found" in gone.stderr
 
 
-@pytest.mark.parametrize("wrong", ["size", "digest"])
-def test_content_that_is_not_what_it_should_be_is_refused(machine: Machine, blob: bytes, wrong: str) -> None:
-    """And is not kept."""
-    expected = str(len(blob) + 1) if wrong == "size" else digest_of(b"something else")
-    done = machine.try_ctr("content", "ingest", f"--expected-{wrong}", expected, f"wrong-{wrong}", data=blob)
+def test_content_that_is_not_what_it_should_be_is_refused(machine: Machine, blob: bytes) -> None:
+    """And is not kept; the message names both digests."""
+    expected = digest_of(b"something else")
+    done = machine.try_ctr("content", "ingest", "--expected-digest", expected, "wrong", data=blob)
     assert done.returncode == 1
-    assert f"unexpected commit {wrong}" in done.stderr
+    assert "failed precondition" in done.stderr
+    assert expected in done.stderr
+    assert digest_of(blob) in done.stderr
     assert not machine.blob(digest_of(blob)).exists()
 
 
@@ -202,7 +208,8 @@ def test_a_lease_lives(machine: Machine) -> None:
 
     machine.ctr("leases", "rm", "--sync", name)
     assert name not in machine.rows("leases", "ls")
-    assert machine.try_ctr("leases", "rm", name).returncode == 0
+    gone = machine.try_ctr("leases", "rm", name)
+    assert (gone.returncode, "not found" in gone.stderr) == (1, True)
 
 
 def test_a_lease_without_a_name_gets_one(machine: Machine) -> None:

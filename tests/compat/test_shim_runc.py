@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from shim_runc.harness import Client, Shim, shims
+
 from windlass import errors
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message

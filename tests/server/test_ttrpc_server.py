@@ -46,7 +46,9 @@ class Peer:
         self.reader, self.writer = reader, writer
         self.decoder, self.frames = FrameDecoder(), list[Frame]()
 
-    def call(self, stream: int, method: str, payload: bytes = b"", service: str = "test.Echo", timeout: int = 0) -> None:
+    def call(
+        self, stream: int, method: str, payload: bytes = b"", service: str = "test.Echo", timeout: int = 0
+    ) -> None:
         request = Request(service, method, payload, timeout, {NAMESPACE: ("ns",)})
         self.writer.write(pack_frame(stream, REQUEST, 0, encode_request(request)))
 

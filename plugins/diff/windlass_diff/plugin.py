@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from dataclasses import dataclass
 
 from windlass.diff import DIFFER, Differ
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.values import host_architecture
 from windlass.zygote import ZYGOTE
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
-"""What OCI calls the machines that uname(2) knows by other names; the rest are the same."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ def init(context: InitContext) -> Differ:
 
     zygote = context.single(ZYGOTE)
     zygote.preload(["windlass_diff.worker"])
-    machine = platform.machine()
-    context.meta.platforms.append(("linux", ARCHITECTURES.get(machine, machine), ""))
+    context.meta.platforms.append(("linux", host_architecture(), ""))
     differ = WalkingDiffer(zygote, context.state / "target", context.config(Config).stall_timeout)
     context.on_stop(differ.close)
     return differ

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
 from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
 from windlass.shims import FORKED_SHIM
 from windlass.tasks import RUNTIME, Tasks
+from windlass.values import host_architecture
 from windlass.zygote import ZYGOTE
 
 LOG_URI_SCHEMES = "fifo,binary,binary-v2,file"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def init(context: InitContext) -> Tasks:
     from windlass_runtime_v2.settings import Deadlines, ShimSettings
 
     config, shim = context.config(Config), context.single(SHIM)
-    for name in config.platforms or (f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}",):
+    for name in config.platforms or (f"linux/{host_architecture()}",):
         system, _, rest = name.partition("/")
         architecture, _, variant = rest.partition("/")
         context.meta.platforms.append((system, architecture, variant))

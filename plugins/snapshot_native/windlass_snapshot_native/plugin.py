@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from windlass.plugin import InitContext, Plugin
 from windlass.snapshots import SNAPSHOTTER
+from windlass.values import host_architecture
 
 if TYPE_CHECKING:
     from windlass_snapshot_native.snapshotter import NativeSnapshotter
@@ -28,6 +29,7 @@ def init(context: InitContext) -> NativeSnapshotter:
     config = context.config(Config)
     root = Path(config.root_path) if config.root_path else context.root
     context.meta.exports["root"] = str(root)
+    context.meta.platforms.append(("linux", host_architecture(), ""))
     snapshotter = NativeSnapshotter(root)
     context.on_stop(snapshotter.close)
     return snapshotter

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from windlass.plugin import InitContext, Plugin
 from windlass.snapshots import SNAPSHOTTER
+from windlass.values import host_architecture
 
 if TYPE_CHECKING:
     from windlass_snapshot_overlay.snapshotter import OverlaySnapshotter
@@ -38,6 +39,7 @@ def init(context: InitContext) -> OverlaySnapshotter:
     root = Path(config.root_path) if config.root_path else context.root
     features = probe(root)
     context.meta.exports["root"] = str(root)
+    context.meta.platforms.append(("linux", host_architecture(), ""))
     if features.remap_ids:
         context.meta.capabilities.append("remap-ids")
     if not config.slow_chown:
