@@ -46,7 +46,9 @@ path = "{scratch}/opt"
 class Daemon:
     """A daemon that runs until `stop`; ``ready`` and ``answers`` are seconds from its execution."""
 
-    def __init__(self, name: str, argv: Sequence[str], scratch: Path, environment: Mapping[str, str] | None = None):
+    def __init__(
+        self, name: str, argv: Sequence[str], scratch: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.scratch = scratch
         self.address = str(scratch / "d.sock")

@@ -1,4 +1,4 @@
-"""Measures how fast containers start, and what a shim weighs: Windlass, Debian's containerd and runc alone, side by side.
+"""Measures how fast containers start and what a shim weighs: Windlass, Debian's containerd and runc, side by side.
 
 python bench/start.py [--rounds N] [--json FILE]        (as root; Debian packages: containerd runc busybox-static)
 

@@ -321,7 +321,12 @@ def _defect(error: Exception) -> bool:
 
 def _check_meta(meta: Meta) -> None:
     """Raise TypeError for what could not be told to clients, whom it would keep from seeing any plugin."""
-    texts = [*meta.exports, *meta.exports.values(), *meta.capabilities, *(part for each in meta.platforms for part in each)]
+    texts = [
+        *meta.exports,
+        *meta.exports.values(),
+        *meta.capabilities,
+        *(part for each in meta.platforms for part in each),
+    ]
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"it publishes {text!r}, which is no text")

@@ -58,7 +58,10 @@ def _not_installed(uri: str, block: Table, installed: list[str]) -> Problem:
 
 
 def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem]:
-    """Check that required plugins are installed and not disabled, and say which disabled ones are not; tables of version 4."""
+    """Check that required plugins are installed and enabled, and say which disabled ones are not installed.
+
+    The tables are of version 4.
+    """
     installed = [entry.uri for entry in found]
     disabled = {entry.uri for entry in found if entry.plugin is None and entry.error is None}
     problems = []

@@ -41,7 +41,9 @@ def busybox_layer() -> bytes:
     return layer(*directories, entry("bin/busybox", data=BUSYBOX.read_bytes()), *links)
 
 
-def archive(name: str, layers: Sequence[bytes], media_type: str = LAYER, diff_ids: Sequence[str] | None = None) -> bytes:
+def archive(
+    name: str, layers: Sequence[bytes], media_type: str = LAYER, diff_ids: Sequence[str] | None = None
+) -> bytes:
     """Return an OCI archive of an image; ``layers`` are blobs as stored."""
     ids = diff_ids or [digest(gzip.decompress(blob) if media_type.endswith("gzip") else blob) for blob in layers]
     config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]}}

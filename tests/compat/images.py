@@ -14,7 +14,28 @@ from pathlib import Path
 BUSYBOX = Path("/bin/busybox")
 OCI = "application/vnd.oci.image"
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-APPLETS = ["sh", "cat", "echo", "sleep", "true", "false", "id", "hostname", "ls", "kill", "env", "stty", "head", "wc", "yes", "ps", "trap", "sha256sum", "touch", "readlink"]
+APPLETS = [
+    "sh",
+    "cat",
+    "echo",
+    "sleep",
+    "true",
+    "false",
+    "id",
+    "hostname",
+    "ls",
+    "kill",
+    "env",
+    "stty",
+    "head",
+    "wc",
+    "yes",
+    "ps",
+    "trap",
+    "sha256sum",
+    "touch",
+    "readlink",
+]
 FILES = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": b"root:x:0:\nnogroup:x:65534:\n",

@@ -272,7 +272,10 @@ def test_calls_that_a_tasks_state_does_not_allow(clean: ScratchDaemon) -> None:
                 return t.Exec(tasks_pb2.ExecProcessRequest(container_id="live", exec_id=id, spec=spec), metadata=m)
 
             for expected, call in (
-                (Code.FAILED_PRECONDITION, lambda: t.Delete(tasks_pb2.DeleteTaskRequest(container_id="live"), metadata=m)),
+                (
+                    Code.FAILED_PRECONDITION,
+                    lambda: t.Delete(tasks_pb2.DeleteTaskRequest(container_id="live"), metadata=m),
+                ),
                 (Code.ALREADY_EXISTS, lambda: client.create("live")),
                 (Code.FAILED_PRECONDITION, lambda: t.Start(tasks_pb2.StartRequest(container_id="live"), metadata=m)),
                 (Code.INVALID_ARGUMENT, lambda: execute("junk", junk)),

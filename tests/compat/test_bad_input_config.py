@@ -56,7 +56,11 @@ def refused(scratch: Path, text: str, env: dict[str, str] | None = None) -> str:
         ("version = -1\n", 1, "version -1 is unknown"),
         ('version = 4\nimports = ["c.toml"]\n', 2, "imports go round"),
         ('version = 4\nimports = ["d.toml"]\n', 2, "d.toml"),
-        ('version = 4\nrequired_plugins = ["io.containerd.snapshotter.v1.overlayf"]\n', 2, '"io.containerd.snapshotter'),
+        (
+            'version = 4\nrequired_plugins = ["io.containerd.snapshotter.v1.overlayf"]\n',
+            2,
+            '"io.containerd.snapshotter',
+        ),
         ("version = 4\n[timeouts]\nx = 'soon'\n", 3, "soon"),
         (f'version = 4\n[plugins."io.containerd.server.v1.ttrpc"]\naddress = "/{"x" * 120}"\n', 3, "121 bytes"),
     ],

@@ -223,7 +223,13 @@ def test_apply_refuses_descriptors_and_mounts_that_cannot_be(clean: ScratchDaemo
             (digest(blob), len(blob), good, "text/plain", code.UNIMPLEMENTED),
             (digest(blob), len(blob), [mount_pb2.Mount(type="nosuchfs", source="x")], bad_images.LAYER, None),
             (digest(blob), len(blob), [mount_pb2.Mount(type="bind", source="/no/such")], bad_images.LAYER, None),
-            (digest(blob), len(blob), [mount_pb2.Mount(type="overlay", options=["upperdir=/x"])], bad_images.LAYER, None),
+            (
+                digest(blob),
+                len(blob),
+                [mount_pb2.Mount(type="overlay", options=["upperdir=/x"])],
+                bad_images.LAYER,
+                None,
+            ),
         ]:
             error = apply(channel, blob_digest, size, mounts, media)
             assert expected in (error.code(), None), (blob_digest, error)

@@ -28,7 +28,9 @@ def own(request: pytest.FixtureRequest, tmp_path: Path, busy: Archive) -> Iterat
 
 def children(pid: int) -> list[int]:
     """Return the processes that ``pid`` has started."""
-    return [int(each) for task in Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()]
+    return [
+        int(each) for task in Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()
+    ]
 
 
 def test_a_container_outlives_the_daemon(own: Machine) -> None:

@@ -50,7 +50,10 @@ def test_plugins_are_listed_in_their_states(machine: Machine) -> None:
         ("io.containerd.gc.v1", "scheduler"),
         ("io.containerd.runtime.v2", "task"),
         *(("io.containerd.grpc.v1", id) for id in ["containers", "content", "diff", "events", "healthcheck", "images"]),
-        *(("io.containerd.grpc.v1", id) for id in ["introspection", "leases", "namespaces", "snapshots", "tasks", "version"]),
+        *(
+            ("io.containerd.grpc.v1", id)
+            for id in ["introspection", "leases", "namespaces", "snapshots", "tasks", "version"]
+        ),
     ):
         assert listed[kind, id] == "ok", (kind, id)
 

@@ -399,14 +399,12 @@ def test_wrong_states_are_refused_in_words(make: Make) -> None:
 def test_a_failing_runc_says_why_and_leaves_nothing(make: Make) -> None:
     """runc's own message reaches the client, and the same id can be created afterwards."""
     shim = make()
-    with pytest.raises(errors.Error, match="OCI runtime create failed: .*/bin/missing"):
+    with pytest.raises(errors.Error, match=r"OCI runtime create failed: .*/bin/missing"):
         shim.create(["/bin/missing"])
     shim.make_bundle(["/bin/true"])
     (shim.bundle / "config.json").write_text("{ not json")
     with pytest.raises(errors.Error, match="OCI runtime create failed"):
-        shim.call(
-            messages.PidResponse, "Create", messages.CreateTaskRequest(id=shim.id, bundle=str(shim.bundle))
-        )
+        shim.call(messages.PidResponse, "Create", messages.CreateTaskRequest(id=shim.id, bundle=str(shim.bundle)))
     with pytest.raises(errors.Error, match="the client makes it before the task"):
         shim.create(["/bin/true"], stdout="/no/such/fifo")
     options = messages.AnyMessage(
@@ -420,7 +418,7 @@ def test_a_failing_runc_says_why_and_leaves_nothing(make: Make) -> None:
     shim.sink.wait_for("/tasks/start")
     descriptors = len(os.listdir(f"/proc/{shim.child.pid}/fd"))
     shim.exec("e", ["/bin/missing"])
-    with pytest.raises(errors.Error, match="OCI runtime exec failed: .*/bin/missing"):
+    with pytest.raises(errors.Error, match=r"OCI runtime exec failed: .*/bin/missing"):
         shim.start("e")
     shim.delete("e")
     shim.kill(9)
