@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -264,7 +265,8 @@ class Daemon:
             record = replace(record, state=State.SKIPPED, error=error)
         except Exception as error:  # a plugin's defect must not keep the others from starting
             logger.warning("plugin %s did not start: %s", plugin.uri, error, exc_info=_defect(error))
-            record = replace(record, state=State.FAILED, error=error)
+            # what it published before it failed is not to be relied on
+            record = replace(record, state=State.FAILED, error=error, meta=Meta())
         else:
             record = replace(record, instance=instance)
         record = replace(record, seconds=time.monotonic() - started)
@@ -357,7 +359,9 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
             problem = RuntimeError(f"its init raised SystemExit: {error}")
         except Exception as error:  # noqa: BLE001 - handed to the loop, which records it
             problem = error
-        loop.call_soon_threadsafe(settle, instance, problem)
+        # a plugin that hung may return when the daemon, and its loop with it, has ended
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, instance, problem)
 
     threading.Thread(target=run, name=f"init {plugin.uri}", daemon=True).start()
     try:

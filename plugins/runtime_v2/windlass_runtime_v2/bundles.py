@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,9 +150,11 @@ class Bundles:
         the rootfs after unmounting; they may be somebody's data.
         """
         doomed = _hide(bundle.path)
-        if doomed is not None:
-            _remove_bundle(doomed)
-        _remove_tree(bundle.work)
+        try:
+            if doomed is not None:
+                _remove_bundle(doomed)
+        finally:
+            _remove_tree(bundle.work)
 
     def walk(self) -> Iterator[Bundle]:
         """Yield every bundle on disk; names that start with a dot are not bundles."""
@@ -272,12 +275,29 @@ def _remove_bundle(path: Path) -> None:
     rootfs = path / "rootfs"
     unmount_all(rootfs)
     try:
-        rootfs.rmdir()
+        _remove_empty(rootfs)
     except FileNotFoundError:
         pass
     except OSError as error:
         raise FailedPrecondition(f"{rootfs} is not empty after unmounting, and so is kept: {error}") from error
     _remove_tree(path)
+
+
+def _remove_empty(rootfs: Path) -> None:
+    """Delete a rootfs in which is only what an OCI runtime makes for itself: directories, device nodes and links.
+
+    Files with data are left, and with them the directory: OSError. rmdir(2) and
+    unlink(2) do not touch what something is mounted on.
+    """
+    for directory, names, files in os.walk(rootfs, topdown=False):
+        for path in (Path(directory, name) for name in (*files, *names)):
+            mode = path.lstat().st_mode
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(mode):
+                    path.rmdir()
+                elif stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                    path.unlink()
+    rootfs.rmdir()
 
 
 def _remove_tree(path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import json
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -94,8 +94,10 @@ class ShimTasks:
     async def exec(self, namespace: str, id: str, exec_id: str, spec: Payload, io: IO) -> None:
         """See `windlass.tasks.Tasks.exec`."""
         check_identifier("exec", exec_id)
+        task = await self._find(namespace, id)
+        _json_object(f"process of exec {exec_id}", spec.value)
         request = wire.exec_request(id, exec_id, spec, io)
-        await (await self._find(namespace, id)).call("Exec", request, Empty, self._deadlines.request)
+        await task.call("Exec", request, Empty, self._deadlines.request)
 
     async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
         """See `windlass.tasks.Tasks.resize_pty`."""
@@ -173,12 +175,9 @@ class ShimTasks:
 
     async def _spec(self, namespace: str, container: Container) -> bytes:
         spec = spec_of(container)
+        value = _json_object(f"spec of container {container.id}", spec.value)
         if not self._hooks.wanted("adjust_spec"):
             return spec.value
-        try:
-            value = json.loads(spec.value)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"spec of container {container.id} is not JSON: {error}") from error
         await offload(self._hooks.call, "adjust_spec", namespace=namespace, container=container, spec=value)
         return json.dumps(value).encode()
 
@@ -187,6 +186,17 @@ class ShimTasks:
         await asyncio.wait({creation})
         if not creation.cancelled() and creation.exception() is None:
             await self._lifecycle.take_back(creation.result())
+
+
+# Any: a JSON object as parsed.
+def _json_object(what: str, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{what} is no JSON object")
+    return value
 
 
 def _results(found: Sequence[R | BaseException]) -> list[R]:
