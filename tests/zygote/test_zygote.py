@@ -9,16 +9,20 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
+from windlass_zygote.per_package import ZygotePerPackage
 from windlass_zygote.spawner import ForkingZygote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking helpers is done on Linux only")
+
+T = TypeVar("T")
 
 ENTRIES = '''
 """Entries that the tests' children run."""
@@ -123,6 +127,7 @@ def test_a_stopped_zygote_is_an_error_within_the_deadline_and_then_replaced(zygo
     """A zygote that hangs costs its caller the timeout, and the next caller nothing."""
     tell(zygote)
     os.kill(zygote.pid, signal.SIGSTOP)
+    tell(zygote)  # by the child in reserve, which needs no zygote any more
 
     started = time.monotonic()
     with pytest.raises(Unavailable, match="did not answer"):
@@ -130,6 +135,58 @@ def test_a_stopped_zygote_is_an_error_within_the_deadline_and_then_replaced(zygo
 
     assert time.monotonic() - started < 3
     assert tell(zygote)
+
+
+def reserve(zygote: int) -> list[int]:
+    """Return the children that wait for a request."""
+    found = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
+    return [int(pid) for pid in found if Path(f"/proc/{pid}/comm").read_text().strip() == "windlass-waits"]
+
+
+def soon(condition: Callable[[], T]) -> T:
+    """Return what is true within five seconds."""
+    end = time.monotonic() + 5
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def test_a_child_in_reserve_is_used_by_the_next_spawn_and_ends_with_the_daemon(zygote: ForkingZygote) -> None:
+    """The caller does not wait for its fork; nobody leaves it behind."""
+    tell(zygote)
+    (waiting,) = soon(lambda: reserve(zygote.pid))
+    assert tell(zygote)["pid"] == waiting
+    (waiting,) = soon(lambda: reserve(zygote.pid))
+    zygote.close()
+    assert soon(lambda: not Path(f"/proc/{waiting}").exists())
+
+
+def test_modules_preloaded_later_are_in_the_next_child(zygote: ForkingZygote) -> None:
+    """One in reserve that lacks them is not used."""
+    tell(zygote)
+    soon(lambda: reserve(zygote.pid))
+    zygote.preload(["json.tool"])
+    assert "json.tool" in tell(zygote)["modules"]  # type: ignore[operator] # a list
+
+
+def test_packages_have_zygotes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one imports is not in another's children."""
+    for name in ("one_package", "another_package"):
+        (tmp_path / f"{name}.py").write_text(ENTRIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    zygotes = ZygotePerPackage()
+    try:
+        zygotes.preload(["one_package", "json.tool"])
+        mine, theirs = socket.socketpair()
+        with mine, theirs:
+            for name in ("one_package", "another_package"):
+                child = zygotes.spawn(f"{name}:tell", (), [theirs.fileno()])
+                assert ended(child)
+                assert eval(mine.recv(65536))["modules"] == []
+    finally:
+        zygotes.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        zygotes.spawn("one_package:tell", (), ())
 
 
 def test_no_zombies_remain(zygote: ForkingZygote) -> None:

@@ -18,14 +18,13 @@ class Config:
 
 
 def init(context: InitContext) -> Zygote:
-    """Start the zygote, which imports what it is told to while the daemon goes on booting."""
+    """Make the zygotes' owner; each imports what it is told to while the daemon goes on booting."""
     if sys.platform != "linux":
         raise SkipPlugin(f"pidfds and SOCK_SEQPACKET do not exist on {sys.platform}; run the daemon on Linux")
-    from windlass_zygote.spawner import ForkingZygote
+    from windlass_zygote.per_package import ZygotePerPackage
 
-    zygote = ForkingZygote(context.config(Config).executable or sys.executable)
+    zygote = ZygotePerPackage(context.config(Config).executable or sys.executable)
     context.on_stop(zygote.close)
-    zygote.start()
     return zygote
 
 

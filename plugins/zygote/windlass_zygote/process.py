@@ -4,10 +4,13 @@ Single-threaded, and it imports nothing that starts threads. Children are reaped
 by Linux (SIGCHLD ignored) and go to the nearest subreaper when the zygote dies;
 the zygote dies when the daemon does, by end of file on its socket.
 
+A child is forked before anybody knows what it will run: it says who it is and
+waits for a request, so that a caller need not wait for the fork.
+
 Zygote and child touch as little as they can: the page of every object that is
 used stops being shared, and what the zygote uses between two forks is another
-page for each child. So the request is parsed by the child, and the C modules
-below `signal` and `socket` spare it their enums, 200 and 300 KB of memory.
+page for each child. So the request goes to the child, and the C modules below
+`signal` and `socket` spare it their enums, 200 and 300 KB of memory.
 """
 
 from __future__ import annotations
@@ -17,59 +20,83 @@ import _socket
 import ctypes
 import gc
 import importlib
-import json
+import marshal
 import os
-import signal
-import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 from windlass import linux
-from windlass_zygote import messages
 
-Entry = Callable[[Sequence[str], Sequence[int]], int]
+# Not from typing, and no abstract classes at run time: together they would be a megabyte in every shim.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Entry = Callable[[Sequence[str], Sequence[int]], int]
 
 STDERR = 2
 
-PRELOAD = b'{"preload"'
-"""How a request for imports begins; all others are forks."""
+MAX_MESSAGE = 128 << 10
+"""Longest packet; arguments are a handful of paths, so anything longer is a mistake."""
+
+MAX_DESCRIPTORS = 64
+"""Well below the 253 of SCM_MAX_FD."""
+
+FAILED = "!"
+"""How an answer begins that says what went wrong."""
+
+COMM = b"windlass-waits"
+"""What `ps -o comm` shows of a child without a request."""
 
 DESCRIPTOR = struct.Struct("i")
 
-SIGCHLD, SIGINT, SIG_DFL, SIG_SETMASK = (
-    int(n) for n in (signal.SIGCHLD, signal.SIGINT, signal.SIG_DFL, signal.SIG_SETMASK)
-)
+SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * DESCRIPTOR.size)
 
 
 def main(descriptor: int) -> None:
-    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone.
+
+    A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
+    """
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     linux.set_name("windlass-zygote")
     title = _title_memory()
     set_title(title, "windlass-zygote")
     gc.disable()
     control = _socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
-    space = _socket.CMSG_SPACE(messages.MAX_DESCRIPTORS * DESCRIPTOR.size)
     while True:
-        try:
-            data, ancillary, _, _ = control.recvmsg(messages.MAX_MESSAGE, space, _socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            return
+        data, descriptors = receive(control)
         if not data:
             return
-        descriptors = [fd for _, _, rights in ancillary for (fd,) in DESCRIPTOR.iter_unpack(rights)]
-        if data.startswith(PRELOAD):
-            preload(json.loads(data)["preload"])
-            settle()
+        modules = marshal.loads(data)  # noqa: S302 -- from the daemon, which is ourselves
+        if modules is None:
+            fork(descriptors[0], title)
         else:
-            fork(data, descriptors, title)
+            preload(modules)
+            settle()
         for fd in descriptors:
             os.close(fd)
+
+
+def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    """Return a packet and its descriptors; no bytes when the other side has gone."""
+    try:
+        data, ancillary, _, _ = sock.recvmsg(MAX_MESSAGE, SPACE, _socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []
+    return data, [fd for _, _, rights in ancillary for (fd,) in DESCRIPTOR.iter_unpack(rights)]
+
+
+def tell(sock: _socket.socket, message: bytes, descriptors: bytes = b"") -> bool:
+    """Send an answer; False when nobody wants it any more."""
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)] if descriptors else []
+    try:
+        sock.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -88,19 +115,20 @@ def settle() -> None:
     linux.libc().malloc_trim(0)
 
 
-def fork(request: bytes, descriptors: Sequence[int], title: range) -> None:
-    """Fork a child that announces itself on ``descriptors[0]`` and runs the entry with the others."""
+def fork(descriptor: int, title: range) -> None:
+    """Fork a child that takes its request from the socket ``descriptor``."""
     try:
         pid = os.fork()
     except OSError as error:
-        with socket.socket(fileno=os.dup(descriptors[0])) as reply:
-            answer(reply, {"error": f"fork: {error.strerror}"})
+        reply = _socket.socket(fileno=os.dup(descriptor))
+        tell(reply, f"{FAILED}fork: {error.strerror}".encode())
+        reply.close()
         return
     if pid:
         return
     status = 1
     try:
-        status = child(json.loads(request), descriptors, title)
+        status = child(descriptor, title)
     finally:
         # A traceback is for the daemon's log; the zygote's own frames above must never be run by a child.
         if sys.exc_info()[0] is not None:
@@ -109,40 +137,39 @@ def fork(request: bytes, descriptors: Sequence[int], title: range) -> None:
         os._exit(status)
 
 
-# Any: a JSON object as parsed, from our own other side.
-def child(request: dict[str, Any], descriptors: Sequence[int], title: range) -> int:
-    """Become a process of its own, then run the entry once the caller has taken the pid."""
+def child(descriptor: int, title: range) -> int:
+    """Become a process of its own, say so, and run the entry that is asked for; end when nobody asks."""
     os.setsid()
     reset_signals()
-    close_all_but(descriptors)
-    entry, arguments = request["entry"], request["arguments"]
+    close_all_but((descriptor,))
+    write_comm()
+    control = _socket.socket(fileno=descriptor)
+    pidfd = os.pidfd_open(os.getpid())
+    wanted = tell(control, b"%d" % os.getpid(), DESCRIPTOR.pack(pidfd))
+    os.close(pidfd)
+    data, descriptors = receive(control) if wanted else (b"", [])
+    if not data:
+        return 0
+    entry, arguments = marshal.loads(data)  # noqa: S302 -- as above
     set_title(title, " ".join([entry, *arguments]))
     try:
         function = load(entry)
     except (ImportError, AttributeError, ValueError) as error:
-        with socket.socket(fileno=descriptors[0]) as reply:
-            answer(reply, {"error": f"{type(error).__name__}: {error}"})
+        tell(control, f"{FAILED}{type(error).__name__}: {error}"[:MAX_MESSAGE].encode())
         return 1
-    if not is_wanted(descriptors[0], request["timeout"]):
+    # One whose caller has given up must not run.
+    if not tell(control, b"runs"):
         return 1
+    control.close()
     gc.enable()
-    return function(arguments, descriptors[1:])
+    return function(arguments, descriptors)
 
 
-def is_wanted(descriptor: int, timeout: float) -> bool:
-    """Tell the caller pid and pidfd of this process; False when nobody has taken them in time."""
-    reply = _socket.socket(fileno=descriptor)
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTOR.pack(pidfd))]
-        reply.sendmsg([b'{"pid": %d}' % os.getpid()], rights, _socket.MSG_NOSIGNAL)
-        reply.settimeout(timeout)
-        return bool(reply.recv(1))
-    except OSError:
-        return False
-    finally:
-        os.close(pidfd)
-        reply.close()
+def write_comm() -> None:
+    """Show that this is no zygote; what runs later may name itself."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(fd, COMM)
+    os.close(fd)
 
 
 def load(entry: str) -> Entry:
@@ -156,19 +183,11 @@ def load(entry: str) -> Entry:
     return function
 
 
-def answer(reply: socket.socket, message: dict[str, object], descriptors: Sequence[int] = ()) -> None:
-    """Send an answer; nobody reading it any more is the caller's choice."""
-    try:
-        messages.send(reply, message, descriptors)
-    except (BrokenPipeError, ConnectionResetError):
-        return
-
-
 def reset_signals() -> None:
     """Restore what the zygote and Python changed, but SIGPIPE, which Python programs ignore."""
-    _signal.signal(SIGCHLD, SIG_DFL)
-    _signal.signal(SIGINT, signal.default_int_handler)
-    _signal.pthread_sigmask(SIG_SETMASK, ())
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def close_all_but(descriptors: Sequence[int]) -> None:
@@ -183,7 +202,8 @@ def close_all_but(descriptors: Sequence[int]) -> None:
 
 def _title_memory() -> range:
     """Return the addresses of this process's arguments, which `ps` reads (fields 48 and 49 of proc_pid_stat(5))."""
-    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    with open("/proc/self/stat") as file:  # noqa: PTH123 -- pathlib is half a megabyte
+        stat = file.read().rpartition(")")[2].split()
     return range(int(stat[45]), int(stat[46]))
 
 

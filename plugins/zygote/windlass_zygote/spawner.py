@@ -1,15 +1,15 @@
-"""The daemon's side: keeps one zygote running and asks it for children.
+"""The daemon's side: keeps one zygote running, and one child of it in reserve.
 
-Every request carries the socket for its own answer, so threads need no lock
-while they wait, and end of file on it proves that no child is alive: neither the
-zygote nor a child holds the other end any more. That is what makes asking a
-second zygote safe.
+Every child has a socket of its own, so threads need no lock while they wait, and
+end of file on it proves that the child is not alive: neither the zygote nor it
+holds the other end any more. That is what makes asking a second zygote safe.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,16 +20,71 @@ from collections.abc import Sequence
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
 from windlass_zygote import messages
+from windlass_zygote.process import FAILED
 
 BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from windlass_zygote.process import main; main(int(sys.argv[2]))"
+    "import sys; sys.path[:] = sys.argv[1].split(':'); from windlass_zygote.process import main; main(int(sys.argv[2]))"
 )
 
 #: Addressed to the daemon alone: a child that passed them on would speak in its name.
 DAEMON_ONLY = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 STOP_TIMEOUT = 2.0
+ORDER_TIMEOUT = 2.0
+ATTEMPTS = 3
+
+
+class WaitingChild:
+    """A child that was ordered from a zygote; owns the socket on which it waits for its request."""
+
+    def __init__(self, sock: socket.socket, control: socket.socket) -> None:
+        """Know the child behind ``sock``, which the zygote behind ``control`` forks or has forked."""
+        self.control = control
+        self._socket = sock
+
+    def employ(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], deadline: float) -> Child | None:
+        """Have the child run ``entry``; None when it has died before, and then nothing has been run.
+
+        Raises TimeoutError, and Internal for what the child cannot run; either way
+        the child is gone.
+        """
+        with self._socket as sock:
+            pidfds: list[int] = []
+            try:
+                pid, pidfds = messages.receive(sock, deadline - time.monotonic())
+                if not checked(pid, entry):
+                    return None
+                messages.send(sock, (entry, list(arguments)), descriptors, deadline - time.monotonic())
+                if not checked(messages.receive(sock, deadline - time.monotonic())[0], entry):
+                    return None
+                return Child(int(pid), pidfds.pop())
+            except TimeoutError:
+                for pidfd in pidfds:
+                    kill(pidfd)
+                raise
+            except (BrokenPipeError, ConnectionResetError):
+                return None
+            finally:
+                for pidfd in pidfds:
+                    os.close(pidfd)
+
+    def close(self) -> None:
+        """Do without the child, which ends."""
+        self._socket.close()
+
+
+def checked(answer: bytes, entry: str) -> bytes:
+    """Return an answer. Raises Internal for one that says what went wrong."""
+    text = answer.decode(errors="replace")
+    if text.startswith(FAILED):
+        raise Internal(f"cannot run {entry}: {text.removeprefix(FAILED)}")
+    return answer
+
+
+def kill(pidfd: int) -> None:
+    """Kill a child that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 class ForkingZygote:
@@ -40,6 +95,7 @@ class ForkingZygote:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._reserve: WaitingChild | None = None
         self._modules: list[str] = []
         self._closed = False
 
@@ -59,67 +115,67 @@ class ForkingZygote:
         with self._lock:
             fresh = [module for module in modules if module not in self._modules]
             self._modules += fresh
-            if self._control is not None and fresh:
+            if self._control is None:
+                self._running()
+            elif fresh:
+                self._drop_reserve()
                 try:
-                    messages.send(self._control, {"preload": fresh})
+                    messages.send(self._control, fresh)
                 except (OSError, TimeoutError):
                     # Dead or hanging; its successor is told all of `_modules`.
                     self._end()
 
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
-        """Fork a process that runs ``entry``; see the contract."""
+        """Give a child that is in reserve, or a new one, ``entry`` to run; see the contract."""
         deadline = time.monotonic() + timeout
-        request = {"entry": entry, "arguments": list(arguments), "timeout": timeout}
-        for _ in range(3):
+        for _ in range(ATTEMPTS):
             with self._lock:
-                control = self._running()
-            answer = self._ask(control, request, descriptors, deadline)
-            if answer is not None:
-                return answer
-            self._replace(control)
+                waiting, self._reserve = self._reserve or self._order(), None
+            try:
+                child = waiting.employ(entry, arguments, descriptors, deadline)
+            except TimeoutError as error:
+                self._replace(waiting.control)
+                raise Unavailable(f"no child for {entry}: the zygote did not answer in time") from error
+            if child is not None:
+                self._refill()
+                return child
+            self._discard(waiting)
         raise Unavailable(f"no child for {entry}: the zygote dies at once; see the daemon's standard error")
 
     def close(self) -> None:
-        """Let the zygote end; children that it forked live on."""
+        """Let the zygote end; children that it forked live on, but for the one in reserve."""
         with self._lock:
             self._closed = True
             self._end()
 
-    def _ask(
-        self, control: socket.socket, request: dict[str, object], descriptors: Sequence[int], deadline: float
-    ) -> Child | None:
-        """Return the child, or None when the zygote died before there was one."""
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with mine:
-            try:
-                with theirs:
-                    messages.send(control, request, [theirs.fileno(), *descriptors], deadline - time.monotonic())
-                answer, received = messages.receive(mine, deadline - time.monotonic())
-            except TimeoutError as error:
-                self._replace(control)
-                raise Unavailable(f"no child for {request['entry']}: the zygote did not answer in time") from error
-            except (BrokenPipeError, ConnectionResetError):
-                return None
-            except OSError:
-                # Another thread has just replaced the zygote and closed its socket.
-                if control.fileno() < 0:
-                    return None
-                raise
-            if answer is None:
-                return None
-            if "error" in answer:
-                raise Internal(f"cannot run {request['entry']}: {answer['error']}")
-            return self._accept(mine, answer["pid"], received)
+    def _order(self) -> WaitingChild:
+        """Ask the zygote, or a new one, for a child; the lock is held."""
+        for _ in range(ATTEMPTS):
+            control = self._running()
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                try:
+                    messages.send(control, None, [theirs.fileno()], ORDER_TIMEOUT)
+                except (OSError, TimeoutError):
+                    mine.close()
+                    self._end(0.0)
+                    continue
+            return WaitingChild(mine, control)
+        raise Unavailable("the zygote dies at once; see the daemon's standard error")
 
-    @staticmethod
-    def _accept(mine: socket.socket, pid: int, received: list[int]) -> Child | None:
-        # The child runs only after this byte: one whose caller has given up must not.
-        try:
-            mine.send(b"+", socket.MSG_NOSIGNAL)
-        except OSError:
-            os.close(received[0])
-            return None
-        return Child(pid, received[0])
+    def _refill(self) -> None:
+        """Have the next child forked while nobody waits for it."""
+        with self._lock:
+            if self._reserve is None and self._control is not None and not self._closed:
+                try:
+                    self._reserve = self._order()
+                except Unavailable:
+                    return  # whoever needs a child next is told
+
+    def _discard(self, waiting: WaitingChild) -> None:
+        """Ask no zygote any more whose child has ended unasked, unless somebody has replaced it already."""
+        waiting.close()
+        self._replace(waiting.control)
 
     def _running(self) -> socket.socket:
         if self._closed:
@@ -130,7 +186,7 @@ class ForkingZygote:
                 self._process = self._execute(theirs.fileno())
             self._control = mine
             if self._modules:
-                messages.send(mine, {"preload": self._modules})
+                messages.send(mine, self._modules)
         return self._control
 
     def _execute(self, descriptor: int) -> subprocess.Popen[bytes]:
@@ -139,7 +195,7 @@ class ForkingZygote:
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
         options = ["-I", "-S", "-X", "no_debug_ranges"]
         return subprocess.Popen(
-            [self._executable, *options, "-c", BOOT, json.dumps(paths), str(descriptor)],
+            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
@@ -148,6 +204,11 @@ class ForkingZygote:
             cwd="/",
         )
 
+    def _drop_reserve(self) -> None:
+        if self._reserve is not None:
+            self._reserve.close()
+            self._reserve = None
+
     def _replace(self, control: socket.socket) -> None:
         with self._lock:
             if self._control is control:
@@ -155,6 +216,7 @@ class ForkingZygote:
 
     def _end(self, patience: float = STOP_TIMEOUT) -> None:
         """Close the socket, which ends a healthy zygote, and kill one that has not gone after ``patience``."""
+        self._drop_reserve()
         control, process = self._control, self._process
         self._control = self._process = None
         if control is not None:
