@@ -23,10 +23,10 @@ def snapshotter(tmp_path: Path) -> Iterator[NativeSnapshotter]:
 def test_mounts_are_binds(snapshotter: NativeSnapshotter, tmp_path: Path) -> None:
     """Of the snapshot's directory; a view's of its parent's."""
     top = tmp_path / "snapshots"
-    assert snapshotter.prepare("a") == (Mount("bind", f"{top}/1", ("rw", "rbind")),)
+    assert snapshotter.prepare("a") == (Mount("bind", f"{top}/1", ("rbind", "rw")),)
     snapshotter.commit("base", "a")
-    assert snapshotter.view("v", "base") == (Mount("bind", f"{top}/1", ("ro", "rbind")),)
-    assert snapshotter.view("empty") == (Mount("bind", f"{top}/3", ("ro", "rbind")),)
+    assert snapshotter.view("v", "base") == (Mount("bind", f"{top}/1", ("rbind", "ro")),)
+    assert snapshotter.view("empty") == (Mount("bind", f"{top}/3", ("rbind", "ro")),)
 
 
 def test_removal_deletes_at_once(snapshotter: NativeSnapshotter, tmp_path: Path) -> None:
