@@ -34,6 +34,8 @@ class Echo:
             await asyncio.sleep(30)
         if method == "Missing":
             raise NotFound("thing 7 does not exist")
+        if method == "Broken":
+            raise KeyError("a defect")
         if method != "Say":
             raise Unimplemented(f"method {method} of {self.name}")
         return namespace.encode() + b":" + payload
@@ -77,6 +79,15 @@ async def test_a_call_is_answered_with_its_namespace(peer: Peer) -> None:
     """Metadata reaches the service."""
     peer.call(1, "Say", b"hi")
     assert await peer.answer() == (1, Response(payload=b"ns:hi"))
+
+
+async def test_a_service_with_a_defect_still_answers(peer: Peer) -> None:
+    """Its peer would wait for ever; the connection serves the next call."""
+    peer.call(1, "Broken")
+    stream, response = await peer.answer()
+    assert (stream, response.code) == (1, Code.UNKNOWN)
+    peer.call(3, "Say", b"hi")
+    assert await peer.answer() == (3, Response(payload=b"ns:hi"))
 
 
 async def test_calls_run_side_by_side(peer: Peer) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import grpc
-import grpc.aio
-
-from windlass.errors import Unavailable
 from windlass.services import Service
 from windlass_server import sockets
+from windlass_server.calls import Limits
+from windlass_server.registry import Server
 
 GRACE = 1.0
 """Seconds that calls under way are given at stop; long ones (Wait, Subscribe) never end by themselves."""
@@ -26,24 +25,20 @@ class GrpcServer:
         self._path = path
         self._owner = owner
         self._services = services
-        self._options = (("grpc.max_receive_message_length", max_recv), ("grpc.max_send_message_length", max_send))
-        self._server: grpc.aio.Server | None = None
+        self._server = Server(Limits(max_recv, max_send))
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begin to listen. Raises InvalidArgument, FailedPrecondition, Unavailable."""
-        server = grpc.aio.server(options=self._options)
+        """Begin to listen. Raises InvalidArgument, FailedPrecondition, OSError."""
         for service in self._services:
-            service.register(server)
-        with sockets.placed(self._path, self._owner) as short:
-            try:
-                server.add_insecure_port(f"unix:{short}")
-            except RuntimeError as error:
-                raise Unavailable(f"cannot listen on {self._path}: {error}") from None
-            await server.start()
-        self._server = server
+            service.register(self._server)
+        loop = asyncio.get_running_loop()
+        listener = sockets.listen(self._path, self._owner)
+        self._listener = await loop.create_unix_server(self._server.connection, sock=listener)
 
     async def stop(self) -> None:
         """End calls, and stop listening."""
-        if self._server is not None:
+        if self._listener is not None:
             sockets.remove(self._path)
+            self._listener.close()
             await self._server.stop(GRACE)

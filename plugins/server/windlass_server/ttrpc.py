@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from windlass.errors import Code, Error
@@ -116,7 +117,13 @@ class _Connection(asyncio.Protocol):
         else:
             task = asyncio.ensure_future(self._serve(frame))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task.add_done_callback(partial(self._ended, frame.stream))
+
+    def _ended(self, stream: int, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (defect := task.exception()):
+            logger.error("a ttrpc call ended by a defect", exc_info=defect)
+            self._answer(stream, Response(Code.UNKNOWN, f"{type(defect).__name__}: {defect}"))
 
     async def _serve(self, frame: Frame) -> None:
         try:

@@ -1,0 +1,410 @@
+"""One gRPC call: feeds its handler with what the stream brings, and the stream with what the handler answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from windlass.errors import Code
+from windlass_server import messages
+from windlass_server import metadata as wire
+from windlass_server.context import EOF, Context
+from windlass_server.frames import ErrorCode
+from windlass_server.headers import Field
+from windlass_server.messages import Incoming
+from windlass_server.metadata import Malformed, Metadata, Refused
+from windlass_server.streams import Stream
+
+MOST_HELD = 256 << 20
+"""Bytes of requests, and of responses, that one connection may have waiting here."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Largest messages, in bytes."""
+
+    receive: int
+    send: int
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A handler of grpc's, taken apart."""
+
+    path: str
+    # Any, here and below: messages are of the types that the handler's service has.
+    function: Callable[..., Any]
+    takes_stream: bool
+    gives_stream: bool
+    deserialize: Callable[[bytes], Any]
+    serialize: Callable[[Any], bytes]
+
+    @classmethod
+    def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Method:
+        """Take a handler apart."""
+        takes, gives = bool(handler.request_streaming), bool(handler.response_streaming)
+        names = {
+            (False, False): "unary_unary",
+            (False, True): "unary_stream",
+            (True, False): "stream_unary",
+            (True, True): "stream_stream",
+        }
+        function = getattr(handler, names[takes, gives])
+        # without functions of its own a handler speaks bytes
+        deserialize, serialize = handler.request_deserializer or bytes, handler.response_serializer or bytes
+        return cls(path, function, takes, gives, deserialize, serialize)
+
+
+Find = Callable[[str, Metadata], Method]
+"""Returns the method that a path names. Raises Refused."""
+
+
+class Call:
+    """A call from its headers to its status; `windlass_server.streams.Receiver` of its stream."""
+
+    __slots__ = (
+        "_callbacks",
+        "_deadline",
+        "_incoming",
+        "_kept",
+        "_limits",
+        "_loop",
+        "_method",
+        "_owed",
+        "_peer_ended",
+        "_started",
+        "_task",
+        "_timer",
+        "_unsent_headers",
+        "_waiter",
+        "cancelled",
+        "code",
+        "details",
+        "metadata",
+        "over",
+        "running",
+        "stream",
+        "trailing",
+    )
+
+    _method: Method
+    _incoming: Incoming
+
+    def __init__(self, stream: Stream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin without knowing what is called."""
+        self.stream = stream
+        self._limits = limits
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._callbacks: list[Callable[[], None]] | None = None
+        self._unsent_headers: bytes | None = wire.INITIAL
+        self._kept = self._owed = 0
+        self._peer_ended = self._started = False
+        self.metadata: Metadata = ()
+        self.trailing: Metadata = ()
+        self.code: int | None = None
+        self.details = ""
+        self.cancelled = False
+        self.over = False
+        """The status is sent or queued, or there is nobody to send it to."""
+        self.running = False
+        """The handler has not returned, though the call may be over."""
+
+    # What the stream brings
+
+    def begin(self, fields: list[Field] | None, find: Find) -> None:
+        """Find the method, and run its handler as soon as it has what it needs."""
+        try:
+            if fields is None:
+                raise Refused(Code.RESOURCE_EXHAUSTED, "the headers are larger than this server takes", status=431)
+            head = wire.parse(fields)
+            self.metadata = head.metadata
+            self._method = find(head.path, head.metadata)
+            self._incoming = Incoming(self._limits.receive, head.encoding)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        except Malformed as error:
+            logger.debug("%s: %s", self.stream.peer, error)
+            self.over = True
+            self.stream.reset(ErrorCode.PROTOCOL_ERROR)
+            return
+        if head.timeout is not None:
+            self._deadline = self._loop.time() + head.timeout
+            self._timer = self._loop.call_at(self._deadline, self._expire)
+        if self._method.takes_stream:
+            self._run(False, b"")
+
+    def received(self, data: memoryview, ended: bool) -> None:
+        """Take a part of the request."""
+        self._peer_ended = self._peer_ended or ended
+        if self.over:
+            self.stream.credit(len(data))
+            return
+        try:
+            if self._method.takes_stream:
+                self._take_part(data)
+            else:
+                self._take_only(data)
+        except Refused as refused:
+            self._refuse(refused)
+            self._stop()
+
+    def _take_only(self, data: memoryview) -> None:
+        self.stream.credit(len(data))
+        if self._task is not None:
+            if data:
+                raise Refused(Code.INTERNAL, "more than one message in a call that takes one")
+            return
+        message = self._incoming.whole(data)
+        if message is not None:
+            self._run(False, message)
+            return
+        self._hold(data)
+        if self._incoming.ready():
+            compressed, message = self._incoming.take()
+            self._release(len(message) + messages.PREFIX_SIZE)
+            if len(self._incoming):
+                raise Refused(Code.INTERNAL, "more than one message in a call that takes one")
+            self._run(compressed, message)
+        elif self._peer_ended:
+            raise Refused(Code.INTERNAL, "the request ended before its message")
+
+    def _take_part(self, data: memoryview) -> None:
+        self._hold(data)
+        self._owed += len(data)
+        if self._waiter is not None:
+            if self._incoming.ready() or self._peer_ended:
+                self._wake()
+            else:
+                self._credit(self._owed)
+
+    def _hold(self, data: memoryview) -> None:
+        self._incoming.append(data)
+        self._kept += len(data)
+        if self.stream.hold(len(data)) > MOST_HELD:
+            raise Refused(Code.RESOURCE_EXHAUSTED, "requests that are not whole yet take too much memory")
+
+    def _release(self, size: int) -> None:
+        self._kept -= size
+        self.stream.hold(-size)
+
+    def _credit(self, size: int) -> None:
+        self._owed -= size
+        self.stream.credit(size)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
+
+    def gone(self) -> None:
+        """Stop: the peer has reset the stream or left."""
+        self.cancelled = True
+        self._over()
+        self._stop()
+
+    def refuse(self, message: str) -> None:
+        """End as UNAVAILABLE."""
+        self.finish(Code.UNAVAILABLE, message)
+        self._stop()
+
+    def _expire(self) -> None:
+        self.cancelled = True
+        self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._task is None or not self.running:
+            return
+        self._task.cancel()
+        if not self._started:  # a task that is cancelled before its first step never runs a line of its coroutine
+            self.running = False
+            self.stream.released()
+
+    # The handler
+
+    def _run(self, compressed: bool, message: bytes) -> None:
+        self.running = True
+        self._task = self._loop.create_task(self._serve(compressed, message))
+
+    async def _serve(self, compressed: bool, message: bytes) -> None:
+        self._started = True
+        method = self._method
+        try:
+            request = _Requests(self) if method.takes_stream else await self._decode(compressed, message)
+            answer = method.function(request, Context(self))
+            if method.gives_stream:
+                await self._stream_out(answer)
+                self.finish(self.code or Code.OK, self.details)
+            else:
+                self._respond(await answer)
+        except Refused as refused:
+            self._refuse(refused)
+        except grpc.aio.AbortError:
+            self.finish(self.code or Code.UNKNOWN, self.details)
+        except asyncio.CancelledError:
+            self.finish(Code.CANCELLED, "the call was cancelled by its handler")
+            raise
+        except Exception as error:  # a defect of a handler is told to its caller, and to the log
+            if not self.over and self.code is None:
+                logger.exception("%s failed", method.path)
+            self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")
+        finally:
+            self.running = False
+            self.stream.released()
+
+    async def _decode(self, compressed: bool, message: bytes) -> Any:
+        if compressed:
+            message = await self._incoming.expand(message)
+        try:
+            return self._method.deserialize(message)
+        except DecodeError as error:
+            raise Refused(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
+
+    async def _stream_out(self, responses: Any) -> None:
+        if not isinstance(responses, AsyncIterable):
+            await responses  # a handler that writes to its context
+            return
+        try:
+            async for response in responses:
+                await self.write(response)
+        finally:
+            if isinstance(responses, AsyncGenerator):
+                await responses.aclose()
+
+    async def read(self) -> Any:
+        """Return the next request, EOF after the last."""
+        try:
+            while not self._incoming.ready():
+                self._credit(self._owed)
+                if self._peer_ended and len(self._incoming):
+                    raise Refused(Code.INTERNAL, "the request ended in the middle of a message")
+                if self._peer_ended:
+                    return EOF
+                if self.over:
+                    raise grpc.aio.UsageError("the call is over")
+                if self._waiter is not None and not self._waiter.done():
+                    raise grpc.aio.UsageError("the request is being read already")
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            compressed, message = self._incoming.take()
+            size = len(message) + messages.PREFIX_SIZE
+            self._release(size)
+            self._credit(min(size, self._owed))
+            return await self._decode(compressed, message)
+        except Refused as refused:
+            self._refuse(refused)
+            raise grpc.aio.AbortError(str(refused)) from None
+
+    async def write(self, response: Any) -> None:
+        """Send a response of a stream, and wait until there is room for another."""
+        headers, self._unsent_headers = self._unsent_headers, None
+        if self.over:
+            raise grpc.aio.UsageError("the call is over")
+        self.stream.send(headers, self._encode(response), None)
+        await self.stream.drained()
+
+    def _respond(self, response: Any) -> None:
+        if self.over:
+            return
+        if response is None and self.code:
+            self.finish(self.code, self.details)
+            return
+        data = self._encode(response)
+        headers, self._unsent_headers = self._unsent_headers, None
+        trailers = wire.OK
+        if self.code or self.trailing or self.details:
+            trailers = wire.trailers(self.code or Code.OK, self.details, wire.encode_metadata(self.trailing))
+        self._over()
+        self.stream.send(headers, data, trailers)
+
+    def _encode(self, response: Any) -> bytes:
+        data = messages.frame(self._method.serialize(response), self._limits.send)
+        if self.stream.backlog + len(data) > MOST_HELD:
+            raise Refused(Code.RESOURCE_EXHAUSTED, "responses that the client does not read take too much memory")
+        return data
+
+    def send_headers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Send the headers."""
+        if self._unsent_headers is None:
+            raise grpc.aio.UsageError("the initial metadata was sent already")
+        headers = self._unsent_headers + wire.encode_metadata(metadata)
+        self._unsent_headers = None
+        if not self.over:
+            self.stream.send(headers, b"", None)
+
+    def _refuse(self, refused: Refused) -> None:
+        if self._unsent_headers is not None:
+            self._unsent_headers = wire.initial(refused.status) + refused.headers
+        self.finish(refused.code, str(refused))
+
+    def finish(self, code: int, message: str) -> None:
+        """Send the status, unless the call is over."""
+        if self.over:
+            return
+        trailers = wire.trailers(code, message, wire.encode_metadata(self.trailing))
+        if self._unsent_headers is not None:
+            trailers, self._unsent_headers = self._unsent_headers + trailers, None
+        self._over()
+        self.stream.send(None, b"", trailers)
+
+    def _over(self) -> None:
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._kept or self._callbacks is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._credit(self._owed)
+        self._release(self._kept)
+        self._incoming.clear()
+        for callback in self._callbacks or ():
+            self._loop.call_soon(callback)
+        self._callbacks = None
+
+    # What the context offers
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the call is over."""
+        if self.over:
+            self._loop.call_soon(callback)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, None without one."""
+        return None if self._deadline is None else max(self._deadline - self._loop.time(), 0.0)
+
+
+class _Requests:
+    """The requests of a stream, for ``async for``."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await self._call.read()
+        if request is EOF:
+            raise StopAsyncIteration
+        return request
