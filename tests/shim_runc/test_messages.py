@@ -73,6 +73,10 @@ def test_protobuf_reads_and_writes_the_same(kind: type[Message], theirs: type[sh
     assert decode(kind, parsed.SerializeToString()) == message
 
 
+REMOVED = {"containerd.runc.v1.Options": (8, "criu_path")}
+"""Fields that the wire had before containerd 2.0 and whose numbers it keeps free."""
+
+
 def test_names_and_numbers_of_events_and_options_are_the_wires() -> None:
     """Every message with a full name has the fields that protobuf's descriptor has."""
     from google.protobuf import descriptor_pool
@@ -85,7 +89,8 @@ def test_names_and_numbers_of_events_and_options_are_the_wires() -> None:
     for kind in kinds():
         if kind._name:
             theirs = pool.FindMessageTypeByName(kind._name)
-            assert {(f.number, f.name) for f in theirs.fields} == {(at, key) for at, (key, _) in kind._fields.items()}
+            ours = {(at, key) for at, (key, _) in kind._fields.items()} - {REMOVED.get(kind._name)}
+            assert {(f.number, f.name) for f in theirs.fields} == ours
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from windlass.errors import NotFound
 from windlass_api.ttrpc.framing import blob, number, string
 from windlass_shim_runc.messages import AnyMessage, repeated
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNLIMITED = (1 << 64) - 1
 

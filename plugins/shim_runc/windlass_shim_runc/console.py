@@ -3,18 +3,19 @@
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
-import array
+import _socket
 import fcntl
 import itertools
 import os
-import socket
 import struct
 import termios
 
 from windlass.errors import DeadlineExceeded, Error
 from windlass_shim_runc.loop import Loop
+from windlass_shim_runc.server import accept
 
 TIMEOUT = 30.0
+MASTER = struct.Struct("i")
 _numbers = itertools.count(1)
 
 
@@ -24,7 +25,7 @@ class Console:
     def __init__(self, bundle: str) -> None:
         self._name = f"console-{next(_numbers)}"
         self._directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._socket.setblocking(False)
         # A bundle's path may exceed the 107 bytes of a socket address; this one never does.
         self.path = f"/proc/{os.getpid()}/fd/{self._directory}/{self._name}"
@@ -39,19 +40,19 @@ class Console:
         """Return the master; the runtime has normally sent it before it ended."""
         try:
             await loop.readable(self._socket.fileno(), TIMEOUT)
-            peer, _ = self._socket.accept()
-            with peer:
+            peer = _socket.socket(fileno=accept(self._socket))
+            try:
                 peer.setblocking(False)
                 await loop.readable(peer.fileno(), TIMEOUT)
-                _, ancillary, _, _ = peer.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+                _, ancillary, _, _ = peer.recvmsg(4096, _socket.CMSG_SPACE(MASTER.size), _socket.MSG_CMSG_CLOEXEC)
+            finally:
+                peer.close()
         except TimeoutError as error:
             raise DeadlineExceeded(f"the OCI runtime sent no terminal in {TIMEOUT:.0f} s") from error
-        masters = array.array("i")
         for _level, _kind, data in ancillary:
-            masters.frombytes(data)
-        if not masters:
-            raise Error("the OCI runtime sent no terminal")
-        return masters[0]
+            (master,) = MASTER.unpack(data)
+            return int(master)
+        raise Error("the OCI runtime sent no terminal")
 
     def close(self) -> None:
         """Remove the socket; may be called twice."""

@@ -8,12 +8,7 @@ the exit of init comes after those of all execs.
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
-import json
 import os
-import re
-import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
 
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
@@ -24,9 +19,13 @@ from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPE
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
 from windlass_shim_runc.runc import Runtime
+from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from windlass.mounts import Mount
 
 IO_TIMEOUT = 10.0
@@ -35,16 +34,19 @@ IO_TIMEOUT = 10.0
 EXIT_TIMEOUT = 10.0
 """How long a delete waits for a killed process, and init's exit event for those of its execs."""
 
+FORGET_TIMEOUT = 50.0
+"""Longer than the runtime may take; only a defect lets it pass."""
+
 MAX_SIGNAL = 64
-IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-"""As in `windlass.values`, which would bring dataclasses into every shim."""
+MAX_IDENTIFIER = 76
 
 GONE = ("process already finished", "no such process", "container not running", "does not exist")
 
 
 def check_identifier(kind: str, value: str) -> None:
-    """Raise InvalidArgument for what must not become part of a file name."""
-    if len(value) > 76 or not IDENTIFIER.fullmatch(value):
+    """Raise InvalidArgument for what must not become part of a file name: see `windlass.values.check_identifier`."""
+    words = value.replace("_", ".").replace("-", ".").split(".")
+    if len(value) > MAX_IDENTIFIER or not all(word.isascii() and word.isalnum() for word in words):
         raise InvalidArgument(f"{kind} {value[:76]!r} is not a valid identifier")
 
 
@@ -63,7 +65,20 @@ class Host:
 class Container:
     """A container of this shim, from its creation to its deletion."""
 
-    __slots__ = ("_host", "_lock", "_mounted", "_options", "_owns_pids", "_runtime", "bundle", "execs", "id", "init")
+    __slots__ = (
+        "_forgetting",
+        "_forgotten",
+        "_host",
+        "_lock",
+        "_mounted",
+        "_options",
+        "_owns_pids",
+        "_runtime",
+        "bundle",
+        "execs",
+        "id",
+        "init",
+    )
 
     def __init__(self, host: Host, request: messages.CreateTaskRequest, options: messages.Options) -> None:
         self._host = host
@@ -71,6 +86,9 @@ class Container:
         self._lock = Lock(host.loop)
         self._mounted = False
         self._owns_pids = False
+        self._forgotten = False
+        self._forgetting = Flag(host.loop)
+        """Set when the runtime has been asked, or will not be asked, to forget the container before `delete`."""
         self.id = request.id
         self.bundle = request.bundle
         self._runtime = Runtime(host.loop, host.reaper, self.bundle, host.namespace, options)
@@ -93,8 +111,9 @@ class Container:
         try:
             if request.rootfs:
                 rootfs = os.path.join(self.bundle, "rootfs")
-                # mounting reads only the four attributes that the message has too.
-                mounting.mount_all(cast("Sequence[Mount]", request.rootfs), rootfs)
+                # Mounting reads only the four attributes that the message has too.
+                mounts: Sequence[Mount] = request.rootfs  # type: ignore[assignment] # see above
+                mounting.mount_all(mounts, rootfs)
                 self._mounted = True
             stdio = await self._prepare(self.init)
             with self._host.reaper:
@@ -165,9 +184,11 @@ class Container:
                 raise NotFound(f"container {self.id} does not exist")
             init.check("delete")
             if init.state == CREATED:
-                self._signal(init, signal.SIGKILL)
+                self._signal(init, SIGKILL)
                 await init.exited.wait(EXIT_TIMEOUT)
-            await self._runtime_delete()
+            await self._forgetting.wait(FORGET_TIMEOUT)
+            if not self._forgotten:
+                await self._runtime_delete()
             await self._release(init)
             for process in self.execs.values():
                 process.streams.close()
@@ -280,7 +301,7 @@ class Container:
             process.streams.close()
             if process.pid and not process.exited.is_set:
                 # It runs, but without its terminal; nobody else would end it.
-                self._signal(process, signal.SIGKILL)
+                self._signal(process, SIGKILL)
             raise
         finally:
             remove(spec)
@@ -317,12 +338,29 @@ class Container:
             ),
         )
         process.reported.set()
+        if process is self.init:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        """Have the runtime forget a stopped container while nobody waits for it.
+
+        Only `delete` is the moment for poststop hooks; and it tries again, and says so, what fails here.
+        """
+        try:
+            spec = disk.read(os.path.join(self.bundle, "config.json"))
+            if b'"poststop"' not in spec and len(spec) < disk.MAX_FILE:
+                await self._runtime_delete()
+                self._forgotten = True
+        except (OSError, Error) as error:
+            log(f"container {self.id} has ended but cannot be forgotten yet: {error}")
+        finally:
+            self._forgetting.set()
 
     async def _after_init(self) -> None:
         """See the execs out: Linux kills them with their pid namespace, without one of their own it is up to us."""
         if not self._owns_pids:
             try:
-                await self._runtime_kill(signal.SIGKILL, True)
+                await self._runtime_kill(SIGKILL, True)
             except NotFound:
                 pass
             except (OSError, Error) as error:
@@ -383,6 +421,8 @@ class Container:
         """Write what a later `delete` of a shim binary reads (reference 4.2)."""
         disk.write(os.path.join(self.bundle, "runtime"), self._options.binary_name.encode())
         if options := vars(self._options):
+            import json  # which few shims ever need
+
             disk.write(os.path.join(self.bundle, "options.json"), json.dumps(options).encode())
 
     def _exec_file(self, process: Process, suffix: str) -> str:

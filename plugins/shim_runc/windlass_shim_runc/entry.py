@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import signal
 from _socket import socket
-from collections.abc import Sequence
 
 from windlass import linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.container import Host
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
-from windlass_shim_runc.reaper import Reaper, handle
+from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.sandbox import ALL_SERVICES, SandboxTaskService
 from windlass_shim_runc.server import Server
-from windlass_shim_runc.service import SERVICES, TaskService
+from windlass_shim_runc.signals import SIG_IGN, SIGHUP, SIGINT, SIGTERM, handle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 IDLE_LIMIT = 30.0
 """A shim without container and connection was forgotten by its daemon and ends after this many seconds."""
 
 DRAIN_LIMIT = 5.0
 
-SIGTERM, SIGINT, SIGHUP, SIG_IGN = (int(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIG_IGN))
 MAX_OOM_SCORE = 1000
 
 
@@ -29,7 +31,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     prepare_process()
     listener = socket(fileno=descriptors[0])
-    run(listener, namespace, ttrpc_address)
+    run(listener, namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace))
     return 0
 
 
@@ -43,11 +45,11 @@ def prepare_process() -> None:
     disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 
 
-def run(listener: socket, namespace: str, ttrpc_address: str) -> None:
+def run(listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper], Publisher]) -> None:
     """Serve until Shutdown, or until nobody needs this shim."""
     loop = Loop()
     reaper = Reaper(loop)
-    publisher = Publisher(loop, ttrpc_address, namespace)
+    publisher = make_publisher(loop, reaper)
 
     async def leave_when_idle() -> None:
         await loop.sleep(IDLE_LIMIT)
@@ -70,12 +72,12 @@ def run(listener: socket, namespace: str, ttrpc_address: str) -> None:
         if service.vacant:
             loop.stop()
 
-    service = TaskService(
+    service = SandboxTaskService(
         Host(loop, reaper, publisher, namespace),
         on_vacant=lambda: void(loop.spawn(leave_when_idle())),
         on_shutdown=lambda: void(loop.spawn(leave())),
     )
-    server = Server(loop, listener, SERVICES, service.methods())
+    server = Server(loop, listener, ALL_SERVICES, service.methods())
     handle(SIGTERM, on_terminate)
     handle(SIGINT, on_terminate)
     handle(SIGHUP, SIG_IGN)

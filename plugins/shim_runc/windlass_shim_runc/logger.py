@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-from collections.abc import Mapping
 
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.signals import SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 READY_TIMEOUT = 10.0
 STOP_TIMEOUT = 12.0
@@ -74,7 +77,7 @@ class Logger:
                 file_actions=[*null, *passed],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(int(signal.SIGPIPE), int(signal.SIGXFSZ)),
+                setsigdef=(SIGPIPE, SIGXFSZ),
             )
             for fd in (notify, *high):
                 os.close(fd)
@@ -97,7 +100,7 @@ class Logger:
 
     async def _end(self, pid: int) -> None:
         # Its own end of file comes first; the signal is for one that does not heed it.
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        for signal_number in (SIGTERM, SIGKILL):
             try:
                 os.kill(pid, signal_number)
             except ProcessLookupError:

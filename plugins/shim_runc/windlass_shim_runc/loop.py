@@ -11,30 +11,36 @@ import itertools
 import select
 import sys
 import time
-import types
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, NamedTuple
 
-# Any in this file: what a coroutine yields to and gets from the loop; only `_park` sees it.
-Work = Coroutine[Any, Any, None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from typing import Any
+
+    # Any in this file: what a coroutine yields to and gets from the loop; only `Wait` sees it.
+    Work = Coroutine[Any, Any, None]
+
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 NO_DESCRIPTOR = -1
 
 
-class Wait(NamedTuple):
-    """What a task is parked on: a descriptor, a flag, or either; and for how long."""
+class Wait:
+    """What a task is parked on while it awaits this: a descriptor, a flag, or either; and for how long."""
 
-    fd: int = NO_DESCRIPTOR
-    events: int = 0
-    flag: Flag | None = None
-    timeout: float | None = None
+    __slots__ = ("events", "fd", "flag", "timeout")
 
+    def __init__(
+        self, fd: int = NO_DESCRIPTOR, events: int = 0, flag: Flag | None = None, timeout: float | None = None
+    ) -> None:
+        self.fd = fd
+        self.events = events
+        self.flag = flag
+        self.timeout = timeout
 
-@types.coroutine
-def _park(wait: Wait) -> Generator[Wait, None, None]:
-    yield wait
+    def __await__(self) -> Generator[Wait, None, None]:
+        yield self
 
 
 class Flag:
@@ -56,7 +62,7 @@ class Flag:
     async def wait(self, timeout: float | None = None) -> None:
         """Return when the flag is set; raises TimeoutError."""
         if not self.is_set:
-            await _park(Wait(flag=self, timeout=timeout))
+            await Wait(flag=self, timeout=timeout)
 
 
 class Lock:
@@ -118,16 +124,16 @@ class Loop:
     async def readable(self, fd: int, timeout: float | None = None, flag: Flag | None = None) -> None:
         """Return when ``fd`` can be read or has hung up, or ``flag`` is set; raises TimeoutError."""
         if flag is None or not flag.is_set:
-            await _park(Wait(fd, READ, flag, timeout))
+            await Wait(fd, READ, flag, timeout)
 
     async def writable(self, fd: int, timeout: float | None = None) -> None:
         """Return when ``fd`` can be written or nobody reads it any more; raises TimeoutError."""
-        await _park(Wait(fd, WRITE, None, timeout))
+        await Wait(fd, WRITE, None, timeout)
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""
         try:
-            await _park(Wait(timeout=seconds))
+            await Wait(timeout=seconds)
         except TimeoutError:
             return
 

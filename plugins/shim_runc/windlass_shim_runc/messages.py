@@ -9,8 +9,6 @@ Names and numbers are those of wire/containerd.json and wire/options.json.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import ClassVar, TypeVar
 
 from windlass_api.ttrpc.framing import (
     BYTES,
@@ -25,6 +23,13 @@ from windlass_api.ttrpc.framing import (
     string,
     tag,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import ClassVar, TypeVar
+
+    M = TypeVar("M", bound="Message")
 
 Value = object
 DOUBLE = struct.Struct("<d")
@@ -85,9 +90,6 @@ def _encode_field(at: int, value: Value) -> bytes:
         return tag(at, FIXED64) + DOUBLE.pack(value) if value else b""
     assert isinstance(value, Message)
     return blob(at, value.encode())
-
-
-M = TypeVar("M", bound=Message)
 
 
 def decode(kind: type[M], data: bytes) -> M:
@@ -318,7 +320,7 @@ class ShutdownRequest(Message):
     now = False
 
 
-class Options(Message, name="containerd.runc.v1.Options", skip=(8,)):
+class Options(Message, name="containerd.runc.v1.Options"):
     """How to run runc; `reference/containerd.md` 4.8 says what each is for."""
 
     no_pivot_root = False
@@ -328,11 +330,28 @@ class Options(Message, name="containerd.runc.v1.Options", skip=(8,)):
     io_gid = 0
     binary_name = ""
     root = ""
+    criu_path = ""
+    """From clients of containerd before 2.0, which reserves the number."""
     systemd_cgroup = False
     criu_image_path = ""
     criu_work_path = ""
     task_api_address = ""
     task_api_version = 0
+
+
+class CheckpointOptions(Message, name="containerd.runc.v1.CheckpointOptions"):
+    """How to make a checkpoint."""
+
+    exit = False
+    open_tcp = False
+    external_unix_sockets = False
+    terminal = False
+    file_locks = False
+    empty_namespaces: tuple[str, ...] = ("",)
+    cgroups_mode = ""
+    image_path = ""
+    work_path = ""
+    parent_path = ""
 
 
 class ProcessDetails(Message, name="containerd.runc.v1.ProcessDetails"):
@@ -419,6 +438,13 @@ class TaskResumed(Message, name="containerd.events.TaskResumed"):
     """Topic /tasks/resumed."""
 
     container_id = ""
+
+
+class TaskCheckpointed(Message, name="containerd.events.TaskCheckpointed"):
+    """Topic /tasks/checkpointed."""
+
+    container_id = ""
+    checkpoint = ""
 
 
 class Envelope(Message):

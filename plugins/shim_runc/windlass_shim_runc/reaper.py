@@ -6,24 +6,21 @@ its pid file is read. While any runc is working, exits of unknown pids are kept.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found] # typeshed leaves it out
 import os
-import signal
 import time
-from collections.abc import Callable
 
 from windlass_shim_runc.loop import Flag, Loop
+from windlass_shim_runc.signals import SIGCHLD, handle, wake_by
 
-OnExit = Callable[[int, int], None]
-"""Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    OnExit = Callable[[int, int], None]
+    """Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
+
 
 SIGNALLED = 128
-SIGCHLD = int(signal.SIGCHLD)
-
-
-def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
-    """Install a signal handler. `signal.signal` makes enums, which costs every shim 200 KB of shared memory."""
-    _signal.signal(number, handler)
 
 
 class Reaper:
@@ -38,7 +35,7 @@ class Reaper:
 
     def start(self) -> None:
         """Take over SIGCHLD; from now on every child is reaped."""
-        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        wake_by(self._wakeup)
         handle(SIGCHLD, lambda _number, _frame: None)
         self._loop.call_on(self._woken, self._drain)
 

@@ -4,15 +4,17 @@
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
-import json
 import os
-import signal
-from collections.abc import Mapping, Sequence
 
-from windlass.errors import DeadlineExceeded, Error, FailedPrecondition
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.signals import SIGKILL, SIGPIPE, SIGXFSZ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 TIMEOUT = 45.0
 """Longest that any command may take; hooks run inside it."""
@@ -20,7 +22,7 @@ TIMEOUT = 45.0
 START_TIMEOUT = 10.0
 MAX_LOG = 64 << 10
 
-IGNORED = (int(signal.SIGPIPE), int(signal.SIGXFSZ))
+IGNORED = (SIGPIPE, SIGXFSZ)
 """Python ignores these, and ignored signals stay ignored across exec."""
 
 TASK_DIRECTORY = "io.containerd.runtime.v2.task"
@@ -50,8 +52,18 @@ def default_root(bundle: str) -> str:
     return CONTAINERD_ROOT
 
 
+def environment(criu: str = "") -> dict[str, str]:
+    """Return what the OCI runtime needs of our environment; it finds ``criu`` by PATH alone since runc 1.1."""
+    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    if criu:
+        found["PATH"] = f"{os.path.dirname(criu)}:{found.get('PATH', os.defpath)}"
+    return found
+
+
 def last_error(path: str, offset: int) -> str:
     """Return the message of the last error in a runtime's JSON log from ``offset`` on, empty without one."""
+    import json  # which few shims ever need
+
     try:
         with open(path, "rb") as log:
             log.seek(max(offset, log.seek(0, os.SEEK_END) - MAX_LOG))
@@ -68,6 +80,13 @@ def last_error(path: str, offset: int) -> str:
     return ""
 
 
+def checked_criu(path: str) -> str:
+    """Return the option CriuPath; raises InvalidArgument when an OCI runtime would not find it."""
+    if path and not (path.startswith("/") and path.endswith("/criu")):
+        raise InvalidArgument(f"option CriuPath {path[:200]!r} must be an absolute path of a file called criu")
+    return path
+
+
 def size(path: str) -> int:
     """Return a file's size, 0 when there is none."""
     try:
@@ -79,13 +98,14 @@ def size(path: str) -> int:
 class Runtime:
     """One container's OCI runtime."""
 
-    __slots__ = ("_argv", "_bundle", "_fifo_start", "_loop", "_program", "_reaper", "create_flags", "root")
+    __slots__ = ("_argv", "_bundle", "_criu", "_fifo_start", "_loop", "_program", "_reaper", "create_flags", "root")
 
     def __init__(self, loop: Loop, reaper: Reaper, bundle: str, namespace: str, options: Options) -> None:
         self._loop = loop
         self._reaper = reaper
         self._bundle = bundle
         self._program = options.binary_name or "runc"
+        self._criu = checked_criu(options.criu_path)
         self.root = os.path.join(options.root or default_root(bundle), namespace)
         self._argv = [self._program, "--root", self.root]
         if options.systemd_cgroup:
@@ -119,7 +139,7 @@ class Runtime:
         try:
             status = await self._reaper.wait(pid, TIMEOUT)
         except TimeoutError as error:
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, SIGKILL)
             raise DeadlineExceeded(
                 f"OCI runtime {verb} of {id} did not end in {TIMEOUT:.0f} s and was killed"
             ) from error
@@ -157,7 +177,6 @@ class Runtime:
             return None
 
     def _spawn(self, argv: list[str], stdio: Mapping[int, int]) -> int:
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         actions = [
             (os.POSIX_SPAWN_DUP2, stdio[fd], fd) if fd in stdio else (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)
             for fd in (0, 1, 2)
@@ -166,7 +185,7 @@ class Runtime:
             return os.posix_spawnp(
                 argv[0],
                 argv,
-                environment,
+                environment(self._criu),
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=(),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import struct
 from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
-from collections.abc import Awaitable, Callable, Mapping
 
 from windlass.errors import Code, Error, Internal, InvalidArgument, Unimplemented
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message, decode
 
-Method = tuple[type[Message], Callable[..., Awaitable[Message | None]]]
-"""The request's type, and a function that takes one and returns the answer, None for Empty."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Method = tuple[type[Message], Callable[..., Awaitable[Message | None]]]
+    """The request's type, and a function that takes one and returns the answer, None for Empty."""
+
 
 CHUNK = 16 << 10
 MAX_UNSENT = 8 << 20

@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 
 from windlass import linux
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from windlass_api.ttrpc.framing import Malformed
+from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from windlass_shim_runc import cgroups, messages
 from windlass_shim_runc.container import Container, Host, check_identifier
+from windlass_shim_runc.options import runc_options
 from windlass_shim_runc.process import DELETED, Process
-from windlass_shim_runc.server import Method
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from windlass_shim_runc.server import Method
 
 SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
 """Version 2 has the same messages under another name."""
@@ -65,7 +69,12 @@ class TaskService:
             raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
         if request.checkpoint:
             raise Unimplemented("restoring from a checkpoint is not supported by this shim")
-        container = Container(self._host, request, runc_options(request.options))
+        options = runc_options(request.options)
+        if options.shim_cgroup:
+            from windlass_shim_runc import placement
+
+            placement.join(options.shim_cgroup, os.getpid())
+        container = Container(self._host, request, options)
         self._creating.add(request.id)
         try:
             await container.create(request)
@@ -200,17 +209,3 @@ class TaskService:
         if container.init.exited.is_set:
             raise NotFound(f"cgroup of container {id} is gone: its process has ended")
         return container
-
-
-def runc_options(options: messages.AnyMessage) -> messages.Options:
-    """Return a request's options; without any, the defaults."""
-    if not options.type_url:
-        return messages.Options()
-    if options.type_url.rpartition("/")[2] != messages.Options._name:
-        raise FailedPrecondition(
-            f"options of type {options.type_url[:100]} are not for this runtime; send {messages.Options._name}"
-        )
-    try:
-        return messages.decode(messages.Options, options.value)
-    except Malformed as error:
-        raise Error(f"runtime options cannot be parsed: {error}") from error

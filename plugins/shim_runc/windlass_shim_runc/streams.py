@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Mapping
 
 from windlass.errors import Error, InvalidArgument
 from windlass_shim_runc import files, logger
 from windlass_shim_runc.console import Console, resize
 from windlass_shim_runc.loop import Loop, Task
 from windlass_shim_runc.reaper import Reaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SPLICE_CHUNK = 1 << 20
 COPY_CHUNK = 16 << 10

@@ -1,0 +1,222 @@
+"""``start``: makes a shim's socket, leaves a process serving it, and tells the daemon its address (reference 4.4)."""
+
+# ruff: noqa: PTH103, PTH105, PTH108, PTH211
+# pathlib costs a start as much as all of this.
+from __future__ import annotations
+
+import os
+import sys
+from _sha256 import sha256  # type: ignore[import-not-found] # typeshed leaves it out; hashlib loads OpenSSL
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+
+from windlass_api.ttrpc.framing import BYTES, Malformed, as_bytes, fields, number, string
+from windlass_shim_runc.binary import Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from windlass_shim_runc.binary import Flags
+
+DEFAULT_SOCKETS = "/run/containerd/s"
+MAX_SOCKET_DIRECTORY = 42
+CONNECT_TIMEOUT = 0.1
+BACKLOG = 128
+GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+"""Annotations whose containers share a shim."""
+
+MAX_SPEC = 16 << 20
+PR_SCHED_CORE, PR_SCHED_CORE_CREATE, PR_SCHED_CORE_SCOPE_THREAD_GROUP = 62, 1, 1
+INSTANCE, NAMESPACE, TTRPC_ADDRESS, GRPC_ADDRESS, BINARY, SOCKET_DIRECTORY = 1, 2, 5, 6, 7, 9
+"""Fields of containerd.runtime.bootstrap.v1.BootstrapParams."""
+
+TEXTS = (INSTANCE, NAMESPACE, TTRPC_ADDRESS, GRPC_ADDRESS, BINARY, SOCKET_DIRECTORY)
+OF_AN_ANY = {1, 2}
+"""The fields of a google.protobuf.Any, which is how older daemons give a shim its options."""
+
+
+class Start:
+    """What is to be started, from flags, environment and standard input, whichever the daemon uses."""
+
+    def __init__(self, flags: Flags, data: bytes) -> None:
+        self.namespace, self.id = flags.namespace, flags.id
+        self.grpc_address, self.publish_binary = flags.address, flags.publish_binary
+        self.ttrpc_address = os.environ.get("TTRPC_ADDRESS", "")
+        self.socket_directory = ""
+        self.is_current = False
+        """Whether the daemon wants a message as its answer; older ones take the address alone."""
+        try:
+            self._read(data)
+        except (Malformed, UnicodeDecodeError) as error:
+            raise Refused(f"standard input is neither BootstrapParams nor options: {error}") from error
+
+    def _read(self, data: bytes) -> None:
+        found = {at: as_bytes(raw) for at, wire_type, raw in fields(data) if wire_type == BYTES}
+        if found.keys() <= OF_AN_ANY and (found.get(INSTANCE), found.get(NAMESPACE)) != (
+            self.id.encode(),
+            self.namespace.encode(),
+        ):
+            # Options alone, or nothing: a daemon before BootstrapParams. Create brings the options again.
+            return
+        text = {at: raw.decode() for at, raw in found.items() if at in TEXTS}
+        instance, namespace = text.get(INSTANCE, ""), text.get(NAMESPACE, "")
+        if (instance, namespace) != (self.id, self.namespace):
+            raise Refused(
+                f"parameters for {namespace[:76]}/{instance[:76]} do not match the flags, {self.namespace}/{self.id}"
+            )
+        self.is_current = True
+        self.ttrpc_address = text.get(TTRPC_ADDRESS) or self.ttrpc_address
+        self.grpc_address = text.get(GRPC_ADDRESS) or self.grpc_address
+        self.publish_binary = text.get(BINARY) or self.publish_binary
+        self.socket_directory = text.get(SOCKET_DIRECTORY, "")
+
+
+def start(flags: Flags, data: bytes) -> int:
+    """Have a process serve, this one's child or one that serves the pod already, and print where."""
+    wanted = Start(flags, data)
+    directory = socket_directory(wanted)
+    key = "/".join((wanted.grpc_address.rstrip("/"), wanted.namespace, group() or wanted.id))
+    path = f"{directory}/{sha256(key.encode()).hexdigest()}"
+    listener = None if is_served(path) else listen(path)
+    write_address(f"unix://{path}")
+    if listener is not None:
+        core_schedule()
+        if os.fork() == 0:
+            serve(listener, path, wanted)
+    answer(f"unix://{path}", wanted.is_current)
+    return 0
+
+
+def answer(address: str, is_current: bool) -> None:
+    """Print a BootstrapResult, or the bare address that every older daemon understands."""
+    # Version 3 is in the message only: an address alone means 2, and that is served too.
+    data = number(1, 3) + string(2, address) + string(3, "ttrpc") if is_current else address.encode()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def socket_directory(wanted: Start) -> str:
+    """Return where sockets are, made if need be; one that is not the usual is remembered in the bundle."""
+    directory = wanted.socket_directory or DEFAULT_SOCKETS
+    if not directory.startswith("/") or len(os.fsencode(directory)) > MAX_SOCKET_DIRECTORY:
+        raise Refused(f"socket directory {directory[:200]!r} must be absolute and at most {MAX_SOCKET_DIRECTORY} bytes")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if directory != DEFAULT_SOCKETS:
+        try:
+            os.symlink(directory, "s")
+        except FileExistsError:
+            pass
+    return directory
+
+
+def group() -> str:
+    """Return the name of the pod that the spec in the current directory belongs to, empty for none."""
+    try:
+        with open("config.json", "rb") as file:  # noqa: PTH123
+            spec = file.read(MAX_SPEC)
+    except OSError:
+        return ""
+    if not any(name.encode() in spec for name in GROUPS):
+        return ""
+    import json
+
+    try:
+        annotations = json.loads(spec).get("annotations") or {}
+        found = (annotations.get(name) for name in GROUPS)
+    except (ValueError, AttributeError, RecursionError):
+        # The daemon wrote something that the OCI runtime will refuse in its own words.
+        return ""
+    return next((value for value in found if isinstance(value, str) and value), "")
+
+
+def is_served(path: str) -> bool:
+    """Whether somebody answers on a socket; the file of one where nobody does is removed."""
+    with socket_at() as sock:
+        sock.settimeout(CONNECT_TIMEOUT)
+        try:
+            sock.connect(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            return False
+    return True
+
+
+def socket_at() -> Closing:
+    """Return a new unix socket."""
+    return Closing(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+
+
+class Closing(socket):
+    """The C socket, as a context that closes it; `socket.socket` takes 2 ms to import."""
+
+    def __enter__(self) -> Closing:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def listen(path: str) -> Closing:
+    """Listen on a socket that only root may use."""
+    sock = socket_at()
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    finally:
+        os.umask(mask)
+    return sock
+
+
+def write_address(address: str) -> None:
+    """Write the file by which containerd before 2.0 finds a shim again."""
+    with open(".address", "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(address)
+    os.replace(".address", "address")
+
+
+def core_schedule() -> None:
+    """Give the shim a core-scheduling group of its own when the daemon's setting asks for it."""
+    if os.environ.get("SCHED_CORE"):
+        from windlass import linux
+
+        linux.prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PR_SCHED_CORE_SCOPE_THREAD_GROUP, 0)
+
+
+def serve(listener: socket, path: str, wanted: Start) -> None:
+    """Be the shim, in the child; never returns."""
+    status = 1
+    try:
+        detach()
+        from windlass_shim_runc import executed
+
+        status = executed.serve(listener, wanted)
+    finally:
+        if sys.exc_info()[0] is not None:
+            sys.excepthook(*sys.exc_info())
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+        os._exit(status)
+
+
+def detach() -> None:
+    """Leave the daemon's process group, terminal, directory and pipes; lines go to the FIFO that it reads."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        # For both directions: it neither waits for a reader nor ends with one.
+        log = os.open("log", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        log = null
+    for number_, source in enumerate((null, null, log)):
+        os.dup2(source, number_)
+    for fd in {null, log}:
+        os.close(fd)
+    os.chdir("/")

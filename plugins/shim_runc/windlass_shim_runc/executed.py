@@ -1,0 +1,64 @@
+"""The life of a shim that was executed rather than forked from the zygote."""
+
+# ruff: noqa: ASYNC221
+# posix_spawn is a vfork and takes a millisecond.
+from __future__ import annotations
+
+import os
+from _socket import socket
+
+from windlass.errors import Code
+from windlass_api.ttrpc import framing as ttrpc
+from windlass_shim_runc import entry, messages
+from windlass_shim_runc.loop import Loop
+from windlass_shim_runc.publisher import Publisher
+from windlass_shim_runc.reaper import Reaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from windlass_shim_runc.bootstrap import Start
+
+PUBLISH_TIMEOUT = 5.0
+
+
+def serve(listener: socket, wanted: Start) -> int:
+    """Serve until the daemon says Shutdown."""
+    entry.prepare_process()
+
+    def publisher(loop: Loop, reaper: Reaper) -> Publisher:
+        if wanted.ttrpc_address:
+            return Publisher(loop, wanted.ttrpc_address, wanted.namespace)
+        return ExecutingPublisher(loop, reaper, wanted)
+
+    entry.run(listener, wanted.namespace, publisher)
+    return 0
+
+
+class ExecutingPublisher(Publisher):
+    """Hands events over by the daemon's own executable, for a daemon that gave no ttrpc address."""
+
+    def __init__(self, loop: Loop, reaper: Reaper, wanted: Start) -> None:
+        super().__init__(loop, "", wanted.namespace)
+        self._reaper = reaper
+        self._argv = [wanted.publish_binary or "containerd", "--address", wanted.grpc_address, "publish"]
+        self._argv += ["--namespace", wanted.namespace, "--topic"]
+
+    async def _forward(self, event: bytes) -> ttrpc.Response:
+        envelope = messages.decode(messages.ForwardRequest, event).envelope
+        fd = os.memfd_create("event")
+        try:
+            os.write(fd, envelope.event.encode())
+            os.lseek(fd, 0, os.SEEK_SET)
+            null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (1, 2)]
+            pid = os.posix_spawnp(
+                self._argv[0],
+                [*self._argv, envelope.topic],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 0), *null],
+                setsigmask=(),
+            )
+        finally:
+            os.close(fd)
+        if await self._reaper.wait(pid, PUBLISH_TIMEOUT):
+            return ttrpc.Response(Code.UNAVAILABLE, f"{self._argv[0]} publish failed")
+        return ttrpc.Response()

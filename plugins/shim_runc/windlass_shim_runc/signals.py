@@ -1,0 +1,28 @@
+"""Signals by plain numbers: the enumerations of `signal` would be a quarter of a megabyte in every shim."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found] # typeshed leaves it out
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIGHUP: int = _signal.SIGHUP
+SIGINT: int = _signal.SIGINT
+SIGKILL: int = _signal.SIGKILL
+SIGPIPE: int = _signal.SIGPIPE
+SIGTERM: int = _signal.SIGTERM
+SIGCHLD: int = _signal.SIGCHLD
+SIGXFSZ: int = _signal.SIGXFSZ
+SIG_IGN: int = _signal.SIG_IGN
+
+
+def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
+    """Install a signal handler."""
+    _signal.signal(number, handler)
+
+
+def wake_by(fd: int) -> None:
+    """Have every signal that is handled write a byte to ``fd``, which does not block."""
+    _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
