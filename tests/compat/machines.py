@@ -32,11 +32,11 @@ def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
 class Machine:
     """A daemon and the `ctr` that speaks to it, in a namespace that no other run has."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, root: Path | None = None) -> None:
         self.kind = kind
         self.directory = directory
         self.namespace = f"ctr-{secrets.token_hex(4)}"
-        self.root = directory / "root"
+        self.root = root or directory / "root"
         self.state = directory / "state"
         self.address = str(directory / "d.sock")
         self.log = directory / "log"
@@ -131,6 +131,11 @@ class Machine:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+
+    def collect_garbage(self) -> None:
+        """Return when what nothing refers to is gone; until the next deletion nothing more is collected."""
+        self.ctr("leases", "create", "--id", "sweep")
+        self.ctr("leases", "rm", "--sync", "sweep")
 
     def status(self, container: str) -> str:
         """Return what `tasks ls` says of a task, "" when there is none."""

@@ -33,6 +33,19 @@ def children(pid: int) -> list[int]:
     ]
 
 
+def title(pid: int) -> str:
+    """Return what `ps` shows of a process, "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0 ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def zygotes(pid: int) -> list[int]:
+    """Return those of its children that fork shims and workers."""
+    return [child for child in children(pid) if title(child) == "windlass-zygote"]
+
+
 def test_a_container_outlives_the_daemon(own: Machine) -> None:
     """The next daemon lists it RUNNING with the same pid, runs a second process in it, and hears how it ends."""
     script = "while [ ! -e /stop ]; do sleep 0.1; done; exit 7"
@@ -71,12 +84,15 @@ def test_a_container_that_ends_while_there_is_no_daemon_is_not_forgotten(own: Ma
 def test_a_container_outlives_the_zygote(own: Machine) -> None:
     """What runs runs on and is heard when it ends, and new containers start."""
     own.ctr("run", "-d", IMAGE, "old", "/bin/sleep", "1000")
-    for child in children(own.pid):
-        if "shim" not in Path(f"/proc/{child}/comm").read_text():
-            os.kill(child, signal.SIGKILL)
+    killed = zygotes(own.pid)
+    assert killed
+    for zygote in killed:
+        os.kill(zygote, signal.SIGKILL)
+    eventually(lambda: not set(killed) & set(zygotes(own.pid)))
 
     assert own.status("old") == "RUNNING"
     assert own.ctr("run", "--rm", IMAGE, "new", "/bin/echo", "new") == "new\n"
+    assert zygotes(own.pid)
     with own.background("tasks", "attach", "old") as attached:
         own.ctr("tasks", "kill", "-s", "SIGKILL", "old")
         assert attached.wait(20) == 137

@@ -1,0 +1,56 @@
+"""Registers the restart monitor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from windlass import durations
+from windlass.errors import InvalidArgument
+from windlass.metadata import METADATA
+from windlass.monitors import CONTAINER_MONITOR
+from windlass.plugin import InitContext, Plugin
+from windlass.tasks import RUNTIME
+
+CAPABILITIES = ("no", "always", "on-failure", "unless-stopped")
+OLD_URI = "io.containerd.internal.v1.restart"
+NEW_URI = "io.containerd.monitor.container.v1.restart"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of ``io.containerd.monitor.container.v1.restart``."""
+
+    #: How often containers are compared with what their labels ask for.
+    interval: str = "10s"
+
+
+def init(context: InitContext) -> object:
+    """Begin to watch once the daemon has started."""
+    from windlass_restart.monitor import Monitor
+
+    config = context.config(Config)
+    try:
+        interval = durations.seconds(config.interval)
+    except ValueError as error:
+        raise InvalidArgument(f"interval: {error}") from None
+    if interval <= 0:
+        raise InvalidArgument(f'interval is "{config.interval}"; it must be longer than nothing')
+    context.meta.capabilities.extend(CAPABILITIES)
+    monitor = Monitor(context.single(METADATA), context.single(RUNTIME), interval)
+    context.on_start(monitor.start)
+    context.on_stop(monitor.stop)
+    return monitor
+
+
+# Any: a TOML table as parsed.
+def migrate(version: int, plugins: dict[str, Any]) -> None:
+    """Step 2 to 3: the monitor has a type of its own (reference 1.3)."""
+    if version == 2 and OLD_URI in plugins:
+        old = plugins.pop(OLD_URI)
+        plugins.setdefault(NEW_URI, old)
+
+
+PLUGIN = Plugin(
+    CONTAINER_MONITOR, id="restart", init=init, requires=(METADATA, RUNTIME), config=Config, migrate=migrate
+)
