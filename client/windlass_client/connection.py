@@ -113,14 +113,14 @@ class Connection:
 
     def error(self, error: grpc.aio.AioRpcError) -> Error:
         """Return what a failed call means to the caller."""
-        code = Code(error.code().value[0])
-        message = error.details() or code.name.lower().replace("_", " ")
-        if code is Code.UNAVAILABLE and "failed to connect to all addresses" in message:
+        code: int = error.code().value[0]
+        message = error.details() or error.code().name.lower().replace("_", " ")
+        if code == Code.UNAVAILABLE and "failed to connect to all addresses" in message:
             return unreachable(self.address)
         if message.startswith("Stream removed"):
             # grpc's own words, now and then and with various codes, for a peer that died during the call
             return Unavailable(f"daemon at {self.address} closed the connection; its log may say why")
-        if code is Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
+        if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
             return DeadlineExceeded(f"the daemon at {self.address} did not answer within {self.timeout:g} s")
         return from_code(code, message)
 

@@ -57,6 +57,8 @@ class Walk:
         self._where = where
         self._platform = platform
         self._label = label
+        # An index may name another ten thousand times, and that the next: what has been visited is not visited again.
+        self._visited: dict[tuple[str, str], list[Leaf]] = {}
 
     async def tree(self, root: Descriptor) -> Tree:
         """Return the tree below a descriptor. Raises when there is nothing in it for the platform."""
@@ -67,6 +69,13 @@ class Walk:
         return Tree(root, tuple(leaves))
 
     async def _visit(self, target: Descriptor, depth: int) -> list[Leaf]:
+        """Return the images below a descriptor, each once."""
+        key = (target.digest, target.media_type)
+        if key not in self._visited:
+            self._visited[key] = await self._visit_first(target, depth)
+        return self._visited[key]
+
+    async def _visit_first(self, target: Descriptor, depth: int) -> list[Leaf]:
         name = f"{self._where}: {target.digest}"
         if depth > DEPTH:
             raise InvalidArgument(f"{name} lies below more than {DEPTH} nested indexes")
@@ -77,13 +86,13 @@ class Walk:
                 f"{name} has media type {target.media_type[:100]!r}, which is no manifest and no index"
             )
         index = parse_index(await self._document(target), name, target.media_type)
-        wanted = [child for child in index.manifests if self._wants(child)]
-        leaves = []
+        wanted = list({child.digest: child for child in index.manifests if self._wants(child)}.values())
+        leaves: dict[str, Leaf] = {}
         for child in wanted:
-            leaves += await self._visit(child, depth + 1)
+            leaves |= {leaf.target.digest: leaf for leaf in await self._visit(child, depth + 1)}
         await self._keep(target, "m.", [child for child in wanted if child.media_type in MANIFESTS])
         await self._keep(target, "", [child for child in wanted if child.media_type not in MANIFESTS])
-        return leaves
+        return list(leaves.values())
 
     def _wants(self, target: Descriptor) -> bool:
         return self._platform is None or platforms.matches(self._platform, target.platform)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from windlass import mounting
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass.mounts import Mount
 from windlass.snapshots import Info, Kind, Snapshotter
 
@@ -579,8 +579,8 @@ class SnapshotterSuite:
 
         try:
             snapshotter.cleanup()
-        except Error as error:
-            assert error.code.name == "UNIMPLEMENTED"
+        except Unimplemented:
+            pass
 
         assert snapshotter.mounts("kept") == mounts
         assert all(Path(mount.source).exists() for mount in mounts if mount.type == "bind")

@@ -306,10 +306,10 @@ class Daemon:
     async def _run_stop(self, entry: _Started, callback: Callable[[], Awaitable[None] | None]) -> None:
         try:
             async with asyncio.timeout(self.timeout(STOP_TIMEOUT)):
-                if inspect.iscoroutinefunction(callback):
-                    await callback()
-                else:
-                    await asyncio.to_thread(callback)
+                asynchronous = inspect.iscoroutinefunction(callback)
+                result = callback() if asynchronous else await asyncio.to_thread(callback)
+                if inspect.isawaitable(result):
+                    await result
         except Exception as error:  # one plugin that cannot stop must not keep the others from stopping
             logger.warning(
                 "cannot stop %s: %s", entry.record.uri, str(error) or type(error).__name__, exc_info=_defect(error)

@@ -10,18 +10,17 @@ callers, for a bounded time, and nobody else.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import functools
 import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from windlass.errors import DeadlineExceeded, Unavailable
-from windlass.plugin import CONTRACT_MARK
+from windlass.plugin import CONTRACT_MARK, is_quick, quick
+from windlass.pool import Pool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +108,7 @@ class Gate:
         self.uri = uri
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
-        self._pool = ThreadPoolExecutor(pool_size, thread_name_prefix=uri)
+        self.pool = Pool(uri, pool_size)
 
     def account(self, method: str) -> Account:
         """Return the account of a method, a new one if need be."""
@@ -138,21 +137,23 @@ class Gate:
                 failed = False
             finally:
                 account.leave(started, failed)
-            return Handle(result, self, name) if _is_contract(result) else result
+            return Handle(result, gate_of(result) or self, name) if _is_contract(result) else result
 
         return call_async if inspect.iscoroutinefunction(method) else call
 
-    def submit(self, call: Callable[[], R]) -> Future[R]:
-        """Run ``call`` in the plugin's pool."""
-        return self._pool.submit(call)
-
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.close()
 
 
 def _is_contract(value: object) -> bool:
     return hasattr(type(value), CONTRACT_MARK) and not isinstance(value, Handle)
+
+
+def gate_of(what: object) -> Gate | None:
+    """Return the gate that guards a handle, or a method of one, or that a facet names; None for anything else."""
+    gate = getattr(what, "gate", None)
+    return gate if isinstance(gate, Gate) else None
 
 
 class Handle:
@@ -171,6 +172,8 @@ class Handle:
         guarded = self.gate.guard(value, f"{self._name}.{name}" if self._name else name)
         guarded.__dict__["gate"] = self.gate
         guarded.__name__ = name
+        if is_quick(value):
+            quick(guarded)
         self.__dict__[name] = guarded
         return guarded
 
@@ -194,12 +197,14 @@ async def offload(
 ) -> R:
     """Call a synchronous plugin from the loop, in that plugin's own pool, for at most `DEFAULT_TIMEOUT` seconds.
 
+    A method that its author has marked as `quick` is called here and now.
     A function that is no handle's method runs in a pool that all such calls share.
     Raises DeadlineExceeded; a result that comes later is dropped.
     """
-    gate: Gate | None = getattr(function, "gate", None)
+    if is_quick(function):
+        return function(*args, **kwargs)
     name = getattr(function, "__name__", "")
-    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate, name)
+    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate_of(function), name)
 
 
 async def offload_within(
@@ -216,35 +221,30 @@ async def offload_within(
     """
     gate = gate or _shared
     gate.breaker.check()
-    future = gate.submit(functools.partial(contextvars.copy_context().run, call))
+    job, missed = gate.pool.submit(call, discard), False
+    future = job.future
+
+    def expire() -> None:
+        nonlocal missed
+        if not future.done():
+            missed = True
+            future.set_exception(DeadlineExceeded(f"{gate.uri}: {name or 'a call'} did not end within {timeout:g} s"))
+
+    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, expire)
     try:
-        async with asyncio.timeout(timeout):
-            result: R = await asyncio.wrap_future(future)
-    except TimeoutError:
-        if not future.done() or future.cancelled():
-            _drop(future, discard)
-            gate.breaker.missed()
-            raise DeadlineExceeded(f"{gate.uri}: {name or 'a call'} did not end within {timeout:g} s") from None
-        raise
+        return await future
     except asyncio.CancelledError:
-        _drop(future, discard)
+        job.abandon()
         raise
-    gate.breaker.answered()
-    return result
+    finally:
+        if timer is not None:
+            timer.cancel()
+        if missed:
+            gate.breaker.missed()
+        elif not future.cancelled():
+            gate.breaker.answered()
 
 
-def _drop(future: Future[R], discard: Callable[[R], object] | None) -> None:
-    def release(done: Future[R]) -> None:
-        if discard is not None and not done.cancelled() and done.exception() is None:
-            discard(done.result())
-
-    future.add_done_callback(release)
-
-
-async def offload_each(iterator: Iterator[R], size: int = 100) -> list[R]:
-    """Take up to ``size`` further items from a plugin's walk; an empty list is its end."""
-    return await offload(_take, iterator, size)
-
-
-def _take(iterator: Iterator[R], size: int) -> list[R]:
-    return [item for _, item in zip(range(size), iterator, strict=False)]
+async def offload_each(iterator: Iterator[R], gate: Gate | None, size: int = 100) -> list[R]:
+    """Take up to ``size`` further items from a walk of the plugin behind ``gate``; an empty list is its end."""
+    return await offload_within(DEFAULT_TIMEOUT, None, lambda: list(islice(iterator, size)), gate, "walk")

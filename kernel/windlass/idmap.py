@@ -103,7 +103,9 @@ def mapped_layers(options: mounting.Options) -> Iterator[mounting.Options]:
                 lowers = [path for _, path in overlay_mount.parse([option])]
                 option = "lowerdir=" + ":".join(_layer(stack, path, namespace) for path in lowers)
             data.append(option)
-        yield options._replace(data=tuple(data))
+        yield mounting.Options(
+            options.flags, options.propagation, tuple(data), uidmap=options.uidmap, gidmap=options.gidmap
+        )
 
 
 def _layer(stack: ExitStack, path: str, namespace: int) -> str:

@@ -23,7 +23,7 @@ from windlass.snapshots import Snapshotter
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one garbage collection did; ``seconds`` is how long it took."""
+    """What one garbage collection did; ``seconds`` is how long others may have waited for it in the database."""
 
     removed: int = 0
     blobs: int = 0

@@ -34,6 +34,7 @@ from pathlib import Path
 from windlass import errors
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
+from windlass.reserve import Reserve
 from windlass.snapshots import Info, Kind, Usage
 
 MIGRATIONS: tuple[str, ...] = (
@@ -56,6 +57,8 @@ MIGRATIONS: tuple[str, ...] = (
 """Each brings the schema to the version that is its place in the list, counted from 1 (PRAGMA user_version)."""
 
 BUSY_SECONDS = 10.0
+RESERVE = 256 << 10
+"""Bytes kept back for removals: the log and its index, and some pages for each."""
 
 _CHAIN = """
     WITH RECURSIVE chain (id, parent, depth) AS (
@@ -89,6 +92,8 @@ class Metastore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._reserve = _reserve(path)
+        self._reserve.spend()
         with self._explained():
             self._writer = self._connect()
             try:
@@ -99,6 +104,7 @@ class Metastore:
                 raise
         # SQLite itself syncs the directory only when it syncs the log, which `flush` does in its place.
         _fsync(path.parent)
+        self._reserve.refill()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -228,6 +234,19 @@ class Metastore:
 
     def remove(self, key: str) -> Record:
         """Delete the row and return what it was. Raises NotFound; FailedPrecondition if it has children."""
+        try:
+            return self._remove(key)
+        except errors.ResourceExhausted:
+            with self._writing:
+                if not self._reserve.spend():
+                    raise
+                reuse_log(self._writer)
+            try:
+                return self._remove(key)
+            finally:
+                self._reserve.refill()
+
+    def _remove(self, key: str) -> Record:
         with self._write() as db:
             record = _record(db, key)
             child = db.execute("SELECT name FROM snapshot WHERE parent = ? LIMIT 1", (record.id,)).fetchone()
@@ -267,6 +286,7 @@ class Metastore:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            self._reserve.refill()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -302,6 +322,23 @@ def disk_error(error: OSError, path: Path) -> errors.Error | OSError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return errors.ResourceExhausted(f"no space left for {path}; free some or enlarge the filesystem")
     return error
+
+
+def reuse_log(writer: sqlite3.Connection) -> None:
+    """Copy what is in the log into the database, if that can be, so that the next transaction needs no new blocks."""
+    try:
+        writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error:
+        pass  # then the log grows
+
+
+def make_room(path: Path) -> None:
+    """Give back what the database at ``path`` keeps for removals, until it is opened."""
+    _reserve(path).spend()
+
+
+def _reserve(path: Path) -> Reserve:
+    return Reserve(path.with_name(path.name + "-reserve"), RESERVE)
 
 
 def _translated(error: sqlite3.DatabaseError, path: Path) -> errors.Error:

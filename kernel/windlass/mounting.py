@@ -11,14 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from windlass import linux
 from windlass.errors import InvalidArgument, Unimplemented
 
+# Not from typing, which would be a megabyte in every shim.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from windlass.mounts import Mount
 
 FLAGS: dict[str, tuple[int, bool]] = {
@@ -84,16 +85,26 @@ BUSY_TRIES = 5
 BUSY_PAUSE = 0.02
 
 
-class Options(NamedTuple):
-    """The options of one mount, sorted by who is to act on them."""
+class Options:
+    """The options of one mount, sorted by who is to act on them; ``data`` is for the filesystem, in its order."""
 
-    flags: int
-    propagation: tuple[int, ...]
-    data: tuple[str, ...]
-    """For the filesystem, in their order."""
-    loop: bool = False
-    uidmap: str = ""
-    gidmap: str = ""
+    __slots__ = ("data", "flags", "gidmap", "loop", "propagation", "uidmap")
+
+    def __init__(
+        self,
+        flags: int,
+        propagation: tuple[int, ...],
+        data: tuple[str, ...],
+        loop: bool = False,
+        uidmap: str = "",
+        gidmap: str = "",
+    ) -> None:
+        self.flags = flags
+        self.propagation = propagation
+        self.data = data
+        self.loop = loop
+        self.uidmap = uidmap
+        self.gidmap = gidmap
 
 
 def parse_options(options: Sequence[str]) -> Options:
@@ -245,7 +256,8 @@ def mounts_below(target: linux.StrPath) -> list[str]:
     top = os.path.realpath(target)
     inside = top.rstrip("/") + "/"
     found = []
-    with open("/proc/self/mountinfo", "rb") as table:  # noqa: PTH123 - as above
+    # Of the thread: it may have a mount namespace of its own, where the process sees nothing of its mounts.
+    with open("/proc/thread-self/mountinfo", "rb") as table:  # noqa: PTH123 - as above
         for line in table:
             place = os.fsdecode(_unescape(line.split(b" ", 5)[4]))
             if place == top or place.startswith(inside):
@@ -293,16 +305,26 @@ def without_volatile(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
     )
 
 
-@contextmanager
-def mounted(mounts: Sequence[Mount], directory: linux.StrPath | None = None) -> Iterator[str]:
-    """Yield a temporary directory (made in ``directory``) with the mounts on it; both are gone afterwards."""
-    from tempfile import mkdtemp
+class mounted:  # noqa: N801 -- used like a function, as contextlib.suppress is
+    """A temporary directory (made in ``directory``) with the mounts on it, as a context; both are gone afterwards."""
 
-    place = mkdtemp(prefix="windlass-mount-", dir=directory)
-    try:
-        mount_all(without_volatile(mounts), place)
-        yield place
-    finally:
-        unmount_all(place)
+    def __init__(self, mounts: Sequence[Mount], directory: linux.StrPath | None = None) -> None:
+        self._mounts = without_volatile(mounts)
+        self._directory = directory
+        self._place = ""
+
+    def __enter__(self) -> str:
+        from tempfile import mkdtemp
+
+        self._place = mkdtemp(prefix="windlass-mount-", dir=self._directory)
+        try:
+            mount_all(self._mounts, self._place)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self._place
+
+    def __exit__(self, *_: object) -> None:
+        unmount_all(self._place)
         # Never recursive: should something still be mounted there, its files are not ours to delete.
-        os.rmdir(place)  # noqa: PTH106 - as above
+        os.rmdir(self._place)  # noqa: PTH106 - as above

@@ -37,11 +37,31 @@ CONTRACT_MARK = "__windlass_contract__"
 def contract(protocol: type[T]) -> type[T]:
     """Mark a Protocol as a contract: calls of its methods pass the gate.
 
-    A method whose return annotation is itself a contract hands out a gated
-    instance too, counted under the same plugin.
+    A method that returns an instance of a contract hands out a gated facet:
+    counted under the same plugin, or under the one whose ``gate`` the facet
+    names as its own because that plugin does the work.
     """
     setattr(protocol, CONTRACT_MARK, True)
     return protocol
+
+
+QUICK_MARK = "__windlass_quick__"
+
+
+def quick(method: C) -> C:
+    """Mark an implementation's method as one that the event loop may call itself, without a thread.
+
+    That is its author's word that it answers from memory, or from files that this
+    host caches, within some 100 µs and never waits for a lock, a peer or a
+    `fsync`: whatever it waits for, every client of the daemon waits for.
+    """
+    setattr(method, QUICK_MARK, True)
+    return method
+
+
+def is_quick(method: object) -> bool:
+    """Tell whether a method is marked as `quick`."""
+    return getattr(method, QUICK_MARK, False) is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,19 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from windlass import trees
+from windlass import metastore, trees
 from windlass.metastore import Metastore, Record, disk_error
 from windlass.snapshots import Kind
 
 logger = logging.getLogger(__name__)
+
+
+DATABASE = "metadata.db"
+
+
+def make_room(root: Path) -> None:
+    """Give back the space below ``root`` that is kept for removals, before `Directories` opens it."""
+    metastore.make_room(root / DATABASE)
 
 
 class Directories:
@@ -27,7 +35,7 @@ class Directories:
         self._top = root / "snapshots"
         for directory in (root, self._top):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.store = Metastore(root / "metadata.db")
+        self.store = Metastore(root / DATABASE)
         # What carries another process's token was left by a crash.
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count(1)

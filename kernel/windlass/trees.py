@@ -6,62 +6,128 @@ and follows no symbolic link.
 
 from __future__ import annotations
 
+# Entries are named relative to descriptors, which pathlib does not do:
 import errno
+import itertools
 import os
-import shutil
+import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from windlass import linux
+from windlass.errors import FailedPrecondition
 from windlass.snapshots import Usage
 
 BLOCK = 512
 """stat(2): st_blocks counts these."""
 CHUNK = 1 << 30
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+SPAN = 512
+"""Characters; with a name more it is within what Linux takes, which is 4096 bytes."""
+MOST_SPANS = 128
+"""Each takes a descriptor while it is walked."""
+SHOWN = 40
+TOO_DEEP = "directories are nested more deeply than can be measured; remove them, or the snapshot"
 
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 
 
 def measure(top: Path) -> Usage:
-    """Count the inodes at and below ``top`` and the bytes they take; one with several names counts once."""
+    """Count the inodes at and below ``top`` and the bytes they take; one with several names counts once.
+
+    Raises FailedPrecondition for a tree with paths of more than some 64,000 characters.
+    """
     own = top.lstat()
     seen = {(own.st_dev, own.st_ino)}
     blocks = own.st_blocks
-    for entry in _walk(top):
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            # An active snapshot is measured while it is in use.
-            continue
-        inode = (status.st_dev, status.st_ino)
-        if inode not in seen:
-            seen.add(inode)
-            blocks += status.st_blocks
+    with _closing(os.open(top, DIRECTORY)) as directory:
+        for status in _walk(directory):
+            inode = (status.st_dev, status.st_ino)
+            if inode not in seen:
+                seen.add(inode)
+                blocks += status.st_blocks
     return Usage(inodes=len(seen), size=blocks * BLOCK)
 
 
-def _walk(top: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield every entry below ``top``; without recursion, as images have trees of any depth."""
-    pending = [os.fspath(top)]
+def _walk(directory: int, spans: int = MOST_SPANS) -> Iterator[os.stat_result]:
+    """Yield the status of everything below a directory.
+
+    Without recursion, but for paths too long for Linux, which are walked in spans. What goes meanwhile is left out,
+    as active snapshots are in use.
+    """
+    pending = ["."]
     while pending:
+        path = pending.pop()
         try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    yield entry
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except FileNotFoundError:
+            here = os.open(path, DIRECTORY, dir_fd=directory)
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        with _closing(here):
+            if len(path) > SPAN:
+                if not spans:
+                    raise FailedPrecondition(f"{TOO_DEEP}: …{path[-SHOWN:]}")
+                yield from _walk(here, spans - 1)
+                continue
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{path}/{entry.name}")
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def remove(top: Path) -> None:
-    """Delete ``top`` and everything below it; nothing there is not an error."""
+    """Delete ``top`` and everything below it, of any depth; nothing there is not an error."""
     try:
-        shutil.rmtree(top)
+        with _closing(os.open(top, DIRECTORY)) as root:
+            _empty(root)
+        top.rmdir()
     except FileNotFoundError:
         if top.exists():
             raise
+
+
+def _empty(root: int) -> None:
+    """Delete everything in a directory; those in it are moved up to it first, so that none is ever deep."""
+    token = secrets.token_hex(8)
+    names = (f"{token}-{number}" for number in itertools.count())
+    waiting = _strip(root, root, names)
+    while waiting:
+        name = waiting.pop()
+        with _closing(os.open(name, DIRECTORY, dir_fd=root)) as directory:
+            waiting += _strip(directory, root, names)
+        os.rmdir(name, dir_fd=root)
+
+
+def _strip(directory: int, root: int, names: Iterator[str]) -> list[str]:
+    """Delete what is in a directory and return the new names, in ``root``, of those in it that were not empty."""
+    moved = []
+    with os.scandir(directory) as entries:
+        # At once, as what is moved to the root would turn up in it again.
+        found = list(entries)
+    for entry in found:
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.name, dir_fd=directory)
+            continue
+        try:
+            os.rmdir(entry.name, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            moved.append(next(names))
+            os.rename(entry.name, moved[-1], src_dir_fd=directory, dst_dir_fd=root)
+    return moved
 
 
 def copy(source: Path, destination: Path) -> None:
@@ -69,7 +135,17 @@ def copy(source: Path, destination: Path) -> None:
 
     Owners, modes, times, extended attributes, hard links, devices, FIFOs and holes
     are kept; sockets are left out. Data is shared where the filesystem can.
+    Raises FailedPrecondition for a tree with paths longer than Linux takes.
     """
+    try:
+        _copy(source, destination)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FailedPrecondition(f"{source} is nested too deeply to be copied") from error
+        raise
+
+
+def _copy(source: Path, destination: Path) -> None:
     links: dict[tuple[int, int], str] = {}
     directories = [(os.fspath(source), os.fspath(destination))]
     for from_directory, to_directory in directories:

@@ -304,3 +304,19 @@ async def test_a_big_blob_travels_in_chunks(client, daemon, tmp_path):
     await load(client, path, UNPACK)
 
     assert digest_of(layer) in daemon.snapshots
+
+
+async def test_what_is_named_ten_thousand_times_is_visited_once(client, daemon, tmp_path, archive_files):
+    """Indexes that name the next one over and over would otherwise be visited 10,000 to the power of three times."""
+    files = archive_files()
+    target = {key: files.target[key] for key in ("mediaType", "digest", "size")}
+    for _ in range(3):
+        index = {"schemaVersion": 2, "mediaType": f"{KIND}.index.v1+json", "manifests": [target] * 10_000}
+        target = files.blob(json.dumps(index).encode(), f"{KIND}.index.v1+json")
+    files.target.update(target)
+
+    [image] = await load(client, files.save(tmp_path / "a.tar"), UNPACK)
+
+    assert image.target.digest == target["digest"]
+    assert len(image.chain_ids) == 1
+    assert list(daemon.labels[target["digest"]]) == ["containerd.io/gc.ref.content.0"]

@@ -105,8 +105,10 @@ def test_a_huge_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_snapshot_is_mounted_where_nobody_sees_it(tmp_path):
-    """Accounts are read through the mounts, and the table of mounts is as before."""
+def test_a_snapshot_is_mounted_where_nobody_sees_it(tmp_path, monkeypatch):
+    """Accounts are read through the mounts, the table of mounts is as before, and no directory stays behind."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("web:x:5:6:::\n")
     with open("/proc/self/mountinfo") as table:
@@ -117,6 +119,7 @@ def test_a_snapshot_is_mounted_where_nobody_sees_it(tmp_path):
     assert found.passwd == "web:x:5:6:::\n"
     with open("/proc/self/mountinfo") as table:
         assert table.read() == before
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -162,6 +162,13 @@ def test_a_missing_blob_is_not_found(differ: Any, content: Any, root: Path) -> N
         differ.apply(content, Descriptor(LAYER, "sha256:" + "0" * 64, 1), bind(root))
 
 
+def test_more_mounts_than_a_worker_takes_are_refused(differ: Any, content: Any, members: Any, root: Path) -> None:
+    """They do not fit its socket; no image has so many layers."""
+    desc = content.add(members().file("f", b"x").bytes(), LAYER)
+    with pytest.raises(InvalidArgument, match="the limit is 196608"):
+        differ.apply(content, desc, bind(root) * 10_000)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 256 KiB."""

@@ -15,8 +15,9 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
+from windlass import trees
 from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
-from windlass.errors import Unimplemented
+from windlass.errors import Internal, Unimplemented
 from windlass.mounts import Mount
 
 
@@ -199,3 +200,17 @@ def test_what_compare_makes_apply_restores(differ: Any, content: Any, sides: tup
     differ.apply(content, desc, [Mount("bind", str(lower), ("rbind", "rw"))])
 
     assert facts(lower) == facts(upper)
+
+
+def test_a_tree_that_cannot_be_compared_is_refused_with_the_step(
+    differ: Any, content: Any, sides: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths may be longer than Linux takes; nothing is left of the ingest."""
+    for level in range(20):
+        monkeypatch.chdir(sides[1] if level == 0 else "d" * 255)
+        os.mkdir("d" * 255)
+    with pytest.raises(Internal, match=r"compare: .*File name too long"):
+        differ.compare(content, bind(sides[0]), bind(sides[1]), CompareOptions(LAYER, "ref"))
+    assert not content.ingests
+    monkeypatch.undo()
+    trees.remove(sides[1])

@@ -168,6 +168,18 @@ async def test_plugins_stop_in_reverse_order_and_all_of_them() -> None:
     assert stopped == ["b1", "a2", "a1"]
 
 
+async def test_whatever_a_stop_callback_returns_is_awaited() -> None:
+    """A lambda around a coroutine function is a callback like any other."""
+    stopped = []
+
+    async def stop(name: str) -> None:
+        stopped.append(name)
+
+    daemon = await started(plugin(A, "one", lambda context: context.on_stop(lambda: stop("one"))))
+    await daemon.stop()
+    assert stopped == ["one"]
+
+
 async def test_start_callbacks_run_when_every_plugin_is_initialised() -> None:
     """A server so finds every service, whatever the order."""
     events: list[str] = []

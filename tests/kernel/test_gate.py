@@ -11,8 +11,9 @@ from typing import Protocol
 import pytest
 
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
-from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, offload, offload_each, offload_within
+from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, gate_of, offload, offload_each, offload_within
 from windlass.plugin import contract
+from windlass.pool import Job
 
 
 @contract
@@ -171,5 +172,27 @@ def test_a_breaker_lets_one_call_through_after_its_pause(monkeypatch: pytest.Mon
 async def test_a_walk_is_taken_in_blocks(handle: Store) -> None:
     """Every item once, and an empty block at the end."""
     walk = handle.walk()
-    sizes = [len(await offload_each(walk)) for _ in range(4)]
+    sizes = [len(await offload_each(walk, gate_of(handle))) for _ in range(4)]
     assert sizes == [100, 100, 50, 0]
+
+
+async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_nothing_behind(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is on its way to it, and nobody else would release it."""
+    released: list[str] = []
+    jobs: list[Job[str]] = []
+    submit = gate.pool.submit
+    monkeypatch.setattr(gate.pool, "submit", lambda *given: jobs.append(submit(*given)) or jobs[-1])
+    task = asyncio.create_task(offload_within(5, released.append, lambda: "file", gate))
+
+    # the future wakes the task in the next round of the loop
+    while not (jobs and jobs[0].future.done()):
+        await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while released != ["file"]:
+            await asyncio.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -290,3 +291,24 @@ def test_a_temporary_mount_is_gone_after_an_error(tmp_path: Path) -> None:
         assert Path(place).is_mount()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_mounts_of_a_threads_own_namespace_are_taken_away(tmp_path: Path) -> None:
+    """A thread that has left the process's mount namespace looks at its own, and leaves no directory behind."""
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            linux.unshare(linux.CLONE_NEWNS)
+            linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+            with mounting.mounted([Mount("tmpfs", "tmpfs")], tmp_path):
+                pass
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from windlass import trees
+from windlass.errors import FailedPrecondition
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
 
@@ -79,3 +80,58 @@ def test_removal_stays_in_the_tree(tmp_path: Path) -> None:
     trees.remove(tmp_path / "top")
     trees.remove(tmp_path / "top")
     assert (tmp_path / "outside/file").exists()
+
+
+def dig(top: Path, depth: int, name: str = "d") -> None:
+    """Make a file ``depth`` directories below ``top``, deeper than any path can say."""
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("file", os.O_CREAT, dir_fd=here))
+    os.close(here)
+
+
+def test_a_tree_of_any_depth_is_measured_and_removed(tmp_path: Path) -> None:
+    """A container can dig one that is longer than any path, Python's stack or the list of descriptors."""
+    top = tmp_path / "top"
+    dig(top, 5000)
+    assert trees.measure(top).inodes == 5002
+    trees.remove(top)
+    assert not top.exists()
+
+
+def test_a_tree_with_paths_too_long_for_linux_is_not_copied(tmp_path: Path) -> None:
+    """Who asks learns why; a snapshotter then removes what it has so far."""
+    dig(tmp_path / "top", 20, "d" * 255)
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(FailedPrecondition, match="nested too deeply to be copied"):
+        trees.copy(tmp_path / "top", tmp_path / "copy")
+    trees.remove(tmp_path / "top")
+    trees.remove(tmp_path / "copy")
+
+
+def test_a_tree_that_is_absurdly_deep_is_not_measured_but_removed(tmp_path: Path) -> None:
+    """The daemon's descriptors are for others, too."""
+    top = tmp_path / "top"
+    dig(top, 500, "d" * 255)
+    with pytest.raises(FailedPrecondition, match="nested more deeply than can be measured"):
+        trees.measure(top)
+    trees.remove(top)
+    assert not top.exists()
+
+
+def test_removal_follows_no_link_and_leaves_the_neighbours(tmp_path: Path) -> None:
+    """Only what is in the tree goes."""
+    top, beside = tmp_path / "top", tmp_path / "beside"
+    for path in (top / "a/b/c", top / "a/empty", top / "x/b", beside):
+        path.mkdir(parents=True)
+    (beside / "kept").touch()
+    (top / "a/b/link").symlink_to(beside, target_is_directory=True)
+    (top / "a/b/c/file").hardlink_to(beside / "kept")
+    trees.remove(top)
+    assert os.listdir(tmp_path) == ["beside"]
+    assert (beside / "kept").stat().st_nlink == 1

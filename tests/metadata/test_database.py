@@ -286,7 +286,7 @@ class TestFullDisk:
     def small(self, tmp_path: Path) -> Iterator[Path]:
         mountpoint = tmp_path / "small"
         mountpoint.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mountpoint)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mountpoint)], check=True)
         yield mountpoint
         subprocess.run(["umount", "-l", str(mountpoint)], check=True)
 
@@ -296,7 +296,7 @@ class TestFullDisk:
         images = metadata.images("ns")
         images.create(image("first", TARGET))
         created = 0
-        with pytest.raises(ResourceExhausted, match="free space"):
+        with pytest.raises(ResourceExhausted, match="no space left for metadata database"):
             for created in range(10_000):
                 images.create(image(f"image-{created}", TARGET, {"filler": "x" * 4000}))
         assert images.get("first").name == "first"
@@ -322,3 +322,27 @@ class TestFullDisk:
         filler.unlink()
         images.create(image("after", TARGET))
         assert images.get("after").name == "after"
+
+    def test_deletions_do_not_need_space(self, small: Path, world: World) -> None:
+        """However many, and with somebody who takes every block that comes free; opening needs none either."""
+        images = world.open(small).images("ns")
+        for number in range(60):
+            images.create(image(f"image-{number}", TARGET))
+        fill(small)
+        with pytest.raises(ResourceExhausted):
+            for number in range(60, 1000):
+                images.create(image(f"image-{number}", TARGET, {"filler": "x" * 4000}))
+        for number in range(60):
+            images.delete(f"image-{number}")
+            fill(small)
+        world.opened[-1].close()
+        fill(small)
+
+        left = {each.name for each in world.open(small).images("ns").list()}
+        assert not left & {f"image-{number}" for number in range(60)}
+
+
+def fill(directory: Path) -> None:
+    with (directory / "filler").open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))

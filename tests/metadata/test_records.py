@@ -376,6 +376,7 @@ class TestLeases:
             ("snapshots", InvalidArgument),
             ("snapshots/a/b", InvalidArgument),
             ("snapshots/", InvalidArgument),
+            ("content", InvalidArgument),
             ("containers", Unimplemented),
             ("leases", Unimplemented),
             ("", Unimplemented),

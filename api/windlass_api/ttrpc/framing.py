@@ -1,15 +1,16 @@
 """ttrpc without sockets: bytes to frames and back, and the Request and Response envelopes.
 
-Imports neither protobuf nor grpc nor dataclasses: the shim, which must stay
-small, uses it too. Rules and limits are in wire/README.md, "ttrpc frames".
+Imports neither protobuf nor grpc, nor dataclasses or typing: the shim, which must
+stay small, uses it too. Rules and limits are in wire/README.md, "ttrpc frames".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_DATA = 4 << 20
 """Longest body; a sender refuses more, a receiver discards it and fails that stream."""
@@ -37,14 +38,32 @@ class Malformed(ValueError):
     """The bytes are not what they should be; the message says where."""
 
 
-class Frame(NamedTuple):
+class Record:
+    """Values with names: what `typing.NamedTuple` makes, without its module."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__slots__))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+class Frame(Record):
     """One ttrpc message; ``length`` is the announced one, and ``data`` is empty when that was over the limit."""
 
-    stream: int
-    type: int
-    flags: int
-    data: bytes
-    length: int
+    __slots__ = ("data", "flags", "length", "stream", "type")
+
+    def __init__(self, stream: int, type: int, flags: int, data: bytes, length: int) -> None:
+        self.stream = stream
+        self.type = type
+        self.flags = flags
+        self.data = data
+        self.length = length
 
     @property
     def oversized(self) -> bool:
@@ -102,22 +121,35 @@ class FrameDecoder:
         return Frame(stream, type, flags, body, length)
 
 
-class Request(NamedTuple):
+class Request(Record):
     """A call; ``timeout_nano`` is the time left when it was sent, 0 for none."""
 
-    service: str
-    method: str
-    payload: bytes = b""
-    timeout_nano: int = 0
-    metadata: Mapping[str, Sequence[str]] = MappingProxyType({})
+    __slots__ = ("metadata", "method", "payload", "service", "timeout_nano")
+
+    def __init__(
+        self,
+        service: str,
+        method: str,
+        payload: bytes = b"",
+        timeout_nano: int = 0,
+        metadata: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.service = service
+        self.method = method
+        self.payload = payload
+        self.timeout_nano = timeout_nano
+        self.metadata = metadata or {}
 
 
-class Response(NamedTuple):
+class Response(Record):
     """An answer; ``code`` is gRPC's, 0 for success."""
 
-    code: int = 0
-    message: str = ""
-    payload: bytes = b""
+    __slots__ = ("code", "message", "payload")
+
+    def __init__(self, code: int = 0, message: str = "", payload: bytes = b"") -> None:
+        self.code = code
+        self.message = message
+        self.payload = payload
 
 
 def refusal(frame: Frame, last_stream: int) -> Response | None:

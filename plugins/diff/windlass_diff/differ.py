@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +101,13 @@ class WalkingDiffer:
     # Any: the request is JSON.
     def _write(self, request: dict[str, Any], writer: Writer, subject: str) -> dict[str, Any]:
         ours, theirs = os.pipe()
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, ours)
             try:
-                starting = self._job("windlass_diff.worker:compare", subject, request, [theirs])
-                job = starting.__enter__()
+                job = stack.enter_context(self._job("windlass_diff.worker:compare", subject, request, [theirs]))
             finally:
                 os.close(theirs)
-            try:
-                return job.result(self._patience, ours, writer.write)
-            finally:
-                starting.__exit__(None, None, None)
-        finally:
-            os.close(ours)
+            return job.result(self._patience, ours, writer.write)
 
     @contextmanager
     def _job(self, entry: str, subject: str, request: dict[str, Any], descriptors: Sequence[int]) -> Iterator[Job]:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from windlass.errors import Cancelled, DeadlineExceeded, Error, Internal, from_code
+from windlass.errors import Cancelled, DeadlineExceeded, Error, Internal, InvalidArgument, from_code
 from windlass.zygote import Zygote
+from windlass_diff.channel import MAX_PACKET
 
-MAX_PACKET = 64 << 10
 EXIT_PATIENCE = 10.0
 SYNC_PATIENCE = 600.0
 """Seconds for writing a filesystem back, which tells nothing about its progress."""
@@ -98,6 +98,8 @@ class Job:
         os.close(self._pidfd)
 
     def _send_request(self) -> None:
+        if len(self._request) > MAX_PACKET:
+            raise InvalidArgument(f"{self._subject}: mounts of {len(self._request)} bytes, the limit is {MAX_PACKET}")
         try:
             self._socket.send(self._request, socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):

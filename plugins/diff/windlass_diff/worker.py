@@ -32,9 +32,10 @@ def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
             if request["sync"]:
                 channel.step("sync")
                 target.sync()
+            # Only now: after a failure the step is the one that failed.
+            channel.step("unmount")
             return {"digest": pipeline.digest(), "size": pipeline.size}
         finally:
-            channel.step("unmount")
             target.leave()
 
     return channel.run(work)
@@ -50,11 +51,12 @@ def compare(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
         sides = Sides(to_mounts(request["lower"]), to_mounts(request["upper"]), request["directory"])
         try:
             channel.step("compare")
-            return write_layer(
+            written = write_layer(
                 b"/lower", b"/upper", descriptors[1], request["compression"], request["epoch"], channel.progress
             )
-        finally:
             channel.step("unmount")
+            return written
+        finally:
             sides.leave()
 
     return channel.run(work)

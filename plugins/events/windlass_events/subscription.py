@@ -59,7 +59,9 @@ class Subscription:
         """Return the next event; raises ResourceExhausted when the subscriber has fallen too far behind."""
         while not self._ready:
             if self._behind:
-                raise ResourceExhausted(f"subscriber was more than {MAX_EVENTS} events behind; subscribe again")
+                raise ResourceExhausted(
+                    f"subscriber was more than {MAX_EVENTS} events or {MAX_BYTES >> 20} MiB behind; subscribe again"
+                )
             if self._ended:
                 raise StopAsyncIteration
             self._changed.clear()

@@ -73,7 +73,8 @@ def _empty(ledger: Ledger, kind: str, store: str, remove: Remove) -> tuple[int, 
 def _batches(ledger: Ledger, kind: str, store: str) -> Iterator[list[tuple[int, str]]]:
     after = 0
     while True:
-        batch = ledger.reserve(partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH))
+        claim = partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH)
+        batch = ledger.reserve(claim, deletion=True)
         if not batch:
             return
         yield batch

@@ -42,7 +42,7 @@ def collect(ledger: Ledger, batch: int = BATCH) -> int:
 
     One collection at a time.
     """
-    ledger.database.write(lambda rows: _watch(ledger, True), durable=False)
+    ledger.database.write(lambda rows: _watch(ledger, True), durable=False, frees=True)
     try:
         graph = Graph(now())
         with ledger.read() as rows:
@@ -53,7 +53,7 @@ def collect(ledger: Ledger, batch: int = BATCH) -> int:
             _sweep(ledger, graph, marked, garbage[start : start + batch]) for start in range(0, len(garbage), batch)
         )
     finally:
-        ledger.database.write(lambda rows: _watch(ledger, False), durable=False)
+        ledger.database.write(lambda rows: _watch(ledger, False), durable=False, frees=True)
 
 
 def _watch(ledger: Ledger, on: bool) -> None:
@@ -61,7 +61,7 @@ def _watch(ledger: Ledger, on: bool) -> None:
 
 
 def _sweep(ledger: Ledger, graph: Graph, marked: Marked, garbage: list[Node]) -> int:
-    removed = ledger.database.write(lambda rows: _delete(ledger, rows, graph, marked, garbage))
+    removed = ledger.database.write(lambda rows: _delete(ledger, rows, graph, marked, garbage), frees=True)
     for namespace, topic, event in removed.events:
         ledger.publish(namespace, topic, event)
     return removed.count

@@ -10,6 +10,7 @@ from windlass import filters as filter_expressions
 from windlass.containers import Container, ContainerStore
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, selects, updated_map
+from windlass.plugin import quick
 from windlass.values import Payload, check_identifier, check_labels
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
 from windlass_metadata import nodes
@@ -40,6 +41,7 @@ class Containers(ContainerStore):
         self._ledger = ledger
         self._namespace = namespace
 
+    @quick
     def get(self, id: str) -> Container:
         """See the contract."""
         with self._ledger.read() as rows:

@@ -15,6 +15,7 @@ from windlass.content import ContentStore, Info, Reader, Status, Writer
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import updated_labels
 from windlass.namespaces import LABEL_SHAREABLE
+from windlass.plugin import quick
 from windlass.values import Descriptor, check_digest
 from windlass_api.containerd.events.content_pb2 import ContentDelete
 from windlass_metadata import nodes, trash
@@ -39,6 +40,7 @@ class Content(ContentStore):
         self._lease = lease
         self._ingests = IngestRows(ledger, namespace, lease)
 
+    @quick
     def info(self, digest: str) -> Info:
         """See the contract."""
         check_digest(digest)
@@ -135,7 +137,7 @@ class Content(ContentStore):
                 self._store.abort(row.backend)
             except NotFound:
                 pass  # a virtual ingest has no bytes
-            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False)
+            self._ledger.change(lambda rows: self._ingests.close(rows, row), deletion=True, durable=False)
         finally:
             self._ledger.drop_ref(self._namespace, ref)
 

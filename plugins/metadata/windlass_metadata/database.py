@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass.errors import DataLoss, DeadlineExceeded, Error, Internal, ResourceExhausted, Unavailable
+from windlass.metastore import reuse_log
+from windlass.reserve import Reserve
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt
@@ -27,6 +29,8 @@ R = TypeVar("R")
 COMMIT_TIMEOUT = 60.0
 MAX_BATCH = 256
 IDLE_READERS = 16
+RESERVE = 1 << 20
+"""Bytes kept back for deletions: the log and its index, and some pages for each."""
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRIMARY_CODE = 0xFF
@@ -35,11 +39,15 @@ PRIMARY_CODE = 0xFF
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A change that waits for its transaction; ``durable`` if its caller waits for the disk too."""
+    """A change that waits for its transaction.
+
+    ``durable`` if its caller waits for the disk too, ``frees`` if a full disk must not stop it.
+    """
 
     # Any: what the change returns; `Database.write` gives it its type.
     change: Callable[[sqlite3.Connection], Any]
     durable: bool
+    frees: bool
     committed: Future[Any] = field(default_factory=Future)
     outcome: Outcome[Any] = field(default_factory=Outcome)
 
@@ -58,8 +66,11 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(path.name + ".lock"), wait)
         self._sync = sync
+        self._reserve = Reserve(path.with_name(path.name + "-reserve"), RESERVE)
         try:
+            self._reserve.spend()
             self._writer = self._open()
+            self._reserve.refill()
         except BaseException:
             self._lock.release()
             raise
@@ -71,13 +82,14 @@ class Database:
         self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
         self._thread.start()
 
-    def write(self, change: Callable[[sqlite3.Connection], R], durable: bool = True) -> R:
+    def write(self, change: Callable[[sqlite3.Connection], R], durable: bool = True, frees: bool = False) -> R:
         """Run ``change`` in the writer thread and return its result once it is committed.
 
         What ``change`` raises is raised here, and nothing of it is kept. Unless
         ``durable``, the change outlives this process but perhaps not a power failure.
+        One that ``frees`` may have space that is kept back when the disk is full.
         """
-        request = _Request(change, durable)
+        request = _Request(change, durable, frees)
         with self._guard:
             if self._closed:
                 raise Unavailable(f"metadata database {self.path} is closed")
@@ -192,11 +204,26 @@ class Database:
         except sqlite3.Error as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            for request in batch:
-                request.committed.set_exception(translated(self.path, error))
+            self._failed(batch, error)
             return
+        # First, or whoever is told that something has gone may fill the disk before.
+        self._reserve.refill()
         for request in batch:
             _pass_on(self.path, request)
+
+    def _failed(self, batch: list[_Request], error: sqlite3.Error) -> None:
+        """Tell that a batch is not committed; of one for which there was no space try again what makes space."""
+        again = [request for request in batch if request.frees] if _is_full(error) else []
+        if again and not self._reserve.spend():
+            again = []
+        if not again:
+            self._reserve.refill()
+        for request in batch:
+            if request not in again:
+                request.committed.set_exception(translated(self.path, error))
+        if again:
+            reuse_log(self._writer)
+            self._commit(again)
 
     def _apply(self, request: _Request) -> None:
         """Run one request; raises sqlite3.Error when SQLite has given up the whole transaction."""
@@ -205,8 +232,9 @@ class Database:
         request.outcome = attempt(lambda: request.change(writer))
         error = request.outcome.error
         if error is not None:
-            if not writer.in_transaction and isinstance(error, sqlite3.Error):
-                raise error  # a full disk ends the transaction, savepoints and all (sqlite.org/lang_transaction.html)
+            # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
+            if isinstance(error, sqlite3.Error) and (not writer.in_transaction or _is_full(error)):
+                raise error
             writer.execute("ROLLBACK TO request")
         writer.execute("RELEASE request")
 
@@ -224,10 +252,17 @@ def _pass_on(path: Path, request: _Request) -> None:
         request.committed.set_exception(translated(path, error) if isinstance(error, sqlite3.Error) else error)
 
 
+def _is_full(error: sqlite3.Error) -> bool:
+    # errors of the module's own, such as "Cannot operate on a closed database.", have no code
+    return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in DISK_FULL
+
+
 def translated(path: Path, error: sqlite3.Error) -> Error:
     """Return what a caller should be told of an error of SQLite's."""
     # errors of the module's own, such as "Cannot operate on a closed database.", have no code
     code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
+    if code == sqlite3.SQLITE_FULL:
+        return ResourceExhausted(f"no space left for metadata database {path}; free space on its disk")
     if code in DISK_FULL:
         return ResourceExhausted(f"metadata database {path} cannot be written ({error}); free space on its disk")
     if code in DAMAGED:

@@ -11,6 +11,7 @@ from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, selects, updated_map
 from windlass.images import Image, ImageStore
 from windlass.leases import LABEL_EXPIRE
+from windlass.plugin import quick
 from windlass.values import Descriptor, check_digest, check_labels
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
@@ -29,6 +30,7 @@ class Images(ImageStore):
         self._namespace = namespace
         self._lease = lease
 
+    @quick
     def get(self, name: str) -> Image:
         """See the contract."""
         with self._ledger.read() as rows:

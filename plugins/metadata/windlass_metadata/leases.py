@@ -10,7 +10,7 @@ from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from windlass.fieldpaths import kept_labels
 from windlass.leases import Lease, LeaseStore, Resource
-from windlass.values import check_labels
+from windlass.values import check_digest, check_labels
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace
 from windlass_metadata.rows import decode_map, encode_map, now
@@ -132,6 +132,8 @@ def check_resource(resource: Resource) -> None:
         )
     if not resource.id:
         raise InvalidArgument(f"the ID of a resource of type {resource.type} must not be empty")
+    if resource.type == nodes.CONTENT:
+        check_digest(resource.id)
 
 
 def adaptor(lease: Lease) -> filter_expressions.Adaptor:

@@ -61,14 +61,14 @@ class Ledger:
 
     def change(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
         """Commit a change; ``deletion`` says that something may now be garbage."""
-        result = self._patiently(change, durable)
+        result = self._patiently(change, durable, frees=deletion)
         for watcher in self._watchers:
             watcher(deletion)
         return result
 
-    def reserve(self, change: Change[R]) -> R:
+    def reserve(self, change: Change[R], deletion: bool = False) -> R:
         """Commit the first half of a change; it need not survive a power failure, as the second half will."""
-        return self._patiently(change, durable=False)
+        return self._patiently(change, durable=False, frees=deletion)
 
     def settle(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
         """Commit the second half of a change, and wake who waits for it."""
@@ -80,7 +80,7 @@ class Ledger:
     def release(self, change: Change[R]) -> R:
         """Undo the first half of a change, and wake who waits for it."""
         try:
-            return self._patiently(change, durable=False)
+            return self._patiently(change, durable=False, frees=True)
         finally:
             self.wake()
 
@@ -124,12 +124,12 @@ class Ledger:
         with self._guard:
             return set(self._open)
 
-    def _patiently(self, change: Change[R], durable: bool) -> R:
+    def _patiently(self, change: Change[R], durable: bool, frees: bool) -> R:
         deadline = time.monotonic() + PATIENCE
         while True:
             seen = self._settlements
             try:
-                return self.database.write(change, durable)
+                return self.database.write(change, durable, frees)
             except Busy as busy:
                 if not self._wait(seen, deadline):
                     raise Unavailable(f"{busy} is in use by another call; try again") from None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.namespaces import Namespace, NamespaceStore
+from windlass.plugin import quick
 from windlass.values import check_identifier, check_labels
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
 from windlass_metadata import trash
@@ -29,6 +30,7 @@ class Namespaces(NamespaceStore):
         """Read and write ``ledger``."""
         self._ledger = ledger
 
+    @quick
     def get(self, name: str) -> Namespace:
         """See the contract; an unknown namespace is not an error, as in containerd."""
         check_identifier("namespace", name)

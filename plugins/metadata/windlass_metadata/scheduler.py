@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 
 from windlass.errors import Error, Unavailable
-from windlass.gate import offload_within
+from windlass.gate import gate_of, offload_within
 from windlass.gc import Collector
 from windlass.metadata import Collected, Metadata
 
@@ -146,9 +146,8 @@ class Scheduler(Collector):
         waiters, self._waiters = self._waiters, []
         with self._guard:
             changes, self._changes = self._changes, _Changes()
-        collect = self._metadata.collect
         try:
-            done = await offload_within(None, None, collect, getattr(collect, "gate", None), "collect")
+            done = await offload_within(None, None, self._metadata.collect, gate_of(self._metadata), "collect")
         except Error as error:
             self._failed(error, changes, waiters)
             return

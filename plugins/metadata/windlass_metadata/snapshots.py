@@ -17,6 +17,7 @@ from typing import TypeVar
 from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import kept_labels, updated_labels
+from windlass.gate import gate_of
 from windlass.mounts import Mount
 from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
 from windlass.values import check_labels
@@ -48,6 +49,8 @@ class Snapshots(Snapshotter):
         """Show of ``snapshotter``, whose name is ``name``, what belongs to ``namespace``."""
         self._ledger = ledger
         self._snapshotter = snapshotter
+        # a snapshotter that hangs fills its own pool and opens its own breaker, not the metadata store's
+        self.gate = gate_of(snapshotter)
         self._abandoned = abandoned
         self._name = name
         self._namespace = namespace

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.content import CHUNK, ContentStore, Info, Reader, Status, Writer
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
-from windlass.gate import offload, offload_each, offload_within
+from windlass.gate import gate_of, offload, offload_each, offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.values import Descriptor
@@ -63,8 +65,9 @@ class Content:
 
     async def list(self, request: pb.ListContentRequest, call: Call) -> AsyncIterator[pb.ListContentResponse]:
         """Return all that match, in blocks of 100."""
-        walk = await offload(self._view(call).walk, list(request.filters))
-        while block := await offload_each(walk):
+        view = self._view(call)
+        walk = await offload(view.walk, list(request.filters))
+        while block := await offload_each(walk, gate_of(view)):
             yield pb.ListContentResponse(info=map(to_proto, block))
 
     async def delete(self, request: pb.DeleteContentRequest, call: Call) -> Empty:
@@ -74,19 +77,21 @@ class Content:
 
     async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
         """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
-        view, desc = self._view(call), Descriptor("", request.digest, 0)
-        reader = await offload_within(OPEN_TIMEOUT, Reader.close, lambda: view.reader(desc))
+        view = self._view(call)
+        opening = partial(_open_section, view, request)
+        reader, position, end, data = await offload_within(
+            OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader"
+        )
         try:
-            start, end = _section(request, reader.size)
-            position = start
-            while position < end:
-                data = await offload(reader.read_at, position, min(CHUNK, end - position))
-                if not data:
-                    return
+            start = position
+            while data:
                 yield pb.ReadContentResponse(offset=position - start, data=data)
                 position += len(data)
+                if position >= end:
+                    return
+                data = await offload(reader.read_at, position, min(CHUNK, end - position))
         finally:
-            reader.close()
+            await _release(reader)
 
     async def status(self, request: pb.StatusRequest, call: Call) -> pb.StatusResponse:
         """Describe an ingest."""
@@ -102,17 +107,20 @@ class Content:
     ) -> AsyncIterator[pb.WriteContentResponse]:
         """Carry out the messages of one writer; a stream that ends without commit leaves the ingest.
 
+        The commit is held to the size and digest that were named last, by whichever message.
         One whose commit is refused for its size or digest does not (DESIGN 4): no
         retry could succeed with what was written.
         """
-        view, writer, ref = self._view(call), None, ""
+        view, writer, ref, total, expected = self._view(call), None, "", 0, ""
         try:
             async for request in requests:
                 if writer is None:
                     ref = request.ref
                     writer = await _open(view, request)
-                elif request.expected and request.expected != writer.status().expected:
+                elif request.expected and request.expected != expected:
                     await _refuse_existing(view, ref, request.expected, writer)
+                request.total = total = request.total or total
+                request.expected = expected = request.expected or expected
                 try:
                     answer = await _carry_out(writer, request)
                 except FailedPrecondition:
@@ -124,7 +132,7 @@ class Content:
                     return
         finally:
             if writer is not None:
-                await offload(writer.close)
+                await _release(writer)
 
     async def abort(self, request: pb.AbortRequest, call: Call) -> Empty:
         """Give an ingest up."""
@@ -132,20 +140,47 @@ class Content:
         return Empty()
 
 
-def _section(request: pb.ReadContentRequest, size: int) -> tuple[int, int]:
-    start = max(request.offset, 0)
-    if start > size:
-        raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {size} bytes")
-    end = start + request.size if request.size > 0 else size
-    return start, min(end, size)
+Section = tuple[Reader, int, int, bytes]
+"""An open blob, the first and the last offset that are wanted of it, and the first bytes."""
+
+
+def _open_section(view: ContentStore, request: pb.ReadContentRequest) -> Section:
+    """Open and begin to read in one go: most blobs that clients read are small."""
+    reader = view.reader(Descriptor("", request.digest, 0))
+    try:
+        start = max(request.offset, 0)
+        if start > reader.size:
+            raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {reader.size} bytes")
+        end = min(start + request.size, reader.size) if request.size > 0 else reader.size
+        return reader, start, end, reader.read_at(start, min(CHUNK, end - start))
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _close_section(section: Section) -> None:
+    section[0].close()
 
 
 async def _open(view: ContentStore, request: pb.WriteContentRequest) -> Writer:
     if not request.ref:
         raise InvalidArgument("the first message of a write must name a ref")
     return await offload_within(
-        OPEN_TIMEOUT, Writer.close, lambda: view.writer(request.ref, request.total, request.expected)
+        OPEN_TIMEOUT,
+        _close,
+        lambda: view.writer(request.ref, request.total, request.expected),
+        gate_of(view),
+        "writer",
     )
+
+
+def _close(opened: Reader | Writer) -> None:
+    opened.close()
+
+
+async def _release(opened: Reader | Writer) -> None:
+    # grpc may cancel a call again while it cleans up; the close goes on and is done when its turn comes
+    await asyncio.shield(offload(opened.close))
 
 
 async def _refuse_existing(view: ContentStore, ref: str, expected: str, writer: Writer) -> None:

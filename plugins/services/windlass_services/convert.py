@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.errors import InvalidArgument
 from windlass.mounts import Mount
 from windlass.values import Descriptor, Payload, Platform
 from windlass_api.containerd.types import descriptor_pb2, mount_pb2, platform_pb2
+
+EPOCH_LIMIT = 1 << 63
+"""Nanoseconds from the epoch that can be kept, some 292 years to either side."""
 
 
 def to_any(payload: Payload | None) -> AnyMessage | None:
@@ -42,8 +46,11 @@ def to_timestamp(nanoseconds: int) -> Timestamp | None:
 
 
 def from_timestamp(message: Timestamp) -> int:
-    """Return nanoseconds since the epoch."""
-    return message.seconds * 10**9 + message.nanos
+    """Return nanoseconds since the epoch. Raises InvalidArgument for a time that 64 bits of them cannot tell."""
+    nanoseconds = message.seconds * 10**9 + message.nanos
+    if not (-EPOCH_LIMIT <= nanoseconds < EPOCH_LIMIT and 0 <= message.nanos < 10**9):
+        raise InvalidArgument(f"{message.seconds} s and {message.nanos} ns are no time between the years 1678 and 2261")
+    return nanoseconds
 
 
 def to_descriptor(desc: Descriptor) -> descriptor_pb2.Descriptor:

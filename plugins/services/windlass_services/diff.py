@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from windlass.diff import LAYER_GZIP, CompareOptions, Differ
 from windlass.errors import Unimplemented
-from windlass.gate import offload_within
+from windlass.gate import gate_of, offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
@@ -47,7 +48,7 @@ class Diff:
         problem = Unimplemented("no differ is configured")
         for name, differ in self._differs:
             try:
-                return await offload_within(None, None, lambda differ=differ: call(differ), name=name)  # type: ignore[misc] # mypy cannot infer a default's type
+                return await offload_within(None, None, partial(call, differ), gate_of(differ), name)
             except Unimplemented as error:
                 problem = error
         raise problem

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.gate import offload, offload_each
+from windlass.gate import gate_of, offload, offload_each
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.snapshots import Info, Kind, Snapshotter
@@ -82,8 +82,9 @@ class Snapshots:
 
     async def list(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
         """Return all that match, in blocks of 100."""
-        walk = await offload(self._view(request, call).walk, list(request.filters))
-        while block := await offload_each(walk):
+        view = self._view(request, call)
+        walk = await offload(view.walk, list(request.filters))
+        while block := await offload_each(walk, gate_of(view)):
             yield pb.ListSnapshotsResponse(info=map(to_proto, block))
 
     async def usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:

@@ -84,6 +84,6 @@ class NativeSnapshotter:
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:
         if record.kind == Kind.ACTIVE:
-            return (Mount("bind", str(self._directories.path(record.id)), ("rw", "rbind")),)
+            return (Mount("bind", str(self._directories.path(record.id)), ("rbind", "rw")),)
         shown = record.parents[0] if record.parents else record.id
-        return (Mount("bind", str(self._directories.path(shown)), ("ro", "rbind")),)
+        return (Mount("bind", str(self._directories.path(shown)), ("rbind", "ro")),)

@@ -1,0 +1,61 @@
+"""Space kept back for deletions: a file beside a database, which goes when the disk is full.
+
+To delete, a database has to write first. On a disk without a free block nobody
+could remove anything any more, nor could a daemon open its databases again; what
+the file holds is enough for both, and is taken again when there is room.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+SMALLEST = 4096
+PAUSE = 1.0
+"""Seconds between attempts to take what is missing."""
+
+
+class Reserve:
+    """The file at ``path``, of up to ``size`` bytes; to be used by one thread at a time."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._held = 0
+        self._tried = 0.0
+
+    def spend(self) -> bool:
+        """Give the space back to the disk; tells whether there was any, also from an earlier daemon."""
+        self._held, self._tried = 0, 0.0
+        try:
+            had = self._path.stat().st_blocks > 0
+            self._path.unlink()
+        except OSError:
+            return False  # not there, or a disk that gives nothing back
+        return had
+
+    def refill(self) -> None:
+        """Take what is missing, as far as there is room; a disk that allows nothing of it is none the worse."""
+        now = time.monotonic()
+        if self._held == self._size or (self._tried and now < self._tried + PAUSE):
+            return
+        self._tried = now
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return
+        try:
+            self._held = self._grow(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _grow(self, descriptor: int) -> int:
+        held, step = os.fstat(descriptor).st_size, self._size
+        while held < self._size and step >= SMALLEST:
+            try:
+                os.posix_fallocate(descriptor, held, min(step, self._size - held))
+            except OSError:
+                step //= 2
+            held = os.fstat(descriptor).st_size
+        return held

@@ -1,0 +1,97 @@
+"""Space kept back for deletions is given up when it is needed and taken again, as far as there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from windlass import reserve
+from windlass.errors import ResourceExhausted
+from windlass.metastore import Metastore
+from windlass.reserve import Reserve
+from windlass.snapshots import Kind
+
+SIZE = 1 << 20
+
+
+def used(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_space_is_held_spent_and_held_again(tmp_path: Path) -> None:
+    """All of it, in real blocks."""
+    path = tmp_path / "reserve"
+    held = Reserve(path, SIZE)
+    assert not held.spend()
+    held.refill()
+    assert used(path) >= SIZE
+
+    assert held.spend()
+    assert not path.exists()
+    held.refill()
+    assert used(path) >= SIZE
+
+
+def test_space_held_by_an_earlier_daemon_is_spent(tmp_path: Path) -> None:
+    """The file tells, not memory."""
+    Reserve(tmp_path / "reserve", SIZE).refill()
+    assert Reserve(tmp_path / "reserve", SIZE).spend()
+
+
+def test_what_is_left_is_taken(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a disk that is nearly full; the rest once there is room."""
+    monkeypatch.setattr(reserve, "PAUSE", 0.0)
+    with (small / "other").open("wb") as other:
+        os.posix_fallocate(other.fileno(), 0, 3 << 20)
+    held = Reserve(small / "reserve", 2 << 20)
+    held.refill()
+    assert 900 << 10 <= used(small / "reserve") <= 1 << 20
+
+    (small / "other").unlink()
+    held.refill()
+    assert used(small / "reserve") == 2 << 20
+
+
+def test_a_snapshot_is_removed_on_a_full_disk(small: Path) -> None:
+    """And the database opens there."""
+    store = Metastore(small / "metadata.db")
+    for number in range(30):
+        store.create(Kind.ACTIVE, f"s{number}")
+    fill(small / "other")
+    with pytest.raises(ResourceExhausted, match="no space left"):
+        for number in range(1000):
+            store.create(Kind.ACTIVE, f"more{number}" + "x" * 5000)
+    fill(small / "other")
+    for number in range(30):
+        store.remove(f"s{number}")
+        fill(small / "other")
+    store.close()
+    fill(small / "other")
+
+    again = Metastore(small / "metadata.db")
+    assert not [info for info in again.walk() if info.name.startswith("s")]
+    again.close()
