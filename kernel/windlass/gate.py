@@ -14,6 +14,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar
@@ -30,6 +31,8 @@ DEFAULT_TIMEOUT = 60.0
 MISSES_TO_OPEN = 5
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+QUICK_LIMIT = 0.02
+SLOW_PAUSE = 30.0
 
 
 @dataclass(slots=True)
@@ -109,10 +112,26 @@ class Gate:
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
+        self._slow_until = 0.0
 
     def account(self, method: str) -> Account:
         """Return the account of a method, a new one if need be."""
         return self.accounts.setdefault(method, Account(method))
+
+    def may_be_quick(self) -> bool:
+        """Tell whether the loop may call quick methods itself."""
+        return time.monotonic() >= self._slow_until
+
+    @contextmanager
+    def held_to_be_quick(self) -> Iterator[None]:
+        """Send calls that are said to be quick to the pool for a while when this one is not: a disk may hang."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            if end - begin > QUICK_LIMIT:
+                self._slow_until = end + SLOW_PAUSE
 
     # Any, here and below: one piece of code guards the methods of every contract.
     def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -197,14 +216,17 @@ async def offload(
 ) -> R:
     """Call a synchronous plugin from the loop, in that plugin's own pool, for at most `DEFAULT_TIMEOUT` seconds.
 
-    A method that its author has marked as `quick` is called here and now.
+    A method that its author has marked as `quick` is called here and now, unless one of
+    its plugin's was not quick lately.
     A function that is no handle's method runs in a pool that all such calls share.
     Raises DeadlineExceeded; a result that comes later is dropped.
     """
-    if is_quick(function):
-        return function(*args, **kwargs)
+    gate = gate_of(function) or _shared
+    if is_quick(function) and gate.may_be_quick():
+        with gate.held_to_be_quick():
+            return function(*args, **kwargs)
     name = getattr(function, "__name__", "")
-    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate_of(function), name)
+    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate, name)
 
 
 async def offload_within(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from windlass.errors import Error, FailedPrecondition
 from windlass.values import check_identifier
@@ -60,7 +60,16 @@ def is_implemented(service: object, method: str) -> bool:
     return hasattr(service, method_name(method))
 
 
-def serve(server: grpc.aio.Server, descriptor: ServiceDescriptor, service: object) -> None:
+class Server(Protocol):
+    """What takes handlers: the listener's own server, or one of `grpc.aio`."""
+
+    # Any: handlers of all services, whose messages differ.
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        """Serve what these handle."""
+        ...
+
+
+def serve(server: Server, descriptor: ServiceDescriptor, service: object) -> None:
     """Add the methods of ``service`` to a server, as the service that ``descriptor`` describes."""
     import grpc
 

@@ -15,9 +15,14 @@ class Service(Protocol):
         """Return the full name, such as ``containerd.services.version.v1.Version``."""
         ...
 
-    # Any: a grpc.aio.Server, which the kernel does not import.
+    # Any: what a grpc.aio.Server has for this, which the kernel does not import.
     def register(self, server: Any) -> None:
-        """Add this service's handlers to a ``grpc.aio`` server."""
+        """Add this service's handlers, whose functions are ``async``, to a server.
+
+        It has ``add_generic_rpc_handlers`` and ``add_registered_method_handlers``, so
+        `windlass.rpc.serve` and grpc's generated ``add_…Servicer_to_server`` take it.
+        Handlers get a context with the methods of `grpc.aio.ServicerContext`.
+        """
         ...
 
 

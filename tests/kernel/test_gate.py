@@ -12,7 +12,7 @@ import pytest
 
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
 from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, gate_of, offload, offload_each, offload_within
-from windlass.plugin import contract
+from windlass.plugin import contract, quick
 from windlass.pool import Job
 
 
@@ -102,6 +102,26 @@ def test_a_facet_is_counted_under_the_plugin_that_handed_it_out(handle: Store, g
 async def test_offload_runs_in_the_plugins_own_pool(handle: Store) -> None:
     """The loop's thread is not the plugin's, and the pool carries its name."""
     assert (await offload(handle.thread)).startswith("type.store.1")
+
+
+async def test_a_quick_method_is_called_on_the_loop_until_it_is_slow(gate: Gate) -> None:
+    """A disk that hangs costs the other clients one wait, not all of them."""
+
+    class Quick:
+        seconds = 0.0
+
+        @quick
+        def where(self) -> str:
+            time.sleep(self.seconds)
+            return threading.current_thread().name
+
+    instance = Quick()
+    handle = Handle(instance, gate)
+    here = threading.current_thread().name
+    assert await offload(handle.where) == here
+    instance.seconds = 0.05
+    assert await offload(handle.where) == here
+    assert (await offload(handle.where)).startswith("type.store.1")
 
 
 async def test_a_call_that_hangs_ends_at_its_deadline(handle: Store, store: Store, gate: Gate) -> None:

@@ -33,9 +33,12 @@ class Client:
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with serving(tmp_path / "s") as (echo, server):
-        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s", options=OPTIONS) as channel:
-            yield Client(channel, echo, server)
+    address = f"unix:{tmp_path}/s"
+    async with (
+        serving(tmp_path / "s") as (echo, server),
+        grpc.aio.insecure_channel(address, options=OPTIONS) as channel,
+    ):
+        yield Client(channel, echo, server)
 
 
 async def refused(call: Any) -> tuple[Code, str]:

@@ -69,6 +69,25 @@ class StreamFailure(Exception):
         self.code = code
 
 
+ON_CONNECTION = {SETTINGS, PING, GOAWAY}
+ON_EITHER = {WINDOW_UPDATE}
+SIZES = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+
+
+def check(kind: int, stream: int, size: int) -> None:
+    """Raise ConnectionFailure for a frame of a known type on the wrong kind of stream, or of a wrong size."""
+    if kind > CONTINUATION or kind in ON_EITHER:
+        wrong = False
+    elif kind in ON_CONNECTION:
+        wrong = stream != 0
+    else:
+        wrong = stream == 0 or (kind == HEADERS and not stream & 1)
+    if wrong:
+        raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"a frame of type {kind} on stream {stream}")
+    if SIZES.get(kind, size) != size:
+        raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} of {size} bytes")
+
+
 def pack(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return a frame."""
     size = len(payload)

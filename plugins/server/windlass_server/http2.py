@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from windlass_server import frames
+from windlass_server.blocks import HEADER_LIST, Blocks
+from windlass_server.budgets import Budget
 from windlass_server.frames import (
     ACK,
-    END_HEADERS,
     END_STREAM,
     FRAME_SIZE,
     HEADER_SIZE,
@@ -19,7 +19,7 @@ from windlass_server.frames import (
     ErrorCode,
     StreamFailure,
 )
-from windlass_server.headers import Decoder, Field, HeaderFailure
+from windlass_server.headers import Field
 from windlass_server.sending import Sender
 from windlass_server.streams import STREAM_WINDOW, Receiver, Stream
 
@@ -28,9 +28,6 @@ WINDOW = 16 << 20
 """Bytes that a peer may have sent on all streams before handlers have taken them."""
 MOST_STREAMS = 4096
 """Calls under way on one connection; a client with more waits. A task that is waited for is one."""
-HEADER_LIST = 32 << 10
-"""Bytes of one call's headers, as they come and as RFC 9113 section 6.5.2 counts them."""
-MOST_CONTINUATIONS = 64
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a peer has to say that it speaks HTTP/2; afterwards it may be silent for ever."""
 LINGER = 5.0
@@ -53,28 +50,6 @@ Accept = Callable[[Stream, "list[Field] | None"], Receiver]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Budget:
-    """How many of something a peer may send: ``burst`` at once, ``rate`` a second."""
-
-    what: str
-    burst: float
-    rate: float
-    left: float = field(init=False)
-    at: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Start with a whole burst."""
-        self.left = self.burst
-
-    def spend(self, now: float) -> None:
-        """Count one. Raises ConnectionFailure when there are too many."""
-        self.left = min(self.burst, self.left + (now - self.at) * self.rate) - 1
-        self.at = now
-        if self.left < 0:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self.what}")
-
-
 class Connection(asyncio.BufferedProtocol):
     """One peer. ``accept`` is called for every stream that it opens."""
 
@@ -90,14 +65,12 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._decoder = Decoder(HEADER_LIST)
+        self._blocks = Blocks()
         self._streams: dict[int, Stream] = {}
         self._forgotten: dict[int, None] = {}
         self._last = 0
         self._opened = 0
         self._greeted = self._settled = self._draining = self._closed = False
-        self._block: bytearray | None = None
-        self._block_stream = self._block_flags = self._continuations = 0
         self._window = WINDOW
         self._credit = 0
         self._writable: asyncio.Future[None] | None = None
@@ -213,10 +186,10 @@ class Connection(asyncio.BufferedProtocol):
         return position
 
     def _take(self, kind: int, flags: int, id: int, payload: memoryview) -> None:
-        if self._block is not None and (kind != frames.CONTINUATION or id != self._block_stream):
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        self._blocks.check(kind, id)
         if not self._settled and kind != frames.SETTINGS:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        frames.check(kind, id, len(payload))
         if kind == frames.DATA:
             self._on_data(flags, id, payload)
         elif kind == frames.HEADERS:
@@ -266,35 +239,17 @@ class Connection(asyncio.BufferedProtocol):
         return stream
 
     def _on_headers(self, flags: int, id: int, payload: memoryview) -> None:
-        if not id & 1:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {id}")
-        block = frames.content(flags, payload)
-        if flags & frames.PRIORITIZED:
-            if len(block) < 5:
-                raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without its priority")
-            block = block[5:]
-        if flags & END_HEADERS:
-            self._on_block(id, bytes(block), bool(flags & END_STREAM))
-        else:
-            self._block, self._block_stream, self._block_flags = bytearray(block), id, flags
-            self._continuations = 0
+        block = self._blocks.begin(flags, id, payload)
+        if block is not None:
+            self._on_block(id, block)
 
     def _on_continuation(self, flags: int, id: int, payload: memoryview) -> None:
-        if self._block is None:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self._block += payload
-        self._continuations += 1
-        if len(self._block) > HEADER_LIST or self._continuations > MOST_CONTINUATIONS:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
-        if flags & END_HEADERS:
-            block, self._block = bytes(self._block), None
-            self._on_block(id, block, bool(self._block_flags & END_STREAM))
+        block = self._blocks.go_on(flags, payload)
+        if block is not None:
+            self._on_block(id, block)
 
-    def _on_block(self, id: int, block: bytes, ended: bool) -> None:
-        try:
-            fields = self._decoder.decode(block)
-        except HeaderFailure as error:
-            raise ConnectionFailure(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+    def _on_block(self, id: int, block: bytes) -> None:
+        fields, ended = self._blocks.decode(block)
         if id > self._last:
             self._open(id, fields, ended)
             return
@@ -324,8 +279,6 @@ class Connection(asyncio.BufferedProtocol):
             stream.receiver.received(EMPTY, True)
 
     def _on_window_update(self, id: int, payload: memoryview) -> None:
-        if len(payload) != 4:
-            raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
         increment = frames.WORD.unpack(payload)[0] & STREAM_MASK
         if not id:
             self.sender.granted(increment)
@@ -340,8 +293,6 @@ class Connection(asyncio.BufferedProtocol):
         self.sender.enqueue(stream)
 
     def _on_rst_stream(self, flags: int, id: int, payload: memoryview) -> None:
-        if len(payload) != 4:
-            raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has 4 bytes")
         stream = self._known(id)
         self._resets.spend(self._loop.time())
         if stream is not None:
@@ -349,9 +300,7 @@ class Connection(asyncio.BufferedProtocol):
             stream.gone()
 
     def _on_settings(self, flags: int, id: int, payload: memoryview) -> None:
-        if id:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
-        if len(payload) % 6 or (flags & ACK and payload):
+        if len(payload) % frames.PARAMETER.size or (flags & ACK and payload):
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each")
         self._changes.spend(self._loop.time())
         if flags & ACK:
@@ -388,24 +337,16 @@ class Connection(asyncio.BufferedProtocol):
                 self.sender.enqueue(stream)
 
     def _on_ping(self, flags: int, id: int, payload: memoryview) -> None:
-        if id:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
-        if len(payload) != 8:
-            raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "PING has 8 bytes")
         self._idle.spend(self._loop.time())
         if not flags & ACK:
             self.sender.write(frames.pack(frames.PING, ACK, 0, bytes(payload)))
 
     def _on_priority(self, flags: int, id: int, payload: memoryview) -> None:
-        if not id:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         self._idle.spend(self._loop.time())
         if len(payload) != 5:
             raise StreamFailure(id, ErrorCode.FRAME_SIZE_ERROR)
 
     def _on_goaway(self, flags: int, id: int, payload: memoryview) -> None:
-        if id:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < frames.GOAWAY_BODY.size:
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has at least 8 bytes")
         self._idle.spend(self._loop.time())
@@ -456,8 +397,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _fail(self, failure: ConnectionFailure) -> None:
         logger.debug("%s: closed the connection: %s: %s", self.peer, failure.code.name, failure)
-        self.sender.write(frames.goaway(self._last, failure.code, str(failure)))
         self._end_streams()
+        self.sender.write(frames.goaway(self._last, failure.code, str(failure)))
         self._close()
 
     def _too_slow(self) -> None:
@@ -496,6 +437,7 @@ class Connection(asyncio.BufferedProtocol):
         for stream in list(self._streams.values()):
             if stream.receiver is not None:
                 stream.receiver.refuse(message)
+        self._end_streams()
         self._close()
 
     def abort(self) -> None:
