@@ -282,15 +282,16 @@ async def test_marks_of_ttrpc_services_are_true(tmp_path: Path) -> None:
 
 
 async def test_marks_of_our_shim_are_true() -> None:
-    """The shim serves both versions of Task, and refuses what is marked ✗."""
-    from windlass_shim_runc.service import SERVICES, TaskService
+    """The shim serves both versions of Task and the Sandbox API, and refuses what is marked ✗."""
+    from windlass_shim_runc.sandbox import ALL_SERVICES, SandboxTaskService
 
     for service in services("shim"):
         marks = rows()[service.name]
-        if service.name not in SERVICES:
+        if service.name not in ALL_SERVICES:
             assert set(marks.values()) == {NONE}
             continue
-        methods = TaskService(None, lambda: None, lambda: None).methods()  # type: ignore[arg-type] # no container is made
+        none = SandboxTaskService(None, lambda: None, lambda: None)  # type: ignore[arg-type] # no container is made
+        methods = none.methods()
         for name, mark in marks.items():
             if name not in methods:
                 assert mark == NONE

@@ -19,7 +19,6 @@ from windlass.values import check_identifier
 
 if TYPE_CHECKING:
     import grpc
-    import grpc.aio
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 NAMESPACE = "containerd-namespace"
@@ -63,8 +62,7 @@ def is_implemented(service: object, method: str) -> bool:
 class Server(Protocol):
     """What takes handlers: the listener's own server, or one of `grpc.aio`."""
 
-    # Any: handlers of all services, whose messages differ.
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Serve what these handle."""
         ...
 

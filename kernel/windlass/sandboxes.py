@@ -1,4 +1,4 @@
-"""Contract: sandbox records, the metadata of shared environments for tasks."""
+"""Contract: sandboxes, shared environments for tasks: their records, and the controllers that run them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from windlass.mounts import Mount
 from windlass.plugin import PluginType, contract
-from windlass.values import Payload
+from windlass.tasks import Exit, Metric
+from windlass.values import Payload, Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,86 @@ class SandboxStores(Protocol):
 
 
 SANDBOX_STORES: PluginType[SandboxStores] = PluginType("io.containerd.sandbox.store.v1")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """How to create a sandbox; ``options`` are the client's, the runtime's own are in the record."""
+
+    rootfs: tuple[Mount, ...] = ()
+    options: Payload | None = None
+    netns_path: str = ""
+    """Network namespace to use; "" leaves it to the controller."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSandbox:
+    """A sandbox that runs; ``address`` and ``version`` say where its containers' Task API is, if it says so."""
+
+    id: str
+    pid: int = 0
+    created_at: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    version: int = 0
+    spec: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStatus:
+    """A sandbox as its controller sees it; ``state`` is in the controller's own words, times are 0 when unknown."""
+
+    id: str
+    pid: int = 0
+    state: str = ""
+    info: Mapping[str, str] = field(default_factory=dict)
+    created_at: int = 0
+    exited_at: int = 0
+    extra: Payload | None = None
+    address: str = ""
+    version: int = 0
+
+
+@contract
+class SandboxController(Protocol):
+    """Runs sandboxes; semantics and errors in reference 3.12. Everything waits, so everything is async."""
+
+    async def create(self, namespace: str, sandbox: Sandbox, options: SandboxOptions) -> None:
+        """Prepare a sandbox; nothing of it runs. Raises AlreadyExists, Unimplemented (runtime has no sandboxes)."""
+        ...
+
+    async def start(self, namespace: str, id: str) -> StartedSandbox:
+        """Start a created sandbox. When that fails it is gone."""
+        ...
+
+    async def platform(self, namespace: str, id: str) -> Platform:
+        """Return what containers in the sandbox have to be for. Raises NotFound."""
+        ...
+
+    async def stop(self, namespace: str, id: str, timeout: float) -> None:
+        """End what runs in the sandbox, after ``timeout`` seconds by force; what is gone already is no error."""
+        ...
+
+    async def wait(self, namespace: str, id: str) -> Exit:
+        """Return when the sandbox has exited. Raises NotFound."""
+        ...
+
+    async def status(self, namespace: str, id: str, verbose: bool = False) -> SandboxStatus:
+        """Describe a sandbox; one that the controller does not know has exited."""
+        ...
+
+    async def shutdown(self, namespace: str, id: str) -> None:
+        """Free everything that the sandbox holds; tasks that are still in it end. Raises NotFound."""
+        ...
+
+    async def metrics(self, namespace: str, id: str) -> Metric:
+        """Measure the sandbox. Raises NotFound, Unimplemented."""
+        ...
+
+    async def update(self, namespace: str, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> None:
+        """Let a running sandbox know of changes to its record."""
+        ...
+
+
+SANDBOX_CONTROLLER: PluginType[SandboxController] = PluginType("io.containerd.sandbox.controller.v1")

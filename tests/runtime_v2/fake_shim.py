@@ -2,7 +2,8 @@
 
 Keys of the spec: ``hang`` lists methods that are never answered, ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
-``pid`` is what it claims to be the init's, ``version`` the only one it knows.
+``pid`` is what it claims to be the init's, ``version`` the only one it knows,
+``sandbox`` is there when it serves the Sandbox API.
 Every call is noted in the file ``calls`` beside the namespaces' bundles.
 """
 
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from windlass_api.containerd.runtime.sandbox.v1 import sandbox_pb2 as sandbox_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_api.ttrpc import framing as ttrpc
 
@@ -53,6 +55,8 @@ class FakeShim:
         self.bundle = bundle
         self.spec: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
         self.processes: dict[str, Process] = {}
+        self.sandbox = ""
+        self.stopped = threading.Event()
         self.calls = bundle.parent.parent / "calls"
 
     def serve(self, listener: socket.socket) -> None:
@@ -84,7 +88,10 @@ class FakeShim:
             os._exit(0)
 
     def _call(self, request: ttrpc.Request) -> Any:
-        if f".v{self.spec.get('version', 3)}." not in request.service:
+        if request.service.endswith(".Sandbox"):
+            if self.spec.get("sandbox") is None:
+                raise Refused(12, f"service {request.service}")
+        elif f".v{self.spec.get('version', 3)}." not in request.service:
             raise Refused(12, f"service {request.service}")
         if request.method in self.spec.get("fail", {}):
             raise Refused(*self.spec["fail"][request.method])
@@ -144,6 +151,49 @@ class FakeShim:
 
     def do_shutdown(self, data: bytes) -> Any:
         return pb.ExecProcessResponse()
+
+    def do_createsandbox(self, data: bytes) -> Any:
+        request = sandbox_pb.CreateSandboxRequest.FromString(data)
+        self.sandbox = request.sandbox_id
+        (self.bundle / "asked").write_text(str(request))
+        return sandbox_pb.CreateSandboxResponse()
+
+    def do_startsandbox(self, data: bytes) -> Any:
+        return sandbox_pb.StartSandboxResponse(pid=os.getpid())
+
+    def do_platform(self, data: bytes) -> Any:
+        answer = sandbox_pb.PlatformResponse()
+        answer.platform.os, answer.platform.architecture, answer.platform.variant = "linux", "arm", "v7"
+        answer.platform.os_version = "dropped"
+        return answer
+
+    def do_sandboxstatus(self, data: bytes) -> Any:
+        verbose = sandbox_pb.SandboxStatusRequest.FromString(data).verbose
+        return sandbox_pb.SandboxStatusResponse(pid=os.getpid(), state="FINE", info={"said": "all"} if verbose else {})
+
+    def do_pingsandbox(self, data: bytes) -> Any:
+        if not self.sandbox:
+            raise Refused(5, "no sandbox")
+        return sandbox_pb.PingResponse()
+
+    def do_waitsandbox(self, data: bytes) -> Any:
+        self.stopped.wait()
+        answer = sandbox_pb.WaitSandboxResponse(exit_status=9)
+        answer.exited_at.seconds = 77
+        return answer
+
+    def do_stopsandbox(self, data: bytes) -> Any:
+        self.stopped.set()
+        return sandbox_pb.StopSandboxResponse()
+
+    def do_shutdownsandbox(self, data: bytes) -> Any:
+        return sandbox_pb.ShutdownSandboxResponse()
+
+    def do_sandboxmetrics(self, data: bytes) -> Any:
+        answer = sandbox_pb.SandboxMetricsResponse()
+        answer.metrics.id = self.sandbox
+        answer.metrics.data.type_url, answer.metrics.data.value = "io.containerd.cgroups.v2.Metrics", b"\x0a\x00"
+        return answer
 
     def do_stats(self, data: bytes) -> Any:
         answer = pb.StatsResponse()

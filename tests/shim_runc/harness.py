@@ -34,10 +34,10 @@ class Client:
         self.decoder = ttrpc.FrameDecoder()
         self.stream = 1
 
-    def send(self, method: str, message: Message, service: str = TASK) -> int:
-        """Send a request and return its stream."""
+    def send(self, method: str, message: Message, service: str = TASK, timeout: float = 0.0) -> int:
+        """Send a request, with a deadline if one is given, and return its stream."""
         stream, self.stream = self.stream, self.stream + 2
-        request = ttrpc.Request(service, method, message.encode())
+        request = ttrpc.Request(service, method, message.encode(), int(timeout * 1e9))
         self.socket.sendall(ttrpc.pack_frame(stream, ttrpc.REQUEST, 0, ttrpc.encode_request(request)))
         return stream
 
@@ -50,9 +50,9 @@ class Client:
                 if frame.stream == stream:
                     return ttrpc.decode_response(frame.data)
 
-    def call(self, kind: type[M], method: str, message: Message, service: str = TASK) -> M:
+    def call(self, kind: type[M], method: str, message: Message, service: str = TASK, timeout: float = 0.0) -> M:
         """Call and return the answer; raises the error that it was."""
-        response = self.receive(self.send(method, message, service))
+        response = self.receive(self.send(method, message, service, timeout))
         if response.code:
             raise from_code(response.code, response.message)
         return decode(kind, response.payload)

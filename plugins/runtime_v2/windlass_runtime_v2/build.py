@@ -12,9 +12,11 @@ from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bundles
 from windlass_runtime_v2.foreign import ForeignShims
 from windlass_runtime_v2.forked import ForkedShims
+from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.lifecycle import Lifecycle
 from windlass_runtime_v2.recovery import Recovery
+from windlass_runtime_v2.sandboxes import Sandboxes, SandboxRecovery, ShimSandboxes
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.task import Jobs
 from windlass_runtime_v2.tasks import ShimTasks
@@ -37,8 +39,26 @@ def build(
     bundles = Bundles(context.state, context.root)
     forked = ForkedShims(zygote, shims, settings, deadlines)
     launcher = Launcher(bundles, forked, ForeignShims(settings, deadlines), deadlines)
-    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs())
+    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.beside(context.state))
     recovery = Recovery(lifecycle, settings.socket_dir, context.register_readiness())
     context.on_start(recovery.start)
     context.on_stop(functools.partial(lifecycle.stop, STOP_TIMEOUT))
     return ShimTasks(lifecycle, recovery, context.hooks)
+
+
+def build_sandboxes(
+    context: InitContext,
+    settings: ShimSettings,
+    deadlines: Deadlines,
+    zygote: Zygote,
+    shims: Mapping[str, ForkedShim],
+) -> ShimSandboxes:
+    """Return the sandbox controller; ``context`` starts and stops it."""
+    settings.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    forked = ForkedShims(zygote, shims, settings, deadlines)
+    launcher = Launcher(Bundles(context.state, context.root), forked, ForeignShims(settings, deadlines), deadlines)
+    sandboxes = Sandboxes(launcher, deadlines, Jobs())
+    recovery = SandboxRecovery(sandboxes, context.register_readiness())
+    context.on_start(recovery.start)
+    context.on_stop(functools.partial(sandboxes.stop, STOP_TIMEOUT))
+    return ShimSandboxes(sandboxes, recovery)

@@ -33,12 +33,21 @@ MAX_GROUP = 0xFFFFFFFE
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How to reach a shim; ``runtime`` is set for a forked one and names what it serves."""
+    """How to reach a shim; ``runtime`` is set for a forked one and names what it serves.
+
+    ``sandbox`` is the sandbox that the shim was started for, "" in a bundle whose own it is.
+    """
 
     address: str
     version: int = 3
     protocol: str = "ttrpc"
     runtime: str = ""
+    sandbox: str = ""
+
+    @property
+    def forked(self) -> bool:
+        """Whether the shim was forked for this bundle alone."""
+        return bool(self.runtime) and not self.sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +107,12 @@ def parse_bootstrap(data: bytes) -> Bootstrap:
     found = {str(key).lower(): item for key, item in value.items()}
     address, version = found.get("address"), found.get("version")
     protocol, runtime = found.get("protocol") or "ttrpc", found.get("runtime") or ""
+    sandbox = found.get("sandbox") or ""
     if not isinstance(address, str) or not address or not isinstance(version, int):
         raise ValueError("address and version are needed")
-    if not isinstance(protocol, str) or not isinstance(runtime, str):
-        raise ValueError("protocol and runtime must be strings")
-    return Bootstrap(address, version, protocol, runtime)
+    if not isinstance(protocol, str) or not isinstance(runtime, str) or not isinstance(sandbox, str):
+        raise ValueError("protocol, runtime and sandbox must be strings")
+    return Bootstrap(address, version, protocol, runtime, sandbox)
 
 
 class Bundles:

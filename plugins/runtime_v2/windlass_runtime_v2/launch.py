@@ -61,7 +61,7 @@ class Launcher:
     async def find(self, bundle: Bundle, bootstrap: Bootstrap) -> Shim:
         """Connect to the shim that an earlier daemon has started. Raises Unavailable when it is gone."""
         shim = await connect(bootstrap, bundle.namespace)
-        if not bootstrap.runtime:
+        if not bootstrap.runtime and not bootstrap.sandbox:
             with logged(f"task {bundle.id}: cannot read its shim's log"):
                 log = ShimLog(bundle)
                 shim.gone.add_done_callback(lambda _: log.close())
@@ -126,6 +126,6 @@ class Launcher:
 
 
 def _remove(bundles: Bundles, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-    if bootstrap is not None and bootstrap.runtime:
+    if bootstrap is not None and bootstrap.forked:
         Path(bootstrap.address.removeprefix("unix://")).unlink(missing_ok=True)
     bundles.remove(bundle)

@@ -14,6 +14,7 @@ from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged
+from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim
@@ -29,8 +30,11 @@ KILLED = 137
 class Lifecycle:
     """Knows every task; for use on the loop."""
 
-    def __init__(self, launcher: Launcher, exchange: Exchange, deadlines: Deadlines, jobs: Jobs) -> None:
+    def __init__(
+        self, launcher: Launcher, exchange: Exchange, deadlines: Deadlines, jobs: Jobs, hosts: SandboxHosts
+    ) -> None:
         """Know no task yet."""
+        self._hosts = hosts
         self.launcher = launcher
         self.deadlines = deadlines
         self.jobs = jobs
@@ -44,7 +48,10 @@ class Lifecycle:
         with self.reserve(namespace, container.id):
             runtime = options.runtime_path or container.runtime
             payload = options.options or container.runtime_options
-            bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
+            if host := await self._hosts.find(self.launcher, namespace, container.sandbox, spec):
+                bundle, shim = await host.join(self.launcher, namespace, container.id, spec)
+            else:
+                bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
             task = Task(bundle, shim)
             request = create_request(container.id, str(bundle.path), options, container.runtime_options)
             try:

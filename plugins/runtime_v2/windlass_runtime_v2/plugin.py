@@ -5,16 +5,22 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument
 from windlass.events import EXCHANGE
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
 from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
+from windlass.sandboxes import SANDBOX_CONTROLLER, SandboxController
 from windlass.shims import FORKED_SHIM
 from windlass.tasks import RUNTIME, Tasks
 from windlass.values import host_architecture
 from windlass.zygote import ZYGOTE
 
+if TYPE_CHECKING:
+    from windlass_runtime_v2.settings import Deadlines, ShimSettings
+
+REQUEST_TIMEOUT = 60.0
 LOG_URI_SCHEMES = "fifo,binary,binary-v2,file"
 
 
@@ -34,7 +40,7 @@ class Config:
 
     platforms: tuple[str, ...] = ()
     """Platforms such as ``linux/amd64`` that tasks can be run for; empty for the machine's own."""
-    request_timeout: float = 60.0
+    request_timeout: float = REQUEST_TIMEOUT
     """Seconds that a shim may take for one request, such as a create or a delete; a wait has no limit."""
 
 
@@ -54,14 +60,33 @@ def init(context: InitContext) -> Tasks:
     if sys.platform != "linux":
         raise SkipPlugin(f"shims of this kind need Linux, this is {sys.platform}")
     from windlass_runtime_v2.build import build
-    from windlass_runtime_v2.settings import Deadlines, ShimSettings
 
-    config, shim = context.config(Config), context.single(SHIM)
+    config = context.config(Config)
     for name in config.platforms or (f"linux/{host_architecture()}",):
         system, _, rest = name.partition("/")
         architecture, _, variant = rest.partition("/")
         context.meta.platforms.append((system, architecture, variant))
     context.meta.exports["log-uri-schemes"] = LOG_URI_SCHEMES
+    settings, deadlines = _settings(context, config.request_timeout)
+    return build(
+        context, settings, deadlines, context.single(EXCHANGE), context.single(ZYGOTE), context.all(FORKED_SHIM)
+    )
+
+
+def init_sandboxes(context: InitContext) -> SandboxController:
+    """Get ready to run sandboxes in shims; those of an earlier daemon are looked for once all plugins are there."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"shims of this kind need Linux, this is {sys.platform}")
+    from windlass_runtime_v2.build import build_sandboxes
+
+    settings, deadlines = _settings(context, REQUEST_TIMEOUT)
+    return build_sandboxes(context, settings, deadlines, context.single(ZYGOTE), context.all(FORKED_SHIM))
+
+
+def _settings(context: InitContext, request_timeout: float) -> tuple[ShimSettings, Deadlines]:
+    from windlass_runtime_v2.settings import Deadlines, ShimSettings
+
+    shim = context.single(SHIM)
     settings = ShimSettings(
         socket_dir=Path(shim.socket_dir or f"{context.properties[STATE]}/s"),
         env=tuple(shim.env),
@@ -75,12 +100,11 @@ def init(context: InitContext) -> Tasks:
         shutdown=context.timeout("io.containerd.timeout.shim.shutdown"),
         state=context.timeout("io.containerd.timeout.task.state"),
         stats=context.timeout("io.containerd.timeout.metrics.shimstats"),
-        request=config.request_timeout,
+        request=request_timeout,
     )
-    return build(
-        context, settings, deadlines, context.single(EXCHANGE), context.single(ZYGOTE), context.all(FORKED_SHIM)
-    )
+    return settings, deadlines
 
 
 PLUGIN = Plugin(RUNTIME, id="task", init=init, config=Config, requires=(SHIM, EXCHANGE, ZYGOTE, FORKED_SHIM))
 SHIM_PLUGIN = Plugin(SHIM, id="manager", init=init_shim, config=ShimConfig)
+SANDBOXES = Plugin(SANDBOX_CONTROLLER, id="shim", init=init_sandboxes, requires=(SHIM, ZYGOTE, FORKED_SHIM))

@@ -43,7 +43,7 @@ class Recovery:
         on_disk = self._launcher.on_disk
         sockets = await on_disk(list_sockets, self._socket_dir)
         leftovers = await on_disk(self._launcher.bundles.leftovers)
-        for bundle, bootstrap in await on_disk(_read, self._launcher.bundles):
+        for bundle, bootstrap in await on_disk(read_bundles, self._launcher.bundles):
             job = self._lifecycle.jobs.start(self._recover(bundle, bootstrap))
             self._jobs[bundle.namespace, bundle.id] = job
         self._lifecycle.jobs.start(self._finish(leftovers, sockets))
@@ -123,7 +123,8 @@ class Recovery:
             self._lifecycle.announce(bundle, exit or Exit(pid, KILLED, now()))
 
 
-def _read(bundles: Bundles) -> list[tuple[Bundle, Bootstrap | None]]:
+def read_bundles(bundles: Bundles) -> list[tuple[Bundle, Bootstrap | None]]:
+    """Return every bundle on disk and how to reach its shim, None when it does not say."""
     found: list[tuple[Bundle, Bootstrap | None]] = []
     for bundle in bundles.walk():
         bootstrap = None

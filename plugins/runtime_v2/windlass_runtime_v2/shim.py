@@ -21,6 +21,7 @@ M = TypeVar("M", bound=Message)
 
 NEWEST = 3
 OLDEST = 2
+SANDBOX_SERVICE = "containerd.runtime.sandbox.v1.Sandbox"
 
 
 class Peer(Protocol):
@@ -56,7 +57,7 @@ class Shim:
     @property
     def forked(self) -> bool:
         """Whether the process is ours alone, so that it may be killed when it does not answer."""
-        return bool(self.bootstrap.runtime)
+        return self.bootstrap.forked
 
     async def call(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
         """Call the Task API; a shim that turns out to know only version 2 is asked in that.
@@ -73,10 +74,13 @@ class Shim:
             self._version = OLDEST
             data = await self._call(method, payload, timeout)
         self._version_known = True
-        try:
-            return answer.FromString(data)
-        except DecodeError as error:
-            raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
+        return _decode(method, answer, data)
+
+    async def call_sandbox(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
+        """Call the Sandbox API; raises as `call` does, Unimplemented when the shim does not serve it."""
+        payload = request.SerializeToString()
+        data = await self._peer.call(SANDBOX_SERVICE, method, payload, self._namespace, timeout)
+        return _decode(method, answer, data)
 
     async def _call(self, method: str, payload: bytes, timeout: float | None) -> bytes:
         service = f"containerd.task.v{self._version}.Task"
@@ -85,11 +89,13 @@ class Shim:
     async def shut_down(self, id: str, timeout: float) -> bool:
         """Ask the shim to end, which it does when it holds no container, and release what is ours of it.
 
+        The shim of a sandbox that the task only shares is not asked: that is for its controller to do.
         A forked shim that is still there after ``timeout`` seconds is killed, and the
         answer is False: it may have been making a container, so there is something to clean up.
         """
-        with contextlib.suppress(Error):
-            await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
+        if not self.bootstrap.sandbox:
+            with contextlib.suppress(Error):
+                await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
         self._peer.close()
         ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
         if not ended:
@@ -115,6 +121,13 @@ class Shim:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def _decode(method: str, answer: type[M], data: bytes) -> M:
+    try:
+        return answer.FromString(data)
+    except DecodeError as error:
+        raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
 
 
 async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> Shim:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.mounts import Mount
+from windlass.sandboxes import SandboxOptions, SandboxStatus
 from windlass.tasks import IO, CreateOptions, Exit, Process, ProcessInfo, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
+from windlass_api.containerd.runtime.sandbox.v1 import sandbox_pb2 as sandbox_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_api.containerd.types import mount_pb2 as mount_pb
 
@@ -53,15 +56,19 @@ def payload_of(value: AnyMessage) -> Payload:
     return Payload(value.type_url, value.value)
 
 
+def _mounts(mounts: Iterable[Mount]) -> list[mount_pb.Mount]:
+    return [
+        mount_pb.Mount(type=mount.type, source=mount.source, target=mount.target, options=mount.options)
+        for mount in mounts
+    ]
+
+
 def create_request(id: str, bundle: str, options: CreateOptions, runtime: Payload | None) -> pb.CreateTaskRequest:
     """Ask for a task; ``runtime`` are the options that the container has."""
     return pb.CreateTaskRequest(
         id=id,
         bundle=bundle,
-        rootfs=[
-            mount_pb.Mount(type=mount.type, source=mount.source, target=mount.target, options=mount.options)
-            for mount in options.rootfs
-        ],
+        rootfs=_mounts(options.rootfs),
         terminal=options.io.terminal,
         stdin=options.io.stdin,
         stdout=options.io.stdout,
@@ -104,6 +111,33 @@ def processes_of(answer: pb.PidsResponse) -> list[ProcessInfo]:
     return [
         ProcessInfo(found.pid, payload_of(found.info) if found.HasField("info") else None) for found in answer.processes
     ]
+
+
+def create_sandbox_request(id: str, bundle: str, options: SandboxOptions) -> sandbox_pb.CreateSandboxRequest:
+    """Ask for a sandbox."""
+    return sandbox_pb.CreateSandboxRequest(
+        sandbox_id=id,
+        bundle_path=bundle,
+        rootfs=_mounts(options.rootfs),
+        options=any_of(options.options),
+        netns_path=options.netns_path,
+        annotations=dict(options.annotations),
+    )
+
+
+def sandbox_status(answer: sandbox_pb.SandboxStatusResponse, id: str, address: str, version: int) -> SandboxStatus:
+    """Read a sandbox's state."""
+    return SandboxStatus(
+        id=answer.sandbox_id or id,
+        pid=answer.pid,
+        state=answer.state,
+        info=dict(answer.info),
+        created_at=nanoseconds(answer.created_at),
+        exited_at=nanoseconds(answer.exited_at),
+        extra=payload_of(answer.extra) if answer.HasField("extra") else None,
+        address=address,
+        version=version,
+    )
 
 
 def exit_events(id: str, exit: Exit) -> Mapping[str, Payload]:

@@ -11,6 +11,7 @@ from windlass.events import EXCHANGE
 from windlass.gc import GC
 from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.sandboxes import SANDBOX_CONTROLLER
 from windlass.services import GRPC, TTRPC, Service, TtrpcService
 from windlass.tasks import RUNTIME
 
@@ -113,6 +114,12 @@ def _sandboxes(context: InitContext) -> object:
     return SandboxStoreService(context.single(METADATA))
 
 
+def _sandbox_controllers(context: InitContext) -> object:
+    from windlass_services.sandboxcontrollers import SandboxControllerService
+
+    return SandboxControllerService(context.all(SANDBOX_CONTROLLER), context.single(METADATA), context.single(EXCHANGE))
+
+
 def _snapshots(context: InitContext) -> object:
     from windlass_services.snapshots import Snapshots
 
@@ -148,7 +155,13 @@ INTROSPECTION = _plugin("introspection", f"{S}.introspection.v1.introspection", 
 LEASES = _plugin("leases", f"{S}.leases.v1.leases", "Leases", _leases, (METADATA, GC))
 MOUNTS = _plugin("mounts", f"{S}.mounts.v1.mounts", "Mounts", _unbuilt)
 NAMESPACES = _plugin("namespaces", f"{S}.namespaces.v1.namespaces", "Namespaces", _namespaces, (METADATA,))
-SANDBOX_CONTROLLERS = _plugin("sandbox-controllers", f"{S}.sandbox.v1.sandbox", "Controller", _unbuilt)
+SANDBOX_CONTROLLERS = _plugin(
+    "sandbox-controllers",
+    f"{S}.sandbox.v1.sandbox",
+    "Controller",
+    _sandbox_controllers,
+    (SANDBOX_CONTROLLER, METADATA, EXCHANGE),
+)
 SANDBOXES = _plugin("sandboxes", f"{S}.sandbox.v1.sandbox", "Store", _sandboxes, (METADATA,))
 SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _snapshots, (METADATA,))
 STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _unbuilt)

@@ -12,7 +12,7 @@ import os
 
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
-from windlass_shim_runc import disk, messages
+from windlass_shim_runc import disk, messages, oom
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock, Loop
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process
@@ -73,6 +73,7 @@ class Container:
         "_mounted",
         "_options",
         "_owns_pids",
+        "_restoring",
         "_runtime",
         "bundle",
         "execs",
@@ -86,6 +87,8 @@ class Container:
         self._lock = Lock(host.loop)
         self._mounted = False
         self._owns_pids = False
+        self._restoring: tuple[str, dict[int, int]] | None = None
+        """Of one that is to be restored: the checkpoint, and the descriptors for its streams."""
         self._forgotten = False
         self._forgetting = Flag(host.loop)
         """Set when the runtime has been asked, or will not be asked, to forget the container before `delete`."""
@@ -116,11 +119,10 @@ class Container:
                 mounting.mount_all(mounts, rootfs)
                 self._mounted = True
             stdio = await self._prepare(self.init)
-            with self._host.reaper:
-                pid_file = os.path.join(self.bundle, "init.pid")
-                arguments = ["--bundle", self.bundle, "--pid-file", pid_file, *self._runtime.create_flags]
-                await self._run_attached(self.init, "create", arguments, stdio, "log.json", pid_file)
-            self._owns_pids = is_first_of_its_namespace(self.init.pid)
+            if request.checkpoint:
+                self._restoring = (request.checkpoint, stdio)
+            else:
+                await self._run_init("create", self._runtime.create_flags, stdio)
         except (OSError, Error):
             await self._undo_create()
             raise
@@ -138,7 +140,15 @@ class Container:
                 pid=self.init.pid,
             ),
         )
-        self._host.loop.spawn(self._report(self.init))
+        if not request.checkpoint:
+            self._host.loop.spawn(self._report(self.init))
+
+    async def _run_init(self, verb: str, flags: Sequence[str], stdio: dict[int, int]) -> None:
+        pid_file = os.path.join(self.bundle, "init.pid")
+        with self._host.reaper:
+            arguments = ["--bundle", self.bundle, "--pid-file", pid_file, *flags]
+            await self._run_attached(self.init, verb, arguments, stdio, "log.json", pid_file)
+        self._owns_pids = is_first_of_its_namespace(self.init.pid)
 
     async def start(self, exec_id: str) -> int:
         """Run the program of init or of an exec, and return its pid."""
@@ -153,7 +163,10 @@ class Container:
                 await self._start_exec(process)
             else:
                 async with self._lock:
-                    await self._runtime.start(self.id, process.exited)
+                    if self._restoring:
+                        await self._restore(*self._restoring)
+                    else:
+                        await self._runtime.start(self.id, process.exited)
                 self._started(process)
                 self._publish("/tasks/start", messages.TaskStart(container_id=self.id, pid=process.pid))
                 process.streams.feed()
@@ -161,6 +174,33 @@ class Container:
             busy, process.busy = process.busy, None
             busy.set()
         return process.pid
+
+    async def _restore(self, checkpoint: str, stdio: dict[int, int]) -> None:
+        """Have the runtime bring a checkpoint to life; when that fails, the container can be deleted only."""
+        from windlass_shim_runc.checkpoint import Job
+
+        job = Job(self._runtime, self.id, self.bundle, self._options)
+        failure: Error | None = None
+        try:
+            await self._run_init("restore", job.restore_flags(checkpoint, self.init.streams.terminal), stdio)
+        except Error as error:
+            failure = error
+            raise job.end_restore(error) or error from error
+        finally:
+            if failure is None:
+                job.end_restore(None)
+            if self.init.pid:
+                self._restoring = None
+                self._host.loop.spawn(self._report(self.init))
+
+    async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
+        """Write a checkpoint, after which the container runs on unless the options say otherwise."""
+        from windlass_shim_runc.checkpoint import Job
+
+        async with self._lock:
+            self.init.check("checkpoint")
+            path = await Job(self._runtime, self.id, self.bundle, self._options).dump(request)
+        self._publish("/tasks/checkpointed", messages.TaskCheckpointed(container_id=self.id, checkpoint=path))
 
     def add_exec(self, request: messages.ExecProcessRequest) -> None:
         """Note an exec, which waits for `start`."""
@@ -183,7 +223,9 @@ class Container:
                 # whoever held the lock before has deleted it
                 raise NotFound(f"container {self.id} does not exist")
             init.check("delete")
-            if init.state == CREATED:
+            if self._restoring:
+                await self._give_up_restoring()
+            elif init.state == CREATED:
                 self._signal(init, SIGKILL)
                 await init.exited.wait(EXIT_TIMEOUT)
             await self._forgetting.wait(FORGET_TIMEOUT)
@@ -206,6 +248,13 @@ class Container:
                 exited_at=messages.timestamp(init.exited_at),
             ),
         )
+
+    async def _give_up_restoring(self) -> None:
+        # There is no process, and nobody else tells those who wait for one.
+        await self._runtime_delete("--force")
+        self._forgotten = True
+        for flag in (self._forgetting, self.init.exited, self.init.reported):
+            flag.set()
 
     async def delete_exec(self, process: Process) -> None:
         """Forget an exec that does not run."""
@@ -322,11 +371,14 @@ class Container:
 
     async def _report(self, process: Process) -> None:
         """Publish a process's exit when its turn has come."""
+        out_of_memory = self._watch_memory() if process is self.init else None
         await process.exited.wait()
         while process.busy is not None:
             await process.busy.wait()
         if process is self.init:
             await self._after_init()
+        if out_of_memory is not None:
+            out_of_memory.close()
         self._publish(
             "/tasks/exit",
             messages.TaskExit(
@@ -340,6 +392,18 @@ class Container:
         process.reported.set()
         if process is self.init:
             await self._forget()
+
+    def _watch_memory(self) -> oom.Watch | None:
+        try:
+            return oom.watch(
+                self._host.loop,
+                self.init.pid,
+                lambda: self._publish("/tasks/oom", messages.TaskOOM(container_id=self.id)),
+            )
+        except OSError as error:
+            if not self.init.exited.is_set:
+                log(f"cannot tell when container {self.id} is out of memory: {error}")
+            return None
 
     async def _forget(self) -> None:
         """Have the runtime forget a stopped container while nobody waits for it.
@@ -399,7 +463,7 @@ class Container:
     def _signal(self, process: Process, number: int) -> None:
         # The pid is ours to use until the reaper has collected it, which sets `exited` first.
         gone = NotFound(f"process {process.exec_id or self.id} has finished already: process already finished")
-        if process.exited.is_set:
+        if process.exited.is_set or not process.pid:
             raise gone
         try:
             os.kill(process.pid, number)

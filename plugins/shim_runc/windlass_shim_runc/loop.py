@@ -88,13 +88,15 @@ class Lock:
 class Task:
     """A coroutine in progress; ``finished`` is set at its end, however it ended."""
 
-    __slots__ = ("coroutine", "finished", "timer", "wait")
+    __slots__ = ("coroutine", "deadline", "finished", "timer", "wait")
 
     def __init__(self, loop: Loop, coroutine: Work) -> None:
         self.coroutine = coroutine
         self.finished = Flag(loop)
         self.wait: Wait | None = None
         self.timer = 0
+        self.deadline: float | None = None
+        """When whatever it waits for raises TimeoutError, once: what it then has to clean up may take its time."""
 
 
 class Loop:
@@ -107,12 +109,18 @@ class Loop:
         self._timers: list[tuple[float, int, Task]] = []
         self._numbers = itertools.count(1)
         self._stopped = False
+        self._current: Task | None = None
 
     def spawn(self, coroutine: Work) -> Task:
         """Start a task; it runs when the current one waits."""
         task = Task(self, coroutine)
         self._ready.append((task, None))
         return task
+
+    def limit(self, seconds: float) -> None:
+        """Let the current task wait for ``seconds`` in all, whatever it waits for; then it gets a TimeoutError."""
+        if self._current is not None:
+            self._current.deadline = time.monotonic() + seconds
 
     def cancel(self, task: Task) -> None:
         """End a task where it waits: its ``finally`` blocks run now, and must not wait themselves."""
@@ -183,11 +191,14 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             _, number, task = heapq.heappop(self._timers)
             if task.timer == number:
+                if task.deadline is not None and task.deadline <= now:
+                    task.deadline = None
                 self.wake(task, TimeoutError())
 
     def _step(self, task: Task, error: BaseException | None) -> None:
         if task.finished.is_set:
             return
+        self._current = task
         try:
             wait = task.coroutine.send(None) if error is None else task.coroutine.throw(error)
         except StopIteration:
@@ -205,9 +216,13 @@ class Loop:
             self._parked[wait.fd] = task
         if wait.flag is not None:
             wait.flag.waiters.append(task)
+        end = task.deadline
         if wait.timeout is not None:
+            timeout = time.monotonic() + wait.timeout
+            end = timeout if end is None else min(end, timeout)
+        if end is not None:
             task.timer = next(self._numbers)
-            heapq.heappush(self._timers, (time.monotonic() + wait.timeout, task.timer, task))
+            heapq.heappush(self._timers, (end, task.timer, task))
 
     def _unpark(self, task: Task) -> None:
         wait, task.wait, task.timer = task.wait, None, 0

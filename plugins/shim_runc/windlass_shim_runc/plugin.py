@@ -16,6 +16,7 @@ def init(context: InitContext) -> ForkedShim:
         runtimes=("io.containerd.runc.v2",),
         entry="windlass_shim_runc.entry:serve",
         preload=("windlass_shim_runc.entry",),
+        cleanup="windlass_shim_runc.leftovers:clean",
     )
 
 

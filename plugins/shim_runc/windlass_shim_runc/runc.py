@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
 from windlass_shim_runc.loop import Flag, Loop
@@ -98,14 +99,24 @@ def size(path: str) -> int:
 class Runtime:
     """One container's OCI runtime."""
 
-    __slots__ = ("_argv", "_bundle", "_criu", "_fifo_start", "_loop", "_program", "_reaper", "create_flags", "root")
+    __slots__ = (
+        "_argv",
+        "_bundle",
+        "_loop",
+        "_program",
+        "_reaper",
+        "create_flags",
+        "environment",
+        "is_runc",
+        "root",
+    )
 
     def __init__(self, loop: Loop, reaper: Reaper, bundle: str, namespace: str, options: Options) -> None:
         self._loop = loop
         self._reaper = reaper
         self._bundle = bundle
         self._program = options.binary_name or "runc"
-        self._criu = checked_criu(options.criu_path)
+        self.environment = environment(checked_criu(options.criu_path))
         self.root = os.path.join(options.root or default_root(bundle), namespace)
         self._argv = [self._program, "--root", self.root]
         if options.systemd_cgroup:
@@ -116,7 +127,7 @@ class Runtime:
         if options.no_new_keyring:
             self.create_flags.append("--no-new-keyring")
         # crun's exec.fifo works the other way round, so only runc's own is used.
-        self._fifo_start = os.path.basename(self._program) == "runc"
+        self.is_runc = os.path.basename(self._program) == "runc"
 
     async def run(
         self,
@@ -126,6 +137,7 @@ class Runtime:
         operands: Sequence[str] = (),
         stdio: Mapping[int, int] | None = None,
         log: str = "log.json",
+        timeout: float = TIMEOUT,
     ) -> None:
         """Run a command to its end; ``operands`` follow the container's ID.
 
@@ -136,12 +148,13 @@ class Runtime:
         offset = size(log)
         argv = [*self._argv, "--log", log, "--log-format", "json", verb, *flags, id, *operands]
         pid = self._spawn(argv, stdio or {})
+        began = time.monotonic()
         try:
-            status = await self._reaper.wait(pid, TIMEOUT)
+            status = await self._reaper.wait(pid, timeout)
         except TimeoutError as error:
             os.killpg(pid, SIGKILL)
             raise DeadlineExceeded(
-                f"OCI runtime {verb} of {id} did not end in {TIMEOUT:.0f} s and was killed"
+                f"OCI runtime {verb} of {id} did not end in {time.monotonic() - began:.1f} s and was killed"
             ) from error
         if status:
             message = last_error(log, offset) or f"{self._program} exited with status {status}; see {log}"
@@ -169,7 +182,7 @@ class Runtime:
         os.unlink(fifo)
 
     def _open_fifo(self, path: str) -> int | None:
-        if not self._fifo_start:
+        if not self.is_runc:
             return None
         try:
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -185,7 +198,7 @@ class Runtime:
             return os.posix_spawnp(
                 argv[0],
                 argv,
-                environment(self._criu),
+                self.environment,
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=(),

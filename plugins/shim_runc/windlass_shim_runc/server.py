@@ -6,7 +6,7 @@ import os
 import struct
 from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
 
-from windlass.errors import Code, Error, Internal, InvalidArgument, Unimplemented
+from windlass.errors import Code, DeadlineExceeded, Error, Internal, InvalidArgument, Unimplemented
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message, decode
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 CHUNK = 16 << 10
+MARGIN = 0.1
+LONGEST_MARGIN = 1.0
 MAX_UNSENT = 8 << 20
 """A peer that does not read its answers is cut off here."""
 
@@ -130,7 +132,14 @@ class Connection:
             message = decode(kind, request.payload)
         except ttrpc.Malformed as error:
             raise Internal(f"payload of {request.method} cannot be parsed: {error}") from error
-        answer = await method(message)
+        seconds = request.timeout_nano / 1e9
+        if seconds:
+            # The answer that names the step that took too long should arrive while the client still waits.
+            self._server.loop.limit(seconds - min(seconds * MARGIN, LONGEST_MARGIN))
+        try:
+            answer = await method(message)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{request.method} was not done in {seconds:g} s") from error
         return b"" if answer is None else answer.encode()
 
     def _reply(self, stream: int, response: ttrpc.Response) -> None:

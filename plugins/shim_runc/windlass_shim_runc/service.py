@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from windlass import linux
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass_shim_runc import cgroups, messages
 from windlass_shim_runc.container import Container, Host, check_identifier
 from windlass_shim_runc.options import runc_options
@@ -67,8 +67,8 @@ class TaskService:
             raise AlreadyExists(f"container {request.id} exists already")
         if not os.path.isabs(request.bundle) or not os.path.isdir(request.bundle):
             raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
-        if request.checkpoint:
-            raise Unimplemented("restoring from a checkpoint is not supported by this shim")
+        if request.checkpoint and not (os.path.isabs(request.checkpoint) and os.path.isdir(request.checkpoint)):
+            raise InvalidArgument(f"checkpoint {request.checkpoint[:200]!r} is no directory with an absolute path")
         options = runc_options(request.options)
         if options.shim_cgroup:
             from windlass_shim_runc import placement
@@ -186,8 +186,8 @@ class TaskService:
         return messages.ConnectResponse(shim_pid=os.getpid(), task_pid=container.init.pid if container else 0)
 
     async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
-        """Refuse: this shim has no checkpoints yet."""
-        raise Unimplemented(f"checkpoint of container {request.id[:76]} is not supported by this shim")
+        """Write the state of all processes to a directory."""
+        await self._container(request.id).checkpoint(request)
 
     async def shutdown(self, _request: messages.ShutdownRequest) -> None:
         """End the shim, unless it has containers."""

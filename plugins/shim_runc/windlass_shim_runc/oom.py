@@ -1,0 +1,126 @@
+"""Notices when Linux kills processes of a container because its cgroup is out of memory."""
+
+# ruff: noqa: PTH110
+# pathlib is half a megabyte that shims do without; files here are local and short.
+from __future__ import annotations
+
+import os
+
+from windlass import linux
+from windlass.errors import NotFound
+from windlass_shim_runc import cgroups, disk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from windlass_shim_runc.loop import Loop
+
+V1_TOP, V2_TOP = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+CONTROL, EVENT_CONTROL = "memory.oom_control", "cgroup.event_control"
+EVENTS = "memory.events"
+
+IN_MODIFY, IN_NONBLOCK, IN_CLOEXEC = 2, os.O_NONBLOCK, os.O_CLOEXEC
+BUFFER = 4096
+
+
+class Watch:
+    """Calls ``on_oom`` until it is closed, which has the last look: no kill is told after the exit that it caused."""
+
+    __slots__ = ("_count", "_directory", "_fd", "_loop", "_on_oom", "_task")
+
+    def __init__(self, loop: Loop, directory: str, on_oom: Callable[[], None]) -> None:
+        """Watch a cgroup, of version 1 (cgroup-v1/memory.txt, 10) or 2; raises OSError."""
+        self._loop = loop
+        self._directory = directory
+        self._on_oom = on_oom
+        self._count = -1
+        if os.path.exists(f"{directory}/{EVENT_CONTROL}"):
+            self._fd = notified_by_eventfd(directory)
+        else:
+            self._count = kills(directory)
+            self._fd = notified_by_inotify(f"{directory}/{EVENTS}")
+        self._task = loop.call_on(self._fd, self._look)
+
+    def close(self) -> None:
+        """Look once more, and stop."""
+        self._look()
+        self._loop.cancel(self._task)
+        os.close(self._fd)
+
+    def _look(self) -> None:
+        try:
+            os.read(self._fd, BUFFER)
+        except BlockingIOError:
+            if self._count < 0:
+                return
+        if self._count < 0:
+            # A cgroup that is removed wakes its eventfds too.
+            if os.path.exists(f"{self._directory}/{CONTROL}"):
+                self._on_oom()
+            return
+        count = kills(self._directory)
+        if count > self._count:
+            self._count = count
+            self._on_oom()
+
+
+def watch(loop: Loop, pid: int, on_oom: Callable[[], None]) -> Watch | None:
+    """Watch the memory cgroup of a process; None when it has none of its own."""
+    directory = memory_directory(pid)
+    return Watch(loop, directory, on_oom) if directory else None
+
+
+def memory_directory(pid: int) -> str:
+    """Return the memory cgroup of a process, empty for the root or none."""
+    legacy = unified = ""
+    for line in disk.read(f"/proc/{pid}/cgroup").decode(errors="replace").splitlines():
+        _, names, path = line.split(":", 2)
+        if "memory" in names.split(","):
+            legacy = path
+        elif not names:
+            unified = path
+    path = legacy or unified
+    if path in ("", "/"):
+        return ""
+    # The mount table is read only where the cgroup file systems are in unusual places: with many containers it is long.
+    for directory in (f"{V1_TOP}{legacy}",) if legacy else (f"{V2_TOP}{unified}",):
+        if os.path.exists(f"{directory}/{CONTROL if legacy else EVENTS}"):
+            return directory
+    try:
+        place, controllers = cgroups.directories(pid)
+    except NotFound:
+        return ""
+    directory = controllers.get("memory", "") or place
+    return directory if any(os.path.exists(f"{directory}/{name}") for name in (EVENT_CONTROL, EVENTS)) else ""
+
+
+def notified_by_eventfd(directory: str) -> int:
+    """Return an eventfd that a cgroup of version 1 writes to when it is out of memory."""
+    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    try:
+        control = os.open(f"{directory}/{CONTROL}", os.O_RDONLY)
+        try:
+            disk.write(f"{directory}/{EVENT_CONTROL}", b"%d %d" % (fd, control), 0)
+        finally:
+            os.close(control)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def notified_by_inotify(path: str) -> int:
+    """Return an inotify descriptor of a file's changes."""
+    libc = linux.libc()
+    fd = int(libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC))
+    if fd < 0 or libc.inotify_add_watch(fd, path.encode(), IN_MODIFY) < 0:
+        if fd >= 0:
+            os.close(fd)
+        raise OSError(f"cannot watch {path}: fs.inotify.max_user_instances or max_user_watches is reached")
+    return fd
+
+
+def kills(directory: str) -> int:
+    """Return how many processes of a cgroup of version 2 were killed so far."""
+    return cgroups.table(directory, EVENTS).get("oom_kill", 0)
