@@ -43,6 +43,7 @@ def recorder(directory: Path) -> Path:
     program.parent.mkdir()
     program.write_text(
         f'#!/bin/sh\necho "$PATH" "$@" >>{directory}/calls\n'
+        f"stat -L -c '%u:%g %F' /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2 | cat >>{directory}/owners\n"
         'for word; do shift; [ "$word" = --systemd-cgroup ] || set -- "$@" "$word"; done\nexec runc "$@"\n'
     )
     program.chmod(0o755)
@@ -78,48 +79,44 @@ def test_flags_of_the_runtime(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["init", "exec"])
-def test_the_pipes_belong_to_the_user_of_the_options(make: Make, kind: str) -> None:
-    """IoUid and IoGid own all three, of init and of an exec."""
+def test_the_pipes_belong_to_the_user_of_the_options(make: Make, tmp_path: Path, kind: str) -> None:
+    """IoUid and IoGid own all three, of init and of an exec, when the runtime gets them."""
     shim = make()
     streams = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
-    program = ["/bin/busybox", "stat", "-L", "-c", "%u:%g", *(f"/proc/self/fd/{n}" for n in (0, 1, 2))]
-    chosen = options(io_uid=1001, io_gid=1002)
-    reader = os.open(streams["stdout"], os.O_RDONLY | os.O_NONBLOCK)
+    chosen = options(io_uid=1001, io_gid=1002, binary_name=str(recorder(tmp_path)))
+    owners = tmp_path / "owners"
     if kind == "init":
-        shim.create(program, options=chosen, **streams)
-        shim.start()
-        assert shim.wait() == 0
-        shim.delete()
+        shim.create(["/bin/true"], options=chosen, **streams)
     else:
         shim.create(["/bin/sleep", "1000"], options=chosen)
         shim.start()
-        shim.exec("e", program, **streams)
+        shim.exec("e", ["/bin/true"], **streams)
+        owners.unlink()
         shim.start("e")
-        assert shim.wait("e") == 0
-        shim.delete("e")
 
-    assert os.read(reader, 100) == b"1001:1002\n" * 3
-    os.close(reader)
+    assert owners.read_text() == "1001:1002 fifo\n" * 3
 
 
-def test_the_shim_joins_the_cgroup_of_the_options(make: Make) -> None:
+def test_the_shim_joins_the_cgroup_of_the_options(tmp_path: Path) -> None:
     """ShimCgroup, which must exist; the container does not join it."""
-    top = next((p for p in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")) if p.is_dir()))
+    top = next(
+        (p for p in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")) if p.is_dir())
+    )
     group = top / f"windlass-shim-{os.getpid()}"
     group.mkdir()
-    shim = make()
     try:
-        with pytest.raises(errors.FailedPrecondition, match="cgroup /no/such of option ShimCgroup does not exist"):
-            shim.create(["/bin/true"], options=options(shim_cgroup="/no/such"))
-        with pytest.raises(errors.InvalidArgument, match="leads out of the cgroup file system"):
-            shim.create(["/bin/true"], options=options(shim_cgroup="/../x"))
+        with shims(tmp_path) as make:
+            shim = make()
+            with pytest.raises(errors.FailedPrecondition, match="cgroup /no/such of option ShimCgroup does not exist"):
+                shim.create(["/bin/true"], options=options(shim_cgroup="/no/such"))
+            with pytest.raises(errors.InvalidArgument, match="leads out of the cgroup file system"):
+                shim.create(["/bin/true"], options=options(shim_cgroup="/../x"))
 
-        pid = shim.create(["/bin/sleep", "1000"], options=options(shim_cgroup=f"/{group.name}"))
+            pid = shim.create(["/bin/sleep", "1000"], options=options(shim_cgroup=f"/{group.name}"))
 
-        assert f":/{group.name}\n" in Path(f"/proc/{shim.child.pid}/cgroup").read_text()
-        assert f":/{group.name}\n" not in Path(f"/proc/{pid}/cgroup").read_text()
+            assert f":/{group.name}\n" in Path(f"/proc/{shim.child.pid}/cgroup").read_text()
+            assert f":/{group.name}\n" not in Path(f"/proc/{pid}/cgroup").read_text()
     finally:
-        shim.close()
         deadline = time.monotonic() + 5
         while group.exists():
             try:
@@ -155,10 +152,9 @@ from pathlib import Path
 from shim_runc.harness import messages, shims
 with shims(Path(sys.argv[1])) as make:
     shim = make()
-    shim.make_bundle(["/bin/sh", "-c", "exit 4"], )
+    shim.make_bundle(["/bin/sleep", "1000"])
     path = shim.bundle / "config.json"
     spec = json.loads(path.read_text())
-    # Never the root cgroup: crun kills all of a container's cgroup.
     spec["linux"]["cgroupsPath"] = "/windlass-crun/" + sys.argv[2]
     path.write_text(json.dumps(spec))
     options = messages.pack(messages.Options(binary_name="crun"))
@@ -167,7 +163,10 @@ with shims(Path(sys.argv[1])) as make:
         shim.call(messages.PidResponse, "Create", request)
         shim.start()
         shim.exec("e", ["/bin/sh", "-c", "exit 6"])
-        print("status", shim.wait())
+        shim.start("e")
+        first = shim.wait("e")
+        shim.kill(9)
+        print("status", first, shim.wait())
         shim.delete()
         print("left", len(list((shim.state / "runc" / "test").iterdir())))
     except Exception as error:
@@ -185,7 +184,8 @@ def test_crun_runs_containers_or_its_own_words_reach_the_client(tmp_path: Path) 
         script = f'{prefix} exec "$0" -c "$1" "$2" "$3"'
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         arguments = [sys.executable, CRUN, str(state), f"{os.getpid()}-{name}"]
-        command = ["unshare", "--mount", "sh", "-c", script, *arguments]
+        # crun kills whatever is in a container's cgroup: only what is in this pid namespace can be meant.
+        command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
 
     hybrid = Path("/sys/fs/cgroup/unified/cgroup.procs").exists()
@@ -193,7 +193,7 @@ def test_crun_runs_containers_or_its_own_words_reach_the_client(tmp_path: Path) 
         if hybrid:
             refusal = run("", "hybrid")
             assert "refused OCI runtime create failed: cgroups in hybrid mode not supported" in refusal
-        assert run("umount -l /sys/fs/cgroup/unified;" if hybrid else "", "one") == "status 4\nleft 0\n"
+        assert run("umount -l /sys/fs/cgroup/unified;" if hybrid else "", "one") == "status 6 137\nleft 0\n"
     finally:
         for parent in (*Path("/sys/fs/cgroup").glob("*/windlass-crun"), Path("/sys/fs/cgroup/windlass-crun")):
             if parent.is_dir():
