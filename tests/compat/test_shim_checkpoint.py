@@ -164,7 +164,9 @@ def test_where_criu_refuses_its_reason_and_log_are_told_and_the_container_runs_o
         'echo "(00.01) Error (criu/vdso.c:1): vdso: no" >$2/dump.log; exit 1'
     )
     shim = make()
-    shim.create(["/bin/sleep", "1000"], options=options(binary_name=fake_runtime(tmp_path, body), criu_path=criu_at(tmp_path)))
+    shim.create(
+        ["/bin/sleep", "1000"], options=options(binary_name=fake_runtime(tmp_path, body), criu_path=criu_at(tmp_path))
+    )
     shim.start()
 
     with pytest.raises(errors.Error, match=r"checkpoint failed: .*criu said: .*vdso: no; its log is .*/criu-dump.log"):
@@ -254,7 +256,7 @@ def test_bad_checkpoint_requests_are_refused(make: Make, tmp_path: Path) -> None
     with pytest.raises(errors.InvalidArgument, match="checkpoint 'image' is not an absolute path"):
         checkpoint(shim, Path("image"))
     wrong = messages.CheckpointTaskRequest(id=shim.id, path="/x", options=options())
-    with pytest.raises(errors.InvalidArgument, match="checkpoint options of type containerd.runc.v1.Options"):
+    with pytest.raises(errors.InvalidArgument, match=r"checkpoint options of type containerd\.runc.v1.Options"):
         shim.call(Message, "Checkpoint", wrong)
     other = make("two")
     with pytest.raises(errors.InvalidArgument, match="checkpoint '/no/such' is no directory"):

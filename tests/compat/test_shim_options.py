@@ -99,9 +99,7 @@ def test_the_pipes_belong_to_the_user_of_the_options(make: Make, tmp_path: Path,
 
 def test_the_shim_joins_the_cgroup_of_the_options(tmp_path: Path) -> None:
     """ShimCgroup, which must exist; the container does not join it."""
-    top = next(
-        (p for p in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")) if p.is_dir())
-    )
+    top = next(p for p in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")) if p.is_dir())
     group = top / f"windlass-shim-{os.getpid()}"
     group.mkdir()
     try:
@@ -176,7 +174,7 @@ with shims(Path(sys.argv[1])) as make:
 
 @pytest.mark.skipif(shutil.which("crun") is None, reason="crun is not installed: apt install crun")
 def test_crun_runs_containers_or_its_own_words_reach_the_client(tmp_path: Path) -> None:
-    """BinaryName crun. It refuses a hybrid of both cgroup versions, so it gets a mount namespace with the older alone."""
+    """BinaryName crun, which refuses a hybrid of both cgroup versions: it gets a mount namespace without the newer."""
 
     def run(prefix: str, name: str) -> str:
         state = tmp_path / name

@@ -153,3 +153,29 @@ def test_an_exit_that_comes_before_its_pid_is_known_is_kept(loop: Loop) -> None:
     reaper.watch(late, lambda status, at: seen.append(status))
 
     assert seen == [3]
+
+
+def test_a_task_with_a_deadline_is_interrupted_once_wherever_it_waits() -> None:
+    """What it waits for raises TimeoutError at the deadline; afterwards it has time to clean up, and others go on."""
+    loop = Loop()
+    seen: list[str] = []
+
+    async def limited() -> None:
+        loop.limit(0.05)
+        try:
+            await Flag(loop).wait(60)
+        except TimeoutError:
+            seen.append("interrupted")
+        await loop.sleep(0.05)
+        seen.append("cleaned up")
+        loop.stop()
+
+    async def free() -> None:
+        await loop.sleep(0.07)
+        seen.append("untouched")
+
+    loop.spawn(limited())
+    loop.spawn(free())
+    loop.run()
+    loop.close()
+    assert seen == ["interrupted", "untouched", "cleaned up"]
