@@ -130,6 +130,10 @@ class Context:
         """See `windlass.plugin.InitContext.records`."""
         return self._daemon.records
 
+    def gates(self) -> Mapping[str, Gate]:
+        """See `windlass.plugin.InitContext.gates`."""
+        return self._daemon.gates
+
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
         """See `windlass.plugin.InitContext.on_start`."""
         self.start_callbacks.append(callback)

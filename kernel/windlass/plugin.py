@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from windlass.gate import Gate
     from windlass.hooks import Hooks
 
 T = TypeVar("T")
@@ -149,6 +150,10 @@ class InitContext(Protocol):
 
     def records(self) -> tuple[Record, ...]:
         """Return what became of every plugin so far, in start order; a live view of a tuple each call."""
+        ...
+
+    def gates(self) -> Mapping[str, Gate]:
+        """Return the boundary around every plugin that has started so far, by URI: its accounts are there."""
         ...
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:

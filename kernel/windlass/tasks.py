@@ -80,6 +80,9 @@ class CreateOptions:
     runtime_path: str = ""
     checkpoint: str = ""
     """Directory of an unpacked checkpoint to restore from."""
+    task_api_address: str = ""
+    """``<protocol>+<address>`` of a Task API that keeps the container's sandbox; "" leaves it to the runtime."""
+    task_api_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from compat.machines import Machine, eventually
 SHIM = "containerd-shim-windlass-v1"
 RUNTIME = ("--runtime", "io.containerd.windlass.v1")
 BINARIES = Path(sys.executable).parent
-SOCKETS = Path("/run/containerd/s")
 
 
 @pytest.fixture(scope="module", params=["containerd", "windlass"])
@@ -104,7 +103,9 @@ def test_a_shim_that_is_killed_leaves_nothing_running(host: Machine, name: str) 
     """The daemon has our `delete` end the container; nothing is left, and the name can be used again."""
     host.ctr("run", "-d", *RUNTIME, IMAGE, name, "/bin/sleep", "1000")
     pid = int(host.rows("tasks", "ls")[name][1])
-    before = set(SOCKETS.iterdir())
+    bundle = host.state / "io.containerd.runtime.v2.task" / host.namespace / name
+    address = Path((bundle / "address").read_text().removeprefix("unix://"))
+    assert address.is_socket()
     for shim in shims_of(host, name):
         os.kill(shim, signal.SIGKILL)
 
@@ -112,5 +113,5 @@ def test_a_shim_that_is_killed_leaves_nothing_running(host: Machine, name: str) 
     eventually(lambda: host.status(name) in ("", "STOPPED", "UNKNOWN"))
     host.remove(name)
     eventually(lambda: not (host.state / "runc" / host.namespace / name).exists())
-    assert not set(SOCKETS.iterdir()) - before
+    assert not address.exists()
     assert host.ctr("run", "--rm", *RUNTIME, IMAGE, name, "/bin/echo", "again") == "again\n"

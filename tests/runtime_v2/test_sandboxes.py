@@ -29,6 +29,7 @@ from windlass.containers import Container
 from windlass.mounts import Mount
 from windlass.sandboxes import Sandbox, SandboxController, SandboxOptions
 from windlass.shims import FORKED_SHIM
+from windlass.tasks import CreateOptions
 from windlass.values import Payload, Platform
 from windlass.zygote import ZYGOTE
 from windlass_runtime_v2.plugin import SHIM, ShimConfig, init_sandboxes
@@ -241,6 +242,26 @@ async def test_a_container_of_a_sandbox_is_created_in_its_shim(tmp_path: Path, z
         await run(tasks.tasks, inside("alone", "no-such-pod"))
         await run(tasks.tasks, container("odd", annotations={"io.kubernetes.cri.sandbox-id": "../pod"}))
         assert len(zygote.children) == 3
+
+
+async def test_a_task_api_at_an_address_is_joined_too(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """For sandboxes of other controllers; deleting the task leaves alone what is there."""
+    async with controlling(tmp_path / "else", zygote) as pods, daemon(tmp_path, zygote) as tasks:
+        await pods.controller.create("test", pod(), NOW)
+        address = (await pods.controller.start("test", "pod")).address
+        box = inside("box", "pod")
+        for bad in ("unix:///x", "ttrpc+", "http+unix:///x"):
+            with pytest.raises(errors.InvalidArgument, match="task API address"):
+                await tasks.tasks.create("test", box, CreateOptions(task_api_address=bad))
+        with pytest.raises(errors.Unavailable, match="sandbox pod"):
+            await tasks.tasks.create("test", box, CreateOptions(task_api_address=f"ttrpc+unix://{tmp_path}/nobody"))
+        assert tasks.bundles == []
+
+        await tasks.tasks.create("test", box, CreateOptions(task_api_address=address, task_api_version=3))
+        assert len(zygote.children) == 1
+        await tasks.tasks.delete("test", "box")
+        assert tasks.bundles == []
+        assert (await pods.controller.status("test", "pod")).state == "FINE"
 
 
 async def test_a_task_in_a_sandbox_is_found_again_and_mourned(tmp_path: Path, zygote: ProcessZygote) -> None:

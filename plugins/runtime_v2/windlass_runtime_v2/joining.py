@@ -7,8 +7,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from windlass.containers import Container
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
 from windlass.sandboxes import SANDBOX_CONTROLLER
+from windlass.tasks import CreateOptions
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.shim import NEWEST, Shim, connect
@@ -62,14 +64,20 @@ class SandboxHosts:
         directory = state.with_name(CONTROLLER)
         return cls(Bundles(directory, directory))
 
-    async def find(self, launcher: Launcher, namespace: str, sandbox: str, spec: bytes) -> Host | None:
+    async def find(
+        self, launcher: Launcher, namespace: str, container: Container, options: CreateOptions, spec: bytes
+    ) -> Host | None:
         """Return the shim that a container has to share, None when it gets its own.
 
         A sandbox without a shim of this controller's (a pod whose pause container is
-        a task like any other) is no reason to join anything.
+        a task like any other) is no reason to join anything, unless the client
+        says where its Task API is. Raises InvalidArgument for an address that is none.
         """
-        sandbox = sandbox or group_of(spec)
-        return await launcher.on_disk(self._read, namespace, sandbox) if sandbox else None
+        sandbox = container.sandbox or group_of(spec)
+        host = await launcher.on_disk(self._read, namespace, sandbox) if sandbox else None
+        if host is None and container.sandbox and options.task_api_address:
+            return at(container.sandbox, options.task_api_address, options.task_api_version)
+        return host
 
     def _read(self, namespace: str, id: str) -> Host | None:
         try:
@@ -82,6 +90,14 @@ class SandboxHosts:
         if bootstrap.version < NEWEST:
             return None  # its binary joins by itself when it is started
         return Host(dataclasses.replace(bootstrap, sandbox=id), bundle.read_shim_binary())
+
+
+def at(sandbox: str, address: str, version: int) -> Host:
+    """Return the keeper of a sandbox that some other controller runs; ``address`` is ``<protocol>+<address>``."""
+    protocol, plus, rest = address.partition("+")
+    if not plus or protocol not in ("ttrpc", "grpc") or not rest:
+        raise InvalidArgument(f"task API address {address[:200]!r} is not like ttrpc+unix:///run/x.sock")
+    return Host(Bootstrap(rest, version or NEWEST, protocol, sandbox=sandbox), "")
 
 
 def group_of(spec: bytes) -> str:

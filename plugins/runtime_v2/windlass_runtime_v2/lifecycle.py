@@ -48,7 +48,7 @@ class Lifecycle:
         with self.reserve(namespace, container.id):
             runtime = options.runtime_path or container.runtime
             payload = options.options or container.runtime_options
-            if host := await self._hosts.find(self.launcher, namespace, container.sandbox, spec):
+            if host := await self._hosts.find(self.launcher, namespace, container, options, spec):
                 bundle, shim = await host.join(self.launcher, namespace, container.id, spec)
             else:
                 bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.plugin import InitContext, Plugin
+from windlass.monitors import TASK_MONITOR
+from windlass.plugin import InitContext, Plugin, SkipPlugin
 from windlass.properties import GRPC_ADDRESS, TTRPC_ADDRESS
 from windlass.services import GRPC, SERVER, TTRPC
 
@@ -39,6 +41,14 @@ class TtrpcConfig:
     uid: int = -1
     #: Group of the socket; -1 is the daemon's own group.
     gid: int = -1
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Configuration of ``io.containerd.server.v1.metrics``."""
+
+    #: Where to tell metrics, such as 127.0.0.1:1338; empty for nowhere. Whoever can connect can read them.
+    address: str = ""
 
 
 def _own(uid: int, gid: int) -> tuple[int, int]:
@@ -74,5 +84,21 @@ def init_ttrpc(context: InitContext) -> object:
     return server
 
 
+def init_metrics(context: InitContext) -> object:
+    """Listen for scrapers."""
+    config = context.config(MetricsConfig)
+    if not config.address:
+        raise SkipPlugin("no address for metrics; set address in [metrics]")
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise SkipPlugin("metrics need prometheus-client; pip install 'windlass-server[metrics]'")
+    from windlass_server.metrics import MetricsServer
+
+    server = MetricsServer(config.address, list(context.all(TASK_MONITOR).values()), context.gates)
+    context.on_start(server.start)
+    context.on_stop(server.stop)
+    return server
+
+
 GRPC_SERVER = Plugin(SERVER, id="grpc", init=init_grpc, requires=(GRPC,), config=GrpcConfig)
 TTRPC_SERVER = Plugin(SERVER, id="ttrpc", init=init_ttrpc, requires=(TTRPC, GRPC), config=TtrpcConfig)
+METRICS_SERVER = Plugin(SERVER, id="metrics", init=init_metrics, requires=(TASK_MONITOR,), config=MetricsConfig)

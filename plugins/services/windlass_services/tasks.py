@@ -57,6 +57,8 @@ class TasksService:
             io=IO(request.stdin, request.stdout, request.stderr, request.terminal),
             options=from_any(request.options),
             runtime_path=request.runtime_path,
+            task_api_address=request.task_api_address,
+            task_api_version=request.task_api_version,
         )
         pid = await self._tasks.create(namespace, container, options)
         return pb.CreateTaskResponse(container_id=container.id, pid=pid)

@@ -1,0 +1,1 @@
+"""Measures the cgroups of tasks."""

@@ -1,0 +1,45 @@
+"""Registers the monitor of tasks' cgroups."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from windlass.metadata import METADATA
+from windlass.metrics import MetricSource
+from windlass.monitors import TASK_MONITOR
+from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.tasks import RUNTIME
+
+OLD_URI = "io.containerd.monitor.v1.cgroups"
+NEW_URI = "io.containerd.monitor.task.v1.cgroups"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of ``io.containerd.monitor.task.v1.cgroups``."""
+
+    #: Measure nothing for the metrics listener.
+    no_prometheus: bool = False
+
+
+def init(context: InitContext) -> MetricSource:
+    """Measure when asked."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"cgroups need Linux, this is {sys.platform}")
+    from windlass_monitor.cgroups import CgroupMetrics
+
+    wanted = not context.config(Config).no_prometheus
+    return CgroupMetrics(context.single(METADATA), context.single(RUNTIME), wanted)
+
+
+# Any: a TOML table as parsed.
+def migrate(version: int, plugins: dict[str, Any]) -> None:
+    """Step 2 to 3: the monitor has a type of its own (reference 1.3)."""
+    if version == 2 and OLD_URI in plugins:
+        old = plugins.pop(OLD_URI)
+        plugins.setdefault(NEW_URI, old)
+
+
+PLUGIN = Plugin(TASK_MONITOR, id="cgroups", init=init, requires=(METADATA, RUNTIME), config=Config, migrate=migrate)
