@@ -12,7 +12,6 @@ from windlass.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundles
 from windlass_runtime_v2.foreign import ForeignShims, parse_result
-from windlass_runtime_v2.leftovers import delete_command
 from windlass_runtime_v2.runtimes import Executables, binary_name
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 
@@ -154,22 +153,3 @@ def test_a_shim_that_does_not_return_is_given_up(binary: str, tmp_path: Path) ->
     bundle = Bundles(tmp_path / "state", tmp_path / "root").create("ns", "sleepy", b"{}")
     with pytest.raises(errors.DeadlineExceeded, match=r"start of task sleepy took over 0\.5 s"):
         foreign.start(bundle, binary, None)
-
-
-@pytest.mark.parametrize(
-    ("files", "command"),
-    [
-        ({}, "runc --root {state}/runc/ns delete --force box"),
-        ({"runtime": "/opt/crun\n", "options.json": '{"root": "/r", "systemd_cgroup": true}'},
-         "/opt/crun --root /r/ns --systemd-cgroup delete --force box"),
-        ({"options.json": "not JSON"}, "runc --root {state}/runc/ns delete --force box"),
-        ({"options.json": "[]"}, "runc --root {state}/runc/ns delete --force box"),
-    ],
-)  # fmt: skip
-def test_a_dead_shims_container_is_ended_as_it_was_made(tmp_path: Path, files: dict[str, str], command: str) -> None:
-    """Program, root and cgroup driver are those that the shim wrote down."""
-    bundle = tmp_path / "io.containerd.runtime.v2.task/ns/box"
-    bundle.mkdir(parents=True)
-    for name, text in files.items():
-        (bundle / name).write_text(text)
-    assert delete_command(bundle, "ns", "box") == command.format(state=tmp_path).split()

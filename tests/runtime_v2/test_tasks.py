@@ -20,7 +20,6 @@ from windlass.shims import ForkedShim
 from windlass.tasks import IO, CreateOptions, Resources, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
-from windlass_runtime_v2.leftovers import ENTRY
 from windlass_runtime_v2.plugin import Config
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")
@@ -381,11 +380,11 @@ async def test_plugins_may_adjust_the_spec(tmp_path: Path, zygote: ProcessZygote
         assert json.loads(config.read_bytes()) == {"odd": 1, "seen": ["test", "box"]}
 
 
-async def test_a_shim_without_cleanup_is_cleaned_up_after_all_the_same(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """Its plugin offers none, so ours is forked, which goes by the bundle's files."""
+async def test_a_shim_without_cleanup_leaves_no_bundle_either(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Its plugin offers none, so nothing is forked; events are told, and what the daemon made is removed."""
     shims = {"fake": ForkedShim(runtimes=(RUNTIME,), entry="fake:serve")}
     async with daemon(tmp_path, zygote, shims) as running:
         await run(running.tasks, container())
         os.kill(zygote.children[0].pid, signal.SIGKILL)
         await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
-        assert zygote.entries == ["fake:serve", ENTRY]
+        assert zygote.entries == ["fake:serve"]

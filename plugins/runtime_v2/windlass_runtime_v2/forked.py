@@ -14,7 +14,6 @@ from windlass.errors import Error
 from windlass.gate import offload
 from windlass.shims import ForkedShim
 from windlass.zygote import Zygote
-from windlass_runtime_v2 import leftovers
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.shim import Shim, connect, process_ended
@@ -68,7 +67,10 @@ class ForkedShims:
     async def clean(self, bundle: Bundle, runtime: str) -> None:
         """End what a dead shim has left running; says in the log when that cannot be done."""
         shim = self._by_runtime.get(runtime)
-        entry = (shim.cleanup if shim else "") or leftovers.ENTRY
+        entry = shim.cleanup if shim else ""
+        if not entry:
+            logger.warning("task %s: its shim, of runtime %s, has no cleanup: processes may run on", bundle.id, runtime)
+            return
         arguments = (str(bundle.path), bundle.namespace, bundle.id)
         try:
             child = await offload(self._zygote.spawn, entry, arguments, (), self._deadlines.spawn)
