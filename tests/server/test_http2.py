@@ -388,6 +388,18 @@ async def test_windows_of_the_peer_are_respected(peer: Peer) -> None:
     assert (await peer.status(3))[0] == 0
 
 
+async def test_a_wider_window_is_used_after_it_has_been_acknowledged(peer: Peer) -> None:
+    """grpc's C core counts it from then on, and drops a stream whose data is there before."""
+    peer.send(frames.settings({4: 10}))
+    peer.call(1, b"30000", "/t.Echo/size")
+    await peer.until(DATA, 1)
+    peer.send(frames.settings({4: 20}))
+    while (frame := await peer.frame())[0] == HEADERS:
+        pass
+    assert frame[:2] == (SETTINGS, 1)
+    assert len((await peer.until(DATA, 1))[3]) == 10
+
+
 async def test_a_stream_window_that_overflows_loses_the_stream(peer: Peer) -> None:
     """And one of 0."""
     for stream, increment, code in ((1, (1 << 31) - 1, "FLOW_CONTROL_ERROR"), (3, 0, "PROTOCOL_ERROR")):

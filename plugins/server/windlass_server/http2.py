@@ -311,8 +311,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._timer.cancel()
         for key, value in frames.PARAMETER.iter_unpack(payload):
             self._set(key, value)
+        # Before any data that uses a wider window: some peers count it only from here on.
         self.sender.write(frames.SETTINGS_ACK)
-        self.sender.pump()
+        for stream in list(self._streams.values()):
+            if stream.unsent:
+                self.sender.enqueue(stream)
 
     def _set(self, key: int, value: int) -> None:
         if key == frames.ENABLE_PUSH and value > 1:
@@ -329,12 +332,10 @@ class Connection(asyncio.BufferedProtocol):
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")
         change = value - self.sender.stream_window
         self.sender.stream_window = value
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             stream.send_window += change
             if stream.send_window > frames.LARGEST_WINDOW:
                 raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window exceeds 2^31-1")
-            if stream.unsent:
-                self.sender.enqueue(stream)
 
     def _on_ping(self, flags: int, id: int, payload: memoryview) -> None:
         self._idle.spend(self._loop.time())
