@@ -21,6 +21,7 @@ from windlass.tasks import IO, CreateOptions, Resources, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
+from windlass_runtime_v2.tasks import refuse_root_cgroup
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")
 
@@ -388,3 +389,17 @@ async def test_a_shim_without_cleanup_leaves_no_bundle_either(tmp_path: Path, zy
         os.kill(zygote.children[0].pid, signal.SIGKILL)
         await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
         assert zygote.entries == ["fake:serve"]
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/..", "/a/../..", "."])
+def test_a_container_in_the_root_cgroup_is_refused(path: str) -> None:
+    """Some OCI runtimes kill all that is in a container's cgroup at its end."""
+    with pytest.raises(errors.InvalidArgument, match="root cgroup"):
+        refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
+
+
+@pytest.mark.parametrize("path", ["", "/default/box", "box", "system.slice:windlass:box"])
+def test_other_cgroups_are_the_clients_choice(path: str) -> None:
+    """Also those that runtimes choose, and systemd's names."""
+    refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
+    refuse_root_cgroup("box", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import posixpath
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -176,6 +177,7 @@ class ShimTasks:
     async def _spec(self, namespace: str, container: Container) -> bytes:
         spec = spec_of(container)
         value = _json_object(f"spec of container {container.id}", spec.value)
+        refuse_root_cgroup(container.id, value)
         if not self._hooks.wanted("adjust_spec"):
             return spec.value
         await offload(self._hooks.call, "adjust_spec", namespace=namespace, container=container, spec=value)
@@ -197,6 +199,19 @@ def _json_object(what: str, text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidArgument(f"{what} is no JSON object")
     return value
+
+
+def refuse_root_cgroup(id: str, spec: dict[str, Any]) -> None:
+    """Raise InvalidArgument for a container in the host's root cgroup: its end would be that of every process.
+
+    An OCI runtime may kill all that is in a container's cgroup; crun does.
+    """
+    linux = spec.get("linux")
+    path = linux.get("cgroupsPath") if isinstance(linux, dict) else None
+    if isinstance(path, str) and path and posixpath.normpath(f"/{path}").strip("/") == "":
+        raise InvalidArgument(
+            f"container {id} would be in the host's root cgroup; name another one in linux.cgroupsPath"
+        )
 
 
 def _results(found: Sequence[R | BaseException]) -> list[R]:
