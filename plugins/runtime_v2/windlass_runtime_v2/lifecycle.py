@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 from windlass.containers import Container
-from windlass.errors import AlreadyExists, DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
+from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
 from windlass.events import Exchange
 from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
@@ -16,6 +16,7 @@ from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
+from windlass_runtime_v2.names import Names
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim
 from windlass_runtime_v2.task import UNKNOWN_EXIT, Jobs, Task, is_alive, now
@@ -40,12 +41,12 @@ class Lifecycle:
         self.jobs = jobs
         self.tasks: dict[tuple[str, str], Task] = {}
         self._exchange = exchange
-        self._reserved: set[tuple[str, str]] = set()
+        self.names = Names("task", self.tasks, "already exists", "deleted")
         self._stopping = False
 
     async def create(self, namespace: str, container: Container, options: CreateOptions, spec: bytes) -> Task:
         """Create a task. When that fails, no process, mount, socket or bundle is left."""
-        with self.reserve(namespace, container.id):
+        with self.names.taken(namespace, container.id):
             runtime = options.runtime_path or container.runtime
             payload = options.options or container.runtime_options
             if host := await self._hosts.find(self.launcher, namespace, container, options, spec):
@@ -105,11 +106,8 @@ class Lifecycle:
         key = (task.bundle.namespace, task.id)
         task.deleted = True
         del self.tasks[key]
-        self._reserved.add(key)
-        try:
+        with self.names.kept(key):
             yield
-        finally:
-            self._reserved.discard(key)
 
     async def abandon(self, bundle: Bundle, shim: Shim, hung: bool = False) -> None:
         """Undo a creation, with the shim's help unless it is ``hung`` or cannot give it."""
@@ -172,20 +170,6 @@ class Lifecycle:
         for topic, event in exit_events(bundle.id, exit).items():
             with logged(f"task {bundle.id}: cannot publish {topic}"):
                 self._exchange.publish(bundle.namespace, topic, event)
-
-    @contextlib.contextmanager
-    def reserve(self, namespace: str, id: str) -> Iterator[None]:
-        """Keep a name for the length of a creation. Raises AlreadyExists."""
-        key = (namespace, id)
-        if key in self.tasks:
-            raise AlreadyExists(f"task {id} already exists")
-        if key in self._reserved:
-            raise AlreadyExists(f"task {id} is being created or deleted just now")
-        self._reserved.add(key)
-        try:
-            yield
-        finally:
-            self._reserved.discard(key)
 
     async def stop(self, timeout: float) -> None:
         """Let go of every shim, all of which run on, and finish what is under way."""

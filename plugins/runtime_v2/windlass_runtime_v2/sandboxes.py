@@ -10,7 +10,7 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
-from windlass.errors import AlreadyExists, DeadlineExceeded, Error, NotFound, Unavailable
+from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable
 from windlass.sandboxes import Sandbox, SandboxOptions, SandboxStatus, StartedSandbox
 from windlass.tasks import Exit, Metric
 from windlass.values import Platform, check_identifier
@@ -20,6 +20,7 @@ from windlass_runtime_v2 import wire
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, sweep
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.lifecycle import KILLED
+from windlass_runtime_v2.names import Key, Names
 from windlass_runtime_v2.recovery import read_bundles
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import M, Shim
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 NO_SPEC = b"{}"
 """What the bundle of a sandbox without a spec has: shims read its annotations."""
-
-Key = tuple[str, str]
 
 
 class Running:
@@ -97,12 +96,12 @@ class Sandboxes:
         self.deadlines = deadlines
         self.jobs = jobs
         self.running: dict[Key, Running] = {}
-        self._reserved: set[Key] = set()
+        self._names = Names("sandbox", self.running, "is already running", "shut down")
         self._stopping = False
 
     async def create(self, namespace: str, sandbox: Sandbox, options: SandboxOptions) -> Running:
         """Start a sandbox's shim and have it create the sandbox. When that fails, nothing is left."""
-        with self._reserve(namespace, sandbox.id):
+        with self._names.taken(namespace, sandbox.id):
             spec = sandbox.spec.value if sandbox.spec else NO_SPEC
             bundle, shim = await self.launcher.launch(
                 namespace, sandbox.id, sandbox.runtime, spec, sandbox.runtime_options
@@ -122,7 +121,7 @@ class Sandboxes:
         running.leaving = True
         key = running.bundle.namespace, running.id
         if self.running.get(key) is running:
-            with self._reserve_for_removal(key):
+            with self._departing(key):
                 await self._discard(running)
         running.settle(Exit(0, KILLED, now()))
 
@@ -149,7 +148,7 @@ class Sandboxes:
 
     async def _bury(self, running: Running) -> None:
         running.shim.kill()
-        with self._reserve_for_removal((running.bundle.namespace, running.id)):
+        with self._departing((running.bundle.namespace, running.id)):
             exit = await self._clean(running.bundle, running.shim.bootstrap)
         running.settle(exit or Exit(0, KILLED if running.shim.forked else UNKNOWN_EXIT, now()))
         running.shim.release()
@@ -166,27 +165,11 @@ class Sandboxes:
             return None
 
     @contextlib.contextmanager
-    def _reserve(self, namespace: str, id: str) -> Iterator[None]:
-        key = namespace, id
-        if key in self.running:
-            raise AlreadyExists(f"sandbox {id} is already running")
-        if key in self._reserved:
-            raise AlreadyExists(f"sandbox {id} is being created or shut down just now")
-        self._reserved.add(key)
-        try:
-            yield
-        finally:
-            self._reserved.discard(key)
-
-    @contextlib.contextmanager
-    def _reserve_for_removal(self, key: Key) -> Iterator[None]:
+    def _departing(self, key: Key) -> Iterator[None]:
         """Know a sandbox no more, but keep its name until all of it has gone."""
         self.running.pop(key, None)
-        self._reserved.add(key)
-        try:
+        with self._names.kept(key):
             yield
-        finally:
-            self._reserved.discard(key)
 
     async def stop(self, timeout: float) -> None:
         """Let go of every shim, all of which run on, and finish what is under way."""
