@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,8 +179,11 @@ def test_a_sandbox_outlives_the_daemon(tmp_path_factory: pytest.TempPathFactory,
         assert (status.pid, status.state) == (shim, "SANDBOX_READY")
         assert machine.status(first) == "RUNNING"
         assert parent(machine, run_in(machine, "pod")) == shim
-        os.kill(shim, signal.SIGKILL)
-        assert client("Wait", "pod").exit_status == 137
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client, "Wait", "pod")
+            time.sleep(0.2)
+            os.kill(shim, signal.SIGKILL)
+            assert waiting.result(30).exit_status == 137
         eventually(lambda: machine.rows("tasks", "ls") == {})
         assert bundles(machine) == []
         client.channel.close()
