@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,14 @@ class FakeContext:
         return self.ready.set
 
 
+def names(directory: Path) -> list[str]:
+    """Return the names of tasks below a directory, once those are gone that are being deleted at leisure."""
+    deadline = time.monotonic() + 5
+    while any(directory.glob("*/.*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return sorted(path.name for path in directory.glob("*/*"))
+
+
 @dataclass
 class Daemon:
     """A task manager that runs, and what it was given."""
@@ -163,11 +172,11 @@ class Daemon:
 
     @property
     def bundles(self) -> list[str]:
-        return sorted(path.name for path in self.context.state.glob("*/*"))
+        return names(self.context.state)
 
     @property
     def works(self) -> list[str]:
-        return sorted(path.name for path in self.context.root.glob("*/*"))
+        return names(self.context.root)
 
     def left(self) -> dict[str, list[str]]:
         """What is there of tasks; empty lists when all is gone."""

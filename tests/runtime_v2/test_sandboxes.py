@@ -21,6 +21,7 @@ from runtime_v2.harness import (
     container,
     daemon,
     eventually,
+    names,
     run,
 )
 
@@ -49,7 +50,7 @@ class Running:
 
     @property
     def bundles(self) -> list[str]:
-        return sorted(path.name for path in self.context.state.glob("*/*"))
+        return names(self.context.state)
 
     @property
     def sockets(self) -> list[str]:

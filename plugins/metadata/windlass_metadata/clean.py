@@ -74,7 +74,11 @@ def _batches(ledger: Ledger, kind: str, store: str) -> Iterator[list[tuple[int, 
     after = 0
     while True:
         claim = partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH)
-        batch = ledger.reserve(claim, deletion=True)
+        with ledger.read() as rows:
+            if not trash.has_any(rows, kind, store, after):
+                return
+        # durable, with all that came before: rows that a power failure brings back must find their files
+        batch = ledger.reserve(claim, deletion=True, durable=True)
         if not batch:
             return
         yield batch

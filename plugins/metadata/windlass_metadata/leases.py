@@ -41,7 +41,8 @@ class Leases(LeaseStore):
             )
             self._ledger.touch(nodes.lease(self._namespace, lease.id))
 
-        self._ledger.change(insert)
+        # not durable: what a lease protects is made durable after it, and takes it along
+        self._ledger.change(insert, durable=False)
         return lease
 
     def delete(self, id: str) -> None:
@@ -51,7 +52,8 @@ class Leases(LeaseStore):
             self._require(rows, id)
             remove_lease(rows, self._namespace, id)
 
-        self._ledger.change(remove, deletion=True)
+        # not durable: a lease that comes back keeps things, and loses none
+        self._ledger.change(remove, deletion=True, durable=False)
 
     def add_resource(self, id: str, resource: Resource) -> None:
         """See the contract; a resource that is there already is fine."""

@@ -66,9 +66,9 @@ class Ledger:
             watcher(deletion)
         return result
 
-    def reserve(self, change: Change[R], deletion: bool = False) -> R:
-        """Commit the first half of a change; it need not survive a power failure, as the second half will."""
-        return self._patiently(change, durable=False, frees=deletion)
+    def reserve(self, change: Change[R], deletion: bool = False, durable: bool = False) -> R:
+        """Commit the first half of a change; mostly it need not survive a power failure, as the second half will."""
+        return self._patiently(change, durable, frees=deletion)
 
     def settle(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
         """Commit the second half of a change, and wake who waits for it."""

@@ -139,7 +139,8 @@ class Snapshots(Snapshotter):
             self._rows.remove(rows, key)
             let_go(rows, self._namespace, self._lease, self._type, key)
 
-        self._ledger.change(remove, deletion=True)
+        # not durable: its files go with a collection, which waits for the disk before it removes any
+        self._ledger.change(remove, deletion=True, durable=False)
         event = SnapshotRemove(key=key, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/remove", event)
 

@@ -55,6 +55,12 @@ def discard_unknown(rows: sqlite3.Connection, kind: str, store: str, names: Iter
     return rows.total_changes - before
 
 
+def has_any(rows: sqlite3.Connection, kind: str, store: str, after: int = 0) -> bool:
+    """Tell whether something is to be removed from a store, of those that were discarded after ``after``."""
+    query = "SELECT 1 FROM trash WHERE kind = ? AND store = ? AND id > ? LIMIT 1"
+    return rows.execute(query, (kind, store, after)).fetchone() is not None
+
+
 def claim(rows: sqlite3.Connection, kind: str, store: str, after: int, limit: int) -> list[tuple[int, str]]:
     """Begin the removal of up to ``limit`` objects, oldest first; from here on they cannot be rescued."""
     claimed: list[tuple[int, str]] = rows.execute(

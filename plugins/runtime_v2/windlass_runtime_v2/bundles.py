@@ -155,16 +155,19 @@ class Bundles:
     def remove(self, bundle: Bundle) -> None:
         """Unmount and delete a bundle and its work directory; what is gone already is no error.
 
-        The bundle is renamed first, so that its name is free and a half-deleted one
-        is never taken for a task's. Raises FailedPrecondition when files are left in
-        the rootfs after unmounting; they may be somebody's data.
+        Raises FailedPrecondition when files are left in the rootfs after unmounting;
+        they may be somebody's data.
         """
-        doomed = _hide(bundle.path)
-        try:
-            if doomed is not None:
-                _remove_bundle(doomed)
-        finally:
-            _remove_tree(bundle.work)
+        with contextlib.ExitStack() as stack:
+            for path in self.hide(bundle):
+                stack.callback(_remove_bundle, path)
+
+    def hide(self, bundle: Bundle) -> list[Path]:
+        """Rename a bundle and its work directory, and return what is to be deleted by `sweep` at leisure.
+
+        Its name is free then, and a half-deleted bundle is never taken for a task's.
+        """
+        return [hidden for path in (bundle.path, bundle.work) if (hidden := _hide(path)) is not None]
 
     def walk(self) -> Iterator[Bundle]:
         """Yield every bundle on disk; names that start with a dot are not bundles."""
@@ -188,12 +191,14 @@ class Bundles:
         ]
         for namespace in _directories(self._root):
             state = self._state / namespace.name
-            found += [work for work in _directories(namespace) if not (state / work.name).exists()]
+            for work in _directories(namespace, hidden=True):
+                if work.name.startswith(".") or not (state / work.name).exists():
+                    found.append(work)
         return found
 
 
 def sweep(leftovers: Iterable[Path]) -> None:
-    """Delete what `Bundles.leftovers` has found; what cannot be deleted is said in the log."""
+    """Delete what `Bundles.leftovers` or `Bundles.hide` returned; what cannot be deleted is said in the log."""
     for path in leftovers:
         with logged(f"cannot delete {path}"):
             _remove_bundle(path)
@@ -271,7 +276,7 @@ def _hide(path: Path) -> Path | None:
         doomed = path.with_name(f".{path.name}{f'.{attempt}' if attempt else ''}")
         try:
             path.rename(doomed)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):

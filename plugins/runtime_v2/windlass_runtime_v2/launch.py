@@ -83,6 +83,13 @@ class Launcher:
         with logged(f"task {bundle.id}: cannot remove its bundle"):
             await self.on_disk(_remove, self.bundles, bundle, bootstrap)
 
+    async def hide(self, bundle: Bundle, bootstrap: Bootstrap) -> list[Path]:
+        """Free the name of a bundle whose shim has cleaned up; `bundles.sweep` deletes what this returns."""
+        hidden: list[Path] = []
+        with logged(f"task {bundle.id}: cannot remove its bundle"):
+            hidden = await self.on_disk(_hide, self.bundles, bundle, bootstrap)
+        return hidden
+
     async def on_disk(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do file work in a thread. Raises DeadlineExceeded."""
         return await self._within(self._deadlines.disk, None, function, *args, **kwargs)
@@ -126,6 +133,15 @@ class Launcher:
 
 
 def _remove(bundles: Bundles, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+    _remove_socket(bootstrap)
+    bundles.remove(bundle)
+
+
+def _hide(bundles: Bundles, bundle: Bundle, bootstrap: Bootstrap) -> list[Path]:
+    _remove_socket(bootstrap)
+    return bundles.hide(bundle)
+
+
+def _remove_socket(bootstrap: Bootstrap | None) -> None:
     if bootstrap is not None and bootstrap.forked:
         Path(bootstrap.address.removeprefix("unix://")).unlink(missing_ok=True)
-    bundles.remove(bundle)

@@ -13,7 +13,7 @@ from windlass.events import Exchange
 from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.names import Names
@@ -95,7 +95,8 @@ class Lifecycle:
             farewell = self.jobs.start(task.shim.shut_down(task.id, self.deadlines.shutdown))
             # Its request is sent before anything is removed: a daemon that is killed now leaves no idle shim.
             await asyncio.sleep(0)
-            await self.launcher.remove(task.bundle, task.shim.bootstrap)
+            hidden = await self.launcher.hide(task.bundle, task.shim.bootstrap)
+            self.jobs.start(self.launcher.on_disk(sweep, hidden))
             if not task.shim.forked:
                 # Until it has ended it would answer to a new task of this name.
                 await farewell

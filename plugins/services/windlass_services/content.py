@@ -79,11 +79,13 @@ class Content:
         """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
         view = self._view(call)
         opening = partial(_open_section, view, request)
-        reader, position, end, data = await offload_within(
-            OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader"
-        )
+        reader, start, end, data = await offload_within(OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader")
+        if reader is None:
+            if data:
+                yield pb.ReadContentResponse(data=data)
+            return
+        position = start
         try:
-            start = position
             while data:
                 yield pb.ReadContentResponse(offset=position - start, data=data)
                 position += len(data)
@@ -140,26 +142,32 @@ class Content:
         return Empty()
 
 
-Section = tuple[Reader, int, int, bytes]
-"""An open blob, the first and the last offset that are wanted of it, and the first bytes."""
+Section = tuple[Reader | None, int, int, bytes]
+"""An open blob, None when all that is wanted has been read; the first and the last offset; and the first bytes."""
 
 
 def _open_section(view: ContentStore, request: pb.ReadContentRequest) -> Section:
-    """Open and begin to read in one go: most blobs that clients read are small."""
+    """Open and begin to read in one go: most blobs that clients read are small, and need one visit to the store."""
     reader = view.reader(Descriptor("", request.digest, 0))
+    more = False
     try:
         start = max(request.offset, 0)
         if start > reader.size:
             raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {reader.size} bytes")
         end = min(start + request.size, reader.size) if request.size > 0 else reader.size
-        return reader, start, end, reader.read_at(start, min(CHUNK, end - start))
+        more = end - start > CHUNK
+        return reader if more else None, start, end, reader.read_at(start, min(CHUNK, end - start))
     except BaseException:
-        reader.close()
+        more = False
         raise
+    finally:
+        if not more:
+            reader.close()
 
 
 def _close_section(section: Section) -> None:
-    section[0].close()
+    if section[0] is not None:
+        section[0].close()
 
 
 async def _open(view: ContentStore, request: pb.WriteContentRequest) -> Writer:
