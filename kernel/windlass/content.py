@@ -142,5 +142,15 @@ class ContentStore(Protocol):
 
 CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1")
 
+
+@contract
+class RememberedContent(ContentStore, Protocol):
+    """A content store that keeps some small blobs in memory."""
+
+    def remembered(self, digest: str) -> bytes | None:
+        """Return the whole of a blob that is in memory, None for one that has to be read. Raises as `info`."""
+        ...
+
+
 CHUNK = 1 << 20
 """Bytes that a reader is asked for, and a Read response carries, at most (reference 3.5)."""

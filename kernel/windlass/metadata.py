@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.containers import ContainerStore
-from windlass.content import ContentStore
+from windlass.content import RememberedContent
 from windlass.images import ImageStore
 from windlass.leases import LeaseStore
 from windlass.namespaces import NamespaceStore
@@ -62,7 +62,7 @@ class Metadata(Protocol):
         """Return a namespace's sandbox records."""
         ...
 
-    def content(self, namespace: str, lease: str = "") -> ContentStore:
+    def content(self, namespace: str, lease: str = "") -> RememberedContent:
         """Return a namespace's view of the content store; what is written is held by ``lease``."""
         ...
 

@@ -80,7 +80,7 @@ class TestWriting:
         for thread in threads[1:]:
             thread.start()
         deadline = time.monotonic() + 5
-        while database._requests.qsize() < 12 and time.monotonic() < deadline:
+        while len(database._requests) < 12 and time.monotonic() < deadline:
             time.sleep(0.01)
         commits = []
         database._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)

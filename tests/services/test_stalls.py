@@ -16,6 +16,7 @@ from metadata.memory_snapshotter import MemorySnapshotter
 
 from windlass.gate import POOL_SIZE, Gate, Handle, offload
 from windlass.rpc import Call
+from windlass.values import Descriptor
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.services.content.v1 import content_pb2
 from windlass_api.containerd.services.diff.v1 import diff_pb2
@@ -153,7 +154,14 @@ async def test_a_reader_is_not_closed_on_the_loop(metadata: Any) -> None:
         def close(self) -> None:
             threads.append(threading.current_thread())
 
-    metadata._instance.content = lambda *_: type("View", (), {"reader": lambda self, desc: Reader()})()
+    class View:
+        def remembered(self, digest: str) -> None:
+            return None
+
+        def reader(self, desc: Descriptor) -> Reader:
+            return Reader()
+
+    metadata._instance.content = lambda *_: View()
     request = content_pb2.ReadContentRequest(digest="sha256:" + "0" * 64)
     assert [answer.data async for answer in Content(metadata).read(request, CALL)] == [bytes(10)]
     assert threads and threads[0] is not threading.main_thread()

@@ -23,9 +23,10 @@ LONGEST_PAUSE = 300.0
 class Cleaner:
     """Keeps one store clean."""
 
-    def __init__(self, title: str, clean: Callable[[bool], int]) -> None:
-        """Call ``clean`` when asked, with True the first time and after a failure: then it looks for strays."""
+    def __init__(self, title: str, is_wanted: Callable[[], bool], clean: Callable[[bool], int]) -> None:
+        """Call ``clean`` when asked and ``is_wanted``, or else it looks for strays: the first time, after a failure."""
         self.title = title
+        self._is_wanted = is_wanted
         self._clean = clean
         self._guard = threading.Lock()
         self._run: Future[Exception | None] | None = None
@@ -42,7 +43,9 @@ class Cleaner:
         self._full = True
 
     def start(self) -> Future[Exception | None] | str:
-        """Begin to clean, or say why not; a run that is under way goes round once more."""
+        """Begin to clean, or say why not, "" when there is nothing to do; a run under way goes round once more."""
+        if not self._full and not self._is_wanted():
+            return ""
         with self._guard:
             if self._run:
                 if self._overdue:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from windlass import filters as filter_expressions
-from windlass.content import ContentStore, Info, Reader, Status, Writer
+from windlass.content import ContentStore, Info, Reader, RememberedContent, Status, Writer
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import updated_labels
 from windlass.namespaces import LABEL_SHAREABLE
@@ -22,19 +22,29 @@ from windlass_metadata import nodes, trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows
 from windlass_metadata.ledger import Ledger, hold, let_go, require_lease
 from windlass_metadata.rows import decode_map, encode_map, now
+from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.writer import IngestWriter
 
 MAX_REF = 64 << 10
 """Bytes of a ref, which is hashed for its directory and kept in a row."""
 
 
-class Content(ContentStore):
+class Content(RememberedContent):
     """A namespace's blobs and ingests; what is written is held by a lease if one is given."""
 
-    def __init__(self, ledger: Ledger, store: ContentStore, shared: bool, namespace: str, lease: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ContentStore,
+        small_blobs: SmallBlobs,
+        shared: bool,
+        namespace: str,
+        lease: str,
+    ) -> None:
         """Show of ``store`` what belongs to ``namespace``; ``shared`` blobs need not be sent a second time."""
         self._ledger = ledger
         self._store = store
+        self._small_blobs = small_blobs
         self._shared = shared
         self._namespace = namespace
         self._lease = lease
@@ -91,7 +101,19 @@ class Content(ContentStore):
     def reader(self, desc: Descriptor) -> Reader:
         """See the contract."""
         self.info(desc.digest)
-        return self._store.reader(desc)
+        reader = self._store.reader(desc)
+        try:
+            self._small_blobs.read(desc.digest, reader)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    @quick
+    def remembered(self, digest: str) -> bytes | None:
+        """See the contract."""
+        self.info(digest)
+        return self._small_blobs.get(digest)
 
     def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
         """See the contract. A blob that this namespace may share is complete at once."""

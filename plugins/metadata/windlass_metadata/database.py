@@ -1,17 +1,18 @@
-"""The SQLite database: one writer thread with group commit, and readers that never wait for it.
+"""The SQLite database: one writer at a time, with group commit, and readers that never wait for it.
 
-Requests that arrive while a transaction is being made durable share the next
-one, each in a savepoint of its own, so that one that fails leaves the others
-whole. Readers see the last committed state on connections of their own.
+Whoever finds nobody writing writes, in its own thread. Requests that arrive
+while a transaction is being made durable share the next one, which the first of
+them writes for all, each in a savepoint of its own, so that one that fails
+leaves the others whole. Readers see the last committed state on connections of
+their own.
 """
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,10 @@ class _Request:
     change: Callable[[sqlite3.Connection], Any]
     durable: bool
     frees: bool
-    committed: Future[Any] = field(default_factory=Future)
     outcome: Outcome[Any] = field(default_factory=Outcome)
+    done: bool = False
+    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released once: when the request is done, or when its thread is to write."""
 
 
 class Database:
@@ -78,13 +81,14 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
-        self._thread.start()
+        self._requests: deque[_Request] = deque()
+        self._writing = False
+        self._quiet = threading.Condition(self._guard)
 
     def write(self, change: Callable[[sqlite3.Connection], R], durable: bool = True, frees: bool = False) -> R:
-        """Run ``change`` in the writer thread and return its result once it is committed.
+        """Run ``change`` and return its result once it is committed.
 
+        It may be run in the thread of another caller, and must not wait for anything.
         What ``change`` raises is raised here, and nothing of it is kept. Unless
         ``durable``, the change outlives this process but perhaps not a power failure.
         One that ``frees`` may have space that is kept back when the disk is full.
@@ -93,15 +97,13 @@ class Database:
         with self._guard:
             if self._closed:
                 raise Unavailable(f"metadata database {self.path} is closed")
-            self._requests.put(request)
-        try:
-            result: R = request.committed.result(COMMIT_TIMEOUT)
-        except TimeoutError:
-            if not request.committed.done():
-                raise DeadlineExceeded(
-                    f"metadata database {self.path}: a change was not committed within {COMMIT_TIMEOUT:g} s"
-                ) from None
-            raise
+            self._requests.append(request)
+            is_writer, self._writing = not self._writing, True
+        if not is_writer:
+            self._wait(request)
+        if not request.done:
+            self._write_batch()
+        result: R = request.outcome.get()
         return result
 
     @contextmanager
@@ -124,9 +126,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._requests.put(None)
-        self._thread.join(COMMIT_TIMEOUT)
-        with self._guard:
+            self._quiet.wait_for(lambda: not self._writing, COMMIT_TIMEOUT)
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
@@ -174,24 +174,38 @@ class Database:
                 return
         connection.close()
 
-    def _run(self) -> None:
-        while (first := self._requests.get()) is not None:
-            batch, last = self._gather(first)
-            self._commit(batch)
-            if last:
+    def _wait(self, request: _Request) -> None:
+        """Return when a request is done, or its thread is to write. Raises DeadlineExceeded, having withdrawn it."""
+        if request.turn.acquire(timeout=COMMIT_TIMEOUT):
+            return
+        with self._guard:
+            if request.turn.acquire(blocking=False):
                 return
+            if request in self._requests:
+                self._requests.remove(request)
+        raise DeadlineExceeded(f"metadata database {self.path}: a change was not committed within {COMMIT_TIMEOUT:g} s")
 
-    def _gather(self, first: _Request) -> tuple[list[_Request], bool]:
-        batch = [first]
-        while len(batch) < MAX_BATCH:
-            try:
-                request = self._requests.get_nowait()
-            except queue.Empty:
-                return batch, False
-            if request is None:
-                return batch, True
-            batch.append(request)
-        return batch, False
+    def _write_batch(self) -> None:
+        """Write for all who wait by now, the caller among them, and pass the pen on."""
+        with self._guard:
+            batch = [self._requests.popleft() for _ in range(min(MAX_BATCH, len(self._requests)))]
+        ended = False
+        try:
+            self._commit(batch)
+            ended = True
+        finally:
+            if not ended:
+                for request in batch:
+                    request.outcome = Outcome(error=Internal(f"metadata database {self.path}: a change was cut short"))
+            with self._guard:
+                self._writing = bool(self._requests)
+                if self._writing:
+                    self._requests[0].turn.release()
+                else:
+                    self._quiet.notify_all()
+            for request in batch:
+                request.done = True
+                request.turn.release()
 
     def _commit(self, batch: list[_Request]) -> None:
         writer = self._writer
@@ -208,8 +222,6 @@ class Database:
             return
         # First, or whoever is told that something has gone may fill the disk before.
         self._reserve.refill()
-        for request in batch:
-            _pass_on(self.path, request)
 
     def _failed(self, batch: list[_Request], error: sqlite3.Error) -> None:
         """Tell that a batch is not committed; of one for which there was no space try again what makes space."""
@@ -220,7 +232,7 @@ class Database:
             self._reserve.refill()
         for request in batch:
             if request not in again:
-                request.committed.set_exception(translated(self.path, error))
+                request.outcome = Outcome(error=translated(self.path, error))
         if again:
             reuse_log(self._writer)
             self._commit(again)
@@ -235,6 +247,8 @@ class Database:
             # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
             if isinstance(error, sqlite3.Error) and (not writer.in_transaction or _is_full(error)):
                 raise error
+            if isinstance(error, sqlite3.Error):
+                request.outcome.error = translated(self.path, error)
             writer.execute("ROLLBACK TO request")
         writer.execute("RELEASE request")
 
@@ -242,14 +256,6 @@ class Database:
         if self._sync and durable != self._durable:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-
-
-def _pass_on(path: Path, request: _Request) -> None:
-    error = request.outcome.error
-    if error is None:
-        request.committed.set_result(request.outcome.result)
-    else:
-        request.committed.set_exception(translated(path, error) if isinstance(error, sqlite3.Error) else error)
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -45,7 +45,7 @@ class Ledger:
         """Write to ``database`` and tell ``exchange``."""
         self.database = database
         self.touched: list[Node] | None = None
-        """Nodes changed since a collection began; used by the writer thread only."""
+        """Nodes changed since a collection began; used inside changes only."""
         self._exchange = exchange
         self._watchers: list[Callable[[bool], None]] = []
         self._settled = threading.Condition()

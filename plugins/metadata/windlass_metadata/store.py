@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from windlass.containers import ContainerStore
-from windlass.content import ContentStore
+from windlass.content import ContentStore, RememberedContent
 from windlass.errors import FailedPrecondition, InvalidArgument, Unavailable
 from windlass.events import Exchange
 from windlass.images import ImageStore
@@ -31,6 +31,7 @@ from windlass_metadata.leases import Leases
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.namespaces import Namespaces
 from windlass_metadata.sandboxes import Sandboxes
+from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.snapshots import Snapshots
 
 COLLECT_TIMEOUT = 60.0
@@ -55,13 +56,18 @@ class MetadataStore(Metadata):
         """Keep in ``database`` what is known of the stores behind us, and own it from now on."""
         self._ledger = Ledger(database, exchange)
         self._content = content
+        self._small_blobs = SmallBlobs()
         self._snapshotters = dict(snapshotters)
         self._shared = shared
         self._clean_timeout = clean_timeout
         self._collecting = threading.Lock()
         self._ledger.release(recover)
         self._abandoned = {name: Abandoned(self._ledger, name, one) for name, one in self._snapshotters.items()}
-        self._content_cleaner = Cleaner("content store", lambda full: clean_content(self._ledger, content, full))
+        self._content_cleaner = Cleaner(
+            "content store",
+            lambda: self._has_trash(trash.BLOB, "") or self._has_trash(trash.INGEST, ""),
+            lambda full: clean_content(self._ledger, content, full),
+        )
         self._cleaners = {name: self._cleaner(name, one) for name, one in self._snapshotters.items()}
 
     def namespaces(self) -> NamespaceStore:
@@ -84,9 +90,9 @@ class MetadataStore(Metadata):
         """See the contract."""
         return Sandboxes(self._ledger, checked(namespace))
 
-    def content(self, namespace: str, lease: str = "") -> ContentStore:
+    def content(self, namespace: str, lease: str = "") -> RememberedContent:
         """See the contract."""
-        return Content(self._ledger, self._content, self._shared, checked(namespace), lease)
+        return Content(self._ledger, self._content, self._small_blobs, self._shared, checked(namespace), lease)
 
     def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
         """See the contract."""
@@ -145,7 +151,15 @@ class MetadataStore(Metadata):
         return [failure for failure in failures if failure]
 
     def _cleaner(self, name: str, snapshotter: Snapshotter) -> Cleaner:
-        return Cleaner(f"snapshotter {name}", lambda full: self._clean_snapshotter(name, snapshotter, full))
+        return Cleaner(
+            f"snapshotter {name}",
+            lambda: self._has_trash(trash.SNAPSHOT, name),
+            lambda full: self._clean_snapshotter(name, snapshotter, full),
+        )
+
+    def _has_trash(self, kind: str, store: str) -> bool:
+        with self._ledger.read() as rows:
+            return trash.has_any(rows, kind, store)
 
     def _clean_snapshotter(self, name: str, snapshotter: Snapshotter, full: bool) -> int:
         self._abandoned[name].resolve()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 R = TypeVar("R")
 
@@ -17,6 +17,12 @@ class Outcome(Generic[R]):
 
     result: R | None = None
     error: Exception | None = None
+
+    def get(self) -> R:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast(R, self.result)  # without an error there is a result, None though it may be
 
 
 def attempt(call: Callable[[], R]) -> Outcome[R]:

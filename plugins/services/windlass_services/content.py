@@ -8,7 +8,7 @@ from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.content import CHUNK, ContentStore, Info, Reader, Status, Writer
+from windlass.content import CHUNK, ContentStore, Info, Reader, RememberedContent, Status, Writer
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import gate_of, offload, offload_each, offload_within
 from windlass.metadata import Metadata
@@ -50,7 +50,7 @@ class Content:
         """Translate for ``metadata``."""
         self._metadata = metadata
 
-    def _view(self, call: Call) -> ContentStore:
+    def _view(self, call: Call) -> RememberedContent:
         return self._metadata.content(call.namespace, call.lease)
 
     async def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse:
@@ -78,6 +78,11 @@ class Content:
     async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
         """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
         view = self._view(call)
+        if (blob := await offload(view.remembered, request.digest)) is not None:
+            start, end = _section(request, len(blob))
+            if start < end:
+                yield pb.ReadContentResponse(data=blob[start:end])
+            return
         opening = partial(_open_section, view, request)
         reader, start, end, data = await offload_within(OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader")
         if reader is None:
@@ -142,6 +147,14 @@ class Content:
         return Empty()
 
 
+def _section(request: pb.ReadContentRequest, size: int) -> tuple[int, int]:
+    """Return the first and the last offset that are wanted of a blob of ``size`` bytes."""
+    start = max(request.offset, 0)
+    if start > size:
+        raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {size} bytes")
+    return start, min(start + request.size, size) if request.size > 0 else size
+
+
 Section = tuple[Reader | None, int, int, bytes]
 """An open blob, None when all that is wanted has been read; the first and the last offset; and the first bytes."""
 
@@ -151,10 +164,7 @@ def _open_section(view: ContentStore, request: pb.ReadContentRequest) -> Section
     reader = view.reader(Descriptor("", request.digest, 0))
     more = False
     try:
-        start = max(request.offset, 0)
-        if start > reader.size:
-            raise OutOfRange(f"offset {start} is beyond the end of {request.digest}, which has {reader.size} bytes")
-        end = min(start + request.size, reader.size) if request.size > 0 else reader.size
+        start, end = _section(request, reader.size)
         more = end - start > CHUNK
         return reader if more else None, start, end, reader.read_at(start, min(CHUNK, end - start))
     except BaseException:

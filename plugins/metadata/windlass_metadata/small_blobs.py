@@ -1,0 +1,47 @@
+"""Small blobs in memory: the manifests and configurations that clients read again for every container."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from windlass.content import Reader
+
+LARGEST = 64 << 10
+"""Bytes of a blob that is worth keeping."""
+
+CAPACITY = 2 << 20
+"""Bytes that are kept in all."""
+
+
+class SmallBlobs:
+    """The small blobs that were read last, by their digests, which their bytes can never change."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        """Keep nothing yet, and up to ``capacity`` bytes."""
+        self._capacity = capacity
+        self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+        self._guard = threading.Lock()
+
+    def get(self, digest: str) -> bytes | None:
+        """Return a blob that is kept."""
+        with self._guard:
+            data = self._blobs.get(digest)
+            if data is not None:
+                self._blobs.move_to_end(digest)
+            return data
+
+    def read(self, digest: str, reader: Reader) -> None:
+        """Keep a blob, if it is small, in place of those that were not read for longest."""
+        size = reader.size
+        if size > LARGEST or digest in self._blobs:
+            return
+        data = reader.read_at(0, size)
+        if len(data) != size:
+            return
+        with self._guard:
+            self._size += size - len(self._blobs.pop(digest, b""))
+            self._blobs[digest] = data
+            while self._size > self._capacity:
+                self._size -= len(self._blobs.popitem(last=False)[1])
