@@ -4,7 +4,7 @@ Events of a container are published in the order create, start, exit, delete;
 the exit of init comes after those of all execs.
 """
 
-# ruff: noqa: PTH108, PTH110, PTH118, PTH119, ASYNC240
+# ruff: noqa: PTH108
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Container:
         self._write_records()
         try:
             if request.rootfs:
-                rootfs = os.path.join(self.bundle, "rootfs")
+                rootfs = f"{self.bundle}/rootfs"
                 # Mounting reads only the four attributes that the message has too.
                 mounts: Sequence[Mount] = request.rootfs  # type: ignore[assignment] # see above
                 mounting.mount_all(mounts, rootfs)
@@ -144,7 +144,7 @@ class Container:
             self._host.loop.spawn(self._report(self.init))
 
     async def _run_init(self, verb: str, flags: Sequence[str], stdio: dict[int, int]) -> None:
-        pid_file = os.path.join(self.bundle, "init.pid")
+        pid_file = f"{self.bundle}/init.pid"
         with self._host.reaper:
             arguments = ["--bundle", self.bundle, "--pid-file", pid_file, *flags]
             await self._run_attached(self.init, verb, arguments, stdio, "log.json", pid_file)
@@ -236,7 +236,7 @@ class Container:
                 process.streams.close()
                 process.exited.set()
             if self._mounted:
-                mounting.unmount_all(os.path.join(self.bundle, "rootfs"))
+                mounting.unmount_all(f"{self.bundle}/rootfs")
                 self._mounted = False
             init.state = DELETED
         self._publish(
@@ -338,7 +338,7 @@ class Container:
         if self.init.exited.is_set:
             raise FailedPrecondition(f"cannot start exec {process.exec_id}: container {self.id} has stopped")
         spec, pid_file = self._exec_file(process, "json"), self._exec_file(process, "pid")
-        log_file = os.path.basename(self._exec_file(process, "log"))
+        log_file = f"exec-{process.exec_id}.log"
         disk.write(spec, process.spec)
         try:
             stdio = await self._prepare(process)
@@ -354,7 +354,7 @@ class Container:
             raise
         finally:
             remove(spec)
-            remove(os.path.join(self.bundle, log_file))
+            remove(f"{self.bundle}/{log_file}")
         process.spec = b""
         self._started(process)
         self._publish(
@@ -411,7 +411,7 @@ class Container:
         Only `delete` is the moment for poststop hooks; and it tries again, and says so, what fails here.
         """
         try:
-            spec = disk.read(os.path.join(self.bundle, "config.json"))
+            spec = disk.read(f"{self.bundle}/config.json")
             if b'"poststop"' not in spec and len(spec) < disk.MAX_FILE:
                 await self._runtime_delete()
                 self._forgotten = True
@@ -472,25 +472,25 @@ class Container:
 
     async def _undo_create(self) -> None:
         self.init.streams.close()
-        if self.init.pid or os.path.exists(os.path.join(self._runtime.root, self.id, "state.json")):
+        if self.init.pid or disk.exists(f"{self._runtime.root}/{self.id}/state.json"):
             try:
                 await self._runtime_delete("--force")
             except (OSError, Error) as error:
                 log(f"cannot remove what is left of container {self.id}: {error}")
         if self._mounted:
-            mounting.unmount_all(os.path.join(self.bundle, "rootfs"))
+            mounting.unmount_all(f"{self.bundle}/rootfs")
             self._mounted = False
 
     def _write_records(self) -> None:
         """Write what a later `delete` of a shim binary reads (reference 4.2)."""
-        disk.write(os.path.join(self.bundle, "runtime"), self._options.binary_name.encode())
+        disk.write(f"{self.bundle}/runtime", self._options.binary_name.encode())
         if options := vars(self._options):
             import json  # which few shims ever need
 
-            disk.write(os.path.join(self.bundle, "options.json"), json.dumps(options).encode())
+            disk.write(f"{self.bundle}/options.json", json.dumps(options).encode())
 
     def _exec_file(self, process: Process, suffix: str) -> str:
-        return os.path.join(self.bundle, f"exec-{process.exec_id}.{suffix}")
+        return f"{self.bundle}/exec-{process.exec_id}.{suffix}"
 
     def _publish(self, topic: str, event: messages.Message) -> None:
         self._host.publisher.publish(topic, event)

@@ -10,7 +10,7 @@ from windlass_shim_runc.container import Host
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.sandbox import ALL_SERVICES, SandboxTaskService
+from windlass_shim_runc.sandbox import ALL_METHODS, ALL_SERVICES, SandboxTaskService
 from windlass_shim_runc.server import Server
 from windlass_shim_runc.signals import SIG_IGN, SIGHUP, SIGINT, SIGTERM, handle
 
@@ -77,7 +77,7 @@ def run(listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper
         on_vacant=lambda: void(loop.spawn(leave_when_idle())),
         on_shutdown=lambda: void(loop.spawn(leave())),
     )
-    server = Server(loop, listener, ALL_SERVICES, service.methods())
+    server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, service)
     handle(SIGTERM, on_terminate)
     handle(SIGINT, on_terminate)
     handle(SIGHUP, SIG_IGN)

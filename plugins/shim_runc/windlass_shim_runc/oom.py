@@ -1,7 +1,5 @@
 """Notices when Linux kills processes of a container because its cgroup is out of memory."""
 
-# ruff: noqa: PTH110
-# pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
 import os
@@ -35,7 +33,7 @@ class Watch:
         self._directory = directory
         self._on_oom = on_oom
         self._count = -1
-        if os.path.exists(f"{directory}/{EVENT_CONTROL}"):
+        if disk.exists(f"{directory}/{EVENT_CONTROL}"):
             self._fd = notified_by_eventfd(directory)
         else:
             self._count = kills(directory)
@@ -56,7 +54,7 @@ class Watch:
                 return
         if self._count < 0:
             # A cgroup that is removed wakes its eventfds too.
-            if os.path.exists(f"{self._directory}/{CONTROL}"):
+            if disk.exists(f"{self._directory}/{CONTROL}"):
                 self._on_oom()
             return
         count = kills(self._directory)
@@ -85,14 +83,14 @@ def memory_directory(pid: int) -> str:
         return ""
     # The mount table is read only where the cgroup file systems are in unusual places: with many containers it is long.
     for directory in (f"{V1_TOP}{legacy}",) if legacy else (f"{V2_TOP}{unified}",):
-        if os.path.exists(f"{directory}/{CONTROL if legacy else EVENTS}"):
+        if disk.exists(f"{directory}/{CONTROL if legacy else EVENTS}"):
             return directory
     try:
         place, controllers = cgroups.directories(pid)
     except NotFound:
         return ""
     directory = controllers.get("memory", "") or place
-    return directory if any(os.path.exists(f"{directory}/{name}") for name in (EVENT_CONTROL, EVENTS)) else ""
+    return directory if any(disk.exists(f"{directory}/{name}") for name in (EVENT_CONTROL, EVENTS)) else ""
 
 
 def notified_by_eventfd(directory: str) -> int:

@@ -1,6 +1,6 @@
 """Runs the OCI runtime: its command line, its deadline, its error message."""
 
-# ruff: noqa: PTH108, PTH118, PTH119, PTH120, PTH123, PTH116
+# ruff: noqa: PTH108, PTH120, PTH123, PTH116
 # pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import time
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
+from windlass_shim_runc import disk
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
@@ -31,6 +32,9 @@ CONTAINERD_ROOT = "/run/containerd/runc"
 
 INHERITED = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 
+ENVIRONMENT = {name: os.environ[name] for name in INHERITED if name in os.environ}
+"""Read here, once for all shims that are forked: `os.environ` is made of more Python than it looks."""
+
 REMEDIES = {
     "already exists": "remove what an earlier run left with: {command} delete --force {id}",
     "container with given ID": "remove what an earlier run left with: {command} delete --force {id}",
@@ -47,18 +51,15 @@ def default_root(bundle: str) -> str:
     daemons with states of their own never share a root; for containerd's state
     directory it is containerd's own root.
     """
-    tasks = os.path.dirname(os.path.dirname(bundle))
-    if os.path.basename(tasks) == TASK_DIRECTORY:
-        return os.path.join(os.path.dirname(tasks), "runc")
-    return CONTAINERD_ROOT
+    state, slash, tasks = bundle.rpartition(f"/{TASK_DIRECTORY}/")
+    return f"{state}/runc" if slash and tasks.count("/") == 1 else CONTAINERD_ROOT
 
 
 def environment(criu: str = "") -> dict[str, str]:
     """Return what the OCI runtime needs of our environment; it finds ``criu`` by PATH alone since runc 1.1."""
-    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    if criu:
-        found["PATH"] = f"{os.path.dirname(criu)}:{found.get('PATH', os.defpath)}"
-    return found
+    if not criu:
+        return ENVIRONMENT
+    return {**ENVIRONMENT, "PATH": f"{os.path.dirname(criu)}:{ENVIRONMENT.get('PATH', os.defpath)}"}
 
 
 def last_error(path: str, offset: int) -> str:
@@ -90,10 +91,7 @@ def checked_criu(path: str) -> str:
 
 def size(path: str) -> int:
     """Return a file's size, 0 when there is none."""
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
+    return os.stat(path).st_size if disk.exists(path) else 0
 
 
 class Runtime:
@@ -117,7 +115,7 @@ class Runtime:
         self._bundle = bundle
         self._program = options.binary_name or "runc"
         self.environment = environment(checked_criu(options.criu_path))
-        self.root = os.path.join(options.root or default_root(bundle), namespace)
+        self.root = f"{options.root or default_root(bundle)}/{namespace}"
         self._argv = [self._program, "--root", self.root]
         if options.systemd_cgroup:
             self._argv.append("--systemd-cgroup")
@@ -127,7 +125,7 @@ class Runtime:
         if options.no_new_keyring:
             self.create_flags.append("--no-new-keyring")
         # crun's exec.fifo works the other way round, so only runc's own is used.
-        self.is_runc = os.path.basename(self._program) == "runc"
+        self.is_runc = self._program.rpartition("/")[2] == "runc"
 
     async def run(
         self,
@@ -144,7 +142,7 @@ class Runtime:
         ``stdio`` maps its descriptors 0 to 2 to ours; the others are /dev/null.
         Raises Error with the runtime's own last message, DeadlineExceeded.
         """
-        log = os.path.join(self._bundle, log)
+        log = f"{self._bundle}/{log}"
         offset = size(log)
         argv = [*self._argv, "--log", log, "--log-format", "json", verb, *flags, id, *operands]
         pid = self._spawn(argv, stdio or {})
@@ -162,7 +160,7 @@ class Runtime:
 
     async def start(self, id: str, exited: Flag) -> None:
         """Let a created container run its program."""
-        fifo = os.path.join(self.root, id, "exec.fifo")
+        fifo = f"{self.root}/{id}/exec.fifo"
         fd = self._open_fifo(fifo)
         if fd is None:
             await self.run("start", id)

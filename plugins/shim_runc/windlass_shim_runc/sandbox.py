@@ -12,7 +12,7 @@ from windlass.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition,
 from windlass_shim_runc import messages
 from windlass_shim_runc.container import check_identifier
 from windlass_shim_runc.loop import Flag
-from windlass_shim_runc.service import SERVICES, TaskService
+from windlass_shim_runc.service import METHODS, SERVICES, TaskService
 from windlass_shim_runc.signals import SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
@@ -95,6 +95,20 @@ class Sandbox:
         self.exited = exited
 
 
+ALL_METHODS: Mapping[str, Method] = {
+    **METHODS,
+    "CreateSandbox": (SandboxRequest, "create_sandbox"),
+    "StartSandbox": (SandboxRequest, "start_sandbox"),
+    "Platform": (SandboxRequest, "platform"),
+    "StopSandbox": (StopSandboxRequest, "stop_sandbox"),
+    "WaitSandbox": (SandboxRequest, "wait_sandbox"),
+    "SandboxStatus": (SandboxRequest, "sandbox_status"),
+    "PingSandbox": (SandboxRequest, "ping_sandbox"),
+    "ShutdownSandbox": (SandboxRequest, "shutdown_sandbox"),
+}
+"""What `SandboxTaskService` serves."""
+
+
 class SandboxTaskService(TaskService):
     """Serves the containers of one shim, and the sandbox that they may be in."""
 
@@ -106,20 +120,6 @@ class SandboxTaskService(TaskService):
     def vacant(self) -> bool:
         """Whether there is neither a container, nor one coming, nor a sandbox for them."""
         return self._sandbox is None and super().vacant
-
-    def methods(self) -> Mapping[str, Method]:
-        """Return what is served, by the names of the wire."""
-        return {
-            **super().methods(),
-            "CreateSandbox": (SandboxRequest, self.create_sandbox),
-            "StartSandbox": (SandboxRequest, self.start_sandbox),
-            "Platform": (SandboxRequest, self.platform),
-            "StopSandbox": (StopSandboxRequest, self.stop_sandbox),
-            "WaitSandbox": (SandboxRequest, self.wait_sandbox),
-            "SandboxStatus": (SandboxRequest, self.sandbox_status),
-            "PingSandbox": (SandboxRequest, self.ping_sandbox),
-            "ShutdownSandbox": (SandboxRequest, self.shutdown_sandbox),
-        }
 
     async def create_sandbox(self, request: SandboxRequest) -> None:
         """Be this sandbox's shim from now on."""

@@ -13,10 +13,10 @@ from windlass_shim_runc.messages import Message, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
-    Method = tuple[type[Message], Callable[..., Awaitable[Message | None]]]
-    """The request's type, and a function that takes one and returns the answer, None for Empty."""
+    Method = tuple[type[Message], str]
+    """The request's type, and the name of a method that takes one and returns the answer, None for Empty."""
 
 
 CHUNK = 16 << 10
@@ -27,12 +27,15 @@ MAX_UNSENT = 8 << 20
 
 
 class Server:
-    """Serves methods on a listening socket; all services have the same methods."""
+    """Serves methods of ``service`` on a listening socket; all ``names`` of services have the same methods."""
 
-    def __init__(self, loop: Loop, listener: socket, services: tuple[str, ...], methods: Mapping[str, Method]) -> None:
+    def __init__(
+        self, loop: Loop, listener: socket, names: tuple[str, ...], methods: Mapping[str, Method], service: object
+    ) -> None:
         self.loop = loop
-        self.services = services
+        self.names = names
         self.methods = methods
+        self.service = service
         self.connections = 0
         self._listener = listener
         listener.setblocking(False)
@@ -123,11 +126,11 @@ class Connection:
             request = ttrpc.decode_request(data)
         except ttrpc.Malformed as error:
             raise InvalidArgument(f"request cannot be parsed: {error}") from error
-        if request.service not in self._server.services:
+        if request.service not in self._server.names:
             raise Unimplemented(f"service {request.service[:100]}")
         if request.method not in self._server.methods:
             raise Unimplemented(f"method {request.method[:100]}")
-        kind, method = self._server.methods[request.method]
+        kind, name = self._server.methods[request.method]
         try:
             message = decode(kind, request.payload)
         except ttrpc.Malformed as error:
@@ -137,7 +140,7 @@ class Connection:
             # The answer that names the step that took too long should arrive while the client still waits.
             self._server.loop.limit(seconds - min(seconds * MARGIN, LONGEST_MARGIN))
         try:
-            answer = await method(message)
+            answer = await getattr(self._server.service, name)(message)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{request.method} was not done in {seconds:g} s") from error
         return b"" if answer is None else answer.encode()

@@ -1,14 +1,12 @@
 """The Task service of a shim: requests to containers, answers from them."""
 
-# ruff: noqa: PTH112, PTH117, ASYNC240
-# pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
 import os
 
 from windlass import linux
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass_shim_runc import cgroups, messages
+from windlass_shim_runc import cgroups, disk, messages
 from windlass_shim_runc.container import Container, Host, check_identifier
 from windlass_shim_runc.options import runc_options
 from windlass_shim_runc.process import DELETED, Process
@@ -21,6 +19,28 @@ if TYPE_CHECKING:
 
 SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
 """Version 2 has the same messages under another name."""
+
+
+METHODS: Mapping[str, Method] = {
+    "Create": (messages.CreateTaskRequest, "create"),
+    "Start": (messages.ProcessRequest, "start"),
+    "State": (messages.ProcessRequest, "state"),
+    "Wait": (messages.ProcessRequest, "wait"),
+    "Delete": (messages.ProcessRequest, "delete"),
+    "Kill": (messages.KillRequest, "kill"),
+    "Exec": (messages.ExecProcessRequest, "exec"),
+    "Pids": (messages.TaskRequest, "pids"),
+    "ResizePty": (messages.ResizePtyRequest, "resize_pty"),
+    "CloseIO": (messages.CloseIORequest, "close_io"),
+    "Pause": (messages.TaskRequest, "pause"),
+    "Resume": (messages.TaskRequest, "resume"),
+    "Update": (messages.UpdateTaskRequest, "update"),
+    "Stats": (messages.TaskRequest, "stats"),
+    "Connect": (messages.TaskRequest, "connect"),
+    "Checkpoint": (messages.CheckpointTaskRequest, "checkpoint"),
+    "Shutdown": (messages.ShutdownRequest, "shutdown"),
+}
+"""What `TaskService` serves, by the names of the wire; a table that nobody touches until it is asked."""
 
 
 class TaskService:
@@ -38,36 +58,14 @@ class TaskService:
         """Whether there is no container, nor one coming."""
         return not self.containers and not self._creating
 
-    def methods(self) -> Mapping[str, Method]:
-        """Return what is served, by the names of the wire."""
-        return {
-            "Create": (messages.CreateTaskRequest, self.create),
-            "Start": (messages.ProcessRequest, self.start),
-            "State": (messages.ProcessRequest, self.state),
-            "Wait": (messages.ProcessRequest, self.wait),
-            "Delete": (messages.ProcessRequest, self.delete),
-            "Kill": (messages.KillRequest, self.kill),
-            "Exec": (messages.ExecProcessRequest, self.exec),
-            "Pids": (messages.TaskRequest, self.pids),
-            "ResizePty": (messages.ResizePtyRequest, self.resize_pty),
-            "CloseIO": (messages.CloseIORequest, self.close_io),
-            "Pause": (messages.TaskRequest, self.pause),
-            "Resume": (messages.TaskRequest, self.resume),
-            "Update": (messages.UpdateTaskRequest, self.update),
-            "Stats": (messages.TaskRequest, self.stats),
-            "Connect": (messages.TaskRequest, self.connect),
-            "Checkpoint": (messages.CheckpointTaskRequest, self.checkpoint),
-            "Shutdown": (messages.ShutdownRequest, self.shutdown),
-        }
-
     async def create(self, request: messages.CreateTaskRequest) -> messages.PidResponse:
         """Create a container."""
         check_identifier("container", request.id)
         if request.id in self.containers or request.id in self._creating:
             raise AlreadyExists(f"container {request.id} exists already")
-        if not os.path.isabs(request.bundle) or not os.path.isdir(request.bundle):
+        if not is_absolute_directory(request.bundle):
             raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
-        if request.checkpoint and not (os.path.isabs(request.checkpoint) and os.path.isdir(request.checkpoint)):
+        if request.checkpoint and not is_absolute_directory(request.checkpoint):
             raise InvalidArgument(f"checkpoint {request.checkpoint[:200]!r} is no directory with an absolute path")
         options = runc_options(request.options)
         if options.shim_cgroup:
@@ -209,3 +207,8 @@ class TaskService:
         if container.init.exited.is_set:
             raise NotFound(f"cgroup of container {id} is gone: its process has ended")
         return container
+
+
+def is_absolute_directory(path: str) -> bool:
+    """Tell whether a directory is there under an absolute path."""
+    return path.startswith("/") and disk.exists(f"{path}/")
