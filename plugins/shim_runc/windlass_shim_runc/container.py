@@ -45,8 +45,10 @@ GONE = ("process already finished", "no such process", "container not running", 
 
 def check_identifier(kind: str, value: str) -> None:
     """Raise InvalidArgument for what must not become part of a file name: see `windlass.values.check_identifier`."""
-    words = value.replace("_", ".").replace("-", ".").split(".")
-    if len(value) > MAX_IDENTIFIER or not all(word.isascii() and word.isalnum() for word in words):
+    dotted = value.replace("_", ".").replace("-", ".")
+    words = dotted.replace(".", "")
+    # No word is empty: the borders of two separators, or of one and an end, meet.
+    if len(value) > MAX_IDENTIFIER or ".." in f".{dotted}." or not (words.isascii() and words.isalnum()):
         raise InvalidArgument(f"{kind} {value[:76]!r} is not a valid identifier")
 
 

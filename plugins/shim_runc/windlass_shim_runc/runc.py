@@ -188,10 +188,12 @@ class Runtime:
             return None
 
     def _spawn(self, argv: list[str], stdio: Mapping[int, int]) -> int:
-        actions = [
-            (os.POSIX_SPAWN_DUP2, stdio[fd], fd) if fd in stdio else (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)
-            for fd in (0, 1, 2)
-        ]
+        actions: list[tuple[object, ...]] = []
+        for fd in (0, 1, 2):
+            if fd in stdio:
+                actions.append((os.POSIX_SPAWN_DUP2, stdio[fd], fd))
+            else:
+                actions.append((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0))
         try:
             return os.posix_spawnp(
                 argv[0],

@@ -17,9 +17,9 @@ from windlass_shim_runc.signals import SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from windlass_shim_runc.container import Container, Host
+    from windlass_shim_runc.container import Container
     from windlass_shim_runc.server import Method
 
 ALL_SERVICES = (*SERVICES, "containerd.runtime.sandbox.v1.Sandbox")
@@ -112,21 +112,12 @@ ALL_METHODS: Mapping[str, Method] = {
 class SandboxTaskService(TaskService):
     """Serves the containers of one shim, and the sandbox that they may be in."""
 
-    def __init__(self, host: Host, on_vacant: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
-        super().__init__(host, on_vacant, on_shutdown)
-        self._sandbox: Sandbox | None = None
-
-    @property
-    def vacant(self) -> bool:
-        """Whether there is neither a container, nor one coming, nor a sandbox for them."""
-        return self._sandbox is None and super().vacant
-
     async def create_sandbox(self, request: SandboxRequest) -> None:
         """Be this sandbox's shim from now on."""
         check_identifier("sandbox", request.sandbox_id)
-        if self._sandbox is not None:
-            raise AlreadyExists(f"this shim is that of sandbox {self._sandbox.id} already")
-        self._sandbox = Sandbox(request.sandbox_id, Flag(self._host.loop))
+        if self.sandbox is not None:
+            raise AlreadyExists(f"this shim is that of sandbox {self.sandbox.id} already")
+        self.sandbox = Sandbox(request.sandbox_id, Flag(self._host.loop))
 
     async def start_sandbox(self, request: SandboxRequest) -> StartSandboxResponse:
         """Let it be ready."""
@@ -171,7 +162,7 @@ class SandboxTaskService(TaskService):
         """End it, its containers and the shim; the daemon sees to what the containers leave."""
         sandbox = self._found(request.sandbox_id)
         await self._stop(sandbox, 0)
-        self._sandbox = None
+        self.sandbox = None
         self._on_shutdown()
 
     async def _stop(self, sandbox: Sandbox, grace: float) -> None:
@@ -188,9 +179,9 @@ class SandboxTaskService(TaskService):
             sandbox.exited.set()
 
     def _found(self, id: str) -> Sandbox:
-        if self._sandbox is None or self._sandbox.id != id:
+        if self.sandbox is None or self.sandbox.id != id:
             raise NotFound(f"sandbox {id[:76]} does not exist in this shim")
-        return self._sandbox
+        return self.sandbox
 
 
 async def _kill(containers: Sequence[Container], number: int) -> None:

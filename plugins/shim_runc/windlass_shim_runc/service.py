@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from windlass_shim_runc.sandbox import Sandbox
     from windlass_shim_runc.server import Method
 
 SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
@@ -49,14 +50,16 @@ class TaskService:
     def __init__(self, host: Host, on_vacant: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
         self.containers: dict[str, Container] = {}
         self._creating: set[str] = set()
+        self.sandbox: Sandbox | None = None
+        """The sandbox that the containers are in, and that keeps the shim when there are none."""
         self._host = host
         self._on_vacant = on_vacant
         self._on_shutdown = on_shutdown
 
     @property
     def vacant(self) -> bool:
-        """Whether there is no container, nor one coming."""
-        return not self.containers and not self._creating
+        """Whether there is neither a container, nor one coming, nor a sandbox for them."""
+        return not self.containers and not self._creating and self.sandbox is None
 
     async def create(self, request: messages.CreateTaskRequest) -> messages.PidResponse:
         """Create a container."""
