@@ -160,6 +160,9 @@ def libc() -> ctypes.CDLL:
             raise OSError(errno.ENOSYS, f"system calls of Linux do not exist on {sys.platform}")
         _libc = ctypes.CDLL(None, use_errno=True)
         _libc.syscall.restype = ctypes.c_long
+        # Looked up here, so that processes forked later share what that makes.
+        _libc.mount.argtypes = (*[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
+        _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
     return _libc
 
 
@@ -181,11 +184,7 @@ def _syscall(number: int, *arguments: object, path: StrPath | None = None) -> in
 def mount(source: StrPath, target: StrPath, filesystemtype: str, mountflags: int = 0, data: str = "") -> None:
     """Attach a filesystem, or change an existing mount as ``mountflags`` says."""
     result = libc().mount(
-        os.fsencode(source),
-        os.fsencode(target),
-        filesystemtype.encode() or None,
-        ctypes.c_ulong(mountflags),
-        os.fsencode(data) or None,
+        os.fsencode(source), os.fsencode(target), filesystemtype.encode() or None, mountflags, os.fsencode(data) or None
     )
     _checked(result, source, target)
 
