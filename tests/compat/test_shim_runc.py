@@ -315,6 +315,44 @@ def test_signals_are_delivered_and_refused(make: Make) -> None:
     assert created.sink.topics[-3:] == ["create", "exit", "delete"]
 
 
+@pytest.mark.parametrize("program", ["runc", ""], ids=["by runc's own hand", "by the shim's"])
+def test_nothing_of_a_container_is_left_in_runc_or_cgroups(make: Make, program: str, tmp_path: Path) -> None:
+    """Whether runc is executed to forget it or not; with cgroups below its own, as an init system makes them."""
+    if program:
+        other = tmp_path / "bin" / program
+        other.parent.mkdir()
+        other.symlink_to(shutil.which(program) or "")
+        program = str(other)
+    for inner in (False, True):
+        shim = make(f"inner-{inner}")
+        pid = shim.create(["/bin/sleep", "1000"], options=messages.pack(messages.Options(binary_name=program)))
+        shim.start()
+        places = cgroups_of(pid)
+        assert places and all(place.is_dir() for place in places)
+        if inner:
+            (places[0] / "below").mkdir()
+        assert (shim.state / "runc" / "test" / shim.id / "state.json").exists()
+
+        shim.kill(9)
+        shim.wait()
+        shim.delete()
+
+        assert not [place for place in places if place.exists()]
+        assert not (shim.state / "runc" / "test" / shim.id).exists()
+
+
+def cgroups_of(pid: int) -> list[Path]:
+    """Return the directories of a process's cgroups that are its container's own."""
+    found = []
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        top = names.partition(",")[0].removeprefix("name=") or "unified"
+        place = Path("/sys/fs/cgroup") / (top if (Path("/sys/fs/cgroup") / top).is_dir() else ".") / path.lstrip("/")
+        if path != "/" and place.is_dir():
+            found.append(place)
+    return found
+
+
 def test_a_created_container_can_be_deleted(make: Make) -> None:
     """Its init is killed, and the events say so."""
     shim = make()

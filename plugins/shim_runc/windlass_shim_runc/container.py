@@ -415,7 +415,8 @@ class Container:
         try:
             spec = disk.read(f"{self.bundle}/config.json")
             if b'"poststop"' not in spec and len(spec) < disk.MAX_FILE:
-                await self._runtime_delete()
+                if not self._runtime.forget(self.id):
+                    await self._runtime_delete()
                 self._forgotten = True
         except (OSError, Error) as error:
             log(f"container {self.id} has ended but cannot be forgotten yet: {error}")
