@@ -412,6 +412,8 @@ class Container:
 
         Only `delete` is the moment for poststop hooks; and it tries again, and says so, what fails here.
         """
+        # First those who wait for the exit get their answer.
+        await self._host.loop.sleep(0)
         try:
             spec = disk.read(f"{self.bundle}/config.json")
             if b'"poststop"' not in spec and len(spec) < disk.MAX_FILE:
