@@ -18,6 +18,9 @@ READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 CALL_TIMEOUT = 60.0
 
+MARK = "WINDLASS_TEST_MACHINE"
+"""Set in the environment of a machine's daemon, and so of what it forks, to the machine's namespace."""
+
 Result = subprocess.CompletedProcess[str]
 
 
@@ -64,10 +67,17 @@ class Machine:
         assert self._process is not None
         return self._process.pid
 
+    def begin(self) -> None:
+        """Execute the daemon."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env={**os.environ, MARK: self.namespace}
+            )
+
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        self.begin()
+        assert self._process is not None
         deadline = time.monotonic() + READY_TIMEOUT
         while not Path(self.address).exists() or self.try_ctr("version").returncode:
             assert self._process.poll() is None, self.log.read_text()
@@ -177,13 +187,15 @@ class Machine:
 
     def leftovers(self) -> list[str]:
         """Return mounts, processes and cgroups of this machine that outlive its daemon."""
-        return [*self._mounts(), *(f"process {each}" for each in self._processes()), *map(str, self._cgroups())]
+        return [*self.mounts(), *(f"process {each}" for each in self.processes()), *map(str, self.cgroups())]
 
-    def _mounts(self) -> list[str]:
+    def mounts(self) -> list[str]:
+        """Return where something is mounted below the machine's directory."""
         points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return [point for point in points if point.startswith(f"{self.directory}/")]
 
-    def _processes(self) -> Iterator[int]:
+    def processes(self) -> Iterator[int]:
+        """Yield the processes that name the machine's directory, or are in its cgroups."""
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 told = (entry / "cmdline").read_bytes() + os.readlink(entry / "cwd").encode()
@@ -192,19 +204,20 @@ class Machine:
                 if ours and int(entry.name) != os.getpid():
                     yield int(entry.name)
 
-    def _cgroups(self) -> list[Path]:
+    def cgroups(self) -> list[Path]:
+        """Return the control groups of its containers."""
         hierarchies = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")]
         return [child for each in hierarchies for child in (each / self.namespace).glob("*/")]
 
     def _sweep(self) -> None:
         """Remove what must not stay on the machine even when the test has failed."""
-        for pid in self._processes():
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for point in reversed(self._mounts()):
+        for point in reversed(self.mounts()):
             subprocess.run(["umount", "-l", point], check=False)
         time.sleep(0.1)
-        for group in [*self._cgroups(), *(each.parent for each in self._cgroups())]:
+        for group in [*self.cgroups(), *(each.parent for each in self.cgroups())]:
             with contextlib.suppress(OSError):
                 group.rmdir()
         for group in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
