@@ -13,6 +13,7 @@ import collections
 import contextlib
 import os
 import random
+import re
 import secrets
 import signal
 import time
@@ -65,6 +66,8 @@ class Strain:
     violations: list[str] = field(default_factory=list)
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    excuses: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Errors that kills explain, names left out."""
     condemned: set[str] = field(default_factory=set)
     """Containers whose shim has been, or is just being, killed."""
     standing: dict[str, int] = field(default_factory=dict)
@@ -77,6 +80,12 @@ class Strain:
     def violate(self, what: str) -> None:
         """Note what must not be."""
         self.violations.append(f"{time.strftime('%H:%M:%S')} {what}")
+
+    def excuse(self, id: str, step: str, error: BaseException) -> None:
+        """Note an error that a kill explains."""
+        text = re.sub(r"/\S+|\b[0-9a-f]{8,}\b", "…", str(error).replace(id, "ID"))
+        whom = "its shim" if id in self.condemned else "the daemon"
+        self.excuses[f"{whom}: {step}: {type(error).__name__}: {text}"] += 1
 
     def excused(self, id: str, life: int) -> bool:
         """Tell whether a step that began in ``life`` may have been spoilt by a kill."""
@@ -142,7 +151,9 @@ class Worker:
         try:
             return await work
         except (Error, Refused) as error:
-            if not strain.excused(id, life):
+            if strain.excused(id, life):
+                strain.excuse(id, step, error)
+            else:
                 strain.violate(f"{id}: {step}: {type(error).__name__}: {error}")
             raise Felt from error
 
@@ -299,6 +310,7 @@ class Worker:
                 if time.monotonic() > end or not (strain.excused(id, life) or strain.kills):
                     strain.violate(f"{id}: stuck: it cannot be removed: {type(error).__name__}: {error}")
                     return None
+                strain.excuse(id, "remove", error)
             await asyncio.sleep(0.1)
 
     async def _remove_once(self, id: str) -> None:

@@ -59,6 +59,7 @@ def main() -> int:
     )
     log = Path(tempfile.gettempdir(), "windlass-stress.log")
     parser.add_argument("--log", type=Path, default=log, help="where the daemon's log goes (default %(default)s)")
+    parser.add_argument("--errors", action="store_true", help="also print the errors that the kills explain")
     options = parser.parse_args()
     if os.geteuid():
         parser.error("containers need root")
@@ -70,6 +71,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="windlass-stress.", ignore_cleanup_errors=True) as name:
         found = run(options, Path(name))
     print(f"{time.monotonic() - began:.0f} s; done: {dict(found.counts)}; killed: {dict(found.kills)}")
+    for excuse, count in found.excuses.most_common() if options.errors else ():
+        print(f"{count:>4} × {excuse}")
     for violation in found.violations:
         print(violation)
     print(f"{len(found.violations)} violations, {found.kills.total()} kills, seed {options.seed}; log: {options.log}")
