@@ -26,6 +26,7 @@ from windlass_api.containerd.services.version.v1 import version_pb2_grpc
 READY_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
+BATCH = 20
 MNT_DETACH = 2
 
 IMAGE = "example.org/bench:1"
@@ -53,21 +54,31 @@ class Daemon:
         self.scratch = scratch
         self.address = str(scratch / "d.sock")
         self.namespace = f"bench-{name}-{os.getpid()}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, (scratch / "log").open("wb") as log:
-            notify.bind(str(scratch / "notify"))
+        self._argv = argv
+        self._environment = {**os.environ, "NOTIFY_SOCKET": str(scratch / "notify"), **(environment or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Execute the daemon and wait until it is ready."""
+        where = self.scratch / "notify"
+        where.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, (self.scratch / "log").open("ab") as log:
+            notify.bind(str(where))
             notify.settimeout(READY_TIMEOUT)
-            begin = time.perf_counter()
+            self.began = time.perf_counter()
             self.process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(scratch / "notify"), **(environment or {})},
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
-            self.answers = _first_answer(self.address) - begin
+            self.answers = _first_answer(self.address) - self.began
             while b"READY=1" not in notify.recv(4096):
                 pass
-            self.ready = time.perf_counter() - begin
+            self.ready = time.perf_counter() - self.began
+
+    def crash(self) -> None:
+        """End the daemon by `kill -9`."""
+        self.process.kill()
+        self.process.wait()
+        Path(self.address).unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -92,10 +103,10 @@ class Daemon:
     def stop(self) -> None:
         """End containers, daemon, mounts and cgroups, whatever state they are in."""
         with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
-            for id in self.run("tasks", "ls", "-q").split():
-                self.run("tasks", "rm", "--force", id)
-            for id in self.run("containers", "ls", "-q").split():
-                self.run("containers", "rm", id)
+            for kind, flags in (("tasks", ["--force"]), ("containers", [])):
+                ids = self.run(kind, "ls", "-q").split()
+                for at in range(0, len(ids), BATCH):
+                    self.run(kind, "rm", *flags, *ids[at : at + BATCH])
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT)
