@@ -248,6 +248,16 @@ async def test_when_a_shim_dies_its_end_is_told(tmp_path: Path, zygote: ProcessZ
         assert await running.tasks.create("test", container(), CreateOptions())
 
 
+async def test_a_task_whose_shim_has_just_died_is_not_found(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """Whoever asks before all is cleaned up gets the answer of who asks afterwards, not that of a lost connection."""
+    async with daemon(tmp_path, zygote) as running:
+        for ask in (running.tasks.get, running.tasks.pids, running.tasks.pause):
+            os.kill(await run(running.tasks, container()), signal.SIGKILL)
+            with pytest.raises(errors.NotFound, match="box"):
+                await ask("test", "box")
+            assert running.left() == NOTHING
+
+
 async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zygote: ProcessZygote) -> None:
     """The shim dies after its container: the events carry the status that is known."""
     async with daemon(tmp_path, zygote) as running:

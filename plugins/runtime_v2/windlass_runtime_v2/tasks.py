@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 
 from windlass.containers import Container
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
@@ -23,6 +25,7 @@ from windlass_runtime_v2.lifecycle import Lifecycle, spec_of
 from windlass_runtime_v2.recovery import Recovery
 from windlass_runtime_v2.task import Task, now
 
+M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 
@@ -54,7 +57,8 @@ class ShimTasks:
         """See `windlass.tasks.Tasks.start`."""
         task = await self._find(namespace, id)
         request = pb.StartRequest(id=id, exec_id=exec_id)
-        answer = await task.call("Start", request, pb.StartResponse, self._deadlines.request)
+        async with self._mourning(task):
+            answer = await task.call("Start", request, pb.StartResponse, self._deadlines.request)
         task.pids[exec_id] = answer.pid
         return answer.pid
 
@@ -70,13 +74,16 @@ class ShimTasks:
         task = await self._find(namespace, id)
         check_identifier("exec", exec_id)
         request = pb.DeleteRequest(id=id, exec_id=exec_id)
-        answer = await task.call("Delete", request, pb.DeleteResponse, self._deadlines.request)
+        async with self._mourning(task):
+            answer = await task.call("Delete", request, pb.DeleteResponse, self._deadlines.request)
         task.forget(exec_id)
         return wire.exit_of(answer, answer.pid)
 
     async def get(self, namespace: str, id: str, exec_id: str = "") -> Process:
         """See `windlass.tasks.Tasks.get`; a shim that fails otherwise makes the status UNKNOWN."""
-        return await self._state(await self._find(namespace, id), exec_id)
+        task = await self._find(namespace, id)
+        async with self._mourning(task):
+            return await self._state(task, exec_id)
 
     async def list(self, namespace: str) -> builtins.list[Process]:
         """See `windlass.tasks.Tasks.list`."""
@@ -90,7 +97,7 @@ class ShimTasks:
     async def kill(self, namespace: str, id: str, exec_id: str, signal: int, all: bool = False) -> None:
         """See `windlass.tasks.Tasks.kill`."""
         request = pb.KillRequest(id=id, exec_id=exec_id, signal=signal, all=all)
-        await (await self._find(namespace, id)).call("Kill", request, Empty, self._deadlines.request)
+        await self._ask(namespace, id, "Kill", request, Empty, self._deadlines.request)
 
     async def exec(self, namespace: str, id: str, exec_id: str, spec: Payload, io: IO) -> None:
         """See `windlass.tasks.Tasks.exec`."""
@@ -98,45 +105,43 @@ class ShimTasks:
         task = await self._find(namespace, id)
         _json_object(f"process of exec {exec_id}", spec.value)
         request = wire.exec_request(id, exec_id, spec, io)
-        await task.call("Exec", request, Empty, self._deadlines.request)
+        async with self._mourning(task):
+            await task.call("Exec", request, Empty, self._deadlines.request)
 
     async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
         """See `windlass.tasks.Tasks.resize_pty`."""
         request = pb.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
-        await (await self._find(namespace, id)).call("ResizePty", request, Empty, self._deadlines.request)
+        await self._ask(namespace, id, "ResizePty", request, Empty, self._deadlines.request)
 
     async def close_stdin(self, namespace: str, id: str, exec_id: str) -> None:
         """See `windlass.tasks.Tasks.close_stdin`."""
         request = pb.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
-        await (await self._find(namespace, id)).call("CloseIO", request, Empty, self._deadlines.request)
+        await self._ask(namespace, id, "CloseIO", request, Empty, self._deadlines.request)
 
     async def pause(self, namespace: str, id: str) -> None:
         """See `windlass.tasks.Tasks.pause`."""
-        task = await self._find(namespace, id)
-        await task.call("Pause", pb.PauseRequest(id=id), Empty, self._deadlines.request)
+        await self._ask(namespace, id, "Pause", pb.PauseRequest(id=id), Empty, self._deadlines.request)
 
     async def resume(self, namespace: str, id: str) -> None:
         """See `windlass.tasks.Tasks.resume`."""
-        task = await self._find(namespace, id)
-        await task.call("Resume", pb.ResumeRequest(id=id), Empty, self._deadlines.request)
+        await self._ask(namespace, id, "Resume", pb.ResumeRequest(id=id), Empty, self._deadlines.request)
 
     async def pids(self, namespace: str, id: str) -> builtins.list[ProcessInfo]:
         """See `windlass.tasks.Tasks.pids`."""
-        task = await self._find(namespace, id)
-        answer = await task.call("Pids", pb.PidsRequest(id=id), pb.PidsResponse, self._deadlines.request)
+        answer = await self._ask(namespace, id, "Pids", pb.PidsRequest(id=id), pb.PidsResponse, self._deadlines.request)
         return wire.processes_of(answer)
 
     async def checkpoint(self, namespace: str, id: str, path: str, options: Payload | None) -> None:
         """See `windlass.tasks.Tasks.checkpoint`."""
         request = pb.CheckpointTaskRequest(id=id, path=path, options=wire.any_of(options))
-        await (await self._find(namespace, id)).call("Checkpoint", request, Empty, self._deadlines.checkpoint)
+        await self._ask(namespace, id, "Checkpoint", request, Empty, self._deadlines.checkpoint)
 
     async def update(self, namespace: str, id: str, resources: Resources) -> None:
         """See `windlass.tasks.Tasks.update`."""
         request = pb.UpdateTaskRequest(
             id=id, resources=wire.any_of(resources.resources), annotations=dict(resources.annotations)
         )
-        await (await self._find(namespace, id)).call("Update", request, Empty, self._deadlines.request)
+        await self._ask(namespace, id, "Update", request, Empty, self._deadlines.request)
 
     async def metrics(self, namespace: str, ids: Sequence[str] = ()) -> builtins.list[Metric]:
         """See `windlass.tasks.Tasks.metrics`."""
@@ -156,6 +161,27 @@ class ShimTasks:
         if task is None:
             raise NotFound(f"task {id[:80]} does not exist")
         return task
+
+    async def _ask(
+        self, namespace: str, id: str, method: str, request: Message, answer: type[M], timeout: float | None
+    ) -> M:
+        task = await self._find(namespace, id)
+        async with self._mourning(task):
+            return await task.call(method, request, answer, timeout)
+
+    @contextlib.asynccontextmanager
+    async def _mourning(self, task: Task) -> AsyncIterator[None]:
+        """Ask a task; when its shim turns out to be dead, wait until that is cleaned up, and raise NotFound."""
+        try:
+            yield
+        except Unavailable as error:
+            if not task.shim.gone.done():
+                raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._deadlines.cleanup):
+                    await asyncio.shield(task.ended)
+                raise NotFound(f"task {task.id} does not exist: its shim has died") from error
+            raise
 
     def _in(self, namespace: str) -> builtins.list[Task]:
         return [task for (found, _), task in self._lifecycle.tasks.items() if found == namespace]
