@@ -41,9 +41,15 @@ class Account:
         return found
 
 
-def is_shim(title: str) -> bool:
-    """Tell a shim by its title: its entry, bundle, namespace and ID."""
-    return "entry:serve " in title and len(title.split()) > 3
+def shim_of(title: str) -> str:
+    """Return the ID that a shim has in its title, "" for what is no shim."""
+    words = title.split()
+    if words and words[0].endswith("entry:serve") and len(words) > 3:
+        return words[3]
+    # One that was executed: its name, -namespace NAMESPACE -id ID -address ADDRESS, and no verb.
+    if "containerd-shim-" in title and "-id" in words and words[-1] not in ("start", "delete"):
+        return words[words.index("-id") + 1]
+    return ""
 
 
 def family(machine: Machine) -> Iterator[tuple[int, str, str]]:

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compat.images import Archive, busybox_layer
 from compat.machines import Machine
-from compat.strain import Strain, put_under_strain
+from compat.ordeal import put_under_strain
+from compat.strain import Strain
 
 IMAGE = "docker.io/library/busy:1"
 NEEDED = {"ctr": "containerd", "runc": "runc", "busybox": "busybox-static"}

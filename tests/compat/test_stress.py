@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.accounts import ZYGOTE, family, is_shim, take_account
+from compat.accounts import ZYGOTE, family, shim_of, take_account
 from compat.images import Archive
 from compat.machines import Machine, eventually
-from compat.strain import put_under_strain
+from compat.ordeal import put_under_strain
 
 IMAGE = "docker.io/library/busy:1"
 
@@ -47,7 +47,7 @@ def test_an_account_names_what_is_there(own: Machine) -> None:
     more = "\n".join(take_account(own).more_than(before))
     for name in ("processes", "mounts", "cgroups", "files", "descriptors", "rows"):
         assert f"left: {name}: " in more
-    (shim,) = (pid for pid, _, title in family(own) if is_shim(title))
+    (shim,) = (pid for pid, _, title in family(own) if shim_of(title) == "kept")
     assert any(name == ZYGOTE for _, name, _ in family(own))
     os.kill(shim, signal.SIGKILL)
     eventually(lambda: own.status("kept") == "")
