@@ -7,8 +7,8 @@ refers to any more is collected (reference 3.14).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from windlass.containers import ContainerStore
@@ -31,6 +31,33 @@ class Collected:
     seconds: float = 0.0
     failures: tuple[str, ...] = ()
     """One line for each store that could not be cleaned; it is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collectible:
+    """Something kept elsewhere that goes when nothing in the metadata store holds it.
+
+    What holds it is its ``lease``, a label ``containerd.io/gc.root``, or whatever its labels
+    ``containerd.io/gc.bref.*`` name.
+    """
+
+    namespace: str
+    id: str
+    """Never given twice, so that a later object of the same name is not taken for this one."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lease: str = ""
+
+
+class Collectibles(Protocol):
+    """A store, outside of the metadata store, whose objects are collected with what is inside."""
+
+    def collectibles(self) -> Sequence[Collectible]:
+        """Return all that are there, at once and without I/O that could hang."""
+        ...
+
+    def discard(self, namespace: str, id: str) -> None:
+        """Remove one; one that is gone is no error. It is asked again at the next collection when it fails."""
+        ...
 
 
 @contract
@@ -79,6 +106,10 @@ class Metadata(Protocol):
 
         True says that something may have become garbage. It must not block.
         """
+        ...
+
+    def collect_from(self, kind: str, store: Collectibles) -> None:
+        """Have collections look after the objects of ``store`` too; ``kind``, such as ``mount``, is for messages."""
         ...
 
     def collect(self) -> Collected:

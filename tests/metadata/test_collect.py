@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
 
-from windlass.errors import AlreadyExists, Internal, NotFound
+from windlass.errors import AlreadyExists, Internal, NotFound, Unavailable
 from windlass.leases import Resource
+from windlass.metadata import Collectible
 from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import cleaner as cleaner_module
@@ -409,3 +411,54 @@ def test_collections_at_once_are_made_one_after_another(metadata: MetadataStore,
     for thread in threads:
         thread.join(10)
     assert world.content.blobs == {}
+
+
+@dataclass
+class Shelf:
+    """A store outside of the database."""
+
+    things: dict[str, Collectible] = field(default_factory=dict)
+    stuck: set[str] = field(default_factory=set)
+
+    def put(self, id: str, lease: str = "", **labels: str) -> None:
+        named = {f"containerd.io/gc.{key.replace('_', '.')}": value for key, value in labels.items()}
+        self.things[id] = Collectible("ns", id, named, lease)
+
+    def collectibles(self) -> list[Collectible]:
+        return list(self.things.values())
+
+    def discard(self, namespace: str, id: str) -> None:
+        assert namespace == "ns"
+        if id in self.stuck:
+            raise Unavailable(f"{id} is stuck")
+        self.things.pop(id, None)
+
+
+def test_what_other_stores_keep_is_collected_with_the_rest(world: World) -> None:
+    """An object outside of the database goes with its lease, or with what its label refers back to."""
+    metadata, shelf = world.open(), Shelf()
+    metadata.collect_from("thing", shelf)
+    lease = metadata.leases("ns").create("lease")
+    metadata.images("ns").create(image("image", digest_of(b"x")))
+    shelf.put("nobody's")
+    shelf.put("root", root="yes")
+    shelf.put("leased", lease=lease.id)
+    shelf.put("of the image", bref_image="image")
+
+    metadata.collect()
+    assert set(shelf.things) == {"root", "leased", "of the image"}
+    metadata.leases("ns").delete(lease.id)
+    metadata.images("ns").delete("image")
+    metadata.collect()
+    assert set(shelf.things) == {"root"}
+
+
+def test_an_object_that_another_store_cannot_remove_keeps_no_other(world: World) -> None:
+    """What fails is named, and tried again; the rest goes."""
+    metadata, shelf = world.open(), Shelf()
+    metadata.collect_from("thing", shelf)
+    shelf.put("first")
+    shelf.put("second")
+    shelf.stuck.add("first")
+    assert metadata.collect().failures == ("thing store: first is stuck",)
+    assert set(shelf.things) == {"first"}

@@ -10,11 +10,12 @@ takes up a node that is still there finds everything beneath it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from windlass.metadata import Collectible
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash
@@ -29,6 +30,10 @@ BATCH = 200
 """Nodes that one transaction of the sweep deletes; other writers wait for it."""
 
 
+Outside = Callable[[], Sequence[tuple[str, Collectible]]]
+"""What other stores have us collect, with its kind."""
+
+
 @dataclass(slots=True)
 class Removed:
     """What a batch has deleted, and the events that tell of it."""
@@ -37,21 +42,30 @@ class Removed:
     events: list[tuple[str, str, Message]] = field(default_factory=list)
 
 
-def collect(ledger: Ledger, batch: int = BATCH) -> int:
-    """Delete from the database whatever is not reachable, and return how many rows that were.
+def collect(ledger: Ledger, batch: int = BATCH, outside: Outside = tuple) -> tuple[int, list[Node]]:
+    """Delete from the database whatever is not reachable; return how many rows that were, and the garbage ``outside``.
 
     One collection at a time.
     """
     ledger.database.write(lambda rows: _watch(ledger, True), durable=False, frees=True)
     try:
         graph = Graph(now())
+        # Before the database is read: what comes later is not known, and so not garbage.
+        found = outside()
         with ledger.read() as rows:
             graph.load(rows)
+        for kind, one in found:
+            graph.add_collectible(kind, one)
         marked = Marked(graph)
         garbage = referrers_first((node for node in graph.removable if node not in marked), graph.edges)
-        return sum(
-            _sweep(ledger, graph, marked, garbage[start : start + batch]) for start in range(0, len(garbage), batch)
+        inside = [node for node in garbage if not node[0].startswith(nodes.OUTSIDE)]
+        removed = sum(
+            _sweep(ledger, graph, marked, inside[start : start + batch]) for start in range(0, len(inside), batch)
         )
+        if len(inside) == len(garbage):
+            return removed, []
+        ledger.database.write(lambda rows: _mark_touched(ledger, rows, graph, marked), durable=False, frees=True)
+        return removed, [node for node in garbage if node[0].startswith(nodes.OUTSIDE) and node not in marked]
     finally:
         ledger.database.write(lambda rows: _watch(ledger, False), durable=False, frees=True)
 
@@ -69,16 +83,21 @@ def _sweep(ledger: Ledger, graph: Graph, marked: Marked, garbage: list[Node]) ->
 
 def _delete(ledger: Ledger, rows: sqlite3.Connection, graph: Graph, marked: Marked, garbage: list[Node]) -> Removed:
     """Delete, inside a change, what is still not reachable."""
-    touched, ledger.touched = ledger.touched or [], []
-    for node in dict.fromkeys(touched):
-        graph.refresh(rows, node)
-    marked.extend()
+    _mark_touched(ledger, rows, graph, marked)
     in_use = {nodes.ingest(namespace, ref) for namespace, ref in ledger.open_refs()}
     removed = Removed()
     for node in garbage:
         if node not in marked and node not in in_use:
             _delete_node(ledger, rows, node, removed)
     return removed
+
+
+def _mark_touched(ledger: Ledger, rows: sqlite3.Connection, graph: Graph, marked: Marked) -> None:
+    """Mark, inside a change, from what others have changed since the last time."""
+    touched, ledger.touched = ledger.touched or [], []
+    for node in dict.fromkeys(touched):
+        graph.refresh(rows, node)
+    marked.extend()
 
 
 def _delete_node(ledger: Ledger, rows: sqlite3.Connection, node: Node, removed: Removed) -> None:

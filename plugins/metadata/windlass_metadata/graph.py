@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from windlass.leases import LABEL_EXPIRE, LABEL_FLAT
+from windlass.metadata import Collectible
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 from windlass_metadata.references import (
@@ -67,6 +68,17 @@ class Graph:
                 for row in rows.execute(query):
                     add(*row)
         self._apply_conditions()
+
+    def add_collectible(self, kind: str, one: Collectible) -> None:
+        """Add an object of a store outside of the database."""
+        node = (nodes.OUTSIDE + kind, one.namespace, one.id)
+        self.removable[node] = None
+        if one.lease:
+            self.edges[nodes.lease(one.namespace, one.lease)].append(node)
+        for referrer in back_references(one.namespace, one.labels):
+            self.edges[referrer].append(node)
+        if is_root(one.labels):
+            self.roots.append(node)
 
     def refresh(self, rows: sqlite3.Connection, node: Node) -> None:
         """Read one node again, which was changed, and make it a root."""

@@ -11,6 +11,8 @@ INGEST = "ingest"
 LEASE = "lease"
 SANDBOX = "sandbox"
 SNAPSHOT = "snapshot/"
+OUTSIDE = "outside/"
+"""Begins the kind of what other stores have us collect for them."""
 
 
 def content(namespace: str, digest: str) -> Node:

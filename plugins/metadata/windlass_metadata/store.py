@@ -13,7 +13,7 @@ from windlass.errors import FailedPrecondition, InvalidArgument, Unavailable
 from windlass.events import Exchange
 from windlass.images import ImageStore
 from windlass.leases import LeaseStore
-from windlass.metadata import Collected, Metadata
+from windlass.metadata import Collected, Collectibles, Metadata
 from windlass.namespaces import NamespaceStore
 from windlass.sandboxes import SandboxStore
 from windlass.snapshots import Snapshotter
@@ -30,6 +30,8 @@ from windlass_metadata.images import Images
 from windlass_metadata.leases import Leases
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.namespaces import Namespaces
+from windlass_metadata.nodes import Node
+from windlass_metadata.outside import Outside
 from windlass_metadata.sandboxes import Sandboxes
 from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.snapshots import Snapshots
@@ -61,6 +63,7 @@ class MetadataStore(Metadata):
         self._shared = shared
         self._clean_timeout = clean_timeout
         self._collecting = threading.Lock()
+        self._outside = Outside()
         self._ledger.release(recover)
         self._abandoned = {name: Abandoned(self._ledger, name, one) for name, one in self._snapshotters.items()}
         self._content_cleaner = Cleaner(
@@ -112,19 +115,23 @@ class MetadataStore(Metadata):
         """See the contract."""
         self._ledger.on_mutation(callback)
 
+    def collect_from(self, kind: str, store: Collectibles) -> None:
+        """See the contract."""
+        self._outside.add(kind, store)
+
     def collect(self) -> Collected:
         """See the contract."""
         if not self._collecting.acquire(timeout=COLLECT_TIMEOUT):
             raise Unavailable("another garbage collection is under way; try again")
         try:
             started = time.monotonic()
-            removed = collect(self._ledger)
+            removed, outside = collect(self._ledger, outside=self._outside.found)
             # As in containerd, collections are spaced by this alone: removing files keeps nobody waiting.
             seconds = time.monotonic() - started
         finally:
             self._collecting.release()
         blobs, snapshots = self._removed()
-        failures = self._clean(time.monotonic() + self._clean_timeout)
+        failures = self._clean(outside, time.monotonic() + self._clean_timeout)
         blobs_after, snapshots_after = self._removed()
         return Collected(
             removed=removed,
@@ -141,11 +148,11 @@ class MetadataStore(Metadata):
     def _removed(self) -> tuple[int, int]:
         return self._content_cleaner.removed, sum(cleaner.removed for cleaner in self._cleaners.values())
 
-    def _clean(self, deadline: float) -> list[str]:
-        """Clean all stores at once, and return what went wrong."""
+    def _clean(self, outside: Sequence[Node], deadline: float) -> list[str]:
+        """Clean all stores at once, rid the others of the garbage ``outside``, and return what went wrong."""
         while self._ledger.suspects:
             self._cleaners[self._ledger.suspects.pop()].suspect()
-        cleaners = [self._content_cleaner, *self._cleaners.values()]
+        cleaners = [self._content_cleaner, *self._cleaners.values(), *self._outside.begin(outside)]
         runs = [(cleaner, cleaner.start()) for cleaner in cleaners]
         failures = [run if isinstance(run, str) else cleaner.finish(run, deadline) for cleaner, run in runs]
         return [failure for failure in failures if failure]
