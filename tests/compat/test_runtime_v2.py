@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -34,6 +35,19 @@ pytestmark = [
 ]
 
 RUNC = "io.containerd.runc.v2"
+SHIM = "windlass-shim\n"
+SLOW_RUNC = """
+import os, shutil, sys, time
+arguments = sys.argv[1:]
+if "create" in arguments:
+    bundle = arguments[arguments.index("--bundle") + 1]
+    shutil.copytree(bundle, "{copy}", symlinks=True)
+    open("{begun}", "w").close()
+    time.sleep(0.7)
+    arguments = [each.replace(bundle, "{copy}") for each in arguments]
+os.execvp("runc", ["runc", *arguments])
+"""
+"""Has all that it needs of a bundle, like a runc in the middle of its work, when the bundle may be gone already."""
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 OPTIONS_TYPE = "containerd.runc.v1.Options"
 NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
@@ -209,6 +223,33 @@ async def test_a_shim_that_is_killed_takes_its_container_along(windlass: Daemon,
     await eventually(lambda: not Path(f"/proc/{pid}").exists())
     assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
     assert not list((tmp_path / "runc/test").iterdir())
+
+
+async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
+    windlass: Daemon, image: Path, tmp_path: Path
+) -> None:
+    """The runtime that it has begun is waited for, so that what that still makes is deleted too."""
+    made, begun, runc = box(["/bin/sleep", "100"], tmp_path), tmp_path / "begun", tmp_path / "slow-runc"
+    runc.write_text(f"#!{sys.executable}\n{SLOW_RUNC.format(begun=begun, copy=tmp_path / 'copy')}")
+    runc.chmod(0o755)
+    assert made.runtime_options is not None
+    # Options.binary_name, field 6
+    named = b"\x32" + bytes([len(str(runc))]) + str(runc).encode()
+    made = dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, named + made.runtime_options.value))
+    creating = asyncio.create_task(windlass.tasks.create("test", made, bind(image)))
+    await eventually(begun.exists)
+    (shim,) = (pid for pid in map(int, processes_of(tmp_path)) if Path(f"/proc/{pid}/comm").read_text() == SHIM)
+    os.kill(shim, signal.SIGKILL)
+
+    try:
+        with pytest.raises(errors.Error):
+            await asyncio.wait_for(creating, 20)
+        await asyncio.sleep(1)
+        assert windlass.left() == NOTHING
+        assert not list(Path("/sys/fs/cgroup").glob(f"**/windlass-test/{made.id}"))
+        assert not list((tmp_path / "runc/test").iterdir())
+    finally:
+        subprocess.run(["runc", "--root", tmp_path / "runc/test", "delete", "--force", made.id], check=False)
 
 
 @pytest.mark.skipif(shutil.which("containerd-shim-runc-v2") is None, reason="containerd's shim is not installed")

@@ -4,7 +4,7 @@ Knows a container by the files that a shim writes into its bundle (reference
 4.2), those of containerd's own runc shim included.
 """
 
-# ruff: noqa: PTH108, PTH118
+# ruff: noqa: PTH108, PTH118, PTH208
 from __future__ import annotations
 
 import os
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT = 10.0
+PATIENCE = 2.0
+"""How long a runtime may go on with what a dead shim has begun."""
+
 KILLED = 137
 CONNECT_TIMEOUT = 0.1
 
@@ -33,6 +36,7 @@ def clean(arguments: Sequence[str], _descriptors: Sequence[int]) -> int:
     The arguments are those of `windlass.shims.ForkedShim.cleanup`.
     """
     bundle, namespace, id = arguments
+    await_runtimes(bundle)
     command = delete_command(bundle, namespace, id)
     try:
         status = execute(command)
@@ -41,6 +45,41 @@ def clean(arguments: Sequence[str], _descriptors: Sequence[int]) -> int:
         status = 1
     mounting.unmount_all(os.path.join(bundle, "rootfs"))
     return status
+
+
+def await_runtimes(bundle: str) -> None:
+    """Return when the runtime does nothing any more that the shim began; what takes too long is killed.
+
+    It outlives a shim that is killed, and would go on making what is being deleted.
+    """
+    deadline = time.monotonic() + PATIENCE
+    for pid in runtimes(bundle):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            # It may have ended, and its number be another's by now.
+            if is_runtime(pid, bundle):
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    os.killpg(pid, SIGKILL)
+                    poll.poll(PATIENCE * 1000)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+
+def runtimes(bundle: str) -> list[int]:
+    """Return the processes of the runtime that work on a bundle."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and is_runtime(int(name), bundle)]
+
+
+def is_runtime(pid: int, bundle: str) -> bool:
+    """Tell a process of the runtime by where it is to write its log (`windlass_shim_runc.runc`)."""
+    return f"\0--log\0{bundle}/".encode() in read(f"/proc/{pid}/cmdline")
 
 
 def delete(bundle: str, namespace: str, id: str) -> bytes:
