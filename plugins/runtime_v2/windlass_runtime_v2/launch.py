@@ -13,6 +13,7 @@ from windlass.gate import Gate, offload_within
 from windlass.tasks import Exit
 from windlass.values import Payload
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
+from windlass_runtime_v2.cgroups import remove_cgroups
 from windlass_runtime_v2.foreign import ForeignShims, ShimLog
 from windlass_runtime_v2.forked import ForkedShims
 from windlass_runtime_v2.runtimes import Executables
@@ -75,6 +76,7 @@ class Launcher:
         elif binary := await self.on_disk(bundle.read_shim_binary):
             timeout = self._deadlines.cleanup + self._deadlines.spawn
             exit = await self._within(timeout, None, self._foreign.clean, bundle, binary)
+        await self.on_disk(remove_cgroups, bundle.path)
         await self.remove(bundle, bootstrap)
         return exit
 
