@@ -3,7 +3,7 @@
 Keys of the spec: ``hang`` lists methods that are never answered, ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
 ``pid`` is what it claims to be the init's, ``version`` the only one it knows,
-``sandbox`` is there when it serves the Sandbox API.
+``sandbox`` is there when it serves the Sandbox API, ``hidden`` how often State and Delete do not find the init.
 Every call is noted in the file ``calls`` beside the namespaces' bundles.
 """
 
@@ -95,6 +95,9 @@ class FakeShim:
             raise Refused(12, f"service {request.service}")
         if request.method in self.spec.get("fail", {}):
             raise Refused(*self.spec["fail"][request.method])
+        if request.method in ("State", "Delete") and self.spec.get("hidden", 0) > 0:
+            self.spec["hidden"] -= 1
+            raise Refused(5, "not made yet")
         time.sleep(self.spec.get("slow", {}).get(request.method, 0))
         return getattr(self, f"do_{request.method.lower()}")(request.payload)
 

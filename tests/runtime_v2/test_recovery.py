@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -115,6 +116,28 @@ async def test_a_shim_that_is_still_making_a_task_is_ended(tmp_path: Path, zygot
         assert second.left() == NOTHING
         await eventually(lambda: not zygote.running)
         assert zygote.entries == ["fake:serve", "fake:cleanup"]
+
+
+@pytest.mark.parametrize("behaviour", [{"fail": {"State": [5, "no such task"]}}, {"hidden": 4}], ids=["gone", "late"])
+async def test_an_executed_shim_without_its_task_is_awaited_and_cleaned_up(
+    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, object]
+) -> None:
+    """It cannot be killed; it may end in the middle of a creation, or have a task only a little later."""
+    async with daemon(tmp_path, zygote) as first:
+        await first.tasks.create("test", container(**behaviour), CreateOptions())
+        bundle, binary = first.context.state / "test/box", tmp_path / "shim"
+        binary.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/executed\n')
+        binary.chmod(0o755)
+        told = json.loads((bundle / "bootstrap.json").read_text()) | {"runtime": ""}
+        (bundle / "bootstrap.json").write_text(json.dumps(told))
+        (bundle / "shim-binary-path").write_text(str(binary))
+    async with daemon(tmp_path, zygote) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 20)
+        assert second.left() == NOTHING
+        await eventually(lambda: not zygote.running)
+        assert (tmp_path / "executed").read_text().endswith(" delete\n")
+        with pytest.raises(errors.NotFound):
+            await second.tasks.get("test", "box")
 
 
 async def test_a_shim_that_does_not_answer_is_kept(tmp_path: Path, zygote: ProcessZygote) -> None:

@@ -110,13 +110,16 @@ class Lifecycle:
         with self.names.kept(key):
             yield
 
-    async def abandon(self, bundle: Bundle, shim: Shim, hung: bool = False) -> None:
-        """Undo a creation, with the shim's help unless it is ``hung`` or cannot give it."""
+    async def abandon(self, bundle: Bundle, shim: Shim, hung: bool = False, unfinished: bool = False) -> None:
+        """Undo a creation, with the shim's help unless it is ``hung`` or cannot give it.
+
+        An ``unfinished`` one may have more to clean up than its shim knows of.
+        """
         helped = False
         if not hung:
             with contextlib.suppress(Error):
                 helped = await self._ask_to_delete(bundle, shim)
-        if helped and await shim.shut_down(bundle.id, self.deadlines.shutdown):
+        if helped and await shim.shut_down(bundle.id, self.deadlines.shutdown) and not unfinished:
             await self.launcher.remove(bundle, shim.bootstrap)
         else:
             shim.kill()

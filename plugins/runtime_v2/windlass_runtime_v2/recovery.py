@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from google.protobuf.empty_pb2 import Empty
+
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
 from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
@@ -24,6 +26,7 @@ from windlass_runtime_v2.task import Task, now
 logger = logging.getLogger(__name__)
 
 PARALLEL_CLEANUPS = 8
+POLL = 0.05
 
 
 class Recovery:
@@ -105,7 +108,9 @@ class Recovery:
             pid = state.pid
         except NotFound:
             logger.info("task %s: its shim holds no task and is shut down", bundle.id)
-            await self._lifecycle.abandon(bundle, shim)
+            if not shim.forked:
+                await self._await_creation(task)
+            await self._lifecycle.abandon(bundle, shim, unfinished=not shim.forked)
             return
         except Error as error:
             if shim.gone.done():
@@ -114,6 +119,19 @@ class Recovery:
                 return
             logger.warning("task %s: its shim is kept although it does not answer: %s", bundle.id, error)
         self._lifecycle.add(task, pid)
+
+    async def _await_creation(self, task: Task) -> None:
+        """Have a shim that cannot be killed end, or make the task that it may be making, for a bounded time."""
+        shim, request = task.shim, pb.StateRequest(id=task.id)
+        with contextlib.suppress(Error, TimeoutError):
+            async with asyncio.timeout(self._lifecycle.deadlines.shutdown):
+                if not shim.bootstrap.sandbox:
+                    await shim.call("Shutdown", pb.ShutdownRequest(id=task.id), Empty, None)
+                while not shim.gone.done():
+                    with contextlib.suppress(NotFound):
+                        await shim.call("State", request, pb.StateResponse, None)
+                        return
+                    await asyncio.sleep(POLL)
 
     async def _bury(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
         pid = await self._launcher.on_disk(_init_pid, bundle)
