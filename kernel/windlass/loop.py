@@ -13,11 +13,14 @@ TRIES = 100
 
 
 @contextmanager
-def attached(path: str, readonly: bool) -> Iterator[str]:
-    """Yield the path of a loop device for ``path``; it lives on as long as something is mounted from it."""
+def attached(path: str, readonly: bool, direct: bool = False) -> Iterator[str]:
+    """Yield the path of a loop device for ``path``; it lives on as long as something is mounted from it.
+
+    ``direct``: what it reads and writes is not cached a second time.
+    """
     file = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
     try:
-        device, name = _configure(file, path, readonly)
+        device, name = _configure(file, path, readonly, direct)
     finally:
         os.close(file)
     try:
@@ -26,8 +29,9 @@ def attached(path: str, readonly: bool) -> Iterator[str]:
         os.close(device)
 
 
-def _configure(file: int, path: str, readonly: bool) -> tuple[int, str]:
+def _configure(file: int, path: str, readonly: bool, direct: bool) -> tuple[int, str]:
     flags = linux.LO_FLAGS_AUTOCLEAR | (linux.LO_FLAGS_READ_ONLY if readonly else 0)
+    flags |= linux.LO_FLAGS_DIRECT_IO if direct else 0
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(TRIES):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from windlass.activations import MOUNT_MANAGER
 from windlass.diff import DIFFER
 from windlass.events import EXCHANGE
 from windlass.gc import GC
@@ -102,6 +103,12 @@ def _leases(context: InitContext) -> object:
     return Leases(context.single(METADATA), context.single(GC))
 
 
+def _mounts(context: InitContext) -> object:
+    from windlass_services.mounts import Mounts
+
+    return Mounts(context.single(MOUNT_MANAGER))
+
+
 def _namespaces(context: InitContext) -> object:
     from windlass_services.namespaces import Namespaces
 
@@ -153,7 +160,7 @@ HEALTH = _plugin("healthcheck", "grpc.health.v1.health", "Health", _health)
 IMAGES = _plugin("images", f"{S}.images.v1.images", "Images", _images, (METADATA, GC))
 INTROSPECTION = _plugin("introspection", f"{S}.introspection.v1.introspection", "Introspection", _introspection)
 LEASES = _plugin("leases", f"{S}.leases.v1.leases", "Leases", _leases, (METADATA, GC))
-MOUNTS = _plugin("mounts", f"{S}.mounts.v1.mounts", "Mounts", _unbuilt)
+MOUNTS = _plugin("mounts", f"{S}.mounts.v1.mounts", "Mounts", _mounts, (MOUNT_MANAGER,))
 NAMESPACES = _plugin("namespaces", f"{S}.namespaces.v1.namespaces", "Namespaces", _namespaces, (METADATA,))
 SANDBOX_CONTROLLERS = _plugin(
     "sandbox-controllers",

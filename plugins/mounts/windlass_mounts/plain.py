@@ -1,0 +1,42 @@
+"""What makes mounts for whose type there is no handler: mount(2), on a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from windlass import mounting
+from windlass.activations import ActiveMount
+from windlass.mounts import Mount
+
+
+class PlainHandler:
+    """A `windlass.activations.MountHandler` for any type."""
+
+    def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
+        """Make a directory and mount on it; the target is for whoever mounts what builds on it."""
+        directory = Path(place)
+        directory.mkdir(0o700)
+        try:
+            mounting.mount_one(replace(mount, target=""), place)
+        except BaseException:
+            directory.rmdir()
+            raise
+        return ActiveMount(mount, place, time.time_ns())
+
+    def unmount(self, place: str) -> None:
+        """Unmount whatever is there, and remove the directory."""
+        if not Path(place).is_dir():
+            return
+        mounting.unmount_all(place)
+        with suppress(FileNotFoundError):
+            # Never recursive: should something still be mounted there, its files are not ours to delete.
+            Path(place).rmdir()
+
+    def is_mounted(self, place: str) -> bool:
+        """Tell whether anything is mounted there."""
+        return os.path.realpath(place) in mounting.mounts_below(place)
