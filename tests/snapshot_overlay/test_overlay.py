@@ -254,6 +254,16 @@ def test_a_full_disk_is_told_and_harmless(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_a_probe_that_was_killed_leaves_nothing_for_long(tmp_path: Path) -> None:
+    """The next one unmounts and deletes what it was doing."""
+    left = tmp_path / "root/probe-left"
+    (left / "merged").mkdir(parents=True)
+    mounting.mount_one(Mount("tmpfs", "tmpfs", ()), str(left / "merged"))
+    probing.probe(tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+
+
+@needs_root
 def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
     features = probing.probe(tmp_path / "root")
     assert not features.user_namespace

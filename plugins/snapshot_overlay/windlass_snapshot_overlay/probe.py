@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 WHOLE_RANGE = ["0", "0", "4294967295"]
 """user_namespaces(7): the map of the initial user namespace."""
+PREFIX = "probe-"
 SOME_MAPPING = "0:1000:65536"
 
 
@@ -28,7 +29,11 @@ def probe(root: Path) -> Features:
             f"{root} has {' and '.join(sorted(unfit))} in its name, which overlay mounts cannot; rename it"
         )
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="probe-", dir=root))
+    for left in root.glob(f"{PREFIX}*"):
+        # Whoever probed before was killed in it.
+        mounting.unmount_all(left / "merged")
+        trees.remove(left)
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
     try:
         if not has_d_type(scratch):
             raise SkipPlugin(f"{root} is on a filesystem without d_type; use another, for xfs make it with ftype=1")
