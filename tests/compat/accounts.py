@@ -17,7 +17,7 @@ from pathlib import Path
 
 from compat.machines import MARK, Machine
 
-ZYGOTE, WAITING = "windlass-zygote", "windlass-waits"
+ZYGOTE, WAITING, SHIM = "windlass-zygote", "windlass-waits", "windlass-shim"
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class Account:
         return found
 
 
-def shim_of(title: str) -> str:
+def shim_of(name: str, title: str) -> str:
     """Return the ID that a shim has in its title, "" for what is no shim."""
     words = title.split()
     if words and words[0].endswith("entry:serve") and len(words) > 3:
         return words[3]
-    # One that was executed: its name, -namespace NAMESPACE -id ID -address ADDRESS, and no verb.
-    if "containerd-shim-" in title and "-id" in words and words[-1] not in ("start", "delete"):
+    # One that was executed: its name, -namespace NAMESPACE -id ID -address ADDRESS; one of ours was forked by its verb.
+    executed = "containerd-shim-" in title and "-id" in words
+    if executed and (name == SHIM or words[-1] not in ("start", "delete")):
         return words[words.index("-id") + 1]
     return ""
 

@@ -68,7 +68,7 @@ class Killer:
             self._kill(self._chance.choice(waiting), "child in reserve")
 
     async def _shim(self) -> None:
-        found = ((pid, shim_of(title)) for pid, _, title in family(self._machine))
+        found = ((pid, shim_of(name, title)) for pid, name, title in family(self._machine))
         shims = sorted((pid, id) for pid, id in found if id and id not in self._strain.standing)
         if shims:
             pid, id = self._chance.choice(shims)
