@@ -133,7 +133,7 @@ class FakeContext:
         return self.all(kind)[id]
 
     def all(self, kind: PluginType[T]) -> dict[str, T]:
-        found: dict[str, T] = self.instances[kind.uri]
+        found: dict[str, T] = self.instances.get(kind.uri, {})
         return found
 
     def records(self) -> tuple[Record, ...]:

@@ -10,12 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from windlass.activations import MountManager
 from windlass.content import ContentStore, Info, Writer
 from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
 from windlass.mounts import Mount
 from windlass.values import Descriptor, Payload
 from windlass.zygote import Zygote
+from windlass_diff.activated import ForDiffs
 from windlass_diff.job import Job
 from windlass_diff.media import is_compressed
 
@@ -26,9 +28,15 @@ MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 class WalkingDiffer:
     """Implements `windlass.diff.Differ`."""
 
-    def __init__(self, zygote: Zygote, directory: Path, patience: float) -> None:
-        """Work with ``directory`` as the place that workers mount on; ``patience`` is seconds without progress."""
+    def __init__(
+        self, zygote: Zygote, directory: Path, patience: float, mount_manager: MountManager | None = None
+    ) -> None:
+        """Work with ``directory`` as the place that workers mount on; ``patience`` is seconds without progress.
+
+        ``mount_manager`` is for mounts that a worker cannot make alone.
+        """
         self._zygote = zygote
+        self._active = ForDiffs(mount_manager)
         self._directory = directory
         self._patience = patience
         self._jobs: set[Job] = set()
@@ -45,8 +53,7 @@ class WalkingDiffer:
         sync_fs: bool = False,
     ) -> Descriptor:
         """Apply a layer; see the contract. Nothing here looks at ``payloads``: they are for stream processors."""
-        request = {
-            "mounts": _rows(mounts),
+        settings = {
             "directory": str(self._directory),
             "compressed": is_compressed(desc.media_type),
             "sync": sync_fs,
@@ -54,8 +61,10 @@ class WalkingDiffer:
         reader = content.reader(desc)
         try:
             subject = f"layer {desc.digest}"
-            with self._job("windlass_diff.worker:apply", subject, request, [reader.fileno()]) as job:
-                result = job.result(self._patience)
+            with self._active.mounts(mounts) as plain:
+                request = {**settings, "mounts": _rows(plain)}
+                with self._job("windlass_diff.worker:apply", subject, request, [reader.fileno()]) as job:
+                    result = job.result(self._patience)
         finally:
             reader.close()
         return Descriptor(LAYER, result["digest"], result["size"])
@@ -69,8 +78,6 @@ class WalkingDiffer:
             raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ can make")
         ref = options.ref or f"windlass-diff-{secrets.token_hex(16)}"
         request = {
-            "lower": _rows(lower),
-            "upper": _rows(upper),
             "directory": str(self._directory),
             "compression": MADE[media_type],
             "epoch": options.source_date_epoch,
@@ -79,7 +86,9 @@ class WalkingDiffer:
         try:
             if writer.status().offset:
                 writer.truncate(0)
-            result = self._write(request, writer, f"diff {ref}")
+            with self._active.mounts(lower) as plain_lower, self._active.mounts(upper) as plain_upper:
+                sides = {"lower": _rows(plain_lower), "upper": _rows(plain_upper)}
+                result = self._write({**request, **sides}, writer, f"diff {ref}")
             labels = {**options.labels}
             if MADE[media_type]:
                 labels[LABEL_UNCOMPRESSED] = result["digest"]

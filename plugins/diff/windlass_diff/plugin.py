@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from windlass.activations import MOUNT_MANAGER
 from windlass.diff import DIFFER, Differ
 from windlass.plugin import InitContext, Plugin, SkipPlugin
 from windlass.values import host_architecture
@@ -31,9 +32,10 @@ def init(context: InitContext) -> Differ:
     zygote = context.single(ZYGOTE)
     zygote.preload(["windlass_diff.worker"])
     context.meta.platforms.append(("linux", host_architecture(), ""))
-    differ = WalkingDiffer(zygote, context.state / "target", context.config(Config).stall_timeout)
+    mounts = next(iter(context.all(MOUNT_MANAGER).values()), None)
+    differ = WalkingDiffer(zygote, context.state / "target", context.config(Config).stall_timeout, mounts)
     context.on_stop(differ.close)
     return differ
 
 
-PLUGIN = Plugin(DIFFER, id="walking", init=init, config=Config, requires=(ZYGOTE,))
+PLUGIN = Plugin(DIFFER, id="walking", init=init, config=Config, requires=(ZYGOTE, MOUNT_MANAGER))

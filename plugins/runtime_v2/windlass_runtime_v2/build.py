@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from windlass.activations import MountManager
 from windlass.events import Exchange
 from windlass.plugin import InitContext
 from windlass.shims import ForkedShim
@@ -16,6 +17,7 @@ from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.lifecycle import Lifecycle
 from windlass_runtime_v2.recovery import Recovery
+from windlass_runtime_v2.rootfs import Rootfs
 from windlass_runtime_v2.sandboxes import Sandboxes, SandboxRecovery, ShimSandboxes
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.task import Jobs
@@ -31,6 +33,7 @@ def build(
     exchange: Exchange,
     zygote: Zygote,
     shims: Mapping[str, ForkedShim],
+    mounts: MountManager | None,
 ) -> ShimTasks:
     """Return the task manager; ``context`` starts and stops it."""
     settings.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ def build(
     bundles = Bundles(context.state, context.root)
     forked = ForkedShims(zygote, shims, settings, deadlines)
     launcher = Launcher(bundles, forked, ForeignShims(settings, deadlines), deadlines)
-    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.beside(context.state))
+    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.beside(context.state), Rootfs(mounts))
     recovery = Recovery(lifecycle, settings.socket_dir, context.register_readiness())
     context.on_start(recovery.start)
     context.on_stop(functools.partial(lifecycle.stop, STOP_TIMEOUT))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from windlass.containers import Container
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
@@ -17,6 +18,7 @@ from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.names import Names
+from windlass_runtime_v2.rootfs import Rootfs
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim
 from windlass_runtime_v2.task import UNKNOWN_EXIT, Jobs, Task, is_alive, now
@@ -32,9 +34,16 @@ class Lifecycle:
     """Knows every task; for use on the loop."""
 
     def __init__(
-        self, launcher: Launcher, exchange: Exchange, deadlines: Deadlines, jobs: Jobs, hosts: SandboxHosts
+        self,
+        launcher: Launcher,
+        exchange: Exchange,
+        deadlines: Deadlines,
+        jobs: Jobs,
+        hosts: SandboxHosts,
+        rootfs: Rootfs,
     ) -> None:
         """Know no task yet."""
+        self._rootfs = rootfs
         self._hosts = hosts
         self.launcher = launcher
         self.deadlines = deadlines
@@ -47,20 +56,26 @@ class Lifecycle:
     async def create(self, namespace: str, container: Container, options: CreateOptions, spec: bytes) -> Task:
         """Create a task. When that fails, no process, mount, socket or bundle is left."""
         with self.names.taken(namespace, container.id):
-            runtime = options.runtime_path or container.runtime
-            payload = options.options or container.runtime_options
-            if host := await self._hosts.find(self.launcher, namespace, container, options, spec):
-                bundle, shim = await host.join(self.launcher, namespace, container.id, spec)
-            else:
-                bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
-            task = Task(bundle, shim)
-            request = create_request(container.id, str(bundle.path), options, container.runtime_options)
-            try:
-                answer = await task.call("Create", request, pb.CreateTaskResponse, self.deadlines.request)
-            except Error as error:
-                await self.abandon(bundle, shim, hung=isinstance(error, DeadlineExceeded))
-                raise type(error)(f"failed to create shim task: {error}") from error
-            self.add(task, answer.pid)
+            async with self._rootfs.active(namespace, container.id, options.rootfs) as rootfs:
+                task = await self._create(namespace, container, replace(options, rootfs=rootfs), spec)
+            task.has_active_mounts = rootfs is not options.rootfs
+        return task
+
+    async def _create(self, namespace: str, container: Container, options: CreateOptions, spec: bytes) -> Task:
+        runtime = options.runtime_path or container.runtime
+        payload = options.options or container.runtime_options
+        if host := await self._hosts.find(self.launcher, namespace, container, options, spec):
+            bundle, shim = await host.join(self.launcher, namespace, container.id, spec)
+        else:
+            bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
+        task = Task(bundle, shim)
+        request = create_request(container.id, str(bundle.path), options, container.runtime_options)
+        try:
+            answer = await task.call("Create", request, pb.CreateTaskResponse, self.deadlines.request)
+        except Error as error:
+            await self.abandon(bundle, shim, hung=isinstance(error, DeadlineExceeded))
+            raise type(error)(f"failed to create shim task: {error}") from error
+        self.add(task, answer.pid)
         return task
 
     async def delete(self, task: Task) -> Exit:
@@ -100,6 +115,12 @@ class Lifecycle:
             if not task.shim.forked:
                 # Until it has ended it would answer to a new task of this name.
                 await farewell
+            await self._release(task)
+
+    async def _release(self, task: Task) -> None:
+        """Have what was mounted for a task's shim unmounted, once the shim has unmounted what was on top."""
+        if task.has_active_mounts:
+            await self._rootfs.release(task.bundle.namespace, task.id)
 
     @contextlib.contextmanager
     def _departing(self, task: Task) -> Iterator[None]:
@@ -137,6 +158,7 @@ class Lifecycle:
             return
         with self._departing(task):
             await self.abandon(task.bundle, task.shim)
+            await self._release(task)
         task.settle(Exit(task.pids[""], KILLED, now()))
 
     def add(self, task: Task, pid: int) -> None:
@@ -154,6 +176,7 @@ class Lifecycle:
     async def _bury(self, task: Task) -> None:
         task.shim.kill()
         found = await self.clean(task.bundle, task.shim.bootstrap)
+        await self._release(task)
         status = KILLED if task.shim.forked else UNKNOWN_EXIT
         exit = task.known_exit() or found or Exit(task.pids[""], status, now())
         del self.tasks[task.bundle.namespace, task.id]

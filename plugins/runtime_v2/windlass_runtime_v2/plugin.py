@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windlass.activations import MOUNT_MANAGER
 from windlass.errors import InvalidArgument
 from windlass.events import EXCHANGE
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
@@ -69,7 +70,13 @@ def init(context: InitContext) -> Tasks:
     context.meta.exports["log-uri-schemes"] = LOG_URI_SCHEMES
     settings, deadlines = _settings(context, config.request_timeout)
     return build(
-        context, settings, deadlines, context.single(EXCHANGE), context.single(ZYGOTE), context.all(FORKED_SHIM)
+        context,
+        settings,
+        deadlines,
+        context.single(EXCHANGE),
+        context.single(ZYGOTE),
+        context.all(FORKED_SHIM),
+        next(iter(context.all(MOUNT_MANAGER).values()), None),
     )
 
 
@@ -105,6 +112,8 @@ def _settings(context: InitContext, request_timeout: float) -> tuple[ShimSetting
     return settings, deadlines
 
 
-PLUGIN = Plugin(RUNTIME, id="task", init=init, config=Config, requires=(SHIM, EXCHANGE, ZYGOTE, FORKED_SHIM))
+PLUGIN = Plugin(
+    RUNTIME, id="task", init=init, config=Config, requires=(SHIM, EXCHANGE, ZYGOTE, FORKED_SHIM, MOUNT_MANAGER)
+)
 SHIM_PLUGIN = Plugin(SHIM, id="manager", init=init_shim, config=ShimConfig)
 SANDBOXES = Plugin(SANDBOX_CONTROLLER, id="shim", init=init_sandboxes, requires=(SHIM, ZYGOTE, FORKED_SHIM))

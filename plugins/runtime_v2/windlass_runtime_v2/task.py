@@ -35,6 +35,8 @@ class Task:
         self.pids: dict[str, int] = {}
         self.deleted = False
         """Whether the task is on its way out, so that its shim's end is no news."""
+        self.has_active_mounts = True
+        """Whether the mount manager may have made mounts for it; of a task of an earlier daemon nobody knows."""
         self.deletion: asyncio.Task[Exit] | None = None
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         """Done when the task has been deleted, or its shim has died and all has been cleaned up."""
