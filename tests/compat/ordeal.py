@@ -45,7 +45,9 @@ async def put_under_strain(
             # What a lease keeps of a client that has been cut short is kept for a day.
             for lease in await client.leases.list():
                 await client.leases.delete(lease.id)
+    began = time.monotonic()
     strain.violations += await gone(machine, before)
+    strain.settled = time.monotonic() - began
     return strain
 
 

@@ -59,6 +59,9 @@ class Strain:
     life: int = 1
     """Odd while the daemon is there and listened to; a daemon's death makes it even."""
 
+    settled: float = 0.0
+    """Seconds after the last deletion until nothing was left."""
+
     def violate(self, what: str) -> None:
         """Note what must not be."""
         self.violations.append(f"{time.strftime('%H:%M:%S')} {what}")

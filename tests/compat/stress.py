@@ -76,6 +76,7 @@ def main() -> int:
         print(f"{count:>4} × {excuse}")
     for violation in found.violations:
         print(violation)
+    print(f"{found.settled:.1f} s after the last deletion everything was gone" if not found.violations else "")
     print(f"{len(found.violations)} violations, {found.kills.total()} kills, seed {options.seed}; log: {options.log}")
     return 1 if found.violations else 0
 
