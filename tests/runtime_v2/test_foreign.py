@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from runtime_v2.harness import eventually
 
 from windlass import errors
 from windlass.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundles
-from windlass_runtime_v2.foreign import ForeignShims, parse_result
+from windlass_runtime_v2.foreign import ForeignShims, ShimLog, parse_result
 from windlass_runtime_v2.runtimes import Executables, binary_name
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 
@@ -153,3 +157,23 @@ def test_a_shim_that_does_not_return_is_given_up(binary: str, tmp_path: Path) ->
     bundle = Bundles(tmp_path / "state", tmp_path / "root").create("ns", "sleepy", b"{}")
     with pytest.raises(errors.DeadlineExceeded, match=r"start of task sleepy took over 0\.5 s"):
         foreign.start(bundle, binary, None)
+
+
+async def test_a_log_is_read_whoever_ends_and_begins_to_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is started with what it cannot read has begun its log when it ends; then it is started again."""
+    bundle = Bundles(tmp_path / "state", tmp_path / "root").create("test", "box", b"{}")
+    caplog.set_level(logging.INFO)
+    log = ShimLog(bundle)
+    try:
+        for line in ("first", "second"):
+            # Not to wait for a reader: without one this fails.
+            writer = os.open(bundle.path / "log", os.O_WRONLY | os.O_NONBLOCK)
+            os.write(writer, f"{line}\n".encode())
+            os.close(writer)
+            if line == "first":
+                await eventually(lambda: "shim of task box: first" in caplog.messages)
+                await asyncio.sleep(0.05)
+    finally:
+        log.close()
+        log.close()
+    assert "shim of task box: second" in caplog.messages
