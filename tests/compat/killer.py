@@ -43,7 +43,7 @@ class Killer:
         self._machine.kill()
         strain.kills["daemon"] += 1
         for pid in zygotes:
-            self._kill(pid, "zygote with its daemon")
+            self._kill_member(pid, ZYGOTE, "zygote with its daemon")
         if shims:
             await self._shim()
         if pause:
@@ -61,11 +61,11 @@ class Killer:
 
     async def _zygote(self) -> None:
         if zygotes := self._members(ZYGOTE):
-            self._kill(self._chance.choice(zygotes), "zygote")
+            self._kill_member(self._chance.choice(zygotes), ZYGOTE, "zygote")
 
     async def _child(self) -> None:
         if waiting := self._members(WAITING):
-            self._kill(self._chance.choice(waiting), "child in reserve")
+            self._kill_member(self._chance.choice(waiting), WAITING, "child in reserve")
 
     async def _shim(self) -> None:
         found = ((pid, shim_of(name, title)) for pid, name, title in family(self._machine))
@@ -77,6 +77,15 @@ class Killer:
 
     def _members(self, wanted: str) -> list[int]:
         return sorted(pid for pid, name, title in family(self._machine) if name == wanted and title == ZYGOTE)
+
+    def _kill_member(self, pid: int, name: str, target: str) -> None:
+        """Kill what is still a zygote or a child in reserve, and not a shim by now, which would be another's loss."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            if (pid, name, ZYGOTE) in family(self._machine):
+                self._kill(pid, target)
+            else:
+                os.kill(pid, signal.SIGCONT)
 
     def _kill(self, pid: int, target: str) -> None:
         with contextlib.suppress(ProcessLookupError):
