@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from compat.machines import MARK, Machine
+from compat.machines import MARK, RUNC_STATE, Machine
 
 ZYGOTE, WAITING, SHIM = "windlass-zygote", "windlass-waits", "windlass-shim"
 
@@ -101,6 +101,7 @@ def files_of(machine: Machine) -> Iterator[str]:
             for name in (*names, *files):
                 if not name.endswith(("-wal", "-shm", "-journal")):
                     yield str(Path(directory, name).relative_to(machine.directory))
+    yield from map(str, (RUNC_STATE / machine.namespace).glob("*"))
 
 
 def descriptors_of(pid: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ WINDLASSD = "import sys; from windlass.cli import main; sys.exit(main())"
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 CALL_TIMEOUT = 60.0
+RUNC_STATE = Path("/run/containerd/runc")
 
 MARK = "WINDLASS_TEST_MACHINE"
 """Set in the environment of a machine's daemon, and so of what it forks, to the machine's namespace."""
@@ -220,6 +221,7 @@ class Machine:
         for group in [*self.cgroups(), *(each.parent for each in self.cgroups())]:
             with contextlib.suppress(OSError):
                 group.rmdir()
-        for group in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
+        # The last is where Debian's shim has runc keep its state.
+        for empty in (*Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"), RUNC_STATE / self.namespace):
             with contextlib.suppress(OSError):
-                group.rmdir()
+                empty.rmdir()
