@@ -281,9 +281,13 @@ async def test_debians_shim_is_found_again_and_mourned(
         await first.tasks.start("test", made.id)
     async with daemon(tmp_path, zygote, unused) as second:
         assert (await second.tasks.get("test", made.id)).status == Status.RUNNING
+        bundle = second.context.state / "test" / made.id
+        socket = Path(json.loads((bundle / "bootstrap.json").read_text())["address"].removeprefix("unix://"))
+        assert socket.is_socket()
         os.kill(parent_of(pid), signal.SIGKILL)
         assert (await asyncio.wait_for(second.tasks.wait("test", made.id), 20)).status == 137
         assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        assert not socket.exists()
         assert second.left() == NOTHING
 
 

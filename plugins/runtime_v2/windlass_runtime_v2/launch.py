@@ -15,7 +15,7 @@ from windlass.values import Payload
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
 from windlass_runtime_v2.cgroups import remove_cgroups
 from windlass_runtime_v2.foreign import ForeignShims, ShimLog
-from windlass_runtime_v2.forked import ForkedShims
+from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
 from windlass_runtime_v2.runtimes import Executables
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim, connect
@@ -76,6 +76,9 @@ class Launcher:
         elif binary := await self.on_disk(bundle.read_shim_binary):
             timeout = self._deadlines.cleanup + self._deadlines.spawn
             exit = await self._within(timeout, None, self._foreign.clean, bundle, binary)
+            if bootstrap is not None and bootstrap.address.startswith("unix:///"):
+                # Only if nobody listens: the shim may be shared, and then it lives.
+                await self.on_disk(sweep_sockets, [Path(bootstrap.address.removeprefix("unix://"))])
         await self.on_disk(remove_cgroups, bundle.path)
         await self.remove(bundle, bootstrap)
         return exit
