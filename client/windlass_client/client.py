@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from windlass_client.images import Images
     from windlass_client.introspection import Introspection
     from windlass_client.leases import Leases
+    from windlass_client.mounts import Mounts
     from windlass_client.namespaces import Namespaces
     from windlass_client.snapshots import Snapshots
     from windlass_client.tasks import Tasks
@@ -98,6 +99,13 @@ class Client:
         from windlass_client.snapshots import Snapshots
 
         return Snapshots(self.connection)
+
+    @cached_property
+    def mounts(self) -> Mounts:
+        """Mounts that the daemon makes."""
+        from windlass_client.mounts import Mounts
+
+        return Mounts(self.connection)
 
     @cached_property
     def containers(self) -> Containers:

@@ -76,7 +76,7 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
             await unpack(leased, snapshotter, leaf, progress)
         mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
         try:
-            document = await _spec(client, wishes, leaf.image, mounts)
+            document = await _spec(leased, wishes, leaf.image, mounts)
             container = Container(
                 id=wishes.id,
                 image=wishes.image,
@@ -104,7 +104,8 @@ async def _spec(client: Client, wishes: Wishes, image: ImageConfig, mounts: Sequ
     user = wishes.user or image.user
     accounts = users.Accounts()
     if not users.is_numeric(user):
-        accounts = await asyncio.to_thread(users.read_accounts, [_mount(mount) for mount in mounts])
+        async with client.mounts.active(mounts) as plain:
+            accounts = await asyncio.to_thread(users.read_accounts, [_mount(mount) for mount in plain])
     found = users.parse(user, accounts)
     spec.set_user(document, found.uid, found.gid, found.additional)
     if wishes.terminal:

@@ -1,0 +1,161 @@
+"""Snapshots as images, one on the other; `windlass_snapshot_erofs.layers` says how they are shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from windlass import idmap, trees
+from windlass.errors import InvalidArgument, NotFound
+from windlass.metastore import Record
+from windlass.mounts import Mount
+from windlass.snapshot_directories import Directories
+from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Info, Kind, Usage
+from windlass_snapshot_erofs import images as images_module
+from windlass_snapshot_erofs import layers
+from windlass_snapshot_erofs.images import Images
+from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, UPPER, WORK, Features
+
+logger = logging.getLogger(__name__)
+
+
+class ErofsSnapshotter:
+    """A `windlass.snapshots.Snapshotter` on EROFS and overlayfs."""
+
+    def __init__(self, root: Path, images: Images, features: Features, mount_options: Sequence[str] = ()) -> None:
+        """Keep snapshots below ``root``."""
+        self._directories = Directories(root)
+        self._store = self._directories.store
+        self._images = images
+        self._features = features
+        self._mount_options = tuple(mount_options)
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self._directories.close()
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind."""
+        return self._store.stat(key)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels."""
+        return self._store.update(info, fieldpaths)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield every snapshot that matches."""
+        return self._store.walk(filters)
+
+    def usage(self, key: str) -> Usage:
+        """Measure what has been written, or the image."""
+        record = self._store.lookup(key)
+        if record.kind == Kind.COMMITTED:
+            return record.usage
+        directory = self._directories.path(record.id)
+        return _size(directory / IMAGE) if self._is_image(directory) else trees.measure(directory / UPPER)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return one mount, or several for a mount manager."""
+        return self._mounts(self._store.get(key))
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Make an empty upper directory on the parent."""
+        return self._mounts(self._create(Kind.ACTIVE, key, parent, labels or {}))
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Show the parent and what is beneath."""
+        return self._mounts(self._create(Kind.VIEW, key, parent, labels or {}))
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """Make an image of an active snapshot, unless the differ has, and freeze it; ``parent`` is of no use here."""
+        record = self._store.lookup(key)
+        directory = self._directories.path(record.id)
+        image = directory / IMAGE
+        if record.kind == Kind.ACTIVE and not self._is_image(directory):
+            # First the mark: an image that a commit which failed has left may be out of date.
+            (directory / CONVERTED).touch()
+            self._images.make(directory / UPPER, image)
+        usage = _size(image) if record.kind == Kind.ACTIVE else Usage(0, 0)
+        self._store.commit(name, key, usage, labels)
+        self._images.seal(image)
+        self._strip(directory)
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot; its files at the next cleanup."""
+        record = self._directories.remove(key, now=False)
+        images_module.thaw(self._directories.path(record.id) / IMAGE)
+
+    def cleanup(self) -> None:
+        """Delete the files of removed snapshots, and those that images were made of."""
+        for info in self._store.walk(["kind==committed"]):
+            with suppress(NotFound):
+                self._strip(self._directories.path(self._store.lookup(info.name).id))
+        self._thaw_unknown()
+        self._directories.cleanup()
+
+    def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Record:
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            upper = directory / UPPER
+            upper.mkdir()
+            upper.chmod(0o755)
+            if kind == Kind.ACTIVE:
+                work = directory / WORK
+                work.mkdir()
+                work.chmod(0o711)
+                (directory / MARK).touch()
+            uid, gid = self._owner(labels, parents)
+            if (uid, gid) != (os.geteuid(), os.getegid()):
+                os.chown(upper, uid, gid)
+
+        return self._directories.create(kind, key, parent, labels, fill)
+
+    def _owner(self, labels: Mapping[str, str], parents: Sequence[int]) -> tuple[int, int]:
+        """Return who owns the root of a new snapshot: what is ID 0 inside, else the parent's owner."""
+        if (LABEL_UID_MAPPING in labels) != (LABEL_GID_MAPPING in labels):
+            raise InvalidArgument(f"labels {LABEL_UID_MAPPING} and {LABEL_GID_MAPPING} only work together")
+        if LABEL_UID_MAPPING in labels:
+            roots = idmap.root_of(labels[LABEL_UID_MAPPING]), idmap.root_of(labels[LABEL_GID_MAPPING])
+            # Without a parent it is shown by a bind that is mapped itself, and must not be mapped twice.
+            return roots if parents or not self._features.remap_ids else (0, 0)
+        if parents:
+            with suppress(FileNotFoundError):
+                below = (self._directories.path(parents[0]) / UPPER).stat()
+                return below.st_uid, below.st_gid
+        return os.geteuid(), os.getegid()
+
+    def _is_image(self, directory: Path) -> bool:
+        """Tell whether the differ has put an image there."""
+        return (directory / IMAGE).exists() and not (directory / CONVERTED).exists()
+
+    def _strip(self, directory: Path) -> None:
+        """Delete what an image was made of; an empty directory stays, to tell the owner of its root."""
+        work, upper = directory / WORK, directory / UPPER
+        if not work.exists():
+            return
+        try:
+            if any(upper.iterdir()):
+                owner = upper.stat()
+                trees.remove(upper)
+                upper.mkdir(0o755)
+                os.chown(upper, owner.st_uid, owner.st_gid)
+            trees.remove(work)
+        except OSError as error:
+            logger.warning("what %s was made of stays until the next cleanup: %s", directory / IMAGE, error)
+
+    def _thaw_unknown(self) -> None:
+        """Let images be deleted whose rows are gone, should a crash have left them immutable."""
+        top = self._directories.path(0).parent
+        with self._store.ids_held() as ids:
+            doomed = [each for each in top.iterdir() if not (each.name.isdigit() and int(each.name) in ids)]
+        for each in doomed:
+            images_module.thaw(each / IMAGE)
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        return layers.mounts(record, self._directories.path, self._features, self._mount_options)
+
+
+def _size(image: Path) -> Usage:
+    return Usage(inodes=1, size=image.stat().st_blocks * 512)
