@@ -149,12 +149,14 @@ class TestImages:
         snapshotter.commit("name", "key")
         (place / "left").touch()
         (place.parent / "work/work").mkdir(parents=True)
+        (place.parent / ".layer.erofs-12").touch()
         gone = upper(snapshotter.prepare("gone")).parent
         snapshotter.remove("gone")
         snapshotter.cleanup()
         assert not gone.exists()
         assert not list(place.iterdir())
         assert not (place.parent / "work").exists()
+        assert not (place.parent / ".layer.erofs-12").exists()
 
     def test_an_immutable_image_goes_with_its_snapshot(self, tmp_path: Path) -> None:
         """Nobody changes it by mistake, and it is not in the way."""
@@ -196,8 +198,23 @@ class TestImages:
             handler.mount(Mount("erofs", str(tmp_path / "none"), ("ro", "loop")), str(place), ())
         assert not place.exists()
 
+    def test_owners_are_mapped(self, snapshotter: ErofsSnapshotter, tmp_path: Path) -> None:
+        """Where overlay can, files of images show the owners that the labels ask for, and so do new ones."""
+        if not probe(tmp_path / "probe", Images()).remap_ids:
+            pytest.skip("this Linux has no ID-mapped overlay on images")
+        snapshotter._features = Features(remap_ids=True, index=True)
+        (upper(snapshotter.prepare("key")) / "file").touch()
+        snapshotter.commit("name", "key")
+        image, overlay = snapshotter.prepare("mapped", "name", MAPPED)
+        ErofsHandler().mount(image, str(tmp_path / "image"), ())
+        options = tuple(option.replace("{{ overlay 0 0 }}", str(tmp_path / "image")) for option in overlay.options)
+        with mounting.mounted([Mount("overlay", "overlay", options)], tmp_path) as root:
+            assert [Path(root, name).stat().st_uid for name in (".", "file")] == [1000, 1000]
+        ErofsHandler().unmount(str(tmp_path / "image"))
+
     def test_a_machine_that_cannot_is_told_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A skip has its reason and its remedy."""
+        (tmp_path / "probe-left").mkdir()
         with pytest.raises(SkipPlugin, match="rename it: skip plugin"):
             probe(tmp_path / "a:b", Images())
         with pytest.raises(SkipPlugin, match=r"no image can be made .* try another root_path"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import mounting, trees
+from windlass import linux, mounting, trees
 from windlass.errors import Error
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -17,6 +18,7 @@ from windlass_snapshot_erofs.layers import Features
 
 logger = logging.getLogger(__name__)
 
+PREFIX = "probe-"
 MAPPING = ("uidmap=0:1000:65536", "gidmap=0:1000:65536")
 WHOLE_RANGE = ["0", "0", "4294967295"]
 """user_namespaces(7): the map of the initial user namespace."""
@@ -35,12 +37,25 @@ def probe(root: Path, images: Images) -> Features:
     if Path("/proc/self/uid_map").read_text().split() != WHOLE_RANGE:
         raise SkipPlugin("images cannot be mounted in a user namespace; run the daemon outside of it")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="probe-", dir=root))
+    for left in root.glob(f"{PREFIX}*"):
+        # Whoever probed before was killed in it.
+        trees.remove(left)
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    # A thread with mounts of its own, unshare(2): should we be killed in it, none is left.
+    with ThreadPoolExecutor(1, "probe erofs") as thread:
+        try:
+            return thread.submit(_try_apart, scratch, images).result()
+        finally:
+            trees.remove(scratch)
+
+
+def _try_apart(scratch: Path, images: Images) -> Features:
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     try:
         return _try(scratch, images)
     finally:
         mounting.unmount_all(scratch)
-        trees.remove(scratch)
 
 
 def _try(scratch: Path, images: Images) -> Features:

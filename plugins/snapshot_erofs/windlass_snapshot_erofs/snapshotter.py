@@ -141,6 +141,9 @@ class ErofsSnapshotter:
                 trees.remove(upper)
                 upper.mkdir(0o755)
                 os.chown(upper, owner.st_uid, owner.st_gid)
+            for left in directory.glob(f".{IMAGE}-*"):
+                # Of a daemon that died while it made the image.
+                left.unlink(missing_ok=True)
             trees.remove(work)
         except OSError as error:
             logger.warning("what %s was made of stays until the next cleanup: %s", directory / IMAGE, error)
