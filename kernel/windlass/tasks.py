@@ -80,6 +80,8 @@ class CreateOptions:
     runtime_path: str = ""
     checkpoint: str = ""
     """Directory of an unpacked checkpoint to restore from."""
+    owns_checkpoint: bool = False
+    """Whether that directory becomes the task's, which moves it and removes it when it ends."""
     task_api_address: str = ""
     """``<protocol>+<address>`` of a Task API that keeps the container's sandbox; "" leaves it to the runtime."""
     task_api_version: int = 0

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 BOOTSTRAP_FILE = "bootstrap.json"
 ADDRESS_FILE = "address"
 SHIM_BINARY_FILE = "shim-binary-path"
+CHECKPOINT = "checkpoint"
 MAX_STATE_FILE = 64 << 10
 MAX_STACKED_MOUNTS = 1000
 MAX_GROUP = 0xFFFFFFFE
@@ -87,6 +88,18 @@ class Bundle:
     def write_shim_binary(self, path: str) -> None:
         """Remember the shim's executable, which a later daemon calls to clean up."""
         _write_whole(self.path / SHIM_BINARY_FILE, path.encode(), 0o600)
+
+    def adopt_checkpoint(self, directory: str) -> str:
+        """Move an unpacked checkpoint into the work directory, with which it goes; return where it is.
+
+        Raises FailedPrecondition when it cannot be moved.
+        """
+        target = self.work / CHECKPOINT
+        try:
+            shutil.move(directory, target)
+        except (OSError, shutil.Error) as error:
+            raise FailedPrecondition(f"checkpoint for task {self.id} cannot be moved to its bundle: {error}") from error
+        return str(target)
 
     def _migrate_address(self) -> Bootstrap:
         """Take the address from where shims of containerd 1.x left it (reference 4.11)."""

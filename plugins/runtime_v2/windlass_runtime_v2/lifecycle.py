@@ -69,8 +69,11 @@ class Lifecycle:
         else:
             bundle, shim = await self.launcher.launch(namespace, container.id, runtime, spec, payload)
         task = Task(bundle, shim)
-        request = create_request(container.id, str(bundle.path), options, container.runtime_options)
         try:
+            if options.owns_checkpoint:
+                moved = await self.launcher.on_disk(bundle.adopt_checkpoint, options.checkpoint)
+                options = replace(options, checkpoint=moved)
+            request = create_request(container.id, str(bundle.path), options, container.runtime_options)
             answer = await task.call("Create", request, pb.CreateTaskResponse, self.deadlines.request)
         except Error as error:
             await self.abandon(bundle, shim, hung=isinstance(error, DeadlineExceeded))

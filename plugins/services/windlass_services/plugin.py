@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass.activations import MOUNT_MANAGER
+from windlass.checkpoints import CHECKPOINTS
 from windlass.diff import DIFFER
 from windlass.events import EXCHANGE
 from windlass.gc import GC
@@ -136,7 +137,8 @@ def _snapshots(context: InitContext) -> object:
 def _tasks(context: InitContext) -> object:
     from windlass_services.tasks import TasksService
 
-    return TasksService(context.single(RUNTIME), context.single(METADATA))
+    checkpoints = next(iter(context.all(CHECKPOINTS).values()), None)
+    return TasksService(context.single(RUNTIME), context.single(METADATA), checkpoints)
 
 
 def _version(context: InitContext) -> object:
@@ -172,7 +174,7 @@ SANDBOX_CONTROLLERS = _plugin(
 SANDBOXES = _plugin("sandboxes", f"{S}.sandbox.v1.sandbox", "Store", _sandboxes, (METADATA,))
 SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _snapshots, (METADATA,))
 STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _unbuilt)
-TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA))
+TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA, CHECKPOINTS))
 TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _unbuilt)
 VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version)
 TTRPC_EVENTS = Plugin(TTRPC, id="events", init=_ttrpc_events, requires=(EXCHANGE,))

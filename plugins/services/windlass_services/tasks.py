@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
 
+from windlass.checkpoints import Checkpoints
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.gate import offload
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.tasks import IO, CreateOptions, Exit, Process, Resources, Tasks
 from windlass.values import Payload
+from windlass_api.containerd.runc.v1 import options_pb2
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_services.convert import from_any, from_mounts, to_any, to_timestamp
+from windlass_services.convert import from_any, from_descriptor, from_mounts, to_any, to_descriptor, to_timestamp
+
+RESTORE_FROM_PATH = "RestoreFromPath"
+"""Annotation of a descriptor by which the CRI of containerd 2 restored from a directory of its own."""
 
 
 def to_proto(process: Process) -> task_pb2.Process:
@@ -41,26 +48,32 @@ def _deleted(id: str, exit: Exit) -> pb.DeleteResponse:
 class TasksService:
     """``containerd.services.tasks.v1.Tasks``."""
 
-    def __init__(self, tasks: Tasks, metadata: Metadata) -> None:
-        """Translate for ``tasks``; containers are looked up in ``metadata``."""
+    def __init__(self, tasks: Tasks, metadata: Metadata, checkpoints: Checkpoints | None = None) -> None:
+        """Translate for ``tasks``; containers are looked up in ``metadata``, and None answers UNIMPLEMENTED."""
         self._tasks = tasks
+        self._given_checkpoints = checkpoints
         self._metadata = metadata
 
     async def create(self, request: pb.CreateTaskRequest, call: Call) -> pb.CreateTaskResponse:
         """Create a container's task."""
         namespace = call.namespace
-        if request.HasField("checkpoint"):
-            raise Unimplemented("restoring a task from a checkpoint")
         container = await offload(self._metadata.containers(namespace).get, request.container_id)
         options = CreateOptions(
             rootfs=from_mounts(request.rootfs),
             io=IO(request.stdin, request.stdout, request.stderr, request.terminal),
             options=from_any(request.options),
+            checkpoint=criu_image_path(request.options),
             runtime_path=request.runtime_path,
             task_api_address=request.task_api_address,
             task_api_version=request.task_api_version,
         )
-        pid = await self._tasks.create(namespace, container, options)
+        if request.HasField("checkpoint") and not options.checkpoint:
+            desc = from_descriptor(request.checkpoint)
+            if RESTORE_FROM_PATH in desc.annotations:
+                raise Unimplemented(f"annotation {RESTORE_FROM_PATH}; give runc's option CriuImagePath instead")
+            pid = await self._checkpoints.restore(namespace, container, options, desc)
+        else:
+            pid = await self._tasks.create(namespace, container, options)
         return pb.CreateTaskResponse(container_id=container.id, pid=pid)
 
     async def start(self, request: pb.StartRequest, call: Call) -> pb.StartResponse:
@@ -129,6 +142,17 @@ class TasksService:
             processes=[task_pb2.ProcessInfo(pid=each.pid, info=to_any(each.info)) for each in processes]
         )
 
+    async def checkpoint(self, request: pb.CheckpointTaskRequest, call: Call) -> pb.CheckpointTaskResponse:
+        """Write a task's state to the content store, or to the directory that the options name."""
+        namespace = call.namespace
+        container = await offload(self._metadata.containers(namespace).get, request.container_id)
+        options, path = from_any(request.options), image_path(request.options)
+        if path:
+            await self._tasks.checkpoint(namespace, container.id, path, options)
+            return pb.CheckpointTaskResponse()
+        saved = await self._checkpoints.save(namespace, call.lease, container, options)
+        return pb.CheckpointTaskResponse(descriptors=map(to_descriptor, saved))
+
     async def update(self, request: pb.UpdateTaskRequest, call: Call) -> Empty:
         """Change a task's limits."""
         payload = Payload(request.resources.type_url, request.resources.value)
@@ -150,6 +174,37 @@ class TasksService:
         """Return how a process ended."""
         exit = await self._tasks.wait(call.namespace, request.container_id, request.exec_id)
         return pb.WaitResponse(exit_status=exit.status, exited_at=to_timestamp(exit.at))
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        if self._given_checkpoints is None:
+            raise Unimplemented("checkpoints as blobs: the plugin io.windlass.checkpoint.v1.blobs did not start")
+        return self._given_checkpoints
+
+
+def criu_image_path(options: AnyMessage) -> str:
+    """Return the directory to restore from that a task's options name: it goes before a blob (reference 3.11)."""
+    found = options_pb2.Options()
+    return found.criu_image_path if _unpacked(options, found) else ""
+
+
+def image_path(options: AnyMessage) -> str:
+    """Return the directory that a checkpoint's options name. Raises InvalidArgument for options of another kind."""
+    found = options_pb2.CheckpointOptions()
+    if (options.type_url or options.value) and not _unpacked(options, found):
+        raise InvalidArgument(f"checkpoint options of type {options.type_url[:100]!r} are not known")
+    return found.image_path
+
+
+def _unpacked(options: AnyMessage, into: Message) -> bool:
+    """Parse options if they are of that kind; containerd's type names have no host before them."""
+    if options.type_url.rpartition("/")[2] != into.DESCRIPTOR.full_name:
+        return False
+    try:
+        into.ParseFromString(options.value)
+    except DecodeError as error:
+        raise InvalidArgument(f"options of type {into.DESCRIPTOR.full_name} cannot be parsed: {error}") from error
+    return True
 
 
 def _ids(expressions: Sequence[str]) -> list[str]:

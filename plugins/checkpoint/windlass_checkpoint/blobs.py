@@ -1,0 +1,186 @@
+"""Checkpoints through the content store: packed from a directory that criu has written, unpacked into another.
+
+The differ does both, in a process of its own: a checkpoint is a layer without
+anything below it, and is unpacked inside a chroot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from windlass.checkpoints import CHECKPOINT, CONFIG
+from windlass.containers import Container
+from windlass.content import ContentStore
+from windlass.diff import LAYER, CompareOptions, Differ
+from windlass.errors import AlreadyExists, Error, NotFound, ResourceExhausted, Unavailable
+from windlass.gate import gate_of, offload, offload_within
+from windlass.metadata import Metadata
+from windlass.mounts import Mount
+from windlass.tasks import CreateOptions, Status, Tasks
+from windlass.values import Descriptor, Payload
+from windlass_checkpoint.scratch import Scratch, refuse_strange
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class BlobCheckpoints:
+    """Implements `windlass.checkpoints.Checkpoints`."""
+
+    def __init__(self, tasks: Tasks, metadata: Metadata, differ: Differ, scratch: Scratch) -> None:
+        """Have ``tasks`` write and read the directories in ``scratch``."""
+        self._tasks = tasks
+        self._metadata = metadata
+        self._differ = differ
+        self._scratch = scratch
+        self._jobs: set[asyncio.Task[Any]] = set()  # Any: results differ
+
+    async def save(
+        self, namespace: str, lease: str, container: Container, options: Payload | None
+    ) -> tuple[Descriptor, ...]:
+        """See `windlass.checkpoints.Checkpoints.save`."""
+        content = self._metadata.content(namespace, lease)
+        return await self._to_the_end(self._save(namespace, content, container, options))
+
+    async def restore(
+        self, namespace: str, container: Container, options: CreateOptions, checkpoint: Descriptor
+    ) -> int:
+        """See `windlass.checkpoints.Checkpoints.restore`."""
+        if checkpoint.media_type != CHECKPOINT:
+            raise Error(
+                f"checkpoint of type {checkpoint.media_type[:200]!r} cannot be restored; the type known is {CHECKPOINT}"
+            )
+        content = self._metadata.content(namespace)
+        await offload(content.info, checkpoint.digest)
+        return await self._to_the_end(self._restore(namespace, content, container, options, checkpoint))
+
+    async def stop(self, timeout: float) -> None:
+        """Finish what is under way, and after ``timeout`` seconds cancel what is left."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=timeout)
+        for job in tuple(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _save(
+        self, namespace: str, content: ContentStore, container: Container, options: Payload | None
+    ) -> tuple[Descriptor, ...]:
+        directory = await self._on_disk(self._scratch.make)
+        try:
+            await self._tasks.checkpoint(namespace, container.id, str(directory), options)
+            try:
+                pack = functools.partial(self._pack, content, directory)
+                packed = await offload_within(None, None, pack, gate_of(self._differ), "compare")
+                return packed, await self._save_spec(content, container)
+            except Error as error:
+                await self._rescue(namespace, container.id, directory, error)
+                raise
+        finally:
+            await self._on_disk(self._scratch.remove, directory)
+
+    def _pack(self, content: ContentStore, directory: Path) -> Descriptor:
+        options = CompareOptions(LAYER, ref=_new_ref())
+        layer = self._differ.compare(content, (), (Mount("bind", str(directory), ("rbind", "ro")),), options)
+        return Descriptor(CHECKPOINT, layer.digest, layer.size)
+
+    async def _save_spec(self, content: ContentStore, container: Container) -> Descriptor:
+        spec = container.spec or Payload("", b"")
+        data = AnyMessage(type_url=spec.type_url, value=spec.value).SerializeToString(deterministic=True)
+        save = functools.partial(_write, content, data)
+        return await offload_within(None, None, save, gate_of(content), "writer")
+
+    async def _rescue(self, namespace: str, id: str, directory: Path, error: Error) -> None:
+        """Keep what could not be packed when there is nothing else any more of the task: raises the error, with where.
+
+        A task that runs on can be checkpointed again.
+        """
+        try:
+            process = await self._tasks.get(namespace, id)
+            if process.status in (Status.RUNNING, Status.PAUSED, Status.PAUSING):
+                return
+        except Error:
+            logger.info("task %s has gone with its checkpoint", id)
+        kept = await self._on_disk(self._scratch.keep, directory, namespace, id)
+        raise type(error)(f"{error}; the task has ended, its checkpoint is kept in {kept}") from error
+
+    async def _restore(
+        self,
+        namespace: str,
+        content: ContentStore,
+        container: Container,
+        options: CreateOptions,
+        checkpoint: Descriptor,
+    ) -> int:
+        directory = await self._on_disk(self._scratch.make)
+        try:
+            unpack = functools.partial(self._unpack, content, checkpoint, directory)
+            await offload_within(None, None, unpack, gate_of(self._differ), "apply")
+            options = dataclasses.replace(options, checkpoint=str(directory), owns_checkpoint=True)
+            return await self._tasks.create(namespace, container, options)
+        finally:
+            await self._on_disk(self._scratch.remove, directory)
+
+    def _unpack(self, content: ContentStore, checkpoint: Descriptor, directory: Path) -> None:
+        layer = Descriptor(LAYER, checkpoint.digest, checkpoint.size)
+        self._differ.apply(content, layer, (Mount("bind", str(directory), ("rbind", "rw")),))
+        refuse_strange(directory, f"checkpoint {checkpoint.digest}")
+
+    async def _on_disk(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await offload_within(None, None, functools.partial(function, *args, **kwargs))
+        except OSError as error:
+            raise ResourceExhausted(f"directory for a checkpoint cannot be made or removed: {error}") from error
+
+    # Any: what a coroutine is sent and yields is its own business
+    async def _to_the_end(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do ``work``, whether or not the client that waits for it is still there."""
+        job = asyncio.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._ended)
+        return await asyncio.shield(job)
+
+    def _ended(self, job: asyncio.Task[Any]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and isinstance(error := job.exception(), Error):
+            # Who waits is told as well; without anybody this is the only place.
+            logger.info("checkpoint or restore failed: %s", error)
+
+
+def _write(content: ContentStore, data: bytes) -> Descriptor:
+    """Write a small blob; one that is there already is as good."""
+    ref = _new_ref()
+    writer = content.writer(ref)
+    try:
+        writer.write(data)
+        digest = writer.digest()
+        try:
+            writer.commit(len(data), digest)
+        except AlreadyExists:
+            pass
+    except BaseException:
+        writer.close()
+        _forget(content, ref)
+        raise
+    return Descriptor(CONFIG, digest, len(data))
+
+
+def _forget(content: ContentStore, ref: str) -> None:
+    try:
+        content.abort(ref)
+    except (NotFound, Unavailable):
+        pass
+
+
+def _new_ref() -> str:
+    return f"windlass-checkpoint-{secrets.token_hex(16)}"
