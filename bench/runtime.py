@@ -9,6 +9,7 @@ are the same, so read the ratios.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -37,6 +38,13 @@ AT_ONCE = 8
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 RUNTIME = "io.containerd.runc.v2"
 TIMEOUT = 60.0
+
+WHAT = {
+    "parallel": f"ctr run --rm, {AT_ONCE} at a time, containers per second",
+    "cycle": "a container's life through the API, milliseconds",
+    "exec": "ctr tasks exec in a running container, milliseconds",
+    "crowd": "a start alone and beside a crowd, milliseconds; what shim and daemon weigh at 100, megabytes",
+}
 
 Figures = dict[str, float]
 M = TypeVar("M")
@@ -230,7 +238,7 @@ def measure(only: Sequence[str], size: int) -> dict[str, object]:
         "parallel": parallel,
         "cycle": cycles,
         "exec": execs,
-        "crowd": lambda daemons: crowd(daemons, size),
+        "crowd": functools.partial(crowd, size=size),
     }
     found: dict[str, object] = {
         "machine": {"linux": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()},
@@ -242,14 +250,14 @@ def measure(only: Sequence[str], size: int) -> dict[str, object]:
             for part, function in parts.items():
                 if not only or part in only:
                     found[part] = function(daemons)
-                    show(part, function.__doc__ or "", found[part])  # type: ignore[arg-type] # just made of figures
+                    show(part, found[part])  # type: ignore[arg-type] # just made of figures
         Path(name).mkdir(exist_ok=True)  # for TemporaryDirectory to remove
     return found
 
 
-def show(part: str, what: str, rows: dict[str, Figures]) -> None:
+def show(part: str, rows: dict[str, Figures]) -> None:
     """Print one part's figures and their ratios."""
-    print(f"\n{part}: {what.strip()}")
+    print(f"\n{part}: {WHAT[part]}")
     for name, row in rows.items():
         print(f"  {name:<12} " + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
     ours, theirs = rows["windlass"], rows["containerd"]

@@ -209,7 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=30, help="measured rounds (default 30)")
     parser.add_argument("--warm-up", type=int, default=3, help="rounds before them (default 3)")
-    parser.add_argument("--shims", type=int, default=10, help="sleeping containers to weigh (default 10)")
+    parser.add_argument("--shims", type=int, default=100, help="sleeping containers to weigh (default 100)")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (default %(default)s)")
     options = parser.parse_args()
     if os.geteuid():
