@@ -19,8 +19,8 @@ class ForkedShim:
     and removes its file).
 
     ``cleanup`` is called in the same way when a shim has died, with bundle
-    directory, namespace and container ID and no descriptor: it ends whatever
-    still runs of the container, has the OCI runtime forget it, unmounts the
+    directory, namespace, container ID, the seconds after which it is killed, and
+    no descriptor: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
     rootfs, and returns 0 also when there was nothing left to do. Without one the
     daemon can only unmount and delete.
     """

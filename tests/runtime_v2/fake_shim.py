@@ -1,6 +1,6 @@
 """A shim without containers: speaks the Task API, and misbehaves as the spec in its bundle says.
 
-Keys of the spec: ``hang`` lists methods that are never answered, ``die`` methods
+Keys of the spec: ``hang`` lists methods that are never answered (``cleanup`` as well), ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
 ``pid`` is what it claims to be the init's, ``version`` the only one it knows,
 ``sandbox`` is there when it serves the Sandbox API, ``hidden`` how often State and Delete do not find the init.
@@ -216,6 +216,8 @@ def main() -> None:
         bundle = Path(sys.argv[2])
         with (bundle.parent.parent / "calls").open("a") as file:
             file.write(f"cleanup {bundle.name}\n")
+        if "cleanup" in json.loads((bundle / "config.json").read_bytes()).get("hang", ()):
+            time.sleep(float(sys.argv[5]) + 1000)
         return
     descriptor, bundle = int(sys.argv[2]), Path(sys.argv[3])
     FakeShim(bundle).serve(socket.socket(fileno=descriptor))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -159,7 +160,17 @@ async def test_a_client_that_leaves_during_create_gets_no_task(tmp_path: Path, z
         with pytest.raises(asyncio.CancelledError):
             await creating
         await eventually(lambda: running.left() == NOTHING and not zygote.running)
-        assert await running.tasks.create("test", container(), CreateOptions())
+        async with asyncio.timeout(10):
+            # The name is free a little later than the files are gone.
+            while not await created(running):
+                await asyncio.sleep(0.01)
+
+
+async def created(running: Daemon) -> bool:
+    """Create a task, unless its name is taken."""
+    with contextlib.suppress(errors.AlreadyExists):
+        return bool(await running.tasks.create("test", container(), CreateOptions()))
+    return False
 
 
 async def test_waiting_does_not_depend_on_the_client(tmp_path: Path, zygote: ProcessZygote) -> None:
@@ -268,6 +279,16 @@ async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zyg
         await eventually(lambda: len(running.exchange.topics) == 2)
         deleted = events_pb.TaskDelete.FromString(running.exchange.published[1][2].value)
         assert deleted.exit_status == 143
+
+
+async def test_a_cleanup_that_hangs_is_ended_before_its_bundle_goes(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """It is told how long it may take, and is killed; the events come all the same."""
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 0.3}) as running:
+        await run(running.tasks, container(hang=["cleanup"]))
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await eventually(lambda: running.exchange.topics == ["/tasks/exit", "/tasks/delete"])
+        assert running.left() == NOTHING
+        assert await asyncio.to_thread(zygote.children[1].wait, 10) == -signal.SIGKILL
 
 
 async def test_a_dead_shim_is_cleaned_up_without_a_zygote_too(tmp_path: Path, zygote: ProcessZygote) -> None:

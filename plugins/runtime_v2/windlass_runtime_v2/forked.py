@@ -16,7 +16,7 @@ from windlass.shims import ForkedShim
 from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
-from windlass_runtime_v2.shim import Shim, connect, process_ended
+from windlass_runtime_v2.shim import Shim, connect, kill_process, process_ended
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
 
 logger = logging.getLogger(__name__)
@@ -65,21 +65,26 @@ class ForkedShims:
                 raise
 
     async def clean(self, bundle: Bundle, runtime: str) -> None:
-        """End what a dead shim has left running; says in the log when that cannot be done."""
+        """End what a dead shim has left running; says in the log when that cannot be done.
+
+        Whatever does that is told its deadline, and is killed when it keeps on: the bundle that it works in is removed.
+        """
         shim = self._by_runtime.get(runtime)
         entry = shim.cleanup if shim else ""
         if not entry:
             logger.warning("task %s: its shim, of runtime %s, has no cleanup: processes may run on", bundle.id, runtime)
             return
-        arguments = (str(bundle.path), bundle.namespace, bundle.id)
+        seconds = self._deadlines.cleanup
+        arguments = (str(bundle.path), bundle.namespace, bundle.id, f"{seconds:g}")
         try:
             child = await offload(self._zygote.spawn, entry, arguments, (), self._deadlines.spawn)
         except Error as error:
             logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
             return
         try:
-            if not await process_ended(child.pidfd, self._deadlines.cleanup):
-                logger.warning("task %s: cleaning up did not end within %g s", bundle.id, self._deadlines.cleanup)
+            if not await process_ended(child.pidfd, seconds):
+                logger.warning("task %s: cleaning up did not end within %g s and is killed", bundle.id, seconds)
+                kill_process(child.pidfd)
         finally:
             os.close(child.pidfd)
 

@@ -112,8 +112,7 @@ class Shim:
     def kill(self) -> None:
         """Kill a forked shim; one that others may share is only disconnected."""
         if self.forked and self._pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            kill_process(self._pidfd)
 
     def release(self) -> None:
         """Close the connection and the descriptor; the process runs on."""
@@ -156,6 +155,12 @@ async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def kill_process(pidfd: int) -> None:
+    """Kill a process; one that has ended is fine."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 async def process_ended(pidfd: int, timeout: float) -> bool:

@@ -22,9 +22,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TIMEOUT = 10.0
-PATIENCE = 2.0
-"""How long a runtime may go on with what a dead shim has begun."""
+TIMEOUT = 4.5
+"""Seconds for all of it when nobody says: containerd gives the executable 5 (its ``timeout.shim.cleanup``)."""
+
+PATIENCE = 0.25
+"""Share of the time for which a runtime may go on with what a dead shim has begun."""
+
+MARGIN = 0.1
+"""Share that is left for unmounting, and for the process's own start and end."""
 
 KILLED = 137
 CONNECT_TIMEOUT = 0.1
@@ -35,11 +40,13 @@ def clean(arguments: Sequence[str], _descriptors: Sequence[int]) -> int:
 
     The arguments are those of `windlass.shims.ForkedShim.cleanup`.
     """
-    bundle, namespace, id = arguments
-    await_runtimes(bundle)
+    bundle, namespace, id, *rest = arguments
+    seconds = float(rest[0]) if rest else TIMEOUT
+    deadline = time.monotonic() + seconds * (1 - MARGIN)
+    await_runtimes(bundle, seconds * PATIENCE)
     command = delete_command(bundle, namespace, id)
     try:
-        status = execute(command)
+        status = execute(command, deadline)
     except OSError as error:
         sys.stderr.write(f"cannot run {' '.join(command)}: {error}\n")
         status = 1
@@ -47,12 +54,12 @@ def clean(arguments: Sequence[str], _descriptors: Sequence[int]) -> int:
     return status
 
 
-def await_runtimes(bundle: str) -> None:
-    """Return when the runtime does nothing any more that the shim began; what takes too long is killed.
+def await_runtimes(bundle: str, patience: float) -> None:
+    """Return when the runtime does nothing any more that the shim began; what takes ``patience`` seconds is killed.
 
     It outlives a shim that is killed, and would go on making what is being deleted.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     for pid in runtimes(bundle):
         try:
             pidfd = os.pidfd_open(pid)
@@ -65,7 +72,7 @@ def await_runtimes(bundle: str) -> None:
                 poll.register(pidfd, select.POLLIN)
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     os.killpg(pid, SIGKILL)
-                    poll.poll(PATIENCE * 1000)
+                    poll.poll(patience * 1000)
         except ProcessLookupError:
             pass
         finally:
@@ -113,8 +120,8 @@ def delete_command(bundle: str, namespace: str, id: str) -> list[str]:
     return [*command, "delete", "--force", id]
 
 
-def execute(command: list[str]) -> int:
-    """Run a command with its output thrown away and return its exit status, 1 for one that takes too long."""
+def execute(command: list[str], deadline: float) -> int:
+    """Run a command with its output thrown away and return its exit status, 1 when it was killed at ``deadline``."""
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     pid = os.posix_spawnp(
         command[0], command, environment(), file_actions=null, setpgroup=0, setsigmask=(), setsigdef=IGNORED
@@ -123,7 +130,7 @@ def execute(command: list[str]) -> int:
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        if not poll.poll(TIMEOUT * 1000):
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             os.killpg(pid, SIGKILL)
             return 1
     finally:
