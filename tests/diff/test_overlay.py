@@ -72,6 +72,19 @@ def test_whiteouts_become_overlays_own(differ: Any, place: Place, content: Any, 
     assert place.names() == ["d", "d/new", "e", "e/f", "e/f/stays"]
 
 
+def test_an_upper_directory_alone_keeps_its_whiteouts(differ: Any, place: Place, content: Any, members: Any) -> None:
+    """As clients unpack layers side by side, to put them on each other when they are committed (rebase)."""
+    (place.bottom / "d").mkdir()
+    (place.bottom / "d/old").touch()
+    (place.bottom / "gone").touch()
+    alone = Mount("overlay", "overlay", (f"upperdir={place.upper}",))
+
+    layer = members().file(".wh.gone").file("d/.wh..wh..opq").file("d/new").bytes()
+    differ.apply(content, content.add(layer, LAYER), [alone])
+
+    assert place.names() == ["d", "d/new"]
+
+
 def test_a_directory_over_its_own_whiteout_hides_what_is_below(
     differ: Any, place: Place, content: Any, members: Any
 ) -> None:

@@ -29,13 +29,17 @@ class Overlay:
 
 
 def active_overlay(mounts: Sequence[Mount]) -> Overlay | None:
-    """Return the overlay that ``mounts`` is, or None when it is anything but a single plain active one."""
+    """Return the overlay that ``mounts`` is, or None when it is anything but a single plain active one.
+
+    One without lower directories cannot be mounted; it is how a client asks for a layer
+    that gets its parent later (reference 6.5).
+    """
     if len(mounts) != 1 or mounts[0].type != "overlay" or mounts[0].target.strip("/"):
         return None
     options = dict(option.partition("=")[::2] for option in mounts[0].options)
-    if "upperdir" not in options or "lowerdir" not in options or {"uidmap", "gidmap", "ro"} & options.keys():
+    if "upperdir" not in options or {"uidmap", "gidmap", "ro"} & options.keys():
         return None
-    lowers = options["lowerdir"].replace("\\:", "\0").split(":")
+    lowers = options["lowerdir"].replace("\\:", "\0").split(":") if "lowerdir" in options else []
     return Overlay(options["upperdir"], tuple(lower.replace("\0", ":") for lower in lowers), "userxattr" in options)
 
 
