@@ -144,6 +144,20 @@ def test_stacked_mounts_on_the_rootfs_are_detached(bundles: Bundles, tmp_path: P
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
+@root_only
+def test_nothing_is_mounted_in_a_bundle_whose_name_is_free(bundles: Bundles, tmp_path: Path) -> None:
+    """Its files may go later, but whoever removes its snapshot next must not find it in use."""
+    (tmp_path / "image").mkdir()
+    bundle = bundles.create("ns", "box", SPEC)
+    linux.mount(tmp_path / "image", bundle.rootfs, "", linux.MS_BIND)
+
+    hidden = bundles.hide(bundle)
+
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    sweep(hidden)
+    assert not list((tmp_path / "state/ns").iterdir()) and not list((tmp_path / "root/ns").iterdir())
+
+
 def test_a_rootfs_that_is_a_link_is_not_followed(bundles: Bundles, tmp_path: Path) -> None:
     """Whoever can write into a bundle cannot have other directories emptied."""
     (tmp_path / "elsewhere").mkdir()

@@ -176,10 +176,13 @@ class Bundles:
                 stack.callback(_remove_bundle, path)
 
     def hide(self, bundle: Bundle) -> list[Path]:
-        """Rename a bundle and its work directory, and return what is to be deleted by `sweep` at leisure.
+        """Unmount and rename a bundle, and return what is to be deleted by `sweep` at leisure.
 
-        Its name is free then, and a half-deleted bundle is never taken for a task's.
+        Its name is free then, its root filesystem not in use, and a half-deleted bundle
+        is never taken for a task's.
         """
+        with logged(f"cannot unmount {bundle.rootfs}"):
+            unmount_all(bundle.rootfs)
         return [hidden for path in (bundle.path, bundle.work) if (hidden := _hide(path)) is not None]
 
     def walk(self) -> Iterator[Bundle]:
