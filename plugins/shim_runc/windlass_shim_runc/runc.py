@@ -8,7 +8,7 @@ import os
 import time
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
-from windlass_shim_runc import disk
+from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
@@ -183,8 +183,6 @@ class Runtime:
 
     def forget(self, id: str) -> bool:
         """Remove what the runtime keeps of a stopped container, if that can be done without it."""
-        from windlass_shim_runc import forgetting  # whose pages no shim needs while its container runs
-
         # A program that only calls itself runc may have more to do at the end.
         return self._program == "runc" and not self._by_systemd and forgetting.forget(self.root, id)
 
