@@ -90,12 +90,17 @@ def _closing(descriptor: int) -> Iterator[int]:
 def remove(top: Path) -> None:
     """Delete ``top`` and everything below it, of any depth; nothing there is not an error."""
     try:
-        with _closing(os.open(top, DIRECTORY)) as root:
-            _empty(root)
+        empty(top)
         top.rmdir()
     except FileNotFoundError:
         if top.exists():
             raise
+
+
+def empty(top: Path) -> None:
+    """Delete everything below the directory ``top``, of any depth."""
+    with _closing(os.open(top, DIRECTORY)) as root:
+        _empty(root)
 
 
 def _empty(root: int) -> None:

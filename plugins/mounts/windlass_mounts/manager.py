@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from windlass.activations import ActivateOptions, Activation, ActiveMount, MountHandler
+from windlass.directory_handler import DirectoryHandler
 from windlass.errors import (
     AlreadyExists,
     Error,
@@ -29,7 +30,6 @@ from windlass.mounts import Mount
 from windlass.plugin import quick
 from windlass.values import check_identifier, check_labels
 from windlass_mounts.places import Places
-from windlass_mounts.plain import PlainHandler
 from windlass_mounts.plan import Plan, plan
 from windlass_mounts.records import Records, Row, State
 from windlass_mounts.transformations import transformations
@@ -57,7 +57,7 @@ class ActiveMounts:
         self._check_lease = check_lease
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._handlers = dict(handlers)
-        self._places = Places(state / "t", self._handlers, PlainHandler())
+        self._places = Places(state / "t", self._handlers, DirectoryHandler())
         self._transformations = transformations(allowed_roots)
         self._busy: set[int] = set()
         self._guard = threading.Lock()

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import errno
-import os
-import time
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from windlass import mounting
-from windlass.activations import ActiveMount
+from windlass.directory_handler import DirectoryHandler
 from windlass.mounts import Mount
 
 
-class ErofsHandler:
+class ErofsHandler(DirectoryHandler):
     """A `windlass.activations.MountHandler`."""
 
     def __init__(self) -> None:
         """Believe that Linux needs no loop devices, until it says so."""
+        super().__init__(self._mount_image)
         self._needs_device = False
 
-    def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
-        """Make a directory and mount an image on it."""
-        directory = Path(place)
-        directory.mkdir(0o700)
-        try:
-            self._mount(replace(mount, target=""), place)
-        except BaseException:
-            directory.rmdir()
-            raise
-        return ActiveMount(mount, place, time.time_ns())
-
-    def _mount(self, mount: Mount, place: str) -> None:
+    def _mount_image(self, mount: Mount, place: str) -> None:
         bare = tuple(option for option in mount.options if option != "loop")
         if not self._needs_device or Path(mount.source).is_block_device():
             try:
@@ -44,17 +30,5 @@ class ErofsHandler:
                 if error.errno != errno.ENOTBLK:
                     raise
                 self._needs_device = True
+        # Linux frees the loop device with the mount.
         mounting.mount_one(replace(mount, options=(*bare, "loop")), place)
-
-    def unmount(self, place: str) -> None:
-        """Unmount and remove the directory; Linux frees the loop device."""
-        if not Path(place).is_dir():
-            return
-        mounting.unmount_all(place)
-        with suppress(FileNotFoundError):
-            # Never recursive: should something still be mounted there, its files are not ours to delete.
-            Path(place).rmdir()
-
-    def is_mounted(self, place: str) -> bool:
-        """Tell whether anything is mounted there."""
-        return os.path.realpath(place) in mounting.mounts_below(place)

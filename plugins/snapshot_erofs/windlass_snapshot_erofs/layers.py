@@ -5,16 +5,15 @@ Nothing here touches the machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind
+from windlass.snapshots import Kind
+from windlass.upper_directories import UPPER, WORK, mapping_options
 
-UPPER = "fs"
-WORK = "work"
 IMAGE = "layer.erofs"
 MARK = ".erofslayer"
 CONVERTED = ".converted"
@@ -54,12 +53,6 @@ def mounts(
     if features.index and not any(option.startswith("index=") for option in configured):
         options.append("index=off")
     return (*images, Mount("format/overlay", "overlay", tuple(options)))
-
-
-def mapping_options(labels: Mapping[str, str]) -> list[str]:
-    """Return the mount options for the ID mapping that the labels ask for."""
-    wanted = (("uidmap", LABEL_UID_MAPPING), ("gidmap", LABEL_GID_MAPPING))
-    return [f"{option}={labels[label]}" for option, label in wanted if label in labels]
 
 
 def directory_of(mounts: Sequence[Mount]) -> Path | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass import idmap, trees
-from windlass.errors import InvalidArgument, NotFound
+from windlass import trees, upper_directories
+from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
 from windlass.snapshot_directories import Directories
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Info, Kind, Usage
+from windlass.snapshots import Info, Kind, Usage
+from windlass.upper_directories import UPPER, WORK, owner_of
 from windlass_snapshot_erofs import images as images_module
 from windlass_snapshot_erofs import layers
 from windlass_snapshot_erofs.images import Images
-from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, UPPER, WORK, Features
+from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, Features
 
 logger = logging.getLogger(__name__)
 
@@ -98,33 +98,12 @@ class ErofsSnapshotter:
 
     def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Record:
         def fill(directory: Path, parents: Sequence[int]) -> None:
-            upper = directory / UPPER
-            upper.mkdir()
-            upper.chmod(0o755)
+            below = self._directories.path(parents[0]) if parents else None
+            upper_directories.make(directory, kind, owner_of(labels, below, self._features.remap_ids))
             if kind == Kind.ACTIVE:
-                work = directory / WORK
-                work.mkdir()
-                work.chmod(0o711)
                 (directory / MARK).touch()
-            uid, gid = self._owner(labels, parents)
-            if (uid, gid) != (os.geteuid(), os.getegid()):
-                os.chown(upper, uid, gid)
 
         return self._directories.create(kind, key, parent, labels, fill)
-
-    def _owner(self, labels: Mapping[str, str], parents: Sequence[int]) -> tuple[int, int]:
-        """Return who owns the root of a new snapshot: what is ID 0 inside, else the parent's owner."""
-        if (LABEL_UID_MAPPING in labels) != (LABEL_GID_MAPPING in labels):
-            raise InvalidArgument(f"labels {LABEL_UID_MAPPING} and {LABEL_GID_MAPPING} only work together")
-        if LABEL_UID_MAPPING in labels:
-            roots = idmap.root_of(labels[LABEL_UID_MAPPING]), idmap.root_of(labels[LABEL_GID_MAPPING])
-            # Without a parent it is shown by a bind that is mapped itself, and must not be mapped twice.
-            return roots if parents or not self._features.remap_ids else (0, 0)
-        if parents:
-            with suppress(FileNotFoundError):
-                below = (self._directories.path(parents[0]) / UPPER).stat()
-                return below.st_uid, below.st_gid
-        return os.geteuid(), os.getegid()
 
     def _is_image(self, directory: Path) -> bool:
         """Tell whether the differ has put an image there."""
@@ -136,11 +115,7 @@ class ErofsSnapshotter:
         if not work.exists():
             return
         try:
-            if any(upper.iterdir()):
-                owner = upper.stat()
-                trees.remove(upper)
-                upper.mkdir(0o755)
-                os.chown(upper, owner.st_uid, owner.st_gid)
+            trees.empty(upper)
             for left in directory.glob(f".{IMAGE}-*"):
                 # Of a daemon that died while it made the image.
                 left.unlink(missing_ok=True)

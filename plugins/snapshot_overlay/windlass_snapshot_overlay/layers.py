@@ -5,13 +5,14 @@ Nothing here touches the machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind
+from windlass.snapshots import Kind
+from windlass.upper_directories import UPPER, WORK, mapping_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ def mounts(
     if not record.parents:
         # overlayfs refuses to mount with no lower directory.
         mode = "ro" if record.kind == Kind.VIEW else "rw"
-        return (Mount("bind", str(directory(record.id) / "fs"), (*options, mode, "rbind")),)
+        return (Mount("bind", str(directory(record.id) / UPPER), (*options, mode, "rbind")),)
     if record.kind == Kind.VIEW and len(record.parents) == 1:
-        return (Mount("bind", str(directory(record.parents[0]) / "fs"), (*options, "ro", "rbind")),)
+        return (Mount("bind", str(directory(record.parents[0]) / UPPER), (*options, "ro", "rbind")),)
     if record.kind == Kind.ACTIVE:
         own = directory(record.id)
-        options += [f"workdir={own / 'work'}", f"upperdir={own / 'fs'}"]
-    options.append("lowerdir=" + ":".join(str(directory(parent) / "fs") for parent in record.parents))
+        options += [f"workdir={own / WORK}", f"upperdir={own / UPPER}"]
+    options.append("lowerdir=" + ":".join(str(directory(parent) / UPPER) for parent in record.parents))
     options += configured
     if features.user_namespace and "userxattr" not in configured:
         options.append("userxattr")
@@ -51,9 +52,3 @@ def mounts(
     if features.index and not any(option.startswith("index=") for option in configured):
         options.append("index=off")
     return (Mount("overlay", "overlay", tuple(options)),)
-
-
-def mapping_options(labels: Mapping[str, str]) -> list[str]:
-    """Return the mount options for the ID mapping that the labels ask for."""
-    wanted = (("uidmap", LABEL_UID_MAPPING), ("gidmap", LABEL_GID_MAPPING))
-    return [f"{option}={labels[label]}" for option, label in wanted if label in labels]

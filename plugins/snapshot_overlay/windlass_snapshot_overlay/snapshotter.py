@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from windlass import idmap, trees
-from windlass.errors import InvalidArgument, NotFound
+from windlass import trees, upper_directories
+from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
 from windlass.snapshot_directories import Directories
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_PREFIX, LABEL_UID_MAPPING, Info, Kind, Usage
+from windlass.snapshots import LABEL_PREFIX, Info, Kind, Usage
+from windlass.upper_directories import UPPER, owner_of
 from windlass_snapshot_overlay import layers
 from windlass_snapshot_overlay.layers import Features
 
@@ -91,34 +91,13 @@ class OverlaySnapshotter:
 
     def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Record:
         def fill(directory: Path, parents: Sequence[int]) -> None:
-            upper = directory / "fs"
-            upper.mkdir()
-            upper.chmod(0o755)
-            if kind == Kind.ACTIVE:
-                work = directory / "work"
-                work.mkdir()
-                work.chmod(0o711)
-            uid, gid = self._owner(labels, parents)
-            if (uid, gid) != (os.geteuid(), os.getegid()):
-                os.chown(upper, uid, gid)
+            below = self._directories.path(parents[0]) if parents else None
+            upper_directories.make(directory, kind, owner_of(labels, below, self._features.remap_ids))
 
         return self._directories.create(kind, key, parent, labels, fill)
 
-    def _owner(self, labels: Mapping[str, str], parents: Sequence[int]) -> tuple[int, int]:
-        """Return who owns the root of a new snapshot: what is ID 0 inside, else the parent's owner."""
-        if (LABEL_UID_MAPPING in labels) != (LABEL_GID_MAPPING in labels):
-            raise InvalidArgument(f"labels {LABEL_UID_MAPPING} and {LABEL_GID_MAPPING} only work together")
-        if LABEL_UID_MAPPING in labels:
-            roots = idmap.root_of(labels[LABEL_UID_MAPPING]), idmap.root_of(labels[LABEL_GID_MAPPING])
-            # Without a parent it is shown by a bind that is mapped itself, and must not be mapped twice.
-            return roots if parents or not self._features.remap_ids else (0, 0)
-        if not parents:
-            return os.geteuid(), os.getegid()
-        below = self._upper(parents[0]).stat()
-        return below.st_uid, below.st_gid
-
     def _upper(self, id: int) -> Path:
-        return self._directories.path(id) / "fs"
+        return self._directories.path(id) / UPPER
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:
         return layers.mounts(record, self._directories.path, self._features, self._mount_options)

@@ -1,10 +1,10 @@
-"""What makes mounts for whose type there is no handler: mount(2), on a directory of its own."""
+"""For authors of mount handlers: mounts on a directory that is made with the mount and goes with it."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,19 @@ from windlass.activations import ActiveMount
 from windlass.mounts import Mount
 
 
-class PlainHandler:
-    """A `windlass.activations.MountHandler` for any type."""
+class DirectoryHandler:
+    """A `windlass.activations.MountHandler` for any type that ``attach`` can mount."""
+
+    def __init__(self, attach: Callable[[Mount, str], None] = mounting.mount_one) -> None:
+        """Mount by ``attach``, which is given a mount without a target, and a directory."""
+        self._attach = attach
 
     def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
         """Make a directory and mount on it; the target is for whoever mounts what builds on it."""
         directory = Path(place)
         directory.mkdir(0o700)
         try:
-            mounting.mount_one(replace(mount, target=""), place)
+            self._attach(replace(mount, target=""), place)
         except BaseException:
             directory.rmdir()
             raise
