@@ -259,13 +259,14 @@ def mounts_below(target: linux.StrPath) -> list[str]:
     # Of the thread: it may have a mount namespace of its own, where the process sees nothing of its mounts.
     with open("/proc/thread-self/mountinfo", "rb") as table:  # noqa: PTH123 - as above
         for line in table:
-            place = os.fsdecode(_unescape(line.split(b" ", 5)[4]))
+            place = os.fsdecode(unescape(line.split(b" ", 5)[4]))
             if place == top or place.startswith(inside):
                 found.append(place)
     return found
 
 
-def _unescape(field: bytes) -> bytes:
+def unescape(field: bytes) -> bytes:
+    """Return a field of a mount table as it is meant."""
     # proc_pid_mountinfo(5): space, tab, newline and backslash are three octal digits.
     if b"\\" not in field:
         return field

@@ -31,8 +31,10 @@ def make_room(root: Path) -> None:
 class Directories:
     """The directories below ``root/snapshots``, named by the IDs of the rows in ``root/metadata.db``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, discard: Callable[[Path], None] = trees.remove) -> None:
+        """``discard`` deletes a snapshot's directory, whole or half made, where more is needed than deleting files."""
         self._top = root / "snapshots"
+        self._discard = discard
         for directory in (root, self._top):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.store = Metastore(root / DATABASE)
@@ -66,7 +68,8 @@ class Directories:
             raise disk_error(error, self._top) from error
         finally:
             # Gone by now when all went well.
-            trees.remove(temporary)
+            if temporary.exists():
+                self._discard(temporary)
 
     def _place(self, temporary: Path, record: Record) -> None:
         place = self.path(record.id)
@@ -100,7 +103,7 @@ class Directories:
     def _delete(self, directories: Iterable[Path]) -> None:
         for directory in directories:
             try:
-                trees.remove(directory)
+                self._discard(directory)
             except OSError as error:
                 logger.warning("cannot delete %s, the next cleanup after a start tries again: %s", directory, error)
 

@@ -35,21 +35,32 @@ TOO_DEEP = "directories are nested more deeply than can be measured; remove them
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 
 
-def measure(top: Path) -> Usage:
+def measure(top: Path, base: Path | None = None) -> Usage:
     """Count the inodes at and below ``top`` and the bytes they take; one with several names counts once.
 
+    ``base`` is a tree of which ``top`` is a copy with the same inode numbers, as a snapshot of the filesystem
+    is: only what has changed since is counted.
     Raises FailedPrecondition for a tree with paths of more than some 64,000 characters.
     """
-    own = top.lstat()
-    seen = {(own.st_dev, own.st_ino)}
-    blocks = own.st_blocks
-    with _closing(os.open(top, DIRECTORY)) as directory:
-        for status in _walk(directory):
-            inode = (status.st_dev, status.st_ino)
-            if inode not in seen:
-                seen.add(inode)
-                blocks += status.st_blocks
+    known = {_state(status) for status in _statuses(base)} if base is not None else set()
+    seen, blocks = set(), 0
+    for status in _statuses(top):
+        inode = (status.st_dev, status.st_ino)
+        if inode not in seen and _state(status) not in known:
+            seen.add(inode)
+            blocks += status.st_blocks
     return Usage(inodes=len(seen), size=blocks * BLOCK)
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    # Nothing changes an inode, or gives its number away, and leaves the time of the change.
+    return status.st_ino, status.st_ctime_ns
+
+
+def _statuses(top: Path) -> Iterator[os.stat_result]:
+    yield top.lstat()
+    with _closing(os.open(top, DIRECTORY)) as directory:
+        yield from _walk(directory)
 
 
 def _walk(directory: int, spans: int = MOST_SPANS) -> Iterator[os.stat_result]:

@@ -1,4 +1,4 @@
-"""A small disk of the test's own, to be filled up: an ext4 in a file, mounted by a loop device."""
+"""A small disk of the test's own, to be filled up: a filesystem in a file, mounted by a loop device."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ class Disk:
 
 
 @contextmanager
-def small_disk(directory: Path, megabytes: int) -> Iterator[Disk]:
+def small_disk(directory: Path, megabytes: int, kind: str = "ext4") -> Iterator[Disk]:
     """Yield a disk that is mounted in ``directory``; mount and loop device are gone afterwards."""
     image, place = directory / "disk.img", directory / "disk"
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
     # -m 0: root may use what is otherwise kept for it, so that full is full.
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-m", "0", image], check=True)
+    options = {"ext4": ["-F", "-b", str(BLOCK), "-m", "0"], "btrfs": ["-f"]}[kind]
+    subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True)
     # `mount -o loop` marks the device to be released with its last mount.
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
     try:

@@ -1,0 +1,1 @@
+"""A snapshotter on subvolumes of btrfs."""

@@ -1,0 +1,121 @@
+"""Snapshots as subvolumes: a new one shares everything with its parent until it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from windlass import trees
+from windlass.errors import FailedPrecondition
+from windlass.metastore import Record
+from windlass.mounts import Mount
+from windlass.snapshot_directories import Directories
+from windlass.snapshots import Info, Kind, Usage
+from windlass_snapshot_btrfs import subvolumes
+from windlass_snapshot_btrfs.filesystem import filesystem_of
+
+SUBVOLUME = "fs"
+ROOT_MODE = 0o755
+
+
+class BtrfsSnapshotter:
+    """A `windlass.snapshots.Snapshotter` on btrfs (reference 2.2)."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep snapshots below ``root``, which is on btrfs."""
+        self._root = root
+        self._directories = Directories(root, _discard)
+        self._store = self._directories.store
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self._directories.close()
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind."""
+        return self._store.stat(key)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels."""
+        return self._store.update(info, fieldpaths)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield every snapshot that matches."""
+        return self._store.walk(filters)
+
+    def usage(self, key: str) -> Usage:
+        """Measure what is not the parent's."""
+        record = self._store.lookup(key)
+        return record.usage if record.kind == Kind.COMMITTED else self._measure(record)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return one mount of a subvolume."""
+        return self._mounts(self._store.get(key))
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Make a writable snapshot of the parent's subvolume, or an empty subvolume."""
+
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            if parents:
+                subvolumes.snapshot(self._subvolume(parents[0]), directory / SUBVOLUME)
+            else:
+                _create(directory / SUBVOLUME)
+
+        return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Show the parent's own subvolume, which nobody can write to."""
+
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            if not parents:
+                _create(directory / SUBVOLUME)
+
+        return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """Freeze an active snapshot."""
+        record = self._store.lookup(key)
+        if parent and self._store.stat(key).parent != parent:
+            raise FailedPrecondition(
+                f"snapshot {key} was not prepared on {parent}, and btrfs cannot rebase; prepare it there"
+            )
+        usage = self._measure(record)
+        if record.kind == Kind.ACTIVE:
+            # Before its row is durable, or a power cut could leave a row without a subvolume.
+            subvolumes.sync(self._subvolume(record.id))
+        self._store.commit(name, key, usage, labels)
+        subvolumes.freeze(self._subvolume(record.id))
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot and its subvolume."""
+        self._directories.remove(key, now=True)
+
+    def cleanup(self) -> None:
+        """Delete what a crash has left."""
+        self._directories.cleanup()
+
+    def _subvolume(self, id: int) -> Path:
+        return self._directories.path(id) / SUBVOLUME
+
+    def _measure(self, record: Record) -> Usage:
+        if record.kind == Kind.VIEW and record.parents:
+            return Usage(0, 0)
+        below = self._subvolume(record.parents[0]) if record.parents else None
+        return trees.measure(self._subvolume(record.id), below)
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        active = record.kind == Kind.ACTIVE
+        shown = record.id if active or not record.parents else record.parents[0]
+        _, device = filesystem_of(self._root)
+        options = (f"subvolid={subvolumes.id_of(self._subvolume(shown))}", *(() if active else ("ro",)))
+        return (Mount("btrfs", device, options),)
+
+
+def _create(place: Path) -> None:
+    subvolumes.create(place)
+    place.chmod(ROOT_MODE)
+
+
+def _discard(directory: Path) -> None:
+    subvolumes.delete(directory / SUBVOLUME)
+    trees.remove(directory)
