@@ -13,11 +13,10 @@ from compat.images import Archive, busybox_layer, layer
 from compat.machines import Machine
 
 IMAGE = "docker.io/library/layers:1"
-URI = "io.containerd.snapshotter.v1.btrfs"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+def machine(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """windlassd with its btrfs snapshots on a btrfs, and an image of three layers."""
     require_foreign_tools()
     if shutil.which("mkfs.btrfs") is None:
@@ -25,10 +24,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     upper = layer({"data/new": b"new", "data/.wh..wh..opq": b"", "etc/.wh.group": b""}, ("data",))
     layers = [busybox_layer(), layer({"data/old": b"old", "file": b"lower"}, ("data",)), upper]
     archive = Archive(tmp_path / "layers.tar", IMAGE, layers)
-    with small_disk(tmp_path, 512, "btrfs") as disk:
-        machine = Machine("windlass", tmp_path)
+    with small_disk(tmp_path_factory.mktemp("disk"), 512, "btrfs") as disk:
+        machine = Machine("windlass", tmp_path, disk.path / "root")
         try:
-            machine.start(f'version = 2\n[plugins."{URI}"]\nroot_path = "{disk.path}/snapshots"\n')
+            machine.start()
             machine.ctr("images", "import", "--snapshotter", "btrfs", str(archive.path))
             yield machine
         finally:
@@ -45,7 +44,7 @@ def test_a_container_runs_on_a_subvolume(machine: Machine) -> None:
         "box",
         "/bin/sh",
         "-c",
-        "cat /file; ls /data; echo x > /y; cat /y",
+        "cat /file; echo; ls /data; echo x > /y; cat /y",
     )
     assert shown.split() == ["lower", "new", "x"]
     assert " Active" not in machine.ctr("snapshots", "--snapshotter", "btrfs", "ls")
