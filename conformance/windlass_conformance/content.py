@@ -72,6 +72,8 @@ def digests(store: ContentStore, *filters: str) -> list[str]:
 class ContentSuite:
     """What every content store promises."""
 
+    certifies = "content"
+
     @pytest.fixture
     def store(self) -> ContentStore:
         """Provide the store under test, empty."""
@@ -115,6 +117,7 @@ class ContentSuite:
             assert reader.read_at(6, 1) == b""
             assert reader.read_at(100, 1) == b""
 
+    @pytest.mark.local("over a socket every part is asked for anew")
     def test_blob_stays_readable_while_it_is_deleted(self, store: ContentStore) -> None:
         """A reader that is open keeps the bytes."""
         data = noise("deleted", 5000)

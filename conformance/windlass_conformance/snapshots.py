@@ -91,6 +91,8 @@ def look(snapshotter: Snapshotter, tmp_path: Path, parent: str) -> dict[str, Ent
 class SnapshotterSuite:
     """What a snapshotter promises; see the module for how to run it."""
 
+    certifies = "snapshotter"
+
     @pytest.fixture
     def snapshotter(self) -> Snapshotter:
         """Give the snapshotter under test; the subclass provides it."""

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from windlass.errors import InvalidArgument
-from windlass_services.convert import from_timestamp, to_timestamp
+from windlass_remote.messages import from_timestamp, to_timestamp
 
 
 @pytest.mark.parametrize("seconds", [-9223372036, -1, 1, 9223372035])

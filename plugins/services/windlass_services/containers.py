@@ -11,7 +11,7 @@ from windlass.gate import offload
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
-from windlass_services.convert import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
 
 
 def to_proto(container: Container) -> pb.Container:

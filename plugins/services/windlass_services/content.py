@@ -15,7 +15,7 @@ from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
-from windlass_services.convert import to_timestamp
+from windlass_remote.messages import to_timestamp
 
 OPEN_TIMEOUT = 60.0
 

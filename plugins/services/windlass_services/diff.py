@@ -12,7 +12,7 @@ from windlass.gate import gate_of, offload_within
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
-from windlass_services.convert import from_descriptor, from_mounts, from_timestamp, payloads, to_descriptor
+from windlass_remote.messages import from_descriptor, from_mounts, from_timestamp, payloads, to_descriptor
 
 R = TypeVar("R")
 

@@ -15,7 +15,7 @@ from windlass.values import Payload
 from windlass_api.containerd.services.events.ttrpc.v1 import events_pb2 as ttrpc_pb
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types import event_pb2
-from windlass_services.convert import from_timestamp, to_any, to_timestamp
+from windlass_remote.messages import from_timestamp, to_any, to_timestamp
 
 
 def to_proto(envelope: Envelope) -> event_pb2.Envelope:

@@ -13,7 +13,7 @@ from windlass.images import Image, ImageStore
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
-from windlass_services.convert import from_descriptor, from_timestamp, to_descriptor, to_timestamp
+from windlass_remote.messages import from_descriptor, from_timestamp, to_descriptor, to_timestamp
 
 logger = logging.getLogger(__name__)
 

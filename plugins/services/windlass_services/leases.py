@@ -10,7 +10,7 @@ from windlass.leases import Lease, LeaseStore, Resource
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
-from windlass_services.convert import to_timestamp
+from windlass_remote.messages import to_timestamp
 
 
 def to_proto(lease: Lease) -> pb.Lease:

@@ -11,7 +11,7 @@ from windlass.gate import offload
 from windlass.rpc import Call
 from windlass_api.containerd.services.mounts.v1 import mounts_pb2 as pb
 from windlass_api.containerd.types import mount_pb2
-from windlass_services.convert import from_mounts, to_mounts, to_timestamp
+from windlass_remote.messages import from_mounts, to_mounts, to_timestamp
 
 
 def to_proto(activation: Activation) -> mount_pb2.ActivationInfo:

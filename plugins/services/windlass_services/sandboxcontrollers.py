@@ -16,7 +16,7 @@ from windlass.values import Payload
 from windlass_api.containerd.events import sandbox_pb2 as events_pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
-from windlass_services.convert import any_of, from_any, from_mounts, to_any, to_platform, to_timestamp
+from windlass_remote.messages import any_of, from_any, from_mounts, to_any, to_platform, to_timestamp
 from windlass_services.sandboxes import from_proto
 
 NO_EXTRA = Payload("", b"")

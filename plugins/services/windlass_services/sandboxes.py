@@ -10,7 +10,7 @@ from windlass.rpc import Call
 from windlass.sandboxes import Sandbox
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_services.convert import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
 
 
 def to_proto(sandbox: Sandbox) -> types_pb.Sandbox:

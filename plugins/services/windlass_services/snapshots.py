@@ -12,7 +12,7 @@ from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass.snapshots import Info, Kind, Snapshotter
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
-from windlass_services.convert import to_mounts, to_timestamp
+from windlass_remote.messages import to_mounts, to_timestamp
 
 
 def to_proto(info: Info) -> pb.Info:

@@ -19,7 +19,7 @@ from windlass_api.containerd.runc.v1 import options_pb2
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_services.convert import from_any, from_descriptor, from_mounts, to_any, to_descriptor, to_timestamp
+from windlass_remote.messages import from_any, from_descriptor, from_mounts, to_any, to_descriptor, to_timestamp
 
 RESTORE_FROM_PATH = "RestoreFromPath"
 """Annotation of a descriptor by which the CRI of containerd 2 restored from a directory of its own."""

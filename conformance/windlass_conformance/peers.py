@@ -1,0 +1,133 @@
+"""What is certified through a socket: a plugin of its own, or one of a daemon by name, empty for every case."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from windlass.content import ContentStore
+from windlass.errors import Error, FailedPrecondition, NotFound
+from windlass.snapshots import Snapshotter
+from windlass_api.containerd.services.leases.v1 import leases_pb2
+from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
+from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
+from windlass_remote.content import RemoteContent
+from windlass_remote.peer import Peer
+from windlass_remote.snapshots import RemoteSnapshotter
+
+
+@contextmanager
+def snapshotter(address: str | None, name: str) -> Iterator[Snapshotter]:
+    """Yield the snapshotter ``name`` of the daemon at ``address``, or the one whose socket is ``name``."""
+    if address is None:
+        with Peer(_path(name)) as peer:
+            found = RemoteSnapshotter(peer, "conformance")
+            _must_be_empty(name, [info.name for info in found.walk()])
+            try:
+                yield found
+            finally:
+                remove_snapshots(found)
+        return
+    with _namespace(address) as peer:
+        found = RemoteSnapshotter(peer, name)
+        try:
+            yield found
+        finally:
+            remove_snapshots(found)
+
+
+@contextmanager
+def content(address: str | None, name: str) -> Iterator[ContentStore]:
+    """Yield the content store of the daemon at ``address``, or the one whose socket is ``name``."""
+    if address is None:
+        with Peer(_path(name)) as peer:
+            found = RemoteContent(peer)
+            _must_be_empty(name, [info.digest for info in found.walk()] + [each.ref for each in found.statuses()])
+            try:
+                yield found
+            finally:
+                remove_content(found)
+        return
+    with _namespace(address) as peer:
+        found = RemoteContent(peer)
+        try:
+            yield found
+        finally:
+            remove_content(found)
+
+
+def remove_snapshots(found: Snapshotter) -> None:
+    """Remove all snapshots, children first."""
+    left = {info.name for info in found.walk()}
+    while left:
+        before = set(left)
+        for name in before:
+            try:
+                found.remove(name)
+            except FailedPrecondition:
+                continue  # it has children, which go first
+            except NotFound:
+                pass
+            left.discard(name)
+        if left == before:
+            raise FailedPrecondition(f"snapshots cannot be removed: {', '.join(sorted(left))}")
+
+
+def remove_content(found: ContentStore) -> None:
+    """Remove all blobs and ingests."""
+    for status in found.statuses():
+        found.abort(status.ref)
+    for digest in [info.digest for info in found.walk()]:
+        found.delete(digest)
+
+
+def version_of(address: str) -> dict[str, str]:
+    """Return what a daemon says of itself; a plugin's socket tells nothing."""
+    from google.protobuf.empty_pb2 import Empty
+
+    from windlass_api.containerd.services.version.v1.version_pb2_grpc import VersionStub
+
+    with Peer(address) as peer:
+        try:
+            answer = peer.call(VersionStub(peer.channel).Version, Empty())
+        except Error:
+            return {}
+    return {"version": answer.version, "revision": answer.revision}
+
+
+@contextmanager
+def _namespace(address: str) -> Iterator[Peer]:
+    """Yield a peer whose calls are in a namespace that is made now, and removed with what was collected by then."""
+    name = f"conformance-{secrets.token_hex(6)}"
+    with Peer(address, name) as peer:
+        namespaces = NamespacesStub(peer.channel)
+        made = namespaces_pb2.CreateNamespaceRequest(namespace=namespaces_pb2.Namespace(name=name))
+        peer.call(namespaces.Create, made)
+        try:
+            yield peer
+        finally:
+            _collect(peer)
+            peer.call(namespaces.Delete, namespaces_pb2.DeleteNamespaceRequest(name=name))
+
+
+def _collect(peer: Peer) -> None:
+    """Have garbage collected, so that no blob is left that another case would find in the store."""
+    leases = LeasesStub(peer.channel)
+    peer.call(leases.Create, leases_pb2.CreateRequest(id="last"))
+    peer.call(leases.Delete, leases_pb2.DeleteRequest(id="last", sync=True))
+
+
+def _path(name: str) -> str:
+    path = name.removeprefix("unix://")
+    if not path.startswith("/"):
+        raise FailedPrecondition(f"{name!r} is no socket; say unix:///PATH, or --address and a name")
+    return path
+
+
+def _must_be_empty(name: str, found: list[str]) -> None:
+    if found:
+        raise FailedPrecondition(
+            f"{name} has {len(found)} objects, such as {found[0]!r}; all it has would be removed, so give an empty one"
+        )

@@ -1,0 +1,67 @@
+"""The pytest plugin: options that say what is to be certified, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windlass_conformance.report import Report
+
+PEER_CASES = "windlass_conformance/test_"
+KINDS = ("snapshotter", "content", "differ")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take what is to be certified; without any of it this plugin does nothing."""
+    group = parser.getgroup("windlass", "conformance of plugins (windlass-conformance)")
+    group.addoption("--address", metavar="SOCKET", help="certify what the containerd API at this socket offers")
+    group.addoption(
+        "--snapshotter",
+        metavar="NAME|unix://SOCKET",
+        help="certify a snapshotter, by name or by its socket",
+    )
+    group.addoption(
+        "--content",
+        metavar="unix://SOCKET",
+        nargs="?",
+        const="",
+        help="certify a content store: that behind --address, or by its socket",
+    )
+    group.addoption(
+        "--differ", metavar="unix://SOCKET", nargs="?", const="", help="certify a differ: that behind --address"
+    )
+    group.addoption("--conformance-report", metavar="FILE", help="write what each case found to FILE, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known, and begin the report that is asked for."""
+    config.addinivalue_line("markers", "local(reason): a promise that can only be kept without a socket between")
+    path = config.getoption("--conformance-report")
+    if path:
+        config.pluginmanager.register(Report(Path(path), config), "windlass-conformance-report")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave only the cases of what is given; say so when nothing is."""
+    ours = [item for item in items if PEER_CASES in item.path.as_posix()]
+    if not ours:
+        return
+    given = {kind for kind in KINDS if config.getoption(f"--{kind}") is not None}
+    if not given:
+        raise pytest.UsageError(
+            "windlass_conformance: name what is to be certified, such as --snapshotter unix:///run/my.sock, "
+            "or --address /run/containerd/containerd.sock --snapshotter overlayfs"
+        )
+    for item in ours:
+        marker = item.get_closest_marker("local")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=str(marker.args[0])))
+    dropped = [item for item in ours if kind_of(item) not in given]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if item not in dropped]
+
+
+def kind_of(item: pytest.Item) -> str:
+    """Return what an item certifies, empty for one that is no case of a suite."""
+    return str(getattr(getattr(item, "cls", None), "certifies", ""))

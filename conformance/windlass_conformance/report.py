@@ -1,0 +1,76 @@
+"""The report: every case of a suite with its promise and what was found, as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+
+class Report:
+    """Collects the outcomes of one session; one object for each case, the worst of its phases."""
+
+    def __init__(self, path: Path, config: pytest.Config) -> None:
+        """Write to ``path`` when the session ends."""
+        self._path = path
+        self._config = config
+        self._cases: dict[str, dict[str, object]] = {}
+        self._started = time.time()
+        self.peer: dict[str, str] = {}
+        """Name and version of what was certified, where it tells them."""
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item):  # type: ignore[no-untyped-def]  # noqa: ANN201 - pluggy's generators have no type
+        """Note a phase of a case."""
+        outcome = yield
+        report: pytest.TestReport = outcome.get_result()
+        suite = getattr(getattr(item, "cls", None), "certifies", "")
+        if not suite or (report.when != "call" and report.passed):
+            return
+        known = self._cases.get(item.nodeid)
+        if known is not None and known["outcome"] == "failed":
+            return
+        self._cases[item.nodeid] = {
+            "suite": suite,
+            "level": (getattr(item, "callspec", None) and item.callspec.params.get("level")) or "object",  # type: ignore[attr-defined]  # only functions have parameters
+            "name": item.name,
+            "promise": _promise(item),
+            "outcome": report.outcome,
+            "seconds": round(report.duration, 3),
+            "reason": _reason(report),
+        }
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the report."""
+        cases = list(self._cases.values())
+        outcomes = [case["outcome"] for case in cases]
+        found = {
+            "windlass-conformance": version("windlass-conformance"),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "machine": platform.machine(),
+            "peer": self.peer,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "summary": {each: outcomes.count(each) for each in ("passed", "failed", "skipped")},
+            "cases": cases,
+        }
+        self._path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+
+
+def _promise(item: pytest.Item) -> str:
+    """Return the first sentence of what a case says of itself."""
+    text = getattr(getattr(item, "function", None), "__doc__", None) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if report.passed:
+        return ""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash is not None else report.longrepr).splitlines()[0]

@@ -1,0 +1,53 @@
+"""A differ behind a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from windlass.content import ContentStore
+from windlass.diff import CompareOptions
+from windlass.mounts import Mount
+from windlass.values import Descriptor, Payload
+from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
+from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
+from windlass_remote.messages import any_of, from_descriptor, to_descriptor, to_mounts, to_timestamp
+from windlass_remote.peer import Peer
+
+TIMEOUT = 4 * 3600.0
+"""Seconds for one layer: how long is the peer's to say, which alone sees its progress."""
+
+
+class RemoteDiffer:
+    """A `windlass.diff.Differ`; blobs are those of the peer's own content store."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = DiffStub(peer.channel)
+
+    def apply(
+        self,
+        content: ContentStore,
+        desc: Descriptor,
+        mounts: Sequence[Mount],
+        payloads: Mapping[str, Payload] | None = None,
+        sync_fs: bool = False,
+    ) -> Descriptor:
+        """Have a layer applied."""
+        given = {key: any_of(payload) for key, payload in (payloads or {}).items()}
+        request = pb.ApplyRequest(diff=to_descriptor(desc), mounts=to_mounts(mounts), payloads=given, sync_fs=sync_fs)
+        return from_descriptor(self._peer.call(self._stub.Apply, request, TIMEOUT).applied)
+
+    def compare(
+        self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
+    ) -> Descriptor:
+        """Have a layer made."""
+        epoch = None if options.source_date_epoch is None else to_timestamp(options.source_date_epoch)
+        request = pb.DiffRequest(
+            left=to_mounts(lower),
+            right=to_mounts(upper),
+            media_type=options.media_type,
+            ref=options.ref,
+            labels=options.labels,
+            source_date_epoch=epoch,
+        )
+        return from_descriptor(self._peer.call(self._stub.Diff, request, TIMEOUT).diff)

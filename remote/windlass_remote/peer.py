@@ -1,0 +1,102 @@
+"""Whoever is behind a socket: a gRPC channel, with metadata and a deadline on every call, and our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from windlass.errors import Code, DeadlineExceeded, Error, Unavailable, from_code
+from windlass.rpc import LEASE, NAMESPACE
+
+TIMEOUT = 60.0
+MESSAGE_LIMIT = 16 << 20
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+    # Or channels to the same socket share one connection, and its trouble.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+NO_CONNECTION = ("failed to connect", "Socket closed", "Connection reset", "GOAWAY", "Broken pipe")
+
+M = TypeVar("M", bound=Message)
+
+
+class Peer:
+    """A channel to ``address``: a path, or ``unix://`` with one, or what else gRPC connects to.
+
+    Nothing is connected before the first call. ``name`` is for messages.
+    """
+
+    def __init__(
+        self, address: str, namespace: str = "default", lease: str = "", name: str = "", timeout: float = TIMEOUT
+    ) -> None:
+        self.address = address
+        self.name = name or f"the peer at {address}"
+        self.timeout = timeout
+        self.metadata = ((NAMESPACE, namespace), *([(LEASE, lease)] if lease else []))
+        self.channel = grpc.insecure_channel(f"unix:{address}" if address.startswith("/") else address, OPTIONS)
+
+    def close(self) -> None:
+        """End the connection; calls under way fail."""
+        self.channel.close()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, method: Callable[..., M], request: Message, timeout: float = 0) -> M:
+        """Make a call, for at most ``timeout`` seconds, 0 is the peer's own."""
+        try:
+            return method(request, timeout=timeout or self.timeout, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise self.error(error) from None
+
+    def stream(self, method: Callable[..., Iterator[M]], request: Message, timeout: float = 0) -> Iterator[M]:
+        """Return the responses of a call, the first of which has arrived: what fails at once fails here."""
+        call = method(request, timeout=timeout or self.timeout, metadata=self.metadata)
+        responses = self._responses(call)
+        first = next(responses, None)
+        return _chain(first, responses)
+
+    def _responses(self, call: Iterator[M]) -> Iterator[M]:
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self.error(error) from None
+        finally:
+            if isinstance(call, grpc.Call):
+                call.cancel()
+
+    def error(self, error: grpc.RpcError) -> Error:
+        """Return what a failed call means to the caller."""
+        code: int = error.code().value[0]
+        message = error.details() or error.code().name.lower().replace("_", " ")
+        if code == Code.UNAVAILABLE and _nobody_there(message):
+            return Unavailable(f"{self.name} cannot be reached at {self.address}; see whether it runs, and try again")
+        if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
+            return DeadlineExceeded(f"{self.name} did not answer within {self.timeout:g} s; see what keeps it")
+        return from_code(code, message)
+
+
+def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:
+    if first is not None:
+        yield first
+        yield from rest
+
+
+def _nobody_there(message: str) -> bool:
+    """Tell whether grpc says by these words that there is no connection, rather than the peer itself."""
+    return any(words in message for words in NO_CONNECTION)
