@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "image": "images:image",
     "events": "daemon:events",
     "plugins": "plugins:plugins",
+    "plugin": "plugin:plugin",
     "version": "daemon:version",
     "config": "daemon:config",
 }

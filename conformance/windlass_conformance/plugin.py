@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass_conformance.report import Report
+from windlass_conformance.report import PEER_CASES, Report
 
-PEER_CASES = "windlass_conformance/test_"
 KINDS = ("snapshotter", "content", "differ")
 
 

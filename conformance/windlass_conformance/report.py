@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+PEER_CASES = "windlass_conformance/test_"
+"""Where the cases are that reach a peer through a socket."""
+
 
 class Report:
     """Collects the outcomes of one session; one object for each case, the worst of its phases."""
@@ -20,8 +23,6 @@ class Report:
         self._config = config
         self._cases: dict[str, dict[str, object]] = {}
         self._started = time.time()
-        self.peer: dict[str, str] = {}
-        """Name and version of what was certified, where it tells them."""
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item):  # type: ignore[no-untyped-def]  # noqa: ANN201 - pluggy's generators have no type
@@ -36,7 +37,7 @@ class Report:
             return
         self._cases[item.nodeid] = {
             "suite": suite,
-            "level": (getattr(item, "callspec", None) and item.callspec.params.get("level")) or "object",  # type: ignore[attr-defined]  # only functions have parameters
+            "level": level_of(item),
             "name": item.name,
             "promise": _promise(item),
             "outcome": report.outcome,
@@ -44,21 +45,38 @@ class Report:
             "reason": _reason(report),
         }
 
+    def _peer(self, address: str | None) -> dict[str, str]:
+        """Return what a daemon tells of itself; a plugin's socket tells nothing."""
+        if address is None:
+            return {}
+        from windlass_conformance.peers import version_of
+
+        return version_of(address)
+
     def pytest_sessionfinish(self) -> None:
         """Write the report."""
         cases = list(self._cases.values())
+        address: str | None = self._config.getoption("--address")
         outcomes = [case["outcome"] for case in cases]
         found = {
             "windlass-conformance": version("windlass-conformance"),
             "python": platform.python_version(),
             "kernel": platform.release(),
             "machine": platform.machine(),
-            "peer": self.peer,
+            "address": address or "",
+            "peer": self._peer(address),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "summary": {each: outcomes.count(each) for each in ("passed", "failed", "skipped")},
             "cases": cases,
         }
         self._path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+
+
+def level_of(item: pytest.Item) -> str:
+    """Return how an item reaches what it certifies: object, socket or daemon."""
+    if PEER_CASES not in item.path.as_posix():
+        return "object"
+    return "daemon" if item.config.getoption("--address") else "socket"
 
 
 def _promise(item: pytest.Item) -> str:

@@ -43,6 +43,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         logger.warning("no plugin is installed; pip install 'windlass-kernel[standard]' brings all of ours")
+    found += discovery.made(settings.top, found, draft.disabled)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)

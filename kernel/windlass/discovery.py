@@ -6,14 +6,19 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
 from windlass.errors import StartError
 from windlass.plugin import Plugin
 
+if TYPE_CHECKING:
+    from windlass.settings import TopLevel
+
 GROUP = "windlass.plugins"
+FACTORIES = "windlass.plugin_factories"
+"""Entry points of functions that make plugins of what the configuration says: settings to a list of `Plugin`."""
 
 Note = Callable[[ExtensionManager[Any] | None, EntryPoint, BaseException], None]
 """What is told of an entry point that cannot be imported."""
@@ -65,6 +70,27 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
         Found(uri, distribution) if uri in disabled else _found(uri, distribution, loaded.get(uri), problems.get(uri))
         for uri, distribution in distributions.items()
     ]
+
+
+def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] = ()) -> list[Found]:
+    """Return the plugins that installed factories make of ``settings``, those of ``disabled`` without declaration.
+
+    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported.
+    """
+    taken = {entry.uri: entry.distribution for entry in found}
+    plugins: list[Found] = []
+    for entry in entry_points(group=FACTORIES):
+        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+        try:
+            make = entry.load()
+        except ImportError as error:
+            raise StartError(f"{distribution} cannot be imported: {error}") from error
+        for plugin in make(settings):
+            if plugin.uri in taken:
+                raise StartError(f"plugin {plugin.uri} is brought by {taken[plugin.uri]}; give yours another name")
+            taken[plugin.uri] = distribution
+            plugins.append(Found(plugin.uri, distribution, None if plugin.uri in disabled else plugin))
+    return plugins
 
 
 # Any: as in `discover`.

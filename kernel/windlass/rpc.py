@@ -67,12 +67,16 @@ class Server(Protocol):
         ...
 
 
-def serve(server: Server, descriptor: ServiceDescriptor, service: object) -> None:
-    """Add the methods of ``service`` to a server, as the service that ``descriptor`` describes."""
+def serve(server: Server, descriptor: ServiceDescriptor, service: object, namespace: str = "") -> None:
+    """Add the methods of ``service`` to a server, as the service that ``descriptor`` describes.
+
+    ``namespace`` is that of calls that have none.
+    """
     import grpc
 
+    given = {NAMESPACE: namespace} if namespace else {}
     methods = {
-        method.name: _method_handler(method, getattr(service, method_name(method.name)))
+        method.name: _method_handler(method, getattr(service, method_name(method.name)), given)
         for method in descriptor.methods
         if is_implemented(service, method.name)
     }
@@ -80,7 +84,9 @@ def serve(server: Server, descriptor: ServiceDescriptor, service: object) -> Non
 
 
 # Any, here and below: requests and responses are of the messages that the descriptor names.
-def _method_handler(method: MethodDescriptor, function: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def _method_handler(
+    method: MethodDescriptor, function: Callable[..., Any], given: dict[str, str]
+) -> grpc.RpcMethodHandler[Any, Any]:
     import grpc
     from google.protobuf.message_factory import GetMessageClass
 
@@ -92,26 +98,26 @@ def _method_handler(method: MethodDescriptor, function: Callable[..., Any]) -> g
     }
     response = GetMessageClass(method.output_type)
     return kinds[method.client_streaming, method.server_streaming](
-        _streaming(function) if method.server_streaming else _unary(function),
+        _streaming(function, given) if method.server_streaming else _unary(function, given),
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=response.SerializeToString,
     )
 
 
-def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unary(function: Callable[..., Any], given: dict[str, str]) -> Callable[..., Any]:
     async def handle(request: Any, context: Any) -> Any:
         try:
-            return await function(request, _call(context))
+            return await function(request, _call(context, given))
         except Error as error:
             await context.abort(_status(error.code), str(error))
 
     return handle
 
 
-def _streaming(function: Callable[..., Any]) -> Callable[..., Any]:
+def _streaming(function: Callable[..., Any], given: dict[str, str]) -> Callable[..., Any]:
     async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in function(request, _call(context)):
+            async for response in function(request, _call(context, given)):
                 yield response
         except Error as error:
             await context.abort(_status(error.code), str(error))
@@ -119,12 +125,12 @@ def _streaming(function: Callable[..., Any]) -> Callable[..., Any]:
     return handle
 
 
-def _call(context: Any) -> Call:
+def _call(context: Any, given: dict[str, str]) -> Call:
     metadata: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():
         if isinstance(value, str):
             metadata.setdefault(key, value)  # of several values the first counts (reference 3.1)
-    return Call(context, metadata)
+    return Call(context, {**given, **metadata} if given else metadata)
 
 
 @cache

@@ -68,8 +68,8 @@ class Cgroup:
 class ProxyPlugin:
     """A plugin behind a socket."""
 
-    #: snapshot, content, sandbox or diff.
-    type: str
+    #: snapshot (also snapshotter), content, sandbox or diff.
+    type: Literal["snapshot", "snapshotter", "content", "sandbox", "diff"]
     #: Path of its socket.
     address: str
     #: The platform it works for; empty is the host's.

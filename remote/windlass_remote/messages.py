@@ -14,6 +14,8 @@ from windlass_api.containerd.types import descriptor_pb2, mount_pb2, platform_pb
 
 EPOCH_LIMIT = 1 << 63
 """Nanoseconds from the epoch that can be kept, some 292 years to either side."""
+GO_ZERO = -62135596800
+"""Seconds of the year 1, which programs in Go send for a time that they do not know."""
 
 
 def to_any(payload: Payload | None) -> AnyMessage | None:
@@ -46,7 +48,12 @@ def to_timestamp(nanoseconds: int) -> Timestamp | None:
 
 
 def from_timestamp(message: Timestamp) -> int:
-    """Return nanoseconds since the epoch. Raises InvalidArgument for a time that 64 bits of them cannot tell."""
+    """Return nanoseconds since the epoch, 0 for no time.
+
+    Raises InvalidArgument for a time that 64 bits of them cannot tell.
+    """
+    if message.seconds == GO_ZERO and not message.nanos:
+        return 0
     nanoseconds = message.seconds * 10**9 + message.nanos
     if not (-EPOCH_LIMIT <= nanoseconds < EPOCH_LIMIT and 0 <= message.nanos < 10**9):
         raise InvalidArgument(f"{message.seconds} s and {message.nanos} ns are no time between the years 1678 and 2261")

@@ -21,6 +21,8 @@ class GrpcService:
         """Serve ``name`` of the generated module ``windlass_api.<module>``."""
         self._descriptor = import_module(f"windlass_api.{module}").DESCRIPTOR.services_by_name[name]
         self.implementation = implementation
+        self.namespace = ""
+        """That of calls that name none."""
 
     @property
     def name(self) -> str:
@@ -34,4 +36,4 @@ class GrpcService:
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
-        rpc.serve(server, self._descriptor, self.implementation)
+        rpc.serve(server, self._descriptor, self.implementation, self.namespace)

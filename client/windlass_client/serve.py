@@ -1,0 +1,162 @@
+"""Serves one installed plugin on a socket of its own, for a containerd that has it in ``[proxy_plugins]``.
+
+The kernel that runs the daemon runs this too: with the plugin, what it requires,
+the face of its contract and the listener. Only the metadata store is another one, which
+keeps nothing and hands out the plugin as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from windlass import config, daemon, discovery, logs, process
+from windlass.config import WINDLASS, Flags
+from windlass.content import CONTENT, ContentStore, RememberedContent
+from windlass.diff import DIFFER
+from windlass.discovery import Found
+from windlass.errors import InvalidArgument, NotFound, StartError
+from windlass.graph import requirements
+from windlass.metadata import METADATA
+from windlass.plugin import InitContext, Plugin
+from windlass.services import GRPC, SERVER
+from windlass.snapshots import SNAPSHOTTER, Snapshotter
+
+FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
+"""The service that shows plugins of a type."""
+ALWAYS = (f"{GRPC.uri}.healthcheck", f"{GRPC.uri}.version", f"{SERVER.uri}.grpc")
+
+
+def serve(uri: str, address: str, path: Path | None = None, root: str = "", containerd: str = "") -> int:
+    """Serve plugin ``uri`` at the socket ``address`` until a signal comes, and return the exit code.
+
+    ``root`` is where it keeps its files, ``path`` a configuration file, and ``containerd`` the
+    socket of the daemon whose blobs a differ works on.
+    Raises StartError, InvalidArgument and NotFound for what cannot be served.
+    """
+    started = time.monotonic()
+    if not address.startswith("/"):
+        raise InvalidArgument(f"address {address!r} is not absolute; name a socket such as /run/my.sock")
+    if len(os.fsencode(address)) > 107:
+        raise InvalidArgument(f"address {address} is longer than the 107 bytes that Linux takes; choose a shorter one")
+    found = _closure(uri, discovery.discover(), containerd)
+    draft = config.read(path, WINDLASS, _flags(uri, address, root))
+    if uri.startswith(f"{DIFFER.uri}."):
+        _ask_only(draft, uri)
+    settings = draft.settle(found)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    lock = process.prepare(settings)
+    try:
+        return daemon.run_loop(found, settings, started)
+    finally:
+        os.close(lock)
+
+
+def _flags(uri: str, address: str, root: str) -> Flags:
+    # Not the daemon's own directories: it may be running, and its files are its.
+    return Flags(root or f"{WINDLASS.root}/serve/{uri}", f"{WINDLASS.state}/serve/{uri}", address)
+
+
+def _ask_only(draft: config.Draft, uri: str) -> None:
+    """Have the differ that is served be the one that is asked."""
+    block = {"default": [uri.rpartition(".")[2]]}
+    for table in draft.tables:
+        table.setdefault("plugins", {})[f"{GRPC.uri}.diff"] = block
+
+
+def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Found]:
+    """Return the plugin, all that it requires, and what shows it."""
+    by_uri = {entry.uri: entry for entry in installed}
+    if uri not in by_uri:
+        near = ", ".join(each for each in by_uri if each.rpartition(".")[0] in FACES)
+        raise NotFound(f"plugin {uri} is not installed; there are: {near}")
+    wanted = by_uri[uri]
+    if wanted.plugin is None:
+        raise StartError(f"plugin {uri} cannot be loaded: {wanted.error}")
+    face = FACES.get(wanted.plugin.type.uri)
+    if face is None:
+        raise InvalidArgument(f"{uri} is no snapshotter, content store or differ, and no other plugins can be served")
+    plugins = [entry.plugin for entry in installed if entry.plugin]
+    taken: dict[str, Found] = {}
+    waiting = [wanted.plugin]
+    while waiting:
+        plugin = waiting.pop()
+        if plugin.uri not in taken:
+            taken[plugin.uri] = by_uri[plugin.uri]
+            waiting += requirements(plugin, plugins)
+    for each in (*ALWAYS, f"{GRPC.uri}.{face}"):
+        if each not in by_uri:
+            raise StartError(f"plugin {each} is not installed, and {uri} cannot be served without it")
+        taken[each] = by_uri[each]
+    taken[each] = _unnamed(taken[each])
+    bare = _bare(wanted.plugin, containerd)
+    return [*taken.values(), Found(bare.uri, wanted.distribution, bare)]
+
+
+def _unnamed(found: Found) -> Found:
+    """Return a face that takes calls without a namespace, as containerd makes them to its proxy plugins."""
+    plugin = found.plugin
+    if plugin is None:
+        return found
+
+    # Any: the services' own class, which the kernel does not know.
+    def init(context: InitContext) -> Any:
+        service = plugin.init(context)
+        service.namespace = "default"
+        return service
+
+    return replace(found, plugin=replace(plugin, init=init))
+
+
+# Any, here and below: whatever plugin is served, and the part of the contract that its face uses.
+def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
+    """Return the metadata store that keeps nothing."""
+
+    def init(context: InitContext) -> Any:
+        return _Bare(context.by_id(plugin.type, plugin.id), containerd)
+
+    return Plugin(METADATA, id="bare", init=init, requires=(plugin.type,))
+
+
+class _Bare:
+    """What a face asks a metadata store for: one namespace's view of a plugin, which is the plugin itself."""
+
+    def __init__(self, served: Any, containerd: str) -> None:
+        self._served = served
+        self._containerd = containerd
+
+    def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
+        return cast(Snapshotter, self._served)  # its type's contract, by the choice of the face
+
+    def content(self, namespace: str, lease: str = "") -> RememberedContent:
+        if self._containerd:
+            return _remote(self._containerd, namespace)
+        if not hasattr(self._served, "writer"):
+            raise StartError("a differ needs the blobs of a daemon; name its socket with --content")
+        return cast(RememberedContent, _Plain(self._served))  # which it is, but for what __getattr__ passes on
+
+
+class _Plain:
+    """A content store that remembers nothing."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+
+    def remembered(self, digest: str) -> bytes | None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@cache
+def _remote(address: str, namespace: str) -> RememberedContent:
+    from windlass_remote.content import RemoteContent
+    from windlass_remote.peer import Peer
+
+    return cast(RememberedContent, _Plain(RemoteContent(Peer(address, namespace))))  # as above

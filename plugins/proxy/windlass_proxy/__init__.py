@@ -1,0 +1,1 @@
+"""Plugins behind sockets, as `[proxy_plugins]` of the configuration names them."""

@@ -1,0 +1,37 @@
+"""Makes one plugin of each entry of ``[proxy_plugins]``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from windlass.content import CONTENT
+from windlass.diff import DIFFER
+from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.sandboxes import SANDBOX_CONTROLLER
+from windlass.settings import ProxyPlugin, TopLevel
+from windlass.snapshots import SNAPSHOTTER
+
+# Any, here and below: what an entry provides depends on what it says.
+TYPES: dict[str, PluginType[Any]] = {
+    "snapshot": SNAPSHOTTER,
+    "snapshotter": SNAPSHOTTER,
+    "content": CONTENT,
+    "diff": DIFFER,
+    "sandbox": SANDBOX_CONTROLLER,
+}
+
+
+def init(name: str, proxy: ProxyPlugin, context: InitContext) -> Any:
+    """Prepare the connection; the peer need not be there yet."""
+    from windlass_proxy import proxies
+
+    return proxies.connect(name, proxy, context)
+
+
+def plugins(settings: TopLevel) -> list[Plugin[Any]]:
+    """Return a plugin for each entry, its ID the entry's name."""
+    return [
+        Plugin(TYPES[proxy.type], id=name, init=partial(init, name, proxy))
+        for name, proxy in settings.proxy_plugins.items()
+    ]

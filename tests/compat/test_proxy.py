@@ -1,0 +1,57 @@
+"""Plugins across daemons: containerd runs on a snapshotter of ours, Windlass on one in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compat.conftest import require_foreign_tools
+from compat.images import Archive, busybox_layer, layer
+from compat.machines import Machine, eventually
+from proxy.test_proxies import NATIVE, served
+
+IMAGE = "docker.io/library/proxied:1"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An image of two layers."""
+    require_foreign_tools()
+    layers = [busybox_layer(), layer({"data/new": b"new\n"}, ("data",))]
+    return Archive(tmp_path_factory.mktemp("image") / "image.tar", IMAGE, layers)
+
+
+@pytest.fixture(params=["containerd", "windlass"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    """A daemon whose snapshotter ``mine`` is behind a socket."""
+    require_foreign_tools()
+    (tmp_path / "d").mkdir()
+    machine = Machine(request.param, tmp_path / "d")
+    with (tmp_path / "d/config.toml").open("a") as config:
+        config.write(f'\n[proxy_plugins.mine]\ntype = "snapshot"\naddress = "{tmp_path}/p.sock"\n')
+    try:
+        yield machine
+    finally:
+        machine.close()
+
+
+def run(machine: Machine, name: str) -> str:
+    return machine.ctr("run", "--rm", "--snapshotter", "mine", IMAGE, name, "/bin/cat", "/data/new")
+
+
+def test_a_container_runs_on_a_snapshotter_in_another_process(
+    machine: Machine, archive: Archive, tmp_path: Path
+) -> None:
+    """Which may die: then callers are told, others go on, and all works again when it is back."""
+    with served(tmp_path, NATIVE):
+        machine.start()
+        machine.ctr("images", "import", "--snapshotter", "mine", str(archive.path))
+        assert run(machine, "first") == "new\n"
+        assert "mine" in machine.ctr("plugins", "ls")
+    failed = machine.try_ctr("snapshots", "--snapshotter", "mine", "ls")
+    assert failed.returncode and ("unavailable" in failed.stderr.lower() or "cannot be reached" in failed.stderr)
+    machine.ctr("snapshots", "--snapshotter", "native", "ls")
+    with served(tmp_path, NATIVE):
+        eventually(lambda: machine.try_ctr("snapshots", "--snapshotter", "mine", "ls").returncode == 0)
+        assert run(machine, "second") == "new\n"
