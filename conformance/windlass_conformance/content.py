@@ -403,6 +403,12 @@ class ContentSuite:
 
     # Blobs
 
+    def test_labels_of_commit_are_kept(self, store: ContentStore) -> None:
+        """Info and walk tell them."""
+        digest = ingest(store, "labelled", b"labelled", {**KEPT, "k": "v"})
+        assert dict(store.info(digest).labels) == {**KEPT, "k": "v"}
+        assert [dict(info.labels) for info in store.walk()] == [{**KEPT, "k": "v"}]
+
     def test_labels_are_replaced_as_a_whole_or_one_by_one(self, store: ContentStore) -> None:
         """Only updated_at moves; a label that is named and absent is removed; other fields cannot change."""
         digest = ingest(store, "labels", b"labels", {**KEPT, "k1": "v1", "k2": "v2"})

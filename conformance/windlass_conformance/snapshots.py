@@ -25,6 +25,7 @@ ROOTED: Mapping[str, str] = {"containerd.io/gc.root": "2026-01-01T00:00:00Z"}
 """Keeps a snapshot from garbage collection, should the snapshotter have one."""
 
 LAYERS = 128
+FREE_STRINGS = ("a/b/../c", "../../x", "sha256:" + "a" * 64, "ü ñ 你好", "with\nnewline", "k" * 4096, ".")
 
 Change = Callable[[Path], None]
 Entry = tuple[int, int, int, bytes]
@@ -220,7 +221,83 @@ class SnapshotterSuite:
             with pytest.raises(NotFound):
                 call()
 
+    def test_a_view_is_never_committed(self, snapshotter: Snapshotter) -> None:
+        """It stays a view."""
+        snapshotter.view("view", "", ROOTED)
+        with pytest.raises(FailedPrecondition):
+            snapshotter.commit("name", "view", ROOTED)
+        assert snapshotter.stat("view").kind == Kind.VIEW
+
+    def test_a_committed_snapshot_has_no_mounts(self, snapshotter: Snapshotter) -> None:
+        """Nobody may write to it."""
+        snapshotter.prepare("key", "", ROOTED)
+        snapshotter.commit("name", "key", ROOTED)
+        with pytest.raises(FailedPrecondition):
+            snapshotter.mounts("name")
+
+    def test_mounts_are_those_of_prepare(self, snapshotter: Snapshotter) -> None:
+        """Whoever lost them asks again."""
+        prepared = snapshotter.prepare("key", "", ROOTED)
+        assert list(snapshotter.mounts("key")) == list(prepared)
+
+    @pytest.mark.parametrize(
+        "key", ["a/b/../c", "../../x", "sha256:" + "a" * 64, "ü ñ 你好", "with\nnewline", "k" * 4096, "."]
+    )
+    def test_keys_and_names_are_free_strings(self, snapshotter: Snapshotter, key: str) -> None:
+        """They are names, not paths: slashes, other languages, 4096 characters."""
+        snapshotter.prepare(key, "", ROOTED)
+        assert snapshotter.stat(key).name == key
+        snapshotter.commit(f"{key[:4000]} name", key, ROOTED)
+        snapshotter.prepare(key, f"{key[:4000]} name", ROOTED)
+        assert snapshotter.stat(key).parent == f"{key[:4000]} name"
+        assert {info.name for info in snapshotter.walk()} == {key, f"{key[:4000]} name"}
+
+    def test_a_key_must_not_be_empty(self, snapshotter: Snapshotter) -> None:
+        """Nor a name."""
+        for make in (snapshotter.prepare, snapshotter.view):
+            with pytest.raises(InvalidArgument):
+                make("", "", ROOTED)
+        snapshotter.prepare("key", "", ROOTED)
+        with pytest.raises(InvalidArgument):
+            snapshotter.commit("", "key", ROOTED)
+
+    def test_a_removed_snapshot_is_gone(self, snapshotter: Snapshotter) -> None:
+        """From stat and from the walk, whatever its kind."""
+        snapshotter.prepare("key", "", ROOTED)
+        snapshotter.commit("base", "key", ROOTED)
+        snapshotter.prepare("active", "base", ROOTED)
+        snapshotter.view("view", "base", ROOTED)
+        for key in ("active", "view", "base"):
+            snapshotter.remove(key)
+            with pytest.raises(NotFound):
+                snapshotter.stat(key)
+        assert list(snapshotter.walk()) == []
+
     # Labels
+
+    def test_labels_of_prepare_and_view_are_kept(self, snapshotter: Snapshotter) -> None:
+        """Stat and walk tell them."""
+        snapshotter.prepare("active", "", {**ROOTED, "a": "1"})
+        snapshotter.view("view", "", {**ROOTED, "v": "2"})
+        assert snapshotter.stat("active").labels == {**ROOTED, "a": "1"}
+        assert snapshotter.stat("view").labels == {**ROOTED, "v": "2"}
+        assert {info.name: info.labels for info in snapshotter.walk()}["active"] == {**ROOTED, "a": "1"}
+
+    def test_update_of_one_label_leaves_the_others(self, snapshotter: Snapshotter) -> None:
+        """A path names what is changed."""
+        snapshotter.prepare("key", "", {**ROOTED, "a": "1", "b": "2"})
+        snapshotter.update(Info(Kind.ACTIVE, "key", labels={"a": "new"}), ["labels.a"])
+        assert snapshotter.stat("key").labels == {**ROOTED, "a": "new", "b": "2"}
+
+    def test_times_are_those_of_creation_and_update(self, snapshotter: Snapshotter) -> None:
+        """An update moves the one and never the other."""
+        begin = time.time_ns()
+        snapshotter.prepare("key", "", ROOTED)
+        made = snapshotter.stat("key")
+        assert begin <= made.created_at <= made.updated_at <= time.time_ns()
+        changed = snapshotter.update(Info(Kind.ACTIVE, "key", labels={**ROOTED, "a": "1"}))
+        assert changed.created_at == made.created_at
+        assert changed.updated_at > made.updated_at
 
     @pytest.mark.parametrize("kind", list(Kind))
     @pytest.mark.parametrize("parent", ["", "base"])

@@ -8,7 +8,6 @@ import pytest
 from compat.test_conformance import certify, failures
 from proxy.test_proxies import NATIVE, served
 
-
 CONTENT = "io.containerd.content.v1.content"
 
 
