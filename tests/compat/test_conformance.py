@@ -16,7 +16,7 @@ from compat.machines import Machine
 ONLY_SHA256 = "its writers compute sha256, and refuse blobs that are named by another digest"
 OLD_TIME = "its answers to a write have the time at which the writer was opened"
 NO_TOTAL = "a writer that is opened again without a size forgets the one it had"
-NO_CODE = "a filter that does not parse is an error without a code"
+NO_CODE = "a filter that does not parse, and an empty key, are errors without a code"
 
 CONTAINERD = {
     "test_other_digest_algorithms_are_honoured[sha384]": ONLY_SHA256,
@@ -25,6 +25,7 @@ CONTAINERD = {
     "test_ingest_continues_where_it_was_closed": OLD_TIME,
     "test_another_total_starts_the_ingest_again": NO_TOTAL,
     "test_a_filter_that_does_not_parse_is_refused": NO_CODE,
+    "test_a_key_must_not_be_empty": NO_CODE,
 }
 """Where containerd 1.6.20 is different, and why; docs/conformance.md has the list for readers."""
 

@@ -402,11 +402,13 @@ def holds(suite: object, name: str, make: Callable[[Path], object], fixture: str
         place.mkdir()
         subject = make(place / "root")
         known = {fixture: subject, "tmp_path": place, **given}
+        umask = os.umask(0)
         try:
             case(**{each: known[each] for each in inspect.signature(case).parameters})
         except CAUGHT:
             return False
         finally:
+            os.umask(umask)  # as the suites' own fixture does
             mounting.unmount_all(place)
             getattr(subject, "close", lambda: None)()
     return True
