@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "plugin": "plugin:plugin",
     "version": "daemon:version",
     "config": "daemon:config",
+    "fsck": "fsck:fsck",
 }
 
 

@@ -21,7 +21,7 @@ from windlass.content import CONTENT, ContentStore, RememberedContent
 from windlass.diff import DIFFER
 from windlass.discovery import Found
 from windlass.errors import InvalidArgument, NotFound, StartError
-from windlass.graph import requirements
+from windlass.graph import closure
 from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin
 from windlass.services import GRPC, SERVER
@@ -81,14 +81,8 @@ def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Foun
     face = FACES.get(wanted.plugin.type.uri)
     if face is None:
         raise InvalidArgument(f"{uri} is no snapshotter, content store or differ, and no other plugins can be served")
-    plugins = [entry.plugin for entry in installed if entry.plugin]
-    taken: dict[str, Found] = {}
-    waiting = [wanted.plugin]
-    while waiting:
-        plugin = waiting.pop()
-        if plugin.uri not in taken:
-            taken[plugin.uri] = by_uri[plugin.uri]
-            waiting += requirements(plugin, plugins)
+    needed = closure([wanted.plugin], [entry.plugin for entry in installed if entry.plugin])
+    taken = {plugin.uri: by_uri[plugin.uri] for plugin in needed}
     for each in (*ALWAYS, f"{GRPC.uri}.{face}"):
         if each not in by_uri:
             raise StartError(f"plugin {each} is not installed, and {uri} cannot be served without it")

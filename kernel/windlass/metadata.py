@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from windlass.checks import Problem
 from windlass.containers import ContainerStore
 from windlass.content import RememberedContent
 from windlass.images import ImageStore
@@ -114,6 +115,10 @@ class Metadata(Protocol):
 
     def collect(self) -> Collected:
         """Collect garbage now and return when it is done."""
+        ...
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """Compare what is known with what the stores have; see `windlass.checks.Checked`."""
         ...
 
 

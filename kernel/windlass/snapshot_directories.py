@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from windlass import metastore, trees
+from windlass.checks import Problem
 from windlass.metastore import Metastore, Record, disk_error
 from windlass.snapshots import Kind
 
@@ -99,6 +100,21 @@ class Directories:
                     doomed.append(entry)
         self.store.flush()
         self._delete(doomed)
+
+    def check(self, repair: bool = False) -> list[Problem]:
+        """Compare the rows with the directories, as `windlass.checks.Checked` does."""
+        with self.store.ids_held() as ids:
+            there = {int(each.name) for each in self._top.iterdir() if each.name.isdigit()}
+        lost = [
+            Problem(f"snapshot {name}", f"has lost its directory {self.path(id)}", "remove it, and what was made on it")
+            for id, name in sorted(ids.items())
+            if id not in there
+        ]
+        unknown = sorted(there - ids.keys())
+        if unknown and repair:
+            self.cleanup()
+        remedy = "it was deleted" if repair else "it is deleted at the next cleanup"
+        return lost + [Problem(f"directory {self.path(id)}", "is no snapshot's", remedy, repair) for id in unknown]
 
     def _delete(self, directories: Iterable[Path]) -> None:
         for directory in directories:

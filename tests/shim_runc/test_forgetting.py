@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass_shim_runc.forgetting import cgroups, forget
+from windlass_shim_runc.forgetting import cgroups, forget, may_be_hooked
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def places(tmp_path: Path) -> list[Path]:
 def state(places: list[Path]) -> dict[str, object]:
     paths = {"": str(places[2]), "cpu": str(places[0]), "cpuacct": str(places[0]), "memory": str(places[1])}
     labels = ['x="cgroup_paths":{"cpu":"/somewhere"}']
-    return {"id": "box", "config": {"labels": labels}, "cgroup_paths": paths, "intel_rdt_path": ""}
+    config = {"Hooks": {"poststart": None, "poststop": None}, "labels": labels}
+    return {"id": "box", "config": config, "cgroup_paths": paths, "intel_rdt_path": ""}
 
 
 def write(root: Path, state: dict[str, object], *others: str) -> Path:
@@ -60,7 +61,13 @@ def test_a_cgroup_in_use_is_left_to_runc(tmp_path: Path, places: list[Path], sta
 
 
 @pytest.mark.parametrize(
-    "change", [{"intel_rdt_path": "/sys/fs/resctrl/box"}, {"cgroup_paths": {}}, {"cgroup_paths": None}]
+    "change",
+    [
+        {"intel_rdt_path": "/sys/fs/resctrl/box"},
+        {"cgroup_paths": {}},
+        {"cgroup_paths": None},
+        {"config": {"Hooks": {"poststop": [{"path": "/bin/true"}]}}},
+    ],
 )
 def test_a_state_that_says_more_is_left_to_runc(
     tmp_path: Path, state: dict[str, object], places: list[Path], change: dict[str, object]
@@ -84,3 +91,10 @@ def test_names_with_escapes_are_not_guessed() -> None:
     assert cgroups(rb'{"cgroup_paths":{"cpu":"/sys/fs/cgroup/cpu/a\"b"}}') == []
     assert cgroups(b'{"cgroup_paths":{"cpu":"/a","memory":"/b c"}}') == ["/a", "/b c"]
     assert cgroups(b"{}") == cgroups(b"garbage") == []
+
+
+@pytest.mark.parametrize("name", ["poststop", "Poststop", r"post\u0073top", r"po\u017ftstop", "post\u017ftop"])
+def test_hooks_are_seen_however_they_are_spelt(name: str) -> None:
+    """Go, and so runc, takes names in any case, escaped or not."""
+    assert may_be_hooked(('{"hooks":{"' + name + '":[]}}').encode())
+    assert not may_be_hooked(b'{"process":{"args":["sh","-c","a \\u0026\\u0026 b"]}}')

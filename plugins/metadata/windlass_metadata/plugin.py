@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windlass import durations
+from windlass.checks import CHECK, Checked
 from windlass.content import CONTENT
 from windlass.errors import InvalidArgument
 from windlass.events import EXCHANGE
@@ -104,6 +105,11 @@ def init_sandboxes(context: InitContext) -> SandboxStores:
     return context.single(METADATA)
 
 
+def init_check(context: InitContext) -> Checked:
+    """Find the metadata store."""
+    return context.single(METADATA)
+
+
 def _seconds(key: str, text: str) -> float:
     try:
         return max(0.0, durations.seconds(text))
@@ -115,3 +121,4 @@ PLUGIN = Plugin(METADATA, id="bolt", init=init, requires=(CONTENT, EXCHANGE, SNA
 SCHEDULER = Plugin(GC, id="scheduler", init=init_scheduler, requires=(METADATA,), config=SchedulerConfig)
 LEASES = Plugin(LEASE_STORES, id="manager", init=init_leases, requires=(METADATA, GC))
 SANDBOXES = Plugin(SANDBOX_STORES, id="local", init=init_sandboxes, requires=(METADATA,))
+CHECKED = Plugin(CHECK, id="metadata", init=init_check, requires=(METADATA,))

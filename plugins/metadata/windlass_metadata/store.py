@@ -6,10 +6,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
+from windlass.checks import Problem
 from windlass.containers import ContainerStore
 from windlass.content import ContentStore, RememberedContent
-from windlass.errors import FailedPrecondition, InvalidArgument, Unavailable
+from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
 from windlass.events import Exchange
 from windlass.images import ImageStore
 from windlass.leases import LeaseStore
@@ -20,6 +22,7 @@ from windlass.snapshots import Snapshotter
 from windlass.values import check_identifier
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
+from windlass_metadata.check import Check
 from windlass_metadata.clean import clean_content, clean_snapshots
 from windlass_metadata.cleaner import Cleaner
 from windlass_metadata.collect import collect
@@ -140,6 +143,14 @@ class MetadataStore(Metadata):
             seconds=seconds,
             failures=tuple(failures),
         )
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """See `windlass.checks.Checked`."""
+        for abandoned in self._abandoned.values():
+            # What a daemon that died left half done is no damage.
+            with suppress(Error, OSError):
+                abandoned.resolve()
+        return list(Check(self._ledger, self._content, self._snapshotters).run(repair, deep))
 
     def close(self) -> None:
         """Close the database; what is under way fails."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.activations import MOUNT_MANAGER
+from windlass.checks import CHECK, Checked
 from windlass.errors import InvalidArgument
 from windlass.events import EXCHANGE
+from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
 from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
 from windlass.sandboxes import SANDBOX_CONTROLLER, SandboxController
@@ -90,6 +92,15 @@ def init_sandboxes(context: InitContext) -> SandboxController:
     return build_sandboxes(context, settings, deadlines, context.single(ZYGOTE), context.all(FORKED_SHIM))
 
 
+def init_check(context: InitContext) -> Checked:
+    """Find the bundles."""
+    from windlass_runtime_v2.bundles import Bundles
+    from windlass_runtime_v2.check import BundleCheck
+
+    root, state = (path.parent / PLUGIN.uri for path in (context.root, context.state))
+    return BundleCheck(Bundles(state, root), context.single(METADATA))
+
+
 def _settings(context: InitContext, request_timeout: float) -> tuple[ShimSettings, Deadlines]:
     from windlass_runtime_v2.settings import Deadlines, ShimSettings
 
@@ -117,3 +128,4 @@ PLUGIN = Plugin(
 )
 SHIM_PLUGIN = Plugin(SHIM, id="manager", init=init_shim, config=ShimConfig)
 SANDBOXES = Plugin(SANDBOX_CONTROLLER, id="shim", init=init_sandboxes, requires=(SHIM, ZYGOTE, FORKED_SHIM))
+BUNDLE_CHECK = Plugin(CHECK, id="bundles", init=init_check, requires=(METADATA,))

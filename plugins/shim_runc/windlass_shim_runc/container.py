@@ -416,7 +416,7 @@ class Container:
         await self._host.loop.sleep(0)
         try:
             spec = disk.read(f"{self.bundle}/config.json")
-            if b'"poststop"' not in spec and len(spec) < disk.MAX_FILE:
+            if not may_be_hooked(spec) and len(spec) < disk.MAX_FILE:
                 if not self._runtime.forget(self.id):
                     await self._runtime_delete()
                 self._forgotten = True

@@ -19,7 +19,11 @@ KNOWN = (STATE, "exec.fifo")
 CGROUPS = b'"cgroup_paths":{'
 """Cannot be part of a JSON string, where its quotes would be escaped."""
 
-NO_RDT = b'"intel_rdt_path":""'
+NOTHING_MORE = (b'"intel_rdt_path":""', b'"poststop":null')
+"""No Intel RDT group, and no hooks to run, however the spec spelt them: runc writes the state."""
+
+HOOKED = (b"poststop", b"\\u004", b"\\u005", b"\\u006", b"\\u007", b"\\u017f", "\u017f".encode())
+"""In lower case; letters may be escaped, and Go takes names in any case, and U+017F for an s (encoding/json)."""
 
 
 def forget(root: str, id: str) -> bool:
@@ -29,7 +33,7 @@ def forget(root: str, id: str) -> bool:
         state = disk.read(f"{directory}/{STATE}")
         places = cgroups(state)
         names = os.listdir(directory)
-        if not places or NO_RDT not in state or not set(names).issubset(KNOWN):
+        if not places or not all(sign in state for sign in NOTHING_MORE) or not set(names).issubset(KNOWN):
             return False
         for place in places:
             # One that is busy, or has cgroups of its own below, is an error: runc waits, and looks below.
@@ -41,6 +45,12 @@ def forget(root: str, id: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def may_be_hooked(spec: bytes) -> bool:
+    """Tell whether a spec may name poststop hooks; `delete` is the moment for those."""
+    lowered = spec.lower()
+    return any(sign in lowered for sign in HOOKED)
 
 
 def cgroups(state: bytes) -> list[str]:

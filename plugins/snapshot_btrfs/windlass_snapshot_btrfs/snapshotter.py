@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from windlass import trees
+from windlass.checks import Problem
 from windlass.errors import FailedPrecondition
 from windlass.metastore import Record
 from windlass.mounts import Mount
@@ -89,6 +90,10 @@ class BtrfsSnapshotter:
     def remove(self, key: str) -> None:
         """Remove a snapshot and its subvolume."""
         self._directories.remove(key, now=True)
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """See `windlass.checks.Checked`."""
+        return self._directories.check(repair)
 
     def cleanup(self) -> None:
         """Delete what a crash has left."""

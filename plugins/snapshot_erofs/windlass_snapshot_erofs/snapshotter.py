@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from windlass import trees, upper_directories
+from windlass.checks import Problem
 from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
@@ -87,6 +88,10 @@ class ErofsSnapshotter:
         """Remove a snapshot; its files at the next cleanup."""
         record = self._directories.remove(key, now=False)
         images_module.thaw(self._directories.path(record.id) / IMAGE)
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """See `windlass.checks.Checked`."""
+        return self._directories.check(repair)
 
     def cleanup(self) -> None:
         """Delete the files of removed snapshots, and those that images were made of."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from windlass import trees, upper_directories
+from windlass.checks import Problem
 from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
@@ -84,6 +85,10 @@ class OverlaySnapshotter:
     def remove(self, key: str) -> None:
         """Remove a snapshot; its files now or at the next cleanup."""
         self._directories.remove(key, now=self._sync_remove)
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """See `windlass.checks.Checked`."""
+        return self._directories.check(repair)
 
     def cleanup(self) -> None:
         """Delete the files of removed snapshots."""

@@ -1,0 +1,57 @@
+"""Checks what a daemon that is stopped has kept: its kernel starts the stores and what checks them, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from windlass import config, discovery, process
+from windlass.boot import Daemon
+from windlass.checks import CHECK, Problem
+from windlass.config import Config, Flags, Paths
+from windlass.discovery import Found
+from windlass.errors import StartError
+from windlass.graph import closure
+from windlass.plugin import State
+
+
+def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool) -> list[Problem]:
+    """Return what is wrong below a daemon's root, mended where it can be if ``repair``.
+
+    Raises StartError while a daemon runs on the root, and for what cannot be checked at all.
+    """
+    draft = config.read(path, paths, flags)
+    installed = discovery.discover(draft.disabled)
+    settings = draft.settle(installed)
+    if not settings.root.is_dir():
+        raise StartError(f"root {settings.root} does not exist; name the daemon's with --root, or its --config")
+    installed += discovery.made(settings.top, installed, draft.disabled)
+    plugins = [entry.plugin for entry in installed if entry.plugin]
+    needed = {plugin.uri for plugin in closure([each for each in plugins if each.type == CHECK], plugins)}
+    logging.basicConfig(level=logging.ERROR)
+    lock = process.hold(settings.root, wait=0)
+    try:
+        return asyncio.run(_check([entry for entry in installed if entry.uri in needed], settings, repair, deep))
+    finally:
+        os.close(lock)
+
+
+async def _check(found: Sequence[Found], settings: Config, repair: bool, deep: bool) -> list[Problem]:
+    daemon = Daemon(found, settings)
+    await daemon.start()
+    try:
+        problems = [
+            Problem(record.uri, f"did not start: {record.message}", "see the daemon's log")
+            for record in daemon.records
+            if record.state == State.FAILED
+        ]
+        for record in daemon.records:
+            if record.type == CHECK.uri and record.state == State.OK:
+                # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
+                problems += await asyncio.to_thread(record.instance.check, repair, deep)
+        return problems
+    finally:
+        await daemon.stop()

@@ -1,0 +1,78 @@
+"""`windlass fsck` on what a daemon has left: clean after work, damage in one line, and again clean after its repair."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compat.conftest import require_foreign_tools
+from compat.images import Archive, busybox_layer, layer
+from compat.machines import Machine
+
+IMAGE = "docker.io/library/checked:1"
+WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """windlassd that has imported an image and run a container."""
+    require_foreign_tools()
+    layers = [busybox_layer(), layer({"data/new": b"new\n"}, ("data",))]
+    archive = Archive(tmp_path / "image.tar", IMAGE, layers)
+    (tmp_path / "d").mkdir()
+    machine = Machine("windlass", tmp_path / "d")
+    try:
+        machine.start()
+        machine.ctr("images", "import", str(archive.path))
+        machine.ctr("run", "--rm", IMAGE, "first", "/bin/true")
+        yield machine
+    finally:
+        machine.close()
+
+
+def fsck(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    where = ["--root", str(machine.root), "--state", str(machine.state)]
+    return subprocess.run([*WINDLASS, "fsck", *where, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_damage_is_named_mended_and_gone(machine: Machine) -> None:
+    """The daemon must be stopped; a lost layer is named with its image, which can be imported again then."""
+    running = fsck(machine)
+    assert running.returncode == 8 and str(machine.root) in running.stderr
+    assert running.stderr.count("\n") == 1
+    machine.kill()
+    clean = fsck(machine, "--deep")
+    assert (clean.returncode, clean.stdout) == (0, "clean\n"), clean.stderr
+
+    blobs = sorted((machine.root / "io.containerd.content.v1.content/blobs/sha256").iterdir())
+    largest = max(blobs, key=lambda path: path.stat().st_size)
+    largest.unlink()
+    stray = machine.state / "io.containerd.runtime.v2.task" / machine.namespace / "stray"
+    stray.mkdir(parents=True)
+    found = fsck(machine, "--json")
+    assert found.returncode == 4
+    problems = {problem["object"]: problem for problem in json.loads(found.stdout)}
+    assert IMAGE in problems[f"blob sha256:{largest.name}"]["remedy"]
+    assert problems[f"bundle {stray}"]["state"] == "belongs to no container"
+    assert len(problems) == 2
+
+    mended = fsck(machine, "--repair")
+    assert mended.returncode == 1, mended.stdout
+    assert fsck(machine).returncode == 0
+    assert not stray.exists()
+    machine.start()
+    machine.ctr("images", "import", str(machine.directory.parent / "image.tar"))
+    machine.ctr("run", "--rm", IMAGE, "second", "/bin/true")
+
+
+def test_a_root_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([*WINDLASS, "fsck", "--root", str(tmp_path / "none")], capture_output=True, text=True)
+    assert done.returncode == 8
+    assert (
+        done.stderr
+        == f"windlass: root {tmp_path}/none does not exist; name the daemon's with --root, or its --config\n"
+    )
