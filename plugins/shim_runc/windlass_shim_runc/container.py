@@ -13,6 +13,7 @@ import os
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_shim_runc import disk, messages, oom
+from windlass_shim_runc.forgetting import may_be_hooked
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock, Loop
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process
