@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import __version__, config, discovery, gate, logs, process
+from windlass import __version__, config, discovery, faults, gate, logs, process
 from windlass.boot import Daemon
 from windlass.config import Config, Flags, Paths
 from windlass.discovery import Found
+from windlass.errors import StartError
 from windlass.plugin import State
 from windlass.validate import NOTE
 
@@ -39,6 +40,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
     logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    arm_faults()
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
@@ -49,6 +51,15 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
         return run_loop(found, settings, started)
     finally:
         os.close(lock)
+
+
+def arm_faults() -> None:
+    """Arm the faults that the environment asks for, and say so. Raises StartError."""
+    try:
+        if faults.arm_from_environment():
+            logger.warning("faults are armed by %s: this daemon is going to fail on purpose", faults.VARIABLE)
+    except ValueError as error:
+        raise StartError(f"{faults.VARIABLE}: {error}") from None
 
 
 def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:

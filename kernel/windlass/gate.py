@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
+from windlass import faults
 from windlass.errors import DeadlineExceeded, Unavailable
 from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
@@ -136,12 +137,14 @@ class Gate:
     # Any, here and below: one piece of code guards the methods of every contract.
     def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return ``method`` with every call counted, timed and subject to the breaker."""
-        account, breaker = self.account(name), self.breaker
+        account, breaker, place = self.account(name), self.breaker, f"{self.uri}.{name}"
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             breaker.check()
             started, failed = account.enter(), True
             try:
+                if faults.armed:
+                    await asyncio.to_thread(faults.point, place)
                 result = await method(*args, **kwargs)
                 failed = False
                 return result
@@ -152,6 +155,8 @@ class Gate:
             breaker.check()
             started, failed = account.enter(), True
             try:
+                if faults.armed:
+                    faults.point(place)
                 result = method(*args, **kwargs)
                 failed = False
             finally:

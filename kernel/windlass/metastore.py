@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass import errors
+from windlass import errors, faults
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.reserve import Reserve
@@ -229,6 +229,7 @@ class Metastore:
                 (name, Kind.COMMITTED, _dump(labels), usage.inodes, usage.size, time.time_ns(), record.id),
             )
             record = _record(db, name)
+        faults.point("snapshots.committed")
         self.flush()
         return record
 
@@ -280,6 +281,7 @@ class Metastore:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
+                faults.database_point("snapshots.commit")
                 self._writer.execute("COMMIT")
             except BaseException:
                 # A full disk may have ended the transaction already.

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from windlass import metastore, trees
+from windlass import faults, metastore, trees
 from windlass.checks import Problem
 from windlass.metastore import Metastore, Record, disk_error
 from windlass.snapshots import Kind
@@ -77,7 +77,9 @@ class Directories:
         # A power cut took back the row of this ID and left its directory.
         if place.exists():
             place.rename(self._temporary("rm"))
+        faults.point("snapshots.place")
         temporary.rename(place)
+        faults.point("snapshots.placed")
 
     def remove(self, key: str, *, now: bool) -> Record:
         """Remove a snapshot; its files at once, or with the next `cleanup`."""
@@ -119,6 +121,7 @@ class Directories:
     def _delete(self, directories: Iterable[Path]) -> None:
         for directory in directories:
             try:
+                faults.point("snapshots.delete")
                 self._discard(directory)
             except OSError as error:
                 logger.warning("cannot delete %s, the next cleanup after a start tries again: %s", directory, error)

@@ -62,6 +62,7 @@ def daemon(tmp_path: Path, behind: dict[str, Any], **configs: object) -> Daemon:
         plugin.SCHEDULER,
         plugin.LEASES,
         plugin.SANDBOXES,
+        plugin.CHECKED,
     ]
     settings = Settings(tmp_path / "root", tmp_path / "state", configs)
     return Daemon([Found(each.uri, "test 1.0", each) for each in plugins], settings)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from windlass import faults
 from windlass.content import Info, Reader, Status, Writer
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import kept_labels, updated_labels
@@ -62,6 +63,7 @@ class LocalStore:
             path = self._blob(digest)
             try:
                 with disk_errors(f"delete content {digest}", path.parent):
+                    faults.point("content.delete")
                     path.unlink()
             except FileNotFoundError:
                 raise NotFound(f"content {digest} does not exist") from None
@@ -123,12 +125,15 @@ class LocalStore:
             else:
                 # Left by a delete that a crash cut short.
                 self._labels.forget(digest)
+            faults.point("content.rename")
             data.rename(target)
+        faults.point("content.renamed")
         return True
 
     def settle(self, digest: str) -> None:
         """Make the blob's name durable."""
         sync_directory(self._blob(digest).parent)
+        faults.point("content.committed")
 
     def _open(self, ref: str, size: int, expected: str) -> IngestWriter:
         path = ingest.ingest_path(self._ingests, ref)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from windlass import faults
 from windlass.content import CHUNK, Status
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, Unimplemented
 from windlass.values import check_digest, check_labels
@@ -63,6 +64,7 @@ class IngestWriter:
         with self._using, disk_errors(f"write to ingest {self._ref}", self._path):
             descriptor = self._open_descriptor()
             try:
+                faults.point("content.write")
                 write_all(descriptor, data)
             except OSError:
                 self._cut(descriptor, self._offset)
@@ -127,6 +129,7 @@ class IngestWriter:
         os.utime(descriptor, ns=(now, now))
         os.fchmod(descriptor, BLOB_MODE)
         try:
+            faults.point("content.sync")
             os.fsync(descriptor)
             return self._publisher.publish(self._path / ingest.DATA, digest, labels)
         except OSError:

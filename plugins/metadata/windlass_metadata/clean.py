@@ -7,10 +7,12 @@ removed, and forgotten there afterwards; a pass that dies is done again.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
+from windlass import faults
 from windlass.content import ContentStore
 from windlass.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
 from windlass.snapshots import Snapshotter
@@ -27,6 +29,7 @@ def clean_content(ledger: Ledger, store: ContentStore, full: bool) -> int:
     if full:
         _discard_unknown(ledger, trash.BLOB, "", (info.digest for info in store.walk()))
         _discard_unknown(ledger, trash.INGEST, "", (status.ref for status in store.statuses()))
+        _forget_without_bytes(ledger, store)
     blobs, _ = _empty(ledger, trash.BLOB, "", store.delete)
     _empty(ledger, trash.INGEST, "", store.abort)
     return blobs
@@ -56,14 +59,33 @@ def _discard_unknown(ledger: Ledger, kind: str, store: str, names: Iterable[str]
         ledger.release(partial(trash.discard_unknown, kind=kind, store=store, names=chunk))
 
 
+def _forget_without_bytes(ledger: Ledger, store: ContentStore) -> None:
+    """Forget ingests whose bytes became a blob in a commit that a crash cut short; the blob has been discarded."""
+    with ledger.read() as rows:
+        known = rows.execute("SELECT namespace, ref, backend FROM ingests WHERE NOT virtual").fetchall()
+    there = {status.ref for status in store.statuses()} if known else set()
+    lost = [(namespace, ref, backend) for namespace, ref, backend in known if backend not in there]
+
+    def forget(rows: sqlite3.Connection) -> None:
+        # Whoever opens one again notes that first, so it is theirs or it is nobody's.
+        mine = ledger.open_refs()
+        gone = [(backend,) for namespace, ref, backend in lost if (namespace, ref) not in mine]
+        rows.executemany("DELETE FROM ingests WHERE backend = ?", gone)
+
+    if lost:
+        ledger.release(forget)
+
+
 def _empty(ledger: Ledger, kind: str, store: str, remove: Remove) -> tuple[int, int]:
     """Remove what is in the trash now; returns how many objects went, and how many could not go yet."""
     gone = left = 0
     for batch in _batches(ledger, kind, store):
         done = _Batch(batch)
         try:
+            faults.point("gc.claimed")
             done.remove_each(remove)
         finally:
+            faults.point("gc.conclude")
             ledger.release(partial(trash.conclude, gone=done.gone, there=done.left()))
         gone += len(done.gone)
         left += len(done.left())
@@ -101,6 +123,7 @@ class _Batch:
             except (FailedPrecondition, Unavailable):
                 continue  # it has a child, or a writer has it open
             self.gone.append(id)
+            faults.point("gc.removed")
 
     def left(self) -> list[int]:
         return [id for id, _ in self._claimed if id not in self.gone]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from windlass import faults
 from windlass.errors import DataLoss, DeadlineExceeded, Error, Internal, ResourceExhausted, Unavailable
 from windlass.metastore import reuse_log
 from windlass.reserve import Reserve
@@ -211,10 +212,13 @@ class Database:
         writer = self._writer
         try:
             self._set_durable(any(request.durable for request in batch))
+            faults.database_point("metadata.begin")
             writer.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._apply(request)
+            faults.database_point("metadata.commit")
             writer.execute("COMMIT")
+            faults.database_point("metadata.committed")
         except sqlite3.Error as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")

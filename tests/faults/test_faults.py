@@ -1,0 +1,76 @@
+"""Fault points: off by default, and exactly what was asked for otherwise."""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from windlass import faults
+from windlass.gate import Gate, Handle
+
+TREE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    faults.arm("")
+
+
+def test_nothing_happens_unless_it_is_asked_for() -> None:
+    for name in faults.POINTS:
+        faults.point(name)
+
+
+def test_terms_are_used_up_in_their_order() -> None:
+    faults.arm("content.write=2*off->error(ENOSPC)->delay(30)")
+    faults.point("content.write")
+    faults.point("content.write")
+    with pytest.raises(OSError, match=re.escape("fault content.write")) as caught:
+        faults.point("content.write")
+    assert caught.value.errno == errno.ENOSPC
+    begin = time.monotonic()
+    faults.point("content.write")
+    assert time.monotonic() - begin >= 0.03
+    faults.point("content.write")
+
+
+def test_every_call_of_a_plugin_is_a_point() -> None:
+    """Without anything in the plugin."""
+
+    class Store:
+        def info(self, digest: str) -> str:
+            return digest
+
+    handle = Handle(Store(), Gate("io.containerd.content.v1.content"))
+    faults.arm("io.containerd.content.v1.content.info=error(EIO)")
+    with pytest.raises(OSError, match=re.escape("fault io.containerd.content.v1.content.info")):
+        handle.info("x")
+    assert handle.info("x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("content.wriet=kill", "there is no fault point 'content.wriet'; there are content.write, "),
+        ("content.write=explode", "is none of off, error"),
+        ("content.write=error(EVERYTHING)", "'EVERYTHING' is no error of Linux"),
+        ("content.write", "is none of off, error"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        faults.arm(text)
+
+
+def test_every_point_is_somewhere() -> None:
+    """And every one in the tree is listed."""
+    found: set[str] = set()
+    for path in [*TREE.glob("kernel/windlass/*.py"), *TREE.glob("plugins/*/windlass_*/*.py")]:
+        found.update(re.findall(r'faults\.(?:database_)?point\("([\w.]+)"\)', path.read_text()))
+    assert found == set(faults.POINTS)
