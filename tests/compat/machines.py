@@ -44,6 +44,8 @@ class Machine:
         self.state = directory / "state"
         self.address = str(directory / "d.sock")
         self.log = directory / "log"
+        self.environment: dict[str, str] = {}
+        """What the daemon gets besides the test's own environment."""
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
         config = directory / "config.toml"
@@ -72,7 +74,7 @@ class Machine:
         """Execute the daemon."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env={**os.environ, MARK: self.namespace}
+                self._command, stdout=log, stderr=log, env={**os.environ, MARK: self.namespace, **self.environment}
             )
 
     def start(self) -> None:

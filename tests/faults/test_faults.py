@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,3 +77,16 @@ def test_every_point_is_somewhere() -> None:
     for path in [*TREE.glob("kernel/windlass/*.py"), *TREE.glob("plugins/*/windlass_*/*.py")]:
         found.update(re.findall(r'faults\.(?:database_)?point\("([\w.]+)"\)', path.read_text()))
     assert found == set(faults.POINTS)
+
+
+def test_a_daemon_does_not_start_with_what_makes_no_sense(tmp_path: Path) -> None:
+    """In one line; a drill that was not armed would prove nothing."""
+    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())"]
+    where = ["--root", f"{tmp_path}/root", "--state", f"{tmp_path}/state", "--address", f"{tmp_path}/d.sock"]
+    environment = {**os.environ, faults.VARIABLE: "content.wriet=kill"}
+    done = subprocess.run([*command, *where], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "windlassd: WINDLASS_FAULTS: there is no fault point 'content.wriet'; there are content"
+    )
+    assert done.stderr.count("\n") == 1
