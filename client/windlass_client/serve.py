@@ -141,7 +141,7 @@ class _Plain:
     def __init__(self, store: ContentStore) -> None:
         self._store = store
 
-    def remembered(self, digest: str) -> bytes | None:
+    def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
         return None
 
     def __getattr__(self, name: str) -> Any:

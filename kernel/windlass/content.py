@@ -96,6 +96,15 @@ class Reader(Protocol):
 
 
 @contract
+class ReadyReader(Reader, Protocol):
+    """A reader that can tell what it has to wait for."""
+
+    def read_ready(self, offset: int, length: int) -> bytes | None:
+        """Return exactly these bytes, None unless they are in memory and nobody else is reading."""
+        ...
+
+
+@contract
 class ContentStore(Protocol):
     """Keeps blobs by their digests; see the module's text for the words."""
 
@@ -145,10 +154,13 @@ CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1")
 
 @contract
 class RememberedContent(ContentStore, Protocol):
-    """A content store that keeps some small blobs in memory."""
+    """A content store that has some blobs at hand."""
 
-    def remembered(self, digest: str) -> bytes | None:
-        """Return the whole of a blob that is in memory, None for one that has to be read. Raises as `info`."""
+    def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
+        """Return the size of a blob and a part of it, 0 is to its end; None for one that has to be read.
+
+        At most `CHUNK` bytes, or more of a small blob. Raises as `info`.
+        """
         ...
 
 

@@ -21,7 +21,8 @@ def test_a_small_blob_is_in_memory_once_it_was_read(metadata: MetadataStore, wor
     assert view.remembered(digest) is None
 
     view.reader(Descriptor("", digest, 0)).close()
-    assert view.remembered(digest) == DATA == metadata.content("one").remembered(digest)
+    assert view.remembered(digest) == (len(DATA), DATA) == metadata.content("one").remembered(digest)
+    assert view.remembered(digest, 1, 2) == (len(DATA), DATA[1:3])
 
     view.delete(digest)
     with pytest.raises(NotFound):

@@ -155,7 +155,7 @@ async def test_a_reader_is_not_closed_on_the_loop(metadata: Any) -> None:
             threads.append(threading.current_thread())
 
     class View:
-        def remembered(self, digest: str) -> None:
+        def remembered(self, digest: str, offset: int = 0, length: int = 0) -> None:
             return None
 
         def reader(self, desc: Descriptor) -> Reader:

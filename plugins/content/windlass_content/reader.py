@@ -46,6 +46,20 @@ class BlobReader:
                 data += more
         return data
 
+    def read_ready(self, offset: int, length: int) -> bytes | None:
+        """See the contract."""
+        if not self._using.acquire(blocking=False):
+            return None
+        try:
+            data = bytearray(length)
+            # preadv2(2): what is not in the page cache is EAGAIN, or missing from the end.
+            taken = os.preadv(self.fileno(), [data], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        finally:
+            self._using.release()
+        return bytes(data) if taken == length else None
+
     def fileno(self) -> int:
         """Return the descriptor, which stays the reader's."""
         if self._descriptor == CLOSED:

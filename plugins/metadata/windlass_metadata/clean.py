@@ -24,13 +24,23 @@ BATCH = 64
 Remove = Callable[[str], None]
 
 
-def clean_content(ledger: Ledger, store: ContentStore, full: bool) -> int:
-    """Remove blobs and ingests; ``full`` looks for those that nobody knows, too. Returns how many blobs went."""
+def clean_content(
+    ledger: Ledger, store: ContentStore, full: bool, release: Callable[[str], object] = lambda _: None
+) -> int:
+    """Remove blobs and ingests; ``full`` looks for those that nobody knows, too. Returns how many blobs went.
+
+    ``release`` is told of a blob before it is removed.
+    """
+
+    def remove(digest: str) -> None:
+        release(digest)
+        store.delete(digest)
+
     if full:
         _discard_unknown(ledger, trash.BLOB, "", (info.digest for info in store.walk()))
         _discard_unknown(ledger, trash.INGEST, "", (status.ref for status in store.statuses()))
         _forget_without_bytes(ledger, store)
-    blobs, _ = _empty(ledger, trash.BLOB, "", store.delete)
+    blobs, _ = _empty(ledger, trash.BLOB, "", remove)
     _empty(ledger, trash.INGEST, "", store.abort)
     return blobs
 

@@ -21,6 +21,7 @@ from windlass_api.containerd.events.content_pb2 import ContentDelete
 from windlass_metadata import nodes, trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows
 from windlass_metadata.ledger import Ledger, hold, let_go, require_lease
+from windlass_metadata.open_blobs import OpenBlobs
 from windlass_metadata.rows import decode_map, encode_map, now
 from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.writer import IngestWriter
@@ -37,6 +38,7 @@ class Content(RememberedContent):
         ledger: Ledger,
         store: ContentStore,
         small_blobs: SmallBlobs,
+        open_blobs: OpenBlobs,
         shared: bool,
         namespace: str,
         lease: str,
@@ -45,6 +47,7 @@ class Content(RememberedContent):
         self._ledger = ledger
         self._store = store
         self._small_blobs = small_blobs
+        self._open_blobs = open_blobs
         self._shared = shared
         self._namespace = namespace
         self._lease = lease
@@ -103,17 +106,27 @@ class Content(RememberedContent):
         self.info(desc.digest)
         reader = self._store.reader(desc)
         try:
-            self._small_blobs.read(desc.digest, reader)
+            if not self._small_blobs.read(desc.digest, reader):
+                self._open_blobs.keep(desc.digest, lambda: self._store.reader(desc))
         except BaseException:
             reader.close()
             raise
         return reader
 
     @quick
-    def remembered(self, digest: str) -> bytes | None:
+    def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
         """See the contract."""
-        self.info(digest)
-        return self._small_blobs.get(digest)
+        check_digest(digest)
+        with self._ledger.read() as rows:
+            known = rows.execute(
+                "SELECT 1 FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest)
+            ).fetchone()
+        if known is None:
+            self.info(digest)  # which says so
+        blob = self._small_blobs.get(digest)
+        if blob is None:
+            return self._open_blobs.read(digest, offset, length)
+        return len(blob), blob[offset : offset + length if length > 0 else None]
 
     def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
         """See the contract. A blob that this namespace may share is complete at once."""

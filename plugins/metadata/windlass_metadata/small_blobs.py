@@ -32,16 +32,17 @@ class SmallBlobs:
                 self._blobs.move_to_end(digest)
             return data
 
-    def read(self, digest: str, reader: Reader) -> None:
-        """Keep a blob, if it is small, in place of those that were not read for longest."""
+    def read(self, digest: str, reader: Reader) -> bool:
+        """Keep a blob in place of those that were not read for longest, if it is small, and tell whether it is."""
         size = reader.size
         if size > LARGEST or digest in self._blobs:
-            return
+            return size <= LARGEST
         data = reader.read_at(0, size)
         if len(data) != size:
-            return
+            return True
         with self._guard:
             self._size += size - len(self._blobs.pop(digest, b""))
             self._blobs[digest] = data
             while self._size > self._capacity:
                 self._size -= len(self._blobs.popitem(last=False)[1])
+        return True

@@ -34,6 +34,7 @@ from windlass_metadata.leases import Leases
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.namespaces import Namespaces
 from windlass_metadata.nodes import Node
+from windlass_metadata.open_blobs import OpenBlobs
 from windlass_metadata.outside import Outside
 from windlass_metadata.sandboxes import Sandboxes
 from windlass_metadata.small_blobs import SmallBlobs
@@ -62,6 +63,7 @@ class MetadataStore(Metadata):
         self._ledger = Ledger(database, exchange)
         self._content = content
         self._small_blobs = SmallBlobs()
+        self._open_blobs = OpenBlobs()
         self._snapshotters = dict(snapshotters)
         self._shared = shared
         self._clean_timeout = clean_timeout
@@ -72,7 +74,7 @@ class MetadataStore(Metadata):
         self._content_cleaner = Cleaner(
             "content store",
             lambda: self._has_trash(trash.BLOB, "") or self._has_trash(trash.INGEST, ""),
-            lambda full: clean_content(self._ledger, content, full),
+            lambda full: clean_content(self._ledger, content, full, self._open_blobs.forget),
         )
         self._cleaners = {name: self._cleaner(name, one) for name, one in self._snapshotters.items()}
 
@@ -98,7 +100,15 @@ class MetadataStore(Metadata):
 
     def content(self, namespace: str, lease: str = "") -> RememberedContent:
         """See the contract."""
-        return Content(self._ledger, self._content, self._small_blobs, self._shared, checked(namespace), lease)
+        return Content(
+            self._ledger,
+            self._content,
+            self._small_blobs,
+            self._open_blobs,
+            self._shared,
+            checked(namespace),
+            lease,
+        )
 
     def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
         """See the contract."""
@@ -154,6 +164,7 @@ class MetadataStore(Metadata):
 
     def close(self) -> None:
         """Close the database; what is under way fails."""
+        self._open_blobs.close()
         self._ledger.database.close()
 
     def _removed(self) -> tuple[int, int]:

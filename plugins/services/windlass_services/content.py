@@ -78,10 +78,11 @@ class Content:
     async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
         """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
         view = self._view(call)
-        if (blob := await offload(view.remembered, request.digest)) is not None:
-            start, end = _section(request, len(blob))
-            if start < end:
-                yield pb.ReadContentResponse(data=blob[start:end])
+        if (part := await offload(view.remembered, request.digest, max(request.offset, 0), request.size)) is not None:
+            size, data = part
+            _section(request, size)
+            if data:
+                yield pb.ReadContentResponse(data=data)
             return
         opening = partial(_open_section, view, request)
         reader, start, end, data = await offload_within(OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader")
