@@ -66,6 +66,23 @@ class Client:
         list(self.content.Write(iter([request]), metadata=self.metadata, timeout=TIMEOUT))
         return digest
 
+    def list_blobs(self) -> None:
+        """Have all blobs described."""
+        list(self.content.List(content_pb2.ListContentRequest(), metadata=self.metadata, timeout=TIMEOUT))
+
+    def list_images(self) -> None:
+        """Have all images described."""
+        self.images.List(images_pb2.ListImagesRequest(), metadata=self.metadata, timeout=TIMEOUT)
+
+    def info(self, digest: str) -> None:
+        """Have a blob described."""
+        self.content.Info(content_pb2.InfoRequest(digest=digest), metadata=self.metadata, timeout=TIMEOUT)
+
+    def delete(self, digest: str) -> None:
+        """Delete a blob."""
+        request = content_pb2.DeleteContentRequest(digest=digest)
+        self.content.Delete(request, metadata=self.metadata, timeout=TIMEOUT)
+
     def collect(self) -> None:
         """Have garbage collected."""
         name = f"gc-{time.monotonic_ns()}"
@@ -159,15 +176,14 @@ def fill(client: Client, have: list[str], size: int) -> None:
 
 def ask(client: Client, digest: str) -> Figures:
     """Return the milliseconds of some calls."""
-    more = {"metadata": client.metadata, "timeout": TIMEOUT}
     calls: dict[str, Callable[[], object]] = {
-        "list_blobs": lambda: list(client.content.List(content_pb2.ListContentRequest(), **more)),
-        "list_images": lambda: client.images.List(images_pb2.ListImagesRequest(), **more),
-        "info": lambda: client.content.Info(content_pb2.InfoRequest(digest=digest), **more),
+        "list_blobs": client.list_blobs,
+        "list_images": client.list_images,
+        "info": lambda: client.info(digest),
         "collect": client.collect,
     }
     found = {name: statistics.median(seconds(call) * 1000 for _ in range(5)) for name, call in calls.items()}
-    client.content.Delete(content_pb2.DeleteContentRequest(digest=digest), **more)
+    client.delete(digest)
     return {**found, "delete_one_and_collect": seconds(client.collect) * 1000}
 
 
@@ -175,7 +191,9 @@ def many(daemons: Sequence[Daemon], blobs: int) -> dict[str, Figures]:
     """Return milliseconds of some calls with a tenth of so many blobs, and with all; a tenth as many images."""
     found: dict[str, Figures] = {}
     for daemon in daemons:
-        client, have, row = Client(daemon, "many"), [], {}
+        client = Client(daemon, "many")
+        have: list[str] = []
+        row: Figures = {}
         for size in (blobs // 10, blobs):
             fill(client, have, size)
             row |= {f"{name}_{size}": value for name, value in ask(client, have[-5]).items()}
@@ -201,16 +219,10 @@ def main() -> None:
     try:
         with both(scratch) as daemons:
             for name in options.only:
-                report[name] = (
-                    {"metadata": metadata, "large": large}[name](daemons)
-                    if name != "many"
-                    else many(daemons, options.blobs)
-                )
+                report[name] = measures[name](daemons)
                 for key, ours in report[name]["windlass"].items():
                     theirs = report[name]["containerd"][key]
-                    print(
-                        f"{name:9} {key:32} windlass {ours:10.2f}   containerd {theirs:10.2f}   ratio {ours / theirs:.2f}"
-                    )
+                    print(f"{key:32} windlass {ours:10.2f}   containerd {theirs:10.2f}   ratio {ours / theirs:.2f}")
                 sys.stdout.flush()
     finally:
         remove_tree(scratch)
