@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from windlass import config, daemon, discovery, logs, process
-from windlass.config import WINDLASS, Flags
+from windlass.config import WINDLASS, Config, Flags
 from windlass.content import CONTENT, ContentStore, RememberedContent
 from windlass.diff import DIFFER
 from windlass.discovery import Found
-from windlass.errors import InvalidArgument, NotFound, StartError
+from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
 from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin
@@ -46,9 +46,9 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
         raise InvalidArgument(f"address {address} is longer than the 107 bytes that Linux takes; choose a shorter one")
     found = _closure(uri, discovery.discover(), containerd)
     draft = config.read(path, WINDLASS, _flags(uri, address, root))
-    if uri.startswith(f"{DIFFER.uri}."):
-        _ask_only(draft, uri)
     settings = draft.settle(found)
+    if uri.startswith(f"{DIFFER.uri}."):
+        settings = _asking_only(settings, uri)
     logs.set_up(settings.top.debug.level, settings.top.debug.format)
     lock = process.prepare(settings)
     try:
@@ -62,11 +62,13 @@ def _flags(uri: str, address: str, root: str) -> Flags:
     return Flags(root or f"{WINDLASS.root}/serve/{uri}", f"{WINDLASS.state}/serve/{uri}", address)
 
 
-def _ask_only(draft: config.Draft, uri: str) -> None:
-    """Have the differ that is served be the one that is asked."""
-    block = {"default": [uri.rpartition(".")[2]]}
-    for table in draft.tables:
-        table.setdefault("plugins", {})[f"{GRPC.uri}.diff"] = block
+def _asking_only(settings: Config, uri: str) -> Config:
+    """Return settings by which the differ that is served is the one that is asked."""
+    face = f"{GRPC.uri}.{FACES[DIFFER.uri]}"
+    # Any: the services' own class.
+    block: Any = settings.plugins[face]
+    asked = replace(block, default=(uri.removeprefix(f"{DIFFER.uri}."),))
+    return replace(settings, plugins={**settings.plugins, face: asked})
 
 
 def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Found]:
@@ -81,7 +83,9 @@ def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Foun
     face = FACES.get(wanted.plugin.type.uri)
     if face is None:
         raise InvalidArgument(f"{uri} is no snapshotter, content store or differ, and no other plugins can be served")
-    needed = closure([wanted.plugin], [entry.plugin for entry in installed if entry.plugin])
+    # Whoever requires a metadata store gets the one that keeps nothing.
+    others = [entry.plugin for entry in installed if entry.plugin and entry.plugin.type != METADATA]
+    needed = closure([wanted.plugin], others)
     taken = {plugin.uri: by_uri[plugin.uri] for plugin in needed}
     for each in (*ALWAYS, f"{GRPC.uri}.{face}"):
         if each not in by_uri:
@@ -112,27 +116,32 @@ def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
     """Return the metadata store that keeps nothing."""
 
     def init(context: InitContext) -> Any:
-        return _Bare(context.by_id(plugin.type, plugin.id), containerd)
+        # Looked up when it is asked for, since what is served may require a metadata store itself.
+        return _Bare(lambda: context.by_id(plugin.type, plugin.id), containerd)
 
-    return Plugin(METADATA, id="bare", init=init, requires=(plugin.type,))
+    return Plugin(METADATA, id="bare", init=init)
 
 
 class _Bare:
     """What a face asks a metadata store for: one namespace's view of a plugin, which is the plugin itself."""
 
-    def __init__(self, served: Any, containerd: str) -> None:
+    def __init__(self, served: Callable[[], Any], containerd: str) -> None:
         self._served = served
         self._containerd = containerd
 
     def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
-        return cast(Snapshotter, self._served)  # its type's contract, by the choice of the face
+        return cast(Snapshotter, self._served())  # its type's contract, by the choice of the face
 
     def content(self, namespace: str, lease: str = "") -> RememberedContent:
         if self._containerd:
             return _remote(self._containerd, namespace)
-        if not hasattr(self._served, "writer"):
-            raise StartError("a differ needs the blobs of a daemon; name its socket with --content")
-        return cast(RememberedContent, _Plain(self._served))  # which it is, but for what __getattr__ passes on
+        served = self._served()
+        if not hasattr(served, "writer"):
+            raise FailedPrecondition("a differ needs the blobs of a daemon; serve it with --content SOCKET")
+        return cast(RememberedContent, _Plain(served))  # which it is, but for what __getattr__ passes on
+
+    def collect_from(self, kind: str, store: object) -> None:
+        """Nothing is collected here."""
 
 
 class _Plain:

@@ -154,7 +154,12 @@ CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1")
 
 @contract
 class RememberedContent(ContentStore, Protocol):
-    """A content store that has some blobs at hand."""
+    """A namespace's view of a content store, which has some blobs at hand."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace, for whoever hands the store's digests to another process."""
+        ...
 
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
         """Return the size of a blob and a part of it, 0 is to its end; None for one that has to be read.

@@ -18,7 +18,7 @@ TIMEOUT = 4 * 3600.0
 
 
 class RemoteDiffer:
-    """A `windlass.diff.Differ`; blobs are those of the peer's own content store."""
+    """A `windlass.diff.Differ`; blobs are those that the peer finds by their namespace."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -35,7 +35,7 @@ class RemoteDiffer:
         """Have a layer applied."""
         given = {key: any_of(payload) for key, payload in (payloads or {}).items()}
         request = pb.ApplyRequest(diff=to_descriptor(desc), mounts=to_mounts(mounts), payloads=given, sync_fs=sync_fs)
-        return from_descriptor(self._peer.call(self._stub.Apply, request, TIMEOUT).applied)
+        return from_descriptor(self._peer.call(self._stub.Apply, request, TIMEOUT, _namespace(content)).applied)
 
     def compare(
         self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
@@ -50,4 +50,9 @@ class RemoteDiffer:
             labels=options.labels,
             source_date_epoch=epoch,
         )
-        return from_descriptor(self._peer.call(self._stub.Diff, request, TIMEOUT).diff)
+        return from_descriptor(self._peer.call(self._stub.Diff, request, TIMEOUT, _namespace(content)).diff)
+
+
+def _namespace(content: ContentStore) -> str:
+    """Return the namespace that a store is a view of, empty if it is none."""
+    return str(getattr(content, "namespace", ""))

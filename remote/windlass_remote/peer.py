@@ -57,10 +57,11 @@ class Peer:
     ) -> None:
         self.close()
 
-    def call(self, method: Callable[..., M], request: Message, timeout: float = 0) -> M:
-        """Make a call, for at most ``timeout`` seconds, 0 is the peer's own."""
+    def call(self, method: Callable[..., M], request: Message, timeout: float = 0, namespace: str = "") -> M:
+        """Make a call, for at most ``timeout`` seconds, in ``namespace``; 0 and "" are the peer's own."""
+        metadata = ((NAMESPACE, namespace), *self.metadata[1:]) if namespace else self.metadata
         try:
-            return method(request, timeout=timeout or self.timeout, metadata=self.metadata)
+            return method(request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self.error(error) from None
 

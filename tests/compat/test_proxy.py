@@ -55,3 +55,21 @@ def test_a_container_runs_on_a_snapshotter_in_another_process(
     with served(tmp_path, NATIVE):
         eventually(lambda: machine.try_ctr("snapshots", "--snapshotter", "mine", "ls").returncode == 0)
         assert run(machine, "second") == "new\n"
+
+
+def test_layers_are_unpacked_in_another_process(archive: Archive, tmp_path: Path) -> None:
+    """Which reads them out of the daemon's store; containerd 1.6 knows no proxies of differs, and panics."""
+    (tmp_path / "d").mkdir()
+    machine = Machine("windlass", tmp_path / "d")
+    with (tmp_path / "d/config.toml").open("a") as config:
+        config.write(f'\n[proxy_plugins.mine]\ntype = "diff"\naddress = "{tmp_path}/p.sock"\n')
+        config.write('[plugins."io.containerd.grpc.v1.diff"]\ndefault = ["mine"]\n')
+    try:
+        with served(tmp_path, "io.containerd.differ.v1.walking", "--content", machine.address):
+            machine.start()
+            machine.ctr("images", "import", str(archive.path))
+            assert machine.ctr("run", "--rm", IMAGE, "box", "/bin/cat", "/data/new") == "new\n"
+        failed = machine.try_ctr("images", "import", "--snapshotter", "native", str(archive.path))
+        assert failed.returncode and "proxy plugin mine cannot be reached" in failed.stderr
+    finally:
+        machine.close()

@@ -25,10 +25,10 @@ WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import m
 
 
 @contextmanager
-def served(directory: Path, uri: str = NATIVE) -> Iterator[subprocess.Popen[bytes]]:
+def served(directory: Path, uri: str = NATIVE, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """Serve a plugin at ``directory/p.sock``."""
     socket = directory / "p.sock"
-    command = [*WINDLASS, "plugin", "serve", uri, "--address", str(socket), "--root", str(directory / "root")]
+    command = [*WINDLASS, "plugin", "serve", uri, "--address", str(socket), "--root", str(directory / "root"), *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert process.stderr is not None
     with process.stderr:

@@ -53,6 +53,11 @@ class Content(RememberedContent):
         self._lease = lease
         self._ingests = IngestRows(ledger, namespace, lease)
 
+    @property
+    def namespace(self) -> str:
+        """See the contract."""
+        return self._namespace
+
     @quick
     def info(self, digest: str) -> Info:
         """See the contract."""
