@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from windlass import faults, metastore, trees
 from windlass.checks import Problem
 from windlass.metastore import Metastore, Record, disk_error
-from windlass.snapshots import Kind
+from windlass.snapshots import Info, Kind
 
 logger = logging.getLogger(__name__)
 
@@ -132,3 +132,36 @@ class Directories:
     def close(self) -> None:
         """Close the database; a second time is nothing."""
         self.store.close()
+
+
+class DirectorySnapshotter:
+    """What snapshotters that keep directories have in common; to be inherited from, with the rest of the contract."""
+
+    def __init__(self, root: Path, discard: Callable[[Path], None] = trees.remove) -> None:
+        """Keep snapshots below ``root``; ``discard`` as for `Directories`."""
+        self._directories = Directories(root, discard)
+        self._store = self._directories.store
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        self._directories.close()
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind."""
+        return self._store.stat(key)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels."""
+        return self._store.update(info, fieldpaths)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield every snapshot that matches."""
+        return self._store.walk(filters)
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
+        """Compare rows with directories; see `windlass.checks.Checked`."""
+        return self._directories.check(repair)
+
+    def cleanup(self) -> None:
+        """Delete what removal or a crash has left."""
+        self._directories.cleanup()

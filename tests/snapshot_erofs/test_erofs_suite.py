@@ -13,7 +13,8 @@ from windlass.activations import ActivateOptions
 from windlass.errors import NotFound
 from windlass.mounts import Mount
 from windlass.snapshots import Snapshotter, Usage
-from windlass_conformance import snapshots as suite
+from windlass_conformance import snapshot_files as suite
+from windlass_conformance.snapshots import SnapshotterSuite
 from windlass_mounts.manager import ActiveMounts
 from windlass_snapshot_erofs.handler import ErofsHandler
 from windlass_snapshot_erofs.images import Images
@@ -68,7 +69,7 @@ class Activated:
             pass
 
 
-class TestErofs(suite.SnapshotterSuite):
+class TestErofs(SnapshotterSuite):
     @pytest.fixture(autouse=True)
     def _fewer_layers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each layer is a program run and a mount for every layer on top of it: 128 take 14 seconds, and pass too."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from windlass import trees
-from windlass.checks import Problem
 from windlass.errors import FailedPrecondition
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshot_directories import Directories
-from windlass.snapshots import Info, Kind, Usage
+from windlass.snapshot_directories import DirectorySnapshotter
+from windlass.snapshots import Kind, Usage
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
 
@@ -19,30 +18,13 @@ SUBVOLUME = "fs"
 ROOT_MODE = 0o755
 
 
-class BtrfsSnapshotter:
+class BtrfsSnapshotter(DirectorySnapshotter):
     """A `windlass.snapshots.Snapshotter` on btrfs (reference 2.2)."""
 
     def __init__(self, root: Path) -> None:
         """Keep snapshots below ``root``, which is on btrfs."""
         self._root = root
-        self._directories = Directories(root, _discard)
-        self._store = self._directories.store
-
-    def close(self) -> None:
-        """Close the database; a second time is nothing."""
-        self._directories.close()
-
-    def stat(self, key: str) -> Info:
-        """Describe a snapshot of any kind."""
-        return self._store.stat(key)
-
-    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
-        return self._store.update(info, fieldpaths)
-
-    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """Yield every snapshot that matches."""
-        return self._store.walk(filters)
+        super().__init__(root, _discard)
 
     def usage(self, key: str) -> Usage:
         """Measure what is not the parent's."""
@@ -90,14 +72,6 @@ class BtrfsSnapshotter:
     def remove(self, key: str) -> None:
         """Remove a snapshot and its subvolume."""
         self._directories.remove(key, now=True)
-
-    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.checks.Checked`."""
-        return self._directories.check(repair)
-
-    def cleanup(self) -> None:
-        """Delete what a crash has left."""
-        self._directories.cleanup()
 
     def _subvolume(self, id: int) -> Path:
         return self._directories.path(id) / SUBVOLUME

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from windlass import trees, upper_directories
-from windlass.checks import Problem
 from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshot_directories import Directories
-from windlass.snapshots import Info, Kind, Usage
+from windlass.snapshot_directories import DirectorySnapshotter
+from windlass.snapshots import Kind, Usage
 from windlass.upper_directories import UPPER, WORK, owner_of
 from windlass_snapshot_erofs import images as images_module
 from windlass_snapshot_erofs import layers
@@ -23,32 +22,15 @@ from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, Features
 logger = logging.getLogger(__name__)
 
 
-class ErofsSnapshotter:
+class ErofsSnapshotter(DirectorySnapshotter):
     """A `windlass.snapshots.Snapshotter` on EROFS and overlayfs."""
 
     def __init__(self, root: Path, images: Images, features: Features, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``."""
-        self._directories = Directories(root)
-        self._store = self._directories.store
+        super().__init__(root)
         self._images = images
         self._features = features
         self._mount_options = tuple(mount_options)
-
-    def close(self) -> None:
-        """Close the database; a second time is nothing."""
-        self._directories.close()
-
-    def stat(self, key: str) -> Info:
-        """Describe a snapshot of any kind."""
-        return self._store.stat(key)
-
-    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
-        return self._store.update(info, fieldpaths)
-
-    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """Yield every snapshot that matches."""
-        return self._store.walk(filters)
 
     def usage(self, key: str) -> Usage:
         """Measure what has been written, or the image."""
@@ -88,10 +70,6 @@ class ErofsSnapshotter:
         """Remove a snapshot; its files at the next cleanup."""
         record = self._directories.remove(key, now=False)
         images_module.thaw(self._directories.path(record.id) / IMAGE)
-
-    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.checks.Checked`."""
-        return self._directories.check(repair)
 
     def cleanup(self) -> None:
         """Delete the files of removed snapshots, and those that images were made of."""

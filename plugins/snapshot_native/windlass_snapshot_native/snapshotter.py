@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from windlass import trees
-from windlass.checks import Problem
 from windlass.errors import FailedPrecondition
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshot_directories import Directories
-from windlass.snapshots import Info, Kind, Usage
+from windlass.snapshot_directories import DirectorySnapshotter
+from windlass.snapshots import Kind, Usage
 
 ROOT_MODE = 0o755
 
 
-class NativeSnapshotter:
+class NativeSnapshotter(DirectorySnapshotter):
     """A `windlass.snapshots.Snapshotter` that copies."""
-
-    def __init__(self, root: Path) -> None:
-        self._directories = Directories(root)
-        self._store = self._directories.store
-
-    def close(self) -> None:
-        """Close the database; a second time is nothing."""
-        self._directories.close()
-
-    def stat(self, key: str) -> Info:
-        """Describe a snapshot of any kind."""
-        return self._store.stat(key)
-
-    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
-        return self._store.update(info, fieldpaths)
-
-    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """Yield every snapshot that matches."""
-        return self._store.walk(filters)
 
     def usage(self, key: str) -> Usage:
         """Measure a snapshot; a view takes its empty directory only."""
@@ -78,14 +57,6 @@ class NativeSnapshotter:
     def remove(self, key: str) -> None:
         """Remove a snapshot and its files."""
         self._directories.remove(key, now=True)
-
-    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.checks.Checked`."""
-        return self._directories.check(repair)
-
-    def cleanup(self) -> None:
-        """Delete what a crash has left."""
-        self._directories.cleanup()
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:
         if record.kind == Kind.ACTIVE:

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from windlass import trees, upper_directories
-from windlass.checks import Problem
 from windlass.errors import NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
-from windlass.snapshot_directories import Directories
+from windlass.snapshot_directories import DirectorySnapshotter
 from windlass.snapshots import LABEL_PREFIX, Info, Kind, Usage
 from windlass.upper_directories import UPPER, owner_of
 from windlass_snapshot_overlay import layers
@@ -21,7 +20,7 @@ from windlass_snapshot_overlay.layers import Features
 LABEL_UPPERDIR = LABEL_PREFIX + "overlay.upperdir"
 
 
-class OverlaySnapshotter:
+class OverlaySnapshotter(DirectorySnapshotter):
     """A `windlass.snapshots.Snapshotter` on overlayfs."""
 
     def __init__(
@@ -33,16 +32,11 @@ class OverlaySnapshotter:
         sync_remove: bool = False,
         upperdir_label: bool = False,
     ) -> None:
-        self._directories = Directories(root)
-        self._store = self._directories.store
+        super().__init__(root)
         self._features = features
         self._mount_options = tuple(mount_options)
         self._sync_remove = sync_remove
         self._upperdir_label = upperdir_label
-
-    def close(self) -> None:
-        """Close the database; a second time is nothing."""
-        self._directories.close()
 
     def stat(self, key: str) -> Info:
         """Describe a snapshot of any kind."""
@@ -85,14 +79,6 @@ class OverlaySnapshotter:
     def remove(self, key: str) -> None:
         """Remove a snapshot; its files now or at the next cleanup."""
         self._directories.remove(key, now=self._sync_remove)
-
-    def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.checks.Checked`."""
-        return self._directories.check(repair)
-
-    def cleanup(self) -> None:
-        """Delete the files of removed snapshots."""
-        self._directories.cleanup()
 
     def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Record:
         def fill(directory: Path, parents: Sequence[int]) -> None:
