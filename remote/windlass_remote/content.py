@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import IO
@@ -11,7 +12,7 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from windlass.content import CHUNK, Info, Status
-from windlass.errors import DataLoss, FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
+from windlass.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
 from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_api.containerd.services.content.v1.content_pb2_grpc import ContentStub
@@ -21,6 +22,8 @@ from windlass_remote.peer import Peer
 WALK_TIMEOUT = 600.0
 WRITE_TIMEOUT = 24 * 3600.0
 """Seconds that one writer may be open: it waits for whoever has the bytes."""
+COMMIT_TIMEOUT = 600.0
+"""Seconds for a commit, which waits for a disk."""
 
 
 class RemoteContent:
@@ -89,10 +92,14 @@ class RemoteReader:
         if length <= 0:
             return b""
         request = pb.ReadContentRequest(digest=self._digest, offset=offset, size=length)
-        data = b"".join(response.data for response in self._peer.stream(self._stub.Read, request))
+        data = bytearray()
+        for response in self._peer.stream(self._stub.Read, request):
+            data += response.data
+            if len(data) > length:
+                break
         if len(data) != length:
-            raise DataLoss(f"{self._peer.name} sent {len(data)} bytes of {self._digest} for {length}")
-        return data
+            raise DataLoss(f"{self._peer.name} sent other than {length} bytes of {self._digest} at {offset}")
+        return bytes(data)
 
     def fileno(self) -> int:
         """Return a descriptor of a copy, which is made at the first call."""
@@ -127,13 +134,16 @@ class RemoteWriter:
         self._outgoing: SimpleQueue[pb.WriteContentRequest | None] = SimpleQueue()
         messages = iter(self._outgoing.get, None)
         self._call = self._stub.Write(messages, timeout=WRITE_TIMEOUT, metadata=self._peer.metadata)
-        self._is_open = True
+        self._is_open, self._is_late = True, False
         self._state = self._ask(self._first)
 
     def _ask(self, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
         if not self._is_open:
             raise FailedPrecondition(f"the writer of {self._first.ref} is closed")
         self._outgoing.put(request)
+        watch = threading.Timer(COMMIT_TIMEOUT if request.action == pb.COMMIT else self._peer.timeout, self._expire)
+        watch.daemon = True
+        watch.start()
         try:
             return next(self._call)
         except StopIteration:
@@ -141,11 +151,20 @@ class RemoteWriter:
             raise Unavailable(f"{self._peer.name} ended the write of {self._first.ref}; open it again") from None
         except grpc.RpcError as error:
             self.close()
+            if self._is_late:
+                raise DeadlineExceeded(f"{self._peer.name} did not answer in time; see what keeps it") from None
             raise self._peer.error(error) from None
         except BaseException:
             # Whose answer the next message would get is not known.
+            self._call.cancel()
             self.close()
             raise
+        finally:
+            watch.cancel()
+
+    def _expire(self) -> None:
+        self._is_late = True
+        self._call.cancel()
 
     def write(self, data: bytes | memoryview) -> int:
         """Send bytes. Raises DataLoss when the peer has not taken them all."""
@@ -201,11 +220,16 @@ class RemoteWriter:
             return
         self._is_open = False
         self._outgoing.put(None)
+        watch = threading.Timer(self._peer.timeout, self._call.cancel)
+        watch.daemon = True
+        watch.start()
         try:
             for _ in self._call:
                 pass
         except grpc.RpcError:
             pass  # what it has to say about an exchange that is over interests nobody
+        finally:
+            watch.cancel()
 
 
 def from_info(message: pb.Info) -> Info:

@@ -63,32 +63,34 @@ class Peer:
         try:
             return method(request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise self.error(error) from None
+            raise self.error(error, timeout) from None
 
     def stream(self, method: Callable[..., Iterator[M]], request: Message, timeout: float = 0) -> Iterator[M]:
         """Return the responses of a call, the first of which has arrived: what fails at once fails here."""
         call = method(request, timeout=timeout or self.timeout, metadata=self.metadata)
-        responses = self._responses(call)
+        responses = self._responses(call, timeout)
         first = next(responses, None)
         return _chain(first, responses)
 
-    def _responses(self, call: Iterator[M]) -> Iterator[M]:
+    def _responses(self, call: Iterator[M], timeout: float) -> Iterator[M]:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise self.error(error) from None
+            raise self.error(error, timeout) from None
         finally:
             if isinstance(call, grpc.Call):
                 call.cancel()
 
-    def error(self, error: grpc.RpcError) -> Error:
-        """Return what a failed call means to the caller."""
+    def error(self, error: grpc.RpcError, timeout: float = 0) -> Error:
+        """Return what a failed call, which had ``timeout`` seconds, means to the caller."""
         code: int = error.code().value[0]
         message = error.details() or error.code().name.lower().replace("_", " ")
         if code == Code.UNAVAILABLE and _nobody_there(message):
             return Unavailable(f"{self.name} cannot be reached at {self.address}; see whether it runs, and try again")
         if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
-            return DeadlineExceeded(f"{self.name} did not answer within {self.timeout:g} s; see what keeps it")
+            return DeadlineExceeded(
+                f"{self.name} did not answer within {timeout or self.timeout:g} s; see what keeps it"
+            )
         return from_code(code, message)
 
 

@@ -233,9 +233,7 @@ def test_a_filesystem_is_made_where_there_is_none(manager: ActiveMounts, house: 
 def test_filesystems_that_cannot_be_made(
     manager: ActiveMounts, house: House, source: str, options: tuple[str, ...], error: type[Exception], words: str
 ) -> None:
-    outside = house.root.parent / "outside"
-    outside.mkdir()
-    (house.root / "link").symlink_to(outside)
+    (house.root / "link").symlink_to("/tmp")
     with pytest.raises(error, match=words):
         manager.activate(NS, "one", [Mount("mkfs/ext4", os.path.join(house.root, source), options)])
     assert not list(house.root.glob("*img*"))
@@ -266,10 +264,11 @@ def test_directories_are_made(manager: ActiveMounts, house: House) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "ROOT", "ROOT/a/../../x", "ROOT/link/x", "ROOT/file", "ROOT/open", "x"])
-def test_directories_that_are_not_ours_to_make(manager: ActiveMounts, house: House, path: str) -> None:
+def test_directories_that_are_not_ours_to_make(
+    manager: ActiveMounts, house: House, path: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Outside of our root, through a link, or other than what is there: the caller may know better."""
-    outside = house.root.parent / "outside"
-    outside.mkdir()
+    outside = tmp_path_factory.mktemp("outside")
     (house.root / "link").symlink_to(outside)
     (house.root / "file").touch()
     (house.root / "open").mkdir(0o755)
