@@ -108,8 +108,10 @@ def _namespace(address: str) -> Iterator[Peer]:
         try:
             yield peer
         finally:
-            _collect(peer)
-            peer.call(namespaces.Delete, namespaces_pb2.DeleteNamespaceRequest(name=name))
+            try:
+                _collect(peer)
+            finally:
+                peer.call(namespaces.Delete, namespaces_pb2.DeleteNamespaceRequest(name=name))
 
 
 def _collect(peer: Peer) -> None:

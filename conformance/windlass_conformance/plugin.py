@@ -8,7 +8,7 @@ import pytest
 
 from windlass_conformance.report import PEER_CASES, Report
 
-KINDS = ("snapshotter", "content", "differ")
+KINDS = ("snapshotter", "content")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,9 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         nargs="?",
         const="",
         help="certify a content store: that behind --address, or by its socket",
-    )
-    group.addoption(
-        "--differ", metavar="unix://SOCKET", nargs="?", const="", help="certify a differ: that behind --address"
     )
     group.addoption("--conformance-report", metavar="FILE", help="write what each case found to FILE, as JSON")
 
@@ -51,6 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(
             "windlass_conformance: name what is to be certified, such as --snapshotter unix:///run/my.sock, "
             "or --address /run/containerd/containerd.sock --snapshotter overlayfs"
+        )
+    if config.getoption("--address") and "://" in (config.getoption("--snapshotter") or ""):
+        raise pytest.UsageError(
+            "windlass_conformance: with --address a snapshotter is named by what the daemon calls it"
         )
     for item in ours:
         marker = item.get_closest_marker("local")
