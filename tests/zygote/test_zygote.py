@@ -126,6 +126,7 @@ def test_a_killed_zygote_is_replaced_and_its_children_live_on(zygote: ForkingZyg
 def test_a_stopped_zygote_is_an_error_within_the_deadline_and_then_replaced(zygote: ForkingZygote) -> None:
     """A zygote that hangs costs its caller the timeout, and the next caller nothing."""
     tell(zygote)
+    assert soon(lambda: reserve(zygote.pid))
     os.kill(zygote.pid, signal.SIGSTOP)
     tell(zygote)  # by the child in reserve, which needs no zygote any more
 
