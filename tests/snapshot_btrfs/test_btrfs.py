@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from windlass import mounting
-from windlass.errors import FailedPrecondition
+from windlass import faults, mounting
+from windlass.errors import AlreadyExists, FailedPrecondition
 from windlass.mounts import Mount
-from windlass.snapshots import Usage
+from windlass.snapshots import Kind, Usage
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
 from windlass_snapshot_btrfs.snapshotter import BtrfsSnapshotter
@@ -55,6 +55,43 @@ def test_a_committed_subvolume_cannot_be_written_to(snapshotter: BtrfsSnapshotte
     snapshotter.commit("base", "a")
     with pytest.raises(OSError, match="Read-only"):
         (root / "snapshots/1/fs/file").touch()
+
+
+@pytest.fixture
+def faulty() -> Iterator[Callable[[str], None]]:
+    yield faults.arm
+    faults.arm("")
+
+
+def test_a_commit_whose_end_is_lost_cannot_be_written_to(
+    snapshotter: BtrfsSnapshotter, root: Path, faulty: Callable[[str], None]
+) -> None:
+    """The row is there, whatever happens next; the subvolume was frozen before."""
+    snapshotter.prepare("a")
+    faulty("snapshots.committed=error(EIO)")
+    with pytest.raises(OSError, match="fault"):
+        snapshotter.commit("base", "a")
+    assert snapshotter.stat("base").kind == Kind.COMMITTED
+    with pytest.raises(OSError, match="Read-only"):
+        (root / "snapshots/1/fs/file").touch()
+
+
+def test_a_commit_that_is_refused_leaves_the_snapshot_writable(snapshotter: BtrfsSnapshotter, root: Path) -> None:
+    for key in ("a", "b"):
+        snapshotter.prepare(key)
+    snapshotter.commit("base", "a")
+    with pytest.raises(AlreadyExists):
+        snapshotter.commit("base", "b")
+    (root / "snapshots/2/fs/file").touch()
+    snapshotter.commit("other", "b")
+
+
+def test_a_snapshot_that_a_crash_left_frozen_can_be_written_to(snapshotter: BtrfsSnapshotter, root: Path) -> None:
+    """Between the freezing and the row; whoever asks for its mounts means to write."""
+    snapshotter.prepare("a")
+    subvolumes.freeze(root / "snapshots/1/fs")
+    snapshotter.mounts("a")
+    (root / "snapshots/1/fs/file").touch()
 
 
 def test_usage_is_what_changed_since_the_parent(snapshotter: BtrfsSnapshotter, tmp_path: Path) -> None:

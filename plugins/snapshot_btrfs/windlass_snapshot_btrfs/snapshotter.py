@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from windlass import trees
-from windlass.errors import FailedPrecondition
+from windlass.errors import FailedPrecondition, NotFound
 from windlass.metastore import Record
 from windlass.mounts import Mount
 from windlass.snapshot_directories import DirectorySnapshotter
@@ -62,12 +63,22 @@ class BtrfsSnapshotter(DirectorySnapshotter):
             raise FailedPrecondition(
                 f"snapshot {key} was not prepared on {parent}, and btrfs cannot rebase; prepare it there"
             )
-        usage = self._measure(record)
-        if record.kind == Kind.ACTIVE:
-            # Before its row is durable, or a power cut could leave a row without a subvolume.
-            subvolumes.sync(self._subvolume(record.id))
-        self._store.commit(name, key, usage, labels)
+        if record.kind != Kind.ACTIVE:
+            self._store.commit(name, key, Usage(0, 0), labels)  # which refuses it
+            return
+        # Before its row is durable, or a crash could leave one that is writable, a power cut one without a subvolume.
         subvolumes.freeze(self._subvolume(record.id))
+        try:
+            subvolumes.sync(self._subvolume(record.id))
+            self._store.commit(name, key, self._measure(record), labels)
+        except BaseException:
+            self._thaw_active(key)
+            raise
+
+    def _thaw_active(self, key: str) -> None:
+        """Make a snapshot writable again whose commit has failed, unless it is committed all the same."""
+        with suppress(NotFound, FailedPrecondition):
+            self._mounts(self._store.get(key))
 
     def remove(self, key: str) -> None:
         """Remove a snapshot and its subvolume."""
@@ -84,6 +95,9 @@ class BtrfsSnapshotter(DirectorySnapshotter):
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:
         active = record.kind == Kind.ACTIVE
+        if active:
+            # A commit may have been cut short.
+            subvolumes.freeze(self._subvolume(record.id), False)
         shown = record.id if active or not record.parents else record.parents[0]
         _, device = filesystem_of(self._root)
         options = (f"subvolid={subvolumes.id_of(self._subvolume(shown))}", *(() if active else ("ro",)))
