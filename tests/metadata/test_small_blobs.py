@@ -6,10 +6,11 @@ from contextlib import closing
 
 import pytest
 from metadata.conftest import World, digest_of, put
+from metadata.memory_content import MemoryContent
 
 from windlass.errors import NotFound
 from windlass.values import Descriptor
-from windlass_metadata.small_blobs import LARGEST, SmallBlobs
+from windlass_metadata.small_blobs import LARGEST, OVERHEAD, SmallBlobs
 from windlass_metadata.store import MetadataStore
 
 DATA = b'{"schemaVersion": 2}'
@@ -45,7 +46,7 @@ def test_a_large_blob_is_not_kept(metadata: MetadataStore) -> None:
 
 def test_what_was_not_read_for_longest_makes_room(metadata: MetadataStore) -> None:
     view = metadata.content("one")
-    kept = SmallBlobs(capacity=100)
+    kept = SmallBlobs(capacity=2 * (40 + OVERHEAD))
     blobs = [bytes([number]) * 40 for number in range(3)]
     for data in blobs[:2]:
         with closing(view.reader(Descriptor("", put(view, data), 0))) as reader:
@@ -55,3 +56,14 @@ def test_what_was_not_read_for_longest_makes_room(metadata: MetadataStore) -> No
         kept.read(digest_of(blobs[2]), reader)
         kept.read(digest_of(blobs[2]), reader)
     assert [kept.get(digest_of(data)) for data in blobs] == [blobs[0], None, blobs[2]]
+
+
+def test_tiny_blobs_are_counted_with_what_each_takes() -> None:
+    """Or a million of three bytes would be kept as if they were nothing."""
+    kept = SmallBlobs(capacity=100_000)
+    store = MemoryContent()
+    digests = [put(store, b"%d" % number) for number in range(1000)]
+    for digest in digests:
+        with closing(store.reader(Descriptor("", digest, 0))) as reader:
+            kept.read(digest, reader)
+    assert sum(kept.get(digest) is not None for digest in digests) < 400

@@ -11,7 +11,10 @@ LARGEST = 64 << 10
 """Bytes of a blob that is worth keeping."""
 
 CAPACITY = 2 << 20
-"""Bytes that are kept in all."""
+"""Bytes that are kept in all, `OVERHEAD` of each blob included."""
+
+OVERHEAD = 300
+"""Bytes that a blob takes besides its own, for the digest and its places."""
 
 
 class SmallBlobs:
@@ -41,8 +44,9 @@ class SmallBlobs:
         if len(data) != size:
             return True
         with self._guard:
-            self._size += size - len(self._blobs.pop(digest, b""))
+            if self._blobs.pop(digest, None) is None:
+                self._size += size + OVERHEAD
             self._blobs[digest] = data
             while self._size > self._capacity:
-                self._size -= len(self._blobs.popitem(last=False)[1])
+                self._size -= len(self._blobs.popitem(last=False)[1]) + OVERHEAD
         return True
