@@ -87,10 +87,11 @@ def test_a_commit_that_is_refused_leaves_the_snapshot_writable(snapshotter: Btrf
 
 
 def test_a_snapshot_that_a_crash_left_frozen_can_be_written_to(snapshotter: BtrfsSnapshotter, root: Path) -> None:
-    """Between the freezing and the row; whoever asks for its mounts means to write."""
+    """Between the freezing and the row; whoever opens the snapshotter again finds it as it was."""
     snapshotter.prepare("a")
     subvolumes.freeze(root / "snapshots/1/fs")
-    snapshotter.mounts("a")
+    snapshotter.close()
+    BtrfsSnapshotter(root).close()
     (root / "snapshots/1/fs/file").touch()
 
 

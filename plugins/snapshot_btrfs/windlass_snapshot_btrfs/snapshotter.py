@@ -26,6 +26,8 @@ class BtrfsSnapshotter(DirectorySnapshotter):
         """Keep snapshots below ``root``, which is on btrfs."""
         self._root = root
         super().__init__(root, _discard)
+        for info in self._store.walk(["kind==active"]):
+            self._thaw(info.name)
 
     def usage(self, key: str) -> Usage:
         """Measure what is not the parent's."""
@@ -72,13 +74,13 @@ class BtrfsSnapshotter(DirectorySnapshotter):
             subvolumes.sync(self._subvolume(record.id))
             self._store.commit(name, key, self._measure(record), labels)
         except BaseException:
-            self._thaw_active(key)
+            self._thaw(key)
             raise
 
-    def _thaw_active(self, key: str) -> None:
-        """Make a snapshot writable again whose commit has failed, unless it is committed all the same."""
-        with suppress(NotFound, FailedPrecondition):
-            self._mounts(self._store.get(key))
+    def _thaw(self, key: str) -> None:
+        """Make a snapshot writable whose commit has failed or was cut short, unless it is committed all the same."""
+        with suppress(NotFound, FailedPrecondition, FileNotFoundError):
+            subvolumes.freeze(self._subvolume(self._store.get(key).id), False)
 
     def remove(self, key: str) -> None:
         """Remove a snapshot and its subvolume."""
@@ -95,9 +97,6 @@ class BtrfsSnapshotter(DirectorySnapshotter):
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:
         active = record.kind == Kind.ACTIVE
-        if active:
-            # A commit may have been cut short.
-            subvolumes.freeze(self._subvolume(record.id), False)
         shown = record.id if active or not record.parents else record.parents[0]
         _, device = filesystem_of(self._root)
         options = (f"subvolid={subvolumes.id_of(self._subvolume(shown))}", *(() if active else ("ro",)))
