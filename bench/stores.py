@@ -184,21 +184,22 @@ def ask(client: Client, digest: str) -> Figures:
     }
     found = {name: statistics.median(seconds(call) * 1000 for _ in range(5)) for name, call in calls.items()}
     client.delete(digest)
-    return {**found, "delete_one_and_collect": seconds(client.collect) * 1000}
+    return {**found, "collect_after_one_delete": seconds(client.collect) * 1000}
 
 
 def many(daemons: Sequence[Daemon], blobs: int) -> dict[str, Figures]:
     """Return milliseconds of some calls with a tenth of so many blobs, and with all; a tenth as many images."""
-    found: dict[str, Figures] = {}
-    for daemon in daemons:
-        client = Client(daemon, "many")
-        have: list[str] = []
-        row: Figures = {}
-        for size in (blobs // 10, blobs):
-            fill(client, have, size)
-            row |= {f"{name}_{size}": value for name, value in ask(client, have[-5]).items()}
+    clients = {daemon.name: Client(daemon, "many") for daemon in daemons}
+    have: dict[str, list[str]] = {name: [] for name in clients}
+    found: dict[str, Figures] = {name: {} for name in clients}
+    for size in (blobs // 10, blobs):
+        for name, client in clients.items():
+            fill(client, have[name], size)
+        for name, client in clients.items():
+            asked = ask(client, have[name][-5])
+            found[name] |= {f"{what} with {size} blobs": value for what, value in asked.items()}
+    for client in clients.values():
         client.close()
-        found[daemon.name] = row
     return found
 
 
@@ -219,7 +220,11 @@ def main() -> None:
     try:
         with both(scratch) as daemons:
             for name in options.only:
-                report[name] = measures[name](daemons)
+                load = os.getloadavg()
+                report[name] = {
+                    **measures[name](daemons),
+                    "load before": dict(zip(("1", "5", "15"), load, strict=True)),
+                }
                 for key, ours in report[name]["windlass"].items():
                     theirs = report[name]["containerd"][key]
                     print(f"{key:32} windlass {ours:10.2f}   containerd {theirs:10.2f}   ratio {ours / theirs:.2f}")
@@ -227,7 +232,8 @@ def main() -> None:
     finally:
         remove_tree(scratch)
     options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps({"load": os.getloadavg(), **report}, indent=2) + "\n")
+    before = json.loads(options.json.read_text()) if options.json.exists() else {}
+    options.json.write_text(json.dumps({**before, **report}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
     logs.set_up(settings.top.debug.level, settings.top.debug.format)
-    arm_faults()
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
@@ -67,6 +66,7 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
 
     Not asyncio.run: that waits without end for threads of plugins that hang.
     """
+    arm_faults()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pool = ThreadPoolExecutor(thread_name_prefix="kernel")
