@@ -43,15 +43,14 @@ async def _check(found: Sequence[Found], settings: Config, repair: bool, deep: b
     daemon = Daemon(found, settings)
     await daemon.start()
     try:
-        problems = [
-            Problem(record.uri, f"did not start: {record.message}", "see the daemon's log")
-            for record in daemon.records
-            if record.state == State.FAILED
-        ]
-        for record in daemon.records:
-            if record.type == CHECK.uri and record.state == State.OK:
-                # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
-                problems += await asyncio.to_thread(record.instance.check, repair, deep)
+        failed = [each for each in daemon.records if each.state == State.FAILED and each.type != CHECK.uri]
+        checks = [each for each in daemon.records if each.state == State.OK and each.type == CHECK.uri]
+        if not checks:
+            raise StartError(failed[-1].message if failed else "no plugin that checks is installed")
+        problems = [Problem(each.uri, f"did not start: {each.message}", "see the daemon's log") for each in failed]
+        for record in checks:
+            # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
+            problems += await asyncio.to_thread(record.instance.check, repair, deep)
         return problems
     finally:
         await daemon.stop()

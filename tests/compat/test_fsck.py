@@ -69,6 +69,18 @@ def test_damage_is_named_mended_and_gone(machine: Machine) -> None:
     machine.ctr("run", "--rm", IMAGE, "second", "/bin/true")
 
 
+def test_a_database_that_is_none_is_one_line(tmp_path: Path) -> None:
+    """Nothing can be checked then, and what follows from it is not told as if it were more."""
+    database = tmp_path / "io.containerd.metadata.v1.bolt/meta.db"
+    database.parent.mkdir()
+    database.write_bytes(b"garbage" * 1000)
+    where = ["--root", str(tmp_path), "--state", str(tmp_path / "state")]
+    done = subprocess.run([*WINDLASS, "fsck", *where], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (8, "")
+    assert f"{database} is damaged" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_root_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([*WINDLASS, "fsck", "--root", str(tmp_path / "none")], capture_output=True, text=True)
     assert done.returncode == 8
