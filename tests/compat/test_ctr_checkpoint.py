@@ -21,6 +21,7 @@ from compat.conftest import IMAGE
 from compat.machines import Machine, eventually
 
 from windlass.checkpoints import CHECKPOINT, CONFIG
+from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 from windlass_api.containerd.types import descriptor_pb2
 
@@ -175,6 +176,21 @@ def tasks(windlass: Machine) -> Iterator[tasks_pb2_grpc.TasksStub]:
         yield tasks_pb2_grpc.TasksStub(channel)
 
 
+def put(machine: Machine, digest: str, blob: bytes) -> None:
+    """Write a blob that garbage collection leaves alone: one from `ctr content ingest` may be gone at once."""
+    request = content_pb2.WriteContentRequest(
+        action=content_pb2.COMMIT,
+        ref="hostile",
+        total=len(blob),
+        expected=digest,
+        data=blob,
+        labels={"containerd.io/gc.root": "test"},
+    )
+    with grpc.insecure_channel(f"unix://{machine.address}") as channel:
+        write = content_pb2_grpc.ContentStub(channel).Write
+        list(write(iter([request]), metadata=(("containerd-namespace", machine.namespace),), timeout=30))
+
+
 def refusal(
     machine: Machine, tasks: tasks_pb2_grpc.TasksStub, box: str, desc: descriptor_pb2.Descriptor
 ) -> tuple[grpc.StatusCode, str]:
@@ -205,7 +221,7 @@ def test_hostile_checkpoints_are_refused(
 ) -> None:
     """An error that names the blob; no task, no directory, and nothing outside of it."""
     digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
-    windlass.ctr("content", "ingest", "--expected-digest", digest, "hostile", data=blob)
+    put(windlass, digest, blob)
     desc = descriptor_pb2.Descriptor(media_type=CHECKPOINT, digest=digest, size=len(blob))
 
     code, details = refusal(windlass, tasks, box_record, desc)
