@@ -21,7 +21,7 @@ from compat.scratch_daemon import (
     needs_ctr,
     needs_root,
     needs_runc,
-    open_descriptors,
+    open_sockets,
     wait_until,
 )
 from google.protobuf import any_pb2
@@ -83,9 +83,9 @@ def garbage() -> list[bytes]:
 
 @pytest.mark.parametrize("which", ["address", "ttrpc"])
 def test_garbage_does_not_disturb(clean: ScratchDaemon, which: str) -> None:
-    """The connection ends or waits; the daemon answers others, and keeps no descriptor."""
+    """The connection ends or waits; the daemon answers others, and keeps no socket of it."""
     path = str(getattr(clean, which))
-    before = open_descriptors(clean.pid)
+    before = open_sockets(clean.pid)
     for data in garbage():
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(0.1)
@@ -97,7 +97,7 @@ def test_garbage_does_not_disturb(clean: ScratchDaemon, which: str) -> None:
             except (TimeoutError, BrokenPipeError, ConnectionResetError):
                 pass
         assert clean.ctr("version").returncode == 0
-    assert wait_until(lambda: open_descriptors(clean.pid) <= before + 3), (before, open_descriptors(clean.pid))
+    assert wait_until(lambda: open_sockets(clean.pid) <= before + 3), (before, open_sockets(clean.pid))
     assert "Traceback" not in clean.log.read_text()
 
 
