@@ -59,6 +59,11 @@ class Content:
         request = pb.ReadContentRequest(digest=digest, size=size)
         return b"".join([response.data async for response in self._connection.stream(self._stub.Read, request)])
 
+    async def chunks(self, digest: str) -> AsyncIterator[bytes]:
+        """Yield a blob in parts, however long it takes. Raises NotFound."""
+        async for response in self._connection.stream(self._stub.Read, pb.ReadContentRequest(digest=digest), None):
+            yield response.data
+
     async def statuses(self, *filters: str) -> Sequence[pb.Status]:
         """Return the ingests that match one of the filters."""
         request = pb.ListStatusesRequest(filters=filters)
@@ -71,17 +76,27 @@ class Content:
         except NotFound:
             pass
 
-    async def write(self, ref: str, chunks: AsyncIterator[bytes], size: int, expected: str = "") -> str:
+    async def write(
+        self,
+        ref: str,
+        chunks: AsyncIterator[bytes],
+        size: int,
+        expected: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
         """Write a blob of ``size`` bytes and return its digest; nothing is kept of one that fails.
 
-        ``expected`` is its digest where that is known: a blob that is there already is not sent again.
+        ``expected`` is its digest where that is known: a blob that is there already is not sent again,
+        and gets ``labels`` too.
         """
         call = self._stub.Write(metadata=self._connection.metadata)
         try:
-            return await _Writer(self._connection, call, ref, size, expected).send(chunks)
+            return await _Writer(self._connection, call, ref, size, expected, labels or {}).send(chunks)
         except AlreadyExists:
             if not expected:
                 raise
+            if labels:
+                await self.label(expected, labels)
             return expected
         except BaseException:
             call.cancel()
@@ -107,12 +122,14 @@ class _Writer:
         ref: str,
         size: int,
         expected: str,
+        labels: Mapping[str, str],
     ) -> None:
         self._connection = connection
         self._call = call
         self._ref = ref
         self._size = size
         self._expected = expected
+        self._labels = labels
 
     async def send(self, chunks: AsyncIterator[bytes]) -> str:
         offset = 0
@@ -136,6 +153,8 @@ class _Writer:
         request = pb.WriteContentRequest(
             action=action, ref=self._ref, total=self._size, expected=self._expected, offset=offset, data=data
         )
+        if action == pb.COMMIT:
+            request.labels.update(self._labels)
         timeout = COMMIT_TIMEOUT if action == pb.COMMIT else 0
         async with self._connection.step(f"writing {self._ref}", timeout):
             try:

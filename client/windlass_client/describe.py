@@ -9,11 +9,12 @@ from google.protobuf.json_format import MessageToDict
 
 from windlass.errors import NotFound
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import platforms
 from windlass_client.containers import spec_of
 from windlass_client.events import decode
-from windlass_client.images import from_message
-from windlass_client.imagetree import Walk
+from windlass_client.store import ClientStore
+from windlass_images import platforms
+from windlass_images.imagetree import Present, Walk
+from windlass_remote.messages import from_descriptor
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
@@ -73,7 +74,7 @@ def payload(message: AnyMessage) -> Document:
 
 
 async def _image(client: Client, image: Image) -> Document:
-    target = from_message(image.target)
+    target = from_descriptor(image.target)
     document: Document = {
         "name": image.name,
         "target": {"media_type": target.media_type, "digest": target.digest, "size": target.size},
@@ -81,7 +82,8 @@ async def _image(client: Client, image: Image) -> Document:
         "created_at": image.created_at.ToJsonString(),
         "updated_at": image.updated_at.ToJsonString(),
     }
-    walk = Walk(client, {}, f"image {image.name}", platforms.host(), label=False)
+    store, where = ClientStore(client), f"image {image.name}"
+    walk = Walk(store, Present(store, where), where, platforms.host(), label=False)
     document["platforms"] = []
     for leaf in (await walk.tree(target)).leaves:
         config = await client.content.read(leaf.manifest.config.digest, 4 << 20)

@@ -8,8 +8,8 @@ from windlass.errors import AlreadyExists, NotFound, Unavailable
 from windlass.values import Descriptor
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_api.containerd.services.images.v1.images_pb2_grpc import ImagesStub
-from windlass_api.containerd.types.descriptor_pb2 import Descriptor as DescriptorMessage
 from windlass_client.connection import Connection
+from windlass_remote.messages import to_descriptor
 
 TRIES = 5
 
@@ -31,7 +31,7 @@ class Images:
 
     async def put(self, name: str, target: Descriptor, labels: Mapping[str, str] | None = None) -> pb.Image:
         """Create an image, or let an existing one point to ``target``."""
-        image = pb.Image(name=name, labels=labels or {}, target=to_message(target))
+        image = pb.Image(name=name, labels=labels or {}, target=to_descriptor(target))
         for _ in range(TRIES):
             try:
                 return (await self._connection.call(self._stub.Create, pb.CreateImageRequest(image=image))).image
@@ -46,18 +46,3 @@ class Images:
     async def delete(self, name: str, sync: bool = False) -> None:
         """Delete an image; with ``sync`` its blobs and snapshots are gone on return. Raises NotFound."""
         await self._connection.call(self._stub.Delete, pb.DeleteImageRequest(name=name, sync=sync))
-
-
-def to_message(descriptor: Descriptor) -> DescriptorMessage:
-    """Return a descriptor as the services pass it around."""
-    return DescriptorMessage(
-        media_type=descriptor.media_type,
-        digest=descriptor.digest,
-        size=descriptor.size,
-        annotations=dict(descriptor.annotations),
-    )
-
-
-def from_message(message: DescriptorMessage) -> Descriptor:
-    """Return a descriptor that a service sent."""
-    return Descriptor(message.media_type, message.digest, message.size, dict(message.annotations))

@@ -13,13 +13,15 @@ from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import platforms, spec, users
+from windlass_client import spec, users
 from windlass_client.client import Client
 from windlass_client.containers import SPEC, to_any
-from windlass_client.imagetree import resolve
-from windlass_client.manifests import ImageConfig
 from windlass_client.namespaces import RUNTIME, SNAPSHOTTER
-from windlass_client.unpack import exists, unpack
+from windlass_client.store import ClientStore
+from windlass_images import platforms
+from windlass_images.imagetree import resolve
+from windlass_images.manifests import ImageConfig
+from windlass_images.unpack import exists, unpack
 
 KILL_TIMEOUT = 10.0
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
@@ -66,14 +68,14 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
     """Create a container with a writable snapshot over its image; when that fails, neither is left."""
     check_identifier("container", wishes.id)
     leaf, snapshotter, runtime = await asyncio.gather(
-        resolve(client, wishes.image, wishes.platform),
+        resolve(ClientStore(client), wishes.image, wishes.platform),
         client.namespaces.default(SNAPSHOTTER, wishes.snapshotter),
         client.namespaces.default(RUNTIME, wishes.runtime),
     )
     async with client.lease(label="run") as leased:
-        parent = leaf.image.chain_id
-        if parent and not await exists(leased, snapshotter, parent):
-            await unpack(leased, snapshotter, leaf, progress)
+        store, parent = ClientStore(leased), leaf.image.chain_id
+        if parent and not await exists(store, snapshotter, parent):
+            await unpack(store, snapshotter, leaf, progress)
         mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
         try:
             document = await _spec(leased, wishes, leaf.image, mounts)

@@ -37,10 +37,18 @@ class Snapshots:
         return (await self._connection.call(self._stub.Mounts, request)).mounts
 
     async def commit(
-        self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None, timeout: float = 0
+        self,
+        snapshotter: str,
+        name: str,
+        key: str,
+        labels: Mapping[str, str] | None = None,
+        parent: str = "",
+        timeout: float = 0,
     ) -> None:
-        """Freeze an active snapshot under a name; its key is free afterwards."""
-        request = pb.CommitSnapshotRequest(snapshotter=snapshotter, name=name, key=key, labels=labels or {})
+        """Freeze an active snapshot under a name, rebased onto ``parent`` if given; its key is free afterwards."""
+        request = pb.CommitSnapshotRequest(
+            snapshotter=snapshotter, name=name, key=key, labels=labels or {}, parent=parent
+        )
         await self._connection.call(self._stub.Commit, request, timeout)
 
     async def remove(self, snapshotter: str, key: str) -> None:

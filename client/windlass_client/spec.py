@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from windlass.errors import InvalidArgument
-from windlass_client.manifests import ImageConfig
+from windlass_images.manifests import ImageConfig
 
 # Any: a JSON document with fields of every kind.
 Spec = dict[str, Any]

@@ -171,12 +171,16 @@ class _Snapshots(_Part):
         return snapshots.StatSnapshotResponse(info=self.daemon.snapshots[request.key])
 
     async def prepare(self, request: snapshots.PrepareSnapshotRequest, call: Call) -> snapshots.PrepareSnapshotResponse:
-        self.daemon.snapshots[request.key] = snapshots.Info(name=request.key, parent=request.parent)
+        self.daemon.snapshots[request.key] = snapshots.Info(
+            kind=snapshots.COMMITTED, name=request.key, parent=request.parent
+        )
         return snapshots.PrepareSnapshotResponse()
 
     async def commit(self, request: snapshots.CommitSnapshotRequest, call: Call) -> Empty:
         info = self.daemon.snapshots.pop(request.key)
-        self.daemon.snapshots[request.name] = snapshots.Info(name=request.name, parent=info.parent)
+        self.daemon.snapshots[request.name] = snapshots.Info(
+            kind=snapshots.COMMITTED, name=request.name, parent=info.parent
+        )
         return Empty()
 
     async def remove(self, request: snapshots.RemoveSnapshotRequest, call: Call) -> Empty:

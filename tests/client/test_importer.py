@@ -12,8 +12,9 @@ from client.conftest import KIND, ArchiveFiles, digest_of, pack
 
 from windlass.errors import Error, InvalidArgument
 from windlass.values import Platform
-from windlass_client.importer import Options, load
-from windlass_client.manifests import chain_id
+from windlass_client.store import ClientStore
+from windlass_images.importer import Options, load
+from windlass_images.manifests import chain_id
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = Options(platform=AMD64, unpack=False)
@@ -23,14 +24,14 @@ UNPACK = Options(platform=AMD64)
 @pytest.fixture(autouse=True)
 def _amd64(monkeypatch):
     """Tests are about an amd64 machine, wherever they run."""
-    monkeypatch.setattr("windlass_client.platforms.host", lambda: AMD64)
+    monkeypatch.setattr("windlass_images.platforms.host", lambda: AMD64)
 
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
 async def test_an_oci_archive_becomes_an_image(client, daemon, tmp_path, wrap):
     """However the archive is compressed, its image is named, kept by labels and unpacked layer upon layer."""
     files = ArchiveFiles(b"one", b"two")
-    [image] = await load(client, files.save(tmp_path / "a.tar", wrap), UNPACK)
+    [image] = await load(ClientStore(client), files.save(tmp_path / "a.tar", wrap), UNPACK)
 
     assert image.name == "example.org/x:1"
     assert daemon.images["example.org/x:1"].target.digest == files.target["digest"]
@@ -51,10 +52,10 @@ async def test_an_oci_archive_becomes_an_image(client, daemon, tmp_path, wrap):
 async def test_importing_twice_sends_nothing_twice(client, daemon, tmp_path):
     """Blobs and snapshots that are there already stay; the name is only written anew."""
     path = ArchiveFiles().save(tmp_path / "a.tar")
-    await load(client, path, UNPACK)
+    await load(ClientStore(client), path, UNPACK)
     daemon.disk = 0
 
-    await load(client, path, UNPACK)
+    await load(ClientStore(client), path, UNPACK)
 
     assert len(daemon.blobs) == 3
 
@@ -83,7 +84,7 @@ async def test_a_docker_archive_becomes_an_image(client, daemon, tmp_path):
         )
     )
 
-    [image] = await load(client, str(path), UNPACK)
+    [image] = await load(ClientStore(client), str(path), UNPACK)
 
     assert image.name == "docker.io/library/busybox:1"
     assert [chain[:6] for chain in image.chain_ids] == ["sha256"]
@@ -99,7 +100,7 @@ async def test_only_the_wanted_platform_is_imported(client, daemon, tmp_path):
     files.point_to({"schemaVersion": 2, "manifests": [other, mine]}, f"{KIND}.index.v1+json")
     files.target.pop("platform")
 
-    [image] = await load(client, files.save(tmp_path / "a.tar"), OPTIONS)
+    [image] = await load(ClientStore(client), files.save(tmp_path / "a.tar"), OPTIONS)
 
     assert daemon.labels[image.target.digest] == {"containerd.io/gc.ref.content.m.0": mine["digest"]}
 
@@ -118,7 +119,9 @@ async def test_names(client, tmp_path, options, annotation, name):
     files = ArchiveFiles()
     files.target["annotations"] = {"org.opencontainers.image.ref.name": annotation} if annotation else {}
 
-    [image] = await load(client, files.save(tmp_path / "a.tar"), Options(platform=AMD64, unpack=False, **options))
+    [image] = await load(
+        ClientStore(client), files.save(tmp_path / "a.tar"), Options(platform=AMD64, unpack=False, **options)
+    )
 
     assert image.name == name or (name.endswith(":") and image.name.startswith(name))
 
@@ -206,7 +209,7 @@ async def test_a_bad_archive_is_refused_and_leaves_nothing(client, daemon, tmp_p
     path = files.save(tmp_path / "bad.tar")
 
     with pytest.raises(Error, match=message) as caught:
-        await load(client, path, UNPACK)
+        await load(ClientStore(client), path, UNPACK)
 
     assert "bad.tar" in str(caught.value) or "image sha256" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -256,7 +259,7 @@ async def test_a_damaged_archive_is_refused_and_leaves_nothing(client, daemon, t
     path.write_bytes(data)
 
     with pytest.raises(Error, match=message) as caught:
-        await load(client, str(path), OPTIONS)
+        await load(ClientStore(client), str(path), OPTIONS)
 
     assert "bad.tar" in str(caught.value)
     assert not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
@@ -267,7 +270,7 @@ async def test_an_image_for_another_machine_is_refused(client, daemon, tmp_path)
     files = ArchiveFiles(platform={"os": "linux", "architecture": "arm64"})
 
     with pytest.raises(Error, match=r"nothing for linux/amd64.*try --all-platforms"):
-        await load(client, files.save(tmp_path / "a.tar"), OPTIONS)
+        await load(ClientStore(client), files.save(tmp_path / "a.tar"), OPTIONS)
 
     assert not any((daemon.images, daemon.blobs, daemon.leased))
 
@@ -281,7 +284,7 @@ async def test_links_in_a_circle_are_refused(client, daemon, tmp_path):
     path.write_bytes(pack({"a": first, "b": second, "manifest.json": b'[{"Config":"a"}]'}))
 
     with pytest.raises(InvalidArgument, match="leads nowhere"):
-        await load(client, str(path), OPTIONS)
+        await load(ClientStore(client), str(path), OPTIONS)
 
 
 async def test_a_full_disk_leaves_nothing(client, daemon, tmp_path):
@@ -289,7 +292,7 @@ async def test_a_full_disk_leaves_nothing(client, daemon, tmp_path):
     daemon.disk = 100
 
     with pytest.raises(Error, match="disk is full"):
-        await load(client, ArchiveFiles().save(tmp_path / "a.tar"), OPTIONS)
+        await load(ClientStore(client), ArchiveFiles().save(tmp_path / "a.tar"), OPTIONS)
 
     assert not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
 
@@ -301,7 +304,7 @@ async def test_a_big_blob_travels_in_chunks(client, daemon, tmp_path):
     layer = random.Random(1).randbytes(5 << 20)
     path = ArchiveFiles(layer).save(tmp_path / "a.tar")
 
-    await load(client, path, UNPACK)
+    await load(ClientStore(client), path, UNPACK)
 
     assert digest_of(layer) in daemon.snapshots
 
@@ -315,7 +318,7 @@ async def test_what_is_named_ten_thousand_times_is_visited_once(client, daemon, 
         target = files.blob(json.dumps(index).encode(), f"{KIND}.index.v1+json")
     files.target.update(target)
 
-    [image] = await load(client, files.save(tmp_path / "a.tar"), UNPACK)
+    [image] = await load(ClientStore(client), files.save(tmp_path / "a.tar"), UNPACK)
 
     assert image.target.digest == target["digest"]
     assert len(image.chain_ids) == 1

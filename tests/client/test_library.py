@@ -13,9 +13,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
 from windlass.values import Platform
 from windlass_api.containerd.events import task_pb2
-from windlass_client import describe, fifos, platforms
+from windlass_client import describe, fifos
 from windlass_client.client import Client
 from windlass_client.pump import Pump
+from windlass_images import platforms
 
 
 async def test_every_call_names_its_namespace(client, daemon):

@@ -7,7 +7,7 @@ import pytest
 from windlass.errors import InvalidArgument
 from windlass.values import Platform
 from windlass_client import spec
-from windlass_client.manifests import ImageConfig
+from windlass_images.manifests import ImageConfig
 
 IMAGE = ImageConfig(
     Platform("linux", "amd64"),

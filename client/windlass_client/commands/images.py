@@ -41,15 +41,16 @@ def import_(
     """Import an image from ARCHIVE, a tar of an OCI layout or of `docker save`; - is standard input."""
 
     async def work() -> None:
-        from windlass_client import importer, platforms
         from windlass_client.namespaces import SNAPSHOTTER
+        from windlass_client.store import ClientStore
+        from windlass_images import importer, platforms
 
         async with where.client() as client:
             wanted = None if all_platforms else platforms.parse(platform) if platform else platforms.host()
             chosen = await client.namespaces.default(SNAPSHOTTER, snapshotter)
             options = importer.Options(name, base_name, wanted, chosen, not no_unpack)
             with output.progress(quiet or as_json) as show:
-                images = await importer.load(client, archive, options, show)
+                images = await importer.load(ClientStore(client), archive, options, show)
         if as_json:
             records = [
                 {"name": found.name, "digest": found.target.digest, "snapshots": list(found.chain_ids)}

@@ -39,8 +39,9 @@ def _check_terminal(options: Options) -> None:
 
 
 def _wishes(options: Options) -> Wishes:
-    from windlass_client import platforms, spec
+    from windlass_client import spec
     from windlass_client.launch import Wishes
+    from windlass_images import platforms
 
     return Wishes(
         image=options["image"],

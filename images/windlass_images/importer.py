@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from windlass.content import CHUNK
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, OutOfRange
 from windlass.values import Descriptor, Platform
-from windlass_client import dockersave, platforms
-from windlass_client.archive import Archive, Entry
-from windlass_client.client import Client
-from windlass_client.content import CHUNK
-from windlass_client.imagetree import Tree, Walk
-from windlass_client.manifests import parse_index, parse_object
-from windlass_client.unpack import unpack
+from windlass_images import dockersave, platforms
+from windlass_images.archive import Archive, Entry
+from windlass_images.imagetree import Present, Tree, Walk
+from windlass_images.manifests import parse_index, parse_object
+from windlass_images.store import Store
+from windlass_images.unpack import unpack
 
 DOCUMENT_LIMIT = 20 << 20
 """Bytes of oci-layout, index.json and manifest.json (CVE-2023-25153)."""
@@ -69,16 +69,17 @@ def ignore(verb: str, what: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
-async def load(client: Client, path: str, options: Options, progress: Progress = ignore) -> Sequence[Imported]:
+async def load(store: Store, path: str, options: Options, progress: Progress = ignore) -> Sequence[Imported]:
     """Import an archive (``-`` reads standard input) and return its images. All of them, or nothing is kept."""
-    async with client.lease(label="import") as leased:
+    async with store.lease(label="import") as leased:
         archive = await asyncio.to_thread(Archive, path)
         try:
             blobs = await ingest(leased, archive, progress)
         finally:
             archive.close()
-        walk = Walk(leased, blobs.sizes, f"archive {path}", options.platform)
-        named = await _named(leased, blobs, options, f"archive {path}")
+        where = f"archive {path}"
+        walk = Walk(leased, Present(leased, where, blobs.sizes), where, options.platform)
+        named = await _named(leased, blobs, options, where)
         trees = [(name, await walk.tree(target)) for name, target in named]
         chains = [await _unpacked(leased, tree, options, progress) for _, tree in trees]
         for name, tree in trees:
@@ -86,7 +87,7 @@ async def load(client: Client, path: str, options: Options, progress: Progress =
         return [Imported(name, tree.root, chain) for (name, tree), chain in zip(trees, chains, strict=True)]
 
 
-async def ingest(client: Client, archive: Archive, progress: Progress) -> Blobs:
+async def ingest(store: Store, archive: Archive, progress: Progress) -> Blobs:
     """Turn the files of an archive into blobs."""
     blobs = Blobs()
     while (entry := await asyncio.to_thread(archive.next)) is not None:
@@ -95,7 +96,7 @@ async def ingest(client: Client, archive: Archive, progress: Progress) -> Blobs:
         elif entry.name in DOCUMENTS:
             blobs.documents[entry.name] = await asyncio.to_thread(_document, archive, entry)
         elif posixpath.basename(entry.name) not in LEGACY:
-            digest = await _ingest_file(client, archive, entry, progress)
+            digest = await _ingest_file(store, archive, entry, progress)
             blobs.sizes[digest] = entry.size
             blobs.files[entry.name] = digest
     return blobs
@@ -110,9 +111,9 @@ def _document(archive: Archive, entry: Entry) -> bytes:
     return b"".join(parts)
 
 
-async def _ingest_file(client: Client, archive: Archive, entry: Entry, progress: Progress) -> str:
+async def _ingest_file(store: Store, archive: Archive, entry: Entry, progress: Progress) -> str:
     expected = expected_digest(entry.name, f"archive {archive.path}")
-    ref = f"{client.connection.lease}-tar-{entry.name[:200]}"
+    ref = f"{store.lease_id}-tar-{entry.name[:200]}"
 
     async def chunks() -> AsyncIterator[bytes]:
         done = 0
@@ -122,7 +123,7 @@ async def _ingest_file(client: Client, archive: Archive, entry: Entry, progress:
             yield chunk
 
     try:
-        return await client.content.write(ref, chunks(), entry.size, expected)
+        return await store.content.write(ref, chunks(), entry.size, expected)
     except FailedPrecondition as error:
         raise FailedPrecondition(f"archive {archive.path}: {entry.name} is refused: {error}") from None
 
@@ -139,7 +140,7 @@ def expected_digest(name: str, where: str) -> str:
     return f"{algorithm}:{digits}"
 
 
-async def _named(client: Client, blobs: Blobs, options: Options, where: str) -> list[tuple[str, Descriptor]]:
+async def _named(store: Store, blobs: Blobs, options: Options, where: str) -> list[tuple[str, Descriptor]]:
     """Return the names of the images and what they point to; an OCI index wins over docker's manifest.json."""
     if "oci-layout" in blobs.documents:
         return _name_oci(blobs.documents, options, where)
@@ -148,7 +149,7 @@ async def _named(client: Client, blobs: Blobs, options: Options, where: str) -> 
     images = dockersave.parse(blobs.documents["manifest.json"], blobs.files, blobs.links, where)
     named = []
     for image in images:
-        target = await dockersave.synthesize(client, image, blobs.sizes, where)
+        target = await dockersave.synthesize(store, image, blobs.sizes, where)
         named += [(name, target) for name in names_of(image.tags, options, target, len(images), where)]
     return named
 
@@ -187,7 +188,7 @@ def names_of(tags: Sequence[str], options: Options, target: Descriptor, images: 
     return full
 
 
-async def _unpacked(client: Client, tree: Tree, options: Options, progress: Progress) -> tuple[str, ...]:
+async def _unpacked(store: Store, tree: Tree, options: Options, progress: Progress) -> tuple[str, ...]:
     if not options.unpack:
         return ()
     host = platforms.host()
@@ -195,7 +196,7 @@ async def _unpacked(client: Client, tree: Tree, options: Options, progress: Prog
     for leaf in tree.leaves:
         if platforms.matches(host, leaf.image.platform):
             try:
-                chains.append(await unpack(client, options.snapshotter, leaf, progress))
+                chains.append(await unpack(store, options.snapshotter, leaf, progress))
             except Error as error:
                 raise type(error)(f"image {tree.root.digest}: {error}") from None
     return tuple(chains)

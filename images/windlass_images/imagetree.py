@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from windlass.errors import InvalidArgument, NotFound, OutOfRange
 from windlass.values import Descriptor, Platform
-from windlass_client import platforms
-from windlass_client.client import Client
-from windlass_client.manifests import (
+from windlass_images import platforms
+from windlass_images.manifests import (
     CONFIGS,
     INDEXES,
     MANIFEST_LIMIT,
@@ -23,6 +23,7 @@ from windlass_client.manifests import (
     parse_index,
     parse_manifest,
 )
+from windlass_images.store import Store
 
 DEPTH = 4
 """How deep indexes may nest; real ones do not."""
@@ -46,14 +47,51 @@ class Tree:
     leaves: tuple[Leaf, ...]
 
 
-class Walk:
-    """Visits trees whose blobs are in the content store; ``sizes`` are the blobs known to be there already."""
+class Source(Protocol):
+    """Where the blobs of a tree come from: the store has them, or they are on their way to it."""
 
-    def __init__(
-        self, client: Client, sizes: dict[str, int], where: str, platform: Platform | None, label: bool = True
-    ) -> None:
-        self._client = client
-        self._sizes = sizes
+    async def document(self, target: Descriptor) -> None:
+        """Return when an index, a manifest or a config is in the store, as its descriptor says. Raises NotFound."""
+        ...
+
+    async def layers(self, targets: Sequence[Descriptor]) -> None:
+        """Return when the layers of a manifest are in the store, or somebody is seeing to it."""
+        ...
+
+
+class Present:
+    """The source of what has to be in the store already; ``sizes`` are the blobs that are known to be."""
+
+    def __init__(self, store: Store, where: str, sizes: dict[str, int] | None = None) -> None:
+        self._store = store
+        self._where = where
+        self._sizes = {} if sizes is None else sizes
+
+    async def document(self, target: Descriptor) -> None:
+        """Check that a blob is there. Raises NotFound, InvalidArgument for another size."""
+        if target.digest not in self._sizes:
+            try:
+                self._sizes[target.digest] = (await self._store.content.info(target.digest)).size
+            except NotFound:
+                raise NotFound(f"{self._where}: blob {target.digest} ({target.media_type}) is missing") from None
+        size = self._sizes[target.digest]
+        if size != target.size:
+            raise InvalidArgument(
+                f"{self._where}: blob {target.digest} has {size} bytes, its descriptor says {target.size}"
+            )
+
+    async def layers(self, targets: Sequence[Descriptor]) -> None:
+        """Check that all are there; errors as of `document`."""
+        for target in targets:
+            await self.document(target)
+
+
+class Walk:
+    """Visits trees; ``where`` names in errors what they belong to, ``label`` has parents keep their children."""
+
+    def __init__(self, store: Store, source: Source, where: str, platform: Platform | None, label: bool = True) -> None:
+        self._store = store
+        self._source = source
         self._where = where
         self._platform = platform
         self._label = label
@@ -113,8 +151,7 @@ class Walk:
             raise InvalidArgument(
                 f"{name} has {len(manifest.layers)} layers, but its config {len(image.diff_ids)} diff IDs"
             )
-        for layer in manifest.layers:
-            await self._check(layer)
+        await self._source.layers(manifest.layers)
         await self._keep(target, "config", [manifest.config])
         await self._keep(target, "l.", manifest.layers)
         return [Leaf(target, manifest, image)]
@@ -122,20 +159,8 @@ class Walk:
     async def _document(self, target: Descriptor) -> bytes:
         if target.size > MANIFEST_LIMIT:
             raise OutOfRange(f"{self._where}: {target.digest} has {target.size} bytes, the limit is {MANIFEST_LIMIT}")
-        await self._check(target)
-        return await self._client.content.read(target.digest, MANIFEST_LIMIT)
-
-    async def _check(self, target: Descriptor) -> None:
-        if target.digest not in self._sizes:
-            try:
-                self._sizes[target.digest] = (await self._client.content.info(target.digest)).size
-            except NotFound:
-                raise NotFound(f"{self._where}: blob {target.digest} ({target.media_type}) is missing") from None
-        size = self._sizes[target.digest]
-        if size != target.size:
-            raise InvalidArgument(
-                f"{self._where}: blob {target.digest} has {size} bytes, its descriptor says {target.size}"
-            )
+        await self._source.document(target)
+        return await self._store.content.read(target.digest, MANIFEST_LIMIT)
 
     async def _keep(self, parent: Descriptor, kind: str, children: Sequence[Descriptor]) -> None:
         if not self._label or not children:
@@ -144,13 +169,11 @@ class Walk:
             labels = {KEEP + kind: children[0].digest}
         else:
             labels = {f"{KEEP}{kind}{number}": child.digest for number, child in enumerate(children)}
-        await self._client.content.label(parent.digest, labels)
+        await self._store.content.label(parent.digest, labels)
 
 
-async def resolve(client: Client, name: str, platform: Platform) -> Leaf:
+async def resolve(store: Store, name: str, platform: Platform) -> Leaf:
     """Return what an image is on a platform, from what the store has of it. Raises NotFound."""
-    from windlass_client.images import from_message
-
-    image = await client.images.get(name)
-    tree = await Walk(client, {}, f"image {name}", platform, label=False).tree(from_message(image.target))
-    return tree.leaves[0]
+    where = f"image {name}"
+    walk = Walk(store, Present(store, where), where, platform, label=False)
+    return (await walk.tree((await store.images.get(name)).target)).leaves[0]

@@ -7,16 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound, Unavailable
+from windlass.mounts import Mount
 from windlass.values import Descriptor
-from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
-from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
-from windlass_api.containerd.types.mount_pb2 import Mount
-from windlass_client.client import Client
-from windlass_client.images import to_message
-from windlass_client.imagetree import Leaf
-from windlass_client.manifests import chain_id
+from windlass_images.imagetree import Leaf
+from windlass_images.manifests import chain_id
+from windlass_images.store import Store
 
-APPLY_TIMEOUT = 1800.0
 TRIES = 3
 REF = "containerd.io/snapshot.ref"
 DIFF_ID = "containerd.io/snapshot/diff-id"
@@ -26,74 +22,72 @@ UNCOMPRESSED = "containerd.io/uncompressed"
 KEEP_SNAPSHOT = "containerd.io/gc.ref.snapshot."
 
 
-async def unpack(client: Client, snapshotter: str, leaf: Leaf, progress: Callable[[str, str, int, int], None]) -> str:
+async def unpack(store: Store, snapshotter: str, leaf: Leaf, progress: Callable[[str, str, int, int], None]) -> str:
     """Make a snapshot of an image, of its layers only those that are not there yet, and return its name."""
     diff_ids, layers = leaf.image.diff_ids, leaf.manifest.layers
     missing = len(layers)
-    while missing and not await exists(client, snapshotter, chain_id(diff_ids[:missing])):
+    while missing and not await exists(store, snapshotter, chain_id(diff_ids[:missing])):
         missing -= 1
     for number in range(missing, len(layers)):
         progress("unpacking", layers[number].digest, number, len(layers))
-        await _layer(client, snapshotter, layers[number], diff_ids[: number + 1])
+        await _layer(store, snapshotter, layers[number], diff_ids[: number + 1])
         progress("unpacking", layers[number].digest, number + 1, len(layers))
     chain = leaf.image.chain_id
     if chain:
-        await client.content.label(leaf.manifest.config.digest, {KEEP_SNAPSHOT + snapshotter: chain})
+        await store.content.label(leaf.manifest.config.digest, {KEEP_SNAPSHOT + snapshotter: chain})
     return chain
 
 
-async def exists(client: Client, snapshotter: str, name: str) -> bool:
+async def exists(store: Store, snapshotter: str, name: str) -> bool:
     """Tell whether there is a snapshot of that name."""
     try:
-        await client.snapshots.stat(snapshotter, name)
+        await store.snapshots.stat(snapshotter, name)
     except NotFound:
         return False
     return True
 
 
-async def _layer(client: Client, snapshotter: str, layer: Descriptor, diff_ids: Sequence[str]) -> None:
+async def _layer(store: Store, snapshotter: str, layer: Descriptor, diff_ids: Sequence[str]) -> None:
     chain, parent, diff_id = chain_id(diff_ids), chain_id(diff_ids[:-1]), diff_ids[-1]
     own = {key: value for key, value in layer.annotations.items() if key.startswith(INHERITED)}
     labels = own | {REF: chain, DIFF_ID: diff_id} | ({PARENT: parent} if parent else {})
     for _ in range(TRIES):
         key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {chain}"
         try:
-            mounts = await client.snapshots.prepare(snapshotter, key, parent, labels)
+            mounts = await store.snapshots.prepare(snapshotter, key, parent, labels)
         except AlreadyExists:
             # Somebody else, or a remote snapshotter, has the result; unless it went away again.
-            if await exists(client, snapshotter, chain):
+            if await exists(store, snapshotter, chain):
                 return
             continue
-        await _fill(client, snapshotter, key, mounts, layer, diff_id, chain)
+        await _fill(store, snapshotter, key, mounts, layer, diff_id, chain)
         return
     raise Unavailable(f"snapshot {chain} is being created and removed by somebody else; try again")
 
 
 async def _fill(
-    client: Client, snapshotter: str, key: str, mounts: Sequence[Mount], layer: Descriptor, diff_id: str, chain: str
+    store: Store, snapshotter: str, key: str, mounts: Sequence[Mount], layer: Descriptor, diff_id: str, chain: str
 ) -> None:
     try:
         # A snapshotter that hands out something read-only has the files already (reference 6.5.7, "staged").
         if not mounts or "ro" not in mounts[-1].options:
-            await _apply(client, mounts, layer, diff_id)
+            await _apply(store, mounts, layer, diff_id)
         try:
-            await client.snapshots.commit(snapshotter, chain, key, timeout=APPLY_TIMEOUT)
+            await store.snapshots.commit(snapshotter, chain, key)
         except AlreadyExists:
-            await client.snapshots.remove(snapshotter, key)
+            await store.snapshots.remove(snapshotter, key)
     except BaseException:
         try:
-            await client.snapshots.remove(snapshotter, key)
+            await store.snapshots.remove(snapshotter, key)
         except Error:
             pass  # why the layer failed is what has to be told; the lease takes the snapshot along
         raise
-    await client.content.label(layer.digest, {UNCOMPRESSED: diff_id})
+    await store.content.label(layer.digest, {UNCOMPRESSED: diff_id})
 
 
-async def _apply(client: Client, mounts: Sequence[Mount], layer: Descriptor, diff_id: str) -> None:
-    connection = client.connection
-    request = pb.ApplyRequest(diff=to_message(layer), mounts=mounts)
+async def _apply(store: Store, mounts: Sequence[Mount], layer: Descriptor, diff_id: str) -> None:
     try:
-        applied = (await connection.call(DiffStub(connection.channel).Apply, request, APPLY_TIMEOUT)).applied
+        applied = await store.apply(layer, mounts)
     except Error as error:
         raise type(error)(f"layer {layer.digest} cannot be unpacked: {error}") from None
     if applied.digest != diff_id:

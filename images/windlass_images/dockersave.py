@@ -9,9 +9,8 @@ from hashlib import sha256
 
 from windlass.errors import InvalidArgument, OutOfRange
 from windlass.values import Descriptor
-from windlass_client.archive import GZIP, ZSTD
-from windlass_client.client import Client
-from windlass_client.manifests import (
+from windlass_images.archive import GZIP, ZSTD
+from windlass_images.manifests import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_MANIFEST,
@@ -20,6 +19,7 @@ from windlass_client.manifests import (
     parse_config,
     parse_json,
 )
+from windlass_images.store import Store
 
 LINKS = 20
 
@@ -75,14 +75,14 @@ def familiar(tag: str) -> str:
     return f"docker.io/{tag}" if slash else f"docker.io/library/{tag}"
 
 
-async def synthesize(client: Client, image: Saved, sizes: Mapping[str, int], where: str) -> Descriptor:
+async def synthesize(store: Store, image: Saved, sizes: Mapping[str, int], where: str) -> Descriptor:
     """Write the manifest that the archive lacks, and return its descriptor."""
     if sizes[image.config] > MANIFEST_LIMIT:
         raise OutOfRange(f"{where}: config has {sizes[image.config]} bytes, the limit is {MANIFEST_LIMIT}")
-    data = await client.content.read(image.config, MANIFEST_LIMIT)
+    data = await store.content.read(image.config, MANIFEST_LIMIT)
     config = parse_config(data, f"{where}: config {image.config}")
     layers = [
-        {"mediaType": await _media_type(client, digest), "digest": digest, "size": sizes[digest]}
+        {"mediaType": await _media_type(store, digest), "digest": digest, "size": sizes[digest]}
         for digest in image.layers
     ]
     manifest = {
@@ -97,12 +97,12 @@ async def synthesize(client: Client, image: Saved, sizes: Mapping[str, int], whe
     async def whole() -> AsyncIterator[bytes]:
         yield document
 
-    await client.content.write(f"{client.connection.lease}-manifest-{digest}", whole(), len(document), digest)
+    await store.content.write(f"{store.lease_id}-manifest-{digest}", whole(), len(document), digest)
     return Descriptor(DOCKER_MANIFEST, digest, len(document), {}, config.platform)
 
 
-async def _media_type(client: Client, digest: str) -> str:
-    magic = await client.content.head(digest, 4)
+async def _media_type(store: Store, digest: str) -> str:
+    magic = await store.content.head(digest, 4)
     if magic.startswith(GZIP):
         return f"{DOCKER_LAYER}.gzip"
     return f"{LAYER}+zstd" if magic.startswith(ZSTD) else DOCKER_LAYER

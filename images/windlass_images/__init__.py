@@ -1,0 +1,1 @@
+"""What is done with images, in a daemon or through its API."""
