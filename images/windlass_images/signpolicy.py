@@ -6,13 +6,16 @@ matches. A file that is missing allows everything; one with an error in it allow
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from windlass.errors import FailedPrecondition
-from windlass.toml import LIMIT, SyntaxProblem, Table, parse
+from windlass.toml import LIMIT, SyntaxProblem, Table, literal, parse
 from windlass.validate import ERROR, Problem, Reader
 
 DEFAULT_FILE = Path("/etc/windlass/sign-policy.toml")
@@ -83,22 +86,55 @@ class Policy:
 
 def load(path: Path = DEFAULT_FILE) -> Policy:
     """Read a policy. Raises FailedPrecondition with every error's file and line."""
+    return _parse(_text(path), path)
+
+
+def append(path: Path, prefix: str, require: str, keys: Sequence[str] = ()) -> Policy:
+    """Add a rule at the end of a policy, whose comments stay. Raises FailedPrecondition, and then changes nothing."""
+    lines = ["[[rules]]", f"prefix = {literal(prefix)}", f"require = {literal(require)}"]
+    if keys:
+        lines.append(f"keys = {literal(list(keys))}")
+    before = _text(path).rstrip("\n")
+    text = "\n".join([*([before, ""] if before else []), *lines, ""])
+    policy = _parse(text, path)
+    _replace(path, text)
+    return policy
+
+
+def _replace(path: Path, text: str) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+
+
+def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise FailedPrecondition(f"sign policy {path} is longer than {LIMIT} bytes")
+        return data.decode()
     except FileNotFoundError:
-        return Policy(path)
+        return ""
     except OSError as error:
         raise FailedPrecondition(f"sign policy {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise FailedPrecondition(f"sign policy {path} is not TOML: {error}") from None
+
+
+def _parse(text: str, path: Path) -> Policy:
     try:
-        if len(data) > LIMIT:
-            raise ValueError(f"longer than {LIMIT} bytes")
-        table = parse(data.decode(), str(path))
+        return _read(parse(text, str(path)), path)
     except SyntaxProblem as problem:
         raise FailedPrecondition(f"{problem.mark}: {problem}") from None
-    except ValueError as error:
-        raise FailedPrecondition(f"sign policy {path} is not TOML: {error}") from None
-    return _read(table, path)
 
 
 def _read(table: Table, path: Path) -> Policy:

@@ -99,3 +99,29 @@ def test_what_is_no_text_or_cannot_be_read_is_refused(tmp_path: Path) -> None:
         signpolicy.load(path)
     with pytest.raises(FailedPrecondition, match="cannot be read"):
         signpolicy.load(tmp_path)
+
+
+def test_a_rule_is_added_beside_what_somebody_wrote(tmp_path: Path) -> None:
+    path = write(tmp_path, 'default = "deny" # nobody else\n')
+    path.chmod(0o640)
+
+    signpolicy.append(path, "a.test/team", "signature", ["team.pub"])
+    signpolicy.append(path, "b.test", "allow")
+
+    assert path.read_text().startswith('default = "deny" # nobody else\n\n[[rules]]\n')
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert signpolicy.load(path).decide("a.test/team/app:1").keys == (tmp_path / "team.pub",)
+    assert signpolicy.load(path).decide("b.test/app:1").require == "allow"
+
+
+def test_a_rule_that_makes_an_error_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    signpolicy.append(path, "a.test", "allow")
+    before = path.read_text()
+
+    for prefix, require, keys in (("a.test/", "deny", []), ("b.test", "signature", []), ("c.test", "perhaps", [])):
+        with pytest.raises(FailedPrecondition):
+            signpolicy.append(path, prefix, require, keys)
+
+    assert path.read_text() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["policy.toml"]

@@ -8,11 +8,15 @@ import click
 
 from windlass_client import output
 from windlass_client.cli import Where
+from windlass_client.commands.signpolicy import sign_policy
 
 
 @click.group()
 def image() -> None:
     """Import, list and remove images."""
+
+
+image.add_command(sign_policy)
 
 
 @image.command("import")
