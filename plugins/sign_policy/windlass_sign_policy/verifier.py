@@ -17,7 +17,7 @@ Find = Callable[[str, str], Sequence[Signature]]
 
 
 class SignPolicy:
-    """Implements `windlass.verifiers.ImageVerifier`; the file is read anew each time, so that a change holds at once."""
+    """Implements `windlass.verifiers.ImageVerifier`; the file is read each time, so that a change holds at once."""
 
     def __init__(self, path: Path, find: Find, timeout: float) -> None:
         """Judge by the policy at ``path``, for at most ``timeout`` seconds an image."""
