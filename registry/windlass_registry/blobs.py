@@ -88,7 +88,7 @@ class Blob:
         while left > 0:
             answer = self._answer or self._reach()
             try:
-                data = answer.read(min(amount, left), decode_content=True)
+                data = read_some(answer, min(amount, left))
             except (HTTPError, OSError) as error:
                 self._broken(explain(error))
                 continue
@@ -198,3 +198,10 @@ class Blob:
         if not place.startswith(f"bytes {self.position}-"):
             raise HostFailure(host, f"sends another range than the one asked for: {place[:60]!r}", FailedPrecondition)
         return 0
+
+
+def read_some(answer: urllib3.BaseHTTPResponse, amount: int) -> bytes:
+    """Return what has come, ``amount`` bytes at most: of a connection that breaks nothing is lost."""
+    if isinstance(answer, urllib3.HTTPResponse):
+        return answer.read1(amount, decode_content=True)
+    return answer.read(amount, decode_content=True)

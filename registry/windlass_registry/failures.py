@@ -26,8 +26,8 @@ USER_AGENT = f"windlass/{__version__}"
 ERROR_LIMIT = 8 << 10
 """Bytes of an error's body that are looked at."""
 _RANK: tuple[type[Error], ...] = (
-    NotFound,
     Unavailable,
+    NotFound,
     ResourceExhausted,
     FailedPrecondition,
     PermissionDenied,

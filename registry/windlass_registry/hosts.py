@@ -74,15 +74,16 @@ def is_loopback(authority: str) -> bool:
 def origin(registry: str, scheme: str = "", tls: Tls | None = None, place: str = "default") -> Host:
     """Return the host that a registry's name itself stands for.
 
-    A loopback address is asked by https and, on a port of its own, by http if it does not speak that.
+    A loopback address on a port of its own is asked by https, and by http if it does not speak that,
+    unless ``scheme`` says which.
     """
     authority = DOCKER_HUB_REGISTRY if registry == DOCKER_HUB else registry
     port = split_port(authority)[1]
     tls = tls or Tls()
     if is_loopback(authority):
-        scheme = scheme or ("https" if port in ("", "443") else "http")
         if not tls.explicit and port != "80":
-            tls = Tls(skip_verify=True, explicit=True)
+            tls = Tls(skip_verify=True, explicit=not scheme)
+        scheme = scheme or ("https" if port in ("", "443") else "http")
     return Host(scheme or ("http" if port == "80" else "https"), authority, tls=tls, place=place)
 
 

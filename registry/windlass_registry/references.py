@@ -53,18 +53,18 @@ def parse(text: str) -> Reference:
         raise InvalidArgument(f"reference {shown} is a URL; write it without the scheme, as example.org/team/app:1")
     if len(text) > LIMIT:
         raise InvalidArgument(f"reference {shown}… is longer than {LIMIT} characters")
-    name, _, digest = text.partition("@")
+    name, at, digest = text.partition("@")
     host, slash, path = name.partition("/")
     if not slash or not _HOST.fullmatch(host):
         raise InvalidArgument(f"reference {shown} does not begin with a registry, as docker.io/library/busybox:1 does")
-    repository, _, tag = path.partition(":")
+    repository, colon, tag = path.partition(":")
     if len(host) + len(repository) > 254 or not _REPOSITORY.fullmatch(repository):
         raise InvalidArgument(
             f"reference {shown} has no valid repository: small letters, digits, dots, dashes, slashes"
         )
-    if tag and not _TAG.fullmatch(tag):
+    if colon and not _TAG.fullmatch(tag):
         raise InvalidArgument(f"reference {shown} has no valid tag: letters, digits, dots, dashes, 128 at most")
-    if digest and not DIGEST.fullmatch(digest):
+    if at and not DIGEST.fullmatch(digest):
         raise InvalidArgument(f"reference {shown} has no valid digest after the @")
     if not tag and not digest:
         raise InvalidArgument(f"reference {shown} has neither tag nor digest; add :latest if that is meant")

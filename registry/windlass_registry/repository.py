@@ -27,6 +27,8 @@ MANIFEST_LIMIT = manifests.MANIFEST_LIMIT
 LIST_LIMIT = 4 << 20
 MOST_TAGS = 100_000
 MOST_PAGES = 1000
+UNTOLD = frozenset({401, 403, 405})
+"""Answers to HEAD after which the body, which HEAD has none of, may say more."""
 MOST_URLS = 8
 ACCEPT = ", ".join((*sorted(manifests.MANIFESTS), *sorted(manifests.INDEXES), "*/*"))
 
@@ -63,9 +65,9 @@ class Repository:
     def _resolve(self, host: Host, patient: bool) -> Descriptor:
         request = self._manifest_request("HEAD", self.reference.object, ACCEPT, patient)
         with self._session.ask(host, request) as answer:
-            found = None if answer.status >= 300 else self._described(host, answer)
-            if answer.status == 404:
-                raise HostFailure(host, "404 Not Found", NotFound)
+            if answer.status >= 400 and answer.status not in UNTOLD:
+                raise failures.of_answer(host, answer)
+            found = self._described(host, answer) if answer.status == 200 else None
         return found or self._counted(host, patient)
 
     def _described(self, host: Host, answer: urllib3.BaseHTTPResponse) -> Descriptor | None:

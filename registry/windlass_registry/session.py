@@ -18,7 +18,7 @@ from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host, same_registry
 from windlass_registry.references import Reference
 from windlass_registry.tokens import Authorizer
-from windlass_registry.transport import Body, Transport, Unreachable
+from windlass_registry.transport import Body, Transport, Unreachable, release
 
 MOST_TRIES = 5
 MOST_REDIRECTS = 10
@@ -112,13 +112,10 @@ class Session:
         raise HostFailure(host, "refused every attempt to log in", Unauthenticated)
 
     def close(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Give an answer's connection back, or close it if its body was not read."""
+        """Let go of an answer."""
         with self._lock:
             self._open.discard(answer)
-        if getattr(answer, "length_remaining", None) == 0:
-            answer.release_conn()
-        else:
-            answer.close()
+        release(answer)
 
     def _refused(self, host: Host, challenge: list[str], sent: str) -> None:
         try:
@@ -145,7 +142,7 @@ class Session:
 
     def _follow(self, host: Host, request: Request, sent: str) -> urllib3.BaseHTTPResponse:
         url = request.url or self._url(host, request)
-        own = _place(url) == _place(self._base(host))
+        own = request.authorised and _place(url) == _place(self._base(host))
         method, body = request.method, request.body
         for _ in range(MOST_REDIRECTS + 1):
             headers = self._all_headers(host, request, sent) if own else self._bare_headers(request)
@@ -167,6 +164,7 @@ class Session:
         except Unreachable as error:
             self._tell(f"{method} {shown}: {error}")
             raise
+        answer.url = url  # as asked: urllib3 keeps the path alone
         self._tell(f"{method} {shown}: {answer.status}")
         with self._lock:
             self._open.add(answer)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -18,7 +19,7 @@ from windlass_registry import challenges
 from windlass_registry.challenges import Challenge
 from windlass_registry.credentials import Ask
 from windlass_registry.hosts import Host, is_loopback
-from windlass_registry.transport import Transport, Unreachable
+from windlass_registry.transport import Transport, Unreachable, release
 
 CLIENT_ID = "windlass"
 ANSWER_LIMIT = 1 << 20
@@ -57,9 +58,7 @@ class Authorizer:
             return ""
         if known.challenge.scheme == "basic":
             credentials = self._for(host)
-            if credentials is None or not credentials.username or not credentials.secret:
-                raise Unauthenticated(f"{host.authority} wants a user name and a password, and none were given")
-            return f"Basic {_basic(credentials)}"
+            return f"Basic {_basic(credentials)}" if _is_pair(credentials) else ""
         return f"Bearer {self._token(known, host, _union(scopes, known.challenge))}"
 
     def challenged(self, host: Host, headers: Iterable[str], sent: str) -> None:
@@ -74,6 +73,8 @@ class Authorizer:
                 known = self._known[host.authority] = _Known(challenge)
         if challenge.scheme == "basic" and sent.startswith("Basic "):
             raise Unauthenticated(f"{host.authority} does not accept the user name and password")
+        if challenge.scheme == "basic" and not _is_pair(self._for(host)):
+            raise Unauthenticated(f"{host.authority} wants a user name and a password, and none were given")
         with known.lock:
             known.tokens = {key: held for key, held in known.tokens.items() if sent != f"Bearer {held[0]}"}
 
@@ -101,7 +102,7 @@ class Authorizer:
             answer = self._post(realm, service, scopes, credentials, host)
             if answer.status not in FALLS_BACK:
                 return _read(answer, server)
-            answer.release_conn()
+            release(answer)
         return _read(self._get(realm, service, scopes, credentials, host), server)
 
     def _post(
@@ -121,7 +122,7 @@ class Authorizer:
     ) -> urllib3.BaseHTTPResponse:
         query = urlencode([("service", service)] * bool(service) + [("scope", scope) for scope in scopes])
         headers = {}
-        if credentials is not None and credentials.username and credentials.secret:
+        if _is_pair(credentials):
             headers["Authorization"] = f"Basic {_basic(credentials)}"
         return self._send("GET", f"{realm}{'&' if '?' in realm else '?'}{query}", headers, host, None)
 
@@ -155,7 +156,7 @@ def _read(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
     except urllib3.exceptions.HTTPError:
         raise Unavailable(f"token server {server} broke off") from None
     finally:
-        answer.release_conn()
+        release(answer)
     if answer.status >= 500 or answer.status == 429:
         raise Unavailable(f"token server {server} answered {answer.status}")
     if answer.status != 200:
@@ -175,6 +176,10 @@ def _read(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
 
 def _union(scopes: Iterable[str], challenge: Challenge) -> tuple[str, ...]:
     return tuple(sorted({*scopes, *challenge.parameters.get("scope", "").split()}))
+
+
+def _is_pair(credentials: Credentials | None) -> TypeGuard[Credentials]:
+    return credentials is not None and bool(credentials.username and credentials.secret)
 
 
 def _basic(credentials: Credentials) -> str:

@@ -25,6 +25,8 @@ from windlass_registry.hosts import Tls, is_loopback
 RESPONSE_TIMEOUT = 30.0
 """Seconds that a peer may be silent."""
 IDLE_CONNECTIONS = 10
+DRAINED = 16 << 10
+"""Bytes of a body nobody wants that are read all the same, since a new connection costs more."""
 _PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of a peer that answers in clear."""
 
@@ -91,6 +93,16 @@ class Transport:
             pool.clear()
 
 
+def release(answer: urllib3.BaseHTTPResponse) -> None:
+    """Give an answer's connection back to its pool, or close it if too much of its body was not read."""
+    left = getattr(answer, "length_remaining", None)
+    if left is not None and left <= DRAINED:
+        answer.drain_conn()
+        answer.release_conn()
+    else:
+        answer.close()
+
+
 def proxy_of(url: str) -> str:
     """Return the environment's proxy for a URL, empty for none; this machine is never asked through one."""
     parts = urlsplit(url)
@@ -131,6 +143,8 @@ def _is_plain(error: BaseException) -> bool:
 
 def explain(error: BaseException, dial: float = 0.0) -> str:
     """Return why a connection failed, in one line, without URLs."""
+    if isinstance(error, NewConnectionError):  # which urllib3 derives from the next
+        return _cause(error)
     if isinstance(error, ConnectTimeoutError):
         return f"no connection within {dial:g} s"
     if isinstance(error, ReadTimeoutError):
@@ -139,8 +153,6 @@ def explain(error: BaseException, dial: float = 0.0) -> str:
         return f"the proxy failed: {_cause(error)}"
     if isinstance(error, SSLError):
         return f"TLS: {_cause(error)}"
-    if isinstance(error, NewConnectionError):
-        return _cause(error)
     return _cause(error) or type(error).__name__
 
 
