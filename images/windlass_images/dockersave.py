@@ -122,6 +122,6 @@ async def _layer(store: Store, digest: str, sizes: dict[str, int], compress: boo
         return Descriptor(f"{LAYER}+zstd", digest, sizes[digest])
     if not compress:
         return Descriptor(DOCKER_LAYER, digest, sizes[digest])
-    packed = await repack(store, Descriptor(DOCKER_LAYER, digest, sizes[digest]), Form.GZIP, where)
+    packed, _ = await repack(store, Descriptor(DOCKER_LAYER, digest, sizes[digest]), Form.GZIP, where)
     sizes[packed.digest] = packed.size
     return replace(packed, media_type=f"{DOCKER_LAYER}.gzip")

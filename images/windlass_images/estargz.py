@@ -145,6 +145,10 @@ def _entries(plain: IO[bytes], members: _Members) -> Iterator[Record]:
                 yield from _file(plain, member, members)
             elif member.type in TYPES:
                 yield _record(member, TYPES[member.type])
+    # tarfile takes a damaged header for the end
+    plain.seek(end)
+    if plain.read(2 * BLOCK).strip(b"\0"):
+        raise EOFError("it does not end where its entries do")
 
 
 def _file(plain: IO[bytes], member: tarfile.TarInfo, members: _Members) -> Iterator[Record]:

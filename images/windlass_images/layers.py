@@ -53,8 +53,6 @@ COMPRESSORS: Mapping[Form, Callable[[], Compressor]] = {
 class Packed:
     """What packing a layer anew has made, besides the file."""
 
-    source_id: str
-    """Diff ID of the layer as it was."""
     diff_id: str
     digest: str
     annotations: Mapping[str, str]
@@ -62,8 +60,8 @@ class Packed:
 
 async def repack(
     store: Store, layer: Descriptor, form: Form, where: str, diff_id: str = "", step: Step = lambda done: None
-) -> Descriptor:
-    """Write a layer in another form and return its descriptor, whose blob is labelled with its diff ID.
+) -> tuple[Descriptor, str]:
+    """Write a layer in another form; return its descriptor and its diff ID then, which its blob is labelled with.
 
     Raises InvalidArgument for a damaged layer, and for one that does not unpack to ``diff_id``.
     """
@@ -71,18 +69,16 @@ async def repack(
     with tempfile.TemporaryFile() as out:
         incoming = Incoming(ChunkReader(_counted(store, layer, step)))
         try:
-            packed = await asyncio.to_thread(_pack, incoming, form, out, name)
+            packed = await asyncio.to_thread(_pack, incoming, form, out, name, diff_id)
         finally:
             incoming.close()
-        if diff_id and packed.source_id != diff_id:
-            raise InvalidArgument(f"{name} unpacks to {packed.source_id}, the config says {diff_id}")
         size = out.seek(0, 2)
         out.seek(0)
         ref = f"{store.lease_id}-convert-{form.value}-{layer.digest}"
         labels = {UNCOMPRESSED: packed.diff_id}
         await store.content.write(ref, chunks_of(out), size, packed.digest, labels)
     kept = {key: value for key, value in layer.annotations.items() if key not in estargz.ANNOTATIONS}
-    return Descriptor(form.media_type, packed.digest, size, {**kept, **packed.annotations})
+    return Descriptor(form.media_type, packed.digest, size, {**kept, **packed.annotations}), packed.diff_id
 
 
 async def _counted(store: Store, layer: Descriptor, step: Step) -> AsyncIterator[bytes]:
@@ -95,26 +91,26 @@ async def _counted(store: Store, layer: Descriptor, step: Step) -> AsyncIterator
         raise DataLoss(f"layer {layer.digest} has {done} bytes in the store, its descriptor says {layer.size}")
 
 
-def _pack(incoming: Incoming, form: Form, out: IO[bytes], name: str) -> Packed:
+def _pack(incoming: Incoming, form: Form, out: IO[bytes], name: str, diff_id: str) -> Packed:
     damage: tuple[type[Exception], ...] = ()
     try:
         source, damage = compression.decompressed(incoming)
         if form is Form.ESTARGZ:
             with tempfile.TemporaryFile() as plain:
-                source_id = _copy(source, compression.plain(), plain)
+                _copy(source, compression.plain(), plain, diff_id)
                 plain.seek(0)
                 built = estargz.build(plain, out)
-            return Packed(source_id, built.diff_id, _digest_of(out), built.annotations)
-        source_id = _copy(source, COMPRESSORS[form](), out)
-        return Packed(source_id, source_id, _digest_of(out), {})
+            return Packed(built.diff_id, _digest_of(out), built.annotations)
+        found = _copy(source, COMPRESSORS[form](), out, diff_id)
+        return Packed(found, _digest_of(out), {})
     except (InvalidArgument, OutOfRange) as error:
         raise type(error)(f"{name}: {error}") from None
     except damage as error:
         raise InvalidArgument(f"{name} is damaged: {str(error)[:200]}") from None
 
 
-def _copy(source: IO[bytes], compressor: Compressor, out: IO[bytes]) -> str:
-    """Pack all of a stream into a file and return the digest of what went in."""
+def _copy(source: IO[bytes], compressor: Compressor, out: IO[bytes], expected: str) -> str:
+    """Pack all of a stream into a file and return the digest of what went in, which is the expected if any is."""
     found, size = hashlib.sha256(), 0
     while data := source.read(CHUNK):
         size += len(data)
@@ -123,7 +119,10 @@ def _copy(source: IO[bytes], compressor: Compressor, out: IO[bytes]) -> str:
         found.update(data)
         out.write(compressor.compress(data))
     out.write(compressor.flush())
-    return f"sha256:{found.hexdigest()}"
+    digest = f"sha256:{found.hexdigest()}"
+    if expected and digest != expected:
+        raise InvalidArgument(f"it unpacks to {digest}, the config says {expected}")
+    return digest
 
 
 def _digest_of(file: IO[bytes]) -> str:
