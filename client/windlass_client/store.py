@@ -74,6 +74,7 @@ class ClientImages:
 
     def __init__(self, client: Client) -> None:
         self._images = client.images
+        self.create = client.images.create
         self.delete = client.images.delete
 
     async def get(self, name: str) -> Image:

@@ -89,15 +89,19 @@ class _Content(_Part):
         if request.digest not in self.daemon.blobs:
             raise NotFound(f"blob {request.digest} does not exist")
         size = len(self.daemon.blobs[request.digest])
-        return content.InfoResponse(info=content.Info(digest=request.digest, size=size))
+        labels = self.daemon.labels.get(request.digest)
+        return content.InfoResponse(info=content.Info(digest=request.digest, size=size, labels=labels))
 
     async def update(self, request: content.UpdateRequest, call: Call) -> content.UpdateResponse:
         self.daemon.labels.setdefault(request.info.digest, {}).update(request.info.labels)
         return content.UpdateResponse(info=request.info)
 
     async def read(self, request: content.ReadContentRequest, call: Call) -> AsyncIterator[content.ReadContentResponse]:
-        data = self.daemon.blobs[request.digest]
-        yield content.ReadContentResponse(data=data[: request.size or None])
+        if request.digest not in self.daemon.blobs:
+            raise NotFound(f"blob {request.digest} does not exist")
+        data = self.daemon.blobs[request.digest][: request.size or None]
+        for start in range(0, len(data), 1 << 20):
+            yield content.ReadContentResponse(data=data[start : start + (1 << 20)])
 
     async def abort(self, request: content.AbortRequest, call: Call) -> Empty:
         if request.ref not in self.daemon.ingests:
@@ -122,6 +126,7 @@ class _Content(_Part):
                     raise FailedPrecondition(f"unexpected commit size {len(data)}")
                 self.daemon.ingests.discard(request.ref)
                 self.daemon.blobs[digest_of(data)] = data
+                self.daemon.labels.setdefault(digest_of(data), {}).update(request.labels)
                 self.daemon.leased[call.lease].add(digest_of(data))
             yield content.WriteContentResponse(action=request.action, offset=len(data), digest=digest_of(data))
 
