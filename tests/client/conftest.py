@@ -17,6 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
 from windlass.rpc import Call, serve
+from windlass_api.containerd.services.containers.v1 import containers_pb2 as containers
 from windlass_api.containerd.services.content.v1 import content_pb2 as content
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as diff
 from windlass_api.containerd.services.images.v1 import images_pb2 as images
@@ -45,6 +46,7 @@ class FakeDaemon:
         self.images: dict[str, images.Image] = {}
         self.snapshots: dict[str, snapshots.Info] = {}
         self.plugins: list[introspection.Plugin] = []
+        self.containers: list[containers.Container] = []
         self.namespaces: set[str] = set()
         self.disk = 1 << 40
 
@@ -54,6 +56,7 @@ class FakeDaemon:
             (images.DESCRIPTOR.services_by_name["Images"], _Images(self)),
             (leases.DESCRIPTOR.services_by_name["Leases"], _Leases(self)),
             (snapshots.DESCRIPTOR.services_by_name["Snapshots"], _Snapshots(self)),
+            (containers.DESCRIPTOR.services_by_name["Containers"], _Containers(self)),
             (diff.DESCRIPTOR.services_by_name["Diff"], _Diff(self)),
             (namespaces.DESCRIPTOR.services_by_name["Namespaces"], _Namespaces(self)),
             (introspection.DESCRIPTOR.services_by_name["Introspection"], _Introspection(self)),
@@ -144,7 +147,9 @@ class _Images(_Part):
 
     async def list(self, request: images.ListImagesRequest, call: Call) -> images.ListImagesResponse:
         self.daemon.namespaces.add(call.namespace)
-        return images.ListImagesResponse(images=self.daemon.images.values())
+        found = self.daemon.images.values()
+        names = {each.removeprefix("name==") for each in request.filters}
+        return images.ListImagesResponse(images=[each for each in found if not names or each.name in names])
 
     async def get(self, request: images.GetImageRequest, call: Call) -> images.GetImageResponse:
         if request.name not in self.daemon.images:
@@ -188,9 +193,19 @@ class _Snapshots(_Part):
         )
         return Empty()
 
+    async def usage(self, request: snapshots.UsageRequest, call: Call) -> snapshots.UsageResponse:
+        if request.key not in self.daemon.snapshots:
+            raise NotFound(f"snapshot {request.key} does not exist")
+        return snapshots.UsageResponse(size=1000, inodes=1)
+
     async def remove(self, request: snapshots.RemoveSnapshotRequest, call: Call) -> Empty:
         del self.daemon.snapshots[request.key]
         return Empty()
+
+
+class _Containers(_Part):
+    async def list(self, request: containers.ListContainersRequest, call: Call) -> containers.ListContainersResponse:
+        return containers.ListContainersResponse(containers=self.daemon.containers)
 
 
 class _Diff(_Part):

@@ -48,7 +48,7 @@ def import_(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Import images from ARCHIVE, a tar of an OCI layout or of `docker save`; a directory with a layout; - for stdin."""
+    """Import ARCHIVE: a tar of an OCI layout or of `docker save`, a directory with a layout, - for stdin."""
 
     async def work() -> None:
         from windlass_client.namespaces import SNAPSHOTTER
