@@ -56,8 +56,8 @@ class Blob:
         self._breaks = 0
         self._since = (0.0, 0)
         self._hash = hashlib.new(desc.digest.partition(":")[0]) if verify and offset == 0 else None
-        self.position = offset
-        """Where the next byte belongs."""
+        self.began = self.position = offset
+        """Where the first byte belonged, and where the next does."""
 
     @property
     def host(self) -> Host | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 import threading
 import urllib.request
@@ -25,12 +26,14 @@ from windlass_registry.hosts import Tls, is_loopback
 RESPONSE_TIMEOUT = 30.0
 """Seconds that a peer may be silent."""
 IDLE_CONNECTIONS = 10
+BLOCK = 256 << 10
+"""Bytes that an upload reads at a time."""
 DRAINED = 16 << 10
 """Bytes of a body nobody wants that are read all the same, since a new connection costs more."""
 _PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of a peer that answers in clear."""
 
-Body = Callable[[], IO[bytes] | bytes]
+Body = Callable[[], IO[bytes] | io.RawIOBase | bytes]
 """Gives what is sent, each time from its beginning."""
 
 
@@ -79,9 +82,9 @@ class Transport:
             if key not in self._pools:
                 context = _context(tls)
                 self._pools[key] = (
-                    urllib3.ProxyManager(proxy, ssl_context=context, maxsize=IDLE_CONNECTIONS)
+                    urllib3.ProxyManager(proxy, ssl_context=context, maxsize=IDLE_CONNECTIONS, blocksize=BLOCK)
                     if proxy
-                    else urllib3.PoolManager(ssl_context=context, maxsize=IDLE_CONNECTIONS)
+                    else urllib3.PoolManager(ssl_context=context, maxsize=IDLE_CONNECTIONS, blocksize=BLOCK)
                 )
             return self._pools[key]
 
