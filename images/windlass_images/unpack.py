@@ -124,6 +124,8 @@ class _Unpacking:
         async with self._room:
             self._progress("unpacking", layer.digest, 0, layer.size)
             key, mounts = await self._prepare(layer, diff_ids, detached)
+            if not key:
+                return key
             try:
                 # A snapshotter that hands out something read-only has the files already (6.5.7, "staged").
                 if not mounts or "ro" not in mounts[-1].options:
@@ -151,8 +153,6 @@ class _Unpacking:
         raise Unavailable(f"snapshot {chain} is being created and removed by somebody else; try again")
 
     async def _apply(self, mounts: Sequence[Mount], layer: Descriptor, diff_id: str, detached: bool) -> None:
-        if not mounts:
-            return
         try:
             applied = await self._store.apply(layer, mounts, detached)
         except Error as error:
