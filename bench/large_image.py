@@ -113,13 +113,15 @@ def described(entry: tarfile.TarInfo, source: random.Random, index: int) -> tarf
     entry.mode = 0o4755 if index % 500 == 1 else source.choice((0o644, 0o644, 0o755, 0o600))
     entry.uid, entry.gid = (1000, 1000) if index % 10 == 3 else (0, 0)
     entry.mtime = 1_500_000_000 + source.randrange(10**8)
+    records: dict[str, str] = {}
     if index % 4 == 0:
-        entry.pax_headers["mtime"] = f"{entry.mtime}.{source.randrange(10**9):09}"
+        records["mtime"] = f"{entry.mtime}.{source.randrange(10**9):09}"
     if index % 200 == 7:
-        entry.pax_headers["SCHILY.xattr.user.bench"] = f"value {index}"
+        records["SCHILY.xattr.user.bench"] = f"value {index}"
     if index % 1000 == 9:
         # latin-1 and surrogates are how tarfile passes bytes on
-        entry.pax_headers["SCHILY.xattr.security.capability"] = CAPABILITY.decode("utf-8", "surrogateescape")
+        records["SCHILY.xattr.security.capability"] = CAPABILITY.decode("utf-8", "surrogateescape")
+    entry.pax_headers = records
     return entry
 
 

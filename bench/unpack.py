@@ -2,8 +2,9 @@
 
 python bench/unpack.py [--rounds N] [--image DIRECTORY] [--json FILE]     (as root; packages as for start.py, and isal)
 
-Windlass and Debian's containerd take turns; with the Debian package `pigz` there is a third, containerd with its
-`unpigz`. Then their trees are compared, and what the same bytes cost without any daemon is measured in the same run.
+Windlass and Debian's containerd take turns, each time on an empty ext4 of its own; with the Debian package `pigz`
+there is a third, containerd with `unpigz`. Their trees are compared, and what the same bytes cost without any daemon
+is measured in the same run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ NAME = "example.org/large:1"
 SNAPSHOTTER = "overlayfs"
 TIMEOUT = 120.0
 
+DISK = 6 << 30
+
 Seconds = dict[str, list[float]]
+Tree = dict[str, tuple[object, ...]]
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -49,21 +53,34 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 @contextlib.contextmanager
-def all_daemons(scratch: Path) -> Iterator[list[Daemon]]:
-    """Run the daemons; afterwards nothing of them is left."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(remove_tree, scratch)
-        daemons = []
-        for name in ("windlass", "containerd", *(["containerd_unpigz"] if shutil.which("unpigz") else [])):
-            place = scratch / name
-            place.mkdir()
-            environment = {} if name.endswith("unpigz") else {"CONTAINERD_DISABLE_PIGZ": "1"}
-            daemon = windlassd(place) if name == "windlass" else containerd(place, environment)
-            daemon.name = name
-            daemon.namespace = f"bench-{name}-{os.getpid()}"
-            stack.callback(daemon.stop)
-            daemons.append(daemon)
-        yield daemons
+def fresh_disk(place: Path) -> Iterator[Path]:
+    """Mount an empty ext4, since one where files were deleted a moment ago is slow for minutes."""
+    image, mounted = place / "disk.img", place / "disk"
+    with image.open("wb") as file:
+        file.truncate(DISK)
+    mounted.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
+    try:
+        yield mounted
+    finally:
+        remove_tree(mounted / "daemon")
+        subprocess.run(["umount", str(mounted)], check=True)
+        image.unlink()
+        mounted.rmdir()
+
+
+@contextlib.contextmanager
+def running(name: str, scratch: Path) -> Iterator[Daemon]:
+    """Run a daemon on a disk of its own; afterwards nothing of it is left."""
+    with fresh_disk(scratch) as disk, contextlib.ExitStack() as stack:
+        place = disk / "daemon"
+        place.mkdir()
+        environment = {} if name.endswith("unpigz") else {"CONTAINERD_DISABLE_PIGZ": "1"}
+        daemon = windlassd(place) if name == "windlass" else containerd(place, environment)
+        daemon.namespace = f"bench-{name}-{os.getpid()}"
+        stack.callback(daemon.stop)
+        yield daemon
 
 
 def apply_layers(daemon: Daemon, layers: list[large_image.Layer]) -> float:
@@ -93,29 +110,22 @@ def apply_layers(daemon: Daemon, layers: list[large_image.Layer]) -> float:
             commit = snapshots_pb2.CommitSnapshotRequest(snapshotter=SNAPSHOTTER, key=key, name=name, labels=labels)
             snapshots.Commit(commit, metadata=metadata, timeout=TIMEOUT)
             parent = name
-        for number in reversed(range(len(layers))):
-            remove = snapshots_pb2.RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=f"layer-{number}")
-            snapshots.Remove(remove, metadata=metadata, timeout=TIMEOUT)
     return took
 
 
-def measure(daemon: Daemon, archive: Path, layers: list[large_image.Layer], found: Seconds) -> None:
-    """Add one round's seconds; the image is there afterwards."""
-    with contextlib.suppress(RuntimeError):
-        daemon.run("images", "rm", "--sync", NAME)
-    found.setdefault("import without unpack", []).append(
-        seconds(lambda: daemon.run("images", "import", "--no-unpack", str(archive)))
-    )
+def measure(daemon: Daemon, archive: Path, layers: list[large_image.Layer], found: Seconds) -> Tree:
+    """Add one round's seconds, and return the tree."""
+    found.setdefault("ctr images import", []).append(seconds(lambda: daemon.run("images", "import", str(archive))))
+    tree = mounted(daemon)
     os.sync()
     found.setdefault("Diff.Apply alone", []).append(apply_layers(daemon, layers))
-    daemon.run("images", "rm", "--sync", NAME)
-    found.setdefault("import", []).append(seconds(lambda: daemon.run("images", "import", str(archive))))
+    return tree
 
 
 def floors(place: Path, layers: list[large_image.Layer]) -> dict[str, float]:
     """Return the seconds of single programs over the same bytes, one after the other."""
     plain, packed = [str(each.plain) for each in layers], [str(each.packed) for each in layers]
-    tree = place / "tree"
+    tree = place / "daemon"
     tree.mkdir()
 
     def run(*argv: str) -> None:
@@ -126,20 +136,18 @@ def floors(place: Path, layers: list[large_image.Layer]) -> dict[str, float]:
             run("tar", "-x", "-p", "--xattrs", "--xattrs-include=*", "-f", path, "-C", str(tree))
 
     measures: dict[str, Callable[[], None]] = {
+        "openssl sha256 of the plain layers": lambda: run("openssl", "sha256", *plain),
         "gzip -t": lambda: run("gzip", "-t", *packed),
         "igzip -t": lambda: run("igzip", "-t", *packed),
         "sha256sum of the plain layers": lambda: run("sha256sum", *plain),
         "tar -x of the plain layers": extract,
     }
-    try:
-        return {name: seconds(action) for name, action in measures.items()}
-    finally:
-        remove_tree(tree)
+    return {name: seconds(action) for name, action in measures.items()}
 
 
-def facts(root: Path) -> dict[str, tuple[object, ...]]:
+def facts(root: Path) -> Tree:
     """Return what a tree is, path by path; names that share an inode show the first of them."""
-    found: dict[str, tuple[object, ...]] = {}
+    found: Tree = {}
     names: dict[int, str] = {}
     for path in sorted(root.rglob("*")):
         status, name = path.lstat(), str(path.relative_to(root))
@@ -158,23 +166,23 @@ def facts(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def compare(daemons: list[Daemon], place: Path) -> int:
-    """Return how many paths the trees have; raises RuntimeError unless they are equal in every fact."""
-    trees = []
-    for daemon in daemons:
-        target = place / f"mounted-{daemon.name}"
-        target.mkdir()
-        daemon.run("images", "mount", NAME, str(target))
-        trees.append(facts(target))
+def mounted(daemon: Daemon) -> Tree:
+    """Return what the image's tree is."""
+    target = daemon.scratch / "mounted"
+    target.mkdir()
+    daemon.run("images", "mount", NAME, str(target))
+    try:
+        return facts(target)
+    finally:
         daemon.run("images", "unmount", str(target))
-    for tree in trees[1:]:
-        different = [name for name in trees[0].keys() | tree.keys() if trees[0].get(name) != tree.get(name)]
-        if different:
-            name = min(different)
-            raise RuntimeError(
-                f"{len(different)} paths differ, the first {name}: {trees[0].get(name)}, {tree.get(name)}"
-            )
-    return len(trees[0])
+
+
+def check_equal(name: str, tree: Tree, other: Tree) -> None:
+    """Raise RuntimeError unless two trees are the same in every fact."""
+    different = [path for path in tree.keys() | other.keys() if tree.get(path) != other.get(path)]
+    if different:
+        path = min(different)
+        raise RuntimeError(f"{name}: {len(different)} paths differ, first {path}: {tree.get(path)}, {other.get(path)}")
 
 
 def main() -> None:
@@ -189,14 +197,21 @@ def main() -> None:
     place.mkdir(exist_ok=True, parents=True)
     archive, layers = large_image.build(place, NAME)
     load = os.getloadavg()
-    with all_daemons(scratch) as daemons:
-        found: dict[str, Seconds] = {daemon.name: {} for daemon in daemons}
+    names = ["windlass", "containerd", *(["containerd_unpigz"] if shutil.which("unpigz") else [])]
+    found: dict[str, Seconds] = {name: {} for name in names}
+    tree: Tree = {}
+    try:
         for _ in range(options.rounds):
-            for daemon in daemons:
-                measure(daemon, archive, layers, found[daemon.name])
-        paths = compare(daemons, scratch)
-        alone = floors(scratch, layers)
-    print(f"{paths} paths, equal in mode, owner, time, attributes, links and content; load before {load[0]:.2f}")
+            for name in names:
+                with running(name, scratch) as daemon:
+                    other = measure(daemon, archive, layers, found[name])
+                check_equal(name, tree or other, other)
+                tree = other
+        with fresh_disk(scratch) as disk:
+            alone = floors(disk, layers)
+    finally:
+        remove_tree(scratch)
+    print(f"{len(tree)} paths, equal in mode, owner, time, attributes, links and content; load before {load[0]:.2f}")
     medians = {name: {key: statistics.median(each) for key, each in row.items()} for name, row in found.items()}
     for name, row in medians.items():
         for key, value in row.items():
@@ -204,7 +219,7 @@ def main() -> None:
             print(f"{name:18} {key:24} {value:6.2f} s   windlass is {ratio:.2f} times as fast")
     for name, value in alone.items():
         print(f"{name:43} {value:6.2f} s")
-    report = {"medians": medians, "all": found, "floors": alone, "paths": paths, "load before": load}
+    report = {"medians": medians, "all": found, "floors": alone, "paths": len(tree), "load before": load}
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(report, indent=2) + "\n")
 
