@@ -46,7 +46,7 @@ def test_every_attribute_arrives(apply: Any, members: Any, root: Path) -> None:
 
 
 def test_what_a_parent_passes_on_does_not_change_a_file(apply: Any, members: Any, root: Path) -> None:
-    """A set-group-ID bit and a default ACL of a directory have their say in what is made there, the layer has the last."""
+    """A set-group-ID bit and a default ACL of a directory have their say, the layer has the last word."""
     entries = ((0x01, 7, 2**32 - 1), (0x02, 7, 1234), (0x04, 5, 2**32 - 1), (0x10, 7, 2**32 - 1), (0x20, 0, 2**32 - 1))
     acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     for name, mode in (("group", 0o2755), ("acl", 0o755)):
