@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from windlass.content import CHUNK
+from windlass.diff import LABEL_UNCOMPRESSED
 from windlass.errors import DataLoss, InvalidArgument, OutOfRange
 from windlass.values import Descriptor
 from windlass_images import compression, estargz
@@ -18,7 +19,6 @@ from windlass_images.compression import Compressor
 from windlass_images.manifests import LAYER
 from windlass_images.pipes import ChunkReader, Incoming, chunks_of
 from windlass_images.store import Store
-from windlass_images.unpack import UNCOMPRESSED
 
 PLAIN_LIMIT = 256 << 30
 """Bytes that a layer may unpack to; a gzip bomb is found here."""
@@ -75,7 +75,7 @@ async def repack(
         size = out.seek(0, 2)
         out.seek(0)
         ref = f"{store.lease_id}-convert-{form.value}-{layer.digest}"
-        labels = {UNCOMPRESSED: packed.diff_id}
+        labels = {LABEL_UNCOMPRESSED: packed.diff_id}
         await store.content.write(ref, chunks_of(out), size, packed.digest, labels)
     kept = {key: value for key, value in layer.annotations.items() if key not in estargz.ANNOTATIONS}
     return Descriptor(form.media_type, packed.digest, size, {**kept, **packed.annotations}), packed.diff_id
