@@ -290,6 +290,14 @@ def test_a_mount_that_fails_leaves_nothing(stored: Machine, tmp_path: Path) -> N
     windlass(stored, "mount", "--snapshotter", "nope", NAME, target, code=1)
     (target / "file").write_text("")
     windlass(stored, "mount", NAME, target, code=1)
+    (target / "file").unlink()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(target)], check=True)
+    try:
+        windlass(stored, "mount", NAME, target, code=1)
+        windlass(stored, "unmount", target, code=1)
+        assert len(mounts_at(target)) == 1
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
 
     assert not mounts_at(target)
     assert resources(stored) == before
