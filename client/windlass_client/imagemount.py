@@ -55,9 +55,9 @@ async def mount(
         chain = await unpack(ClientStore(leased), snapshotter, leaf, lambda verb, what, done, total: None)
         make = leased.snapshots.prepare if writable else leased.snapshots.view
         mounts = await _plain(leased, lease, from_mounts(await make(snapshotter, lease, chain)))
-        await asyncio.to_thread(_mount_all, mounts, path)
+        await _mount_all(mounts, path)
     except BaseException:
-        await asyncio.shield(_undo(client, path, lease))
+        await asyncio.shield(_undo(client, lease))
         raise
     return Mounted(name, path)
 
@@ -87,6 +87,8 @@ def _directory(target: str) -> str:
             raise InvalidArgument(f"directory {path} is not empty; an image is mounted on an empty one")
     except OSError as error:
         raise InvalidArgument(f"directory {path} cannot be mounted on: {error.strerror}") from None
+    if mounting.mounts_below(path):
+        raise InvalidArgument(f"directory {path} is a mount already; an image is mounted on one that is none")
     return path
 
 
@@ -100,16 +102,21 @@ async def _plain(client: Client, name: str, mounts: Sequence[Mount]) -> Sequence
         return mounts
 
 
-def _mount_all(mounts: Sequence[Mount], path: str) -> None:
+async def _mount_all(mounts: Sequence[Mount], path: str) -> None:
+    mounting_all = asyncio.create_task(asyncio.to_thread(mounting.mount_all, mounts, path))
     try:
-        mounting.mount_all(mounts, path)
+        await asyncio.shield(mounting_all)
     except PermissionError:
         raise PermissionDenied(f"user {os.getuid()} may not mount on {path}; use root") from None
-
-
-async def _undo(client: Client, path: str, lease: str) -> None:
-    try:
+    except asyncio.CancelledError:
+        # The thread goes on; what it mounts nobody would know of.
+        await asyncio.wait([mounting_all])
         await asyncio.to_thread(mounting.unmount_all, path)
+        raise
+
+
+async def _undo(client: Client, lease: str) -> None:
+    try:
         await _forget(client, lease)
     except (Error, OSError):
         pass  # why the mount failed is what has to be told

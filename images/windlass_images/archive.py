@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
@@ -87,8 +88,12 @@ class Files(Protocol):
 class Archive:
     """A tar archive being read; `next` moves on, `read` reads from where it stands."""
 
-    def __init__(self, path: str, file: IO[bytes] | None = None) -> None:
-        """Open an archive, ``-`` is standard input; or read ``file``, which errors call ``path``."""
+    def __init__(self, path: str, file: IO[bytes] | RawIOBase | None = None) -> None:
+        """Open an archive, ``-`` is standard input; or read ``file``, which errors call ``path``.
+
+        A ``file`` of which another thread may be reading when it is closed has to be raw: what buffers
+        has a lock, which that thread holds.
+        """
         self.path = path
         self._count = 0
         self._data: IO[bytes] | None = None
@@ -138,7 +143,7 @@ class Archive:
                 return Entry(name, member.size)
         return None
 
-    def _decompressed(self, file: IO[bytes]) -> IO[bytes]:
+    def _decompressed(self, file: IO[bytes] | RawIOBase) -> IO[bytes]:
         stream, damage = decompressed(file)
         self._damage = (*DAMAGE, *damage)
         return stream

@@ -15,6 +15,7 @@ XZ = b"\xfd7zXZ\x00"
 BZIP2 = b"BZh"
 WINDOW_LIMIT = 128 << 20
 """Memory that a zstd frame may ask for."""
+BUFFER = 256 << 10
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 
@@ -33,7 +34,7 @@ class Compressor(Protocol):
 
 def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
     """Return what is in a file that may be compressed, and what reading it raises when that is damaged."""
-    buffered = io.BufferedReader(file)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
+    buffered = io.BufferedReader(file, BUFFER)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
     magic = buffered.peek(6)[:6]
     if magic.startswith(GZIP):
         damage = (EOFError, zlib.error, gzip.BadGzipFile)

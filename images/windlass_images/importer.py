@@ -6,7 +6,6 @@ Everything happens under one lease. When a step fails the lease goes, and with i
 from __future__ import annotations
 
 import asyncio
-import io
 import posixpath
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +113,7 @@ async def _open(source: str | ByteReader) -> Files:
         return await asyncio.to_thread(open_files, source)
     incoming = Incoming(source)
     try:
-        return await asyncio.to_thread(Archive, "stream", io.BufferedReader(incoming, CHUNK))
+        return await asyncio.to_thread(Archive, "stream", incoming)
     except BaseException:
         incoming.close()
         raise

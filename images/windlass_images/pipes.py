@@ -33,7 +33,7 @@ class Incoming(io.RawIOBase):
         if not self._rest:
             if self.closed:
                 raise Cancelled("nobody reads this any more")
-            self._pending = asyncio.run_coroutine_threadsafe(self._more(), self._loop)
+            self._pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
             try:
                 self._rest = memoryview(self._pending.result())
             except Exception:
@@ -45,13 +45,8 @@ class Incoming(io.RawIOBase):
         self._rest = self._rest[count:]
         return count
 
-    async def _more(self) -> bytes:
-        """Collect some messages, each of which is small, before a thread is woken for them."""
-        parts, size = [], 0
-        while size < CHUNK // 4 and (data := await self._reader.read()):
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts)
+    async def _next(self) -> bytes:
+        return await self._reader.read()
 
     def close(self) -> None:
         """Give up what is being waited for."""
