@@ -128,11 +128,11 @@ def windlassd(scratch: Path, environment: Mapping[str, str] | None = None) -> Da
     return Daemon("windlass", [program, "-c", str(scratch / "config.toml"), *paths], scratch, environment)
 
 
-def containerd(scratch: Path) -> Daemon:
+def containerd(scratch: Path, environment: Mapping[str, str] | None = None) -> Daemon:
     """Start Debian's containerd without CRI, which nothing here uses."""
     config = scratch / "config.toml"
     config.write_text(CONTAINERD_CONFIG.format(scratch=scratch, address=scratch / "d.sock"))
-    return Daemon("containerd", ["containerd", "--config", str(config)], scratch)
+    return Daemon("containerd", ["containerd", "--config", str(config)], scratch, environment)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,12 @@ def to_timestamp(nanoseconds: int) -> Timestamp | None:
     return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
+def put_timestamp(field: Timestamp, nanoseconds: int) -> None:
+    """Set a message's field to a time, which is half the work of a message of its own; 0 leaves it out."""
+    if nanoseconds:
+        field.seconds, field.nanos = divmod(nanoseconds, 10**9)
+
+
 def from_timestamp(message: Timestamp) -> int:
     """Return nanoseconds since the epoch, 0 for no time.
 
@@ -62,8 +68,10 @@ def from_timestamp(message: Timestamp) -> int:
 
 def to_descriptor(desc: Descriptor) -> descriptor_pb2.Descriptor:
     """Return a descriptor as a message; the wire has no platform in it."""
+    # protobuf takes long over an empty map
+    annotations = dict(desc.annotations) if desc.annotations else None
     return descriptor_pb2.Descriptor(
-        media_type=desc.media_type, digest=desc.digest, size=desc.size, annotations=dict(desc.annotations)
+        media_type=desc.media_type, digest=desc.digest, size=desc.size, annotations=annotations
     )
 
 
@@ -93,3 +101,8 @@ def to_platform(platform: Platform) -> platform_pb2.Platform:
         variant=platform.variant,
         os_version=platform.os_version,
     )
+
+
+def from_platform(message: platform_pb2.Platform) -> Platform:
+    """Return a platform."""
+    return Platform(message.os, message.architecture, message.variant, message.os_version, tuple(message.os_features))

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,24 @@ def test_every_attribute_arrives(apply: Any, members: Any, root: Path) -> None:
     assert stat.S_ISFIFO((root / "d/fifo").lstat().st_mode)
     assert (root / "d/null").lstat().st_rdev == os.makedev(1, 3)
     assert (root / "d/time").lstat().st_mtime_ns == 1_250_000_000
+
+
+def test_what_a_parent_passes_on_does_not_change_a_file(apply: Any, members: Any, root: Path) -> None:
+    """A set-group-ID bit and a default ACL of a directory have their say, the layer has the last word."""
+    entries = ((0x01, 7, 2**32 - 1), (0x02, 7, 1234), (0x04, 5, 2**32 - 1), (0x10, 7, 2**32 - 1), (0x20, 0, 2**32 - 1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    for name, mode in (("group", 0o2755), ("acl", 0o755)):
+        (root / name).mkdir()
+        os.chown(root / name, 0, 77)
+        (root / name).chmod(mode)
+    os.setxattr(root / "acl", "system.posix_acl_default", acl)
+
+    apply(members().file("group/f", b"x", 0o644).file("acl/f", b"x", 0o666, gid=9).file("acl/g", b"x").bytes(), root)
+
+    status = {str(path.relative_to(root)): path.stat() for path in root.glob("*/?")}
+    assert (status["group/f"].st_gid, stat.S_IMODE(status["group/f"].st_mode)) == (0, 0o644)
+    assert (status["acl/f"].st_gid, stat.S_IMODE(status["acl/f"].st_mode)) == (9, 0o666)
+    assert (status["acl/g"].st_gid, stat.S_IMODE(status["acl/g"].st_mode)) == (0, 0o644)
 
 
 def test_setuid_and_capabilities_survive_the_change_of_owner(

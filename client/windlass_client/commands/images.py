@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "tag": "images:tag",
     "rm": "images:rm",
     "prune": "images:prune",
+    "sign-policy": "signpolicy:sign_policy",
 }
 
 

@@ -99,13 +99,18 @@ class Applier:
             self._keep(path)
 
     def _file(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
-        fd = os.open(path, _CREATE, 0o600)
+        fd = os.open(path, _CREATE, entry.mode & 0o777)
         try:
             archive.copy_to(entry, fd)
-            os.fchown(fd, entry.uid, entry.gid)
+            # The parent's set-group-ID bit and default ACL have a say in what a new file is, so it is looked at; most
+            # files are right as they are, and a look costs less than a change.
+            status = os.fstat(fd)
+            if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+                os.fchown(fd, entry.uid, entry.gid)
             for key, value in entry.xattrs:
                 self._set_xattr(entry, fd, key, value)
-            os.fchmod(fd, entry.mode)
+            if entry.xattrs or stat.S_IMODE(status.st_mode) != entry.mode:
+                os.fchmod(fd, entry.mode)
             os.utime(fd, ns=_times(entry))
         finally:
             os.close(fd)

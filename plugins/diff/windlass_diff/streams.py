@@ -1,4 +1,4 @@
-"""From a layer's blob to its plain tar: decompression in a thread of its own, and hashing on the way."""
+"""From a layer's blob to its plain tar: decompression and hashing, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def open_source(fd: int, compressed: bool) -> Source:
 
 
 class Pipeline:
-    """Decompresses and hashes in a thread of its own while the caller works on earlier chunks."""
+    """Decompresses and hashes, in a thread each, while the caller works on earlier chunks."""
 
     def __init__(self, source: Source, progress: Callable[[], None]) -> None:
         """Start on ``source``; ``progress`` is called from `read` for every chunk."""
@@ -84,8 +84,10 @@ class Pipeline:
         self._error: Exception | None = None
         self._ended = False
         self._chunks: queue.Queue[bytes] = queue.Queue(READ_AHEAD)
-        self._thread = threading.Thread(target=self._produce, name="decompress", daemon=True)
-        self._thread.start()
+        self._to_hash: queue.Queue[bytes] = queue.Queue(READ_AHEAD)
+        self._hasher = threading.Thread(target=self._digest_chunks, name="hash", daemon=True)
+        self._hasher.start()
+        threading.Thread(target=self._produce, name="decompress", daemon=True).start()
 
     def read(self) -> bytes:
         """Return the next chunk, nothing at the end.
@@ -106,15 +108,20 @@ class Pipeline:
 
     def digest(self) -> str:
         """Return the digest of the whole stream, which has to have been read to its end."""
-        self._thread.join()
+        self._hasher.join()
         return "sha256:" + self._hash.hexdigest()
 
     def _produce(self) -> None:
         try:
             while chunk := self._source.read(CHUNK):
-                self._hash.update(chunk)
                 self.size += len(chunk)
+                self._to_hash.put(chunk)
                 self._chunks.put(chunk)
         except (OSError, EOFError, isal_zlib.IsalError, zstandard.ZstdError, InvalidArgument) as error:  # type: ignore[misc]  # isal has no types
             self._error = error
+        self._to_hash.put(b"")
         self._chunks.put(b"")
+
+    def _digest_chunks(self) -> None:
+        while chunk := self._to_hash.get():
+            self._hash.update(chunk)

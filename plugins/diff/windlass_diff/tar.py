@@ -271,6 +271,11 @@ def _padded(size: int) -> int:
 
 def _number(field: bytes, what: str, least: int = 0) -> int:
     """Return a number in octal digits or, with the top bit set, in base 256."""
+    if field[-1] in b" \0" and field[:-1].isdigit():
+        try:
+            return int(field[:-1], 8)
+        except ValueError:
+            pass  # 8 and 9 are digits too; said below
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=True)
         if field[0] != 0xFF:

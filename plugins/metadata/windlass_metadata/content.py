@@ -91,6 +91,8 @@ class Content(RememberedContent):
                 (self._namespace,),
             ).fetchall()
         infos = (_info(*row) for row in found)
+        if accepts is filter_expressions.match_all:
+            return infos
         return (info for info in infos if accepts(adaptor(info)))
 
     def delete(self, digest: str) -> None:

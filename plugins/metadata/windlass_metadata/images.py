@@ -41,7 +41,8 @@ class Images(ImageStore):
         accepts = filter_expressions.parse(filters)
         query = f"SELECT {COLUMNS} FROM images WHERE namespace = ? ORDER BY name"  # noqa: S608 - columns of ours
         with self._ledger.read() as rows:
-            images = [_image(*row) for row in rows.execute(query, (self._namespace,))]
+            found = rows.execute(query, (self._namespace,)).fetchall()
+        images = [_image(*row) for row in found]
         return [image for image in images if accepts(adaptor(image))]
 
     def create(self, image: Image, at: int | None = None) -> Image:

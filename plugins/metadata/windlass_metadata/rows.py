@@ -23,6 +23,8 @@ def encode_map(values: Mapping[str, str]) -> str:
 
 def decode_map(text: str) -> dict[str, str]:
     """Return what `encode_map` was given."""
+    if text == "{}":
+        return {}
     values: dict[str, str] = json.loads(text)
     return values
 

@@ -12,6 +12,7 @@ from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
 from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_services import lists
 
 
 def to_proto(container: Container) -> pb.Container:
@@ -64,7 +65,9 @@ class Containers:
     async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
         """Return all records that match."""
         containers = await offload(self._metadata.containers(call.namespace).list, list(request.filters))
-        return pb.ListContainersResponse(containers=map(to_proto, containers))
+        response = pb.ListContainersResponse()
+        await lists.fill(response.containers, containers, to_proto)
+        return response
 
     async def list_stream(
         self, request: pb.ListContainersRequest, call: Call

@@ -13,20 +13,18 @@ from windlass.images import Image, ImageStore
 from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
-from windlass_remote.messages import from_descriptor, from_timestamp, to_descriptor, to_timestamp
+from windlass_remote.messages import from_descriptor, from_timestamp, put_timestamp, to_descriptor
+from windlass_services import lists
 
 logger = logging.getLogger(__name__)
 
 
 def to_proto(image: Image) -> pb.Image:
     """Return an image as a message."""
-    return pb.Image(
-        name=image.name,
-        labels=image.labels,
-        target=to_descriptor(image.target),
-        created_at=to_timestamp(image.created_at),
-        updated_at=to_timestamp(image.updated_at),
-    )
+    message = pb.Image(name=image.name, labels=image.labels or None, target=to_descriptor(image.target))
+    put_timestamp(message.created_at, image.created_at)
+    put_timestamp(message.updated_at, image.updated_at)
+    return message
 
 
 def from_proto(message: pb.Image) -> Image:
@@ -52,7 +50,9 @@ class Images:
     async def list(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
         """Return all images that match."""
         images = await offload(self._store(call).list, list(request.filters))
-        return pb.ListImagesResponse(images=map(to_proto, images))
+        response = pb.ListImagesResponse()
+        await lists.fill(response.images, images, to_proto)
+        return response
 
     async def create(self, request: pb.CreateImageRequest, call: Call) -> pb.CreateImageResponse:
         """Record an image."""

@@ -11,6 +11,7 @@ from windlass.metadata import Metadata
 from windlass.rpc import Call
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_remote.messages import to_timestamp
+from windlass_services import lists
 
 
 def to_proto(lease: Lease) -> pb.Lease:
@@ -43,7 +44,9 @@ class Leases:
 
     async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse:
         """Return all leases that match."""
-        return pb.ListResponse(leases=map(to_proto, await offload(self._store(call).list, list(request.filters))))
+        response = pb.ListResponse()
+        await lists.fill(response.leases, await offload(self._store(call).list, list(request.filters)), to_proto)
+        return response
 
     async def add_resource(self, request: pb.AddResourceRequest, call: Call) -> Empty:
         """Hold a resource."""

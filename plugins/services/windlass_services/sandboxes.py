@@ -11,6 +11,7 @@ from windlass.sandboxes import Sandbox
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
 from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_services import lists
 
 
 def to_proto(sandbox: Sandbox) -> types_pb.Sandbox:
@@ -57,7 +58,9 @@ class SandboxStoreService:
     async def list(self, request: pb.StoreListRequest, call: Call) -> pb.StoreListResponse:
         """Return all records that match."""
         sandboxes = await offload(self._metadata.sandboxes(call.namespace).list, list(request.filters))
-        return pb.StoreListResponse(list=map(to_proto, sandboxes))
+        response = pb.StoreListResponse()
+        await lists.fill(response.list, sandboxes, to_proto)
+        return response
 
     async def create(self, request: pb.StoreCreateRequest, call: Call) -> pb.StoreCreateResponse:
         """Record a sandbox."""
