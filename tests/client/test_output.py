@@ -43,16 +43,15 @@ def test_a_terminal_shows_a_bar_for_each_layer():
 
 
 def test_lines_elsewhere(capsys):
-    """Only what is done, with its size; amounts of unpacking are layers."""
+    """Only what is done, with its size."""
     with output.progress() as show:
         show("Resolving", "", 0, 0)
         show("downloading", "layer", 1, 2048)
         show("complete", "layer", 2048, 2048)
-        show("unpacking", "layer", 3, 3)
     with output.progress(quiet=True) as show:
         show("complete", "layer", 2048, 2048)
 
-    assert capsys.readouterr().err == "Resolving\ncomplete layer (2.0 KiB)\nunpacking layer\n"
+    assert capsys.readouterr().err == "Resolving\ncomplete layer (2.0 KiB)\n"
 
 
 def test_a_document(capsys):
