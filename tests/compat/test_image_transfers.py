@@ -71,7 +71,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def image(windlass: Machine, tmp_path: Path) -> Iterator[Archive]:
     """An image in the daemon that nobody has seen; afterwards only the machine's own are there."""
-    layers = [layer({"one": os.urandom(300_000)}), layer({"two": os.urandom(64)})]
+    layers = [layer({"one": os.urandom(1_500_000)}), layer({"two": os.urandom(64)})]
     made = Archive(tmp_path / "thing.tar", "example.org/thing:1", layers)
     windlass.ctr("images", "import", str(made.path))
     yield made
@@ -195,7 +195,7 @@ async def test_an_archive_goes_through_the_daemon_and_back(windlass: Machine, im
 async def test_an_import_that_is_given_up(windlass: Machine, image: Archive, end: str) -> None:
     """Whether its client cancels it or goes away, nothing stays, and the daemon goes on."""
     data = image.path.read_bytes()
-    sender = Sender(data[:200_000], end="hangs")
+    sender = Sender(data[:700_000], end="hangs")
     client = Client(windlass.address, windlass.namespace)
     importing = asyncio.create_task(client.under("").transfer.import_(sender, Stored("given/up:1")))
     await asyncio.wait_for(sender.waiting.wait(), 10)

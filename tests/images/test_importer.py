@@ -49,10 +49,10 @@ async def test_a_sender_that_breaks_off(store, daemon, tmp_path):
     assert nothing_is_left(daemon)
 
 
-@pytest.mark.parametrize("length", [3000, 15_000, 100_000])
+@pytest.mark.parametrize("length", [3000, 15_000, 700_000])
 async def test_an_import_that_is_cancelled(store, daemon, tmp_path, length):
     """While it waits for its sender it can be cancelled, wherever; the thread that reads is not left waiting."""
-    data = saved(ArchiveFiles(os.urandom(100), os.urandom(200_000)), tmp_path)
+    data = saved(ArchiveFiles(os.urandom(100), os.urandom(1_000_000)), tmp_path)
     sender = Sender(data[:length], end="hangs")
     importing = asyncio.create_task(load(store, sender, PACKED))
     await sender.waiting.wait()
