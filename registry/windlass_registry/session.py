@@ -18,7 +18,7 @@ from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host, same_registry
 from windlass_registry.references import Reference
 from windlass_registry.tokens import Authorizer
-from windlass_registry.transport import Body, Transport, Unreachable, release
+from windlass_registry.transport import Body, Transport, Unreachable, Watch, release
 
 MOST_TRIES = 5
 MOST_REDIRECTS = 10
@@ -67,10 +67,13 @@ class Session:
         self._open: set[urllib3.BaseHTTPResponse] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._watch = Watch()
 
     def abort(self) -> None:
         """End everything that is under way, from any thread; whoever waits gets Cancelled."""
         self._stopped.set()
+        self._watch.abort()
+        self._authorizer.watch.abort()
         with self._lock:
             answers = list(self._open)
         for answer in answers:
@@ -160,7 +163,7 @@ class Session:
     ) -> urllib3.BaseHTTPResponse:
         shown = failures.shown_url(url)
         try:
-            answer = self._transport.send(method, url, headers, host.tls, host.dial_timeout, body)
+            answer = self._transport.send(method, url, headers, host.tls, host.dial_timeout, self._watch, body)
         except Unreachable as error:
             self._tell(f"{method} {shown}: {error}")
             raise

@@ -19,7 +19,7 @@ from windlass_registry import challenges
 from windlass_registry.challenges import Challenge
 from windlass_registry.credentials import Ask
 from windlass_registry.hosts import Host, is_loopback
-from windlass_registry.transport import Transport, Unreachable, release
+from windlass_registry.transport import Transport, Unreachable, Watch, release
 
 CLIENT_ID = "windlass"
 ANSWER_LIMIT = 1 << 20
@@ -50,6 +50,8 @@ class Authorizer:
         self._known: dict[str, _Known] = {}
         self._credentials: dict[str, Credentials | None] = {}
         self._lock = threading.Lock()
+        self.watch = Watch()
+        """What it waits for itself."""
 
     def header(self, host: Host, scopes: Iterable[str]) -> str:
         """Return the Authorization for a request, empty as long as the host has not asked for any."""
@@ -131,7 +133,7 @@ class Authorizer:
     ) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": self._agent, "Accept": "application/json", **headers}
         try:
-            return self._transport.send(method, url, headers, host.tls, host.dial_timeout, body)
+            return self._transport.send(method, url, headers, host.tls, host.dial_timeout, self.watch, body)
         except Unreachable as error:
             raise Unavailable(f"token server {urlsplit(url).netloc} of {host.authority}: {error}") from None
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -37,6 +39,10 @@ Body = Callable[[], IO[bytes] | io.RawIOBase | bytes]
 """Gives what is sent, each time from its beginning."""
 
 
+# Whoever writes skip_verify into a hosts.toml has been asked already.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+
 class Unreachable(Exception):
     """A host did not answer; ``plain`` says that it may speak http in place of https."""
 
@@ -44,6 +50,66 @@ class Unreachable(Exception):
         """Say why."""
         super().__init__(reason)
         self.plain = plain
+
+
+class Watch:
+    """The connections on which a session waits for answers, so that another thread can end the wait."""
+
+    def __init__(self) -> None:
+        """Watch none yet."""
+        self._connections: set[HTTPConnection] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, connection: HTTPConnection) -> None:
+        """A request is about to be sent."""
+        with self._lock:
+            self._connections.add(connection)
+
+    def end(self) -> None:
+        """The answer to this thread's request has come, or never will."""
+        own = getattr(_waiting, "connection", None)
+        with self._lock:
+            self._connections.discard(own)
+
+    def abort(self) -> None:
+        """Shut all connections down."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            try:
+                if connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            except (OSError, ValueError):
+                pass  # it has ended by itself
+
+
+_waiting = threading.local()
+"""Of each thread: the watch of its session, and the connection that it waits for."""
+
+
+class _Watched:
+    """A connection that says when it is used."""
+
+    def request(self, *arguments: Any, **named: Any) -> None:  # Any: as urllib3's own, whatever they are
+        _waiting.connection = self
+        _waiting.watch.begin(self)
+        super().request(*arguments, **named)  # type: ignore[misc] # of the connection that this is mixed into
+
+
+class _HTTPConnection(_Watched, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Watched, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
 
 
 class Transport:
@@ -55,10 +121,21 @@ class Transport:
         self._lock = threading.Lock()
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], tls: Tls, dial: float, body: Body | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        tls: Tls,
+        dial: float,
+        watch: Watch,
+        body: Body | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request and return its answer, whose body the caller reads and releases. Raises Unreachable."""
+        """Send one request and return its answer, whose body the caller reads and releases. Raises Unreachable.
+
+        ``watch`` can end the wait.
+        """
         pool = self._pool(url, tls)
+        _waiting.watch = watch
         timeout = urllib3.Timeout(connect=dial, read=RESPONSE_TIMEOUT)
         try:
             return pool.urlopen(
@@ -74,18 +151,19 @@ class Transport:
             )
         except (HTTPError, OSError) as error:
             raise Unreachable(explain(error, dial), _is_plain(error)) from None
+        finally:
+            watch.end()
 
     def _pool(self, url: str, tls: Tls) -> urllib3.PoolManager:
         proxy = proxy_of(url)
         key = (proxy, tls, _stamps(tls))
         with self._lock:
             if key not in self._pools:
-                context = _context(tls)
-                self._pools[key] = (
-                    urllib3.ProxyManager(proxy, ssl_context=context, maxsize=IDLE_CONNECTIONS, blocksize=BLOCK)
-                    if proxy
-                    else urllib3.PoolManager(ssl_context=context, maxsize=IDLE_CONNECTIONS, blocksize=BLOCK)
-                )
+                # Any: each has its own type
+                named: dict[str, Any] = {"ssl_context": _context(tls), "maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
+                pool = urllib3.ProxyManager(proxy, **named) if proxy else urllib3.PoolManager(**named)
+                pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+                self._pools[key] = pool
             return self._pools[key]
 
     def close(self) -> None:

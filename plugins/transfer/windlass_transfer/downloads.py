@@ -18,7 +18,7 @@ from windlass_images.manifests import CONFIGS, INDEXES, MANIFEST_LIMIT, MANIFEST
 from windlass_registry.blobs import Blob
 from windlass_registry.repository import Repository
 from windlass_transfer.store import LocalStore, commit, forget
-from windlass_transfer.workers import Tools
+from windlass_transfer.workers import Tools, settled
 
 SOURCE = "containerd.io/distribution.source."
 BLOCK = 1 << 20
@@ -65,9 +65,7 @@ class Downloads:
 
         async with self._tools.blobs(target.digest):
             if not await self._has(target):
-                data = await self._tools.documents.run(fetch, self._repository.abort)
-                self._tell("downloading", target, len(data))
-                await offload(_store, view, target, data)
+                await self._tools.documents.run(lambda: _store(view, target, fetch()), self._repository.abort)
         await self._named_source(target)
         self._tell("complete", target, target.size)
         if target.media_type in MANIFESTS:
@@ -120,7 +118,7 @@ class Downloads:
             raise FailedPrecondition(
                 f"image {self._name}: blob {target.digest} has {info.size} bytes, its descriptor says {target.size}"
             )
-        return await offload(_is_held, self._store.content.view, target)
+        return await settled(offload(_is_held, self._store.content.view, target))
 
     def _fetch(self, target: Descriptor) -> None:
         """Fetch a layer, in a thread."""

@@ -13,7 +13,7 @@ from functools import partial
 
 from windlass.content import CHUNK, ContentStore, Info, Reader, Writer
 from windlass.diff import DETACHED, Differ
-from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, Unavailable, Unimplemented
+from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange, Unavailable, Unimplemented
 from windlass.gate import gate_of, offload, offload_within
 from windlass.gc import Collector
 from windlass.images import Image, ImageStore
@@ -23,6 +23,7 @@ from windlass.mounts import Mount
 from windlass.snapshots import Info as SnapshotInfo
 from windlass.snapshots import Snapshotter, Usage
 from windlass.values import Descriptor, Payload
+from windlass_transfer.workers import settled
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class LocalStore:
         leases = self.parts.metadata.leases(self.namespace)
         expires = datetime.fromtimestamp(time.time() + LEASE_SECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         labels = {LABEL_EXPIRE: expires} | ({"windlass.dev/for": label} if label else {})
-        lease = (await offload(leases.create, "", labels)).id
+        lease = (await settled(offload(leases.create, "", labels))).id
         failed = True
         try:
             yield LocalStore(self.parts, self.namespace, lease)
@@ -93,7 +94,7 @@ class LocalStore:
         for name, differ in self.parts.differs.items():
             call = partial(differ.apply, view, desc, mounts, payloads)
             try:
-                return await offload_within(None, None, call, gate_of(differ), name)
+                return await settled(offload_within(None, None, call, gate_of(differ), name))
             except Unimplemented as error:
                 problem = error
         raise problem
@@ -151,18 +152,14 @@ class LocalContent:
             return expected
         try:
             async for chunk in chunks:
-                await offload(writer.write, chunk)
+                await settled(offload(writer.write, chunk))
             offset = writer.status().offset
             if offset != size:
                 raise DataLoss(f"ingest {ref} has {offset} bytes in place of {size}")
             digest = await offload(writer.digest)
-            await offload_within(
-                COMMIT_TIMEOUT,
-                None,
-                lambda: commit(self.view, writer, Descriptor("", expected or digest, size), labels or {}),
-                gate_of(self.view),
-                "commit",
-            )
+            desc = Descriptor("", expected or digest, size)
+            call = partial(commit, self.view, writer, desc, labels or {})
+            await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(self.view), "commit"))
         except BaseException:
             await asyncio.shield(offload(_give_up, self.view, writer, ref))
             raise
@@ -178,8 +175,6 @@ class LocalContent:
 
 
 def _read(view: ContentStore, digest: str, limit: int) -> bytes:
-    from windlass.errors import OutOfRange
-
     reader = view.reader(Descriptor("", digest, 0))
     try:
         if reader.size > limit:
@@ -239,11 +234,11 @@ class LocalImages:
         image = Image(name, target, labels or {})
         while True:
             try:
-                return await offload(self._view.create, image)
+                return await settled(offload(self._view.create, image))
             except AlreadyExists:
                 pass
             try:
-                return await offload(self._view.update, image)
+                return await settled(offload(self._view.update, image))
             except NotFound:
                 pass  # removed in between
 
@@ -274,22 +269,21 @@ class LocalSnapshots:
         self, snapshotter: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[Mount]:
         """Open a writable snapshot."""
-        return await offload(self._view(snapshotter).prepare, key, parent, labels)
+        return await settled(offload(self._view(snapshotter).prepare, key, parent, labels))
 
     async def view(self, snapshotter: str, key: str, parent: str = "") -> Sequence[Mount]:
         """Open a read-only snapshot."""
-        return await offload(self._view(snapshotter).view, key, parent)
+        return await settled(offload(self._view(snapshotter).view, key, parent))
 
     async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
         """Freeze an active snapshot."""
         view = self._view(snapshotter)
-        await offload_within(
-            COMMIT_TIMEOUT, None, lambda: view.commit(name, key, None, parent), gate_of(view), "commit"
-        )
+        call = partial(view.commit, name, key, None, parent)
+        await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(view), "commit"))
 
     async def remove(self, snapshotter: str, key: str) -> None:
         """Remove a snapshot."""
-        await offload(self._view(snapshotter).remove, key)
+        await settled(offload(self._view(snapshotter).remove, key))
 
     async def capabilities(self, snapshotter: str) -> frozenset[str]:
         """Return what a snapshotter can do."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from windlass.errors import Error
 
@@ -42,6 +42,18 @@ class Threads:
     def close(self) -> None:
         """Take no further calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def settled(work: Coroutine[Any, Any, R]) -> R:  # Any: what a coroutine is sent and yields inside
+    """Return what ``work`` does; who is cancelled meanwhile waits for its end: nothing comes about afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # why it failed is of no interest any more
+        raise
 
 
 class Locks:
