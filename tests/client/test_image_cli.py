@@ -144,6 +144,16 @@ async def test_check(run, put, daemon):
     assert damaged[0]["status"] == "damaged" and "JSON" in damaged[0]["error"]
 
 
+async def test_check_of_an_image_for_another_machine(run, put):
+    """Nothing of it is missing, and nothing of it is of use here; that is no failure."""
+    await put(several("arm64"))
+
+    here = json.loads((await run("check", "--json")).stdout)
+    there = json.loads((await run("check", "--json", "--platform", "linux/arm64")).stdout)
+
+    assert [each["status"] for each in (*here, *there)] == ["unavailable", "complete"]
+
+
 async def test_tree(run, put, daemon):
     """From the index down to layers, with sizes, platforms, annotations, what is missing, and what refers to it."""
     files = several("amd64", "arm64", artifact=True)
