@@ -11,8 +11,10 @@ from windlass_images.survey import Node
 
 
 # Any: JSON
-def record(node: Node) -> dict[str, Any]:
-    """Return a node and all below it as JSON."""
+def record(node: Node, seen: set[str] | None = None) -> dict[str, Any]:
+    """Return a node and all below it as JSON; what was there before is ``repeated``, without what is below it."""
+    seen = set() if seen is None else seen
+    repeated = _repeats(node, seen)
     found: dict[str, Any] = {
         "role": node.role,
         "digest": node.target.digest,
@@ -21,7 +23,8 @@ def record(node: Node) -> dict[str, Any]:
         "present": node.present,
         "platform": _platform(node),
         "annotations": dict(node.target.annotations),
-        "children": [record(child) for child in node.children],
+        "repeated": repeated,
+        "children": [] if repeated else [record(child, seen) for child in node.children],
         "referrers": [
             {"digest": referrer.digest, "type": referrer.media_type, "size": referrer.size}
             for referrer in node.referrers
@@ -30,9 +33,13 @@ def record(node: Node) -> dict[str, Any]:
     return found
 
 
-def lines(node: Node, before: str = "", last: bool = True) -> Iterator[str]:
-    """Yield the lines of a tree; what is missing is marked."""
-    yield f"{before}{'└─' if last else '├─'} {_describe(node)}"
+def lines(node: Node, before: str = "", last: bool = True, seen: set[str] | None = None) -> Iterator[str]:
+    """Yield the lines of a tree; what is missing is marked, and so is what is not shown once more."""
+    seen = set() if seen is None else seen
+    repeated = _repeats(node, seen)
+    yield f"{before}{'└─' if last else '├─'} {_describe(node)}{' (as above)' if repeated else ''}"
+    if repeated:
+        return
     before += "   " if last else "│  "
     below = [*node.children]
     referrers = [
@@ -43,9 +50,17 @@ def lines(node: Node, before: str = "", last: bool = True) -> Iterator[str]:
     for key, value in sorted(node.target.annotations.items()):
         yield f"{before}{bar}{output.printable(key)}={output.printable(value)}"
     for number, child in enumerate(below):
-        yield from lines(child, before, number == len(below) - 1 and not referrers)
+        yield from lines(child, before, number == len(below) - 1 and not referrers, seen)
     for number, text in enumerate(referrers):
         yield f"{before}{'└─' if number == len(referrers) - 1 else '├─'} {text}"
+
+
+def _repeats(node: Node, seen: set[str]) -> bool:
+    """Tell whether all below a node was shown before: indexes may name each other without end."""
+    if not node.children or node.target.digest not in seen:
+        seen.add(node.target.digest)
+        return False
+    return True
 
 
 def _describe(node: Node) -> str:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, str, int, int], None]
 
-UNPACKING = "unpacking"
-"""The verb whose amounts are layers; all others' are bytes."""
-
 
 def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
     """Print records, which have all that is known, as a JSON list or as a table of some columns."""
@@ -78,7 +75,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 def _line(verb: str, what: str, done: int, total: int) -> None:
     if done == total:
-        amount = f" ({size(total)})" if total and verb != UNPACKING else ""
+        amount = f" ({size(total)})" if total else ""
         sys.stderr.write(f"{verb} {printable(what)}".rstrip() + f"{amount}\n")
 
 
@@ -95,12 +92,12 @@ def _bars() -> Iterator[Progress]:
 
     def show(verb: str, what: str, done: int, total: int) -> None:
         bars.start()
-        key = verb if verb == UNPACKING or not what else what
+        key = what or verb
         label = escape(f"{verb} {short(printable(what))}".rstrip())
         if key not in tasks:
             tasks[key] = bars.add_task(label, total=None)
         # a step without an amount is done when it is told
-        bars.update(tasks[key], completed=done or 1, total=total or 1, description=label)
+        bars.update(tasks[key], completed=done if total else 1, total=total or 1, description=label)
 
     try:
         yield show

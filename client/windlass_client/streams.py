@@ -67,25 +67,24 @@ class Stream:
 @asynccontextmanager
 async def opened(connection: Connection, prefix: str) -> AsyncIterator[Stream]:
     """Open a stream of a new name, which lives as long as the context. Raises Unimplemented for an older daemon."""
-    stream = Stream(
-        f"{prefix}-{time.time_ns()}-{secrets.token_urlsafe(3)}",
-        StreamingStub(connection.channel).Stream(metadata=connection.metadata),
-    )
-    call = stream._call
+    id = f"{prefix}-{time.time_ns()}-{secrets.token_urlsafe(3)}"
+    stub = StreamingStub(connection.channel)
+    call = stub.Stream(metadata=connection.metadata)
     try:
-        async with connection.step(f"opening stream {stream.id}"):
+        async with connection.step(f"opening stream {id}"):
             try:
-                await call.write(pack(StreamInit(id=stream.id)))
-            except asyncio.InvalidStateError:
-                pass  # the daemon has refused; reading tells why
+                await call.write(pack(StreamInit(id=id)))
+            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                # Refused before it was asked, and grpc has lost the reason; a call that only listens is told it.
+                call = stub.Stream(metadata=connection.metadata)
             await call.read()
-        yield stream
+        yield Stream(id, call)
     finally:
         call.cancel()
 
 
 async def send_bytes(stream: Stream, source: ByteReader) -> None:
-    """Send all that a reader has, no faster than the daemon takes it; an error of the reader ends the stream."""
+    """Send all that a reader has, no faster than the daemon takes it, and return when the daemon ends the stream."""
     credit = _Credit(stream)
     waiting = asyncio.create_task(credit.collect())
     try:
@@ -99,6 +98,8 @@ async def send_bytes(stream: Stream, source: ByteReader) -> None:
                     await stream.send(Data(data=part[:size]))
                     part = part[size:]
         await stream.finish()
+        # Whoever gives up reading from a call cancels it; the daemon may still work on what it has got.
+        await waiting
     finally:
         waiting.cancel()
 

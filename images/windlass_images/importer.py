@@ -97,7 +97,7 @@ async def load(
     standard input.
     """
     async with store.lease(label="import") as leased:
-        files = await _open(source)
+        files = await open_source(source)
         try:
             trees = await collect(leased, files, options, progress)
         finally:
@@ -108,7 +108,8 @@ async def load(
         return [Imported(name, tree.root, chains[tree.root.digest]) for name, tree in trees]
 
 
-async def _open(source: str | ByteReader) -> Files:
+async def open_source(source: str | ByteReader) -> Files:
+    """Open what `load` takes; whoever closes it frees also a thread that waits for more."""
     if isinstance(source, str):
         return await asyncio.to_thread(open_files, source)
     incoming = Incoming(source)

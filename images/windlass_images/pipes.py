@@ -80,17 +80,6 @@ class FileWriter:
         await asyncio.to_thread(self._file.write, data)
 
 
-class FileReader:
-    """A file as a reader."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        return await asyncio.to_thread(self._file.read, CHUNK)
-
-
 async def chunks_of(file: IO[bytes]) -> AsyncIterator[bytes]:
     """Yield the rest of a file."""
     while data := await asyncio.to_thread(file.read, CHUNK):

@@ -37,14 +37,18 @@ class Condition:
     usage: Usage = Usage(0, 0)
     unpacked: bool = False
     """Whether all that this machine can run of it is there as snapshots."""
+    available: bool = True
+    """Whether there is anything for the wanted platforms."""
     error: str = ""
 
     @property
     def status(self) -> str:
-        """``complete``, ``incomplete`` or ``damaged``."""
+        """``complete``, ``incomplete``, ``unavailable`` (nothing for the wanted platforms) or ``damaged``."""
         if self.error:
             return "damaged"
-        return "incomplete" if self.missing else "complete"
+        if self.missing:
+            return "incomplete"
+        return "complete" if self.available else "unavailable"
 
 
 async def check(store: Store, image: Image, snapshotter: str, wanted: Wanted = None) -> Condition:
@@ -62,6 +66,7 @@ async def check(store: Store, image: Image, snapshotter: str, wanted: Wanted = N
             sum(each.target.size for each in nodes),
             await _usage(store, node, snapshotter),
             unpacked,
+            available=node.role != "index" or bool(node.children),
         )
     except Error as error:
         return Condition(image.name, image.target.digest, error=str(error))

@@ -144,6 +144,16 @@ async def test_check(run, put, daemon):
     assert damaged[0]["status"] == "damaged" and "JSON" in damaged[0]["error"]
 
 
+async def test_check_of_an_image_for_another_machine(run, put):
+    """Nothing of it is missing, and nothing of it is of use here; that is no failure."""
+    await put(several("arm64"))
+
+    here = json.loads((await run("check", "--json")).stdout)
+    there = json.loads((await run("check", "--json", "--platform", "linux/arm64")).stdout)
+
+    assert [each["status"] for each in (*here, *there)] == ["unavailable", "complete"]
+
+
 async def test_tree(run, put, daemon):
     """From the index down to layers, with sizes, platforms, annotations, what is missing, and what refers to it."""
     files = several("amd64", "arm64", artifact=True)
@@ -177,6 +187,30 @@ async def test_tree(run, put, daemon):
     assert document["children"][0]["children"][1]["role"] == "layer"
     assert document["referrers"][0]["digest"] == digest_of(statement)
     assert len(one["children"]) == 1
+
+
+async def test_a_tree_shows_each_branch_once(run, put, daemon, client):
+    """Indexes that name the same over and over would otherwise be endless."""
+    files = several("amd64")
+    await put(files)
+    target = {key: files.target[key] for key in ("mediaType", "digest", "size")}
+    indexes = []
+    for number in range(3):
+        index = {"schemaVersion": 2, "manifests": [target], "annotations": {"n": str(number)}}
+        data = json.dumps(index).encode()
+        daemon.blobs[digest_of(data)] = data
+        indexes.append({"mediaType": target["mediaType"], "digest": digest_of(data), "size": len(data)})
+    data = json.dumps({"schemaVersion": 2, "manifests": indexes}).encode()
+    daemon.blobs[digest_of(data)] = data
+    await client.images.put("deep:1", Descriptor(target["mediaType"], digest_of(data), len(data)))
+
+    lines = (await run("tree", "deep:1")).stdout.splitlines()
+    document = json.loads((await run("tree", "--json", "deep:1")).stdout)
+
+    assert sum("(as above)" in line for line in lines) == 2
+    assert sum("manifest" in line for line in lines) == 1
+    repeated = [child["children"][0]["repeated"] for child in document["children"]]
+    assert repeated == [False, True, True]
 
 
 async def test_tag_and_rm(run, put, daemon):

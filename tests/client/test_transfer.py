@@ -260,6 +260,9 @@ async def test_an_archive_is_sent_as_fast_as_it_is_taken(transfers):
                 parts.append(data.data)
         while (data := await stream.next(bytes_pb2.Data)) is not None:
             parts.append(data.data)
+        # what is sent may still be worked on: the stream ends with the transfer, not before
+        await asyncio.sleep(0.05)
+        assert fake.open == 1
 
     fake, client = await transfers(script)
     await client.transfer.import_(Sender(DATA), Stored(), compress=True)

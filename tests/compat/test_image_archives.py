@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from compat.images import Archive, digest_of, layer
 from compat.machines import Machine
+from snapshot_erofs.conftest import missing
 
 WINDLASS = "import sys; from windlass_client.cli import main; sys.exit(main())"
 NAME = "docker.io/library/thing:1"
@@ -260,6 +261,26 @@ def test_mount_and_unmount(stored: Machine, tmp_path: Path) -> None:
 
     assert listed == gone == [{"image": NAME, "directory": str(target)}]
     assert not mounts_at(target) and not os.listdir(target)
+    assert resources(stored) == before
+
+
+@pytest.mark.parametrize("snapshotter", ["native", "erofs"])
+def test_a_mount_of_another_snapshotter(stored: Machine, tmp_path: Path, snapshotter: str) -> None:
+    """Also where the daemon has to make mounts before the last one; they are gone with it."""
+    if stored.kind == "containerd" and snapshotter == "erofs":
+        pytest.skip("containerd 1.6 has no snapshotter erofs")
+    if snapshotter == "erofs" and (why := missing()):
+        pytest.skip(why)
+    target = tmp_path / "root"
+    target.mkdir()
+    before = resources(stored)
+
+    windlass(stored, "mount", "--snapshotter", snapshotter, NAME, target)
+    assert (target / "bin" / "y").readlink() == Path("x") and (target / "second").exists()
+    windlass(stored, "unmount", target)
+
+    table = Path("/proc/self/mountinfo").read_text()
+    assert not [line for line in table.splitlines() if str(tmp_path) in line or f"{stored.directory}/state" in line]
     assert resources(stored) == before
 
 

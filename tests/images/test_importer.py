@@ -49,10 +49,10 @@ async def test_a_sender_that_breaks_off(store, daemon, tmp_path):
     assert nothing_is_left(daemon)
 
 
-@pytest.mark.parametrize("length", [3000, 15_000, 100_000])
+@pytest.mark.parametrize("length", [3000, 15_000, 700_000])
 async def test_an_import_that_is_cancelled(store, daemon, tmp_path, length):
     """While it waits for its sender it can be cancelled, wherever; the thread that reads is not left waiting."""
-    data = saved(ArchiveFiles(os.urandom(100), os.urandom(200_000)), tmp_path)
+    data = saved(ArchiveFiles(os.urandom(100), os.urandom(1_000_000)), tmp_path)
     sender = Sender(data[:length], end="hangs")
     importing = asyncio.create_task(load(store, sender, PACKED))
     await sender.waiting.wait()
@@ -294,3 +294,68 @@ async def test_a_name_that_cannot_be_shown(store, daemon, tmp_path):
         await load(store, Sender(saved(files, tmp_path)), PACKED)
 
     assert nothing_is_left(daemon)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Config": 7}, "names a file by '7'"),
+        ({"Layers": "x"}, "not lists of strings"),
+        ({"RepoTags": [7]}, "not lists of strings"),
+        ({"Layers": ["nope"]}, "names 'nope', which the archive does not have"),
+    ],
+)
+async def test_a_bad_manifest_of_docker(store, daemon, change, message):
+    """What is not as docker writes it is refused."""
+    entry = {"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["a/layer.tar"], **change}
+
+    with pytest.raises(InvalidArgument, match=f"archive stream: manifest.json .*{message}"):
+        await load(store, Sender(docker_archive(**{"manifest.json": json.dumps([entry]).encode()})), PACKED)
+    with pytest.raises(InvalidArgument, match="an image that is not an object"):
+        await load(store, Sender(docker_archive(**{"manifest.json": b"[7]"})), PACKED)
+
+    assert nothing_is_left(daemon)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "media_type"),
+    [
+        (gzip.compress, "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        (zstandard.compress, "application/vnd.oci.image.layer.v1.tar+zstd"),
+        (bytes, "application/vnd.docker.image.rootfs.diff.tar"),
+    ],
+)
+async def test_layers_of_docker_archives_in_all_forms(store, daemon, wrap, media_type):
+    """Some tools compress them; what they are is seen by how they begin."""
+    data = docker_archive(b"the layer", tags=["reg.example:5000/x:1"], **{"a/layer.tar": wrap(b"the layer")})
+
+    [image] = await load(store, Sender(data), PACKED)
+
+    assert image.name == "reg.example:5000/x:1"
+    assert json.loads(daemon.blobs[image.target.digest])["layers"][0]["mediaType"] == media_type
+
+
+async def test_one_name_for_several_images(store, daemon, tmp_path):
+    """Nobody could tell which is meant."""
+    first, second = ArchiveFiles(b"one"), ArchiveFiles(b"two")
+    first.files |= {name: data for name, data in second.files.items() if name.startswith("blobs/")}
+    first.index["manifests"].append(second.target)
+
+    with pytest.raises(InvalidArgument, match="archive stream: it has 2 images, so that one --name does not do"):
+        await load(store, Sender(saved(first, tmp_path)), Options(name="x", unpack=False))
+
+
+async def test_a_layout_without_index(store, daemon):
+    """Half a layout is none."""
+    with pytest.raises(InvalidArgument, match=r"has oci-layout, but no index\.json"):
+        await load(store, Sender(pack({"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'})), PACKED)
+    empty = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": b'{"schemaVersion":2,"manifests":[]}'}
+    with pytest.raises(InvalidArgument, match="names no manifest"):
+        await load(store, Sender(pack(empty)), PACKED)
+
+
+@pytest.mark.parametrize("name", ["nope", "", "/proc/self/mem/x"])
+async def test_an_archive_that_cannot_be_opened(store, tmp_path, name):
+    """The error names it, and says why."""
+    with pytest.raises(Error, match=r"archive .* (does not exist|cannot be opened)"):
+        await load(store, name if name.startswith("/") else str(tmp_path / "missing" / name), PACKED)

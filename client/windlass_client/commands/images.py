@@ -171,7 +171,7 @@ def check(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Tell which images are complete and unpacked, and what they take; exit code 1 if one is not complete."""
+    """Tell which images are complete and unpacked, and what they take; exit code 1 if one misses something."""
 
     async def work() -> list[Condition]:
         from windlass_client.namespaces import SNAPSHOTTER
@@ -189,7 +189,7 @@ def check(
         names([each.name for each in found if each.status == "complete"], False)
     else:
         output.rows([_condition(each, as_json) for each in found], CONDITION, as_json)
-    return int(any(each.status != "complete" for each in found))
+    return int(any(each.status in ("incomplete", "damaged") for each in found))
 
 
 CONDITION = ("name", "status", "blobs", "size", "unpacked", "snapshots", "missing", "error")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 from collections.abc import Awaitable, Callable, Sequence
 
-from windlass.content import CHUNK
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.transfer import ExportArchive, ImportArchive, Progress, Report, Stored, Unpack
 from windlass.values import Descriptor
 from windlass_images import exporter, importer, platforms
-from windlass_images.archive import Archive
 from windlass_images.imagetree import Tree
 from windlass_images.importer import Options
-from windlass_images.pipes import Incoming
 from windlass_images.unpack import Ways, unpack
 from windlass_transfer.store import LocalStore
 
@@ -63,15 +58,11 @@ async def _read(store: LocalStore, source: ImportArchive, options: Options, repo
     def show(verb: str, what: str, done: int, total: int) -> None:
         report(Progress("importing", what, progress=done, total=total))
 
-    incoming = Incoming(source.source)
+    files = await importer.open_source(source.source)
     try:
-        archive = await asyncio.to_thread(Archive, "stream", io.BufferedReader(incoming, CHUNK))
-        try:
-            return await importer.collect(store, archive, options, show)
-        finally:
-            archive.close()
+        return await importer.collect(store, files, options, show)
     finally:
-        incoming.close()
+        files.close()
 
 
 async def give(store: LocalStore, source: Stored, destination: ExportArchive, report: Report) -> None:

@@ -1,0 +1,60 @@
+"""Progress: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+from windlass_client import output
+
+SCRIPT = """
+from windlass_client import output
+with output.progress() as show:
+    show("Resolving from example.org", "", 0, 0)
+    for done in (0, 50, 100):
+        show("downloading", "layer-sha256:" + "a" * 64, done, 100)
+        show("downloading", "layer-sha256:" + "b" * 64, done, 100)
+    show("complete", "layer-sha256:" + "a" * 64, 100, 100)
+    show("unpacking", "sha256:" + "c" * 64, 1, 3)
+    show("[bold]", "\\x1b[2J", 0, 0)
+"""
+
+
+def test_a_terminal_shows_a_bar_for_each_layer():
+    """Each by what tells it apart; nothing that a name has in it is obeyed, and at the end all bars are gone."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:
+            pass  # how Linux tells that the other side has gone
+        assert process.wait(20) == 0
+    os.close(ours)
+    text = shown.decode()
+    for word in ("downloading bbbbbbbbbbbb", "complete aaaaaaaaaaaa", "100%", "unpacking", "[bold] ?[2J"):
+        assert word in text, word
+    assert "Traceback" not in text
+
+
+def test_lines_elsewhere(capsys):
+    """Only what is done, with its size."""
+    with output.progress() as show:
+        show("Resolving", "", 0, 0)
+        show("downloading", "layer", 1, 2048)
+        show("complete", "layer", 2048, 2048)
+    with output.progress(quiet=True) as show:
+        show("complete", "layer", 2048, 2048)
+
+    assert capsys.readouterr().err == "Resolving\ncomplete layer (2.0 KiB)\n"
+
+
+def test_a_document(capsys):
+    """JSON as it is, in letters that people read."""
+    output.document({"name": "ä"})
+    assert capsys.readouterr().out == '{\n  "name": "ä"\n}\n'
