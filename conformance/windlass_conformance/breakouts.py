@@ -5,7 +5,6 @@ Part of `windlass_conformance.differs.DifferSuite`; the cases are the breakout t
 
 from __future__ import annotations
 
-import os
 import stat
 import tarfile
 from collections.abc import Callable

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from windlass.content import ContentStore
+from windlass.diff import Differ
 from windlass.errors import Error, FailedPrecondition, NotFound
+from windlass.events import Exchange
 from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.leases.v1 import leases_pb2
 from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
 from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
+from windlass_conformance.remote_events import RemoteExchange
+from windlass_conformance.remote_metadata import RemoteMetadata
 from windlass_remote.content import RemoteContent
+from windlass_remote.diff import RemoteDiffer
 from windlass_remote.peer import Peer
 from windlass_remote.snapshots import RemoteSnapshotter
 
@@ -56,6 +61,49 @@ def content(address: str | None, name: str) -> Iterator[ContentStore]:
             yield found
         finally:
             remove_content(found)
+
+
+@contextmanager
+def differ(address: str, name: str) -> Iterator[tuple[Differ, ContentStore]]:
+    """Yield the differ of the daemon at ``address``, or the one whose socket is ``name``, and the daemon's blobs."""
+    with _namespace(address) as peer, ExitStack() as stack:
+        there = stack.enter_context(Peer(_path(name), peer.metadata[0][1])) if name else peer
+        store = RemoteContent(peer)
+        try:
+            yield RemoteDiffer(there), store
+        finally:
+            remove_content(store)
+
+
+@contextmanager
+def metadata(address: str, snapshotter: str) -> Iterator[tuple[RemoteMetadata, str, str]]:
+    """Yield the metadata store of the daemon at ``address``, and the names of two empty namespaces."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(_namespace(address)).metadata[0][1] for _ in range(2))
+        found = RemoteMetadata(address, snapshotter, stack)
+        try:
+            yield found, first, second
+        finally:
+            for each in (first, second):
+                _empty(found, each, snapshotter)
+
+
+def _empty(found: RemoteMetadata, namespace: str, snapshotter: str) -> None:
+    for lease in found.leases(namespace).list():
+        found.leases(namespace).delete(lease.id)
+    for name in found.images(namespace).names():
+        found.images(namespace).delete(name)
+    for name in found.containers(namespace).names():
+        found.containers(namespace).delete(name)
+    remove_snapshots(found.snapshotter(snapshotter, namespace))
+    remove_content(found.content(namespace))
+
+
+@contextmanager
+def events(address: str) -> Iterator[Callable[[], Exchange]]:
+    """Yield what finds the events of the daemon at ``address``."""
+    with Peer(address) as peer:
+        yield lambda: RemoteExchange(peer)
 
 
 def remove_snapshots(found: Snapshotter) -> None:

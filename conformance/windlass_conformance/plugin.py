@@ -8,7 +8,7 @@ import pytest
 
 from windlass_conformance.report import PEER_CASES, Report
 
-KINDS = ("snapshotter", "content")
+KINDS = ("snapshotter", "content", "differ", "metadata", "events")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         const="",
         help="certify a content store: that behind --address, or by its socket",
     )
+    group.addoption(
+        "--differ",
+        metavar="unix://SOCKET",
+        nargs="?",
+        const="",
+        help="certify a differ: that behind --address, or one by its socket that has the blobs of --address",
+    )
+    group.addoption(
+        "--metadata",
+        metavar="SNAPSHOTTER",
+        nargs="?",
+        const="overlayfs",
+        help="certify leases and garbage collection behind --address, with snapshots of SNAPSHOTTER",
+    )
+    group.addoption("--events", action="store_true", default=None, help="certify the events behind --address")
     group.addoption("--conformance-report", metavar="FILE", help="write what each case found to FILE, as JSON")
 
 
@@ -53,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(
             "windlass_conformance: with --address a snapshotter is named by what the daemon calls it"
         )
+    if not config.getoption("--address") and given & {"differ", "metadata", "events"}:
+        raise pytest.UsageError("windlass_conformance: --differ, --metadata and --events need a daemon's --address")
     for item in ours:
         marker = item.get_closest_marker("local")
         if marker is not None:

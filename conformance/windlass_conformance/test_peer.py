@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from windlass.content import ContentStore
+from windlass.diff import Differ
+from windlass.metadata import Metadata
 from windlass.snapshots import Snapshotter
 from windlass_conformance import peers
 from windlass_conformance.content import ContentSuite
+from windlass_conformance.differs import DifferSuite
+from windlass_conformance.events import ExchangeSuite, Make
+from windlass_conformance.metadata import MetadataSuite
+from windlass_conformance.remote_metadata import RemoteMetadata
 from windlass_conformance.snapshots import SnapshotterSuite
 
 
@@ -32,4 +39,59 @@ class TestContent(ContentSuite):
         """Give it, empty."""
         name: str = pytestconfig.getoption("--content")
         with peers.content(pytestconfig.getoption("--address"), name) as found:
+            yield found
+
+
+class TestDiffer(DifferSuite):
+    """The differ of --differ."""
+
+    @pytest.fixture
+    def both(self, pytestconfig: pytest.Config) -> Iterator[tuple[Differ, ContentStore]]:
+        """Give it and its blobs."""
+        with peers.differ(pytestconfig.getoption("--address"), pytestconfig.getoption("--differ")) as found:
+            yield found
+
+    @pytest.fixture
+    def differ(self, both: tuple[Differ, ContentStore]) -> Differ:
+        """Give it."""
+        return both[0]
+
+    @pytest.fixture
+    def store(self, both: tuple[Differ, ContentStore]) -> ContentStore:
+        """Give its blobs."""
+        return both[1]
+
+
+class TestMetadata(MetadataSuite):
+    """The leases and collections of --metadata."""
+
+    @pytest.fixture
+    def all(self, pytestconfig: pytest.Config) -> Iterator[tuple[RemoteMetadata, str, str]]:
+        """Give the store, and two namespaces."""
+        with peers.metadata(pytestconfig.getoption("--address"), pytestconfig.getoption("--metadata")) as found:
+            yield found
+
+    @pytest.fixture
+    def metadata(self, all: tuple[RemoteMetadata, str, str]) -> Metadata:
+        """Give the store."""
+        return cast(Metadata, all[0])  # as much of it as the suite uses
+
+    @pytest.fixture
+    def namespace(self, all: tuple[RemoteMetadata, str, str]) -> str:
+        """Give an empty namespace."""
+        return all[1]
+
+    @pytest.fixture
+    def other(self, all: tuple[RemoteMetadata, str, str]) -> str:
+        """Give another one."""
+        return all[2]
+
+
+class TestExchange(ExchangeSuite):
+    """The events of --events."""
+
+    @pytest.fixture
+    def exchange(self, pytestconfig: pytest.Config) -> Iterator[Make]:
+        """Give what finds them."""
+        with peers.events(pytestconfig.getoption("--address")) as found:
             yield found

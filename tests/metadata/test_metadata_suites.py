@@ -11,8 +11,10 @@ from metadata.conftest import World
 from metadata.memory_content import MemoryContent
 
 from windlass.content import ContentStore
+from windlass.metadata import Metadata
 from windlass.snapshots import Snapshotter
 from windlass_conformance.content import ContentSuite
+from windlass_conformance.metadata import MetadataSuite
 from windlass_conformance.snapshots import SnapshotterSuite
 
 
@@ -61,3 +63,11 @@ class TestSnapshotterView(SnapshotterSuite):
         native = pytest.importorskip("windlass_snapshot_native.snapshotter").NativeSnapshotter(tmp_path / "native")
         yield make_world(snapshotter=native).open().snapshotter("memory", "suite")
         native.close()
+
+
+class TestMetadata(MetadataSuite):
+    """All that a namespace keeps, over stores in memory."""
+
+    @pytest.fixture(params=["shared", "isolated"])
+    def metadata(self, request: pytest.FixtureRequest, make_world: Callable[..., World]) -> Metadata:
+        return make_world(shared=request.param == "shared").open()
