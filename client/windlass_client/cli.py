@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "rm": "containers:rm",
     "inspect": "containers:inspect",
     "image": "images:image",
+    "pull": "transfers:pull",
+    "push": "transfers:push",
     "events": "daemon:events",
     "plugins": "plugins:plugins",
     "plugin": "plugin:plugin",

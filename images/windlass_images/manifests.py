@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ LAYERS_LIMIT = 1000
 """Layers of an image; file systems stop at half of that, and docker at 127."""
 
 MAX_SIZE = 1 << 62
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Where a string may have half of a pair, which no message and no file can have."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,10 @@ def chain_id(diff_ids: Sequence[str]) -> str:
 def parse_json(data: bytes, name: str) -> Any:
     """Return a JSON document; ``name`` says in errors which file it is."""
     try:
-        return json.loads(data)
+        document = json.loads(data.decode())
+        if SURROGATE.search(data):
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidArgument(f"{name} is not JSON: {why[:200]}") from None
@@ -148,7 +154,7 @@ def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: 
             f"{name} has schemaVersion {str(document.get('schemaVersion'))[:20]}, only 2 is understood"
         )
     own = document.get("mediaType") or media_type
-    if own and own not in kinds:
+    if own and (not isinstance(own, str) or own not in kinds):
         raise InvalidArgument(f"{name} has media type {str(own)[:100]!r}, which does not fit here")
     # CVE-2021-41190: who goes by the one and who by the other would see different images.
     if media_type and own != media_type:

@@ -29,6 +29,10 @@ Ways = Callable[[], Iterator[tuple[Host, Request]]]
 """Gives the hosts and what each is asked, in order."""
 
 
+class NoRanges(Exception):
+    """A host sends the whole of a blob of which it was asked for a part."""
+
+
 class Blob:
     """The bytes of a blob from an offset on; a context manager, for one thread. Its length is right or it fails.
 
@@ -44,12 +48,14 @@ class Blob:
         fail: Callable[[list[HostFailure]], Error],
         offset: int,
         verify: bool,
+        end: int | None = None,
     ) -> None:
-        """Ask nobody before the first `read`."""
+        """Ask nobody before the first `read`; ``end`` is that of a part of the blob."""
         self._session = session
         self._ways = ways()
         self._way: tuple[Host, Request] | None = None
         self._desc = desc
+        self._end = desc.size if end is None else end
         self._fail = fail
         self._failures: list[HostFailure] = []
         self._answer: urllib3.BaseHTTPResponse | None = None
@@ -84,7 +90,7 @@ class Blob:
         Raises NotFound, Unavailable, Unauthenticated, PermissionDenied, FailedPrecondition (length or
         digest), Cancelled.
         """
-        left = self._desc.size - self.position
+        left = self._end - self.position
         while left > 0:
             answer = self._answer or self._reach()
             try:
@@ -95,7 +101,7 @@ class Blob:
             if data:
                 self._took(data)
                 return data
-            self._broken(f"ended after {self.position} of {self._desc.size} bytes")
+            self._broken(f"ended after {self.position} of {self._end} bytes")
         self._finish()
         return b""
 
@@ -121,7 +127,7 @@ class Blob:
             more = b""
         self._session.close(answer)
         if more:
-            raise self._wrong(f"the body is longer than {self._desc.size} bytes")
+            raise self._wrong(f"the body is longer than {self._end} bytes")
         if self._hash is not None:
             found = f"{self._hash.name}:{self._hash.hexdigest()}"
             if found != self._desc.digest:
@@ -162,8 +168,9 @@ class Blob:
             return self._answer
 
     def _opened(self, host: Host, request: Request) -> urllib3.BaseHTTPResponse:
-        if self.position:
-            request = replace(request, headers=(*request.headers, ("Range", f"bytes={self.position}-")))
+        if self.position or self._end < self._desc.size:
+            last = self._end - 1 if self._end < self._desc.size else ""
+            request = replace(request, headers=(*request.headers, ("Range", f"bytes={self.position}-{last}")))
         answer = self._session.open(host, request)
         try:
             self._check(host, answer)
@@ -175,10 +182,12 @@ class Blob:
     def _check(self, host: Host, answer: urllib3.BaseHTTPResponse) -> None:
         if answer.status not in (200, 206):
             raise failures.of_answer(host, answer)
+        if answer.status == 200 and self._end < self._desc.size:
+            raise NoRanges
         skip = self._skipped(host, answer)
         length = answer.headers.get("Content-Length", "")
         encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
-        expected = self._desc.size - self.position + skip
+        expected = self._end - self.position + skip
         if length.isdecimal() and not encoded and int(length) != expected:
             raise HostFailure(host, f"sends {int(length)} bytes in place of {expected}", FailedPrecondition)
         while skip > 0:

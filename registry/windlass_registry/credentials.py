@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -22,6 +23,11 @@ HELPER_TIMEOUT = 30.0
 HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _HUB = frozenset({"docker.io", "registry-1.docker.io", "index.docker.io"})
+
+
+def docker_config() -> Path:
+    """Return where docker keeps its configuration for this user."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
 class DockerConfig:

@@ -18,6 +18,7 @@ from windlass_registry.blobs import Blob
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host, Tls
 from windlass_registry.pushing import Pusher
+from windlass_registry.ranges import Ranges
 from windlass_registry.references import Reference
 from windlass_registry.session import Request, Session, each_scope
 from windlass_registry.transport import explain
@@ -128,11 +129,18 @@ class Repository:
         """
         if desc.size <= 0:
             raise InvalidArgument(f"fetch {self.reference.locator} {desc.digest}: a descriptor of {desc.size} bytes")
+        return Blob(self._session, lambda: self._ways(desc, urls), desc, self._failing(desc), offset, verify)
 
-        def fail(found: list[HostFailure]) -> Error:
-            return failures.combine(self.reference, desc.digest, "fetch blob of", found)
+    def ranges(self, desc: Descriptor, offset: int, width: int) -> Ranges:
+        """Return the bytes of a blob, over ``width`` connections; the digest is the caller's to check."""
 
-        return Blob(self._session, lambda: self._ways(desc, urls), desc, fail, offset, verify)
+        def part(start: int, end: int | None) -> Blob:
+            return Blob(self._session, lambda: self._ways(desc, ()), desc, self._failing(desc), start, False, end)
+
+        return Ranges(part, desc.size, offset, width)
+
+    def _failing(self, desc: Descriptor) -> Callable[[list[HostFailure]], Error]:
+        return lambda found: failures.combine(self.reference, desc.digest, "fetch blob of", found)
 
     def _ways(self, desc: Descriptor, urls: Sequence[str]) -> Iterator[tuple[Host, Request]]:
         accept = (("Accept", f"{desc.media_type}, */*"),)

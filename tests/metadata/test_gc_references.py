@@ -219,6 +219,15 @@ class TestRoots:
         assert fill.alive() == {plain, future, odd, contents[0], contents[1], contents[3]}
         assert past in fill.graph().removable
 
+    def test_a_time_that_no_clock_has_in_utc_stops_nobody(self, fill: Fill) -> None:
+        """Such a label once ended every collection with an OverflowError."""
+        past, future = (
+            fill.lease("p", expire="0001-01-01T00:00:00+23:59"),
+            fill.lease("f", expire="9999-12-31T23:59:59-23:59"),
+        )
+        assert past not in fill.alive()
+        assert future in fill.alive()
+
     def test_what_sandboxes_refer_to(self, fill: Fill, metadata: MetadataStore) -> None:
         kept = fill.content(1)
         fill.content(2)

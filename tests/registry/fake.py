@@ -81,9 +81,10 @@ class Handler(BaseHTTPRequestHandler):
     def blob(self, data: bytes) -> None:
         wanted = self.headers.get("Range")
         if wanted and self.server.ranges:
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
-            place = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            return self.answer(206, data[start:], {"Content-Range": place})
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last or len(data) - 1)
+            place = f"bytes {start}-{end}/{len(data)}"
+            return self.answer(206, data[start : end + 1], {"Content-Range": place})
         return self.answer(200, data)
 
     def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, cut: int = -1) -> None:

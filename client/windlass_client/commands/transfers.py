@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,9 +80,9 @@ def _asker(user: str, password_stdin: bool) -> Ask:
 
 
 async def _from_docker(host: str, reference: str) -> Credentials | None:
-    from windlass_client import credentials
+    from windlass_registry.credentials import DockerConfig, docker_config
 
-    return await credentials.from_docker(host, reference)
+    return await asyncio.to_thread(DockerConfig(docker_config()).ask, host, reference)
 
 
 class Shown:
@@ -106,6 +107,7 @@ class Shown:
 @click.option("--snapshotter", default="", help="Snapshotter that layers are unpacked with.")
 @click.option("--no-unpack", is_flag=True, help="Leave the layers packed.")
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Label the image.")
+@click.option("--plan", is_flag=True, help="Ask nobody; print which hosts would be asked, how, and who has said so.")
 @registry_options
 @quiet_option
 @as_json_option
@@ -120,11 +122,14 @@ def pull(
     snapshotter: str,
     no_unpack: bool,
     label: tuple[str, ...],
+    plan: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,  # those of registry_options
-) -> None:
+) -> int | None:
     """Pull IMAGE, named with its registry, such as docker.io/library/busybox:1."""
+    if plan:
+        return show_plan(reference, options["hosts_dir"], options["anonymous"], options["plain_http"], as_json)
 
     async def work() -> None:
         from windlass.transfer import Stored, Unpack
@@ -151,6 +156,32 @@ def pull(
             click.echo(name if quiet else f"pulled {name} {found.target.digest}")
 
     asyncio.run(work())
+    return None
+
+
+def show_plan(reference: str, hosts_dir: str, anonymous: bool, plain_http: bool, as_json: bool) -> int:
+    """Print what a pull would do, by the files of this machine; return 1 if it would not get far."""
+    from windlass_registry import plan
+    from windlass_registry.client import CERTS_D, roots_of
+    from windlass_registry.credentials import DockerConfig, docker_config
+
+    roots = roots_of(hosts_dir) if hosts_dir else CERTS_D
+    docker = None if anonymous else DockerConfig(docker_config())
+    made = plan.make(reference, roots, docker, "http" if plain_http else "")
+    if as_json:
+        output.document(dataclasses.asdict(made))
+        return 0 if made.usable else 1
+    lines = [f"{made.reference}", *(f"  looked in {directory}" for directory in made.looked_in)]
+    for number, step in enumerate(made.steps, 1):
+        lines.append(f"  {number}. {step.url}  ({step.place})")
+        lines.append(f"     asked to {' and '.join(step.asked_for) or 'do nothing: it is passed over'}")
+        lines.append(f"     TLS: {step.tls}")
+        lines += [f"     proxy: {step.proxy}"] if step.proxy else []
+        lines += [f"     headers: {', '.join(step.headers)}"] if step.headers else []
+        lines.append(f"     credentials: {step.credentials}")
+    lines += [f"  ! {problem}" for problem in made.problems]
+    click.echo("\n".join(map(output.printable, lines)))
+    return 0 if made.usable else 1
 
 
 @click.command()

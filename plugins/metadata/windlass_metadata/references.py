@@ -22,6 +22,7 @@ CONDITION = PREFIX + "cond."
 USED_AT = PREFIX + "cond.value-usedat"
 
 NANOSECONDS = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REFERRED = (nodes.CONTENT, nodes.IMAGE)
 REFERRERS = (nodes.CONTAINER, nodes.CONTENT, nodes.IMAGE)
 
@@ -77,12 +78,12 @@ def parse_time(text: str) -> int | None:
     """Return an RFC 3339 time as nanoseconds since the epoch; None for anything else."""
     try:
         moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            return None
+        # whole seconds apart from the fraction: a float has no room for nanoseconds
+        return int((moment.replace(microsecond=0) - EPOCH).total_seconds()) * NANOSECONDS + moment.microsecond * 1000
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        return None
-    # whole seconds apart from the fraction: a float has no room for nanoseconds
-    return int(moment.astimezone(UTC).replace(microsecond=0).timestamp()) * NANOSECONDS + moment.microsecond * 1000
 
 
 def _nodes(namespace: str, labels: Mapping[str, str], prefix: str, kinds: tuple[str, ...]) -> Iterator[Node]:

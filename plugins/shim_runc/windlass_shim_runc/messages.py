@@ -96,14 +96,17 @@ def decode(kind: type[M], data: bytes) -> M:
     """Parse a message, skipping fields that we do not know; raises Malformed."""
     message = kind()
     values = vars(message)
+    lists: dict[str, list[Value]] = {}
     for at, wire_type, raw in fields(data):
         if at not in kind._fields:
             continue
         key, example = kind._fields[at]
         if isinstance(example, tuple):
-            values[key] = (*values.get(key, ()), _decode_field(at, wire_type, raw, example[0]))
+            lists.setdefault(key, []).append(_decode_field(at, wire_type, raw, example[0]))
         else:
             values[key] = _decode_field(at, wire_type, raw, example)
+    for key, elements in lists.items():
+        values[key] = tuple(elements)
     return message
 
 

@@ -16,12 +16,15 @@ from windlass.transfer import Progress, Report
 from windlass.values import MAX_LABEL, Descriptor
 from windlass_images.manifests import CONFIGS, INDEXES, MANIFEST_LIMIT, MANIFESTS, is_distributable, parse_object
 from windlass_registry.blobs import Blob
+from windlass_registry.ranges import Ranges
 from windlass_registry.repository import Repository
 from windlass_transfer.store import LocalStore, commit, forget
 from windlass_transfer.workers import Tools, settled
 
 SOURCE = "containerd.io/distribution.source."
 BLOCK = 1 << 20
+LARGE = 64 << 20
+"""Bytes from which on a layer is fetched over several connections."""
 TRIES = 3
 """A blob whose bytes are wrong is fetched from its beginning, and from another host, as often."""
 MOST_LAYERS = 1000
@@ -139,17 +142,19 @@ class Downloads:
                 writer.close()
             forget(view, ref)
 
-    def _receive(self, writer: Writer, target: Descriptor) -> Blob:
-        """Bring an ingest to its full size. What is known of the bytes' digest is the writer's to say."""
-        offset = writer.status().offset
-        blob = self._repository.blob(target, offset, urls=self._urls.get(target.digest, ()), verify=False)
+    def _receive(self, writer: Writer, target: Descriptor) -> Blob | Ranges:
+        """Bring an ingest to its full size. Whether the bytes are right is the writer's to say."""
+        offset, urls = writer.status().offset, self._urls.get(target.digest, ())
+        blob: Blob | Ranges = self._repository.blob(target, offset, urls=urls, verify=False)
+        if self._tools.connections > 1 and target.size - offset >= LARGE and not urls:
+            blob = self._repository.ranges(target, offset, self._tools.connections)
         with blob:
             while data := blob.read(BLOCK):
                 writer.write(data)
                 self._tell_from_thread("downloading", target, blob.position)
         return blob
 
-    def _distrust(self, blob: Blob, number: int, target: Descriptor, error: Error) -> None:
+    def _distrust(self, blob: Blob | Ranges, number: int, target: Descriptor, error: Error) -> None:
         """Take it that the bytes were wrong: those of an earlier attempt, or of a host that is not asked again."""
         if blob.host is not None and blob.began == 0:
             self._repository.distrust(blob.host)

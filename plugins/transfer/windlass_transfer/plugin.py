@@ -32,6 +32,8 @@ class Config:
     max_concurrent_downloads: int = 3
     #: Blobs that are sent at a time, in all pushes together.
     max_concurrent_uploaded_layers: int = 3
+    #: Connections over which one layer of 64 MiB or more is fetched.
+    connections_per_layer: int = 3
     #: Layers of one image that are applied at a time, where the snapshotter can rebase.
     max_concurrent_unpacks: int = 2
     #: Directories with hosts.toml files, separated by colons; a client may name others.
@@ -46,6 +48,8 @@ class Config:
         for name in ("max_concurrent_downloads", "max_concurrent_uploaded_layers", "max_concurrent_unpacks"):
             if not 0 < getattr(self, name) <= 64:
                 raise ValueError(f"{name} has to be between 1 and 64")
+        if not 0 < self.connections_per_layer <= 8:
+            raise ValueError("connections_per_layer has to be between 1 and 8; each holds 8 MiB in memory")
 
 
 def init_streams(context: InitContext) -> Streams:
@@ -82,7 +86,7 @@ def init_transfer(context: InitContext) -> Transferrer:
     }
     differs = {id: context.by_id(DIFFER, id) for id in config.differs}
     parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
-    made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers)
+    made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
     settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
     transfer = LocalTransfer(parts, made, Admission(context.all(IMAGE_VERIFIER), context.hooks), settings)
     context.on_stop(transfer.close)

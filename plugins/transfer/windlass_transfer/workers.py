@@ -86,18 +86,21 @@ class Tools:
     downloads: asyncio.Semaphore
     """Layers that are fetched at a time, in all transfers together."""
     uploads: asyncio.Semaphore
+    connections: int = 1
+    """For one large layer."""
     blobs: Locks = field(default_factory=Locks)
     """By digest: each is fetched once, whoever else wants it too."""
     snapshots: Locks = field(default_factory=Locks)
 
 
-def tools(downloads: int, uploads: int) -> Tools:
-    """Return tools for so many layers at a time in each direction."""
+def tools(downloads: int, uploads: int, connections: int) -> Tools:
+    """Return tools for so many layers at a time in each direction, and so many connections for a large one."""
     return Tools(
         Threads(downloads + uploads, "layer"),
         Threads(DOCUMENT_THREADS, "registry"),
         asyncio.Semaphore(downloads),
         asyncio.Semaphore(uploads),
+        connections,
     )
 
 

@@ -1,0 +1,1 @@
+"""Asks the programs of a directory whether an image may be used."""

@@ -1,0 +1,38 @@
+"""Registers the verifier that asks the programs of a directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass import durations
+from windlass.errors import InvalidArgument
+from windlass.plugin import InitContext, Plugin
+from windlass.verifiers import IMAGE_VERIFIER, ImageVerifier
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of ``io.containerd.image-verifier.v1.bindir``."""
+
+    #: Directory with programs; without it, or with none in it, every image is allowed.
+    bin_dir: Path = Path("/opt/containerd/image-verifier/bin")
+    #: Programs that are asked at most, the first by name; -1 is all of them.
+    max_verifiers: int = 10
+    #: How long each may take.
+    per_verifier_timeout: str = "10s"
+
+
+def init(context: InitContext) -> ImageVerifier:
+    """Judge by what the programs say."""
+    from windlass_verifier_bindir.verifier import BinDir
+
+    config = context.config(Config)
+    try:
+        timeout = durations.seconds(config.per_verifier_timeout)
+    except ValueError as error:
+        raise InvalidArgument(f"per_verifier_timeout: {error}") from None
+    return BinDir(config.bin_dir, config.max_verifiers, timeout)
+
+
+PLUGIN = Plugin(IMAGE_VERIFIER, id="bindir", init=init, config=Config)
