@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
@@ -17,11 +16,6 @@ from pathlib import Path
 import pytest
 from compat.images import Archive, layer
 from compat.machines import Machine
-from images.archives import Receiver, Sender
-
-from windlass.errors import InvalidArgument, NotFound
-from windlass.transfer import ExtraReference, Stored
-from windlass_client.client import Client
 
 WINDLASS = "import sys; from windlass_client.cli import main; sys.exit(main())"
 USER, PASSWORD = "tester", "s3cret"
@@ -172,50 +166,33 @@ def test_a_daemon_without_transfers(containerd: Machine) -> None:
     assert done.stderr == "windlass: unknown service containerd.services.streaming.v1.Streaming\n"
 
 
-async def test_an_archive_goes_through_the_daemon_and_back(windlass: Machine, image: Archive) -> None:
-    """What it exports it imports, and by a transfer's rules; nothing of its streams and leases stays."""
-    events: list[str] = []
-    async with Client(windlass.address, windlass.namespace) as client:
-        out = Receiver()
-        async with client.lease() as leased:
-            await leased.transfer.export(["example.org/thing:1"], out, report=lambda step: events.append(step.event))
-        await client.images.delete("example.org/thing:1", sync=True)
-        assert not windlass.blob(image.layers[0]).exists()
-        prefix = ExtraReference("example.org/thing", is_prefix=True, add_digest=True)
-        async with client.lease() as leased:
-            await leased.transfer.import_(Sender(bytes(out.data)), Stored(extra_references=(prefix,)))
-        names = {found.name for found in await client.images.list() if "thing" in found.name}
+def drive(machine: Machine, what: str, *arguments: str) -> object:
+    """Have a client of its own process do something, and return what came of it."""
+    command = [sys.executable, "-m", "compat.transferring", machine.address, machine.namespace, what, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
-    assert names == {"example.org/thing:1", f"example.org/thing@{image.digest}"}
-    assert events[0] == "Exporting" and events[-1] == "Completed export"
+
+def test_an_archive_goes_through_the_daemon_and_back(windlass: Machine, image: Archive) -> None:
+    """What it exports it imports, and by a transfer's rules; nothing of its streams and leases stays."""
+    done = drive(windlass, "round-trip")
+
+    assert isinstance(done, dict)
+    assert done["names"] == ["example.org/thing:1", f"example.org/thing@{image.digest}"]
+    assert done["events"][0] == "Exporting" and done["events"][-1] == "Completed export"
+    assert done["blobs"] == len(image.blobs)
     assert windlass.ctr("leases", "ls", "-q") == ""
 
 
-@pytest.mark.parametrize("end", ["hangs", "breaks"])
-async def test_an_import_that_is_given_up(windlass: Machine, image: Archive, end: str) -> None:
+@pytest.mark.parametrize("how", ["give-up", "leave"])
+def test_an_import_that_is_given_up(windlass: Machine, image: Archive, how: str) -> None:
     """Whether its client cancels it or goes away, nothing stays, and the daemon goes on."""
-    data = image.path.read_bytes()
-    sender = Sender(data[:700_000], end="hangs")
-    client = Client(windlass.address, windlass.namespace)
-    importing = asyncio.create_task(client.under("").transfer.import_(sender, Stored("given/up:1")))
-    await asyncio.wait_for(sender.waiting.wait(), 10)
-    await asyncio.sleep(0.2)
-    if end == "breaks":
-        await client.connection.close()
-    importing.cancel()
-    await asyncio.gather(importing, return_exceptions=True)
-    await client.connection.close()
-
-    async with Client(windlass.address, windlass.namespace, timeout=5) as other, asyncio.timeout(20):
-        while await other.leases.list():
-            await asyncio.sleep(0.05)
-        assert not await other.content.statuses()
-        with pytest.raises(NotFound):
-            await other.images.get("given/up:1")
+    assert drive(windlass, how, str(image.path)) == []
 
 
-async def test_an_archive_that_is_none(windlass: Machine) -> None:
+def test_an_archive_that_is_none(windlass: Machine) -> None:
     """The daemon's error arrives as it is."""
-    async with Client(windlass.address, windlass.namespace) as client:
-        with pytest.raises(InvalidArgument, match="archive stream is damaged or no tar file"):
-            await client.transfer.import_(Sender(b"<html>" * 10_000), Stored("none:1"))
+    answer = drive(windlass, "nonsense")
+    assert str(answer).startswith("InvalidArgument: archive stream is damaged or no tar file")
