@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,21 +55,28 @@ class Where:
 class Commands(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
+    # Any: what click's own group takes, and click does not check it either.
+    def __init__(self, *args: Any, table: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
-        return list(COMMANDS)
+        """Return the names in the order of the table, then those that were added."""
+        return [*self._table, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name].split(":")
+        if cmd_name not in self._table:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = self._table[cmd_name].split(":")
         command = getattr(import_module(f"windlass_client.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.option(
     "-a",
     "--address",

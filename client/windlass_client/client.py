@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from windlass_client.namespaces import Namespaces
     from windlass_client.snapshots import Snapshots
     from windlass_client.tasks import Tasks
+    from windlass_client.transfer import Transfer
 
 ADDRESS = "/run/windlass/windlass.sock"
 NAMESPACE = "default"
@@ -61,8 +62,7 @@ class Client:
         what nothing refers to by then is removed with it.
         """
         lease = await self.leases.create(hours, label)
-        client = Client.__new__(Client)
-        client.connection = self.connection.under(lease)
+        client = self.under(lease)
         failed = True
         try:
             yield client
@@ -70,6 +70,12 @@ class Client:
         finally:
             # Waiting for the collection costs time, and only half of something has to be gone at once.
             await self.leases.delete(lease, sync=failed)
+
+    def under(self, lease: str) -> Client:
+        """Return a client over the same connection whose calls carry a lease."""
+        client = Client.__new__(Client)
+        client.connection = self.connection.under(lease)
+        return client
 
     async def version(self) -> VersionResponse:
         """Return the daemon's version and revision."""
@@ -127,6 +133,13 @@ class Client:
         from windlass_client.leases import Leases
 
         return Leases(self.connection)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        """What moves images between registries, the store, and archives."""
+        from windlass_client.transfer import Transfer
+
+        return Transfer(self.connection)
 
     @cached_property
     def events(self) -> Events:

@@ -43,6 +43,11 @@ class Images:
                 pass
         raise Unavailable(f"image {name} is being created and deleted by somebody else; try again")
 
+    async def create(self, name: str, target: Descriptor, labels: Mapping[str, str] | None = None) -> pb.Image:
+        """Create an image. Raises AlreadyExists."""
+        image = pb.Image(name=name, labels=labels or {}, target=to_descriptor(target))
+        return (await self._connection.call(self._stub.Create, pb.CreateImageRequest(image=image))).image
+
     async def delete(self, name: str, sync: bool = False) -> None:
         """Delete an image; with ``sync`` its blobs and snapshots are gone on return. Raises NotFound."""
         await self._connection.call(self._stub.Delete, pb.DeleteImageRequest(name=name, sync=sync))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
@@ -20,11 +20,15 @@ class Leases:
         self._connection = connection
         self._stub = LeasesStub(connection.channel)
 
-    async def create(self, hours: float, label: str = "") -> str:
-        """Create a lease that expires by itself and return its id; ``label`` says what it is for."""
-        expire = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        labels = {EXPIRE: expire} | ({"windlass.client/for": label} if label else {})
-        id = f"windlass-{secrets.token_hex(8)}"
+    async def create(self, hours: float, label: str = "", id: str = "", labels: Mapping[str, str] | None = None) -> str:
+        """Create a lease and return its id; it expires by itself unless ``hours`` is 0.
+
+        ``label`` says what it is for. Raises AlreadyExists for an id that is taken.
+        """
+        labels = dict(labels or {}) | ({"windlass.client/for": label} if label else {})
+        if hours:
+            labels[EXPIRE] = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        id = id or f"windlass-{secrets.token_hex(8)}"
         await self._connection.call(self._stub.Create, pb.CreateRequest(id=id, labels=labels))
         return id
 

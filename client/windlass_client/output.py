@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, str, int, int], None]
 
+UNPACKING = "unpacking"
+"""The verb whose amounts are layers; all others' are bytes."""
+
 
 def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
     """Print records, which have all that is known, as a JSON list or as a table of some columns."""
@@ -26,6 +29,11 @@ def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_jso
     for line in cells:
         text = "   ".join(value.ljust(width) for value, width in zip(line, widths, strict=True))
         sys.stdout.write(text.rstrip() + "\n")
+
+
+def document(content: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def cell(value: object) -> str:
@@ -70,8 +78,8 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 def _line(verb: str, what: str, done: int, total: int) -> None:
     if done == total:
-        amount = f" ({size(total)})" if verb == "reading" else ""
-        sys.stderr.write(f"{verb} {printable(what)}{amount}\n")
+        amount = f" ({size(total)})" if total and verb != UNPACKING else ""
+        sys.stderr.write(f"{verb} {printable(what)}".rstrip() + f"{amount}\n")
 
 
 @contextmanager
@@ -87,11 +95,12 @@ def _bars() -> Iterator[Progress]:
 
     def show(verb: str, what: str, done: int, total: int) -> None:
         bars.start()
-        key = what if verb == "reading" else verb
-        label = escape(f"{verb} {short(printable(what))}")
+        key = verb if verb == UNPACKING or not what else what
+        label = escape(f"{verb} {short(printable(what))}".rstrip())
         if key not in tasks:
-            tasks[key] = bars.add_task(label, total=total)
-        bars.update(tasks[key], completed=done, total=total, description=label)
+            tasks[key] = bars.add_task(label, total=None)
+        # a step without an amount is done when it is told
+        bars.update(tasks[key], completed=done or 1, total=total or 1, description=label)
 
     try:
         yield show

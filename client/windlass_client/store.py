@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from windlass.content import Info as BlobInfo
+from windlass.diff import DETACHED
 from windlass.errors import NotFound
 from windlass.images import Image
 from windlass.mounts import Mount
@@ -43,10 +44,12 @@ class ClientStore:
         async with self._client.lease(label=label) as leased:
             yield ClientStore(leased)
 
-    async def apply(self, desc: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
+    async def apply(self, desc: Descriptor, mounts: Sequence[Mount], detached: bool = False) -> Descriptor:
         """Have the daemon's differ apply a layer."""
         connection = self._client.connection
         request = diff_pb2.ApplyRequest(diff=to_descriptor(desc), mounts=to_mounts(mounts))
+        if detached:
+            request.payloads[DETACHED].SetInParent()
         applied = (await connection.call(DiffStub(connection.channel).Apply, request, APPLY_TIMEOUT)).applied
         return from_descriptor(applied)
 
@@ -74,6 +77,7 @@ class ClientImages:
 
     def __init__(self, client: Client) -> None:
         self._images = client.images
+        self.create = client.images.create
         self.delete = client.images.delete
 
     async def get(self, name: str) -> Image:

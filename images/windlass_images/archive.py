@@ -5,28 +5,23 @@ Memory stays small whatever the archive says; a name from it is only ever a key,
 
 from __future__ import annotations
 
-import gzip
-import io
+import os
 import posixpath
+import stat
 import sys
 import tarfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from windlass.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied
+from windlass_images.compression import decompressed
 
 if TYPE_CHECKING:
     from typing import Self
 
-GZIP = b"\x1f\x8b"
-ZSTD = b"\x28\xb5\x2f\xfd"
-XZ = b"\xfd7zXZ\x00"
-BZIP2 = b"BZh"
-WINDOW_LIMIT = 128 << 20
-"""Memory that a zstd frame may ask for."""
 HEADER_LIMIT = 1 << 20
 """Bytes of an extended header: a long name or PAX records."""
 ENTRIES_LIMIT = 100_000
@@ -35,12 +30,12 @@ EXTENDED = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 LONG = frozenset({tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK})
 
 
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+DAMAGE = (tarfile.TarError, EOFError, ValueError)
 
 T = TypeVar("T")
 
 
-class _Header(tarfile.TarInfo):
+class Header(tarfile.TarInfo):
     """A header that is refused before tarfile reads its data into memory."""
 
     # tarfile calls these and says that subclasses may override them; typeshed does not know them.
@@ -69,18 +64,44 @@ class Entry:
     link: str = ""
 
 
-class Archive:
-    """An archive being read; `next` moves on, `read` reads from where it stands. Blocks: call it in a thread."""
+class Files(Protocol):
+    """The files of an image archive, one after the other. Blocks: call it in a thread."""
 
-    def __init__(self, path: str) -> None:
+    @property
+    def path(self) -> str:
+        """What the archive is called in errors."""
+        ...
+
+    def next(self) -> Entry | None:
+        """Return the next regular file or link, None at the end."""
+        ...
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes of the current entry, empty at its end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
+
+
+class Archive:
+    """A tar archive being read; `next` moves on, `read` reads from where it stands."""
+
+    def __init__(self, path: str, file: IO[bytes] | RawIOBase | None = None) -> None:
+        """Open an archive, ``-`` is standard input; or read ``file``, which errors call ``path``.
+
+        A ``file`` of which another thread may be reading when it is closed has to be raw: what buffers
+        has a lock, which that thread holds.
+        """
         self.path = path
         self._count = 0
         self._data: IO[bytes] | None = None
         self._damage: tuple[type[Exception], ...] = DAMAGE
-        self._file = _open(path)
+        self._file = file or _open(path)
         try:
             stream = self._guard(lambda: self._decompressed(self._file))
-            self._tar = self._guard(lambda: tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header))  # noqa: SIM115 - closed with its file
+            self._tar = self._guard(lambda: tarfile.open(fileobj=stream, mode="r|", tarinfo=Header))  # noqa: SIM115 - closed with its file
         except BaseException:
             self.close()
             raise
@@ -112,30 +133,20 @@ class Archive:
             self._count += 1
             if self._count > ENTRIES_LIMIT:
                 raise OutOfRange(f"it has more than {ENTRIES_LIMIT} entries")
-            name = posixpath.normpath("/" + member.name).lstrip("/")
+            name = _checked(member.name)
             if member.issym() or member.islnk():
                 base = posixpath.dirname(name) if member.issym() else ""
                 link = posixpath.normpath(posixpath.join("/", base, member.linkname)).lstrip("/")
-                return Entry(name, 0, link)
+                return Entry(name, 0, _checked(link))
             if member.isreg():
                 self._data = self._tar.extractfile(member)
                 return Entry(name, member.size)
         return None
 
-    def _decompressed(self, file: IO[bytes]) -> IO[bytes]:
-        buffered = io.BufferedReader(file)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
-        magic = buffered.peek(6)[:6]
-        if magic.startswith(GZIP):
-            return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value] # IO[bytes] in all that tarfile needs
-        if magic.startswith(ZSTD):
-            import zstandard
-
-            self._damage = (*DAMAGE, zstandard.ZstdError)
-            frames = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
-            return frames.stream_reader(buffered, read_across_frames=True)
-        if magic.startswith((XZ, BZIP2)):
-            raise InvalidArgument("it is compressed with xz or bzip2; image archives are plain, gzip or zstd")
-        return buffered
+    def _decompressed(self, file: IO[bytes] | RawIOBase) -> IO[bytes]:
+        stream, damage = decompressed(file)
+        self._damage = (*DAMAGE, *damage)
+        return stream
 
     def _guard(self, step: Callable[[], T]) -> T:
         try:
@@ -146,6 +157,76 @@ class Archive:
             raise InvalidArgument(f"archive {self.path} is damaged or no tar file: {str(error)[:200]}") from None
         except OSError as error:
             raise InvalidArgument(f"archive {self.path} cannot be read: {error.strerror or error}") from None
+
+
+class Layout:
+    """An OCI layout in a directory; only what has its place there is seen, and no link is followed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._left = 0
+        self._names = self._found()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def next(self) -> Entry | None:
+        """Return the next regular file, None at the end."""
+        self.close()
+        try:
+            for name in self._names:
+                fd = os.open(Path(self.path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._file = os.fdopen(fd, "rb")
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise InvalidArgument(f"archive {self.path}: {name} is not a regular file")
+                self._left = status.st_size
+                return Entry(_checked(name), status.st_size)
+        except OSError as error:
+            raise InvalidArgument(f"archive {self.path}: {error.filename} cannot be read: {error.strerror}") from None
+        return None
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes of the current file, no more than it had when it was opened."""
+        assert self._file is not None, "no file is being read"
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+    def _found(self) -> Iterator[str]:
+        for name in ("oci-layout", "index.json"):
+            if os.path.lexists(Path(self.path, name)):
+                yield name
+        for algorithm in _listed(Path(self.path, "blobs")):
+            for digits in _listed(Path(self.path, "blobs", algorithm)):
+                yield f"blobs/{algorithm}/{digits}"
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def open_files(path: str) -> Files:
+    """Open a directory with an OCI layout, or a file with an archive."""
+    return Layout(path) if path != "-" and Path(path).is_dir() else Archive(path)
+
+
+def _checked(name: str) -> str:
+    """Return a name without dots and slashes that mean nothing; refuse those that mean harm."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"entry {os.fsencode(name)[:200]!r} has a name that is not UTF-8") from None
+    if ".." in name.split("/"):
+        raise InvalidArgument(f"entry {name[:200]!r} leads out of the archive")
+    return posixpath.normpath("/" + name).lstrip("/")
 
 
 def _open(path: str) -> IO[bytes]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from windlass.errors import InvalidArgument, OutOfRange
 from windlass.values import Descriptor
-from windlass_images.archive import GZIP, ZSTD
+from windlass_images.compression import GZIP, ZSTD
+from windlass_images.layers import Form, repack
+from windlass_images.layouts import write_document
 from windlass_images.manifests import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -18,10 +20,21 @@ from windlass_images.manifests import (
     MANIFEST_LIMIT,
     parse_config,
     parse_json,
+    to_json,
 )
+from windlass_images.naming import NAME
 from windlass_images.store import Store
 
 LINKS = 20
+
+
+class Held(Protocol):
+    """What an archive held, see `windlass_images.importer.Blobs`."""
+
+    sizes: dict[str, int]
+    files: dict[str, str]
+    links: dict[str, str]
+    documents: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -75,34 +88,40 @@ def familiar(tag: str) -> str:
     return f"docker.io/{tag}" if slash else f"docker.io/library/{tag}"
 
 
-async def synthesize(store: Store, image: Saved, sizes: Mapping[str, int], where: str) -> Descriptor:
-    """Write the manifest that the archive lacks, and return its descriptor."""
+async def synthesize_all(store: Store, blobs: Held, compress: bool, where: str) -> list[Descriptor]:
+    """Write the manifests that an archive lacks; return a descriptor for each tag, one for an image without any."""
+    targets = []
+    for image in parse(blobs.documents["manifest.json"], blobs.files, blobs.links, where):
+        target = await _synthesize(store, image, blobs.sizes, compress, where)
+        targets += [replace(target, annotations={NAME: tag}) for tag in image.tags] or [target]
+    return targets
+
+
+async def _synthesize(store: Store, image: Saved, sizes: dict[str, int], compress: bool, where: str) -> Descriptor:
     if sizes[image.config] > MANIFEST_LIMIT:
         raise OutOfRange(f"{where}: config has {sizes[image.config]} bytes, the limit is {MANIFEST_LIMIT}")
     data = await store.content.read(image.config, MANIFEST_LIMIT)
     config = parse_config(data, f"{where}: config {image.config}")
-    layers = [
-        {"mediaType": await _media_type(store, digest), "digest": digest, "size": sizes[digest]}
-        for digest in image.layers
-    ]
+    layers = [await _layer(store, digest, sizes, compress, where) for digest in image.layers]
     manifest = {
         "schemaVersion": 2,
         "mediaType": DOCKER_MANIFEST,
         "config": {"mediaType": DOCKER_CONFIG, "digest": image.config, "size": sizes[image.config]},
-        "layers": layers,
+        "layers": [to_json(layer, {}) for layer in layers],
     }
-    document = json.dumps(manifest, indent=3).encode()
-    digest = f"sha256:{sha256(document).hexdigest()}"
-
-    async def whole() -> AsyncIterator[bytes]:
-        yield document
-
-    await store.content.write(f"{store.lease_id}-manifest-{digest}", whole(), len(document), digest)
-    return Descriptor(DOCKER_MANIFEST, digest, len(document), {}, config.platform)
+    target = await write_document(store, json.dumps(manifest, indent=3).encode(), DOCKER_MANIFEST)
+    sizes[target.digest] = target.size
+    return replace(target, platform=config.platform)
 
 
-async def _media_type(store: Store, digest: str) -> str:
+async def _layer(store: Store, digest: str, sizes: dict[str, int], compress: bool, where: str) -> Descriptor:
     magic = await store.content.head(digest, 4)
     if magic.startswith(GZIP):
-        return f"{DOCKER_LAYER}.gzip"
-    return f"{LAYER}+zstd" if magic.startswith(ZSTD) else DOCKER_LAYER
+        return Descriptor(f"{DOCKER_LAYER}.gzip", digest, sizes[digest])
+    if magic.startswith(ZSTD):
+        return Descriptor(f"{LAYER}+zstd", digest, sizes[digest])
+    if not compress:
+        return Descriptor(DOCKER_LAYER, digest, sizes[digest])
+    packed, _ = await repack(store, Descriptor(DOCKER_LAYER, digest, sizes[digest]), Form.GZIP, where)
+    sizes[packed.digest] = packed.size
+    return replace(packed, media_type=f"{DOCKER_LAYER}.gzip")

@@ -19,10 +19,12 @@ from windlass_images.manifests import (
     MANIFESTS,
     ImageConfig,
     Manifest,
+    is_distributable,
     parse_config,
     parse_index,
     parse_manifest,
 )
+from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 
 DEPTH = 4
@@ -83,18 +85,27 @@ class Present:
     async def layers(self, targets: Sequence[Descriptor]) -> None:
         """Check that all are there; errors as of `document`."""
         for target in targets:
-            await self.document(target)
+            try:
+                await self.document(target)
+            except NotFound:
+                # What may not be handed on is not in archives; who unpacks it will miss it.
+                if is_distributable(target.media_type):
+                    raise
 
 
 class Walk:
     """Visits trees; ``where`` names in errors what they belong to, ``label`` has parents keep their children."""
 
-    def __init__(self, store: Store, source: Source, where: str, platform: Platform | None, label: bool = True) -> None:
+    def __init__(
+        self, store: Store, source: Source, where: str, platform: Wanted, label: bool = True, limit: int = 0
+    ) -> None:
+        """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all."""
         self._store = store
         self._source = source
         self._where = where
         self._platform = platform
         self._label = label
+        self._limit = limit
         # An index may name another ten thousand times, and that the next: what has been visited is not visited again.
         self._visited: dict[tuple[str, str], list[Leaf]] = {}
 
@@ -102,9 +113,9 @@ class Walk:
         """Return the tree below a descriptor. Raises when there is nothing in it for the platform."""
         leaves = await self._visit(root, 0)
         if not leaves:
-            wanted = platforms.write(self._platform) if self._platform else "any platform"
+            wanted = platforms.write_all(self._platform)
             raise NotFound(f"{self._where} has nothing for {wanted} below {root.digest}; try --all-platforms")
-        return Tree(root, tuple(leaves))
+        return Tree(root, tuple(platforms.best(self._platform, leaves, lambda leaf: leaf.image.platform)))
 
     async def _visit(self, target: Descriptor, depth: int) -> list[Leaf]:
         """Return the images below a descriptor, each once."""
@@ -124,16 +135,14 @@ class Walk:
                 f"{name} has media type {target.media_type[:100]!r}, which is no manifest and no index"
             )
         index = parse_index(await self._document(target), name, target.media_type)
-        wanted = list({child.digest: child for child in index.manifests if self._wants(child)}.values())
+        known = list({child.digest: child for child in index.manifests}.values())
+        wanted = platforms.best(self._platform, known, lambda child: child.platform)[: self._limit or None]
         leaves: dict[str, Leaf] = {}
         for child in wanted:
             leaves |= {leaf.target.digest: leaf for leaf in await self._visit(child, depth + 1)}
         await self._keep(target, "m.", [child for child in wanted if child.media_type in MANIFESTS])
         await self._keep(target, "", [child for child in wanted if child.media_type not in MANIFESTS])
         return list(leaves.values())
-
-    def _wants(self, target: Descriptor) -> bool:
-        return self._platform is None or platforms.matches(self._platform, target.platform)
 
     async def _visit_manifest(self, target: Descriptor, name: str, depth: int) -> list[Leaf]:
         manifest = parse_manifest(await self._document(target), name, target.media_type)
@@ -145,7 +154,7 @@ class Walk:
                 )
             return []
         image = parse_config(await self._document(manifest.config), f"{self._where}: config {manifest.config.digest}")
-        if self._platform is not None and not platforms.matches(self._platform, image.platform):
+        if not platforms.matches(self._platform, image.platform):
             return []
         if len(image.diff_ids) != len(manifest.layers):
             raise InvalidArgument(

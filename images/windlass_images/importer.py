@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from typing import TypeVar
 
 from windlass.content import CHUNK
-from windlass.errors import Error, FailedPrecondition, InvalidArgument, OutOfRange
-from windlass.values import Descriptor, Platform
-from windlass_images import dockersave, platforms
-from windlass_images.archive import Archive, Entry
-from windlass_images.imagetree import Present, Tree, Walk
-from windlass_images.manifests import parse_index, parse_object
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, OutOfRange
+from windlass.transfer import ByteReader, ExtraReference, Unpack
+from windlass.values import Descriptor
+from windlass_images import dockersave, layouts, naming, platforms
+from windlass_images.archive import Archive, Entry, Files, open_files
+from windlass_images.imagetree import Leaf, Present, Tree, Walk
+from windlass_images.pipes import Incoming
+from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 from windlass_images.unpack import unpack
 
@@ -26,8 +28,8 @@ DOCUMENT_LIMIT = 20 << 20
 DOCUMENTS = frozenset({"oci-layout", "index.json", "manifest.json"})
 # `docker save` puts them beside each layer for tools older than manifest.json.
 LEGACY = frozenset({"VERSION", "json", "repositories"})
-NAME = "io.containerd.image.name"
-REF_NAME = "org.opencontainers.image.ref.name"
+
+T = TypeVar("T")
 
 Progress = Callable[[str, str, int, int], None]
 """Called with a verb, what it is done to, bytes done and bytes in all."""
@@ -39,10 +41,21 @@ class Options:
 
     name: str = ""
     base_name: str = ""
-    platform: Platform | None = field(default_factory=platforms.host)
+    platform: Wanted = field(default_factory=platforms.host)
     """None imports every platform; unpacked is only what this machine can run."""
     snapshotter: str = "overlayfs"
     unpack: bool = True
+    unpacks: tuple[Unpack, ...] = ()
+    """What to unpack instead of what this machine can run."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    index_name: str = ""
+    """Name of the archive's whole index."""
+    references: tuple[ExtraReference, ...] | None = None
+    """Rules of a transfer, which name the images instead of ``name`` and ``base_name``."""
+    limit: int = 0
+    """Manifests that are taken of one index, the best first; 0 for all."""
+    compress: bool = False
+    """Compress layers of docker archives, which come as they are."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +77,80 @@ class Blobs:
     links: dict[str, str] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
 
+    def put(self, kind: dict[str, T], name: str, value: T) -> None:
+        """Remember an entry. Raises AlreadyExists for a name that meant something else before."""
+        others = (each for each in (self.files, self.links, self.documents) if each is not kind)
+        if kind.setdefault(name, value) != value or any(name in other for other in others):
+            raise AlreadyExists(f"entry {name[:200]!r} is there twice, with different contents")
+
 
 def ignore(verb: str, what: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
-async def load(store: Store, path: str, options: Options, progress: Progress = ignore) -> Sequence[Imported]:
-    """Import an archive (``-`` reads standard input) and return its images. All of them, or nothing is kept."""
+async def load(
+    store: Store, source: str | ByteReader, options: Options, progress: Progress = ignore
+) -> Sequence[Imported]:
+    """Import an archive and return its images: all of them, or nothing is kept.
+
+    The source is a reader; or a path of an archive, of a directory with an OCI layout, or ``-`` for
+    standard input.
+    """
     async with store.lease(label="import") as leased:
-        archive = await asyncio.to_thread(Archive, path)
+        files = await _open(source)
         try:
-            blobs = await ingest(leased, archive, progress)
+            trees = await collect(leased, files, options, progress)
         finally:
-            archive.close()
-        where = f"archive {path}"
-        walk = Walk(leased, Present(leased, where, blobs.sizes), where, options.platform)
-        named = await _named(leased, blobs, options, where)
-        trees = [(name, await walk.tree(target)) for name, target in named]
-        chains = [await _unpacked(leased, tree, options, progress) for _, tree in trees]
+            files.close()
+        chains = await _unpack_all(leased, [tree for _, tree in trees], options, progress)
         for name, tree in trees:
-            await leased.images.put(name, tree.root)
-        return [Imported(name, tree.root, chain) for (name, tree), chain in zip(trees, chains, strict=True)]
+            await leased.images.put(name, tree.root, options.labels)
+        return [Imported(name, tree.root, chains[tree.root.digest]) for name, tree in trees]
 
 
-async def ingest(store: Store, archive: Archive, progress: Progress) -> Blobs:
+async def _open(source: str | ByteReader) -> Files:
+    if isinstance(source, str):
+        return await asyncio.to_thread(open_files, source)
+    incoming = Incoming(source)
+    try:
+        return await asyncio.to_thread(Archive, "stream", incoming)
+    except BaseException:
+        incoming.close()
+        raise
+
+
+async def collect(store: Store, files: Files, options: Options, progress: Progress = ignore) -> list[tuple[str, Tree]]:
+    """Read an archive and return what its images are to be called, and what they are: labelled, but not unpacked.
+
+    Nothing has a name yet; until it has one the lease of ``store`` keeps it.
+    """
+    where = f"archive {files.path}"
+    try:
+        blobs = await ingest(store, files, progress)
+        named = await _named(store, blobs, options, where)
+        naming.check([name for name, _ in named])
+    except (InvalidArgument, AlreadyExists) as error:
+        raise type(error)(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    walk = Walk(store, Present(store, where, blobs.sizes), where, options.platform, limit=options.limit)
+    return [(name, await walk.tree(target)) for name, target in named]
+
+
+async def ingest(store: Store, archive: Files, progress: Progress) -> Blobs:
     """Turn the files of an archive into blobs."""
     blobs = Blobs()
     while (entry := await asyncio.to_thread(archive.next)) is not None:
         if entry.link:
-            blobs.links[entry.name] = entry.link
+            blobs.put(blobs.links, entry.name, entry.link)
         elif entry.name in DOCUMENTS:
-            blobs.documents[entry.name] = await asyncio.to_thread(_document, archive, entry)
+            blobs.put(blobs.documents, entry.name, await asyncio.to_thread(_document, archive, entry))
         elif posixpath.basename(entry.name) not in LEGACY:
             digest = await _ingest_file(store, archive, entry, progress)
+            blobs.put(blobs.files, entry.name, digest)
             blobs.sizes[digest] = entry.size
-            blobs.files[entry.name] = digest
     return blobs
 
 
-def _document(archive: Archive, entry: Entry) -> bytes:
+def _document(archive: Files, entry: Entry) -> bytes:
     if entry.size > DOCUMENT_LIMIT:
         raise OutOfRange(f"archive {archive.path}: {entry.name} has {entry.size} bytes, the limit is {DOCUMENT_LIMIT}")
     parts = []
@@ -111,7 +159,7 @@ def _document(archive: Archive, entry: Entry) -> bytes:
     return b"".join(parts)
 
 
-async def _ingest_file(store: Store, archive: Archive, entry: Entry, progress: Progress) -> str:
+async def _ingest_file(store: Store, archive: Files, entry: Entry, progress: Progress) -> str:
     expected = expected_digest(entry.name, f"archive {archive.path}")
     ref = f"{store.lease_id}-tar-{entry.name[:200]}"
 
@@ -143,60 +191,58 @@ def expected_digest(name: str, where: str) -> str:
 async def _named(store: Store, blobs: Blobs, options: Options, where: str) -> list[tuple[str, Descriptor]]:
     """Return the names of the images and what they point to; an OCI index wins over docker's manifest.json."""
     if "oci-layout" in blobs.documents:
-        return _name_oci(blobs.documents, options, where)
-    if "manifest.json" not in blobs.documents:
+        targets = layouts.parse(blobs.documents, where)
+    elif "manifest.json" in blobs.documents:
+        targets = await dockersave.synthesize_all(store, blobs, options.compress, where)
+    else:
         raise InvalidArgument(f"{where} is no image: it has neither oci-layout nor manifest.json")
-    images = dockersave.parse(blobs.documents["manifest.json"], blobs.files, blobs.links, where)
-    named = []
-    for image in images:
-        target = await dockersave.synthesize(store, image, blobs.sizes, where)
-        named += [(name, target) for name in names_of(image.tags, options, target, len(images), where)]
-    return named
+    if options.references is None:
+        namer = naming.by_options(options.name, options.base_name)
+    else:
+        namer = naming.by_references(options.references)
+    count = len({target.digest for target in targets})
+    named = [(name, target) for target in targets for name in namer(target.annotations, target, count)]
+    once = {(name, target.digest): (name, target) for name, target in named}
+    return [*await _named_whole(store, blobs, targets, options), *once.values()]
 
 
-def _name_oci(documents: dict[str, bytes], options: Options, where: str) -> list[tuple[str, Descriptor]]:
-    layout = parse_object(documents["oci-layout"], f"{where}: oci-layout")
-    if layout.get("imageLayoutVersion") != "1.0.0":
-        version = str(layout.get("imageLayoutVersion"))[:40]
-        raise InvalidArgument(f"{where} has OCI layout version {version}, only 1.0.0 is understood")
-    if "index.json" not in documents:
-        raise InvalidArgument(f"{where} has oci-layout, but no index.json")
-    index = parse_index(documents["index.json"], f"{where}: index.json")
-    if not index.manifests:
-        raise InvalidArgument(f"{where}: index.json names no manifest")
-    named = []
-    for target in index.manifests:
-        tags = [target.annotations[key] for key in (NAME, REF_NAME) if target.annotations.get(key)][:1]
-        named += [(name, target) for name in names_of(tags, options, target, len(index.manifests), where)]
-    return named
+async def _named_whole(
+    store: Store, blobs: Blobs, targets: Sequence[Descriptor], options: Options
+) -> list[tuple[str, Descriptor]]:
+    references = options.references or ()
+    if not options.index_name and all(reference.is_prefix for reference in references):
+        return []
+    index = await layouts.write_index(store, blobs.documents.get("index.json"), targets)
+    blobs.sizes[index.digest] = index.size
+    return [(name, index) for name in naming.whole(options.index_name, references, index)]
 
 
-def names_of(tags: Sequence[str], options: Options, target: Descriptor, images: int, where: str) -> list[str]:
-    """Return what an image is to be called here."""
-    if options.name:
-        if images > 1:
-            raise InvalidArgument(f"{where} has {images} images, so that one --name does not do; use --base-name")
-        return [options.name]
-    base = options.base_name or f"import-{datetime.now(UTC):%Y-%m-%d}"
-    if not tags:
-        return [f"{base}@{target.digest}"]
-    # A ref with any of these is a name already; a bare tag needs a base (reference 6.6).
-    full = [tag if set(tag) & set("/:@") else f"{base}:{tag}" for tag in tags]
-    for name in full:
-        if len(name) > 4096 or not name.isprintable():
-            raise InvalidArgument(f"{where} has an image with an unusable name: {name[:100]!r}")
-    return full
+async def _unpack_all(
+    store: Store, trees: Sequence[Tree], options: Options, progress: Progress
+) -> dict[str, tuple[str, ...]]:
+    """Unpack every image once, whatever names it has; return the snapshots by the digest of the tree."""
+    done: dict[tuple[str, str], str] = {}
+    chains: dict[str, tuple[str, ...]] = {}
+    for tree in trees:
+        for wanted in _wanted_unpacks(options):
+            leaves = [leaf for leaf in tree.leaves if platforms.matches(wanted.platform, leaf.image.platform)]
+            for leaf in leaves:
+                key = (wanted.snapshotter, leaf.target.digest)
+                if key not in done:
+                    done[key] = await _unpack(store, wanted.snapshotter, tree, leaf, progress)
+        keys = [key for key in done if key[1] in {leaf.target.digest for leaf in tree.leaves}]
+        chains[tree.root.digest] = tuple(done[key] for key in keys)
+    return chains
 
 
-async def _unpacked(store: Store, tree: Tree, options: Options, progress: Progress) -> tuple[str, ...]:
-    if not options.unpack:
-        return ()
-    host = platforms.host()
-    chains = []
-    for leaf in tree.leaves:
-        if platforms.matches(host, leaf.image.platform):
-            try:
-                chains.append(await unpack(store, options.snapshotter, leaf, progress))
-            except Error as error:
-                raise type(error)(f"image {tree.root.digest}: {error}") from None
-    return tuple(chains)
+def _wanted_unpacks(options: Options) -> Sequence[Unpack]:
+    if options.unpacks or not options.unpack:
+        return options.unpacks
+    return (Unpack(platforms.host(), options.snapshotter),)
+
+
+async def _unpack(store: Store, snapshotter: str, tree: Tree, leaf: Leaf, progress: Progress) -> str:
+    try:
+        return await unpack(store, snapshotter, leaf, progress)
+    except Error as error:
+        raise type(error)(f"image {tree.root.digest}: {error}") from None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from windlass.errors import InvalidArgument
+from windlass.errors import InvalidArgument, OutOfRange
 from windlass.values import DIGEST, Descriptor, Platform
 
 MANIFEST_LIMIT = 4 << 20
@@ -27,6 +27,9 @@ DOCKER_LAYER = DOCKER + "image.rootfs.diff.tar"
 INDEXES = frozenset({INDEX, DOCKER + "distribution.manifest.list.v2+json"})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
+
+LAYERS_LIMIT = 1000
+"""Layers of an image; file systems stop at half of that, and docker at 127."""
 
 MAX_SIZE = 1 << 62
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -117,7 +120,32 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
             f"{name} is both a manifest and an index; such a file means different things to different tools"
         )
     config = parse_descriptor(document.get("config"), f"{name}: config")
-    return Manifest(config, tuple(_descriptors(document.get("layers"), f"{name}: layers")))
+    layers = document.get("layers")
+    if isinstance(layers, list) and len(layers) > LAYERS_LIMIT:
+        raise OutOfRange(f"{name} has {len(layers)} layers, the limit is {LAYERS_LIMIT}")
+    return Manifest(config, tuple(_descriptors(layers, f"{name}: layers")))
+
+
+def is_distributable(media_type: str) -> bool:
+    """Tell whether a layer may be handed on; those of Windows came from Microsoft only."""
+    return not media_type.startswith((f"{DOCKER}image.rootfs.foreign.diff.", f"{OCI}layer.nondistributable."))
+
+
+def to_json(target: Descriptor, annotations: Mapping[str, str]) -> dict[str, object]:
+    """Return a descriptor as it stands in an index, with these annotations."""
+    document: dict[str, object] = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
+    if (platform := target.platform) is not None:
+        fields = {
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "os.version": platform.os_version,
+            "os.features": list(platform.os_features),
+            "variant": platform.variant,
+        }
+        document["platform"] = {key: value for key, value in fields.items() if value}
+    return document
 
 
 def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:

@@ -146,9 +146,11 @@ class Store(Protocol):
         """
         ...
 
-    async def apply(self, desc: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
+    async def apply(self, desc: Descriptor, mounts: Sequence[Mount], detached: bool = False) -> Descriptor:
         """Apply a layer onto mounts; return media type, diff ID and size of its plain tar.
 
+        ``detached`` says that what is below the layer is not there, and that it is to be refused
+        with FailedPrecondition if that makes a difference.
         Raises Unimplemented for a media type that no differ knows, InvalidArgument for a damaged layer.
         """
         ...

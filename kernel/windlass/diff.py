@@ -16,6 +16,11 @@ LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 LABEL_UNCOMPRESSED = "containerd.io/uncompressed"
 """On a compressed layer's blob: its diff ID."""
+DETACHED = "io.windlass.detached"
+"""Among the payloads of `Differ.apply`: what is below the layer will be there only later.
+
+A differ that knows it refuses, with FailedPrecondition, a layer that would come out otherwise on what is below it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import pluggy
 
 from windlass.containers import Container
 from windlass.errors import Error, FailedPrecondition
+from windlass.values import Descriptor
 
 PROJECT = "windlass"
 OPEN = "open"
@@ -46,14 +47,26 @@ class ContainerHooks:
         """Change the OCI spec of a task that is about to be created."""
 
 
+class ImageHooks:
+    """Steps in the life of an image."""
+
+    @policy(CLOSED)
+    def admit_image(self, namespace: str, name: str, desc: Descriptor) -> None:
+        """Refuse, by raising an error, an image that somebody wants to pull or to import under ``name``.
+
+        Asked after the verifiers, before anything of the image is fetched or unpacked.
+        """
+
+
 class Hooks:
     """The participants of every step; one for a daemon."""
 
     def __init__(self) -> None:
-        """Know the steps of `ContainerHooks`; further ones are added by `specify`."""
+        """Know the steps of `ContainerHooks` and `ImageHooks`; further ones are added by `specify`."""
         self._manager = pluggy.PluginManager(PROJECT)
         self._policies: dict[str, str] = {}
         self.specify(ContainerHooks)
+        self.specify(ImageHooks)
 
     def specify(self, specification: type[object]) -> None:
         """Add the steps of a class whose methods carry `policy`."""

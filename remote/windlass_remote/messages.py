@@ -101,3 +101,8 @@ def to_platform(platform: Platform) -> platform_pb2.Platform:
         variant=platform.variant,
         os_version=platform.os_version,
     )
+
+
+def from_platform(message: platform_pb2.Platform) -> Platform:
+    """Return a platform."""
+    return Platform(message.os, message.architecture, message.variant, message.os_version, tuple(message.os_features))

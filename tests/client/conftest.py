@@ -17,6 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
 from windlass.rpc import Call, serve
+from windlass_api.containerd.services.containers.v1 import containers_pb2 as containers
 from windlass_api.containerd.services.content.v1 import content_pb2 as content
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as diff
 from windlass_api.containerd.services.images.v1 import images_pb2 as images
@@ -45,6 +46,7 @@ class FakeDaemon:
         self.images: dict[str, images.Image] = {}
         self.snapshots: dict[str, snapshots.Info] = {}
         self.plugins: list[introspection.Plugin] = []
+        self.containers: list[containers.Container] = []
         self.namespaces: set[str] = set()
         self.disk = 1 << 40
 
@@ -54,6 +56,7 @@ class FakeDaemon:
             (images.DESCRIPTOR.services_by_name["Images"], _Images(self)),
             (leases.DESCRIPTOR.services_by_name["Leases"], _Leases(self)),
             (snapshots.DESCRIPTOR.services_by_name["Snapshots"], _Snapshots(self)),
+            (containers.DESCRIPTOR.services_by_name["Containers"], _Containers(self)),
             (diff.DESCRIPTOR.services_by_name["Diff"], _Diff(self)),
             (namespaces.DESCRIPTOR.services_by_name["Namespaces"], _Namespaces(self)),
             (introspection.DESCRIPTOR.services_by_name["Introspection"], _Introspection(self)),
@@ -89,15 +92,19 @@ class _Content(_Part):
         if request.digest not in self.daemon.blobs:
             raise NotFound(f"blob {request.digest} does not exist")
         size = len(self.daemon.blobs[request.digest])
-        return content.InfoResponse(info=content.Info(digest=request.digest, size=size))
+        labels = self.daemon.labels.get(request.digest)
+        return content.InfoResponse(info=content.Info(digest=request.digest, size=size, labels=labels))
 
     async def update(self, request: content.UpdateRequest, call: Call) -> content.UpdateResponse:
         self.daemon.labels.setdefault(request.info.digest, {}).update(request.info.labels)
         return content.UpdateResponse(info=request.info)
 
     async def read(self, request: content.ReadContentRequest, call: Call) -> AsyncIterator[content.ReadContentResponse]:
-        data = self.daemon.blobs[request.digest]
-        yield content.ReadContentResponse(data=data[: request.size or None])
+        if request.digest not in self.daemon.blobs:
+            raise NotFound(f"blob {request.digest} does not exist")
+        data = self.daemon.blobs[request.digest][: request.size or None]
+        for start in range(0, len(data), 1 << 20):
+            yield content.ReadContentResponse(data=data[start : start + (1 << 20)])
 
     async def abort(self, request: content.AbortRequest, call: Call) -> Empty:
         if request.ref not in self.daemon.ingests:
@@ -122,6 +129,7 @@ class _Content(_Part):
                     raise FailedPrecondition(f"unexpected commit size {len(data)}")
                 self.daemon.ingests.discard(request.ref)
                 self.daemon.blobs[digest_of(data)] = data
+                self.daemon.labels.setdefault(digest_of(data), {}).update(request.labels)
                 self.daemon.leased[call.lease].add(digest_of(data))
             yield content.WriteContentResponse(action=request.action, offset=len(data), digest=digest_of(data))
 
@@ -139,7 +147,9 @@ class _Images(_Part):
 
     async def list(self, request: images.ListImagesRequest, call: Call) -> images.ListImagesResponse:
         self.daemon.namespaces.add(call.namespace)
-        return images.ListImagesResponse(images=self.daemon.images.values())
+        found = self.daemon.images.values()
+        names = {each.removeprefix("name==") for each in request.filters}
+        return images.ListImagesResponse(images=[each for each in found if not names or each.name in names])
 
     async def get(self, request: images.GetImageRequest, call: Call) -> images.GetImageResponse:
         if request.name not in self.daemon.images:
@@ -183,9 +193,19 @@ class _Snapshots(_Part):
         )
         return Empty()
 
+    async def usage(self, request: snapshots.UsageRequest, call: Call) -> snapshots.UsageResponse:
+        if request.key not in self.daemon.snapshots:
+            raise NotFound(f"snapshot {request.key} does not exist")
+        return snapshots.UsageResponse(size=1000, inodes=1)
+
     async def remove(self, request: snapshots.RemoveSnapshotRequest, call: Call) -> Empty:
         del self.daemon.snapshots[request.key]
         return Empty()
+
+
+class _Containers(_Part):
+    async def list(self, request: containers.ListContainersRequest, call: Call) -> containers.ListContainersResponse:
+        return containers.ListContainersResponse(containers=self.daemon.containers)
 
 
 class _Diff(_Part):

@@ -140,8 +140,16 @@ def lose_layer(files):
 
 
 def name_blob(files):
-    files.files["blobs/sha256/../../etc/passwd"] = b"x"
     files.files["blobs/sha256/nodigest"] = b"x"
+
+
+def climb(files):
+    files.files["blobs/sha256/../../etc/passwd"] = b"x"
+
+
+def add_layers(files):
+    files.manifest["layers"] *= 10_000
+    files.point_to(files.manifest)
 
 
 def change_target(**fields):
@@ -175,6 +183,8 @@ BAD = {
     "a layer with another size": (spoil_size, "has .* bytes, its descriptor says"),
     "a layer that is missing": (lose_layer, "is missing"),
     "a blob whose name is no digest": (name_blob, "name is no digest"),
+    "a name that leads out": (climb, "leads out of the archive"),
+    "10,000 layers": (add_layers, "has 10000 layers, the limit is 1000"),
     "a manifest that is not JSON": (lambda files: files.point_to(b"\xff{"), "is not JSON"),
     "a manifest nested 100,000 deep": (lambda files: files.point_to(b"[" * 100_000), "nested too deeply|is not JSON"),
     "a manifest that is a list": (lambda files: files.point_to([]), "not an object"),

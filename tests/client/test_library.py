@@ -121,7 +121,8 @@ async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
         ("linux/amd64", "linux/arm64", False),
         ("linux/arm64", "linux/arm64/v8", True),
         ("linux/arm64/v8", "linux/arm64", True),
-        ("linux/arm/v7", "linux/arm/v6", False),
+        ("linux/arm/v6", "linux/arm/v7", False),
+        ("linux/arm/v7", "linux/arm/v6", True),
         ("windows/amd64", "linux/amd64", False),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -13,11 +15,17 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
+from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
 
 ROOT = Path(__file__).parents[2]
 BUSYBOX = Path("/bin/busybox")
@@ -73,6 +81,26 @@ class Machine:
 
     def run(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return self.windlass("run", "--fifo-dir", str(self.directory / "fifo"), *arguments, input=input)
+
+    @contextlib.contextmanager
+    def publishing(self, topic: str) -> Iterator[None]:
+        """Publish an event again and again."""
+        ended = threading.Event()
+
+        def work() -> None:
+            with grpc.insecure_channel(f"unix://{self.address}") as channel:
+                request = PublishRequest(topic=topic, event=AnyMessage(type_url="test/ready"))
+                while not ended.wait(0.1):
+                    metadata = (("containerd-namespace", self.namespace),)
+                    EventsStub(channel).Publish(request, timeout=10, metadata=metadata)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def leftovers(self) -> list[str]:
         ps = json.loads(self.windlass("ps", "-a", "--json").stdout)
@@ -294,12 +322,14 @@ def blobs(machine: Machine) -> set[str]:
 
 def test_events_are_printed_as_they_happen(machine):
     """One line each, in the order of a container's life."""
-    command = [*WINDLASS, "events", "--json", f"namespace=={machine.namespace},topic~=^/tasks/"]
+    command = [*WINDLASS, "events", "--json", f"namespace=={machine.namespace},topic~=^/(tasks|ready)/"]
     with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
-        time.sleep(1)
-        machine.run("--rm", IMAGE, "true")
         assert process.stdout is not None
-        topics = [json.loads(process.stdout.readline())["topic"] for _ in range(4)]
+        with machine.publishing("/ready/now"):  # until somebody listens, which takes as long as it takes
+            process.stdout.readline()
+        machine.run("--rm", IMAGE, "true")
+        lines = (json.loads(line)["topic"] for line in process.stdout)
+        topics = list(itertools.islice((topic for topic in lines if topic != "/ready/now"), 4))
         process.send_signal(signal.SIGINT)
     assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
     assert process.returncode == 130

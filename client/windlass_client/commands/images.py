@@ -1,73 +1,94 @@
-"""`windlass image`: import, ls, rm."""
+"""`windlass image`: the group, and what only looks at images or gives and takes their names."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from windlass_client import output
-from windlass_client.cli import Where
+from windlass_client.cli import Commands, Where
+
+if TYPE_CHECKING:
+    from windlass.values import Platform
+    from windlass_images.survey import Node
+    from windlass_images.upkeep import Condition
+
+# Any: a decorator takes and gives whatever is below it.
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMMANDS: Mapping[str, str] = {
+    "pull": "transfers:pull",
+    "push": "transfers:push",
+    "import": "archives:import_",
+    "export": "archives:export",
+    "convert": "archives:convert",
+    "mount": "imagemounts:mount",
+    "unmount": "imagemounts:unmount",
+    "ls": "images:ls",
+    "tree": "images:tree",
+    "check": "images:check",
+    "tag": "images:tag",
+    "rm": "images:rm",
+    "prune": "images:prune",
+    "sign-policy": "signpolicy:sign_policy",
+}
 
 
-@click.group()
+@click.group(cls=Commands, table=COMMANDS)
 def image() -> None:
-    """Import, list and remove images."""
+    """Bring images here and elsewhere, and look after them."""
 
 
-@image.command("import")
-@click.argument("archive")
-@click.option("--name", default="", help="Name of the image, for an archive with one image.")
-@click.option("--base-name", default="", help="Name that images with only a tag get, before the tag.")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Import for this platform instead of the machine's.")
-@click.option("--all-platforms", is_flag=True, help="Import every platform of an image.")
-@click.option("--snapshotter", default="", help="Snapshotter that layers are unpacked with.")
-@click.option("--no-unpack", is_flag=True, help="Leave the layers packed.")
-@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def import_(
-    where: Where,
-    archive: str,
-    name: str,
-    base_name: str,
-    platform: str,
-    all_platforms: bool,
-    snapshotter: str,
-    no_unpack: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """Import an image from ARCHIVE, a tar of an OCI layout or of `docker save`; - is standard input."""
+def platform_options(default: str) -> Callable[[F], F]:
+    """Add --platform and --all-platforms; ``default`` says what is done without them."""
 
-    async def work() -> None:
-        from windlass_client.namespaces import SNAPSHOTTER
-        from windlass_client.store import ClientStore
-        from windlass_images import importer, platforms
+    def add(function: F) -> F:
+        everything = click.option("--all-platforms", is_flag=True, help="Every platform.")
+        some = click.option(
+            "--platform",
+            "platform",
+            multiple=True,
+            metavar="OS/ARCH",
+            help=f"Only this platform, several in order of preference; {default} otherwise.",
+        )
+        return some(everything(function))
 
-        async with where.client() as client:
-            wanted = None if all_platforms else platforms.parse(platform) if platform else platforms.host()
-            chosen = await client.namespaces.default(SNAPSHOTTER, snapshotter)
-            options = importer.Options(name, base_name, wanted, chosen, not no_unpack)
-            with output.progress(quiet or as_json) as show:
-                images = await importer.load(ClientStore(client), archive, options, show)
-        if as_json:
-            records = [
-                {"name": found.name, "digest": found.target.digest, "snapshots": list(found.chain_ids)}
-                for found in images
-            ]
-            output.rows(records, (), True)
-        else:
-            for found in images:
-                click.echo(output.printable(found.name) if quiet else f"imported {output.printable(found.name)}")
+    return add
 
-    asyncio.run(work())
+
+def wanted_platforms(
+    platform: tuple[str, ...], all_platforms: bool, default: Platform | None
+) -> tuple[Platform, ...] | None:
+    """Return what the options of `platform_options` mean."""
+    from windlass_images import platforms
+
+    if platform and all_platforms:
+        raise click.UsageError("--platform and --all-platforms exclude each other")
+    if platform:
+        return tuple(map(platforms.parse, platform))
+    return None if all_platforms or default is None else (default,)
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+
+
+def names(found: list[str], as_json: bool, verb: str = "") -> None:
+    """Print the names that a command has worked on, one a line or as a JSON list."""
+    if as_json:
+        output.document([{"name": name} for name in found])
+        return
+    for name in found:
+        click.echo(f"{verb} {output.printable(name)}".strip())
 
 
 @image.command()
 @click.argument("filters", nargs=-1)
-@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
+@as_json_option
 @click.pass_obj
 def ls(where: Where, filters: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """List images, of FILTERS those that match one, such as name~=busybox."""
@@ -76,8 +97,7 @@ def ls(where: Where, filters: tuple[str, ...], quiet: bool, as_json: bool) -> No
         async with where.client() as client:
             images = await client.images.list(*filters)
         if quiet:
-            for found in images:
-                click.echo(output.printable(found.name))
+            names([found.name for found in images], False)
             return
         records = [
             {
@@ -96,16 +116,148 @@ def ls(where: Where, filters: tuple[str, ...], quiet: bool, as_json: bool) -> No
 
 
 @image.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True)
 @click.option("--async", "later", is_flag=True, help="Leave its blobs and snapshots to the next garbage collection.")
+@as_json_option
 @click.pass_obj
-def rm(where: Where, names: tuple[str, ...], later: bool) -> None:
-    """Remove images, and what only they need."""
+def rm(where: Where, images: tuple[str, ...], later: bool, as_json: bool) -> None:
+    """Remove IMAGES, and what only they need."""
 
     async def work() -> None:
         async with where.client() as client:
-            for number, name in enumerate(names):
-                await client.images.delete(name, sync=not later and number == len(names) - 1)
-                click.echo(output.printable(name))
+            for number, name in enumerate(images):
+                await client.images.delete(name, sync=not later and number == len(images) - 1)
+        names(list(images), as_json)
 
     asyncio.run(work())
+
+
+@image.command()
+@click.argument("source")
+@click.argument("targets", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Take names away from other images.")
+@as_json_option
+@click.pass_obj
+def tag(where: Where, source: str, targets: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Give image SOURCE the names TARGETS, too."""
+
+    async def work() -> None:
+        from windlass_client.store import ClientStore
+
+        async with where.client() as client:
+            images = ClientStore(client).images
+            found = await images.get(source)
+            for name in targets:
+                put = images.put if force else images.create
+                await put(name, found.target, found.labels)
+        names(list(targets), as_json)
+
+    asyncio.run(work())
+
+
+@image.command()
+@click.argument("filters", nargs=-1)
+@platform_options("what this machine runs")
+@click.option("--snapshotter", default="", help="Snapshotter that the layers should be unpacked with.")
+@quiet_option
+@as_json_option
+@click.pass_obj
+def check(
+    where: Where,
+    filters: tuple[str, ...],
+    platform: tuple[str, ...],
+    all_platforms: bool,
+    snapshotter: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Tell which images are complete and unpacked, and what they take; exit code 1 if one is not complete."""
+
+    async def work() -> list[Condition]:
+        from windlass_client.namespaces import SNAPSHOTTER
+        from windlass_client.store import ClientStore
+        from windlass_images import platforms, upkeep
+
+        wanted = wanted_platforms(platform, all_platforms, platforms.host())
+        async with where.client() as client:
+            store = ClientStore(client)
+            chosen = await client.namespaces.default(SNAPSHOTTER, snapshotter)
+            return [await upkeep.check(store, found, chosen, wanted) for found in await store.images.list(*filters)]
+
+    found = asyncio.run(work())
+    if quiet:
+        names([each.name for each in found if each.status == "complete"], False)
+    else:
+        output.rows([_condition(each, as_json) for each in found], CONDITION, as_json)
+    return int(any(each.status != "complete" for each in found))
+
+
+CONDITION = ("name", "status", "blobs", "size", "unpacked", "snapshots", "missing", "error")
+
+
+def _condition(each: Condition, as_json: bool) -> dict[str, object]:
+    missing = [target.digest for target in each.missing]
+    record: dict[str, object] = {"name": each.name, "status": each.status, "missing": missing, "error": each.error}
+    if as_json:
+        return record | {
+            "digest": each.digest,
+            "required": each.required,
+            "size": each.size,
+            "unpacked": each.unpacked,
+            "usage": {"content": each.usage.content, "snapshots": each.usage.snapshots},
+        }
+    return record | {
+        "blobs": f"{each.required - len(missing)}/{each.required}",
+        "size": f"{output.size(each.usage.content)}/{output.size(each.size)}",
+        "unpacked": "yes" if each.unpacked else "no",
+        "snapshots": output.size(each.usage.snapshots),
+    }
+
+
+@image.command()
+@click.argument("filters", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Remove all images that no container uses.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@as_json_option
+@click.pass_obj
+def prune(where: Where, filters: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove the images that no container uses: all of them, or of those that match one of FILTERS."""
+    if not everything and not filters:
+        raise click.UsageError("say which by filters, such as name~=^import-, or --all")
+
+    async def work() -> list[str]:
+        from windlass_client.store import ClientStore
+        from windlass_images import upkeep
+
+        async with where.client() as client:
+            used = {container.image for container in await client.containers.list()}
+            if dry_run:
+                found = await client.images.list(*filters)
+                return [each.name for each in found if each.name not in used]
+            return await upkeep.prune(ClientStore(client), used, *filters)
+
+    names(asyncio.run(work()), as_json)
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@platform_options("everything")
+@as_json_option
+@click.pass_obj
+def tree(where: Where, name: str, platform: tuple[str, ...], all_platforms: bool, as_json: bool) -> None:
+    """Show what IMAGE consists of, with sizes, annotations, and what refers to it."""
+    from windlass_client import imagetrees
+
+    async def work() -> Node:
+        from windlass_client.store import ClientStore
+        from windlass_images.survey import survey
+
+        async with where.client() as client:
+            return await survey(ClientStore(client), name, wanted_platforms(platform, all_platforms, None))
+
+    root = asyncio.run(work())
+    if as_json:
+        output.document({"name": name, **imagetrees.record(root)})
+    else:
+        for line in [output.printable(name), *imagetrees.lines(root)]:
+            click.echo(line)

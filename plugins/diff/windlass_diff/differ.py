@@ -12,7 +12,7 @@ from typing import Any
 
 from windlass.activations import MountManager
 from windlass.content import ContentStore, Info, Writer
-from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
 from windlass.mounts import Mount
 from windlass.values import Descriptor, Payload
@@ -52,11 +52,12 @@ class WalkingDiffer:
         payloads: Mapping[str, Payload] | None = None,
         sync_fs: bool = False,
     ) -> Descriptor:
-        """Apply a layer; see the contract. Nothing here looks at ``payloads``: they are for stream processors."""
+        """Apply a layer; see the contract. Of the ``payloads`` only DETACHED matters here."""
         settings = {
             "directory": str(self._directory),
             "compressed": is_compressed(desc.media_type),
             "sync": sync_fs,
+            "detached": DETACHED in (payloads or {}),
         }
         reader = content.reader(desc)
         try:

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Sequence
 
 from windlass import linux
+from windlass.errors import FailedPrecondition
+from windlass_diff.tar import shown
 
 _COPIED = 1 << 20
 
@@ -120,3 +122,15 @@ class Lowers:
             return False
         finally:
             os.close(fd)
+
+
+class Absent(Lowers):
+    """Lower directories that will be there later: whatever needs them is refused."""
+
+    def dress(self, path: bytes) -> None:
+        """Refuse; what is merged with ``path`` decides on its owner and mode."""
+        raise FailedPrecondition(f"directory {shown(path)} has no entry, so that it needs the layers below")
+
+    def copy_up(self, path: bytes) -> bool:
+        """Refuse; the file may be below."""
+        raise FailedPrecondition(f"file {shown(path)} is not in the layer, so that it needs the layers below")

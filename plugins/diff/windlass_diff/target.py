@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass import linux, mounting
+from windlass.errors import FailedPrecondition
 from windlass.mounts import Mount
 from windlass_diff.apply import Rules
-from windlass_diff.lowers import Lowers
+from windlass_diff.lowers import Absent, Lowers
 
 ALL_IDS = (0, 0, (1 << 32) - 1)
 
@@ -57,11 +58,16 @@ def private_mounts() -> None:
 class Target:
     """The tree that a layer is applied to, as the root of this process."""
 
-    def __init__(self, mounts: Sequence[Mount], directory: str) -> None:
-        """Change the root; ``directory`` is empty, and what it shows is seen by this process alone."""
+    def __init__(self, mounts: Sequence[Mount], directory: str, detached: bool = False) -> None:
+        """Change the root; ``directory`` is empty, and what it shows is seen by this process alone.
+
+        ``detached``: what is below is not there yet. Raises FailedPrecondition if that cannot be done without.
+        """
         private_mounts()
         userns = in_user_namespace()
         overlay = None if userns else active_overlay(mounts)
+        if detached and overlay is None:
+            raise FailedPrecondition("only an overlay's upper directory can be filled before what is below it is there")
         # Only of an empty upper directory it is certain that all it holds is of this layer.
         self._direct = overlay is not None and not any(os.scandir(overlay.upper))
         self._old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -69,7 +75,7 @@ class Target:
         self.syncable = self._direct or (len(mounts) == 1 and {"bind", "rbind"} & set(mounts[0].options) != set())
         if overlay is not None and self._direct:
             self.where = root = overlay.upper
-            self.lowers = Lowers(overlay.lowers)
+            self.lowers = Absent() if detached else Lowers(overlay.lowers)
             skipped = (b"trusted.", b"user.overlay.") if overlay.userxattr else (b"trusted.",)
             self.rules = Rules(overlay=True, skipped_xattrs=skipped)
         else:

@@ -24,7 +24,7 @@ def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
 
     def work() -> dict[str, object]:
         channel.step("mount")
-        target = Target(to_mounts(request["mounts"]), request["directory"])
+        target = Target(to_mounts(request["mounts"]), request["directory"], request["detached"])
         try:
             channel.step("apply")
             pipeline = streams.Pipeline(streams.open_source(descriptors[1], request["compressed"]), channel.progress)

@@ -15,7 +15,9 @@ from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.sandboxes import SANDBOX_CONTROLLER
 from windlass.services import GRPC, TTRPC, Service, TtrpcService
+from windlass.streaming import STREAMS
 from windlass.tasks import RUNTIME
+from windlass.transfer import TRANSFER as TRANSFER_TYPE
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,23 @@ def _tasks(context: InitContext) -> object:
     return TasksService(context.single(RUNTIME), context.single(METADATA), checkpoints)
 
 
+def _streaming(context: InitContext) -> object:
+    from windlass_services.streaming import Streaming
+
+    return Streaming(context.single(STREAMS))
+
+
+def _transfer(context: InitContext) -> object:
+    from windlass_services.transfer import Transfer
+
+    return Transfer(list(context.all(TRANSFER_TYPE).values()), context.single(STREAMS))
+
+
 def _version(context: InitContext) -> object:
     from windlass import __version__
     from windlass_services.version import Version
 
     return Version(__version__, "")
-
-
-def _unbuilt(context: InitContext) -> object:
-    """Answer UNIMPLEMENTED to everything; docs/compatibility.md says ✗."""
-    return object()
 
 
 S = "containerd.services"
@@ -173,8 +182,8 @@ SANDBOX_CONTROLLERS = _plugin(
 )
 SANDBOXES = _plugin("sandboxes", f"{S}.sandbox.v1.sandbox", "Store", _sandboxes, (METADATA,))
 SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _snapshots, (METADATA,))
-STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _unbuilt)
+STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _streaming, (STREAMS,))
 TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA, CHECKPOINTS))
-TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _unbuilt)
+TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _transfer, (TRANSFER_TYPE, STREAMS))
 VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version)
 TTRPC_EVENTS = Plugin(TTRPC, id="events", init=_ttrpc_events, requires=(EXCHANGE,))

@@ -1,0 +1,62 @@
+"""What an image consists of, drawn as a tree and as a JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from windlass_client import output
+from windlass_images import platforms
+from windlass_images.survey import Node
+
+
+# Any: JSON
+def record(node: Node) -> dict[str, Any]:
+    """Return a node and all below it as JSON."""
+    found: dict[str, Any] = {
+        "role": node.role,
+        "digest": node.target.digest,
+        "type": node.target.media_type,
+        "size": node.target.size,
+        "present": node.present,
+        "platform": _platform(node),
+        "annotations": dict(node.target.annotations),
+        "children": [record(child) for child in node.children],
+        "referrers": [
+            {"digest": referrer.digest, "type": referrer.media_type, "size": referrer.size}
+            for referrer in node.referrers
+        ],
+    }
+    return found
+
+
+def lines(node: Node, before: str = "", last: bool = True) -> Iterator[str]:
+    """Yield the lines of a tree; what is missing is marked."""
+    yield f"{before}{'└─' if last else '├─'} {_describe(node)}"
+    before += "   " if last else "│  "
+    below = [*node.children]
+    referrers = [
+        f"referrer {referrer.digest} {output.size(referrer.size)} {output.printable(referrer.media_type)}"
+        for referrer in node.referrers
+    ]
+    bar = "│  " if below or referrers else "   "
+    for key, value in sorted(node.target.annotations.items()):
+        yield f"{before}{bar}{output.printable(key)}={output.printable(value)}"
+    for number, child in enumerate(below):
+        yield from lines(child, before, number == len(below) - 1 and not referrers)
+    for number, text in enumerate(referrers):
+        yield f"{before}{'└─' if number == len(referrers) - 1 else '├─'} {text}"
+
+
+def _describe(node: Node) -> str:
+    words = [node.role, _platform(node), node.target.digest, output.size(node.target.size)]
+    if node.role in ("layer", "artifact", "blob"):
+        words.append(output.printable(node.target.media_type))
+    if not node.present:
+        words.append("(missing)")
+    return " ".join(word for word in words if word)
+
+
+def _platform(node: Node) -> str:
+    platform = node.target.platform or (node.image.platform if node.image else None)
+    return output.printable(platforms.write(platform)) if platform else ""

@@ -1,0 +1,148 @@
+"""Streams beside a transfer: opened by the client, named in its request, and used by the daemon (reference 3.18).
+
+A daemon that goes away ends a stream, which is no error here: what became of the transfer is what its call says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+
+from windlass.transfer import ByteReader, ByteWriter
+from windlass_api.containerd.services.streaming.v1.streaming_pb2 import StreamInit
+from windlass_api.containerd.services.streaming.v1.streaming_pb2_grpc import StreamingStub
+from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate
+from windlass_client.connection import Connection
+
+PART = 32 << 10
+"""Bytes of a message, as containerd has it."""
+WINDOW = 64 << 10
+"""Bytes that a sender may be ahead of its receiver."""
+
+
+def pack(message: Message) -> AnyMessage:
+    """Return a message with its type, as containerd writes types."""
+    return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
+
+
+class Stream:
+    """An open stream; one task sends and one receives at a time."""
+
+    # Any: grpc's calls have the types of both messages, which are AnyMessage here.
+    def __init__(self, id: str, call: Any) -> None:
+        self.id = id
+        self._call = call
+
+    async def send(self, message: Message) -> None:
+        """Send a message; nobody may be there any more."""
+        try:
+            await self._call.write(pack(message))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass
+
+    async def receive(self) -> AnyMessage | None:
+        """Return the next message, None at the end."""
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError:
+            return None
+        return message if isinstance(message, AnyMessage) else None
+
+    async def finish(self) -> None:
+        """Send no more."""
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass
+
+
+@asynccontextmanager
+async def opened(connection: Connection, prefix: str) -> AsyncIterator[Stream]:
+    """Open a stream of a new name, which lives as long as the context. Raises Unimplemented for an older daemon."""
+    stream = Stream(
+        f"{prefix}-{time.time_ns()}-{secrets.token_urlsafe(3)}",
+        StreamingStub(connection.channel).Stream(metadata=connection.metadata),
+    )
+    call = stream._call
+    try:
+        async with connection.step(f"opening stream {stream.id}"):
+            try:
+                await call.write(pack(StreamInit(id=stream.id)))
+            except asyncio.InvalidStateError:
+                pass  # the daemon has refused; reading tells why
+            await call.read()
+        yield stream
+    finally:
+        call.cancel()
+
+
+async def send_bytes(stream: Stream, source: ByteReader) -> None:
+    """Send all that a reader has, no faster than the daemon takes it; an error of the reader ends the stream."""
+    credit = _Credit(stream)
+    waiting = asyncio.create_task(credit.collect())
+    try:
+        while data := await source.read():
+            for start in range(0, len(data), PART):
+                part = data[start : start + PART]
+                while part:
+                    size = await credit.take(len(part))
+                    if not size:
+                        return
+                    await stream.send(Data(data=part[:size]))
+                    part = part[size:]
+        await stream.finish()
+    finally:
+        waiting.cancel()
+
+
+class _Credit:
+    """How much may be sent; the daemon grants it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._left = 0
+        self._ended = False
+        self._changed = asyncio.Condition()
+
+    async def collect(self) -> None:
+        """Receive grants until the daemon ends the stream."""
+        while (message := await self._stream.receive()) is not None:
+            if message.type_url.rpartition("/")[2] == WindowUpdate.DESCRIPTOR.full_name:
+                async with self._changed:
+                    self._left += WindowUpdate.FromString(message.value).update
+                    self._changed.notify_all()
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def take(self, wanted: int) -> int:
+        """Return how many bytes may be sent now, at most ``wanted``; 0 when nobody takes any more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._left > 0 or self._ended)
+            size = min(wanted, self._left)
+            self._left -= size
+            return size
+
+
+async def receive_bytes(stream: Stream, sink: ByteWriter) -> None:
+    """Write all that the daemon sends, granting it as much as was written."""
+    granted = 0
+    while True:
+        if granted < WINDOW:
+            await stream.send(WindowUpdate(update=WINDOW))
+            granted += WINDOW
+        message = await stream.receive()
+        if message is None:
+            return
+        if message.type_url.rpartition("/")[2] == Data.DESCRIPTOR.full_name:
+            data = Data.FromString(message.value).data
+            granted -= len(data)
+            await sink.write(data)

@@ -1,0 +1,74 @@
+"""Compressed streams: found out by their first bytes, and written so that the same input makes the same output."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import IO, Protocol
+
+from windlass.errors import InvalidArgument
+
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+XZ = b"\xfd7zXZ\x00"
+BZIP2 = b"BZh"
+WINDOW_LIMIT = 128 << 20
+"""Memory that a zstd frame may ask for."""
+BUFFER = 256 << 10
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 3
+
+
+class Compressor(Protocol):
+    """Compresses what it is given, part by part."""
+
+    def compress(self, data: bytes) -> bytes:
+        """Return what is compressed so far and was not returned before."""
+        ...
+
+    def flush(self) -> bytes:
+        """Return the rest."""
+        ...
+
+
+def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+    """Return what is in a file that may be compressed, and what reading it raises when that is damaged."""
+    buffered = io.BufferedReader(file, BUFFER)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
+    magic = buffered.peek(6)[:6]
+    if magic.startswith(GZIP):
+        damage = (EOFError, zlib.error, gzip.BadGzipFile)
+        return gzip.GzipFile(fileobj=buffered), damage  # type: ignore[return-value] # IO[bytes] in all that readers need
+    if magic.startswith(ZSTD):
+        import zstandard
+
+        frames = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
+        return frames.stream_reader(buffered, read_across_frames=True), (zstandard.ZstdError,)
+    if magic.startswith((XZ, BZIP2)):
+        raise InvalidArgument("it is compressed with xz or bzip2; images are plain, gzip or zstd")
+    return buffered, ()
+
+
+class _Plain:
+    def compress(self, data: bytes) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def plain() -> Compressor:
+    """Return what compresses nothing."""
+    return _Plain()
+
+
+def gzipped() -> Compressor:
+    """Return a compressor for one gzip member without name and time."""
+    return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
+
+
+def zstandardized() -> Compressor:
+    """Return a compressor for one zstd frame."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()

@@ -1,0 +1,203 @@
+"""Converting: an image again, with its layers in another form, and everything above them made to fit (reference 6.6).
+
+Documents are changed as they are, so that what we do not know stays in them. The result is OCI throughout;
+statements about the old image, such as attestations, do not come along: they name what it no longer is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from windlass.errors import FailedPrecondition, NotFound
+from windlass.values import Descriptor
+from windlass_images import platforms
+from windlass_images.estargz import TOC_DIGEST
+from windlass_images.imagetree import KEEP
+from windlass_images.importer import Progress, ignore
+from windlass_images.layers import Form, repack
+from windlass_images.layouts import write_document
+from windlass_images.manifests import (
+    CONFIG,
+    DOCKER_LAYER,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    MANIFEST_LIMIT,
+    is_distributable,
+    parse_object,
+    to_json,
+)
+from windlass_images.platforms import Wanted
+from windlass_images.store import Store
+from windlass_images.survey import Node, Survey
+
+PARALLEL = 2
+"""Layers that are converted at a time: each takes a processor."""
+
+Document = dict[str, Any]
+"""Any: JSON that a survey has read before."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a conversion makes."""
+
+    form: Form = Form.GZIP
+    platforms: Wanted = None
+    """What goes into the new image; None for all that the old one has."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A new image."""
+
+    name: str
+    target: Descriptor
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """New digests of layers by old ones, of those that have changed."""
+
+
+async def convert(store: Store, source: str, name: str, options: Options, progress: Progress = ignore) -> Converted:
+    """Make an image of another. Raises NotFound for what is missing of it; then nothing new is kept."""
+    async with store.lease(label="convert") as leased:
+        image = await leased.images.get(source)
+        where = f"image {source}"
+        node = await Survey(leased, where, options.platforms).look(image.target)
+        work = _Conversion(leased, where, options, progress)
+        target = await work.convert(node)
+        if target is None:
+            raise NotFound(f"{where} has nothing for {platforms.write_all(options.platforms)}; try --all-platforms")
+        await leased.images.put(name, target, image.labels)
+        return Converted(name, target, work.changed)
+
+
+class _Conversion:
+    """One conversion: each blob is converted once, however often it is named."""
+
+    def __init__(self, store: Store, where: str, options: Options, progress: Progress) -> None:
+        self._store = store
+        self._where = where
+        self._options = options
+        self._progress = progress
+        self._turn = asyncio.Semaphore(PARALLEL)
+        self._layers: dict[str, asyncio.Task[tuple[Descriptor, str]]] = {}
+        self._done: dict[str, Descriptor | None] = {}
+        self.changed: dict[str, str] = {}
+
+    async def convert(self, node: Node) -> Descriptor | None:
+        """Return what a node has become, None for what is left out."""
+        digest = node.target.digest
+        if digest not in self._done:
+            make = {"index": self._index, "manifest": self._manifest}.get(node.role)
+            self._done[digest] = await make(node) if make else None
+        return self._done[digest]
+
+    async def _index(self, node: Node) -> Descriptor | None:
+        document = await self._read(node)
+        entries = {entry["digest"]: entry for entry in document["manifests"]}
+        made = [(child, await self.convert(child)) for child in node.children]
+        kept = [(entries[child.target.digest], child, target) for child, target in made if target is not None]
+        if not kept:
+            return None
+        document["mediaType"] = INDEX
+        document["manifests"] = [_replaced(entry, target) for entry, _, target in kept]
+        labels: dict[str, str] = {}
+        for kind, role in (("m.", "manifest"), ("", "index")):
+            targets = [target for _, child, target in kept if child.role == role]
+            labels |= {f"{KEEP}{kind}{number}": target.digest for number, target in enumerate(targets)}
+        return await self._write(document, INDEX, labels)
+
+    async def _manifest(self, node: Node) -> Descriptor:
+        document = await self._read(node)
+        config, *layers = node.children
+        if node.image is None or len(node.image.diff_ids) != len(layers):
+            raise FailedPrecondition(f"{self._where}: config {config.target.digest} is missing, or not of its layers")
+        made = await self._convert_layers(layers, node.image.diff_ids)
+        new_config = await self._config(config, node.image.diff_ids, [diff_id for _, diff_id in made])
+        document["mediaType"] = MANIFEST
+        document["config"] = _replaced(document["config"], new_config)
+        pairs = zip(document["layers"], made, strict=True)
+        document["layers"] = [
+            _replaced(entry, layer, ("annotations",)) | to_json(layer, layer.annotations) for entry, (layer, _) in pairs
+        ]
+        labels = {f"{KEEP}config": new_config.digest}
+        labels |= {f"{KEEP}l.{number}": layer.digest for number, (layer, _) in enumerate(made)}
+        return await self._write(document, MANIFEST, labels)
+
+    async def _convert_layers(self, layers: list[Node], diff_ids: tuple[str, ...]) -> list[tuple[Descriptor, str]]:
+        for layer, diff_id in zip(layers, diff_ids, strict=True):
+            digest = layer.target.digest
+            if digest not in self._layers:
+                self._layers[digest] = asyncio.create_task(self._layer(layer, diff_id))
+        tasks = [self._layers[layer.target.digest] for layer in layers]
+        try:
+            return [await task for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _layer(self, node: Node, diff_id: str) -> tuple[Descriptor, str]:
+        """Return a layer in its new form and its diff ID then."""
+        layer = node.target
+        if not is_distributable(layer.media_type):
+            return layer, diff_id
+        if not node.present:
+            raise NotFound(f"{self._where}: layer {layer.digest} is missing; pull it, or choose a --platform")
+        if not layer.media_type.startswith((LAYER, DOCKER_LAYER)) or "encrypted" in layer.media_type:
+            raise FailedPrecondition(
+                f"{self._where}: layer {layer.digest} cannot be converted, its media type is {layer.media_type[:100]!r}"
+            )
+        form = self._options.form
+        if _has_form(layer, form):
+            return Descriptor(form.media_type, layer.digest, layer.size, layer.annotations), diff_id
+        async with self._turn:
+
+            def step(done: int) -> None:
+                self._progress("converting", layer.digest, done, layer.size)
+
+            made, new_id = await repack(self._store, layer, form, self._where, diff_id, step)
+        self.changed[layer.digest] = made.digest
+        return made, new_id
+
+    async def _config(self, node: Node, old: tuple[str, ...], new: list[str]) -> Descriptor:
+        target = node.target
+        if list(old) == new:
+            return Descriptor(CONFIG, target.digest, target.size)
+        document = await self._read(node)
+        document["rootfs"]["diff_ids"] = new
+        # What docker has noted of the image that this was made from is no longer true.
+        document.pop("container_config", None)
+        if isinstance(document.get("config"), dict):
+            document["config"].pop("Image", None)
+        return await self._write(document, CONFIG, {})
+
+    async def _read(self, node: Node) -> Document:
+        if not node.present:
+            missing = f"{node.role} {node.target.digest}"
+            raise NotFound(f"{self._where}: {missing} is missing; pull it, or choose a --platform")
+        data = await self._store.content.read(node.target.digest, MANIFEST_LIMIT)
+        return parse_object(data, f"{self._where}: {node.target.digest}")
+
+    async def _write(self, document: Document, media_type: str, labels: Mapping[str, str]) -> Descriptor:
+        data = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        return await write_document(self._store, data, media_type, labels)
+
+
+def _has_form(layer: Descriptor, form: Form) -> bool:
+    kinds = {f"{LAYER}+gzip": "+gzip", f"{DOCKER_LAYER}.gzip": "+gzip", f"{LAYER}+zstd": "+zstd"}
+    wanted = form.media_type.removeprefix(LAYER)
+    return kinds.get(layer.media_type, "") == wanted and (form is not Form.ESTARGZ or TOC_DIGEST in layer.annotations)
+
+
+def _replaced(entry: Document, target: Descriptor, without: Collection[str] = ()) -> Document:
+    """Return a descriptor of a document, pointing elsewhere; platform and annotations stay."""
+    changed = entry.get("digest") != target.digest
+    kept = {key: value for key, value in entry.items() if key not in without}
+    if changed:
+        kept = {key: value for key, value in kept.items() if key not in ("data", "urls")}
+    return kept | to_json(target, {})

@@ -1,0 +1,95 @@
+"""What images that come in an archive are called here: by a command line's options, or by a transfer's rules."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from windlass.errors import InvalidArgument
+from windlass.transfer import ExtraReference
+from windlass.values import Descriptor
+
+NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+
+Namer = Callable[[Mapping[str, str], Descriptor, int], list[str]]
+"""Gives names to an image, by its annotations, its descriptor, and how many images the archive has."""
+
+
+def by_options(name: str, base_name: str) -> Namer:
+    """Name the one image ``name``; or all by their annotations, those that have only a tag below ``base_name``."""
+
+    def names(annotations: Mapping[str, str], target: Descriptor, images: int) -> list[str]:
+        if name:
+            if images > 1:
+                raise InvalidArgument(f"it has {images} images, so that one --name does not do; use --base-name")
+            return [name]
+        base = base_name or f"import-{datetime.now(UTC):%Y-%m-%d}"
+        tags = [annotations[key] for key in (NAME, REF_NAME) if annotations.get(key)][:1]
+        return [_full(tag, base) for tag in tags] or [f"{base}@{target.digest}"]
+
+    return names
+
+
+def by_references(references: Sequence[ExtraReference]) -> Namer:
+    """Name images as a transfer's prefixes say (reference 3.17); what none of them fits gets no name."""
+    prefixes = [reference for reference in references if reference.is_prefix]
+
+    def names(annotations: Mapping[str, str], target: Descriptor, images: int) -> list[str]:
+        found = []
+        for reference in prefixes:
+            name = _referenced(annotations, reference)
+            found += [name] if name else []
+            if reference.add_digest and not (name and reference.skip_named_digest):
+                found.append(f"{reference.name}@{target.digest}")
+        return list(dict.fromkeys(found))
+
+    return names
+
+
+def whole(name: str, references: Sequence[ExtraReference], target: Descriptor) -> list[str]:
+    """Return the names that a transfer gives to all of what it brings: an archive's index, or what was pulled."""
+    named = [reference for reference in references if not reference.is_prefix]
+    extra = [f"{each.name}@{target.digest}" if each.add_digest else each.name for each in named]
+    return list(dict.fromkeys([name, *extra] if name else extra))
+
+
+def _referenced(annotations: Mapping[str, str], reference: ExtraReference) -> str:
+    # A name in containerd's own annotation is whole, and taken or left as it is; a tag there means nothing.
+    if own := annotations.get(NAME, ""):
+        return own if _is_full(own) and _fits(own, reference) else ""
+    tag = annotations.get(REF_NAME, "")
+    if not tag or not reference.name:
+        return ""
+    full = _full(tag, reference.name)
+    return full if _fits(full, reference) else ""
+
+
+def _is_full(name: str) -> bool:
+    """Tell a name from a bare tag (reference 6.6)."""
+    return bool(set(name) & set("/:@"))
+
+
+def _full(name: str, base: str) -> str:
+    return name if _is_full(name) else f"{base}:{name}"
+
+
+def _fits(name: str, reference: ExtraReference) -> bool:
+    if not reference.name:
+        return False
+    if reference.allow_overwrite:
+        return True
+    return any(_begins(part, reference.name) for part in (name, posixpath.basename(name)))
+
+
+def _begins(name: str, prefix: str) -> bool:
+    """Tell whether ``name`` is below ``prefix``, and not merely begins with the same letters."""
+    return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in ("", "/", ":", "@")
+
+
+def check(names: Sequence[str]) -> None:
+    """Refuse what cannot be the name of an image."""
+    for name in names:
+        if len(name) > 4096 or not name.isprintable():
+            raise InvalidArgument(f"it has an image with an unusable name: {name[:100]!r}")

@@ -1,0 +1,1 @@
+"""Keeps containers running, or stopped, as their labels say."""

@@ -1,0 +1,45 @@
+"""Finds the signatures of an image in the registry that it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windlass.errors import NotFound
+from windlass_images import manifests, signatures
+from windlass_images.signatures import MAX_SIGNATURES, Signature
+from windlass_registry import references
+from windlass_registry.client import Client, roots_of
+from windlass_registry.credentials import DockerConfig
+
+
+class Finder:
+    """Asks registries, with the hosts and credentials that the operator has configured for it."""
+
+    def __init__(self, config_path: str, credentials: str) -> None:
+        """Take directories with ``hosts.toml`` files, and a docker ``config.json`` or nothing."""
+        self._client = Client(roots_of(config_path))
+        self._credentials = DockerConfig(Path(credentials)) if credentials else None
+
+    def find(self, name: str, digest: str) -> list[Signature]:
+        """Return the signatures that lie beside an image. Raises what a registry's failures are."""
+        image = references.parse(name)
+        place = f"{image.locator}:{signatures.tag_of(digest)}"
+        ask = self._credentials.ask if self._credentials is not None else None
+        repository = self._client.repository(place, ask=ask)
+        try:
+            desc = repository.resolve()
+        except NotFound:
+            return []
+        manifest = manifests.parse_manifest(repository.manifest(desc), f"signatures of {name}", desc.media_type)
+        found = []
+        for layer in manifest.layers[:MAX_SIGNATURES]:
+            signature = signatures.signature_of(layer)
+            if signature is not None:
+                with repository.blob(layer) as blob:
+                    statement = b"".join(iter(lambda: blob.read(signatures.STATEMENT_LIMIT), b""))
+                found.append(Signature(statement, signature))
+        return found
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        self._client.close()

@@ -1,0 +1,1 @@
+"""Moves images between registries, the store and archives."""

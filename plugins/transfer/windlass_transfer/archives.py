@@ -1,0 +1,95 @@
+"""Imports from archives that a client sends, and exports to it (reference 6.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Sequence
+
+from windlass.content import CHUNK
+from windlass.errors import InvalidArgument, Unimplemented
+from windlass.transfer import ExportArchive, ImportArchive, Progress, Report, Stored, Unpack
+from windlass.values import Descriptor
+from windlass_images import exporter, importer, platforms
+from windlass_images.archive import Archive
+from windlass_images.imagetree import Tree
+from windlass_images.importer import Options
+from windlass_images.pipes import Incoming
+from windlass_images.unpack import Ways, unpack
+from windlass_transfer.store import LocalStore
+
+OCI_TAR = ("", "application/vnd.oci.image.layout.v1+tar", "application/x-tar", "application/vnd.oci.image.layer.v1.tar")
+Admit = Callable[[str, Descriptor], Awaitable[None]]
+
+
+async def take(
+    store: LocalStore,
+    source: ImportArchive,
+    wanted: Stored,
+    unpacks: Sequence[Unpack],
+    report: Report,
+    admit: Admit,
+    ways: Ways,
+) -> None:
+    """Import an archive: all images of it that are to have a name, or nothing."""
+    if not wanted.name and not wanted.extra_references:
+        raise InvalidArgument("an import needs a name for the image, or rules for the names in the archive")
+    report(Progress("Importing", wanted.name or "archive"))
+    options = Options(
+        platform=wanted.platforms or None,
+        labels=wanted.labels,
+        index_name=wanted.name,
+        references=wanted.extra_references,
+        limit=wanted.manifest_limit,
+        compress=source.force_compress,
+    )
+    async with store.lease("import") as leased:
+        trees = await _read(leased, source, options, report)
+        if not trees:
+            raise InvalidArgument("the archive has no image that the rules give a name")
+        for name, tree in trees:
+            await admit(name, tree.root)
+        for each in unpacks:
+            for leaf in {leaf.target.digest: leaf for _, tree in trees for leaf in tree.leaves}.values():
+                if platforms.matches(each.platform, leaf.image.platform):
+                    await unpack(leased, each.snapshotter, leaf, importer.ignore, ways)
+        for name, tree in trees:
+            await leased.images.put(name, tree.root, wanted.labels)
+            report(Progress("saved", name, desc=tree.root))
+    report(Progress("Completed import", wanted.name or "archive"))
+
+
+async def _read(store: LocalStore, source: ImportArchive, options: Options, report: Report) -> list[tuple[str, Tree]]:
+    def show(verb: str, what: str, done: int, total: int) -> None:
+        report(Progress("importing", what, progress=done, total=total))
+
+    incoming = Incoming(source.source)
+    try:
+        archive = await asyncio.to_thread(Archive, "stream", io.BufferedReader(incoming, CHUNK))
+        try:
+            return await importer.collect(store, archive, options, show)
+        finally:
+            archive.close()
+    finally:
+        incoming.close()
+
+
+async def give(store: LocalStore, source: Stored, destination: ExportArchive, report: Report) -> None:
+    """Export images to an archive."""
+    if destination.media_type not in OCI_TAR:
+        raise Unimplemented(f"archives of type {destination.media_type[:100]!r} are not made, only OCI layouts as tar")
+    chosen = None if destination.all_platforms else destination.platforms or platforms.host()
+    names = [name for name in (source.name, *(each.name for each in source.extra_references)) if name]
+    options = exporter.Options(
+        platforms=chosen,
+        skip_docker_manifest=destination.skip_compatibility_manifest,
+        skip_non_distributable=destination.skip_non_distributable,
+    )
+    report(Progress("Exporting", source.name))
+
+    def show(verb: str, what: str, done: int, total: int) -> None:
+        report(Progress("exporting", what, progress=done, total=total))
+
+    async with store.lease("export") as leased:
+        await exporter.save(leased, names, destination.sink, options, show)
+    report(Progress("Completed export", source.name))

@@ -1,0 +1,220 @@
+"""What an image consists of, on its way from a registry to the store: each blob once, whoever else wants it too.
+
+Bytes go from the connection to the ingest in one thread; the event loop sees none of them. What has come
+before a connection, a transfer or the daemon broke off is not fetched again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from windlass.content import ContentStore, Writer
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, ResourceExhausted
+from windlass.gate import offload
+from windlass.transfer import Progress, Report
+from windlass.values import MAX_LABEL, Descriptor
+from windlass_images.manifests import CONFIGS, INDEXES, MANIFEST_LIMIT, MANIFESTS, is_distributable, parse_object
+from windlass_registry.blobs import Blob
+from windlass_registry.repository import Repository
+from windlass_transfer.store import LocalStore, commit, forget
+from windlass_transfer.workers import Tools
+
+SOURCE = "containerd.io/distribution.source."
+BLOCK = 1 << 20
+TRIES = 3
+"""A blob whose bytes are wrong is fetched from its beginning, and from another host, as often."""
+MOST_LAYERS = 1000
+MOST_URLS = 8
+
+
+def ref_of(desc: Descriptor) -> str:
+    """Return what the ingest of a blob is called, as containerd calls it (reference 6.5.1)."""
+    kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (CONFIGS, "config"))
+    kind = next((name for types, name in kinds if desc.media_type in types), "layer")
+    return f"{kind}-{desc.digest}"
+
+
+class Downloads:
+    """Implements `windlass_images.imagetree.Source` for one pull."""
+
+    def __init__(self, tools: Tools, store: LocalStore, repository: Repository, report: Report, name: str) -> None:
+        """Fetch to ``store``, under its lease; ``name`` is the image's."""
+        self._tools = tools
+        self._store = store
+        self._repository = repository
+        self._report = report
+        self._name = name
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._urls: dict[str, tuple[str, ...]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def document(self, target: Descriptor) -> None:
+        """Fetch an index, a manifest or a config. Raises as a registry does."""
+        view = self._store.content.view
+
+        def fetch() -> bytes:
+            if target.media_type in MANIFESTS | INDEXES:
+                return self._repository.manifest(target)
+            if target.size > MANIFEST_LIMIT:
+                raise ResourceExhausted(
+                    f"config {target.digest} has {target.size} bytes, {MANIFEST_LIMIT} are the limit"
+                )
+            with self._repository.blob(target) as blob:
+                return b"".join(iter(lambda: blob.read(BLOCK), b""))
+
+        async with self._tools.blobs(target.digest):
+            if not await self._has(target):
+                data = await self._tools.documents.run(fetch, self._repository.abort)
+                self._tell("downloading", target, len(data))
+                await offload(_store, view, target, data)
+        await self._named_source(target)
+        self._tell("complete", target, target.size)
+        if target.media_type in MANIFESTS:
+            self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
+
+    async def layers(self, targets: Sequence[Descriptor]) -> None:
+        """See to it that layers come; `ready` waits for one, `finish` for all."""
+        if len(targets) > MOST_LAYERS:
+            raise ResourceExhausted(f"image {self._name} has {len(targets)} layers, {MOST_LAYERS} are the limit")
+        for target in targets:
+            if target.digest not in self._tasks:
+                self._tell("waiting", target, 0)
+                self._tasks[target.digest] = asyncio.create_task(self._layer(target))
+
+    async def ready(self, target: Descriptor) -> None:
+        """Wait for a layer. Raises why it did not come."""
+        await asyncio.shield(self._tasks[target.digest])
+
+    async def finish(self) -> None:
+        """Wait for all layers; the first that does not come ends it."""
+        for task in asyncio.as_completed(list(self._tasks.values())):
+            await task
+
+    async def stop(self) -> None:
+        """Give up what is still under way, and wait until it has ended."""
+        left = [task for task in self._tasks.values() if not task.done()]
+        if left:
+            self._repository.abort()
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _layer(self, target: Descriptor) -> None:
+        async with self._tools.blobs(target.digest):
+            if await self._has(target):
+                self._tell("already exists", target, target.size)
+            else:
+                async with self._tools.downloads:
+                    await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
+                self._tell("complete", target, target.size)
+        await self._named_source(target)
+
+    async def _has(self, target: Descriptor) -> bool:
+        """Say whether the namespace has a blob, which the lease then holds."""
+        try:
+            info = await self._store.content.info(target.digest)
+        except NotFound:
+            return False
+        if info.size != target.size:
+            raise FailedPrecondition(
+                f"image {self._name}: blob {target.digest} has {info.size} bytes, its descriptor says {target.size}"
+            )
+        return await offload(_is_held, self._store.content.view, target)
+
+    def _fetch(self, target: Descriptor) -> None:
+        """Fetch a layer, in a thread."""
+        view, ref = self._store.content.view, ref_of(target)
+        for number in range(TRIES):
+            try:
+                writer = view.writer(ref, target.size, target.digest)
+            except AlreadyExists:
+                return  # another namespace has it, and ours now too
+            try:
+                blob = self._receive(writer, target)
+                try:
+                    commit(view, writer, target, {})
+                    return
+                except FailedPrecondition as error:
+                    self._distrust(blob, number, target, error)
+            finally:
+                writer.close()
+            forget(view, ref)
+
+    def _receive(self, writer: Writer, target: Descriptor) -> Blob:
+        """Bring an ingest to its full size. What is known of the bytes' digest is the writer's to say."""
+        offset = writer.status().offset
+        blob = self._repository.blob(target, offset, urls=self._urls.get(target.digest, ()), verify=False)
+        with blob:
+            while data := blob.read(BLOCK):
+                writer.write(data)
+                self._tell_from_thread("downloading", target, blob.position)
+        return blob
+
+    def _distrust(self, blob: Blob, number: int, target: Descriptor, error: Error) -> None:
+        """Take it that the bytes were wrong: those of an earlier attempt, or of a host that is not asked again."""
+        if blob.host is not None and blob.began == 0:
+            self._repository.distrust(blob.host)
+        if number + 1 == TRIES or not self._repository.hosts("pull"):
+            where = f" from {blob.host.authority}" if blob.host is not None else ""
+            raise FailedPrecondition(
+                f"fetch blob of {self._repository.reference.locator} {target.digest}{where}: {error}"
+            ) from None
+
+    async def _named_source(self, target: Descriptor) -> None:
+        """Remember where a blob is from, so that a later push can have it mounted (reference 6.5.4)."""
+        reference = self._repository.reference
+        key = SOURCE + reference.host
+        labels = (await self._store.content.info(target.digest)).labels
+        value = appended(labels, key, reference.repository)
+        if value is not None:
+            await self._store.content.label(target.digest, {key: value})
+
+    def _tell(self, event: str, target: Descriptor, progress: int) -> None:
+        self._report(Progress(event, ref_of(target), (self._name,), progress, target.size, target))
+
+    def _tell_from_thread(self, event: str, target: Descriptor, progress: int) -> None:
+        self._loop.call_soon_threadsafe(self._tell, event, target, progress)
+
+
+def appended(labels: Mapping[str, str], key: str, repository: str) -> str | None:
+    """Return a list of repositories with one more in it; None when it is in already, or has no room."""
+    known = {name for name in labels.get(key, "").split(",") if name}
+    value = ",".join(sorted({*known, repository}))
+    return None if repository in known or len(key) + len(value) > MAX_LABEL else value
+
+
+def _is_held(view: ContentStore, target: Descriptor) -> bool:
+    """Have the lease hold a blob that is there; say whether it still was."""
+    ref = f"hold-{target.digest}"
+    try:
+        writer = view.writer(ref, target.size, target.digest)
+    except AlreadyExists:
+        return True
+    writer.close()
+    forget(view, ref)
+    return False
+
+
+def _store(view: ContentStore, target: Descriptor, data: bytes) -> None:
+    try:
+        writer = view.writer(ref_of(target), target.size, target.digest)
+    except AlreadyExists:
+        return
+    try:
+        if writer.status().offset:
+            writer.truncate(0)
+        writer.write(data)
+        commit(view, writer, target, {})
+    finally:
+        writer.close()
+
+
+def _urls(manifest: bytes) -> dict[str, tuple[str, ...]]:
+    """Return where the foreign layers of a manifest lie, by digest; other layers come from the registry alone."""
+    found = {}
+    for layer in parse_object(manifest, "manifest").get("layers") or []:
+        urls = layer.get("urls")
+        if isinstance(urls, list) and not is_distributable(layer["mediaType"]):
+            found[layer["digest"]] = tuple(url for url in urls[:MOST_URLS] if isinstance(url, str))
+    return found

@@ -1,0 +1,99 @@
+"""Registers the streams, and the transferrer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from windlass.diff import DIFFER
+from windlass.errors import InvalidArgument
+from windlass.gc import GC
+from windlass.metadata import METADATA
+from windlass.plugin import InitContext, Plugin
+from windlass.snapshots import SNAPSHOTTER
+from windlass.streaming import STREAMS, Streams
+from windlass.transfer import TRANSFER, Transferrer
+from windlass.verifiers import IMAGE_VERIFIER
+
+
+@dataclass(frozen=True)
+class UnpackConfig:
+    """One ``unpack_config``."""
+
+    #: Platform of the images that this is for; empty for this machine's.
+    platform: str = ""
+    snapshotter: str = "overlayfs"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Configuration of ``io.containerd.transfer.v1.local``."""
+
+    #: Layers that are fetched at a time, in all pulls together.
+    max_concurrent_downloads: int = 3
+    #: Blobs that are sent at a time, in all pushes together.
+    max_concurrent_uploaded_layers: int = 3
+    #: Layers of one image that are applied at a time, where the snapshotter can rebase.
+    max_concurrent_unpacks: int = 2
+    #: Directories with hosts.toml files, separated by colons; a client may name others.
+    config_path: str = "/etc/containerd/certs.d:/etc/docker/certs.d"
+    #: Snapshotters for clients that name none, the first whose platform fits.
+    unpack_config: list[UnpackConfig] = field(default_factory=lambda: [UnpackConfig()])
+    #: IDs of the differs to ask, in order.
+    differs: tuple[str, ...] = ("walking",)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing would ever be done."""
+        for name in ("max_concurrent_downloads", "max_concurrent_uploaded_layers", "max_concurrent_unpacks"):
+            if not 0 < getattr(self, name) <= 64:
+                raise ValueError(f"{name} has to be between 1 and 64")
+
+
+def init_streams(context: InitContext) -> Streams:
+    """Keep streams, and have them collected with their leases."""
+    from windlass_transfer.streams import StreamManager
+
+    manager = StreamManager(context.loop)
+    context.single(METADATA).collect_from("stream", manager)
+    return manager
+
+
+def init_transfer(context: InitContext) -> Transferrer:
+    """Move images, judged by every verifier that there is."""
+    from windlass.transfer import Unpack
+    from windlass_images import platforms
+    from windlass_registry.client import roots_of
+    from windlass_transfer.admission import Admission
+    from windlass_transfer.local import LocalTransfer, Settings
+    from windlass_transfer.store import Parts
+    from windlass_transfer.workers import tools
+
+    config = context.config(Config)
+    try:
+        snapshotters = tuple(
+            Unpack(platforms.parse(each.platform) if each.platform else platforms.host(), each.snapshotter)
+            for each in config.unpack_config
+        )
+    except InvalidArgument as error:
+        raise InvalidArgument(f"unpack_config: {error}") from None
+    capabilities = {
+        record.id: frozenset(record.meta.capabilities)
+        for record in context.records()
+        if record.type == SNAPSHOTTER.uri and record.instance is not None
+    }
+    differs = {id: context.by_id(DIFFER, id) for id in config.differs}
+    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
+    made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers)
+    settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
+    transfer = LocalTransfer(parts, made, Admission(context.all(IMAGE_VERIFIER), context.hooks), settings)
+    context.on_stop(transfer.close)
+    return transfer
+
+
+STREAMS_PLUGIN = Plugin(STREAMS, id="manager", init=init_streams, requires=(METADATA,))
+TRANSFER_PLUGIN = Plugin(
+    TRANSFER,
+    id="local",
+    init=init_transfer,
+    requires=(METADATA, GC, DIFFER, SNAPSHOTTER, IMAGE_VERIFIER),
+    config=Config,
+)

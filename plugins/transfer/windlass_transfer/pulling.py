@@ -1,0 +1,87 @@
+"""A pull: resolved, judged, fetched and unpacked at the same time, and named at the end (reference 6.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from windlass.errors import Error, InvalidArgument
+from windlass.transfer import Progress, Registry, Report, Stored, Unpack
+from windlass.values import Descriptor
+from windlass_images import naming, platforms
+from windlass_images.imagetree import Leaf, Tree, Walk
+from windlass_images.manifests import INDEXES, MANIFESTS
+from windlass_images.unpack import Ways, unpack
+from windlass_registry.repository import Repository
+from windlass_transfer.downloads import Downloads, ref_of
+from windlass_transfer.store import LocalStore
+from windlass_transfer.workers import Tools, named
+
+Admit = Callable[[str, Descriptor], Awaitable[None]]
+
+
+class Pull:
+    """One pull on its way."""
+
+    def __init__(
+        self, tools: Tools, store: LocalStore, repository: Repository, report: Report, admit: Admit, width: int
+    ) -> None:
+        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time."""
+        self._tools = tools
+        self._store = store
+        self._repository = repository
+        self._report = report
+        self._admit = admit
+        self._width = width
+
+    async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
+        """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
+        host = self._repository.reference.host
+        name = source.reference
+        self._report(Progress(f"Resolving from {host}", name))
+        desc = await self._tools.documents.run(self._repository.resolve, self._repository.abort)
+        if desc.media_type not in MANIFESTS | INDEXES:
+            raise InvalidArgument(f"image {name} is a {desc.media_type[:100]!r}, which is no manifest and no index")
+        await self._admit(name, desc)
+        self._report(Progress(f"Pulling from {host}", name))
+        async with self._store.lease("pull") as store:
+            downloads = Downloads(self._tools, store, self._repository, self._report, name)
+            try:
+                tree = await self._bring(downloads, store, desc, wanted, unpacks)
+                await downloads.finish()
+            finally:
+                await asyncio.shield(downloads.stop())
+            for each in naming.whole(wanted.name or name, wanted.extra_references, tree.root):
+                await store.images.put(each, tree.root, wanted.labels)
+                self._report(Progress("saved", each, desc=tree.root))
+        self._report(Progress(f"Completed pull from {host}", name))
+
+    async def _bring(
+        self, downloads: Downloads, store: LocalStore, desc: Descriptor, wanted: Stored, unpacks: Sequence[Unpack]
+    ) -> Tree:
+        """Return the image's tree, whose layers may still be on their way; what is to be unpacked is."""
+        self._report(Progress("fetching image content", wanted.name or str(self._repository.reference)))
+        chosen = wanted.platforms or None
+        where = f"image {self._repository.reference}"
+        walk = Walk(store, downloads, where, chosen, limit=wanted.manifest_limit)
+        tree = await walk.tree(desc)
+        for each in unpacks:
+            for leaf in tree.leaves:
+                if platforms.matches(each.platform, leaf.image.platform):
+                    await self._unpack(downloads, store, each.snapshotter, leaf)
+                    break
+        return tree
+
+    async def _unpack(self, downloads: Downloads, store: LocalStore, snapshotter: str, leaf: Leaf) -> None:
+        layers = {layer.digest: layer for layer in leaf.manifest.layers}
+
+        def show(verb: str, digest: str, done: int, total: int) -> None:
+            event = "extracted" if done == total else "extracting"
+            name = ref_of(layers[digest])
+            self._report(Progress(event, name, (str(self._repository.reference),), done, total, layers[digest]))
+
+        ways = Ways(self._width, downloads.ready, self._tools.snapshots)
+        try:
+            await unpack(store, snapshotter, leaf, show, ways)
+        except Error as error:
+            raise named(error, f"image {self._repository.reference}") from None

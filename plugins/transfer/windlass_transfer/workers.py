@@ -1,0 +1,94 @@
+"""Blocking work of transfers: threads of their own, which a transfer that is cancelled does not leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from windlass.errors import Error
+
+R = TypeVar("R")
+
+DOCUMENT_THREADS = 8
+"""For what is small: questions to registries, manifests, configs."""
+END = 35.0
+"""Seconds that a thread has to notice that it is not wanted: a little longer than a registry may be silent."""
+
+
+class Threads:
+    """A pool whose calls can be cancelled."""
+
+    def __init__(self, count: int, name: str) -> None:
+        """Run up to ``count`` calls at a time."""
+        self._pool = ThreadPoolExecutor(count, name)
+
+    async def run(self, call: Callable[[], R], abort: Callable[[], None]) -> R:
+        """Return what ``call`` does in a thread; who is cancelled calls ``abort`` and waits until it has ended."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                abort()
+                await asyncio.wait([future], timeout=END)
+                if future.done() and not future.cancelled():
+                    future.exception()  # it was told to end, and how it did is of no interest
+            raise
+
+    def close(self) -> None:
+        """Take no further calls."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Locks:
+    """Locks by name, there as long as somebody holds or wants one."""
+
+    def __init__(self) -> None:
+        """Hold none."""
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def __call__(self, name: str) -> AsyncIterator[None]:
+        """Hold a lock; who comes second waits, and finds done what the first has done."""
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(name)
+            if users > 1:
+                self._locks[name] = (lock, users - 1)
+
+
+@dataclass
+class Tools:
+    """What the transfers of a daemon share."""
+
+    layers: Threads
+    documents: Threads
+    downloads: asyncio.Semaphore
+    """Layers that are fetched at a time, in all transfers together."""
+    uploads: asyncio.Semaphore
+    blobs: Locks = field(default_factory=Locks)
+    """By digest: each is fetched once, whoever else wants it too."""
+    snapshots: Locks = field(default_factory=Locks)
+
+
+def tools(downloads: int, uploads: int) -> Tools:
+    """Return tools for so many layers at a time in each direction."""
+    return Tools(
+        Threads(downloads + uploads, "layer"),
+        Threads(DOCUMENT_THREADS, "registry"),
+        asyncio.Semaphore(downloads),
+        asyncio.Semaphore(uploads),
+    )
+
+
+def named(error: Error, subject: str) -> Error:
+    """Return an error that says what it is about, in front of what it says."""
+    return error if subject in str(error) else type(error)(f"{subject}: {error}")

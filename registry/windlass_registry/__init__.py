@@ -1,0 +1,1 @@
+"""A client of OCI registries: synchronous, for any number of threads."""

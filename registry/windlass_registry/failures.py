@@ -1,0 +1,99 @@
+"""What went wrong at which host, and how it is told: one line with registry, repository, object and stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from windlass import __version__
+from windlass.errors import (
+    Error,
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from windlass_registry.hosts import Host
+from windlass_registry.references import Reference
+
+USER_AGENT = f"windlass/{__version__}"
+ERROR_LIMIT = 8 << 10
+"""Bytes of an error's body that are looked at."""
+_RANK: tuple[type[Error], ...] = (
+    Unavailable,
+    NotFound,
+    ResourceExhausted,
+    FailedPrecondition,
+    PermissionDenied,
+    Unauthenticated,
+)
+"""Of several hosts' failures the last in this list is told as the kind of the whole."""
+
+
+class HostFailure(Exception):
+    """One host did not give what it was asked for."""
+
+    def __init__(self, host: Host, reason: str, kind: type[Error] = Unavailable) -> None:
+        """Say why; ``kind`` is what it is if no other host does better."""
+        super().__init__(reason)
+        self.host = host
+        self.kind = kind
+
+
+def of_answer(host: Host, answer: urllib3.BaseHTTPResponse) -> HostFailure:
+    """Return the failure that an answer of 400 and above is; its body may say why."""
+    kinds: dict[int, type[Error]] = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 410: NotFound}
+    reason = _reason(answer)
+    text = f"{answer.status} {answer.reason or ''}".strip() + (f": {reason}" if reason else "")
+    kind = kinds.get(answer.status, Unavailable if answer.status >= 500 or answer.status == 429 else FailedPrecondition)
+    return HostFailure(host, text, kind)
+
+
+def _reason(answer: urllib3.BaseHTTPResponse) -> str:
+    try:
+        data = answer.read(ERROR_LIMIT, decode_content=True)
+        errors = json.loads(data)["errors"]
+        texts = [f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors[:3]]
+    except (HTTPError, OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return ""
+    return one_line("; ".join(texts))
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Return a stranger's words on one line, cut short, with nothing that a terminal would obey."""
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())[:limit]
+
+
+def combine(reference: Reference, wanted: str, stage: str, failures: Sequence[HostFailure]) -> Error:
+    """Return the error of a whole stage: what each host said, of the kind that matters most."""
+    told = "; ".join(f"{failure.host.authority}: {failure}" for failure in failures)
+    kind = max((failure.kind for failure in failures), key=_rank, default=NotFound)
+    return kind(f"{stage} {reference.locator} {wanted}: {told or 'no host may be asked for that'}")
+
+
+def _rank(kind: type[Error]) -> int:
+    return _RANK.index(kind) if kind in _RANK else len(_RANK)
+
+
+def shown_url(url: str) -> str:
+    """Return a URL for logs: no user, and of the query only what is no secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed URL"
+    shown = urlencode([(key, value if key == "ns" else "…") for key, value in parse_qsl(parts.query)], safe="…:/")
+    return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, shown, "")))
+
+
+def with_query(url: str, query: Sequence[tuple[str, str]]) -> str:
+    """Return a URL with parameters added to those that it has."""
+    if not query:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query, safe=':/')}"

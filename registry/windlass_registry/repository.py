@@ -1,0 +1,287 @@
+"""What a repository is asked for: which digest a tag has, manifests, blobs, tags and referrers (reference 6.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unimplemented
+from windlass.values import DIGEST, Descriptor
+from windlass_images import manifests
+from windlass_registry import failures, hosts
+from windlass_registry.blobs import Blob
+from windlass_registry.failures import HostFailure
+from windlass_registry.hosts import Host, Tls
+from windlass_registry.pushing import Pusher
+from windlass_registry.references import Reference
+from windlass_registry.session import Request, Session, each_scope
+from windlass_registry.transport import explain
+
+MANIFEST_LIMIT = manifests.MANIFEST_LIMIT
+"""Bytes of a manifest or an index (reference 7.7)."""
+LIST_LIMIT = 4 << 20
+MOST_TAGS = 100_000
+MOST_PAGES = 1000
+UNTOLD = frozenset({401, 403, 405})
+"""Answers to HEAD after which the body, which HEAD has none of, may say more."""
+MOST_URLS = 8
+ACCEPT = ", ".join((*sorted(manifests.MANIFESTS), *sorted(manifests.INDEXES), "*/*"))
+
+R = TypeVar("R")
+
+
+class Repository:
+    """One repository of a registry, as one reference names it; for any number of threads."""
+
+    def __init__(self, reference: Reference, found: Sequence[Host], session: Session) -> None:
+        """Ask ``found`` in their order, each for what it is there for."""
+        self.reference = reference
+        self._hosts = list(found)
+        self._session = session
+
+    def abort(self) -> None:
+        """End everything that is under way, from any thread; whoever waits gets Cancelled."""
+        self._session.abort()
+
+    def distrust(self, host: Host) -> None:
+        """Ask a host that has sent other bytes than it should for nothing any more."""
+        self._hosts = [other for other in self._hosts if other.authority != host.authority]
+
+    def hosts(self, capability: str) -> list[Host]:
+        """Return the hosts that may be asked for something, in order."""
+        return [host for host in self._hosts if capability in host.capabilities]
+
+    # Manifests
+
+    def resolve(self) -> Descriptor:
+        """Return what the reference stands for now. Raises NotFound, Unavailable, Unauthenticated and others."""
+        return self._first(hosts.RESOLVE, self.reference.wanted, "resolve", self._resolve)
+
+    def _resolve(self, host: Host, patient: bool) -> Descriptor:
+        request = self._manifest_request("HEAD", self.reference.object, ACCEPT, patient)
+        with self._session.ask(host, request) as answer:
+            if answer.status >= 400 and answer.status not in UNTOLD:
+                raise failures.of_answer(host, answer)
+            found = self._described(host, answer) if answer.status == 200 else None
+        return found or self._counted(host, patient)
+
+    def _described(self, host: Host, answer: urllib3.BaseHTTPResponse) -> Descriptor | None:
+        """Return the descriptor that the headers give; None sends us for the body."""
+        digest = self.reference.digest or answer.headers.get("Docker-Content-Digest", "")
+        length = answer.headers.get("Content-Length", "")
+        if not DIGEST.fullmatch(digest) or not length.isdecimal() or not int(length):
+            return None
+        if int(length) > MANIFEST_LIMIT:
+            raise HostFailure(
+                host, f"the manifest has {int(length)} bytes, {MANIFEST_LIMIT} are the limit", ResourceExhausted
+            )
+        return Descriptor(_media_type(host, answer), digest, int(length))
+
+    def _counted(self, host: Host, patient: bool) -> Descriptor:
+        request = self._manifest_request("GET", self.reference.object, ACCEPT, patient)
+        with self._session.ask(host, request) as answer:
+            if answer.status != 200:
+                raise failures.of_answer(host, answer)
+            media_type = _media_type(host, answer)
+            data = _body(host, answer, MANIFEST_LIMIT)
+        digest = self.reference.digest or f"sha256:{hashlib.sha256(data).hexdigest()}"
+        _verify(host, data, digest)
+        return Descriptor(media_type, digest, len(data))
+
+    def manifest(self, desc: Descriptor) -> bytes:
+        """Return a manifest or an index, its size and digest verified; a wrong one is asked of the next host."""
+        if not 0 < desc.size <= MANIFEST_LIMIT:
+            raise ResourceExhausted(
+                f"fetch manifest of {self.reference.locator} {desc.digest}: it has {desc.size} bytes,"
+                f" {MANIFEST_LIMIT} are the limit"
+            )
+
+        def fetch(host: Host, patient: bool) -> bytes:
+            request = self._manifest_request("GET", desc.digest, f"{desc.media_type}, */*", patient)
+            with self._session.ask(host, request) as answer:
+                if answer.status != 200:
+                    raise failures.of_answer(host, answer)
+                data = _body(host, answer, desc.size)
+            if len(data) != desc.size:
+                raise HostFailure(host, f"sends {len(data)} bytes in place of {desc.size}", FailedPrecondition)
+            _verify(host, data, desc.digest)
+            return data
+
+        return self._first(hosts.PULL, desc.digest, "fetch manifest of", fetch)
+
+    def _manifest_request(self, method: str, object: str, accept: str, patient: bool) -> Request:
+        scopes = each_scope(self.reference, "pull")
+        return Request(method, f"manifests/{object}", headers=(("Accept", accept),), scopes=scopes, patient=patient)
+
+    # Blobs
+
+    def blob(self, desc: Descriptor, offset: int = 0, *, urls: Sequence[str] = (), verify: bool = True) -> Blob:
+        """Return the bytes of a blob from ``offset`` on; nobody is asked before they are read.
+
+        ``urls`` are other places where a foreign layer lies; they are asked first, without
+        credentials. See `Blob` for who checks the digest.
+        """
+        if desc.size <= 0:
+            raise InvalidArgument(f"fetch {self.reference.locator} {desc.digest}: a descriptor of {desc.size} bytes")
+
+        def fail(found: list[HostFailure]) -> Error:
+            return failures.combine(self.reference, desc.digest, "fetch blob of", found)
+
+        return Blob(self._session, lambda: self._ways(desc, urls), desc, fail, offset, verify)
+
+    def _ways(self, desc: Descriptor, urls: Sequence[str]) -> Iterator[tuple[Host, Request]]:
+        accept = (("Accept", f"{desc.media_type}, */*"),)
+        for url in urls[:MOST_URLS]:
+            parts = urlsplit(url)
+            if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
+                host = Host(parts.scheme, parts.netloc, "", tls=Tls(), place="the layer's descriptor")
+                yield host, Request("GET", url=url, headers=accept, authorised=False)
+        scopes = each_scope(self.reference, "pull")
+        kind = "manifests" if desc.media_type in manifests.MANIFESTS | manifests.INDEXES else "blobs"
+        able = self.hosts(hosts.PULL)
+        for host in able:
+            patient = host is able[-1]
+            yield host, Request("GET", f"{kind}/{desc.digest}", headers=accept, scopes=scopes, patient=patient)
+
+    # Lists
+
+    def tags(self) -> list[str]:
+        """Return the repository's tags, page after page."""
+        return self._first(hosts.RESOLVE, "tags", "list", self._tags)
+
+    def _tags(self, host: Host, patient: bool) -> list[str]:
+        scopes = each_scope(self.reference, "pull")
+        request = Request("GET", "tags/list", scopes=scopes, patient=patient)
+        found: list[str] = []
+        for _ in range(MOST_PAGES):
+            document, link = self._page(host, request, "list of tags")
+            tags = document.get("tags") or []
+            if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+                raise HostFailure(host, "its list of tags is not one of strings", FailedPrecondition)
+            found += tags
+            if link is None or len(found) >= MOST_TAGS:
+                return found[:MOST_TAGS]
+            request = Request("GET", url=link, scopes=scopes, patient=patient)
+        raise HostFailure(host, f"its list of tags has more than {MOST_PAGES} pages", ResourceExhausted)
+
+    def referrers(self, digest: str, artifact_type: str = "") -> list[tuple[Descriptor, str]]:
+        """Return the manifests that have ``digest`` as their subject, each with its artifact type."""
+
+        def fetch(host: Host, patient: bool) -> list[tuple[Descriptor, str]]:
+            query = (("artifactType", artifact_type),) if artifact_type else ()
+            scopes = each_scope(self.reference, "pull")
+            request = Request("GET", f"referrers/{digest}", query=query, scopes=scopes, patient=patient)
+            try:
+                return _referrers(host, self._page(host, request, "list of referrers")[0])
+            except HostFailure as failure:
+                if failure.kind is not NotFound:
+                    raise
+            tag = digest.replace(":", "-", 1)
+            request = self._manifest_request("GET", tag, f"{manifests.INDEX}, */*", patient)
+            try:
+                return _referrers(host, self._page(host, request, "list of referrers")[0])
+            except HostFailure as failure:
+                if failure.kind is not NotFound:
+                    raise
+                return []
+
+        found = self._first(hosts.REFERRERS, digest, "list referrers of", fetch)
+        return [(desc, kind) for desc, kind in found if not artifact_type or kind == artifact_type]
+
+    def _page(self, host: Host, request: Request, name: str) -> tuple[Mapping[str, object], str | None]:
+        """Return a JSON object, and where its continuation is."""
+        with self._session.ask(host, request) as answer:
+            if answer.status != 200:
+                raise failures.of_answer(host, answer)
+            data = _body(host, answer, LIST_LIMIT)
+            link = answer.headers.get("Link", "")
+        try:
+            document = manifests.parse_object(data, f"its {name}")
+        except InvalidArgument as error:
+            raise HostFailure(host, str(error), FailedPrecondition) from None
+        target = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else ""
+        return document, _next_page(host, target) if target else None
+
+    # Pushing
+
+    def pusher(self) -> Pusher:
+        """Return what sends blobs and manifests to the first host that takes them. Raises NotFound without one."""
+        able = self.hosts(hosts.PUSH)
+        if not able:
+            raise failures.combine(self.reference, "", "push to", [])
+        return Pusher(self.reference, able[0], self._session)
+
+    def _first(self, capability: str, wanted: str, stage: str, ask: Callable[[Host, bool], R]) -> R:
+        """Return what the first host that has it answers; the last is asked with patience."""
+        found: list[HostFailure] = []
+        able = self.hosts(capability)
+        for host in able:
+            try:
+                return ask(host, host is able[-1])
+            except HostFailure as failure:
+                found.append(failure)
+        raise failures.combine(self.reference, wanted, stage, found)
+
+
+def _media_type(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type in ("text/html", "application/xhtml+xml"):
+        raise HostFailure(host, "answers with a web page; it may be no registry, or a login page", FailedPrecondition)
+    if media_type in ("text/plain", "application/vnd.docker.distribution.manifest.v1+prettyjws"):
+        raise HostFailure(
+            host, "has it only in docker's schema 1, which is not supported; push it again", Unimplemented
+        )
+    if media_type not in manifests.MANIFESTS | manifests.INDEXES:
+        raise HostFailure(
+            host, f"sends {failures.one_line(media_type, 100)!r}, which is no manifest", FailedPrecondition
+        )
+    return media_type
+
+
+def _body(host: Host, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+    """Return a whole body of at most ``limit`` bytes."""
+    parts: list[bytes] = []
+    left = limit + 1
+    try:
+        while left > 0 and (data := answer.read(left, decode_content=True)):
+            parts.append(data)
+            left -= len(data)
+    except (HTTPError, OSError) as error:
+        raise HostFailure(host, explain(error)) from None
+    if left <= 0:
+        raise HostFailure(host, f"sends more than {limit} bytes", ResourceExhausted)
+    return b"".join(parts)
+
+
+def _verify(host: Host, data: bytes, digest: str) -> None:
+    algorithm = digest.partition(":")[0]
+    found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    if found != digest:
+        raise HostFailure(host, f"sends bytes with digest {found}", FailedPrecondition)
+
+
+def _next_page(host: Host, target: str) -> str:
+    """Return where the next page is; it has to be on the same host."""
+    if target.startswith("/") and not target.startswith("//"):
+        return f"{host.scheme}://{host.authority}{target}"
+    parts = urlsplit(target)
+    if parts.netloc != host.authority or parts.scheme not in ("http", "https"):
+        raise HostFailure(host, f"continues its list at {failures.shown_url(target)}, another host", FailedPrecondition)
+    return target
+
+
+def _referrers(host: Host, document: Mapping[str, object]) -> list[tuple[Descriptor, str]]:
+    found = document.get("manifests")
+    if not isinstance(found, list):
+        raise HostFailure(host, "its list of referrers is no index", FailedPrecondition)
+    try:
+        return [
+            (manifests.parse_descriptor(item, "a referrer"), str(item.get("artifactType", ""))[:255]) for item in found
+        ]
+    except InvalidArgument as error:
+        raise HostFailure(host, str(error), FailedPrecondition) from None

@@ -1,0 +1,308 @@
+"""`windlass image`: what each command prints, for people and as JSON, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+from click.testing import CliRunner
+from client.conftest import ArchiveFiles, digest_of
+from images.archives import several
+
+from windlass.values import Descriptor, Platform
+from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+from windlass_client.cli import main, windlass
+from windlass_client.commands import transfers
+from windlass_client.store import ClientStore
+from windlass_images.importer import Options, load
+
+NAME = "example.org/x:1"
+
+
+@pytest.fixture(autouse=True)
+def _amd64(monkeypatch):
+    """Tests are about an amd64 machine, wherever they run."""
+    monkeypatch.setattr("windlass_images.platforms.host", lambda: Platform("linux", "amd64"))
+
+
+@pytest.fixture
+def run(address):
+    """Run a command in a thread, because the daemon of the test lives in our event loop."""
+
+    async def run(*arguments, code=0, input=None):
+        words = ["--address", address, "image", *map(str, arguments)]
+        done = await asyncio.to_thread(CliRunner().invoke, windlass, words, input, standalone_mode=False)
+        ended = getattr(done.exception, "exit_code", 1) if done.exception else done.return_value or 0
+        assert ended == code, done.output
+        return done
+
+    return run
+
+
+@pytest.fixture
+async def put(client, tmp_path):
+    """Import images, unpacked if told."""
+
+    async def put(*files, unpack=False):
+        for number, each in enumerate(files):
+            path = each.save(tmp_path / f"put-{number}.tar")
+            await load(ClientStore(client), path, Options(platform=None, unpack=unpack))
+
+    return put
+
+
+async def test_import(run, daemon, tmp_path):
+    """From a file, from a directory, and from standard input; JSON has digests and snapshots."""
+    files = several("amd64", "arm64")
+    path = files.save(tmp_path / "a.tar")
+
+    done = await run("import", "--platform", "arm64", "--platform", "linux/amd64", "--index-name", "all", path)
+    as_json = await run("import", "--all-platforms", "--json", path)
+    quiet = await run("import", "-q", "--no-unpack", "--name", "mine", path)
+
+    assert done.stdout.splitlines() == ["imported all", f"imported {NAME}"]
+    assert "reading blobs/sha256/" in done.stderr and "unpacking" in done.stderr
+    [record] = json.loads(as_json.stdout)
+    assert record == {
+        "name": NAME,
+        "digest": files.target["digest"],
+        "snapshots": [digest_of(b"layer of amd64")],
+    }
+    assert (quiet.stdout, quiet.stderr) == ("mine\n", "")
+    assert set(daemon.images) == {"all", NAME, "mine"}
+
+
+async def test_export(run, put, tmp_path):
+    """To a file that is there only when it is whole, or to standard output."""
+    await put(several("amd64", "arm64"))
+    path = tmp_path / "out.tar"
+
+    done = await run("export", path, NAME)
+    as_json = await run("export", "--json", "--all-platforms", "--skip-manifest-json", path, NAME)
+    piped = await run("export", "--platform", "linux/arm64", "-", NAME)
+    failed = await run("export", tmp_path / "other.tar", "nope", code=1)
+
+    assert done.stdout.startswith(f"exported {path} (")
+    assert "exporting sha256:" in done.stderr
+    record = json.loads(as_json.stdout)
+    assert record == {"archive": str(path), "images": [NAME], "blobs": 7, "size": path.stat().st_size}
+    assert path.stat().st_mode & 0o777 == 0o644
+    with tarfile.open(fileobj=io.BytesIO(piped.stdout_bytes)) as tar:
+        assert "manifest.json" in tar.getnames()
+    assert "nope does not exist" in str(failed.exception)
+    assert sorted(each.name for each in tmp_path.iterdir() if "out" in each.name or "export" in each.name) == [
+        "out.tar"
+    ]
+    assert not (tmp_path / "other.tar").exists()
+
+
+@pytest.mark.parametrize("to", ["gzip", "zstd", "uncompressed", "estargz"])
+async def test_convert(run, put, daemon, to):
+    """The new image has a name of its own; JSON tells which layer became which."""
+    with io.BytesIO() as out:
+        tarfile.open(fileobj=out, mode="w").close()
+        layer = out.getvalue()
+    files = ArchiveFiles(layer)
+    await put(files)
+
+    done = await run("convert", "--to", to, NAME, "new")
+    as_json = json.loads((await run("convert", "--to", to, "--json", NAME, "newer")).stdout)
+
+    assert done.stdout == f"converted new {daemon.images['new'].target.digest}\n"
+    assert as_json["name"] == "newer" and as_json["digest"] == daemon.images["new"].target.digest
+    assert list(as_json["layers"]) == ([] if to == "gzip" else [files.manifest["layers"][0]["digest"]])
+
+
+async def test_check(run, put, daemon):
+    """What is complete, unpacked, and what it takes; exit code 1 if something is missing."""
+    await put(ArchiveFiles(b"one", name="good:1"), unpack=True)
+    bad = ArchiveFiles(b"two", name="bad:1")
+    await put(bad)
+
+    table = await run("check")
+    records = json.loads((await run("check", "--json", "name==good:1")).stdout)
+    layer = bad.manifest["layers"][0]["digest"]
+    del daemon.blobs[layer]
+    names = await run("check", "-q", code=1)
+    incomplete = await run("check", "--all-platforms", "name==bad:1", code=1)
+    daemon.blobs[bad.target["digest"]] = b"[" * bad.target["size"]
+    damaged = json.loads((await run("check", "--json", "name==bad:1", code=1)).stdout)
+
+    lines = {line.split()[0]: line.split() for line in table.stdout.splitlines()}
+    assert lines["good:1"][1:3] == ["complete", "3/3"]
+    assert "yes" in lines["good:1"] and "no" in lines["bad:1"]
+    [record] = records
+    size = sum(len(blob) for blob in daemon.blobs.values())
+    assert record["usage"]["content"] == record["size"] < size
+    assert record["usage"]["snapshots"] == 1000 and record["unpacked"] and record["missing"] == []
+    assert names.stdout == "good:1\n"
+    assert "incomplete" in incomplete.stdout and "2/3" in incomplete.stdout and layer in incomplete.stdout
+    assert damaged[0]["status"] == "damaged" and "JSON" in damaged[0]["error"]
+
+
+async def test_tree(run, put, daemon):
+    """From the index down to layers, with sizes, platforms, annotations, what is missing, and what refers to it."""
+    files = several("amd64", "arm64", artifact=True)
+    files.manifest = json.loads(files.files["blobs/" + files.target["digest"].replace(":", "/")])
+    files.manifest["manifests"][0]["annotations"] = {"a\x1b": "b"}
+    files.point_to(files.manifest, files.target["mediaType"])
+    await put(files)
+    statement = json.dumps({"mediaType": "application/x", "artifactType": "application/y"}).encode()
+    daemon.blobs[digest_of(statement)] = statement
+    label = f"containerd.io/gc.ref.content.referrer.sha256.{digest_of(statement)[7:19]}"
+    daemon.labels[files.target["digest"]][label] = digest_of(statement)
+    layers = {digest: data for digest, data in daemon.blobs.items() if data.startswith(b"\x1f\x8b")}
+    gone = next(digest for digest, data in layers.items() if b"arm64" in gzip.decompress(data))
+    del daemon.blobs[gone]
+
+    lines = (await run("tree", NAME)).stdout.splitlines()
+    document = json.loads((await run("tree", "--json", NAME)).stdout)
+    one = json.loads((await run("tree", "--json", "--platform", "linux/amd64", NAME)).stdout)
+
+    assert lines[0] == NAME
+    assert lines[1].startswith(f"└─ index {files.target['digest']} ")
+    assert lines[2] == "   │  io.containerd.image.name=example.org/x:1"
+    assert lines[3].startswith("   ├─ manifest linux/amd64 sha256:")
+    assert lines[4] == "   │  │  a?=b"
+    assert sum("─ layer sha256:" in line for line in lines) == 3
+    assert any(gone in line and line.endswith("(missing)") for line in lines)
+    assert "artifact unknown/unknown" in "".join(lines)
+    assert lines[-1].startswith(f"   └─ referrer {digest_of(statement)}") and lines[-1].endswith("application/y")
+    assert (document["name"], document["role"], len(document["children"])) == (NAME, "index", 3)
+    assert document["children"][0]["platform"] == "linux/amd64"
+    assert document["children"][0]["children"][1]["role"] == "layer"
+    assert document["referrers"][0]["digest"] == digest_of(statement)
+    assert len(one["children"]) == 1
+
+
+async def test_tag_and_rm(run, put, daemon):
+    """Names are not taken away from other images unless that is meant."""
+    await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="other:1"))
+
+    done = await run("tag", NAME, "a", "b")
+    refused = await run("tag", NAME, "other:1", code=1)
+    forced = await run("tag", "--force", "--json", NAME, "other:1")
+    removed = await run("rm", "--json", "a", "b")
+
+    assert done.stdout == "a\nb\n"
+    assert "other:1 exists" in str(refused.exception)
+    assert json.loads(forced.stdout) == [{"name": "other:1"}]
+    assert json.loads(removed.stdout) == [{"name": "a"}, {"name": "b"}]
+    assert daemon.images["other:1"].target == daemon.images[NAME].target
+
+
+async def test_prune(run, put, daemon):
+    """What a container was made of stays, and nothing happens to all images by accident."""
+    await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="used:1"), ArchiveFiles(b"two", name="other:1"))
+    daemon.containers = [Container(id="c", image="used:1")]
+
+    nothing = await run("prune", code=2)
+    dry = await run("prune", "--all", "--dry-run")
+    some = await run("prune", "--json", f"name=={NAME}")
+    rest = await run("prune", "--all")
+
+    assert "--all" in str(nothing.exception)
+    assert dry.stdout.split() == [NAME, "other:1"]
+    assert json.loads(some.stdout) == [{"name": NAME}]
+    assert rest.stdout == "other:1\n"
+    assert set(daemon.images) == {"used:1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "--platform", "linux/amd64", "--all-platforms", "x"], "exclude each other"),
+        (["export", "--json", "-", "x"], "both want standard output"),
+        (["convert", "--to", "xz", "a", "b"], "'xz' is not one of"),
+        (["mount", "x"], "windlass image mount IMAGE DIRECTORY"),
+        (["pull", "--password-stdin", "x"], "needs --user"),
+        (["pull", "--user", "a:b", "--password-stdin", "x"], "exclude each other"),
+    ],
+)
+def test_wrong_usage(capfd, arguments, message):
+    """Exit code 2, and what would be right."""
+    assert main(["--address", "/nonexistent/d.sock", "image", *arguments]) == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.fixture
+def transferred(monkeypatch, daemon):
+    """Stands in for the transfers of a daemon: remembers them, and a pull makes an image."""
+    from windlass_api.containerd.types.transfer.progress_pb2 import Progress
+    from windlass_client.transfer import Transfer
+
+    seen = []
+
+    async def pull(self, source, destination, report=None):
+        seen.append((self._connection.lease, source, destination))
+        for done in (0, 50, 50, 100):
+            report(Progress(event="downloading", name="layer-sha256:1", progress=done, total=100))
+        report(Progress(event="Completed pull from example.org"))
+        from windlass_client.client import Client
+
+        client = Client.__new__(Client)
+        client.connection = self._connection
+        await client.images.put(destination.name, Descriptor("t", digest_of(b""), 1))
+
+    async def push(self, source, destination, report=None):
+        seen.append((self._connection.lease, source, destination))
+
+    monkeypatch.setattr(Transfer, "pull", pull)
+    monkeypatch.setattr(Transfer, "push", push)
+    return seen
+
+
+async def test_pull(run, transferred, daemon):
+    """The daemon is told platforms, snapshotter and labels; each thing that it says is shown once."""
+    done = await run("pull", "--platform", "linux/arm64", "-l", "a=b", "--plain-http", "--hosts-dir", "/etc/x", NAME)
+    as_json = await run("pull", "--all-platforms", "--no-unpack", "--json", "--anonymous", NAME)
+    await run("pull", "-q", "--user", "me:pw", NAME)
+
+    lease, source, stored = transferred[0]
+    assert lease and (source.reference, source.plain_http, source.host_dir) == (NAME, True, "/etc/x")
+    assert source.ask is transfers._from_docker
+    assert [each.architecture for each in stored.platforms] == ["arm64"] and stored.labels == {"a": "b"}
+    assert [(each.platform.architecture, each.snapshotter) for each in stored.unpacks] == [("arm64", "overlayfs")]
+    assert done.stdout == f"pulled {NAME} {digest_of(b'')}\n"
+    assert done.stderr.splitlines() == ["downloading layer-sha256:1 (100 B)", "Completed pull from example.org"]
+    assert json.loads(as_json.stdout) == {"name": NAME, "digest": digest_of(b""), "type": "t"}
+    assert transferred[1][1].ask is None and not transferred[1][2].platforms and not transferred[1][2].unpacks
+    given = await transferred[2][1].ask("example.org", NAME)
+    assert (given.username, given.secret) == ("me", "pw") and "pw" not in repr(given)
+    assert not daemon.leased
+
+
+async def test_push(run, put, transferred):
+    """Under its own name or another; passwords come from a pipe or are asked for."""
+    await put(ArchiveFiles(b"one"))
+
+    done = await run("push", NAME)
+    as_json = await run("push", "--json", "--user", "me", "--password-stdin", "example.org/y:2", NAME, input="s3cret\n")
+    asked = await run("push", "--user", "me", NAME, input="typed\n")
+    missing = await run("push", "nope", code=1)
+
+    digest = json.loads(as_json.stdout)["digest"]
+    assert done.stdout == f"pushed {NAME} {digest}\n"
+    assert json.loads(as_json.stdout) == {"name": NAME, "remote": "example.org/y:2", "digest": digest}
+    assert [(source.name, remote.reference) for _, source, remote in transferred[:2]] == [
+        (NAME, NAME),
+        (NAME, "example.org/y:2"),
+    ]
+    assert (await transferred[1][2].ask("h", "r")).secret == "s3cret"
+    assert (await transferred[2][2].ask("h", "r")).secret == "typed"
+    assert "typed" not in asked.output and "s3cret" not in as_json.output
+    assert "nope does not exist" in str(missing.exception)
+    assert len(transferred) == 3
+
+
+def test_every_command_of_the_group_is_there():
+    """And each of them explains itself."""
+    from windlass_client.commands.images import COMMANDS
+
+    for name in COMMANDS:
+        shown = CliRunner().invoke(windlass, ["image", name, "--help"])
+        assert shown.exit_code == 0 and ("--json" in shown.output or "COMMAND" in shown.output), name

@@ -1,0 +1,296 @@
+"""Importing from a stream and from a directory, and what the images are called then."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+import os
+import tarfile
+
+import pytest
+import zstandard
+from client.conftest import ArchiveFiles, digest_of, pack
+from images.archives import Sender, saved, several
+
+from windlass.errors import AlreadyExists, Cancelled, Error, InvalidArgument, NotFound
+from windlass.transfer import ExtraReference, Unpack
+from windlass.values import Platform
+from windlass_images.importer import Options, load
+from windlass_images.manifests import chain_id
+
+PACKED = Options(unpack=False)
+
+
+@pytest.mark.parametrize("wrap", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
+async def test_a_stream_becomes_an_image(store, daemon, tmp_path, wrap):
+    """However it is compressed and however it is cut; nothing has to be told."""
+    files = ArchiveFiles(b"one", b"two")
+
+    [image] = await load(store, Sender(wrap(saved(files, tmp_path)), part=1000), Options())
+
+    assert image.target.digest == files.target["digest"]
+    assert image.chain_ids == (chain_id([digest_of(b"one"), digest_of(b"two")]),)
+    assert not daemon.leased and not daemon.ingests
+
+
+def nothing_is_left(daemon):
+    return not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
+
+
+async def test_a_sender_that_breaks_off(store, daemon, tmp_path):
+    """Its error is the import's, and nothing is left."""
+    data = saved(ArchiveFiles(b"one"), tmp_path)
+
+    with pytest.raises(Cancelled, match="the sender has gone"):
+        await load(store, Sender(data[:3000], end="breaks"), PACKED)
+
+    assert nothing_is_left(daemon)
+
+
+@pytest.mark.parametrize("length", [3000, 15_000, 100_000])
+async def test_an_import_that_is_cancelled(store, daemon, tmp_path, length):
+    """While it waits for its sender it can be cancelled, wherever; the thread that reads is not left waiting."""
+    data = saved(ArchiveFiles(os.urandom(100), os.urandom(200_000)), tmp_path)
+    sender = Sender(data[:length], end="hangs")
+    importing = asyncio.create_task(load(store, sender, PACKED))
+    await sender.waiting.wait()
+
+    importing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+
+    assert nothing_is_left(daemon)
+    assert len(asyncio.all_tasks()) < 8
+
+
+async def test_a_stream_that_is_no_archive(store, daemon):
+    """The error says what was read."""
+    with pytest.raises(InvalidArgument, match="archive stream is damaged or no tar file"):
+        await load(store, Sender(b"<html>" * 1000), PACKED)
+
+    assert nothing_is_left(daemon)
+
+
+def unpacked(files, path):
+    """Write the files of a layout below a directory."""
+    path.mkdir(exist_ok=True)
+    files.save(path / "unused.tar")
+    for name, data in files.files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return str(path)
+
+
+async def test_a_directory_becomes_an_image(store, daemon, tmp_path):
+    """An OCI layout is read as an archive of it is; what else lies there is not looked at."""
+    files = ArchiveFiles(b"one")
+    (tmp_path / "README").write_text("unrelated")
+
+    [image] = await load(store, unpacked(files, tmp_path), PACKED)
+
+    assert image.target.digest == files.target["digest"]
+    assert len(daemon.blobs) == 3
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "nothing", "file"])
+async def test_a_bad_directory(store, daemon, tmp_path, kind):
+    """Links are not followed, nobody waits for a pipe, and an empty directory is no image."""
+    path = unpacked(ArchiveFiles(b"one"), tmp_path / "layout") if kind != "nothing" else str(tmp_path)
+    index = tmp_path / "layout" / "index.json"
+    if kind == "link":
+        index.rename(tmp_path / "elsewhere")
+        index.symlink_to(tmp_path / "elsewhere")
+    if kind == "fifo":
+        index.unlink()
+        os.mkfifo(index)
+    if kind == "file":
+        (tmp_path / "layout" / "blobs" / "sha256" / "nodigest").write_text("")
+
+    with pytest.raises(InvalidArgument, match=str(tmp_path)):
+        await load(store, path, PACKED)
+
+    assert nothing_is_left(daemon)
+
+
+ANNOTATED = {"io.containerd.image.name": "docker.io/library/x:1"}
+TAGGED = {"org.opencontainers.image.ref.name": "1"}
+FULL = {"org.opencontainers.image.ref.name": "quay.io/y:2"}
+NONE: dict[str, str] = {}
+DIGEST = "@sha256:"
+
+
+def prefix(name, **flags):
+    return ExtraReference(name, is_prefix=True, **flags)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "reference", "names"),
+    [
+        (ANNOTATED, prefix("docker.io/library/x"), ["docker.io/library/x:1"]),
+        (ANNOTATED, prefix("docker.io/library"), ["docker.io/library/x:1"]),
+        (ANNOTATED, prefix("docker.io/lib"), []),
+        (ANNOTATED, prefix("x"), ["docker.io/library/x:1"]),
+        (ANNOTATED, prefix("other"), []),
+        (ANNOTATED, prefix("other", allow_overwrite=True), ["docker.io/library/x:1"]),
+        (TAGGED, prefix("other"), ["other:1"]),
+        (FULL, prefix("other"), []),
+        (FULL, prefix("other", allow_overwrite=True), ["quay.io/y:2"]),
+        (NONE, prefix("other"), []),
+        (NONE, prefix("other", add_digest=True), ["other@"]),
+        (TAGGED, prefix("other", add_digest=True), ["other:1", "other@"]),
+        (TAGGED, prefix("other", add_digest=True, skip_named_digest=True), ["other:1"]),
+        (NONE, prefix("other", add_digest=True, skip_named_digest=True), ["other@"]),
+        ({"io.containerd.image.name": "1"}, prefix("other"), []),
+        (TAGGED, prefix(""), []),
+        (TAGGED, ExtraReference("other"), ["other"]),
+        (TAGGED, ExtraReference("other", add_digest=True), ["other@"]),
+    ],
+)
+async def test_names_by_a_transfers_rules(store, tmp_path, annotations, reference, names):
+    """Prefixes complete tags and pick names, digests are added; what is no prefix names the whole index."""
+    files = ArchiveFiles()
+    files.target["annotations"] = annotations
+    source = Sender(saved(files, tmp_path))
+
+    images = await load(store, source, Options(unpack=False, references=(reference,)))
+
+    assert [image.name.split("sha256:")[0] for image in images] == names
+    whole = not reference.is_prefix
+    assert all((image.target.digest == files.target["digest"]) != whole for image in images)
+
+
+@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
+async def test_the_whole_index_gets_a_name(store, daemon, tmp_path, docker):
+    """It keeps what it names, and labels of the image are the transfer's."""
+    data = docker_archive() if docker else saved(several("amd64", "arm64"), tmp_path)
+    options = Options(platform=None, unpack=False, references=(), index_name="all", labels={"a": "b"})
+
+    [image] = await load(store, Sender(data), options)
+
+    manifests = json.loads(daemon.blobs[image.target.digest])["manifests"]
+    assert image.name == "all" and dict(daemon.images["all"].labels) == {"a": "b"}
+    kept = set(daemon.labels[image.target.digest].values())
+    assert kept == {manifest["digest"] for manifest in manifests}
+
+
+def docker_archive(layer=b"the layer", tags=("busybox:1", "me/x:2"), **more):
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+    }
+    manifest = [{"Config": "c.json", "RepoTags": list(tags), "Layers": ["a/layer.tar"]}]
+    files = {"a/layer.tar": layer, "c.json": json.dumps(config).encode()}
+    return pack({**files, "manifest.json": json.dumps(manifest).encode(), **more})
+
+
+async def test_docker_layers_are_compressed_when_that_is_asked_for(store, daemon):
+    """What docker saves plain takes less then, and says what it unpacks to."""
+    layer = b"the layer" * 10_000
+
+    first, second = await load(store, Sender(docker_archive(layer)), Options(compress=True))
+
+    assert [first.name, second.name] == ["docker.io/library/busybox:1", "docker.io/me/x:2"]
+    [stored] = json.loads(daemon.blobs[first.target.digest])["layers"]
+    assert stored["mediaType"].endswith("tar.gzip") and stored["size"] < len(layer)
+    assert daemon.labels[stored["digest"]] == {"containerd.io/uncompressed": digest_of(layer)}
+    assert digest_of(layer) in daemon.snapshots
+
+
+async def test_only_the_best_of_what_is_wanted(store, daemon, tmp_path):
+    """An amd64 machine takes no 386 image where there is one for amd64; it does where there is none."""
+    both = several("386", "amd64", name="example.org/both:1")
+    [image] = await load(store, Sender(saved(both, tmp_path)), PACKED)
+    assert len(daemon.labels[image.target.digest]) == 1
+
+    old = several("386", "arm64", name="example.org/old:1")
+    [image] = await load(store, Sender(saved(old, tmp_path)), PACKED)
+    assert len(daemon.labels[image.target.digest]) == 1
+
+
+async def test_some_platforms_and_what_of_them_is_unpacked(store, daemon, tmp_path):
+    """Platforms are imported in the order of wishes, unpacked what a transfer says, and everything once."""
+    wanted = (Platform("linux", "arm64"), Platform("linux", "amd64"))
+    unpacks = (Unpack(Platform("linux", "arm64"), "native"),)
+    files = several("amd64", "arm64", "s390x", missing=["s390x"])
+
+    [image] = await load(store, Sender(saved(files, tmp_path)), Options(platform=wanted, unpacks=unpacks))
+    [first] = await load(store, Sender(saved(files, tmp_path)), Options(platform=wanted, unpack=False, limit=1))
+
+    assert image.chain_ids == (digest_of(b"layer of arm64"),)
+    assert set(daemon.snapshots) == {digest_of(b"layer of arm64")}
+    assert first.chain_ids == ()
+
+
+async def test_a_platform_that_is_missing(store, daemon, tmp_path):
+    """What was asked for has to be there."""
+    files = several("amd64", "arm64", missing=["arm64"])
+
+    with pytest.raises(NotFound, match="is missing"):
+        await load(store, Sender(saved(files, tmp_path)), Options(platform=None, unpack=False))
+
+    assert nothing_is_left(daemon)
+
+
+def twice(first, second):
+    """Return an archive whose last entries have the same name."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in (*first, *second):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+async def test_entries_that_are_there_twice(store, daemon, tmp_path):
+    """The same twice is what some tools write; another under the same name could mean anything."""
+    files = ArchiveFiles(b"one")
+    saved(files, tmp_path)
+    entries = list(files.files.items())
+
+    await load(store, Sender(twice(entries, entries)), PACKED)
+    daemon.images.clear()
+    daemon.blobs.clear()
+    with pytest.raises(AlreadyExists, match=r"archive stream: entry 'index.json' is there twice"):
+        await load(store, Sender(twice(entries, [("index.json", b"{}")])), PACKED)
+    with pytest.raises(AlreadyExists, match=r"archive stream: entry 'x' is there twice"):
+        await load(store, Sender(twice([*entries, ("x", b"1")], [("x", b"2")])), PACKED)
+
+    assert nothing_is_left(daemon)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "blobs/sha256/..", "..", "bl\udcffob"])
+async def test_names_that_mean_harm(store, daemon, tmp_path, name):
+    """Refused in one line, whether or not somebody would have used them."""
+    files = ArchiveFiles(b"one")
+    saved(files, tmp_path)
+    entries = list(files.files.items())
+
+    with pytest.raises(Error, match=r"archive stream: entry .* (leads out of the archive|is not UTF-8)") as caught:
+        await load(store, Sender(twice(entries, [(name, b"x")])), PACKED)
+
+    assert "\n" not in str(caught.value)
+    assert nothing_is_left(daemon)
+
+
+async def test_harmless_names(store, tmp_path):
+    """`tar -C dir .` writes a dot before each; some write a slash."""
+    files = ArchiveFiles(b"one")
+    saved(files, tmp_path)
+    for before in ("./", "/"):
+        entries = [(before + name, data) for name, data in files.files.items()]
+        [image] = await load(store, Sender(twice(entries, [])), PACKED)
+        assert image.target.digest == files.target["digest"]
+
+
+async def test_a_name_that_cannot_be_shown(store, daemon, tmp_path):
+    """An image is never called what a terminal would obey."""
+    files = ArchiveFiles(b"one", name="example.org/x\x1b[2J:1")
+
+    with pytest.raises(InvalidArgument, match="unusable name"):
+        await load(store, Sender(saved(files, tmp_path)), PACKED)
+
+    assert nothing_is_left(daemon)

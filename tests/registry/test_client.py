@@ -1,0 +1,394 @@
+"""Promises of the client: what it returns was asked for, and a registry that misbehaves is named in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from registry.fake import MANIFEST, Fake, Handler, digest_of
+
+from windlass.errors import (
+    Cancelled,
+    Error,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
+from windlass.values import Descriptor
+from windlass_registry.client import Client
+from windlass_registry.repository import Repository
+
+DATA = os.urandom(300_000)
+CONTENT = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST}).encode()
+
+
+def fetch(repository: Repository, desc: Descriptor, offset: int = 0) -> bytes:
+    with repository.blob(desc, offset) as blob:
+        return b"".join(iter(lambda: blob.read(1 << 16), b""))
+
+
+def one_line(error: pytest.ExceptionInfo[Error], *words: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text and "\x1b" not in text
+    for word in words:
+        assert word in text
+
+
+# What it does
+
+
+def test_a_tag_is_resolved_and_its_manifest_fetched(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_manifest(CONTENT)
+
+    assert repository.resolve() == desc
+    assert repository.manifest(desc) == CONTENT
+    assert [request[0] for request in fake.requests] == ["HEAD", "GET"]
+
+
+def test_a_registry_that_does_not_tell_the_digest_is_asked_for_the_body(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_manifest(CONTENT)
+    fake.misbehaviours.append(
+        lambda handler: "manifests" in handler.path and handler.answer(200, CONTENT, {"Content-Type": MANIFEST}) is None
+    )
+
+    assert repository.resolve() == desc
+
+
+def test_a_blob_comes_whole_and_from_an_offset(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+
+    assert fetch(repository, desc) == DATA
+    assert fetch(repository, desc, 1000) == DATA[1000:]
+    assert fetch(repository, desc, len(DATA)) == b""
+    assert fake.requests[-1][2]["Range"] == "bytes=1000-"
+
+
+def test_a_registry_that_knows_no_ranges_has_its_first_bytes_dropped(repository: Repository, fake: Fake) -> None:
+    fake.ranges = False
+
+    assert fetch(repository, fake.add_blob(DATA), 1000) == DATA[1000:]
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+    cuts = [100_000, 50_000]
+
+    def cut(handler: Handler) -> bool:
+        if "blobs" not in handler.path or not cuts:
+            return False
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        place = {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"} if start else {}
+        handler.answer(206 if start else 200, DATA[start:], place, cut=cuts.pop(0))
+        return True
+
+    fake.misbehaviours.append(cut)
+
+    assert fetch(repository, desc) == DATA
+    assert [request[2].get("Range") for request in fake.requests] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_what_is_there_is_not_pushed_again(repository: Repository, fake: Fake) -> None:
+    desc = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
+    manifest = Descriptor(MANIFEST, digest_of(CONTENT), len(CONTENT))
+    pusher = repository.pusher()
+
+    assert pusher.push_blob(desc, lambda: DATA)
+    assert not pusher.push_blob(desc, lambda: DATA)
+    assert pusher.push_manifest(manifest, CONTENT, "1")
+    assert not pusher.push_manifest(manifest, CONTENT, "1")
+    assert fetch(repository, desc) == DATA
+    assert repository.resolve() == manifest
+    assert repository.tags() == ["1", manifest.digest] or repository.tags() == ["1"]
+
+
+def test_a_blob_of_another_repository_is_mounted(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+    fake.misbehaviours.append(
+        lambda handler: handler.command == "HEAD" and "/team/app/" in handler.path and handler.answer(404) is None
+    )
+
+    assert not repository.pusher().push_blob(desc, lambda: DATA, mount_from="team/base")
+    assert [request[0] for request in fake.requests] == ["HEAD", "POST"]
+
+
+def test_referrers_are_found_by_the_api_or_by_the_tag(repository: Repository, fake: Fake) -> None:
+    subject = digest_of(CONTENT)
+    entries = [
+        {"mediaType": MANIFEST, "digest": digest_of(b"1"), "size": 1, "artifactType": "x/y"},
+        {"mediaType": MANIFEST, "digest": digest_of(b"2"), "size": 1, "artifactType": "x/z"},
+    ]
+    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    assert repository.referrers(subject) == []
+
+    fake.add_manifest(index, subject.replace(":", "-"), "application/vnd.oci.image.index.v1+json")
+    assert [desc.digest for desc, _ in repository.referrers(subject, "x/y")] == [digest_of(b"1")]
+
+    fake.misbehaviours.append(lambda handler: "referrers" in handler.path and handler.answer(200, index) is None)
+    assert len(repository.referrers(subject)) == 2
+
+
+def test_tags_are_listed_over_pages_of_the_same_host_only(repository: Repository, fake: Fake) -> None:
+    def pages(handler: Handler) -> bool:
+        if "n=2" in handler.path:
+            handler.answer(200, b'{"tags": ["c"]}')
+        elif "evil" in fake.tags:
+            handler.answer(200, b'{"tags": []}', {"Link": '<http://other.test/tags/list>; rel="next"'})
+        else:
+            handler.answer(200, b'{"tags": ["a", "b"]}', {"Link": '</v2/team/app/tags/list?n=2>; rel="next"'})
+        return True
+
+    fake.misbehaviours.append(pages)
+    assert repository.tags() == ["a", "b", "c"]
+    fake.tags.add("evil")
+    with pytest.raises(FailedPrecondition, match="another host"):
+        repository.tags()
+
+
+def test_a_read_is_cut_short_from_another_thread(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+    reading = threading.Event()
+    released = threading.Event()
+
+    def stall(handler: Handler) -> bool:
+        handler.answer(200, DATA[:10], {"Content-Length": str(len(DATA))})
+        handler.wfile.flush()
+        reading.set()
+        released.wait(20)
+        return True
+
+    fake.misbehaviours.append(stall)
+    timer = threading.Thread(target=lambda: (reading.wait(20), repository.abort()))
+    timer.start()
+    try:
+        with pytest.raises(Cancelled):
+            fetch(repository, desc)
+    finally:
+        released.set()
+        timer.join()
+    with pytest.raises(Cancelled):
+        repository.resolve()
+
+
+# Mirrors
+
+
+def mirrored(root: Path, registry: str, *mirrors: str) -> None:
+    directory = root / registry
+    directory.mkdir()
+    lines = [f'server = "http://{registry}"', *(f'[host."http://{mirror}"]\ndial_timeout = "1s"' for mirror in mirrors)]
+    (directory / "hosts.toml").write_text("\n".join(lines))
+
+
+def test_mirrors_that_are_down_or_have_it_not_are_passed_over(
+    client: Client, fakes: Callable[[], Fake], tmp_path: Path
+) -> None:
+    empty, broken, origin = fakes(), fakes(), fakes()
+    broken.misbehaviours.append(lambda handler: handler.answer(503) is None)
+    desc, layer = origin.add_manifest(CONTENT), origin.add_blob(DATA)
+    mirrored(tmp_path, origin.authority, "127.0.0.1:1", empty.authority, broken.authority)
+    repository = client.repository(f"{origin.authority}/team/app:1")
+
+    assert repository.resolve() == desc
+    assert repository.manifest(desc) == CONTENT
+    assert fetch(repository, layer) == DATA
+    assert f"ns={origin.authority}" in empty.requests[0][1]
+    assert all("ns=" not in request[1] for request in origin.requests)
+    assert len(broken.requests) == 3  # a mirror is asked once, there are others
+
+
+def test_a_blob_is_taken_up_at_the_next_mirror(client: Client, fakes: Callable[[], Fake], tmp_path: Path) -> None:
+    mirror, origin = fakes(), fakes()
+    layer = origin.add_blob(DATA)
+    mirror.misbehaviours.append(
+        lambda handler: (
+            (
+                handler.answer(206, DATA[1000:], {"Content-Range": "bytes 1000-1/2"}, cut=0)
+                if "Range" in handler.headers
+                else handler.answer(200, DATA, cut=1000)
+            )
+            is None
+        )
+    )
+    mirrored(tmp_path, origin.authority, mirror.authority)
+
+    assert fetch(client.repository(f"{origin.authority}/team/app:1"), layer) == DATA
+    assert origin.requests[0][2]["Range"] == "bytes=1000-"
+
+
+def test_a_manifest_that_is_wrong_is_asked_of_the_next_mirror(
+    client: Client, fakes: Callable[[], Fake], tmp_path: Path
+) -> None:
+    mirror, origin = fakes(), fakes()
+    desc = origin.add_manifest(CONTENT)
+    wrong = CONTENT.replace(b"2", b"3", 1)
+    mirror.misbehaviours.append(lambda handler: handler.answer(200, wrong, {"Content-Type": MANIFEST}) is None)
+    mirrored(tmp_path, origin.authority, mirror.authority)
+
+    assert client.repository(f"{origin.authority}/team/app:1").manifest(desc) == CONTENT
+
+
+def test_when_no_host_has_it_each_is_named_with_its_reason(
+    client: Client, fakes: Callable[[], Fake], tmp_path: Path
+) -> None:
+    mirror, origin = fakes(), fakes()
+    mirrored(tmp_path, origin.authority, "127.0.0.1:1", mirror.authority)
+
+    with pytest.raises(NotFound) as caught:
+        client.repository(f"{origin.authority}/team/app:1").resolve()
+    one_line(caught, f"resolve {origin.authority}/team/app tag 1", "127.0.0.1:1: Connection refused", mirror.authority)
+
+
+# Registries that misbehave
+
+
+def answers(fake: Fake, word: str, *arguments: object, **named: object) -> None:
+    """Let every request with ``word`` in its path be answered so."""
+    fake.misbehaviours.append(
+        lambda handler: word in handler.path and handler.answer(*arguments, **named) is None  # type: ignore[arg-type] # as given
+    )
+
+
+def test_a_wrong_digest_is_told_when_the_last_byte_is_read(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+    answers(fake, "blobs", 200, DATA[:-1] + bytes([DATA[-1] ^ 1]))
+
+    with pytest.raises(FailedPrecondition) as caught:
+        fetch(repository, desc)
+    one_line(caught, f"fetch blob of {fake.authority}/team/app {desc.digest}", "the bytes have digest")
+
+
+@pytest.mark.parametrize("length", [len(DATA) - 1, len(DATA) + 1])
+def test_a_wrong_length_is_refused_before_it_is_read(repository: Repository, fake: Fake, length: int) -> None:
+    desc = fake.add_blob(DATA)
+    answers(fake, "blobs", 200, (DATA + b"x")[:length])
+
+    with pytest.raises(FailedPrecondition) as caught:
+        fetch(repository, desc)
+    one_line(caught, desc.digest, f"sends {length} bytes in place of {len(DATA)}")
+
+
+def test_an_endless_body_is_cut_at_its_size(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+
+    def endless(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(DATA), DATA))
+        while True:
+            handler.wfile.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+
+    fake.misbehaviours.append(endless)
+    with pytest.raises(FailedPrecondition, match=f"longer than {len(DATA)} bytes"):
+        fetch(repository, desc)
+
+
+def test_a_body_that_always_ends_early_is_given_up(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_blob(DATA)
+    fake.ranges = False
+    answers(fake, "blobs", 200, DATA, cut=10)
+
+    with pytest.raises(Error) as caught:
+        fetch(repository, desc)
+    one_line(caught, desc.digest, fake.authority)
+    assert len(fake.requests) < 10
+
+
+def test_a_web_page_is_no_manifest(repository: Repository, fake: Fake) -> None:
+    answers(fake, "manifests", 200, b"<html>", {"Content-Type": "text/html; charset=utf-8"})
+
+    with pytest.raises(FailedPrecondition) as caught:
+        repository.resolve()
+    one_line(caught, f"resolve {fake.authority}/team/app tag 1", "web page")
+
+
+def test_schema_1_is_named(repository: Repository, fake: Fake) -> None:
+    answers(
+        fake, "manifests", 200, b"{}", {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    )
+
+    with pytest.raises(Unimplemented, match="schema 1"):
+        repository.resolve()
+
+
+def test_a_huge_manifest_is_not_read(repository: Repository, fake: Fake) -> None:
+    size = 100 << 20
+    headers = {"Content-Type": MANIFEST, "Content-Length": str(size), "Docker-Content-Digest": digest_of(b"")}
+    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answer(200, b"", headers) is None)
+
+    with pytest.raises(ResourceExhausted, match=f"{size} bytes"):
+        repository.resolve()
+    with pytest.raises(ResourceExhausted, match=f"{size} bytes"):
+        repository.manifest(Descriptor(MANIFEST, digest_of(b""), size))
+
+
+def test_a_manifest_that_grows_is_cut(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_manifest(CONTENT)
+    answers(fake, "manifests", 200, CONTENT + b" " * 100, {"Content-Type": MANIFEST})
+
+    with pytest.raises(ResourceExhausted, match=f"more than {len(CONTENT)} bytes"):
+        repository.manifest(desc)
+
+
+def test_an_empty_blob_is_no_blob(repository: Repository) -> None:
+    with pytest.raises(InvalidArgument, match="0 bytes"):
+        repository.blob(Descriptor("x", digest_of(b""), 0))
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://a.test/x", "http://user:pw@a.test/x", "http://a.test:x/"]
+)
+def test_redirects_lead_to_http_only(repository: Repository, fake: Fake, target: str) -> None:
+    answers(fake, "blobs", 307, b"", {"Location": target})
+
+    with pytest.raises(Unavailable) as caught:
+        fetch(repository, fake.add_blob(DATA))
+    one_line(caught, "redirects to")
+    assert "pw" not in str(caught.value)
+
+
+def test_redirects_end(repository: Repository, fake: Fake) -> None:
+    fake.misbehaviours.append(lambda handler: handler.answer(307, b"", {"Location": handler.path}) is None)
+
+    with pytest.raises(Unavailable, match="redirects more than 10 times"):
+        fetch(repository, fake.add_blob(DATA))
+    assert len(fake.requests) == 11
+
+
+def test_a_busy_registry_is_asked_again(repository: Repository, fake: Fake) -> None:
+    desc = fake.add_manifest(CONTENT)
+    statuses = [429, 500, 503]
+    fake.misbehaviours.append(lambda handler: bool(statuses) and handler.answer(statuses.pop()) is None)
+
+    assert repository.resolve() == desc
+    assert len(fake.requests) == 4
+
+
+def test_a_registry_that_stays_busy_is_given_up(repository: Repository, fake: Fake) -> None:
+    answers(fake, "", 503, b'{"errors": [{"code": "BUSY", "message": "later\\nplease"}]}')
+
+    with pytest.raises(Unavailable) as caught:
+        repository.manifest(fake.add_manifest(CONTENT))
+    one_line(caught, "503", "BUSY later please")
+    assert len(fake.requests) == 5
+
+
+def test_foreign_layers_are_asked_for_without_credentials_and_by_http_only(
+    client: Client, fakes: Callable[[], Fake]
+) -> None:
+    registry, foreign = fakes(), fakes()
+    desc = foreign.add_blob(DATA)
+    repository = client.repository(f"{registry.authority}/team/app:1", scheme="http", headers={"X-Secret": "s"})
+    urls = ["file:///etc/passwd", f"http://{foreign.authority}/v2/x/blobs/{desc.digest}"]
+
+    with repository.blob(desc, urls=urls) as blob:
+        assert blob.read(len(DATA)) == DATA[: blob.position]
+    assert not registry.requests
+    assert "X-Secret" not in foreign.requests[0][2] and "Authorization" not in foreign.requests[0][2]
