@@ -38,8 +38,8 @@ class Collected:
 class Collectible:
     """Something kept elsewhere that goes when nothing in the metadata store holds it.
 
-    What holds it is its ``lease``, a label ``containerd.io/gc.root``, or whatever its labels
-    ``containerd.io/gc.bref.*`` name.
+    What holds it is its ``lease``, a label ``containerd.io/gc.root``, whatever its labels
+    ``containerd.io/gc.bref.*`` name, and anything whose label ``containerd.io/gc.ref.<kind>`` has its ``name``.
     """
 
     namespace: str
@@ -47,6 +47,8 @@ class Collectible:
     """Never given twice, so that a later object of the same name is not taken for this one."""
     labels: Mapping[str, str] = field(default_factory=dict)
     lease: str = ""
+    name: str = ""
+    """What others call it; several may have the same one, and are then kept together."""
 
 
 class Collectibles(Protocol):

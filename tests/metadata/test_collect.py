@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
@@ -13,6 +13,7 @@ from metadata.conftest import KEPT, World, digest_of, image, put
 from windlass.errors import AlreadyExists, Internal, NotFound, Unavailable
 from windlass.leases import Resource
 from windlass.metadata import Collectible
+from windlass.sandboxes import Sandbox
 from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import cleaner as cleaner_module
@@ -451,6 +452,27 @@ def test_what_other_stores_keep_is_collected_with_the_rest(world: World) -> None
     metadata.images("ns").delete("image")
     metadata.collect()
     assert set(shelf.things) == {"root"}
+
+
+def test_what_other_stores_keep_is_held_by_labels_that_name_it(world: World) -> None:
+    """``gc.ref.<kind>`` of anything that is kept, in the same namespace, holds every object of that name."""
+    metadata, shelf = world.open(), Shelf()
+    metadata.collect_from("thing", shelf)
+    for id, name in enumerate(("a", "a", "b", "c", "d", "e")):
+        shelf.things[str(id)] = Collectible("ns", str(id), name=name)
+    labels = {"gc.ref.thing": "a", "gc.ref.thing.2": "b", "gc.ref.thingy": "d"}
+    named = {f"containerd.io/{key}": value for key, value in labels.items()}
+    metadata.images("ns").create(replace(image("image", digest_of(b"x")), labels=named))
+    metadata.sandboxes("ns").create(Sandbox("s", labels={"containerd.io/gc.ref.thing/1": "c"}))
+    metadata.images("other").create(
+        replace(image("image", digest_of(b"x")), labels={"containerd.io/gc.ref.thing": "e"})
+    )
+
+    metadata.collect()
+    assert [one.name for one in shelf.things.values()] == ["a", "a", "b", "c"]
+    metadata.images("ns").delete("image")
+    metadata.collect()
+    assert [one.name for one in shelf.things.values()] == ["c"]
 
 
 def test_an_object_that_another_store_cannot_remove_keeps_no_other(world: World) -> None:

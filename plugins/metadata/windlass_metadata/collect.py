@@ -52,10 +52,10 @@ def collect(ledger: Ledger, batch: int = BATCH, outside: Outside = tuple) -> tup
         graph = Graph(now())
         # Before the database is read: what comes later is not known, and so not garbage.
         found = outside()
-        with ledger.read() as rows:
-            graph.load(rows)
         for kind, one in found:
             graph.add_collectible(kind, one)
+        with ledger.read() as rows:
+            graph.load(rows)
         marked = Marked(graph)
         garbage = referrers_first((node for node in graph.removable if node not in marked), graph.edges)
         inside = [node for node in garbage if not node[0].startswith(nodes.OUTSIDE)]

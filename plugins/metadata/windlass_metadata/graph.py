@@ -58,6 +58,7 @@ class Graph:
         self.flat_roots: list[Node] = []
         self.removable: dict[Node, None] = {}
         """Everything that goes unless it is reached, in the order of reading."""
+        self._collected: set[str] = set()
         self._used_at: dict[Node, int | None] = {}
         self._conditions: list[tuple[Node, Condition]] = []
 
@@ -70,8 +71,11 @@ class Graph:
         self._apply_conditions()
 
     def add_collectible(self, kind: str, one: Collectible) -> None:
-        """Add an object of a store outside of the database."""
+        """Add an object of a store outside of the database, before what may refer to it is read."""
         node = (nodes.OUTSIDE + kind, one.namespace, one.id)
+        if one.name:
+            self._collected.add(kind)
+            self.edges[nodes.NAMED + kind, one.namespace, one.name].append(node)
         self.removable[node] = None
         if one.lease:
             self.edges[nodes.lease(one.namespace, one.lease)].append(node)
@@ -135,7 +139,7 @@ class Graph:
         self._follow(node, namespace, labels)
 
     def _add_sandbox(self, namespace: str, _id: str, labels: str) -> None:
-        self.roots.extend(references(namespace, gc_labels(labels)))
+        self.roots.extend(references(namespace, gc_labels(labels), self._collected))
 
     def _add_snapshot(self, namespace: str, snapshotter: str, key: str, parent: str, labels: str, state: int) -> None:
         node = nodes.snapshot(namespace, snapshotter, key)
@@ -178,7 +182,7 @@ class Graph:
         """Add what the labels of a node say, and return those that concern us."""
         labels = gc_labels(text)
         if labels:
-            self.edges[node].extend(references(namespace, labels))
+            self.edges[node].extend(references(namespace, labels, self._collected))
             if backward:
                 for referrer in back_references(namespace, labels):
                     self.edges[referrer].append(node)

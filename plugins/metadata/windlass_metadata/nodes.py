@@ -13,6 +13,8 @@ SANDBOX = "sandbox"
 SNAPSHOT = "snapshot/"
 OUTSIDE = "outside/"
 """Begins the kind of what other stores have us collect for them."""
+NAMED = "named/"
+"""Begins the kind of the names that labels have for those."""
 
 
 def content(namespace: str, digest: str) -> Node:

@@ -6,7 +6,7 @@ followed by ``.x`` or ``/x`` so that an object can have several.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -47,9 +47,10 @@ def is_root(labels: Mapping[str, str]) -> bool:
     return any(key.startswith(ROOT) for key in labels)
 
 
-def references(namespace: str, labels: Mapping[str, str]) -> Iterator[Node]:
-    """Yield what an object with these labels keeps."""
-    return _nodes(namespace, labels, REFERENCE, REFERRED)
+def references(namespace: str, labels: Mapping[str, str], collected: Collection[str] = ()) -> Iterator[Node]:
+    """Yield what an object with these labels keeps; ``collected`` are kinds that other stores have us collect."""
+    for kind, _, key in _nodes(namespace, labels, REFERENCE, (*REFERRED, *collected)):
+        yield (nodes.NAMED + kind if kind in collected else kind), namespace, key
 
 
 def back_references(namespace: str, labels: Mapping[str, str]) -> Iterator[Node]:

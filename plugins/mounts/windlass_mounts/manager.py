@@ -136,7 +136,7 @@ class ActiveMounts:
         with self._guard:
             busy = set(self._busy)
         return [
-            Collectible(row.namespace, str(row.id), row.activation.labels, row.lease)
+            Collectible(row.namespace, str(row.id), row.activation.labels, row.lease, row.activation.name)
             if row.state == State.ACTIVE
             else Collectible(row.namespace, str(row.id))
             for row in self._records.all()
