@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from windlass.content import ContentStore
 from windlass.diff import Differ
@@ -80,7 +80,7 @@ def metadata(address: str, snapshotter: str) -> Iterator[tuple[RemoteMetadata, s
     """Yield the metadata store of the daemon at ``address``, and the names of two empty namespaces."""
     with ExitStack() as stack:
         first, second = (stack.enter_context(_namespace(address)).metadata[0][1] for _ in range(2))
-        found = RemoteMetadata(address, snapshotter, stack)
+        found = RemoteMetadata(address, snapshotter, first, stack)
         try:
             yield found, first, second
         finally:
@@ -126,9 +126,11 @@ def remove_snapshots(found: Snapshotter) -> None:
 def remove_content(found: ContentStore) -> None:
     """Remove all blobs and ingests."""
     for status in found.statuses():
-        found.abort(status.ref)
+        with suppress(NotFound):  # collected meanwhile
+            found.abort(status.ref)
     for digest in [info.digest for info in found.walk()]:
-        found.delete(digest)
+        with suppress(NotFound):
+            found.delete(digest)
 
 
 def version_of(address: str) -> dict[str, str]:

@@ -26,8 +26,12 @@ from windlass_remote.snapshots import RemoteSnapshotter
 class RemoteMetadata:
     """As much of `windlass.metadata.Metadata` as `windlass_conformance.metadata.MetadataSuite` uses."""
 
-    def __init__(self, address: str, snapshotter: str, stack: ExitStack) -> None:
-        """Speak to the daemon at ``address``; connections are closed with ``stack``."""
+    def __init__(self, address: str, snapshotter: str, namespace: str, stack: ExitStack) -> None:
+        """Speak to the daemon at ``address``; connections are closed with ``stack``.
+
+        Collections are asked for in ``namespace``.
+        """
+        self._namespace = namespace
         self._address = address
         self._snapshotter = snapshotter
         self._stack = stack
@@ -61,7 +65,7 @@ class RemoteMetadata:
 
     def collect(self) -> Collected:
         """Have a collection run, which a deletion of a lease can wait for."""
-        with Peer(self._address, "conformance-collect") as peer:
+        with Peer(self._address, self._namespace) as peer:
             stub, name = LeasesStub(peer.channel), secrets.token_hex(8)
             peer.call(stub.Create, leases_pb2.CreateRequest(id=name))
             peer.call(stub.Delete, leases_pb2.DeleteRequest(id=name, sync=True))
