@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from windlass.content import ContentStore
 from windlass.diff import Differ
@@ -15,8 +16,11 @@ from windlass_api.containerd.services.leases.v1 import leases_pb2
 from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
 from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
+from windlass_conformance.daemon_runtime import DaemonRuntime
 from windlass_conformance.remote_events import RemoteExchange
 from windlass_conformance.remote_metadata import RemoteMetadata
+from windlass_conformance.runtimes import Runtime
+from windlass_conformance.shim_runtime import ShimRuntime
 from windlass_remote.content import RemoteContent
 from windlass_remote.diff import RemoteDiffer
 from windlass_remote.peer import Peer
@@ -104,6 +108,26 @@ def events(address: str) -> Iterator[Callable[[], Exchange]]:
     """Yield what finds the events of the daemon at ``address``."""
     with Peer(address) as peer:
         yield lambda: RemoteExchange(peer)
+
+
+@contextmanager
+def runtime(address: str | None, name: str, directory: Path) -> Iterator[Runtime]:
+    """Yield the runtime ``name`` of the daemon at ``address``, or the shim whose binary is at the path ``name``."""
+    if address is None:
+        if not name.startswith("/"):
+            raise FailedPrecondition(f"{name!r} is no path of a shim's binary; say /PATH, or --address and a name")
+        shim = ShimRuntime(name, directory)
+        try:
+            yield shim
+        finally:
+            shim.close()
+        return
+    with _namespace(address) as peer:
+        daemon = DaemonRuntime(peer, peer.metadata[0][1], name, directory)
+        try:
+            yield daemon
+        finally:
+            daemon.close()
 
 
 def remove_snapshots(found: Snapshotter) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from windlass_conformance.report import PEER_CASES, Report
 
-KINDS = ("snapshotter", "content", "differ", "metadata", "events")
+KINDS = ("snapshotter", "content", "differ", "metadata", "events", "runtime")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="certify leases and garbage collection behind --address, with snapshots of SNAPSHOTTER",
     )
     group.addoption("--events", action="store_true", default=None, help="certify the events behind --address")
+    group.addoption(
+        "--runtime",
+        metavar="NAME|PATH",
+        help="certify a runtime: by its name in the daemon at --address, or a shim by the path of its binary",
+    )
     group.addoption("--conformance-report", metavar="FILE", help="write what each case found to FILE, as JSON")
 
 

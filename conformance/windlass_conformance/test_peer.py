@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,6 +20,7 @@ from windlass_conformance.differs import DifferSuite
 from windlass_conformance.events import ExchangeSuite, Make
 from windlass_conformance.metadata import MetadataSuite
 from windlass_conformance.remote_metadata import RemoteMetadata
+from windlass_conformance.runtimes import Runtime, RuntimeSuite
 from windlass_conformance.snapshots import SnapshotterSuite
 
 
@@ -95,3 +99,18 @@ class TestExchange(ExchangeSuite):
         """Give what finds them."""
         with peers.events(pytestconfig.getoption("--address")) as found:
             yield found
+
+
+class TestRuntime(RuntimeSuite):
+    """The runtime of --runtime."""
+
+    @pytest.fixture
+    def runtime(self, pytestconfig: pytest.Config) -> Iterator[Runtime]:
+        """Give it; its sockets need a short path."""
+        directory = Path(tempfile.mkdtemp(prefix="wlc"))
+        try:
+            name = pytestconfig.getoption("--runtime")
+            with peers.runtime(pytestconfig.getoption("--address"), name, directory) as found:
+                yield found
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)

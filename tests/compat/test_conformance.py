@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,8 +73,13 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize(
     "what",
-    [["--snapshotter", "overlayfs", "--content"], ["--snapshotter", "native"], ["--differ", "--metadata", "--events"]],
-    ids=["overlayfs", "native", "others"],
+    [
+        ["--snapshotter", "overlayfs", "--content"],
+        ["--snapshotter", "native"],
+        ["--differ", "--metadata", "--events"],
+        ["--runtime", "io.containerd.runc.v2"],
+    ],
+    ids=["overlayfs", "native", "others", "runtime"],
 )
 def test_a_daemon_keeps_the_promises(machine: Machine, what: list[str], tmp_path: Path) -> None:
     """All of them; containerd but for the differences that are listed, each of which is one."""
@@ -91,6 +97,20 @@ def test_a_daemon_keeps_the_promises(machine: Machine, what: list[str], tmp_path
     assert set(found) == set(known), "a difference that is listed is none any more"
     left = machine.ctr("namespaces", "ls", "-q").split()
     assert not [name for name in left if name.startswith("conformance-")]
+
+
+@pytest.mark.parametrize("binary", ["containerd-shim-runc-v2", "containerd-shim-windlass-v1"])
+def test_a_shim_keeps_the_promises(binary: str, tmp_path: Path) -> None:
+    """By its binary, without any daemon; containerd's does not say which kind of error a taken ID is."""
+    require_foreign_tools()
+    ours = Path(sys.executable).with_name(binary)
+    path = ours if ours.exists() else shutil.which(binary)
+    if path is None:
+        pytest.skip(f"{binary} is not installed; apt install containerd")
+    cases = certify(tmp_path, f"--runtime={path}")
+    assert {(case["suite"], case["level"]) for case in cases} == {("runtime", "socket")}
+    known = {"test_an_id_is_used_once"} if binary == "containerd-shim-runc-v2" else set()
+    assert set(failures(cases)) == known
 
 
 def test_nothing_named_is_told_in_one_line(tmp_path: Path) -> None:
