@@ -11,6 +11,7 @@ from windlass.content import ContentStore
 from windlass.diff import Differ
 from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass.events import Exchange
+from windlass.sandboxes import SandboxController
 from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.leases.v1 import leases_pb2
 from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
@@ -19,6 +20,7 @@ from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import N
 from windlass_conformance.daemon_runtime import DaemonRuntime
 from windlass_conformance.remote_events import RemoteExchange
 from windlass_conformance.remote_metadata import RemoteMetadata
+from windlass_conformance.remote_sandboxes import RemoteSandboxController
 from windlass_conformance.runtimes import Runtime
 from windlass_conformance.shim_runtime import ShimRuntime
 from windlass_remote.content import RemoteContent
@@ -108,6 +110,13 @@ def events(address: str) -> Iterator[Callable[[], Exchange]]:
     """Yield what finds the events of the daemon at ``address``."""
     with Peer(address) as peer:
         yield lambda: RemoteExchange(peer)
+
+
+@contextmanager
+def sandboxes(address: str, name: str) -> Iterator[tuple[Callable[[], SandboxController], str]]:
+    """Yield what finds the sandbox controller ``name`` of the daemon at ``address``, and an empty namespace."""
+    with _namespace(address) as peer:
+        yield lambda: RemoteSandboxController(peer, name), peer.metadata[0][1]
 
 
 @contextmanager

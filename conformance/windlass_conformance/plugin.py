@@ -8,7 +8,7 @@ import pytest
 
 from windlass_conformance.report import PEER_CASES, Report
 
-KINDS = ("snapshotter", "content", "differ", "metadata", "events", "runtime")
+KINDS = ("snapshotter", "content", "differ", "metadata", "events", "runtime", "sandbox")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME|PATH",
         help="certify a runtime: by its name in the daemon at --address, or a shim by the path of its binary",
     )
+    group.addoption(
+        "--sandbox",
+        metavar="CONTROLLER",
+        nargs="?",
+        const="shim",
+        help="certify a sandbox controller of the daemon at --address, by its name",
+    )
     group.addoption("--conformance-report", metavar="FILE", help="write what each case found to FILE, as JSON")
 
 
@@ -73,8 +80,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(
             "windlass_conformance: with --address a snapshotter is named by what the daemon calls it"
         )
-    if not config.getoption("--address") and given & {"differ", "metadata", "events"}:
-        raise pytest.UsageError("windlass_conformance: --differ, --metadata and --events need a daemon's --address")
+    if not config.getoption("--address") and given & {"differ", "metadata", "events", "sandbox"}:
+        raise pytest.UsageError(
+            "windlass_conformance: --differ, --metadata, --events and --sandbox need a daemon's --address"
+        )
     for item in ours:
         marker = item.get_closest_marker("local")
         if marker is not None:

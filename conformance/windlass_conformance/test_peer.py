@@ -21,6 +21,8 @@ from windlass_conformance.events import ExchangeSuite, Make
 from windlass_conformance.metadata import MetadataSuite
 from windlass_conformance.remote_metadata import RemoteMetadata
 from windlass_conformance.runtimes import Runtime, RuntimeSuite
+from windlass_conformance.sandbox_controllers import Make as MakeController
+from windlass_conformance.sandbox_controllers import SandboxControllerSuite
 from windlass_conformance.snapshots import SnapshotterSuite
 
 
@@ -114,3 +116,23 @@ class TestRuntime(RuntimeSuite):
                 yield found
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+class TestSandboxController(SandboxControllerSuite):
+    """The controller of --sandbox."""
+
+    @pytest.fixture
+    def both(self, pytestconfig: pytest.Config) -> Iterator[tuple[MakeController, str]]:
+        """Give what finds it, and a namespace."""
+        with peers.sandboxes(pytestconfig.getoption("--address"), pytestconfig.getoption("--sandbox")) as found:
+            yield found
+
+    @pytest.fixture
+    def controller(self, both: tuple[MakeController, str]) -> MakeController:
+        """Give what finds it."""
+        return both[0]
+
+    @pytest.fixture
+    def namespace(self, both: tuple[MakeController, str]) -> str:
+        """Give an empty namespace."""
+        return both[1]
