@@ -80,10 +80,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(
             "windlass_conformance: with --address a snapshotter is named by what the daemon calls it"
         )
-    if not config.getoption("--address") and given & {"differ", "metadata", "events", "sandbox"}:
-        raise pytest.UsageError(
-            "windlass_conformance: --differ, --metadata, --events and --sandbox need a daemon's --address"
-        )
+    needy = sorted(given & {"differ", "metadata", "events", "sandbox"})
+    if needy and not config.getoption("--address"):
+        raise pytest.UsageError(f"windlass_conformance: --{needy[0]} needs a daemon's --address")
     for item in ours:
         marker = item.get_closest_marker("local")
         if marker is not None:

@@ -113,6 +113,19 @@ def test_a_shim_keeps_the_promises(binary: str, tmp_path: Path) -> None:
     assert set(failures(cases)) == known
 
 
+def test_our_sandbox_controller_keeps_the_promises(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """containerd 1.6 has none."""
+    require_foreign_tools()
+    machine = Machine("windlass", tmp_path_factory.mktemp("sandbox"))
+    try:
+        machine.start()
+        cases = certify(tmp_path, f"--address={machine.address}", "--sandbox")
+    finally:
+        machine.close()
+    assert {(case["suite"], case["level"]) for case in cases} == {("sandbox", "daemon")}
+    assert not failures(cases)
+
+
 def test_nothing_named_is_told_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "windlass_conformance"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
