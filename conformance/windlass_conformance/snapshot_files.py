@@ -98,7 +98,10 @@ class FileCases:
 
     @needs_root
     def test_usage_counts_inodes_and_bytes(self, snapshotter: Snapshotter, tmp_path: Path) -> None:
-        """Usage grows with what is written, counts hard links once, and is kept at commit."""
+        """Usage grows with what is written, counts hard links once, and is kept at commit.
+
+        A snapshot that is one file may count as one inode, whatever is in it.
+        """
         mounts = snapshotter.prepare("key", "", ROOTED)
         empty = snapshotter.usage("key")
         with shown(mounts, tmp_path) as root:
@@ -107,7 +110,7 @@ class FileCases:
         full = snapshotter.usage("key")
         snapshotter.commit("name", "key", ROOTED)
 
-        assert full.inodes == empty.inodes + 1
+        assert full.inodes == empty.inodes + 1 or full.inodes == empty.inodes == 1
         assert 100_000 <= full.size - empty.size < 200_000
         assert snapshotter.usage("name") == full
 

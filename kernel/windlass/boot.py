@@ -19,6 +19,7 @@ from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
 from windlass.plugin import Meta, Plugin, PluginType, Record, SkipPlugin, State
+from windlass.settings import StreamProcessor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,6 +59,11 @@ class Settings(Protocol):
         """Facts about the daemon, see `windlass.properties`."""
         ...
 
+    @property
+    def stream_processors(self) -> Mapping[str, StreamProcessor]:
+        """Programs that convert layers, by ID."""
+        ...
+
     def mark(self, *path: str) -> object:
         """Return what to write before a message about a value: the file and line that it came from."""
         ...
@@ -95,6 +101,11 @@ class Context:
         self.start_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.stop_callbacks: list[Callable[[], Awaitable[None] | None]] = []
         self.holds_readiness = False
+
+    @property
+    def stream_processors(self) -> Mapping[str, StreamProcessor]:
+        """See `windlass.plugin.InitContext.stream_processors`."""
+        return self._daemon.settings.stream_processors
 
     def config(self, kind: type[C]) -> C:
         """See `windlass.plugin.InitContext.config`."""

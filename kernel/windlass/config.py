@@ -18,7 +18,7 @@ from windlass.discovery import Found
 from windlass.graph import start_order
 from windlass.known import GRPC_SERVER, TIMEOUTS, TTRPC_SERVER, uri_of
 from windlass.migrate import VERSION, blocks, migrate
-from windlass.settings import LEGACY, TopLevel
+from windlass.settings import LEGACY, StreamProcessor, TopLevel
 from windlass.toml import Mark, Table
 from windlass.validate import ERROR, WARNING, Problem, Reader, raise_errors
 
@@ -97,6 +97,11 @@ class Config:
             properties.STATE: str(self.state),
             properties.LOG_LEVEL: self.top.debug.level or "info",
         }
+
+    @property
+    def stream_processors(self) -> Mapping[str, StreamProcessor]:
+        """Programs that convert layers, by ID, the files' after the defaults."""
+        return self.top.stream_processors
 
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         """Return a plugin's validated configuration, its defaults when there is no block for it."""
@@ -193,6 +198,11 @@ def read(path: Path | None, paths: Paths = WINDLASS, flags: Flags = Flags()) -> 
 
 
 DEFAULT = Mark("default")
+PROCESSOR_KEYS = {
+    "accepts": "list the media types that it reads",
+    "returns": "name the media type that it writes",
+    "path": "name its program",
+}
 
 
 def defaults(paths: Paths) -> Table:
@@ -278,6 +288,11 @@ def _check_values(table: Table, version: int) -> list[Problem]:
             durations.seconds(value)
         except ValueError as error:
             problems.append(Problem(ERROR, table["timeouts"].place(key), f'timeout "{key}": {error}'))
+    for id, processor in table.get("stream_processors", {}).items():
+        for key, remedy in PROCESSOR_KEYS.items():
+            if not processor.get(key):
+                reason = f'stream processor "{id}" has no "{key}"; {remedy}'
+                problems.append(Problem(ERROR, table["stream_processors"].place(id), reason))
     if not -1000 <= table.get("oom_score", 0) <= 1000:
         problems.append(Problem(ERROR, table.place("oom_score"), '"oom_score" must be between -1000 and 1000'))
     if table.get("plugin_dir"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from windlass.gate import Gate
     from windlass.hooks import Hooks
+    from windlass.settings import StreamProcessor
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -118,6 +119,11 @@ class InitContext(Protocol):
     @property
     def properties(self) -> Mapping[str, str]:
         """Facts about the daemon, by the names in `windlass.properties`."""
+        ...
+
+    @property
+    def stream_processors(self) -> Mapping[str, StreamProcessor]:
+        """Programs that convert layers, by ID; of those that accept one media type the last one counts."""
         ...
 
     def config(self, kind: type[C]) -> C:

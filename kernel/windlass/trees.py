@@ -189,7 +189,7 @@ def _copy_entry(source: str, to: str, status: os.stat_result, links: dict[tuple[
         links[inode] = to
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFREG:
-        _copy_data(source, to, status)
+        _copy_data(source, to)
     elif kind == stat.S_IFLNK:
         Path(to).symlink_to(Path(source).readlink())
     elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
@@ -217,14 +217,20 @@ def _copy_attributes(source: str, to: str, status: os.stat_result) -> None:
     os.utime(to, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def _copy_data(source: str, to: str, status: os.stat_result) -> None:
+def copy_file(source: Path, to: Path) -> None:
+    """Copy the data of a file to a new one; holes are kept, and data is shared where the filesystem can."""
+    _copy_data(os.fspath(source), os.fspath(to))
+
+
+def _copy_data(source: str, to: str) -> None:
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         writing = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            if status.st_size and not _shared(writing, reading):
-                os.truncate(writing, status.st_size)
-                _copy_extents(reading, writing, status.st_size)
+            size = os.fstat(reading).st_size
+            if size and not _shared(writing, reading):
+                os.truncate(writing, size)
+                _copy_extents(reading, writing, size)
         finally:
             os.close(writing)
     finally:

@@ -8,7 +8,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
@@ -76,12 +76,17 @@ def busybox_layer() -> bytes:
 class Archive:
     """An OCI archive on disk with one image in it."""
 
-    def __init__(self, path: Path, name: str, layers: Sequence[bytes]) -> None:
+    def __init__(
+        self, path: Path, name: str, layers: Sequence[bytes], seal: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        """``seal`` encrypts the layers."""
         self.path = path
         self.name = name
         self.blobs: dict[str, bytes] = {}
         self.diff_ids = [digest_of(each) for each in layers]
-        descriptors = [self._blob(gzip.compress(each, mtime=0), "layer.v1.tar+gzip") for each in layers]
+        kind = "layer.v1.tar+gzip" + ("+encrypted" if seal else "")
+        packed = [gzip.compress(each, mtime=0) for each in layers]
+        descriptors = [self._blob(seal(each) if seal else each, kind) for each in packed]
         self.layers = [str(each["digest"]) for each in descriptors]
         rootfs = {"type": "layers", "diff_ids": self.diff_ids}
         config = {

@@ -64,6 +64,11 @@ class Machine:
             self._command = [sys.executable, "-c", WINDLASSD, "-c", str(config)]
         config.write_text("\n".join(lines) + "\n")
 
+    def configure(self, more: str) -> None:
+        """Add lines to the configuration, which the next start reads."""
+        with (self.directory / "config.toml").open("a") as file:
+            file.write(more + "\n")
+
     @property
     def pid(self) -> int:
         """The daemon's process."""

@@ -94,14 +94,9 @@ def test_a_worker_leaves_no_mount_when_it_is_killed(differ: Any, zygote: Any, ro
     """Its namespace goes with it; the blob here is a terabyte of zeros."""
     blob = os.memfd_create("blob")
     os.ftruncate(blob, 1 << 40)
-    request = {"mounts": [["bind", str(root), "", "rbind"]], "directory": str(root.parent / "target")}
-    job = Job(
-        zygote,
-        "windlass_diff.worker:apply",
-        "layer x",
-        {**request, "sync": False, "detached": False, "compressed": False},
-        [blob],
-    )
+    request: dict[str, Any] = {"mounts": [["bind", str(root), "", "rbind"]], "directory": str(root.parent / "target")}
+    request |= {"sync": False, "compressed": False, "processors": [], "detached": False}
+    job = Job(zygote, "windlass_diff.worker:apply", "layer x", request, [blob])
     os.close(blob)
     timer = threading.Timer(0.3, job.kill)
     timer.start()

@@ -157,6 +157,14 @@ def test_a_configured_ttrpc_socket_stays(etc: Etc) -> None:
         ("version = 4\nplugins = 3\n", 'config.toml:2: "plugins" must be a table, not 3'),
         ("version = 4\nplugins = { 'a.b' = 3 }\n", 'config.toml:2: "a.b" in [plugins] must be a table, not 3'),
         (
+            "version = 4\n[stream_processors.x]\naccepts = ['a']\nreturns = 'b'\n",
+            'config.toml:2: stream processor "x" has no "path"; name its program',
+        ),
+        (
+            "version = 4\n[proxy_plugins.x]\naddress = '/x'\ntype = 'snapshotr'\n",
+            'config.toml:4: "type" in [proxy_plugins.x] must be one of "snapshot", "snapshotter", "content", "sandbox"',
+        ),
+        (
             "version = 4\n[proxy_plugins.x]\ntype = 'snapshot'\n",
             'config.toml:2: "address" in [proxy_plugins.x] is miss',
         ),

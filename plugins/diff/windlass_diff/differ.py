@@ -6,20 +6,21 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from windlass.activations import MountManager
 from windlass.content import ContentStore, Info, Writer
 from windlass.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
 from windlass.mounts import Mount
+from windlass.settings import StreamProcessor
 from windlass.values import Descriptor, Payload
 from windlass.zygote import Zygote
 from windlass_diff.activated import ForDiffs
+from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
-from windlass_diff.media import is_compressed
 
 MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 """Media types that compare can make, with their compression."""
@@ -29,16 +30,22 @@ class WalkingDiffer:
     """Implements `windlass.diff.Differ`."""
 
     def __init__(
-        self, zygote: Zygote, directory: Path, patience: float, mount_manager: MountManager | None = None
+        self,
+        zygote: Zygote,
+        directory: Path,
+        patience: float,
+        mount_manager: MountManager | None = None,
+        processors: Mapping[str, StreamProcessor] | None = None,
     ) -> None:
         """Work with ``directory`` as the place that workers mount on; ``patience`` is seconds without progress.
 
-        ``mount_manager`` is for mounts that a worker cannot make alone.
+        ``mount_manager`` is for mounts that a worker cannot make alone, ``processors`` for layers that it cannot read.
         """
         self._zygote = zygote
         self._active = ForDiffs(mount_manager)
         self._directory = directory
         self._patience = patience
+        self._processors = dict(processors or {})
         self._jobs: set[Job] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -52,22 +59,23 @@ class WalkingDiffer:
         payloads: Mapping[str, Payload] | None = None,
         sync_fs: bool = False,
     ) -> Descriptor:
-        """Apply a layer; see the contract. Of the ``payloads`` only DETACHED matters here."""
+        """Apply a layer; see the contract. ``payloads`` are for stream processors, by their ID, but for DETACHED."""
+        steps, compressed = chain(desc.media_type, self._processors)
+        programs, given = rows(steps, payloads or {})
         settings = {
             "directory": str(self._directory),
-            "compressed": is_compressed(desc.media_type),
+            "compressed": compressed,
+            "processors": programs,
             "sync": sync_fs,
             "detached": DETACHED in (payloads or {}),
         }
-        reader = content.reader(desc)
-        try:
+        with ExitStack() as stack:
+            reader = stack.enter_context(closing(content.reader(desc)))
+            descriptors = [reader.fileno(), *(stack.enter_context(_file(data)).fileno() for data in given)]
+            request = {**settings, "mounts": _rows(stack.enter_context(self._active.mounts(mounts)))}
             subject = f"layer {desc.digest}"
-            with self._active.mounts(mounts) as plain:
-                request = {**settings, "mounts": _rows(plain)}
-                with self._job("windlass_diff.worker:apply", subject, request, [reader.fileno()]) as job:
-                    result = job.result(self._patience)
-        finally:
-            reader.close()
+            job = stack.enter_context(self._job("windlass_diff.worker:apply", subject, request, descriptors))
+            result = job.result(self._patience)
         return Descriptor(LAYER, result["digest"], result["size"])
 
     def compare(
@@ -132,6 +140,14 @@ class WalkingDiffer:
             with self._lock:
                 self._jobs.discard(job)
             job.close()
+
+
+def _file(data: bytes) -> IO[bytes]:
+    """Return a file in memory, to be read from its start."""
+    file = os.fdopen(os.memfd_create("payload"), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _rows(mounts: Sequence[Mount]) -> list[list[str]]:

@@ -24,5 +24,5 @@ def is_compressed(media_type: str) -> bool:
         return True
     if media_type in PLAIN:
         return False
-    remedy = "; it needs a stream processor" if media_type.endswith("+encrypted") else ""
+    remedy = "; it needs a stream processor, see [stream_processors]" if media_type.endswith("+encrypted") else ""
     raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ knows{remedy}")

@@ -33,7 +33,8 @@ def init(context: InitContext) -> Differ:
     zygote.preload(["windlass_diff.worker"])
     context.meta.platforms.append(("linux", host_architecture(), ""))
     mounts = next(iter(context.all(MOUNT_MANAGER).values()), None)
-    differ = WalkingDiffer(zygote, context.state / "target", context.config(Config).stall_timeout, mounts)
+    patience = context.config(Config).stall_timeout
+    differ = WalkingDiffer(zygote, context.state / "target", patience, mounts, context.stream_processors)
     context.on_stop(differ.close)
     return differ
 

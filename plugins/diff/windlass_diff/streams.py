@@ -22,6 +22,8 @@ CHUNK = 256 << 10
 READ_AHEAD = 16
 """Chunks that may wait for the applier; bounds the worker's memory."""
 READ_SIZE = 128 << 10
+WAITING = 1.0
+"""Seconds after which somebody may want to know that nothing comes."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_WINDOW = 128 << 20
@@ -36,7 +38,19 @@ class Source(Protocol):
         ...
 
 
-class Blob(io.RawIOBase):
+class Input(io.RawIOBase):
+    """Bytes from a descriptor, the first of which can be looked at before they are read."""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def peek(self, size: int) -> bytes:
+        """Return the first ``size`` bytes, fewer where there are not so many; nothing has been read yet."""
+        raise NotImplementedError
+
+
+class Blob(Input):
     """Reads a descriptor from its start without moving its offset, which others share."""
 
     def __init__(self, fd: int) -> None:
@@ -45,9 +59,9 @@ class Blob(io.RawIOBase):
         self._fd = fd
         self._offset = 0
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
+    def peek(self, size: int) -> bytes:
+        """Return the first bytes."""
+        return os.pread(self._fd, size, 0)
 
     # Any: typeshed's buffer type exists for type checkers only.
     def readinto(self, buffer: object) -> int:
@@ -57,11 +71,36 @@ class Blob(io.RawIOBase):
         return count
 
 
-def open_source(fd: int, compressed: bool) -> Source:
-    """Return the plain tar inside the blob ``fd``; if it may be ``compressed``, its first bytes say how."""
-    blob = Blob(fd)
+class Pipe(Input):
+    """Reads a pipe to its end."""
+
+    def __init__(self, fd: int) -> None:
+        """Read from ``fd``, which stays the caller's."""
+        super().__init__()
+        self._fd = fd
+        self._head = b""
+
+    def peek(self, size: int) -> bytes:
+        """Return the first bytes."""
+        while len(self._head) < size and (more := os.read(self._fd, size - len(self._head))):
+            self._head += more
+        return self._head
+
+    # Any: as above.
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer`` with what there is, waiting for some; nothing is the end."""
+        if self._head:
+            view = memoryview(buffer)  # type: ignore[arg-type]  # as above
+            count = min(len(view), len(self._head))
+            view[:count], self._head = self._head[:count], self._head[count:]
+            return count
+        return os.readv(self._fd, [buffer])  # type: ignore[list-item]  # as above
+
+
+def open_source(blob: Input, compressed: bool) -> Source:
+    """Return the plain tar inside ``blob``; if it may be ``compressed``, its first bytes say how."""
     if compressed:
-        magic = os.pread(fd, 4, 0)
+        magic = blob.peek(4)
         if magic.startswith(GZIP_MAGIC):
             source: Source = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]  # has no types
             return source
@@ -75,11 +114,17 @@ def open_source(fd: int, compressed: bool) -> Source:
 class Pipeline:
     """Decompresses and hashes, in a thread each, while the caller works on earlier chunks."""
 
-    def __init__(self, source: Source, progress: Callable[[], None]) -> None:
-        """Start on ``source``; ``progress`` is called from `read` for every chunk."""
+    def __init__(
+        self, source: Callable[[], Source], progress: Callable[[], None], waiting: Callable[[], None] | None = None
+    ) -> None:
+        """Start on what ``source`` opens.
+
+        `read` calls ``progress`` for every chunk, and ``waiting`` for each second without one.
+        """
         self.size = 0
         self._source = source
         self._progress = progress
+        self._waiting = waiting
         self._hash = hashlib.sha256()
         self._error: Exception | None = None
         self._ended = False
@@ -96,7 +141,7 @@ class Pipeline:
         """
         if self._ended:
             return b""
-        chunk = self._chunks.get()
+        chunk = self._next()
         self._progress()
         if not chunk:
             self._ended = True
@@ -106,6 +151,15 @@ class Pipeline:
                 raise InvalidArgument(f"compressed data is damaged: {self._error}") from self._error
         return chunk
 
+    def _next(self) -> bytes:
+        if self._waiting is None:
+            return self._chunks.get()
+        while True:
+            try:
+                return self._chunks.get(timeout=WAITING)
+            except queue.Empty:
+                self._waiting()
+
     def digest(self) -> str:
         """Return the digest of the whole stream, which has to have been read to its end."""
         self._hasher.join()
@@ -113,7 +167,8 @@ class Pipeline:
 
     def _produce(self) -> None:
         try:
-            while chunk := self._source.read(CHUNK):
+            source = self._source()
+            while chunk := source.read(CHUNK):
                 self.size += len(chunk)
                 self._to_hash.put(chunk)
                 self._chunks.put(chunk)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
+from windlass.errors import Error
 from windlass.mounts import Mount
 from windlass_diff import streams, tar
 from windlass_diff.apply import Applier
@@ -17,26 +20,64 @@ def to_mounts(rows: Sequence[Sequence[str]]) -> tuple[Mount, ...]:
     return tuple(Mount(kind, source, tuple(options), target) for kind, source, target, *options in rows)
 
 
+@contextmanager
+def plain_tar(
+    request: Mapping[str, Any],  # Any: JSON, which the daemon wrote
+    descriptors: Sequence[int],
+    channel: Channel,
+) -> Iterator[streams.Pipeline]:
+    """Yield what is in the blob ``descriptors[1]``; the rest are payloads of the programs that it goes through.
+
+    When the block has ended well, so have they.
+    """
+    compressed = bool(request["compressed"])
+    if not request["processors"]:
+        blob = streams.Blob(descriptors[1])
+        yield streams.Pipeline(lambda: streams.open_source(blob, compressed), channel.progress)
+        return
+    from windlass_diff.processors import Chain
+
+    channel.step("start " + ", ".join(str(row[0]) for row in request["processors"]))
+    chain = Chain(request["processors"], descriptors[1], descriptors[2:])
+
+    def waiting() -> None:
+        # Some read it all before they write.
+        if chain.reads():
+            channel.alive()
+
+    with closing(chain):
+        pipe = streams.Pipe(chain.output)
+        try:
+            yield streams.Pipeline(lambda: streams.open_source(pipe, compressed), channel.progress, waiting)
+        except Error:
+            chain.explain()
+            raise
+        channel.step("end of stream processors")
+        chain.check()
+
+
 def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Apply the blob ``descriptors[1]`` as the request on the socket ``descriptors[0]`` says."""
     channel = Channel(descriptors[0])
     request = channel.request()
+    through = "".join(f", through {row[0]}" for row in request["processors"])
 
     def work() -> dict[str, object]:
-        channel.step("mount")
-        target = Target(to_mounts(request["mounts"]), request["directory"], request["detached"])
-        try:
-            channel.step("apply")
-            pipeline = streams.Pipeline(streams.open_source(descriptors[1], request["compressed"]), channel.progress)
-            Applier(target.rules, target.lowers, target.where).apply(tar.Archive(pipeline.read), channel.progress)
-            if request["sync"]:
-                channel.step("sync")
-                target.sync()
-            # Only now: after a failure the step is the one that failed.
-            channel.step("unmount")
-            return {"digest": pipeline.digest(), "size": pipeline.size}
-        finally:
-            target.leave()
+        with plain_tar(request, descriptors, channel) as pipeline:
+            channel.step("mount")
+            target = Target(to_mounts(request["mounts"]), request["directory"], request["detached"])
+            try:
+                channel.step(f"apply{through}")
+                Applier(target.rules, target.lowers, target.where).apply(tar.Archive(pipeline.read), channel.progress)
+                if request["sync"]:
+                    channel.step("sync")
+                    target.sync()
+                # Only now: after a failure the step is the one that failed.
+                channel.step("unmount")
+                result: dict[str, object] = {"digest": pipeline.digest(), "size": pipeline.size}
+            finally:
+                target.leave()
+        return result
 
     return channel.run(work)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import linux, mounting, trees
+from windlass import apart, mounting, trees
 from windlass.errors import Error
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -41,21 +40,10 @@ def probe(root: Path, images: Images) -> Features:
         # Whoever probed before was killed in it.
         trees.remove(left)
     scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    # A thread with mounts of its own, unshare(2): should we be killed in it, none is left.
-    with ThreadPoolExecutor(1, "probe erofs") as thread:
-        try:
-            return thread.submit(_try_apart, scratch, images).result()
-        finally:
-            trees.remove(scratch)
-
-
-def _try_apart(scratch: Path, images: Images) -> Features:
-    linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     try:
-        return _try(scratch, images)
+        return apart.run(lambda: _try(scratch, images), scratch)
     finally:
-        mounting.unmount_all(scratch)
+        trees.remove(scratch)
 
 
 def _try(scratch: Path, images: Images) -> Features:

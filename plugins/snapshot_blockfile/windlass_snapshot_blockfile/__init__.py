@@ -1,0 +1,1 @@
+"""A snapshotter on files that hold filesystems."""

@@ -1,0 +1,119 @@
+"""Snapshots as files with a filesystem in them: a new one is a copy of its parent's, or of the empty one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from windlass import trees
+from windlass.errors import FailedPrecondition
+from windlass.metastore import Record
+from windlass.mounts import Mount
+from windlass.snapshot_directories import DirectorySnapshotter
+from windlass.snapshots import Kind, Usage
+
+FILE = "blockfile"
+BUSY_SECONDS = 2.0
+"""How long a file may be in use after what was in it has been unmounted: Linux frees loop devices a little later."""
+BUSY_PAUSE = 0.02
+
+
+class BlockfileSnapshotter(DirectorySnapshotter):
+    """A `windlass.snapshots.Snapshotter` on files that are mounted by loop devices (reference 2.2)."""
+
+    def __init__(self, root: Path, scratch: Path, fs_type: str, mount_options: Sequence[str] = ()) -> None:
+        """Keep snapshots below ``root``; those without a parent are copies of ``scratch``, which holds ``fs_type``."""
+        super().__init__(root)
+        self._scratch = scratch
+        self._fs_type = fs_type
+        self._options = tuple(mount_options) if "loop" in mount_options else (*mount_options, "loop")
+
+    def usage(self, key: str) -> Usage:
+        """Measure what a file takes beyond its parent's."""
+        record = self._store.lookup(key)
+        return record.usage if record.kind == Kind.COMMITTED else self._measure(record)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return one mount of a file."""
+        return self._mounts(self._store.get(key))
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Copy the parent's file, or the empty one."""
+
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            trees.copy_file(self._file(parents[0]) if parents else self._scratch, directory / FILE)
+
+        return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """Show the parent's own file."""
+
+        def fill(directory: Path, parents: Sequence[int]) -> None:
+            if not parents:
+                trees.copy_file(self._scratch, directory / FILE)
+
+        return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """Freeze an active snapshot. Raises FailedPrecondition also while it is mounted: its file would change on."""
+        record = self._store.lookup(key)
+        if parent and self._store.stat(key).parent != parent:
+            raise FailedPrecondition(
+                f"snapshot {key} was not prepared on {parent}, and blockfile cannot rebase; prepare it there"
+            )
+        if record.kind == Kind.ACTIVE and not _settled(self._file(record.id)):
+            raise FailedPrecondition(f"snapshot {key} is mounted, a commit would tear it; unmount it first")
+        self._store.commit(name, key, self._measure(record), labels)
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot and its file."""
+        self._directories.remove(key, now=True)
+
+    def _file(self, id: int) -> Path:
+        return self._directories.path(id) / FILE
+
+    def _measure(self, record: Record) -> Usage:
+        if record.kind == Kind.VIEW and record.parents:
+            return Usage(0, 0)
+        below = _taken(self._file(record.parents[0])) if record.parents else 0
+        return Usage(inodes=1, size=max(0, _taken(self._file(record.id)) - below))
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        active = record.kind == Kind.ACTIVE
+        shown = record.id if active or not record.parents else record.parents[0]
+        return (Mount(self._fs_type, str(self._file(shown)), (*self._options, "rw" if active else "ro")),)
+
+
+def _taken(file: Path) -> int:
+    return file.stat().st_blocks * trees.BLOCK
+
+
+def _settled(file: Path) -> bool:
+    """Write a file to its disk and tell whether nobody writes to it any more, such as a loop device."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while not _unwritten(descriptor):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(BUSY_PAUSE)
+        # Before its row is durable.
+        os.fsync(descriptor)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _unwritten(descriptor: int) -> bool:
+    # fcntl(2): a read lease is given only on files that nobody has open for writing.
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # A filesystem without leases cannot tell.
+        return error.errno not in (errno.EAGAIN, errno.EBUSY)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
