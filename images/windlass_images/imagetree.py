@@ -97,15 +97,26 @@ class Walk:
     """Visits trees; ``where`` names in errors what they belong to, ``label`` has parents keep their children."""
 
     def __init__(
-        self, store: Store, source: Source, where: str, platform: Wanted, label: bool = True, limit: int = 0
+        self,
+        store: Store,
+        source: Source,
+        where: str,
+        platform: Wanted,
+        label: bool = True,
+        limit: int = 0,
+        all_metadata: bool = False,
     ) -> None:
-        """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all."""
+        """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all.
+
+        With ``all_metadata`` the manifests and configs of the others are brought too, and their layers not.
+        """
         self._store = store
         self._source = source
         self._where = where
         self._platform = platform
         self._label = label
         self._limit = limit
+        self._all_metadata = all_metadata
         # An index may name another ten thousand times, and that the next: what has been visited is not visited again.
         self._visited: dict[tuple[str, str], list[Leaf]] = {}
 
@@ -140,6 +151,11 @@ class Walk:
         leaves: dict[str, Leaf] = {}
         for child in wanted:
             leaves |= {leaf.target.digest: leaf for leaf in await self._visit(child, depth + 1)}
+        if self._all_metadata:
+            others = [child for child in known if child not in wanted and child.media_type in MANIFESTS]
+            for child in others:
+                await self._describe(child)
+            wanted = [*wanted, *others]
         await self._keep(target, "m.", [child for child in wanted if child.media_type in MANIFESTS])
         await self._keep(target, "", [child for child in wanted if child.media_type not in MANIFESTS])
         return list(leaves.values())
@@ -164,6 +180,14 @@ class Walk:
         await self._keep(target, "config", [manifest.config])
         await self._keep(target, "l.", manifest.layers)
         return [Leaf(target, manifest, image)]
+
+    async def _describe(self, target: Descriptor) -> None:
+        """Bring a manifest and its config."""
+        name = f"{self._where}: {target.digest}"
+        manifest = parse_manifest(await self._document(target), name, target.media_type)
+        if manifest.config.media_type in CONFIGS:
+            await self._document(manifest.config)
+            await self._keep(target, "config", [manifest.config])
 
     async def _document(self, target: Descriptor) -> bytes:
         if target.size > MANIFEST_LIMIT:

@@ -63,9 +63,13 @@ def layer_of(seed: int, size: int = 400_000) -> tuple[bytes, str]:
 class Built:
     """An image in memory."""
 
-    def __init__(self, *layers: tuple[bytes, str]) -> None:
+    def __init__(self, *layers: tuple[bytes, str], architecture: str = "amd64") -> None:
         self.blobs: dict[str, bytes] = {}
-        config = {**PLATFORM, "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]}}
+        config = {
+            **PLATFORM,
+            "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]},
+        }
         self.layers = [self._add("layer.v1.tar+gzip", data) for data, _ in layers]
         self.config = self._add("config.v1+json", json.dumps(config).encode())
         kind = f"{OCI}.manifest.v1+json"
@@ -259,6 +263,35 @@ def test_credentials_are_asked_for_over_a_stream(machine: Machine, tmp_path: Pat
         pulled = machine.windlass("image", "pull", *user, name)
         assert pulled.returncode == 0, pulled.stderr
         assert SECRET not in machine.log.read_text() + pulled.stderr + pulled.stdout
+
+
+def test_of_other_platforms_only_what_was_asked_for_comes(machine: Machine, address: str) -> None:
+    """Nothing, or with all metadata their manifests and configs, and never their layers."""
+    mine, other = Built(layer_of(35)), Built(layer_of(36), architecture="s390x")
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": []}
+    for image, architecture in ((mine, "amd64"), (other, "s390x")):
+        image.push(f"{address}/multi/app:{architecture}")
+        platform = {"os": "linux", "architecture": architecture}
+        index["manifests"].append({**_json(image.target), "platform": platform})
+    data = json.dumps(index).encode()
+    target = Descriptor(f"{OCI}.index.v1+json", digest_of(data), len(data))
+    Client([]).repository(f"{address}/multi/app:1", scheme="http").pusher().push_manifest(target, data, "1")
+
+    machine.pull(f"{address}/multi/app:1")
+    blobs = set(machine.kept()["blobs"])
+    assert mine.layers[0].digest in blobs
+    assert not {other.target.digest, other.config.digest, other.layers[0].digest} & blobs
+    done = machine.windlass("image", "pull", "--plain-http", "--all-metadata", f"{address}/multi/app:1")
+    assert done.returncode == 0, done.stderr
+    blobs = set(machine.kept()["blobs"])
+    assert {other.target.digest, other.config.digest} <= blobs and other.layers[0].digest not in blobs
+
+    refused = machine.windlass("image", "push", "--plain-http", f"{address}/multi/app:1")
+    assert refused.returncode == 1 and "is missing" in refused.stderr
+    assert machine.ctr("images", "tag", f"{address}/multi/app:1", f"{address}/one/app:1").returncode == 0
+    pushed = machine.windlass("image", "push", "--plain-http", "--platform", "linux/amd64", f"{address}/one/app:1")
+    assert pushed.returncode == 0, pushed.stderr
+    assert Client([]).repository(f"{address}/one/app:1", scheme="http").resolve() == mine.target
 
 
 # What is cut short

@@ -63,7 +63,7 @@ class Pull:
         self._report(Progress("fetching image content", wanted.name or str(self._repository.reference)))
         chosen = wanted.platforms or None
         where = f"image {self._repository.reference}"
-        walk = Walk(store, downloads, where, chosen, limit=wanted.manifest_limit)
+        walk = Walk(store, downloads, where, chosen, limit=wanted.manifest_limit, all_metadata=wanted.all_metadata)
         tree = await walk.tree(desc)
         for each in unpacks:
             for leaf in tree.leaves:
