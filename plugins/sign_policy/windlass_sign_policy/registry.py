@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.errors import NotFound
-from windlass_images import manifests, signatures
-from windlass_images.signatures import MAX_SIGNATURES, Signature
-from windlass_registry import references
-from windlass_registry.client import Client, roots_of
-from windlass_registry.credentials import DockerConfig
+
+if TYPE_CHECKING:
+    from windlass_images.signatures import Signature
+    from windlass_registry.client import Client
 
 
 class Finder:
@@ -17,14 +17,22 @@ class Finder:
 
     def __init__(self, config_path: str, credentials: str) -> None:
         """Take directories with ``hosts.toml`` files, and a docker ``config.json`` or nothing."""
-        self._client = Client(roots_of(config_path))
-        self._credentials = DockerConfig(Path(credentials)) if credentials else None
+        self._config_path = config_path
+        self._credentials = credentials
+        self._client: Client | None = None
 
     def find(self, name: str, digest: str) -> list[Signature]:
         """Return the signatures that lie beside an image. Raises what a registry's failures are."""
+        # Here, since few daemons have rules that want signatures.
+        from windlass_images import manifests, signatures
+        from windlass_registry import references
+        from windlass_registry.client import Client, roots_of
+        from windlass_registry.credentials import DockerConfig
+
         image = references.parse(name)
         place = f"{image.locator}:{signatures.tag_of(digest)}"
-        ask = self._credentials.ask if self._credentials is not None else None
+        ask = DockerConfig(Path(self._credentials)).ask if self._credentials else None
+        self._client = self._client or Client(roots_of(self._config_path))
         repository = self._client.repository(place, ask=ask)
         try:
             desc = repository.resolve()
@@ -32,14 +40,15 @@ class Finder:
             return []
         manifest = manifests.parse_manifest(repository.manifest(desc), f"signatures of {name}", desc.media_type)
         found = []
-        for layer in manifest.layers[:MAX_SIGNATURES]:
+        for layer in manifest.layers[: signatures.MAX_SIGNATURES]:
             signature = signatures.signature_of(layer)
             if signature is not None:
                 with repository.blob(layer) as blob:
                     statement = b"".join(iter(lambda: blob.read(signatures.STATEMENT_LIMIT), b""))
-                found.append(Signature(statement, signature))
+                found.append(signatures.Signature(statement, signature))
         return found
 
     async def close(self) -> None:
         """Close idle connections."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.gate import offload_within
 from windlass.values import Descriptor
 from windlass.verifiers import Judgement
-from windlass_images import signatures, signpolicy
-from windlass_images.signatures import Signature
+from windlass_images import signpolicy
 from windlass_images.signpolicy import Decision
 
-Find = Callable[[str, str], Sequence[Signature]]
+if TYPE_CHECKING:
+    from windlass_images.signatures import Signature
+
+Find = Callable[[str, str], "Sequence[Signature]"]
 """Returns the signatures that lie beside an image, by its name and digest; it may block. Raises errors of contracts."""
 
 
@@ -42,6 +45,8 @@ class SignPolicy:
         return self._judge_signed(name, digest, decision)
 
     def _judge_signed(self, name: str, digest: str, decision: Decision) -> Judgement:
+        from windlass_images import signatures  # with all of cryptography, which few daemons need
+
         keys = signatures.load_keys(decision.keys)
         found = self._find(name, digest)
         if signatures.is_signed(digest, found, keys):
