@@ -238,7 +238,12 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
     made = dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, named + made.runtime_options.value))
     creating = asyncio.create_task(windlass.tasks.create("test", made, bind(image)))
     await eventually(begun.exists)
-    (shim,) = (pid for pid in map(int, processes_of(tmp_path)) if Path(f"/proc/{pid}/comm").read_text() == SHIM)
+
+    def shims() -> list[int]:
+        return [pid for pid in map(int, processes_of(tmp_path)) if Path(f"/proc/{pid}/comm").read_text() == SHIM]
+
+    await eventually(lambda: len(shims()) == 1)  # what it has forked is called so until it executes something
+    (shim,) = shims()
     os.kill(shim, signal.SIGKILL)
 
     try:

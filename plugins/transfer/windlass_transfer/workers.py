@@ -28,15 +28,16 @@ class Threads:
 
     async def run(self, call: Callable[[], R], abort: Callable[[], None]) -> R:
         """Return what ``call`` does in a thread; who is cancelled calls ``abort`` and waits until it has ended."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        job = self._pool.submit(call)
+        future = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if not future.cancel():
+            if not job.cancel():  # it runs; asyncio's future would say that it was cancelled all the same
                 abort()
                 await asyncio.wait([future], timeout=END)
-                if future.done() and not future.cancelled():
-                    future.exception()  # it was told to end, and how it did is of no interest
+            if future.done() and not future.cancelled():
+                future.exception()  # it was told to end, and how it did is of no interest
             raise
 
     def close(self) -> None:
