@@ -20,7 +20,7 @@ from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import N
 from windlass_conformance.daemon_runtime import DaemonRuntime
 from windlass_conformance.remote_events import RemoteExchange
 from windlass_conformance.remote_metadata import RemoteMetadata
-from windlass_conformance.remote_sandboxes import RemoteSandboxController
+from windlass_conformance.remote_sandboxes import RecordedSandboxController
 from windlass_conformance.runtimes import Runtime
 from windlass_conformance.shim_runtime import ShimRuntime
 from windlass_remote.content import RemoteContent
@@ -116,7 +116,7 @@ def events(address: str) -> Iterator[Callable[[], Exchange]]:
 def sandboxes(address: str, name: str) -> Iterator[tuple[Callable[[], SandboxController], str]]:
     """Yield what finds the sandbox controller ``name`` of the daemon at ``address``, and an empty namespace."""
     with _namespace(address) as peer:
-        yield lambda: RemoteSandboxController(peer, name), peer.metadata[0][1]
+        yield lambda: RecordedSandboxController(peer, name), peer.metadata[0][1]
 
 
 @contextmanager

@@ -54,6 +54,9 @@ class SandboxControllerSuite:
                         await found.shutdown(namespace, id)
                     except Error:
                         continue  # it is not there
+                close = getattr(found, "close", None)
+                if close is not None:
+                    await close()
 
         asyncio.run(work())
 

@@ -43,7 +43,7 @@ class Peer:
         self.name = name or f"the peer at {address}"
         self.timeout = timeout
         self.metadata = ((NAMESPACE, namespace), *([(LEASE, lease)] if lease else []))
-        self.channel = grpc.insecure_channel(f"unix:{address}" if address.startswith("/") else address, OPTIONS)
+        self.channel = grpc.insecure_channel(target(address), OPTIONS)
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
@@ -83,15 +83,24 @@ class Peer:
 
     def error(self, error: grpc.RpcError, timeout: float = 0) -> Error:
         """Return what a failed call, which had ``timeout`` seconds, means to the caller."""
-        code: int = error.code().value[0]
-        message = error.details() or error.code().name.lower().replace("_", " ")
-        if code == Code.UNAVAILABLE and _nobody_there(message):
-            return Unavailable(f"{self.name} cannot be reached at {self.address}; see whether it runs, and try again")
-        if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
-            return DeadlineExceeded(
-                f"{self.name} did not answer within {timeout or self.timeout:g} s; see what keeps it"
-            )
-        return from_code(code, message)
+        return meaning(error, self.name, self.address, timeout or self.timeout)
+
+
+def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Error:
+    """Return what a call to ``name`` that failed means to the caller."""
+    code: int = error.code().value[0]
+    message = error.details() or error.code().name.lower().replace("_", " ")
+    # "Stream removed", with various codes, is what grpc itself says now and then of a peer that died during the call.
+    if (code == Code.UNAVAILABLE and _nobody_there(message)) or message.startswith("Stream removed"):
+        return Unavailable(f"{name} cannot be reached at {address}; see whether it runs, and try again")
+    if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
+        return DeadlineExceeded(f"{name} did not answer within {timeout:g} s; see what keeps it")
+    return from_code(code, message)
+
+
+def target(address: str) -> str:
+    """Return an address as gRPC spells it; a bare path is a unix socket."""
+    return f"unix:{address}" if address.startswith("/") else address
 
 
 def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from compat.conftest import require_foreign_tools
 from compat.images import Archive, busybox_layer, layer
 from compat.machines import Machine, eventually
+from compat.test_sandboxes import Client, refused
 from proxy.test_proxies import NATIVE, served
+from remote.test_sandbox_controller import RECORD, Controller
+from remote.test_sandbox_controller import served as controller_served
+
+from windlass_remote.sandboxes import to_record
 
 IMAGE = "docker.io/library/proxied:1"
 
@@ -73,3 +80,28 @@ def test_layers_are_unpacked_in_another_process(archive: Archive, tmp_path: Path
         assert failed.returncode and "proxy plugin mine cannot be reached" in failed.stderr
     finally:
         machine.close()
+
+
+def test_a_sandbox_is_run_by_a_controller_in_another_process(tmp_path: Path) -> None:
+    """Its calls and events are those of any other; one that is away is an error."""
+    machine = Machine("windlass", tmp_path)
+    machine.configure(f'[proxy_plugins.mine]\ntype = "sandbox"\naddress = "{tmp_path}/p.sock"\nexports = {{ a = "b" }}')
+    controller, answers = Controller(), []
+    try:
+        machine.start()
+        assert "a            b" in machine.ctr("plugins", "ls", "-d", "id==mine")
+        client = Client(machine)
+        with controller_served(controller, tmp_path):
+            client("Create", "box", "mine", sandbox=to_record(RECORD))
+            assert client("Start", "box", "mine").pid == 7
+            assert client("Status", "box", "mine").state == "READY"
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(client, "Wait", "box", "mine")
+                assert controller.waiting.wait(10)
+                controller.over.set()
+                answers.append(waiting.result().exit_status)
+        with refused(grpc.StatusCode.UNAVAILABLE, "proxy plugin mine cannot be reached"):
+            client("Status", "box", "mine")
+    finally:
+        machine.close()
+    assert answers == [4]

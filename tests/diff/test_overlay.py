@@ -6,12 +6,14 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any  # fixtures whose classes live in conftest, which tests cannot import
 
 import pytest
 
 from windlass.diff import LAYER
+from windlass.errors import FailedPrecondition
 from windlass.mounts import Mount
 
 
@@ -122,3 +124,22 @@ def test_an_upper_directory_in_use_is_mounted(differ: Any, place: Place, content
     for layer in (first, second):
         differ.apply(content, content.add(layer, LAYER), [place.mount])
     assert place.names() == ["c", "d"]
+
+
+def test_an_overlay_that_need_not_be_written_is_mounted_any_number_of_times(
+    differ: Any, place: Place, content: Any, members: Any
+) -> None:
+    """Linux refuses a work directory that was used with `volatile`, so the differ does without that option."""
+    volatile = replace(place.mount, options=(*place.mount.options, "volatile"))
+    for name in ("a", "b", "c"):
+        differ.apply(content, content.add(members().file(name).bytes(), LAYER), [volatile])
+    assert place.names() == ["a", "b", "c"]
+
+
+def test_an_upper_directory_alone_is_filled_once(differ: Any, place: Place, content: Any, members: Any) -> None:
+    """There is nothing to mount it on; the message says what to do."""
+    alone = Mount("overlay", "overlay", (f"upperdir={place.upper}",))
+    desc = content.add(members().file("a").bytes(), LAYER)
+    differ.apply(content, desc, [alone])
+    with pytest.raises(FailedPrecondition, match=rf"{place.upper} has files of another layer; prepare it anew"):
+        differ.apply(content, desc, [alone])

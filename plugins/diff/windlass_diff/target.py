@@ -81,7 +81,9 @@ class Target:
         else:
             root = directory
             self.where = mounts[0].source if len(mounts) == 1 and self.syncable else "the snapshot"
-            mounting.mount_all(mounts, directory)
+            if overlay is not None and not overlay.lowers:
+                raise FailedPrecondition(f"upper directory {overlay.upper} has files of another layer; prepare it anew")
+            mounting.mount_all(mounting.without_volatile(mounts), directory)
             self.lowers = Lowers()
             self.rules = Rules(user_namespace=userns)
         os.chroot(root)

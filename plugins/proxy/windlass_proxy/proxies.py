@@ -5,26 +5,32 @@ from __future__ import annotations
 from windlass.content import ContentStore
 from windlass.diff import Differ
 from windlass.errors import InvalidArgument
-from windlass.plugin import InitContext, SkipPlugin
+from windlass.plugin import InitContext
+from windlass.sandboxes import SandboxController
 from windlass.settings import ProxyPlugin
 from windlass.snapshots import Snapshotter
 from windlass.values import host_architecture
 from windlass_remote.content import RemoteContent
 from windlass_remote.diff import RemoteDiffer
 from windlass_remote.peer import Peer
+from windlass_remote.sandboxes import RemoteSandboxController
 from windlass_remote.snapshots import RemoteSnapshotter
 
+Proxied = Snapshotter | ContentStore | Differ | SandboxController
 
-def connect(name: str, proxy: ProxyPlugin, context: InitContext) -> Snapshotter | ContentStore | Differ:
+
+def connect(name: str, proxy: ProxyPlugin, context: InitContext) -> Proxied:
     """Return the object for an entry, and publish what the entry says of it (reference 1.3, proxy_plugins)."""
-    if proxy.type == "sandbox":
-        raise SkipPlugin(f"proxy plugin {name}: sandbox controllers behind sockets are not supported yet")
     path = proxy.address.removeprefix("unix://")
     if not path.startswith("/"):
         raise InvalidArgument(f"address {proxy.address!r} of proxy plugin {name} is no absolute path; name its socket")
     context.meta.exports.update({**proxy.exports, "address": proxy.address})
     context.meta.capabilities.extend(proxy.capabilities)
     context.meta.platforms.append(_platform(proxy.platform))
+    if proxy.type == "sandbox":
+        controller = RemoteSandboxController(path, name, described=f"proxy plugin {name}")
+        context.on_stop(controller.close)
+        return controller
     peer = Peer(path, name=f"proxy plugin {name}")
     context.on_stop(peer.close)
     if proxy.type == "content":

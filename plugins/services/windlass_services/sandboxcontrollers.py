@@ -17,7 +17,7 @@ from windlass_api.containerd.events import sandbox_pb2 as events_pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
 from windlass_remote.messages import any_of, from_any, from_mounts, to_any, to_platform, to_timestamp
-from windlass_services.sandboxes import from_proto
+from windlass_remote.sandboxes import from_record
 
 NO_EXTRA = Payload("", b"")
 
@@ -35,7 +35,7 @@ class SandboxControllerService:
         """Prepare a sandbox; a request that has only its ID is for the record of that ID."""
         controller, namespace = self._controller(request.sandboxer), call.namespace
         if request.HasField("sandbox"):
-            sandbox = from_proto(request.sandbox)
+            sandbox = from_record(request.sandbox)
         else:
             sandbox = await offload(self._metadata.sandboxes(namespace).get, request.sandbox_id)
         if request.sandbox_id and request.sandbox_id != sandbox.id:
@@ -117,7 +117,7 @@ class SandboxControllerService:
         if not request.HasField("sandbox"):
             # A plain error, as of containerd: over RPC the code is UNKNOWN.
             raise Error(f"update of sandbox {request.sandbox_id!r} has no record of it")
-        await controller.update(call.namespace, from_proto(request.sandbox), list(request.fields))
+        await controller.update(call.namespace, from_record(request.sandbox), list(request.fields))
         return pb.ControllerUpdateResponse()
 
     def _controller(self, name: str) -> SandboxController:
