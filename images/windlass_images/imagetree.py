@@ -156,8 +156,8 @@ class Walk:
             for child in others:
                 await self._describe(child)
             wanted = [*wanted, *others]
-        await self._keep(target, "m.", [child for child in wanted if child.media_type in MANIFESTS])
-        await self._keep(target, "", [child for child in wanted if child.media_type not in MANIFESTS])
+        images = [child for child in wanted if child.media_type in MANIFESTS]
+        await self._keep(target, images=images, others=[child for child in wanted if child not in images])
         return list(leaves.values())
 
     async def _visit_manifest(self, target: Descriptor, name: str, depth: int) -> list[Leaf]:
@@ -177,8 +177,7 @@ class Walk:
                 f"{name} has {len(manifest.layers)} layers, but its config {len(image.diff_ids)} diff IDs"
             )
         await self._source.layers(manifest.layers)
-        await self._keep(target, "config", [manifest.config])
-        await self._keep(target, "l.", manifest.layers)
+        await self._keep(target, config=manifest.config, layers=manifest.layers)
         return [Leaf(target, manifest, image)]
 
     async def _describe(self, target: Descriptor) -> None:
@@ -187,7 +186,7 @@ class Walk:
         manifest = parse_manifest(await self._document(target), name, target.media_type)
         if manifest.config.media_type in CONFIGS:
             await self._document(manifest.config)
-            await self._keep(target, "config", [manifest.config])
+            await self._keep(target, config=manifest.config)
 
     async def _document(self, target: Descriptor) -> bytes:
         if target.size > MANIFEST_LIMIT:
@@ -195,14 +194,20 @@ class Walk:
         await self._source.document(target)
         return await self._store.content.read(target.digest, MANIFEST_LIMIT)
 
-    async def _keep(self, parent: Descriptor, kind: str, children: Sequence[Descriptor]) -> None:
-        if not self._label or not children:
-            return
-        if kind == "config":
-            labels = {KEEP + kind: children[0].digest}
-        else:
-            labels = {f"{KEEP}{kind}{number}": child.digest for number, child in enumerate(children)}
-        await self._store.content.label(parent.digest, labels)
+    async def _keep(
+        self,
+        parent: Descriptor,
+        config: Descriptor | None = None,
+        layers: Sequence[Descriptor] = (),
+        images: Sequence[Descriptor] = (),
+        others: Sequence[Descriptor] = (),
+    ) -> None:
+        """Label a parent with all its children at once: each change of a blob waits for the disk."""
+        labels = {f"{KEEP}config": config.digest} if config is not None else {}
+        for kind, children in (("l.", layers), ("m.", images), ("", others)):
+            labels |= {f"{KEEP}{kind}{number}": child.digest for number, child in enumerate(children)}
+        if self._label and labels:
+            await self._store.content.label(parent.digest, labels)
 
 
 async def resolve(store: Store, name: str, platform: Platform) -> Leaf:

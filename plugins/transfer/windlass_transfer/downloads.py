@@ -7,7 +7,8 @@ before a connection, a transfer or the daemon broke off is not fetched again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from windlass.content import ContentStore, Writer
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, ResourceExhausted
@@ -51,6 +52,8 @@ class Downloads:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.get_running_loop()
+        # With the commit, since every change of a blob afterwards is one more that waits for the disk.
+        self._source = {SOURCE + repository.reference.host: repository.reference.repository}
 
     async def document(self, target: Descriptor) -> None:
         """Fetch an index, a manifest or a config. Raises as a registry does."""
@@ -67,9 +70,11 @@ class Downloads:
                 return b"".join(iter(lambda: blob.read(BLOCK), b""))
 
         async with self._tools.blobs(target.digest):
-            if not await self._has(target):
-                await self._tools.documents.run(lambda: _store(view, target, fetch()), self._repository.abort)
-        await self._named_source(target)
+            if await self._has(target):
+                await self._named_source(target)
+            else:
+                call = partial(_store, view, target, fetch, self._source)
+                await self._tools.documents.run(call, self._repository.abort)
         self._tell("complete", target, target.size)
         if target.media_type in MANIFESTS:
             self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
@@ -105,11 +110,11 @@ class Downloads:
         async with self._tools.blobs(target.digest):
             if await self._has(target):
                 self._tell("already exists", target, target.size)
+                await self._named_source(target)
             else:
                 async with self._tools.downloads:
                     await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
                 self._tell("complete", target, target.size)
-        await self._named_source(target)
 
     async def _has(self, target: Descriptor) -> bool:
         """Say whether the namespace has a blob, which the lease then holds."""
@@ -130,11 +135,11 @@ class Downloads:
             try:
                 writer = view.writer(ref, target.size, target.digest)
             except AlreadyExists:
-                return  # another namespace has it, and ours now too
+                return  # it has come otherwise meanwhile
             try:
                 blob = self._receive(writer, target)
                 try:
-                    commit(view, writer, target, {})
+                    commit(view, writer, target, self._source)
                     return
                 except FailedPrecondition as error:
                     self._distrust(blob, number, target, error)
@@ -165,11 +170,9 @@ class Downloads:
             ) from None
 
     async def _named_source(self, target: Descriptor) -> None:
-        """Remember where a blob is from, so that a later push can have it mounted (reference 6.5.4)."""
-        reference = self._repository.reference
-        key = SOURCE + reference.host
-        labels = (await self._store.content.info(target.digest)).labels
-        value = appended(labels, key, reference.repository)
+        """Remember where else a blob is, so that a later push can have it mounted (reference 6.5.4)."""
+        ((key, repository),) = self._source.items()
+        value = appended((await self._store.content.info(target.digest)).labels, key, repository)
         if value is not None:
             await self._store.content.label(target.digest, {key: value})
 
@@ -199,7 +202,8 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
     return False
 
 
-def _store(view: ContentStore, target: Descriptor, data: bytes) -> None:
+def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
+    data = fetch()
     try:
         writer = view.writer(ref_of(target), target.size, target.digest)
     except AlreadyExists:
@@ -208,7 +212,7 @@ def _store(view: ContentStore, target: Descriptor, data: bytes) -> None:
         if writer.status().offset:
             writer.truncate(0)
         writer.write(data)
-        commit(view, writer, target, {})
+        commit(view, writer, target, labels)
     finally:
         writer.close()
 
