@@ -99,13 +99,13 @@ def remap(machine: Machine, name: str, parent: str, script: str) -> None:
 def test_mapped_containers_see_files_as_their_own(machine: Machine, archive: Archive) -> None:
     """Nothing is copied: the layers are shown with other owners."""
     name = machine.new_id()
-    script = "head -n 1 /proc/self/uid_map; ls -ln /last; ls -dn /; touch /mine; ls -n /mine; cat /own/1"
+    script = "head -n 1 /proc/self/uid_map; ls -ln /last; ls -dn /; touch /mapped; ls -n /mapped; cat /own/1"
     machine.ctr("containers", "create", IMAGE, name)
     remap(machine, name, archive.chain_ids[-1], script)
     shown = machine.ctr("tasks", "start", name).split()
     assert "100000" in shown, "it has no user namespace, so nothing was shown"
-    assert "65534" not in shown and "/mine" in shown
-    (written,) = machine.root.glob("io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs/mine")
+    assert "65534" not in shown and "/mapped" in shown
+    (written,) = machine.root.glob("io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs/mapped")
     assert written.stat().st_uid == 100000
     machine.try_ctr("tasks", "rm", "-f", name)
     machine.ctr("containers", "rm", name)

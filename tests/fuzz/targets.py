@@ -77,7 +77,7 @@ def read_layer(data: bytes) -> None:
     with tempfile.TemporaryFile() as blob:
         blob.write(data)
         blob.flush()
-        pipeline = streams.Pipeline(streams.open_source(blob.fileno(), True), lambda: None)
+        pipeline = streams.Pipeline(lambda: streams.open_source(streams.Blob(blob.fileno()), True), lambda: None)
         most = MOST
         with suppress(InvalidArgument, DataLoss):
             while most > 0 and (chunk := pipeline.read()):
