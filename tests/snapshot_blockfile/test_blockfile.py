@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from snapshot_blockfile.conftest import make, needs_loop
 
-from windlass import mounting
+from windlass import loop, mounting
 from windlass.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
 from windlass.snapshots import Usage
 from windlass_snapshot_blockfile import scratch
-from windlass_snapshot_blockfile import snapshotter as module
 from windlass_snapshot_blockfile.snapshotter import BlockfileSnapshotter
 
 pytestmark = needs_loop
@@ -87,11 +86,14 @@ def test_a_mounted_snapshot_is_not_committed(
     snapshotter: BlockfileSnapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its file would change under those that are made on it."""
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
-    with mounting.mounted(snapshotter.prepare("a"), tmp_path) as top:
+    monkeypatch.setattr(loop, "BUSY_SECONDS", 0.1)
+    mounts = snapshotter.prepare("a")
+    with mounting.mounted(mounts, tmp_path) as top:
         (Path(top) / "file").touch()
         with pytest.raises(FailedPrecondition, match="snapshot a is mounted"):
             snapshotter.commit("base", "a")
+        with pytest.raises(OSError, match="a second writer would damage it"), mounting.mounted(mounts, tmp_path):
+            pytest.fail("two filesystems write to one file")
     snapshotter.commit("base", "a")
 
 

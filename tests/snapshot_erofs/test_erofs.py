@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +212,33 @@ class TestImages:
         with mounting.mounted([Mount("overlay", "overlay", options)], tmp_path) as root:
             assert [Path(root, name).stat().st_uid for name in (".", "file")] == [1000, 1000]
         ErofsHandler().unmount(str(tmp_path / "image"))
+
+    def test_a_layer_gets_its_parent_when_it_is_committed(self, snapshotter: ErofsSnapshotter, tmp_path: Path) -> None:
+        """What it deletes is deleted, though nothing was there to delete when its image was made."""
+        below, above = (upper(snapshotter.prepare(name)) for name in ("below", "above"))
+        (below / "old").mkdir()
+        for name in ("gone", "stays", "old/file"):
+            (below / name).touch()
+        os.mknod(above / "gone", stat.S_IFCHR, 0)
+        (above / "old").mkdir()
+        os.setxattr(above / "old", "trusted.overlay.opaque", b"y")
+        (above / "old/new").touch()
+        snapshotter.commit("base", "below")
+        snapshotter.commit("top", "above", parent="base")
+        assert snapshotter.stat("top").parent == "base"
+
+        *images, overlay = snapshotter.view("view", "top")
+        places = [str(tmp_path / f"image{number}") for number in range(len(images))]
+        for image, place in zip(images, places, strict=True):
+            ErofsHandler().mount(image, place, ())
+        options = tuple(option.replace("{{ overlay 0 1 }}", ":".join(places)) for option in overlay.options)
+        with mounting.mounted([Mount("overlay", "overlay", options)], tmp_path) as root:
+            found = sorted(str(path.relative_to(root)) for path in Path(root).rglob("*"))
+        for place in places:
+            ErofsHandler().unmount(place)
+        assert found == ["old", "old/new", "stays"]
+        with pytest.raises(FailedPrecondition):
+            snapshotter.remove("base")
 
     def test_a_machine_that_cannot_is_told_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A skip has its reason and its remedy."""

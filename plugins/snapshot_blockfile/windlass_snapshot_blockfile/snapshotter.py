@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from windlass import trees
+from windlass import loop, trees
 from windlass.errors import FailedPrecondition
 from windlass.metastore import Record
 from windlass.mounts import Mount
@@ -17,9 +14,6 @@ from windlass.snapshot_directories import DirectorySnapshotter
 from windlass.snapshots import Kind, Usage
 
 FILE = "blockfile"
-BUSY_SECONDS = 2.0
-"""How long a file may be in use after what was in it has been unmounted: Linux frees loop devices a little later."""
-BUSY_PAUSE = 0.02
 
 
 class BlockfileSnapshotter(DirectorySnapshotter):
@@ -94,26 +88,12 @@ def _taken(file: Path) -> int:
 
 def _settled(file: Path) -> bool:
     """Write a file to its disk and tell whether nobody writes to it any more, such as a loop device."""
+    if loop.is_written(file):
+        return False
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + BUSY_SECONDS
-        while not _unwritten(descriptor):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(BUSY_PAUSE)
         # Before its row is durable.
         os.fsync(descriptor)
-        return True
     finally:
         os.close(descriptor)
-
-
-def _unwritten(descriptor: int) -> bool:
-    # fcntl(2): a read lease is given only on files that nobody has open for writing.
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        # A filesystem without leases cannot tell.
-        return error.errno not in (errno.EAGAIN, errno.EBUSY)
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True

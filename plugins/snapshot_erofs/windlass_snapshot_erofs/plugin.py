@@ -49,7 +49,7 @@ def init(context: InitContext) -> ErofsSnapshotter:
     context.meta.platforms.append(("linux", host_architecture(), ""))
     if features.remap_ids:
         context.meta.capabilities.append("remap-ids")
-    context.meta.capabilities.append("only-remap-ids")
+    context.meta.capabilities += ["only-remap-ids", "rebase"]
     snapshotter = ErofsSnapshotter(root, images, features, config.ovl_mount_options)
     context.on_stop(snapshotter.close)
     return snapshotter

@@ -53,7 +53,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
         return self._mounts(self._create(Kind.VIEW, key, parent, labels or {}))
 
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Make an image of an active snapshot, unless the differ has, and freeze it; ``parent`` is of no use here."""
+        """Make an image of an active snapshot, unless the differ has, and freeze it, on ``parent`` if it had none."""
         record = self._store.lookup(key)
         directory = self._directories.path(record.id)
         image = directory / IMAGE
@@ -62,7 +62,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
             (directory / CONVERTED).touch()
             self._images.make(directory / UPPER, image)
         usage = _size(image) if record.kind == Kind.ACTIVE else Usage(0, 0)
-        self._store.commit(name, key, usage, labels)
+        self._store.commit(name, key, usage, labels, parent)
         self._images.seal(image)
         self._strip(directory)
 
