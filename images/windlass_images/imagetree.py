@@ -108,7 +108,8 @@ class Walk:
     ) -> None:
         """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all.
 
-        With ``all_metadata`` the manifests and configs of the others are brought too, and their layers not.
+        With ``all_metadata`` the manifests and configs of the others are brought too, where the source has them; their
+        layers are not.
         """
         self._store = store
         self._source = source
@@ -153,9 +154,7 @@ class Walk:
             leaves |= {leaf.target.digest: leaf for leaf in await self._visit(child, depth + 1)}
         if self._all_metadata:
             others = [child for child in known if child not in wanted and child.media_type in MANIFESTS]
-            for child in others:
-                await self._describe(child)
-            wanted = [*wanted, *others]
+            wanted = [*wanted, *[child for child in others if await self._described(child)]]
         images = [child for child in wanted if child.media_type in MANIFESTS]
         await self._keep(target, images=images, others=[child for child in wanted if child not in images])
         return list(leaves.values())
@@ -180,13 +179,17 @@ class Walk:
         await self._keep(target, config=manifest.config, layers=manifest.layers)
         return [Leaf(target, manifest, image)]
 
-    async def _describe(self, target: Descriptor) -> None:
-        """Bring a manifest and its config."""
+    async def _described(self, target: Descriptor) -> bool:
+        """Bring a manifest and its config; tell whether both are to be had, as archives may lack some platforms."""
         name = f"{self._where}: {target.digest}"
-        manifest = parse_manifest(await self._document(target), name, target.media_type)
-        if manifest.config.media_type in CONFIGS:
-            await self._document(manifest.config)
-            await self._keep(target, config=manifest.config)
+        try:
+            manifest = parse_manifest(await self._document(target), name, target.media_type)
+            if manifest.config.media_type in CONFIGS:
+                await self._document(manifest.config)
+                await self._keep(target, config=manifest.config)
+        except NotFound:
+            return False
+        return True
 
     async def _document(self, target: Descriptor) -> bytes:
         if target.size > MANIFEST_LIMIT:

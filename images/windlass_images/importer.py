@@ -54,6 +54,8 @@ class Options:
     """Rules of a transfer, which name the images instead of ``name`` and ``base_name``."""
     limit: int = 0
     """Manifests that are taken of one index, the best first; 0 for all."""
+    all_metadata: bool = False
+    """Keep the manifests and configs of other platforms too."""
     compress: bool = False
     """Compress layers of docker archives, which come as they are."""
 
@@ -132,7 +134,8 @@ async def collect(store: Store, files: Files, options: Options, progress: Progre
         naming.check([name for name, _ in named])
     except (InvalidArgument, AlreadyExists) as error:
         raise type(error)(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
-    walk = Walk(store, Present(store, where, blobs.sizes), where, options.platform, limit=options.limit)
+    present = Present(store, where, blobs.sizes)
+    walk = Walk(store, present, where, options.platform, limit=options.limit, all_metadata=options.all_metadata)
     return [(name, await walk.tree(target)) for name, target in named]
 
 

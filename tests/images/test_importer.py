@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 
 import pytest
 import zstandard
@@ -222,6 +223,22 @@ async def test_some_platforms_and_what_of_them_is_unpacked(store, daemon, tmp_pa
     assert image.chain_ids == (digest_of(b"layer of arm64"),)
     assert set(daemon.snapshots) == {digest_of(b"layer of arm64")}
     assert first.chain_ids == ()
+
+
+async def test_what_describes_other_platforms_is_kept_when_asked_for(store, daemon, tmp_path):
+    """Their manifests and configs, where the archive has them; their layers are not."""
+    files = several("amd64", "arm64", "s390x", missing=["s390x"])
+    index = json.loads(files.files["blobs/sha256/" + files.target["digest"].removeprefix("sha256:")])
+    digests = [each["digest"] for each in index["manifests"]]
+    only = Options(platform=Platform("linux", "amd64"), unpack=False)
+
+    [image] = await load(store, Sender(saved(files, tmp_path)), only)
+    assert set(daemon.labels[image.target.digest].values()) == {digests[0]}
+
+    [image] = await load(store, Sender(saved(files, tmp_path)), replace(only, all_metadata=True))
+    assert set(daemon.labels[image.target.digest].values()) == set(digests[:2])
+    config = json.loads(daemon.blobs[digests[1]])["config"]["digest"]
+    assert list(daemon.labels[digests[1]].values()) == [config]
 
 
 async def test_a_platform_that_is_missing(store, daemon, tmp_path):

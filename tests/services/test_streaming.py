@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from windlass.errors import AlreadyExists, Cancelled, InvalidArgument, NotFound
+from windlass.errors import AlreadyExists, Cancelled, DeadlineExceeded, InvalidArgument, NotFound
 from windlass.rpc import Call
 from windlass.streaming import Stream
 from windlass.values import Payload
@@ -176,6 +176,25 @@ async def test_who_waits_for_a_client_that_has_gone_hears_of_it(manager: StreamM
     for task in (reading, writing):
         with pytest.raises(Cancelled):
             await asyncio.wait_for(task, 5)
+
+
+async def test_who_is_silent_for_too_long_is_given_up(manager: StreamManager) -> None:
+    """In either direction; its lease and what came so far go with the transfer."""
+    async with Client(manager):
+        stream = await manager.get("test", "s-1")
+        with pytest.raises(DeadlineExceeded, match=r"sent nothing for 0\.05 s"):
+            await StreamReader(stream, 0.05).read()
+        with pytest.raises(DeadlineExceeded, match=r"taken nothing for 0\.05 s"):
+            await StreamWriter(stream, 0.05).write(b"x")
+
+
+async def test_a_slow_client_is_waited_for(manager: StreamManager) -> None:
+    """Each byte gives it as much time again."""
+    async with Client(manager) as client:
+        reader = StreamReader(await manager.get("test", "s-1"), 0.5)
+        for _ in range(4):
+            asyncio.get_running_loop().call_later(0.2, client.send, Data(data=b"x"))
+            assert await reader.read() == b"x"
 
 
 async def test_types_that_are_not_known_are_passed_over(manager: StreamManager) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from google.protobuf.message import DecodeError
 
-from windlass.errors import Cancelled, InvalidArgument
+from windlass.errors import Cancelled, DeadlineExceeded, InvalidArgument
 from windlass.streaming import Stream
 from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate
 from windlass_services.streaming import payload, type_of
@@ -16,19 +16,29 @@ PART = 32 << 10
 WINDOW = 1 << 20
 """Bytes that a client may be ahead of us: containerd grants 64 KiB, and its clients take any number."""
 LARGEST_WINDOW = 1 << 30
+PATIENCE = 900.0
+"""Seconds without a byte after which a client is given up: it holds a lease, a thread, and what came so far."""
 DATA, UPDATE = Data.DESCRIPTOR.full_name, WindowUpdate.DESCRIPTOR.full_name
 
 
 class StreamReader:
     """Implements `windlass.transfer.ByteReader`."""
 
-    def __init__(self, stream: Stream) -> None:
-        """Read what the client sends."""
+    def __init__(self, stream: Stream, patience: float = PATIENCE) -> None:
+        """Read what the client sends, at least a byte in ``patience`` seconds."""
         self._stream = stream
+        self._patience = patience
         self._granted = 0
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end."""
+        """Return the next bytes, none at the end. Raises DeadlineExceeded, Cancelled when the client has gone."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._next()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the client has sent nothing for {self._patience:g} s; begin again") from None
+
+    async def _next(self) -> bytes:
         while True:
             if self._granted <= WINDOW // 2:
                 grant = WINDOW - self._granted
@@ -53,21 +63,30 @@ class StreamReader:
 class StreamWriter:
     """Implements `windlass.transfer.ByteWriter`."""
 
-    def __init__(self, stream: Stream) -> None:
-        """Write to the client."""
+    def __init__(self, stream: Stream, patience: float | None = PATIENCE) -> None:
+        """Write to the client, which has to take something in ``patience`` seconds."""
         self._stream = stream
+        self._patience = patience
         self._credit = 0
 
     async def write(self, data: bytes) -> None:
-        """Send bytes, as the client grants them."""
+        """Send bytes, as the client grants them. Raises DeadlineExceeded, Cancelled when it has gone."""
         view = memoryview(data)
-        while view:
-            while self._credit <= 0:
-                await self._collect()
-            part = view[: min(PART, self._credit)]
-            await self._stream.send(payload(Data(data=bytes(part))))
-            self._credit -= len(part)
-            view = view[len(part) :]
+        try:
+            while view:
+                async with asyncio.timeout(self._patience):
+                    sent = await self._send(view)
+                view = view[sent:]
+        except TimeoutError:
+            raise DeadlineExceeded(f"the client has taken nothing for {self._patience:g} s; begin again") from None
+
+    async def _send(self, view: memoryview) -> int:
+        while self._credit <= 0:
+            await self._collect()
+        part = view[: min(PART, self._credit)]
+        await self._stream.send(payload(Data(data=bytes(part))))
+        self._credit -= len(part)
+        return len(part)
 
     async def _collect(self) -> None:
         message = await self._stream.receive()
@@ -91,7 +110,7 @@ class Lines:
 
     def __init__(self, stream: Stream) -> None:
         """Write to the client, beginning with `run`."""
-        self._writer = StreamWriter(stream)
+        self._writer = StreamWriter(stream, patience=None)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue(self.MOST)
 

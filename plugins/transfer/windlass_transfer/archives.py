@@ -36,6 +36,7 @@ async def take(
         index_name=wanted.name,
         references=wanted.extra_references,
         limit=wanted.manifest_limit,
+        all_metadata=wanted.all_metadata,
         compress=source.force_compress,
     )
     async with store.lease("import") as leased:
