@@ -156,11 +156,14 @@ class Transport:
 
     def _pool(self, url: str, tls: Tls) -> urllib3.PoolManager:
         proxy = proxy_of(url)
-        key = (proxy, tls, _stamps(tls))
+        secure = "https" in (urlsplit(url).scheme, urlsplit(proxy).scheme)
+        key = (proxy, secure, tls, _stamps(tls))
         with self._lock:
             if key not in self._pools:
+                # Without need no context: to read the machine's certificates takes a fifth of a small pull's time.
                 # Any: each has its own type
-                named: dict[str, Any] = {"ssl_context": _context(tls), "maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
+                named: dict[str, Any] = {"ssl_context": _context(tls)} if secure else {}
+                named |= {"maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
                 pool = urllib3.ProxyManager(proxy, **named) if proxy else urllib3.PoolManager(**named)
                 pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
                 self._pools[key] = pool
