@@ -307,6 +307,22 @@ def test_the_client_driven_way_of_ctr_1_6(machine: Machine, address: str) -> Non
     machine.pull(f"{address}/ctr2/app:1")
 
 
+def test_objects_are_fetched_and_pushed_by_ctr(machine: Machine, address: str) -> None:
+    """`ctr content`, which does no more than that."""
+    image = Built(layer_of(38))
+    image.push(f"{address}/objects/app:1")
+
+    fetched = machine.ctr("content", "fetch", "--plain-http", f"{address}/objects/app:1")
+    assert fetched.returncode == 0, fetched.stderr
+    assert {image.target.digest, *image.blobs} <= set(machine.ctr("content", "ls", "-q").stdout.split())
+    layer = image.layers[0]
+    there = [f"{address}/elsewhere/app:1", layer.digest, layer.media_type]
+    pushed = machine.ctr("content", "push-object", "--plain-http", *there)
+    assert pushed.returncode == 0, pushed.stderr
+    repository = Client([]).repository(f"{address}/elsewhere/app:1", scheme="http")
+    assert not repository.pusher().push_blob(layer, lambda: b"it is there already, so this is not sent")
+
+
 def test_credentials_are_asked_for_over_a_stream(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "htpasswd").write_text(HTPASSWD)
     auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
