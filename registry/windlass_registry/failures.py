@@ -25,6 +25,8 @@ from windlass_registry.references import Reference
 USER_AGENT = f"windlass/{__version__}"
 ERROR_LIMIT = 8 << 10
 """Bytes of an error's body that are looked at."""
+MOST_TOLD = 500
+"""Characters of what one host did."""
 _RANK: tuple[type[Error], ...] = (
     Unavailable,
     NotFound,
@@ -40,8 +42,8 @@ class HostFailure(Exception):
     """One host did not give what it was asked for."""
 
     def __init__(self, host: Host, reason: str, kind: type[Error] = Unavailable) -> None:
-        """Say why; ``kind`` is what it is if no other host does better."""
-        super().__init__(reason)
+        """Say why, also in a stranger's words; ``kind`` is what it is if no other host does better."""
+        super().__init__(one_line(reason, MOST_TOLD))
         self.host = host
         self.kind = kind
 

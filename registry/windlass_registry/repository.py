@@ -90,6 +90,8 @@ class Repository:
                 raise failures.of_answer(host, answer)
             media_type = _media_type(host, answer)
             data = _body(host, answer, MANIFEST_LIMIT)
+        if not data:
+            raise HostFailure(host, "sends an empty manifest", FailedPrecondition)
         digest = self.reference.digest or f"sha256:{hashlib.sha256(data).hexdigest()}"
         _verify(host, data, digest)
         return Descriptor(media_type, digest, len(data))
@@ -98,8 +100,8 @@ class Repository:
         """Return a manifest or an index, its size and digest verified; a wrong one is asked of the next host."""
         if not 0 < desc.size <= MANIFEST_LIMIT:
             raise ResourceExhausted(
-                f"fetch manifest of {self.reference.locator} {desc.digest}: it has {desc.size} bytes,"
-                f" {MANIFEST_LIMIT} are the limit"
+                f"fetch manifest of {self.reference.locator} {desc.digest}: its descriptor says {desc.size} bytes,"
+                f" taken are 1 to {MANIFEST_LIMIT}"
             )
 
         def fetch(host: Host, patient: bool) -> bytes:
@@ -244,6 +246,8 @@ def _media_type(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
         raise HostFailure(
             host, "has it only in docker's schema 1, which is not supported; push it again", Unimplemented
         )
+    if not media_type:
+        raise HostFailure(host, "sends something without a media type; it may be no registry", FailedPrecondition)
     if media_type not in manifests.MANIFESTS | manifests.INDEXES:
         raise HostFailure(
             host, f"sends {failures.one_line(media_type, 100)!r}, which is no manifest", FailedPrecondition

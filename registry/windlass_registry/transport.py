@@ -8,6 +8,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import BadStatusLine
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -243,13 +244,24 @@ def explain(error: BaseException, dial: float = 0.0) -> str:
 def _cause(error: BaseException) -> str:
     """Return the innermost reason; urllib3's own messages name objects and URLs."""
     found: BaseException = error
-    while (inner := found.__cause__ or found.__context__ or _argument(found)) is not None and inner is not found:
+    while (
+        not _is_no_http(found)
+        and (inner := found.__cause__ or found.__context__ or _argument(found)) is not None
+        and inner is not found
+    ):
         found = inner
+    if _is_no_http(found):
+        return "its answer is no HTTP"
     if isinstance(found, ssl.SSLCertVerificationError):
         return f"the certificate was not accepted: {found.verify_message}"
     if isinstance(found, OSError) and found.strerror:
         return found.strerror
     return " ".join(str(found).split())[:200]
+
+
+def _is_no_http(error: BaseException) -> bool:
+    # A ValueError is a number that cannot be read. A connection that was closed is a bad status line too.
+    return type(error) is ValueError or (isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError))
 
 
 def _argument(error: BaseException) -> BaseException | None:

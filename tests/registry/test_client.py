@@ -301,6 +301,38 @@ def test_a_body_that_always_ends_early_is_given_up(repository: Repository, fake:
     assert len(fake.requests) < 10
 
 
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"HTTP/1.1 403 \x1b[31mNo\r\nContent-Length: 0\r\n\r\n", "403 [31mNo"),
+        (b"\x00\x1b\xff\r\n\r\n", "its answer is no HTTP"),
+        (b"HTTP/9.9 hello\r\n\r\n", "its answer is no HTTP"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: 0\r\n\r\n" % MANIFEST.encode(),
+            "sends an empty manifest",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without a media type"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n" % MANIFEST.encode(),
+            "its answer is no HTTP",
+        ),
+    ],
+)
+def test_what_is_hardly_http_is_told_in_words(repository: Repository, fake: Fake, raw: bytes, told: str) -> None:
+    """And nothing of it that a terminal would obey."""
+
+    def answer(handler: Handler) -> bool:
+        handler.wfile.write(raw)
+        handler.close_connection = True
+        return True
+
+    fake.misbehaviours.append(answer)
+    with pytest.raises(Error) as caught:
+        repository.resolve()
+    one_line(caught, fake.authority, told)
+    assert str(caught.value).isprintable()
+
+
 def test_a_web_page_is_no_manifest(repository: Repository, fake: Fake) -> None:
     answers(fake, "manifests", 200, b"<html>", {"Content-Type": "text/html; charset=utf-8"})
 
