@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from windlass_shim_runc import messages, publisher
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message
 from windlass_shim_runc.runc import default_root
+from windlass_shim_runc.server import Server
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="a shim needs root on Linux to become one"
@@ -86,10 +89,51 @@ def test_a_failed_create_leaves_nothing_open(shim: Shim) -> None:
             messages.CreateTaskRequest(id="a", bundle=bundle, options=messages.AnyMessage(type_url="x.Y")),
             "options of type x.Y",
         ),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="/a\0b"), "has a zero byte"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="binary:///bin/cat?a=%00"), "zero byte"),
+        (
+            messages.CreateTaskRequest(id="a", bundle=bundle, stdout="binary:///no/logger"),
+            "logger /no/logger cannot be",
+        ),
     ):
         with pytest.raises(errors.Error, match=words):
             shim.call(Message, "Create", request)
     assert len(os.listdir(f"/proc/{shim.child.pid}/fd")) == before
+
+
+class Defective:
+    """A service with a defect."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    async def fail(self, _: Message) -> None:
+        raise KeyError("lost")
+
+    async def stop(self, _: Message) -> None:
+        self._loop.stop()
+
+
+def test_a_defect_is_told_to_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who would wait for ever otherwise; and to the log, and the next call is served."""
+    logged: list[object] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: logged.append(error[1]))
+    loop, listener = Loop(), socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    methods = {name: (Message, name.lower()) for name in ("Fail", "Stop")}
+    loop.spawn(Server(loop, listener, ("containerd.task.v3.Task",), methods, Defective(loop)).run())
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    client = Client(str(tmp_path / "s"))
+    with pytest.raises(errors.Error, match="unexpected KeyError: 'lost'"):
+        client.call(Message, "Fail", Message())
+    client.call(Message, "Stop", Message())
+    thread.join()
+    client.close()
+    listener.close()
+    loop.close()
+    assert [type(error) for error in logged] == [KeyError]
 
 
 def test_shutdown_ends_an_empty_shim(shim: Shim) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from windlass.errors import DeadlineExceeded, Error, InvalidArgument
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.reaper import Reaper
 from windlass_shim_runc.signals import SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ
@@ -35,6 +35,8 @@ def command(rest: str) -> list[str]:
         if key not in seen:
             seen.add(key)
             argv += [word for word in (unquote(key), unquote(value)) if word]
+    if any("\0" in word for word in argv):
+        raise InvalidArgument(f"logger {path[:200]!r} has a zero byte in its arguments")
     return argv
 
 
@@ -85,6 +87,10 @@ class Logger:
             await self._loop.readable(ready, READY_TIMEOUT)
             if not os.read(ready, 1) and strict:
                 raise Error(f"logger {self._argv[0]} ended before it was ready")
+        except (FileNotFoundError, PermissionError) as error:
+            raise FailedPrecondition(
+                f"logger {self._argv[0]} cannot be executed: {error.strerror}; install it or correct the URI"
+            ) from error
         except TimeoutError as error:
             raise DeadlineExceeded(f"logger {self._argv[0]} was not ready in {READY_TIMEOUT:.0f} s") from error
         finally:

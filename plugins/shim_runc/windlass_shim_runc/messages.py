@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 
+from windlass.errors import InvalidArgument
 from windlass_api.ttrpc.framing import (
     BYTES,
     FIXED64,
@@ -93,7 +94,7 @@ def _encode_field(at: int, value: Value) -> bytes:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """Parse a message, skipping fields that we do not know; raises Malformed."""
+    """Parse a message, skipping unknown fields; raises Malformed, InvalidArgument for zero bytes in texts."""
     message = kind()
     values = vars(message)
     lists: dict[str, list[Value]] = {}
@@ -119,6 +120,9 @@ def _decode_field(at: int, wire_type: int, raw: int | bytes, example: Value) -> 
     if isinstance(raw, int):
         return raw
     if isinstance(example, str):
+        if b"\0" in raw:
+            # Strings become paths and arguments, which end there.
+            raise InvalidArgument(f"field {at} has a zero byte")
         try:
             return raw.decode()
         except UnicodeDecodeError as error:

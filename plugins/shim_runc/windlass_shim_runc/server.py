@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
 
 from windlass.errors import Code, DeadlineExceeded, Error, Internal, InvalidArgument, Unimplemented
@@ -68,6 +69,12 @@ def peer_uid(sock: socket) -> int:
     return int(uid)
 
 
+def in_words(error: OSError) -> str:
+    """Return what an error of the system says, without its number."""
+    name = f": {error.filename}" if isinstance(error.filename, str) else ""
+    return f"{error.strerror}{name}" if error.strerror else str(error)
+
+
 class Connection:
     """One client."""
 
@@ -118,7 +125,10 @@ class Connection:
         except Error as error:
             response = ttrpc.Response(error.code, str(error))
         except OSError as error:
-            response = ttrpc.Response(Code.UNKNOWN, str(error))
+            response = ttrpc.Response(Code.UNKNOWN, in_words(error))
+        except Exception as error:  # noqa: BLE001 -- a defect is told to the log, and to the caller, who would wait for ever
+            sys.excepthook(*sys.exc_info())
+            response = ttrpc.Response(Code.UNKNOWN, f"unexpected {type(error).__name__}: {error}")
         self._reply(frame.stream, response)
 
     async def _call(self, data: bytes) -> bytes:
