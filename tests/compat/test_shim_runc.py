@@ -293,13 +293,14 @@ def test_without_a_pid_namespace_init_takes_everything_with_it(make: Make) -> No
 
 
 def test_signals_are_delivered_and_refused(make: Make) -> None:
-    """By pid, to all, to a created one; a dead one is NotFound, an unknown signal InvalidArgument."""
+    """By pid, to all, to a created one; a dead one is NotFound, an unknown signal InvalidArgument; 0 only asks."""
     shim = make()
     shim.create(["/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"])
     shim.start()
     time.sleep(0.2)
     with pytest.raises(errors.InvalidArgument, match="signal 99"):
         shim.kill(99)
+    shim.kill(0)
     shim.kill(signal.SIGTERM)
     assert shim.wait() == 9
     with pytest.raises(errors.NotFound, match="process already finished"):

@@ -273,9 +273,9 @@ class Container:
         process.exited.set()
 
     async def kill(self, process: Process, number: int, all: bool) -> None:
-        """Send a signal; raises NotFound for a process that is gone."""
+        """Send a signal, 0 to ask only whether one could be sent; raises NotFound for a process that is gone."""
         name = process.exec_id or self.id
-        if not 0 < number <= MAX_SIGNAL:
+        if not 0 <= number <= MAX_SIGNAL:
             raise InvalidArgument(f"signal {number} does not exist; signals are 1 to {MAX_SIGNAL}")
         if process.exec_id and process.state == CREATED and not process.pid:
             raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
