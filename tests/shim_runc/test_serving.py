@@ -89,7 +89,7 @@ def test_a_failed_create_leaves_nothing_open(shim: Shim) -> None:
             messages.CreateTaskRequest(id="a", bundle=bundle, options=messages.AnyMessage(type_url="x.Y")),
             "options of type x.Y",
         ),
-        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="/a\0b"), "has a zero byte"),
+        (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="/a\0b"), "field stdout has a zero byte"),
         (messages.CreateTaskRequest(id="a", bundle=bundle, stdout="binary:///bin/cat?a=%00"), "zero byte"),
         (
             messages.CreateTaskRequest(id="a", bundle=bundle, stdout="binary:///no/logger"),

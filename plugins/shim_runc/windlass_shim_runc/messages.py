@@ -103,18 +103,18 @@ def decode(kind: type[M], data: bytes) -> M:
             continue
         key, example = kind._fields[at]
         if isinstance(example, tuple):
-            lists.setdefault(key, []).append(_decode_field(at, wire_type, raw, example[0]))
+            lists.setdefault(key, []).append(_decode_field(key, wire_type, raw, example[0]))
         else:
-            values[key] = _decode_field(at, wire_type, raw, example)
+            values[key] = _decode_field(key, wire_type, raw, example)
     for key, elements in lists.items():
         values[key] = tuple(elements)
     return message
 
 
-def _decode_field(at: int, wire_type: int, raw: int | bytes, example: Value) -> Value:
+def _decode_field(key: str, wire_type: int, raw: int | bytes, example: Value) -> Value:
     expected = VARINT if isinstance(example, int) else FIXED64 if isinstance(example, float) else BYTES
     if wire_type != expected:
-        raise Malformed(f"field {at} has wire type {wire_type}, not {expected}")
+        raise Malformed(f"field {key} has wire type {wire_type}, not {expected}")
     if isinstance(example, bool):
         return bool(raw)
     if isinstance(raw, int):
@@ -122,11 +122,11 @@ def _decode_field(at: int, wire_type: int, raw: int | bytes, example: Value) -> 
     if isinstance(example, str):
         if b"\0" in raw:
             # Strings become paths and arguments, which end there.
-            raise InvalidArgument(f"field {at} has a zero byte")
+            raise InvalidArgument(f"field {key} has a zero byte")
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            raise Malformed(f"field {at} is not UTF-8") from error
+            raise Malformed(f"field {key} is not UTF-8") from error
     if isinstance(example, Message):
         return decode(type(example), raw)
     if isinstance(example, float):
