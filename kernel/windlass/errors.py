@@ -140,3 +140,9 @@ def from_code(code: int, message: str) -> Error:
 
 class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
+
+
+def in_words(error: OSError) -> str:
+    """Return what the system says and of which file, without the number in front."""
+    name = f": {error.filename}" if isinstance(error.filename, str) else ""
+    return f"{error.strerror}{name}" if error.strerror else str(error)

@@ -109,7 +109,7 @@ def _unary(function: Callable[..., Any], given: dict[str, str]) -> Callable[...,
         try:
             return await function(request, _call(context, given))
         except Error as error:
-            await context.abort(_status(error.code), str(error))
+            await context.abort(_status(error.code), _told(error))
 
     return handle
 
@@ -120,7 +120,7 @@ def _streaming(function: Callable[..., Any], given: dict[str, str]) -> Callable[
             async for response in function(request, _call(context, given)):
                 yield response
         except Error as error:
-            await context.abort(_status(error.code), str(error))
+            await context.abort(_status(error.code), _told(error))
 
     return handle
 
@@ -134,6 +134,12 @@ def _call(context: Any, given: dict[str, str]) -> Call:
 
 
 @cache
+def _told(error: Error) -> str:
+    """Return a message on one line: it may quote names that strangers have chosen, and goes to terminals and logs."""
+    text = str(error)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
 def _status(code: int) -> grpc.StatusCode:
     import grpc
 

@@ -73,6 +73,12 @@ async def test_an_error_travels_with_its_status_and_message(leases: Any) -> None
     )
 
 
+async def test_a_message_is_one_line_that_no_terminal_obeys(leases: Any) -> None:
+    """It quotes what a stranger may have chosen."""
+    _, told = await refused(leases.Delete(pb.DeleteRequest(id="\x1b[2J\r\nü")))
+    assert told == "lease  [2J  ü does not exist"
+
+
 async def test_a_method_that_the_object_lacks_is_unimplemented(leases: Any) -> None:
     """Nothing pretends."""
     code, _ = await refused(leases.List(pb.ListRequest()))

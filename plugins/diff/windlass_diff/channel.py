@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from windlass.errors import Error, Internal, ResourceExhausted
+from windlass.errors import Error, Internal, ResourceExhausted, in_words
 
 MAX_PACKET = 192 << 10
 """Fits the default send buffer of a socket (212,992 bytes); mounts with many layers need about 20 KiB."""
@@ -67,7 +67,7 @@ class Channel:
             return 1
         except OSError as error:
             kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Internal
-            self._send({"error": kind.code, "message": f"{self._step}: {error}"})
+            self._send({"error": kind.code, "message": f"{self._step}: {in_words(error)}"})
             return 1
         return 0
 

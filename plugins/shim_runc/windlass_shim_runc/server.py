@@ -7,7 +7,7 @@ import struct
 import sys
 from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
 
-from windlass.errors import Code, DeadlineExceeded, Error, Internal, InvalidArgument, Unimplemented
+from windlass.errors import Code, DeadlineExceeded, Error, Internal, InvalidArgument, Unimplemented, in_words
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message, decode
@@ -67,12 +67,6 @@ def peer_uid(sock: socket) -> int:
     credentials = struct.Struct("3i")
     _, uid, _ = credentials.unpack(sock.getsockopt(SOL_SOCKET, SO_PEERCRED, credentials.size))
     return int(uid)
-
-
-def in_words(error: OSError) -> str:
-    """Return what an error of the system says, without its number."""
-    name = f": {error.filename}" if isinstance(error.filename, str) else ""
-    return f"{error.strerror}{name}" if error.strerror else str(error)
 
 
 class Connection:
