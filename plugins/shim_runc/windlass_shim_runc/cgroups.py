@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from windlass.errors import NotFound
-from windlass_api.ttrpc.framing import blob, number, string
+from windlass_api.ttrpc.framing import BYTES, number, prefixed, string, tag
 from windlass_shim_runc.messages import AnyMessage, repeated
 
 TYPE_CHECKING = False
@@ -120,16 +120,16 @@ def metrics_v1(controllers: dict[str, str]) -> bytes:
         # "max" is 0 here, as containerd has it.
         limit = read(controllers["pids"], "pids.max").strip()
         current = integer(controllers["pids"], "pids.current")
-        out += blob(2, numbers([current, int(limit) if limit.isdigit() else 0]))
+        out += part(2, numbers([current, int(limit) if limit.isdigit() else 0]))
     if "cpuacct" in controllers:
-        out += blob(3, cpu_v1(controllers["cpuacct"], controllers.get("cpu", "")))
+        out += part(3, cpu_v1(controllers["cpuacct"], controllers.get("cpu", "")))
     if "memory" in controllers:
-        out += blob(4, memory_v1(controllers["memory"]))
+        out += part(4, memory_v1(controllers["memory"]))
     if "blkio" in controllers:
-        out += blob(5, b"".join(blkio_v1(at, controllers["blkio"], name) for at, name in enumerate(BLKIO_V1, 1)))
+        out += part(5, b"".join(blkio_v1(at, controllers["blkio"], name) for at, name in enumerate(BLKIO_V1, 1)))
     if "memory" in controllers:
         oom = table(controllers["memory"], "memory.oom_control")
-        out += blob(9, named(("oom_kill_disable", "under_oom", "oom_kill"), oom))
+        out += part(9, named(("oom_kill_disable", "under_oom", "oom_kill"), oom))
     return out
 
 
@@ -146,7 +146,7 @@ def cpu_v1(accounting: str, scheduler: str) -> bytes:
         ]
     )
     throttling = named(("nr_periods", "nr_throttled", "throttled_time"), table(scheduler, "cpu.stat"))
-    return blob(1, usage + per_cpu) + blob(2, throttling)
+    return part(1, usage + per_cpu) + part(2, throttling)
 
 
 def memory_v1(directory: str) -> bytes:
@@ -154,7 +154,7 @@ def memory_v1(directory: str) -> bytes:
     out = named(MEMORY_V1, table(directory, "memory.stat"))
     for at, prefix in enumerate(MEMORY_V1_FILES, len(MEMORY_V1) + 1):
         parts = ("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt")
-        out += blob(at, numbers([integer(directory, f"{prefix}.{part}") for part in parts]))
+        out += part(at, numbers([integer(directory, f"{prefix}.{part}") for part in parts]))
     return out
 
 
@@ -198,12 +198,12 @@ def metrics_v2(directory: str) -> bytes:
         "memory.swap.peak",
     )
     memory += b"".join(number(at, integer(directory, name)) for at, name in enumerate(files, 32))
-    out = blob(1, numbers([integer(directory, "pids.current"), integer(directory, "pids.max")]))
-    out += blob(2, named(CPU_V2, table(directory, "cpu.stat")))
-    out += blob(4, memory)
-    out += blob(6, io_v2(directory))
+    out = part(1, numbers([integer(directory, "pids.current"), integer(directory, "pids.max")]))
+    out += part(2, named(CPU_V2, table(directory, "cpu.stat")))
+    out += part(4, memory)
+    out += part(6, io_v2(directory))
     out += repeated(7, [hugetlb_v2(directory, size) for size in page_sizes(directory) if size.endswith("B")])
-    return out + blob(8, named(MEMORY_EVENTS_V2, table(directory, "memory.events")))
+    return out + part(8, named(MEMORY_EVENTS_V2, table(directory, "memory.events")))
 
 
 def io_v2(directory: str) -> bytes:
@@ -234,6 +234,11 @@ def numbers(values: Sequence[int]) -> bytes:
 def named(keys: Sequence[str], values: dict[str, int]) -> bytes:
     """Encode the values of ``keys`` as fields 1, 2, 3 and so on."""
     return numbers([values.get(key, 0) for key in keys])
+
+
+def part(at: int, value: bytes) -> bytes:
+    """Encode a message as a field, also when all in it is zero: dockerd takes for granted that it is there."""
+    return tag(at, BYTES) + prefixed(value)
 
 
 def number_always(value: int) -> bytes:
