@@ -36,6 +36,11 @@ class Reference:
         return f"{self.host}/{self.repository}"
 
     @property
+    def hostname(self) -> str:
+        """The host without its port, under which containerd and others note where blobs come from."""
+        return self.host[1:].partition("]")[0] if self.host.startswith("[") else self.host.partition(":")[0]
+
+    @property
     def object(self) -> str:
         """What a registry is asked for: the digest where there is one, else the tag."""
         return self.digest or self.tag

@@ -31,6 +31,14 @@ def test_a_reference_has_a_registry_a_repository_and_an_object(text: str, parts:
 
 
 @pytest.mark.parametrize(
+    ("host", "name"), [("docker.io", "docker.io"), ("localhost:5000", "localhost"), ("[::1]:5000", "::1")]
+)
+def test_a_host_has_a_name_without_its_port(host: str, name: str) -> None:
+    """By which labels tell where blobs come from, as containerd's do."""
+    assert references.parse(f"{host}/app:1").hostname == name
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

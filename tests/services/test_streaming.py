@@ -15,6 +15,7 @@ from windlass.streaming import Stream
 from windlass.values import Payload
 from windlass_api.containerd.services.streaming.v1.streaming_pb2 import StreamInit
 from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate
+from windlass_services import streaming
 from windlass_services.bytestreams import LARGEST_WINDOW, PART, WINDOW, StreamReader, StreamWriter
 from windlass_services.streaming import Streaming, payload
 from windlass_transfer.streams import MOST, StreamManager
@@ -202,6 +203,32 @@ async def test_types_that_are_not_known_are_passed_over(manager: StreamManager) 
         client.send(StreamInit(id="later version"))
         client.send(Data(data=b"x"))
         assert await StreamReader(await manager.get("test", "s-1")).read() == b"x"
+
+
+async def test_a_stream_ends_when_what_was_sent_has_been_taken(manager: StreamManager) -> None:
+    """The answer to a transfer comes after the last of its progress."""
+    async with Client(manager) as client:
+        stream = await manager.get("test", "s-1")
+        for _ in range(5):
+            await stream.send(payload(Data(data=b"x")))
+        closing = asyncio.create_task(stream.close())
+        for _ in range(5):
+            await asyncio.sleep(0)
+            assert not closing.done()
+            assert await client.receive()
+        await asyncio.wait_for(closing, 0.5)
+        assert await client.receive() is None
+
+
+async def test_a_client_that_takes_nothing_is_not_waited_for_long(
+    manager: StreamManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has had its time."""
+    monkeypatch.setattr(streaming, "LINGER", 0.05)
+    async with Client(manager):
+        stream = await manager.get("test", "s-1")
+        await stream.send(payload(Data(data=b"x")))
+        await asyncio.wait_for(stream.close(), 5)
 
 
 async def test_a_stream_of_a_lease_goes_with_it(manager: StreamManager) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,8 @@ from windlass_remote.messages import any_of
 
 ROOM = 16
 """Messages that wait in each direction; who sends more waits."""
+LINGER = 1.0
+"""Seconds in which a client may take what is left of a stream that we end."""
 OPEN_TIMEOUT = 30.0
 """Seconds in which a client has to say what its stream is called."""
 
@@ -65,6 +68,11 @@ class _Channel:
             self._ended, self._broken = True, self._broken or broken
             self._changed.notify_all()
 
+    async def drained(self) -> None:
+        """Return when everything has been taken, or nobody takes it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._items or self._broken)
+
     def _check(self) -> None:
         if self._broken:
             raise Cancelled(f"the client of stream {self._name} has gone")
@@ -87,8 +95,11 @@ class ClientStream:
         await self.outgoing.put(message)
 
     async def close(self) -> None:
-        """End the stream once what was sent is on its way."""
+        """End the stream, and return once what was sent is on its way, so that no answer overtakes it."""
         await self.outgoing.end()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self.outgoing.drained()
 
     async def gone(self) -> None:
         """Have whoever uses the stream see that the client has gone."""

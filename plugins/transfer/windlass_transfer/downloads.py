@@ -53,7 +53,7 @@ class Downloads:
         self._urls: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.get_running_loop()
         # With the commit, since every change of a blob afterwards is one more that waits for the disk.
-        self._source = {SOURCE + repository.reference.host: repository.reference.repository}
+        self._source = {SOURCE + repository.reference.hostname: repository.reference.repository}
 
     async def document(self, target: Descriptor) -> None:
         """Fetch an index, a manifest or a config. Raises as a registry does."""

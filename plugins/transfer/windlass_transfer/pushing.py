@@ -79,7 +79,7 @@ class Push:
         self._tell("complete", node.target, node.target.size)
 
     def _source_key(self) -> str:
-        return SOURCE + self._repository.reference.host
+        return SOURCE + self._repository.reference.hostname
 
     def _tell(self, event: str, target: Descriptor, progress: int) -> None:
         self._report(Progress(event, ref_of(target), (self._name,), progress, target.size, target))
