@@ -295,6 +295,19 @@ def test_skopeo_copies_what_was_pushed_and_what_skopeo_pushed_is_pulled(
     assert len(machine.tree(f"{address}/sk/docker:1", tmp_path / "root")) == 3
 
 
+def test_the_steps_of_a_transfer_are_told_in_containerd_s_words(machine: Machine, address: str) -> None:
+    """What is done is a step without a name, which clients show as their last line; blobs are below their image."""
+    name = f"{address}/told/app:1"
+    Built(layer_of(39)).push(name)
+    pulled = machine.windlass("image", "pull", "--plain-http", name)
+    assert pulled.returncode == 0
+    lines = [line.strip() for line in pulled.stderr.splitlines()]
+    assert lines[0] == f"Resolving from OCI Registry ({name})"
+    assert lines[-1] == f"Completed pull from OCI Registry ({name})"
+    pushed = machine.windlass("image", "push", "--plain-http", name)
+    assert pushed.stderr.splitlines()[-1].strip() == f"Completed push to OCI Registry ({name})"
+
+
 def test_the_client_driven_way_of_ctr_1_6(machine: Machine, address: str) -> None:
     image = Built(layer_of(30), layer_of(31))
     image.push(f"{address}/ctr/app:1")

@@ -29,7 +29,7 @@ async def take(
     """Import an archive: all images of it that are to have a name, or nothing."""
     if not wanted.name and not wanted.extra_references:
         raise InvalidArgument("an import needs a name for the image, or rules for the names in the archive")
-    report(Progress("Importing", wanted.name or "archive"))
+    report(Progress("Importing"))
     options = Options(
         platform=wanted.platforms or None,
         labels=wanted.labels,
@@ -52,7 +52,7 @@ async def take(
         for name, tree in trees:
             await leased.images.put(name, tree.root, wanted.labels)
             report(Progress("saved", name, desc=tree.root))
-    report(Progress("Completed import", wanted.name or "archive"))
+    report(Progress("Completed import"))
 
 
 async def _read(store: LocalStore, source: ImportArchive, options: Options, report: Report) -> list[tuple[str, Tree]]:
@@ -77,11 +77,11 @@ async def give(store: LocalStore, source: Stored, destination: ExportArchive, re
         skip_docker_manifest=destination.skip_compatibility_manifest,
         skip_non_distributable=destination.skip_non_distributable,
     )
-    report(Progress("Exporting", source.name))
+    report(Progress("Exporting"))
 
     def show(verb: str, what: str, done: int, total: int) -> None:
         report(Progress("exporting", what, progress=done, total=total))
 
     async with store.lease("export") as leased:
         await exporter.save(leased, names, destination.sink, options, show)
-    report(Progress("Completed export", source.name))
+    report(Progress("Completed export"))

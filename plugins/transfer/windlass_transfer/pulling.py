@@ -36,14 +36,14 @@ class Pull:
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
-        host = self._repository.reference.host
         name = source.reference
-        self._report(Progress(f"Resolving from {host}", name))
+        origin = f"OCI Registry ({name})"
+        self._report(Progress(f"Resolving from {origin}"))
         desc = await self._tools.documents.run(self._repository.resolve, self._repository.abort)
         if desc.media_type not in MANIFESTS | INDEXES:
             raise InvalidArgument(f"image {name} is a {desc.media_type[:100]!r}, which is no manifest and no index")
         await self._admit(name, desc)
-        self._report(Progress(f"Pulling from {host}", name))
+        self._report(Progress(f"Pulling from {origin}"))
         async with self._store.lease("pull") as store:
             downloads = Downloads(self._tools, store, self._repository, self._report, name)
             try:
@@ -54,13 +54,13 @@ class Pull:
             for each in naming.whole(wanted.name or name, wanted.extra_references, tree.root):
                 await store.images.put(each, tree.root, wanted.labels)
                 self._report(Progress("saved", each, desc=tree.root))
-        self._report(Progress(f"Completed pull from {host}", name))
+        self._report(Progress(f"Completed pull from {origin}"))
 
     async def _bring(
         self, downloads: Downloads, store: LocalStore, desc: Descriptor, wanted: Stored, unpacks: Sequence[Unpack]
     ) -> Tree:
         """Return the image's tree, whose layers may still be on their way; what is to be unpacked is."""
-        self._report(Progress("fetching image content", wanted.name or str(self._repository.reference)))
+        self._report(Progress("fetching image content", str(self._repository.reference), desc=desc))
         chosen = wanted.platforms or None
         where = f"image {self._repository.reference}"
         walk = Walk(store, downloads, where, chosen, limit=wanted.manifest_limit, all_metadata=wanted.all_metadata)

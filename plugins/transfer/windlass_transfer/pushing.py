@@ -34,18 +34,18 @@ class Push:
 
     async def run(self, source: Stored, destination: Registry) -> None:
         """Push, and return when the tag stands for the image."""
-        host = self._repository.reference.host
-        self._report(Progress(f"Pushing to {host}", self._name))
+        goal = f"OCI Registry ({self._name})"
+        self._report(Progress(f"Pushing to {goal}"))
         root = _whole(await survey(self._store, source.name, source.platforms or None), source)
         pusher = self._repository.pusher()
-        self._report(Progress("pushing content", self._name))
+        self._report(Progress("pushing content", self._name, desc=root.target))
         blobs = {node.target.digest: node for node in root.below() if _is_blob(node)}
         await self._each(list(blobs.values()), lambda node: self._push_blob(pusher, node))
         for level in _levels(root):
             await self._each(level, lambda node: self._push_manifest(pusher, node, ""))
         await self._push_manifest(pusher, root, self._repository.reference.tag)
-        self._report(Progress("pushed content", self._name))
-        self._report(Progress(f"Completed push to {host}", self._name, desc=root.target))
+        self._report(Progress("pushed content", self._name, desc=root.target))
+        self._report(Progress(f"Completed push to {goal}", desc=root.target))
 
     async def _each(self, nodes: Sequence[Node], push: Callable[[Node], object]) -> None:
         try:
