@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from windlass.plugin import PluginType
@@ -23,12 +24,17 @@ class ForkedShim:
     no descriptor: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
     rootfs, and returns 0 also when there was nothing left to do. Without one the
     daemon can only unmount and delete.
+
+    ``describe`` is given a runtime's options, an encoded Any or nothing, and returns an encoded
+    ``containerd.types.RuntimeInfo`` (reference 4.5). It is called in a thread, and raises ValueError for options
+    that it cannot read.
     """
 
     runtimes: tuple[str, ...]
     entry: str
     preload: tuple[str, ...] = ()
     cleanup: str = ""
+    describe: Callable[[bytes], bytes] | None = None
 
 
 FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1")

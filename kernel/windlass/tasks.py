@@ -176,5 +176,12 @@ class Tasks(Protocol):
         """Return when a process has ended. Raises NotFound."""
         ...
 
+    async def describe(self, runtime: str, options: Payload | None = None) -> Payload:
+        """Return what a runtime can do, as a ``containerd.types.RuntimeInfo``.
+
+        Raises Error for a runtime that is not there or does not say.
+        """
+        ...
+
 
 RUNTIME: PluginType[Tasks] = PluginType("io.containerd.runtime.v2")

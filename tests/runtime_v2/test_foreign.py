@@ -177,3 +177,15 @@ async def test_a_log_is_read_whoever_ends_and_begins_to_write(tmp_path: Path, ca
         log.close()
         log.close()
     assert "shim of task box: second" in caplog.messages
+
+
+def test_a_shim_is_asked_for_its_description(tmp_path: Path) -> None:
+    """It reads options and prints a message; when it fails, its own words are told."""
+    shims = ForeignShims(ShimSettings(tmp_path), Deadlines())
+    binary = tmp_path / "shim"
+    binary.write_text('#!/bin/sh\ntest "$1" = -info || exit 3\nprintf "info of "; cat\n')
+    binary.chmod(0o755)
+    assert shims.describe(str(binary), b"options") == b"info of options"
+    binary.write_text("#!/bin/sh\necho what is that >&2; exit 2\n")
+    with pytest.raises(errors.Error, match="-info ended with 2: what is that"):
+        shims.describe(str(binary), b"")

@@ -54,17 +54,32 @@ class ForeignShims:
         """
         bundle.write_shim_binary(binary)
         bare = binary in self._old or any(name in binary for name in BARE_OPTIONS)
-        data = _options(options) if bare else self._params(bundle, options)
+        data = encode_options(options) if bare else self._params(bundle, options)
         code, output, said = self._execute(bundle, binary, ["start"], data, self._deadlines.request)
         if code and not bare and NOT_AN_ANY in said:
             self._old.add(binary)
-            code, output, said = self._execute(bundle, binary, ["start"], _options(options), self._deadlines.request)
+            code, output, said = self._execute(
+                bundle, binary, ["start"], encode_options(options), self._deadlines.request
+            )
         if code:
             shown = _shown(output + said)
             raise Error(f"shim {binary} of task {bundle.id} did not start (exit code {code}): {shown}")
         bootstrap = parse_result(output)
         bundle.write_bootstrap(bootstrap)
         return bootstrap
+
+    def describe(self, binary: str, options: bytes) -> bytes:
+        """Return the encoded RuntimeInfo that a shim prints for ``-info``. Raises Error with its own words."""
+        timeout = self._deadlines.cleanup
+        try:
+            done = subprocess.run([binary, "-info"], input=options, capture_output=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise DeadlineExceeded(f"shim {binary} -info took over {timeout:g} s") from None
+        except OSError as error:
+            raise Error(f"cannot execute shim {binary}: {error.strerror}") from error
+        if done.returncode:
+            raise Error(f"shim {binary} -info ended with {done.returncode}: {_shown(done.stderr or done.stdout)}")
+        return done.stdout
 
     def clean(self, bundle: Bundle, binary: str) -> Exit | None:
         """Execute the shim's ``delete``, which ends what a dead shim left; says in the log when it fails."""
@@ -165,7 +180,8 @@ def _checked(bootstrap: Bootstrap) -> Bootstrap:
     return bootstrap
 
 
-def _options(options: Payload | None) -> bytes:
+def encode_options(options: Payload | None) -> bytes:
+    """Return options as the Any that shims read, nothing when there are none."""
     if options is None:
         return b""
     return AnyMessage(type_url=options.type_url, value=options.value).SerializeToString()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from windlass.errors import Error
+from windlass.errors import Error, InvalidArgument, Unimplemented
 from windlass.gate import offload
 from windlass.shims import ForkedShim
 from windlass.zygote import Zygote
@@ -37,6 +37,16 @@ class ForkedShims:
     def serves(self, runtime: str) -> bool:
         """Tell whether a runtime's shim can be forked."""
         return runtime in self._by_runtime
+
+    def describe(self, runtime: str, options: bytes) -> bytes:
+        """Return an encoded RuntimeInfo. Raises InvalidArgument, Unimplemented for a shim that does not say."""
+        describe = self._by_runtime[runtime].describe
+        if describe is None:
+            raise Unimplemented(f"the shim of runtime {runtime} does not describe it")
+        try:
+            return describe(options)
+        except ValueError as error:
+            raise InvalidArgument(f"runtime {runtime}: {error}") from error
 
     def prepare(self, bundle: Bundle, runtime: str) -> tuple[Bootstrap, socket.socket]:
         """Make a shim's socket and write into the bundle how to reach it, before there is a shim.

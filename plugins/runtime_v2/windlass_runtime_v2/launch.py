@@ -14,7 +14,7 @@ from windlass.tasks import Exit
 from windlass.values import Payload
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
 from windlass_runtime_v2.cgroups import remove_cgroups
-from windlass_runtime_v2.foreign import ForeignShims, ShimLog
+from windlass_runtime_v2.foreign import ForeignShims, ShimLog, encode_options
 from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
 from windlass_runtime_v2.runtimes import Executables
 from windlass_runtime_v2.settings import Deadlines
@@ -58,6 +58,16 @@ class Launcher:
             raise
         shim.gone.add_done_callback(lambda _: log.close())
         return bundle, shim
+
+    async def describe(self, runtime: str, options: Payload | None) -> bytes:
+        """Return what a runtime's shim says of it, an encoded RuntimeInfo. Raises Error for an unknown runtime."""
+        if self._forked.serves(runtime):
+            work = functools.partial(self._forked.describe, runtime)
+        else:
+            binary = await self.on_disk(self._executables.resolve, runtime)
+            work = functools.partial(self._foreign.describe, binary)
+        timeout = self._deadlines.cleanup + self._deadlines.spawn
+        return await self._within(timeout, None, work, encode_options(options))
 
     async def find(self, bundle: Bundle, bootstrap: Bootstrap) -> Shim:
         """Connect to the shim that an earlier daemon has started. Raises Unavailable when it is gone."""

@@ -20,6 +20,7 @@ from windlass.hooks import Hooks
 from windlass.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
 from windlass.values import Payload, check_identifier
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
+from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
 from windlass_runtime_v2 import wire
 from windlass_runtime_v2.lifecycle import Lifecycle, spec_of
 from windlass_runtime_v2.recovery import Recovery
@@ -152,6 +153,11 @@ class ShimTasks:
     async def wait(self, namespace: str, id: str, exec_id: str = "") -> Exit:
         """See `windlass.tasks.Tasks.wait`."""
         return await (await self._find(namespace, id)).wait(exec_id)
+
+    async def describe(self, runtime: str, options: Payload | None = None) -> Payload:
+        """See `windlass.tasks.Tasks.describe`."""
+        found = await self._lifecycle.launcher.describe(runtime, options)
+        return Payload(RuntimeInfo.DESCRIPTOR.full_name, found)
 
     async def _find(self, namespace: str, id: str) -> Task:
         task = self._lifecycle.tasks.get((namespace, id))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
 from windlass import filters
-from windlass.errors import FailedPrecondition, NotFound, Unimplemented
+from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass.gate import offload
 from windlass.plugin import Record, State
 from windlass.rpc import Call
+from windlass.tasks import RUNTIME, Tasks
+from windlass.values import Payload
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.types import platform_pb2
+from windlass_api.containerd.types.introspection_pb2 import RuntimeRequest
 from windlass_api.google.rpc import status_pb2
+from windlass_remote.messages import any_of
+from windlass_services.streaming import type_of
 
 UNKNOWN = 2
 
@@ -53,10 +59,13 @@ def _field(record: Record) -> filters.Adaptor:
 class Introspection:
     """``containerd.services.introspection.v1.Introspection``."""
 
-    def __init__(self, records: Callable[[], tuple[Record, ...]], uuid_file: Path) -> None:
-        """Answer from ``records``; the daemon's identity is kept in ``uuid_file``."""
+    def __init__(
+        self, records: Callable[[], tuple[Record, ...]], uuid_file: Path, runtimes: Mapping[str, Tasks]
+    ) -> None:
+        """Answer from ``records`` and ask ``runtimes``; the daemon's identity is kept in ``uuid_file``."""
         self._records = records
         self._uuid_file = uuid_file
+        self._runtimes = runtimes
 
     async def plugins(self, request: pb.PluginsRequest, call: Call) -> pb.PluginsResponse:
         """Return every plugin that matches, in start order."""
@@ -70,7 +79,7 @@ class Introspection:
         return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=pidns.st_ino)
 
     async def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
-        """Describe one plugin; none of ours has more to tell than its record."""
+        """Describe one plugin; the task manager can be asked for what a runtime can do."""
         for record in self._records():
             if (record.type, record.id) == (request.type, request.id):
                 break
@@ -78,9 +87,20 @@ class Introspection:
             raise NotFound(f"plugin {request.type}.{request.id} is not installed")
         if record.state != State.OK:
             raise FailedPrecondition(f"plugin {record.uri} did not start: {record.message}")
+        answer = pb.PluginInfoResponse(plugin=to_proto(record))
         if request.HasField("options"):
-            raise Unimplemented(f"plugin {record.uri} takes no options")
-        return pb.PluginInfoResponse(plugin=to_proto(record))
+            if record.type != RUNTIME.uri or type_of(request.options) != RuntimeRequest.DESCRIPTOR.full_name:
+                raise Unimplemented(f"plugin {record.uri} takes no {type_of(request.options)[:100] or 'options'}")
+            answer.extra.CopyFrom(any_of(await self._describe(record.id, request.options.value)))
+        return answer
+
+    async def _describe(self, id: str, data: bytes) -> Payload:
+        try:
+            wanted = RuntimeRequest.FromString(data)
+        except DecodeError as error:
+            raise InvalidArgument(f"{RuntimeRequest.DESCRIPTOR.full_name} does not parse: {error}") from None
+        options = Payload(wanted.options.type_url, wanted.options.value) if wanted.HasField("options") else None
+        return await self._runtimes[id].describe(wanted.runtime_path, options)
 
 
 def _identity(file: Path) -> str:

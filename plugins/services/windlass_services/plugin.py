@@ -97,7 +97,7 @@ def _images(context: InitContext) -> object:
 def _introspection(context: InitContext) -> object:
     from windlass_services.introspection import Introspection
 
-    return Introspection(context.records, context.root / "uuid")
+    return Introspection(context.records, context.root / "uuid", context.all(RUNTIME))
 
 
 def _leases(context: InitContext) -> object:
@@ -169,7 +169,9 @@ DIFF = _plugin("diff", f"{S}.diff.v1.diff", "Diff", _diff, (METADATA, DIFFER), D
 EVENTS = _plugin("events", f"{S}.events.v1.events", "Events", _events, (EXCHANGE,))
 HEALTH = _plugin("healthcheck", "grpc.health.v1.health", "Health", _health)
 IMAGES = _plugin("images", f"{S}.images.v1.images", "Images", _images, (METADATA, GC))
-INTROSPECTION = _plugin("introspection", f"{S}.introspection.v1.introspection", "Introspection", _introspection)
+INTROSPECTION = _plugin(
+    "introspection", f"{S}.introspection.v1.introspection", "Introspection", _introspection, (RUNTIME,)
+)
 LEASES = _plugin("leases", f"{S}.leases.v1.leases", "Leases", _leases, (METADATA, GC))
 MOUNTS = _plugin("mounts", f"{S}.mounts.v1.mounts", "Mounts", _mounts, (MOUNT_MANAGER,))
 NAMESPACES = _plugin("namespaces", f"{S}.namespaces.v1.namespaces", "Namespaces", _namespaces, (METADATA,))

@@ -32,14 +32,14 @@ class RuntimeInfo(messages.Message):
     annotations: tuple[messages.KeyValue, ...] = (messages.KeyValue(),)
 
 
-def describe(data: bytes) -> bytes:
-    """Return an encoded RuntimeInfo; ``data`` are options in an Any, or nothing. Raises ValueError."""
+def describe(data: bytes, name: str = NAME) -> bytes:
+    """Return an encoded RuntimeInfo of that name; ``data`` are options in an Any, or nothing. Raises ValueError."""
     try:
         options = messages.decode(messages.AnyMessage, data)
         program = runc_options(options).binary_name or "runc"
     except (Malformed, Error) as error:
         raise ValueError(f"standard input is no options: {error}") from error
-    answer = RuntimeInfo(name=NAME, version=RuntimeVersion(version=__version__), options=options)
+    answer = RuntimeInfo(name=name, version=RuntimeVersion(version=__version__), options=options)
     found = features(program)
     if found:
         answer.features = messages.AnyMessage(type_url=FEATURES, value=found)
