@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +44,10 @@ class Docker:
         self.log = machine.directory / "docker.log"
         self._client = program("docker")
         directory = machine.directory
+        # libnetwork's socket in there has to fit into an address.
+        self._exec_root = tempfile.mkdtemp(prefix="windlass-dk-")
         argv = [program("dockerd"), "--containerd", machine.address, "-H", f"unix://{self._socket}"]
-        argv += ["--data-root", f"{directory}/docker", "--exec-root", f"{directory}/docker-run"]
+        argv += ["--data-root", f"{directory}/docker", "--exec-root", self._exec_root]
         (directory / "docker.json").write_text("{}")
         argv += ["--config-file", f"{directory}/docker.json", "--pidfile", f"{directory}/docker.pid"]
         argv += ["--containerd-namespace", machine.namespace, "--cgroup-parent", f"/{machine.namespace}"]
@@ -83,15 +86,18 @@ class Docker:
             self._process.wait()
         # It binds its root onto itself, and does not always take that back.
         subprocess.run(["umount", "-l", f"{self._machine.directory}/docker"], capture_output=True, check=False)
+        for place in sorted(Path(self._exec_root).glob("netns/*")):
+            subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
+        shutil.rmtree(self._exec_root, ignore_errors=True)
 
 
 @pytest.fixture(params=["windlass", "containerd"])
-def docker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Docker]:
+def docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """Docker on each of the two, with an image; all that dockerd makes elsewhere is gone afterwards."""
     require_foreign_tools()
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
-    machine = Machine(request.param, tmp_path)
+    machine = Machine(request.param, tmp_path_factory.mktemp("dk"))
     try:
         machine.start()
         docker = Docker(machine)
