@@ -257,7 +257,7 @@ class ArchiveFiles:
             "schemaVersion": 2,
             "mediaType": f"{KIND}.manifest.v1+json",
             "config": self.blob(json.dumps(config).encode(), f"{KIND}.config.v1+json"),
-            "layers": [self.blob(gzip.compress(layer), f"{KIND}.layer.v1.tar+gzip") for layer in self.layers],
+            "layers": [self.blob(gzip.compress(layer, mtime=0), f"{KIND}.layer.v1.tar+gzip") for layer in self.layers],
         }
         self.target = self.blob(json.dumps(self.manifest).encode(), f"{KIND}.manifest.v1+json")
         self.target["annotations"] = {"io.containerd.image.name": name}

@@ -57,7 +57,7 @@ def layer_of(seed: int, size: int = 400_000) -> tuple[bytes, str]:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-    return gzip.compress(out.getvalue(), 1), digest_of(out.getvalue())
+    return gzip.compress(out.getvalue(), 1, mtime=0), digest_of(out.getvalue())
 
 
 class Built:
