@@ -54,7 +54,8 @@ class Connection:
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
             ("grpc.max_send_message_length", MESSAGE_LIMIT),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # What a connection may take, in spite of its name; a busy daemon accepts late.
+            ("grpc.min_reconnect_backoff_ms", 10_000),
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
         ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -108,6 +110,16 @@ def test_a_peer_that_comes_back_is_found_again(tmp_path: Path) -> None:
         with served(tmp_path):
             retried(lambda: remote.stat("a"))
             assert remote.stat("a").kind == Kind.ACTIVE
+
+
+def test_a_peer_that_accepts_late_is_waited_for(tmp_path: Path) -> None:
+    """On a busy machine a connection takes its time; the call's deadline counts, not the connection's."""
+    with served(tmp_path) as process, Peer(str(tmp_path / "p.sock")) as peer:
+        process.send_signal(signal.SIGSTOP)
+        wake = threading.Timer(0.6, process.send_signal, [signal.SIGCONT])
+        wake.start()
+        RemoteSnapshotter(peer, "native").prepare("a")
+        wake.join()
 
 
 def test_a_content_store_is_served(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from windlass import errors, linux
-from windlass_runtime_v2.bundles import Bootstrap, Bundles, parse_bootstrap, remapped_group, sweep
+from windlass_runtime_v2.bundles import Bootstrap, Bundles, parse_bootstrap, remapped_group, storage_error, sweep
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
 
 SPEC = b'{"ociVersion": "1.2.0", "odd":  "spacing"}'
@@ -60,6 +61,14 @@ def test_a_bundle_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(errors.FailedPrecondition, match="cannot make the bundle of task box"):
         Bundles(tmp_path / "state", tmp_path / "root").create("ns", "box", SPEC)
     assert not list((tmp_path / "state/ns").iterdir())
+
+
+def test_a_full_disk_is_told_with_its_place(tmp_path: Path) -> None:
+    """Whether a directory finds it full, or what is written into a file."""
+    for full in (OSError(errno.ENOSPC, "x", "/some/where"), OSError(errno.EDQUOT, "x")):
+        error = storage_error("cannot make it", tmp_path, full)
+        assert isinstance(error, errors.ResourceExhausted)
+        assert str(error) == f"cannot make it: no space left for {full.filename or tmp_path}; make room and try again"
 
 
 def test_a_stale_work_directory_is_emptied(bundles: Bundles, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, ResourceExhausted
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, ResourceExhausted, in_words
 from windlass.linux import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
 from windlass.values import check_identifier
 
@@ -156,13 +156,13 @@ class Bundles:
                 f"bundle {bundle.path} is in the way of task {id}: it belongs to no task; remove it"
             ) from error
         except OSError as error:
-            raise _storage_error(id, error) from error
+            raise storage_error(f"cannot make the bundle of task {id}", bundle.path, error) from error
         try:
             _fill(bundle, spec, group)
         except OSError as error:
             with logged(f"cannot remove the half-made bundle {bundle.path}"):
                 self.remove(bundle)
-            raise _storage_error(id, error) from error
+            raise storage_error(f"cannot make the bundle of task {id}", bundle.path, error) from error
         return bundle
 
     def remove(self, bundle: Bundle) -> None:
@@ -281,9 +281,11 @@ def _make_with_parents(path: Path, mode: int) -> None:
         path.mkdir(mode)
 
 
-def _storage_error(id: str, error: OSError) -> Error:
-    message = f"cannot make the bundle of task {id}: {error}"
-    return ResourceExhausted(message) if error.errno in (errno.ENOSPC, errno.EDQUOT) else FailedPrecondition(message)
+def storage_error(what: str, bundle: Path, error: OSError) -> Error:
+    """Return that ``what`` cannot be done for want of a bundle's files, and why."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(f"{what}: no space left for {error.filename or bundle}; make room and try again")
+    return FailedPrecondition(f"{what}: {in_words(error)}")
 
 
 def _hide(path: Path) -> Path | None:

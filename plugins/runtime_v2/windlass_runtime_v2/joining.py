@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.containers import Container
-from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
+from windlass.errors import Error, InvalidArgument, Unavailable
 from windlass.sandboxes import SANDBOX_CONTROLLER
 from windlass.tasks import CreateOptions
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, storage_error
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.shim import NEWEST, Shim, connect
 
@@ -47,7 +47,7 @@ class Host:
                 bundle.write_shim_binary(self.binary)
         except OSError as error:
             bundles.remove(bundle)
-            raise FailedPrecondition(f"cannot write into bundle {bundle.path}: {error}") from error
+            raise storage_error(f"cannot write into bundle {bundle.path}", bundle.path, error) from error
         return bundle
 
 

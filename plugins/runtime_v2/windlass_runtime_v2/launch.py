@@ -12,7 +12,7 @@ from windlass.errors import Error
 from windlass.gate import Gate, offload_within
 from windlass.tasks import Exit
 from windlass.values import Payload
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
 from windlass_runtime_v2.cgroups import remove_cgroups
 from windlass_runtime_v2.foreign import ForeignShims, ShimLog, encode_options
 from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
@@ -128,7 +128,7 @@ class Launcher:
             return bundle, *self._forked.prepare(bundle, runtime)
         except OSError as error:
             self.bundles.remove(bundle)
-            raise Error(f"cannot make the socket of task {id}'s shim: {error}") from error
+            raise storage_error(f"cannot make the socket of task {id}'s shim", bundle.path, error) from error
 
     def _discard(self, prepared: tuple[Bundle, Bootstrap, socket.socket]) -> None:
         bundle, bootstrap, listener = prepared
