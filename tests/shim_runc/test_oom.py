@@ -23,7 +23,7 @@ def test_a_growing_counter_is_an_event_and_any_other_change_is_none(tmp_path: Pa
     """TaskOOM whenever oom_kill grows (reference 4.7), not for those that were there before."""
     set_kills(tmp_path, 2)
     loop, seen = Loop(), []
-    watch = oom.Watch(loop, str(tmp_path), lambda: seen.append(len(seen)))
+    watch = oom.watch_directory(loop, str(tmp_path), lambda: seen.append(len(seen)))
 
     async def change() -> None:
         set_kills(tmp_path, 2)
@@ -48,7 +48,7 @@ def test_closing_has_a_last_look(tmp_path: Path) -> None:
     set_kills(tmp_path, 0)
     before = len(os.listdir("/proc/self/fd"))
     loop, seen = Loop(), []
-    watch = oom.Watch(loop, str(tmp_path), lambda: seen.append("oom"))
+    watch = oom.watch_directory(loop, str(tmp_path), lambda: seen.append("oom"))
     set_kills(tmp_path, 1)
 
     watch.close()
@@ -62,7 +62,7 @@ def test_a_cgroup_that_is_gone_ends_quietly(tmp_path: Path) -> None:
     """Its files vanish before the watch is closed."""
     set_kills(tmp_path, 4)
     loop, seen = Loop(), []
-    watch = oom.Watch(loop, str(tmp_path), lambda: seen.append("oom"))
+    watch = oom.watch_directory(loop, str(tmp_path), lambda: seen.append("oom"))
     (tmp_path / "memory.events").unlink()
 
     watch.close()
@@ -74,4 +74,4 @@ def test_a_cgroup_that_is_gone_ends_quietly(tmp_path: Path) -> None:
 def test_a_missing_cgroup_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Nothing to watch is not silence."""
     with pytest.raises(OSError, match=str(tmp_path)):
-        oom.Watch(Loop(), str(tmp_path / "gone"), lambda: None)
+        oom.watch_directory(Loop(), str(tmp_path / "gone"), lambda: None)

@@ -25,7 +25,7 @@ ALLOWED = {
 def test_a_verb_is_allowed_or_refused_by_name(state: int, verb: str) -> None:
     """A refusal is UNKNOWN and reads "cannot <verb> a <state> container" (reference 4.7)."""
     loop = Loop()
-    process = Process(loop, "web", "", Streams(loop, Reaper(loop), "", "", "", False))
+    process = Process(loop, "web", "", Streams(loop, Reaper(loop), ("", "", "", False)))
     process.state = state
 
     if verb in ALLOWED[state]:
@@ -41,7 +41,7 @@ def test_a_verb_is_allowed_or_refused_by_name(state: int, verb: str) -> None:
 def test_an_exit_stops_a_process_in_any_state(state: int) -> None:
     """Whatever it was doing, a process that has ended is stopped."""
     loop = Loop()
-    process = Process(loop, "web", "", Streams(loop, Reaper(loop), "", "", "", False))
+    process = Process(loop, "web", "", Streams(loop, Reaper(loop), ("", "", "", False)))
     process.state = state
     process.on_exit(137, 5)
     assert (process.state, process.exit_status, process.exited_at, process.exited.is_set) == (STOPPED, 137, 5, True)

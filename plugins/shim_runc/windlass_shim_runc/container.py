@@ -28,6 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from windlass.mounts import Mount
+    from windlass_shim_runc import process
+    from windlass_shim_runc.keeper import Luggage
+    from windlass_shim_runc.streams import Names
+
+    Left = tuple[
+        str,
+        str,
+        dict[str, object],
+        tuple[bool, bool, bool, bool],
+        "oom.Left | None",
+        list[tuple[str, Names, process.Left]],
+    ]
 
 IO_TIMEOUT = 10.0
 """How long a delete waits for output that nobody reads."""
@@ -56,13 +68,15 @@ def check_identifier(kind: str, value: str) -> None:
 class Host:
     """What all containers of a shim share."""
 
-    __slots__ = ("loop", "namespace", "publisher", "reaper")
+    __slots__ = ("loop", "namespace", "pid", "publisher", "reaper")
 
-    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str) -> None:
+    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int) -> None:
         self.loop = loop
         self.reaper = reaper
         self.publisher = publisher
         self.namespace = namespace
+        self.pid = pid
+        """The shim's: its worker's may be another."""
 
 
 class Container:
@@ -73,6 +87,7 @@ class Container:
         "_forgotten",
         "_host",
         "_lock",
+        "_memory",
         "_mounted",
         "_options",
         "_owns_pids",
@@ -84,10 +99,11 @@ class Container:
         "init",
     )
 
-    def __init__(self, host: Host, request: messages.CreateTaskRequest, options: messages.Options) -> None:
+    def __init__(self, host: Host, id: str, bundle: str, names: Names, options: messages.Options) -> None:
         self._host = host
         self._options = options
         self._lock = Lock(host.loop)
+        self._memory: oom.Watch | None = None
         self._mounted = False
         self._owns_pids = False
         self._restoring: tuple[str, dict[int, int]] | None = None
@@ -95,12 +111,47 @@ class Container:
         self._forgotten = False
         self._forgetting = Flag(host.loop)
         """Set when the runtime has been asked, or will not be asked, to forget the container before `delete`."""
-        self.id = request.id
-        self.bundle = request.bundle
+        self.id = id
+        self.bundle = bundle
         self._runtime = Runtime(host.loop, host.reaper, self.bundle, host.namespace, options)
         self.execs: dict[str, Process] = {}
-        streams = Streams(host.loop, host.reaper, request.stdin, request.stdout, request.stderr, request.terminal)
-        self.init = Process(host.loop, self.id, "", streams)
+        self.init = Process(host.loop, self.id, "", Streams(host.loop, host.reaper, names))
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether another worker could go on with it."""
+        return self._restoring is None
+
+    def leave(self, luggage: Luggage) -> Left:
+        """Return what `take_over` makes the same container of, at a moment when all tasks rest."""
+        memory = self._memory.leave(luggage) if self._memory else None
+        state = self._mounted, self._owns_pids, self._forgotten, self._forgetting.is_set
+        processes = [
+            (each.exec_id, each.streams.names, each.leave(luggage)) for each in (self.init, *self.execs.values())
+        ]
+        return self.id, self.bundle, vars(self._options), state, memory, processes
+
+    @classmethod
+    def take_over(cls, host: Host, luggage: Luggage, left: Left) -> Container:
+        """Return the container that was left, with its tasks."""
+        id, bundle, options, state, memory, ((_, names, init), *execs) = left
+        container = cls(host, id, bundle, names, messages.Options(**options))
+        container._mounted, container._owns_pids, container._forgotten, forgetting = state
+        if forgetting:
+            container._forgetting.set()
+        if memory:
+            container._memory = oom.take_over(host.loop, luggage, memory, container._on_oom)
+        container._take_over_process(container.init, luggage, init)
+        for exec_id, names, process in execs:
+            container._take_over_process(container._add(exec_id, names, b""), luggage, process)
+        return container
+
+    def _take_over_process(self, process: Process, luggage: Luggage, left: process.Left) -> None:
+        process.take_over(luggage, left)
+        if process.pid and not process.exited.is_set:
+            self._host.reaper.watch(process.pid, process.on_exit)
+        if process.pid and not process.reported.is_set:
+            self._host.loop.spawn(self._report(process))
 
     def process(self, exec_id: str) -> Process:
         """Return init for "", else the exec; raises NotFound."""
@@ -213,10 +264,15 @@ class Container:
             raise AlreadyExists(f"exec {request.exec_id} of container {self.id} exists already")
         if not request.spec.value:
             raise InvalidArgument(f"exec {request.exec_id} has no process spec")
-        host = self._host
-        streams = Streams(host.loop, host.reaper, request.stdin, request.stdout, request.stderr, request.terminal)
-        self.execs[request.exec_id] = Process(host.loop, self.id, request.exec_id, streams, request.spec.value)
+        names = request.stdin, request.stdout, request.stderr, request.terminal
+        self._add(request.exec_id, names, request.spec.value)
         self._publish("/tasks/exec-added", messages.TaskExecAdded(container_id=self.id, exec_id=request.exec_id))
+
+    def _add(self, exec_id: str, names: Names, spec: bytes) -> Process:
+        host = self._host
+        process = Process(host.loop, self.id, exec_id, Streams(host.loop, host.reaper, names), spec)
+        self.execs[exec_id] = process
+        return process
 
     async def delete(self) -> None:
         """Remove a container that does not run, with all that the runtime keeps of it."""
@@ -374,14 +430,16 @@ class Container:
 
     async def _report(self, process: Process) -> None:
         """Publish a process's exit when its turn has come."""
-        out_of_memory = self._watch_memory() if process is self.init else None
-        await process.exited.wait()
+        if process is self.init and self._memory is None:
+            self._memory = self._watch_memory()
+        await process.exited.rest()
         while process.busy is not None:
             await process.busy.wait()
         if process is self.init:
             await self._after_init()
-        if out_of_memory is not None:
-            out_of_memory.close()
+            if self._memory is not None:
+                self._memory.close()
+                self._memory = None
         self._publish(
             "/tasks/exit",
             messages.TaskExit(
@@ -398,15 +456,14 @@ class Container:
 
     def _watch_memory(self) -> oom.Watch | None:
         try:
-            return oom.watch(
-                self._host.loop,
-                self.init.pid,
-                lambda: self._publish("/tasks/oom", messages.TaskOOM(container_id=self.id)),
-            )
+            return oom.watch(self._host.loop, self.init.pid, self._on_oom)
         except OSError as error:
             if not self.init.exited.is_set:
                 log(f"cannot tell when container {self.id} is out of memory: {error}")
             return None
+
+    def _on_oom(self) -> None:
+        self._publish("/tasks/oom", messages.TaskOOM(container_id=self.id))
 
     async def _forget(self) -> None:
         """Have the runtime forget a stopped container while nobody waits for it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from _socket import socket
 
 from windlass import linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.container import Host
+from windlass_shim_runc.keeper import Keeper, Line, Luggage
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
@@ -30,9 +32,15 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Be a shim; the arguments are those of `windlass.shims.ForkedShim`. The daemon owns the socket's file."""
     _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     prepare_process()
-    listener = socket(fileno=descriptors[0])
-    run(listener, namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace))
-    return 0
+    listener = descriptors[0]
+
+    def work(line: Line) -> Luggage | None:
+        disk.write("/proc/self/comm", b"windlass-serves", 0)
+        return run(
+            socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line
+        )
+
+    return Keeper(listener, work).run()
 
 
 def prepare_process() -> None:
@@ -45,14 +53,16 @@ def prepare_process() -> None:
     disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 
 
-def run(listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper], Publisher]) -> None:
-    """Serve until Shutdown, or until nobody needs this shim."""
+def run(
+    listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper], Publisher], line: Line | None = None
+) -> Luggage | None:
+    """Serve until Shutdown, until nobody needs this shim, or, with a keeper, until all rests: then what is left."""
     loop = Loop()
-    reaper = Reaper(loop)
+    reaper = Reaper(loop, line)
     publisher = make_publisher(loop, reaper)
 
     async def leave_when_idle() -> None:
-        await loop.sleep(IDLE_LIMIT)
+        await loop.sleep(IDLE_LIMIT, rests=True)
         if not service.vacant:
             return
         if server.connections or not publisher.empty.is_set:
@@ -73,7 +83,7 @@ def run(listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper
             loop.stop()
 
     service = SandboxTaskService(
-        Host(loop, reaper, publisher, namespace),
+        Host(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid()),
         on_vacant=lambda: void(loop.spawn(leave_when_idle())),
         on_shutdown=lambda: void(loop.spawn(leave())),
     )
@@ -85,7 +95,25 @@ def run(listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper
     loop.spawn(server.run())
     loop.spawn(publisher.run())
     loop.spawn(leave_when_idle())
-    loop.run()
+    if line is not None:
+        loop.may_rest = lambda: service.may_rest
+        take_over(line.luggage, server, service)
+    if not loop.run():
+        return None
+    publisher.disconnect()
+    luggage = Luggage()
+    luggage.state = server.leave(luggage), service.leave(luggage)
+    luggage.pids = list(reaper.pids)
+    return luggage
+
+
+def take_over(luggage: Luggage, server: Server, service: SandboxTaskService) -> None:
+    """Go on with what the worker before has left, if there was one."""
+    if luggage.state is None:
+        return
+    connections, containers = luggage.state
+    service.take_over(luggage, containers)
+    server.take_over(luggage, connections)
 
 
 def void(_: object) -> None:

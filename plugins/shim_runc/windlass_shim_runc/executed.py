@@ -30,6 +30,7 @@ def serve(listener: socket, wanted: Start) -> int:
             return Publisher(loop, wanted.ttrpc_address, wanted.namespace)
         return ExecutingPublisher(loop, reaper, wanted)
 
+    # Without a keeper: a fork of it would share nothing with other shims.
     entry.run(listener, wanted.namespace, publisher)
     return 0
 

@@ -55,11 +55,11 @@ def unquote(text: str) -> str:
 class Logger:
     """A logger process; it ends when the pipes that it reads do."""
 
-    def __init__(self, loop: Loop, reaper: Reaper, argv: list[str]) -> None:
+    def __init__(self, loop: Loop, reaper: Reaper, argv: list[str], pid: int = 0) -> None:
         self._loop = loop
         self._reaper = reaper
         self._argv = argv
-        self._pid = 0
+        self.pid = pid
 
     async def start(self, out: int, err: int, environment: Mapping[str, str], strict: bool) -> None:
         """Execute it with ``out`` and ``err`` as descriptors 3 and 4, and wait until it is ready.
@@ -72,7 +72,7 @@ class Logger:
         try:
             null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
             passed = [(os.POSIX_SPAWN_DUP2, fd, FIRST_PASSED + index) for index, fd in enumerate(high)]
-            self._pid = os.posix_spawn(
+            self.pid = os.posix_spawn(
                 self._argv[0],
                 self._argv,
                 dict(environment),
@@ -100,8 +100,8 @@ class Logger:
 
     def stop(self) -> None:
         """Ask it to end, and see to it that it does; nobody waits for that."""
-        if self._pid:
-            pid, self._pid = self._pid, 0
+        if self.pid:
+            pid, self.pid = self.pid, 0
             self._loop.spawn(self._end(pid))
 
     async def _end(self, pid: int) -> None:

@@ -2,6 +2,9 @@
 
 asyncio would double the shim's memory. A task waits for one thing at a time, a
 descriptor is waited for by one task at a time, and nothing here runs in threads.
+
+A task that waits where it could be begun anew *rests*. When all of them do for
+a while, the loop can end: what it waited for begins another (`keeper`).
 """
 
 from __future__ import annotations
@@ -25,19 +28,28 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 NO_DESCRIPTOR = -1
 
+REST = 1.0
+"""Seconds without any event after which tasks that rest are taken to go on resting."""
+
 
 class Wait:
     """What a task is parked on while it awaits this: a descriptor, a flag, or either; and for how long."""
 
-    __slots__ = ("events", "fd", "flag", "timeout")
+    __slots__ = ("events", "fd", "flag", "rests", "timeout")
 
     def __init__(
-        self, fd: int = NO_DESCRIPTOR, events: int = 0, flag: Flag | None = None, timeout: float | None = None
+        self,
+        fd: int = NO_DESCRIPTOR,
+        events: int = 0,
+        flag: Flag | None = None,
+        timeout: float | None = None,
+        rests: bool = False,
     ) -> None:
         self.fd = fd
         self.events = events
         self.flag = flag
         self.timeout = timeout
+        self.rests = rests
 
     def __await__(self) -> Generator[Wait, None, None]:
         yield self
@@ -63,6 +75,11 @@ class Flag:
         """Return when the flag is set; raises TimeoutError."""
         if not self.is_set:
             await Wait(flag=self, timeout=timeout)
+
+    async def rest(self) -> None:
+        """Return when the flag is set; the task rests until then."""
+        if not self.is_set:
+            await Wait(flag=self, rests=True)
 
 
 class Lock:
@@ -110,10 +127,15 @@ class Loop:
         self._numbers = itertools.count(1)
         self._stopped = False
         self._current: Task | None = None
+        self._tasks = 0
+        self._resting = 0
+        self.may_rest: Callable[[], bool] | None = None
+        """Asked before `run` returns because all tasks rest; without it they rest for ever."""
 
     def spawn(self, coroutine: Work) -> Task:
         """Start a task; it runs when the current one waits."""
         task = Task(self, coroutine)
+        self._tasks += 1
         self._ready.append((task, None))
         return task
 
@@ -127,30 +149,32 @@ class Loop:
         if not task.finished.is_set:
             self._unpark(task)
             task.coroutine.close()
-            task.finished.set()
+            self._finish(task)
 
-    async def readable(self, fd: int, timeout: float | None = None, flag: Flag | None = None) -> None:
+    async def readable(
+        self, fd: int, timeout: float | None = None, flag: Flag | None = None, rests: bool = False
+    ) -> None:
         """Return when ``fd`` can be read or has hung up, or ``flag`` is set; raises TimeoutError."""
         if flag is None or not flag.is_set:
-            await Wait(fd, READ, flag, timeout)
+            await Wait(fd, READ, flag, timeout, rests)
 
     async def writable(self, fd: int, timeout: float | None = None) -> None:
         """Return when ``fd`` can be written or nobody reads it any more; raises TimeoutError."""
         await Wait(fd, WRITE, None, timeout)
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, rests: bool = False) -> None:
         """Return after ``seconds``."""
         try:
-            await Wait(timeout=seconds)
+            await Wait(timeout=seconds, rests=rests)
         except TimeoutError:
             return
 
     def call_on(self, fd: int, callback: Callable[[], None]) -> Task:
-        """Call ``callback`` whenever ``fd`` can be read."""
+        """Call ``callback`` whenever ``fd`` can be read; the task rests between."""
 
         async def watch() -> None:
             while True:
-                await self.readable(fd)
+                await self.readable(fd, rests=True)
                 callback()
 
         return self.spawn(watch())
@@ -164,26 +188,35 @@ class Loop:
         """Have `run` return once the current task waits."""
         self._stopped = True
 
-    def run(self) -> None:
-        """Run tasks until `stop` is called."""
-        while not self._stopped:
+    def run(self) -> bool:
+        """Run tasks until `stop` is called; or until all rest and may, which returns True."""
+        rested = False
+        while not (self._stopped or rested):
             ready, self._ready = self._ready, []
             for task, error in ready:
                 self._step(task, error)
             if not self._stopped:
-                self._poll()
+                rested = self._poll()
+        return rested
 
     def close(self) -> None:
         """Give the loop's descriptor back."""
         self._epoll.close()
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Wait for events and time; tells whether there were none for so long that all tasks rest."""
         timeout = -1.0
         if self._ready:
             timeout = 0.0
         elif self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
-        for fd, _ in self._epoll.poll(timeout):
+        resting = self.may_rest is not None and self._resting == self._tasks and not 0 <= timeout < REST
+        events = self._epoll.poll(REST if resting else timeout)
+        if resting and not events:
+            assert self.may_rest is not None
+            if self.may_rest():
+                return True
+        for fd, _ in events:
             # One that was woken by an earlier event of this round is not parked any more.
             if fd in self._parked:
                 self.wake(self._parked[fd])
@@ -194,6 +227,7 @@ class Loop:
                 if task.deadline is not None and task.deadline <= now:
                     task.deadline = None
                 self.wake(task, TimeoutError())
+        return False
 
     def _step(self, task: Task, error: BaseException | None) -> None:
         if task.finished.is_set:
@@ -202,14 +236,21 @@ class Loop:
         try:
             wait = task.coroutine.send(None) if error is None else task.coroutine.throw(error)
         except StopIteration:
-            task.finished.set()
+            self._finish(task)
         except Exception:  # noqa: BLE001 -- a defect in one task must not end the only keeper of the others' containers
             sys.excepthook(*sys.exc_info())
-            task.finished.set()
+            self._finish(task)
         else:
             self._park(task, wait)
 
+    def _finish(self, task: Task) -> None:
+        self._tasks -= 1
+        task.finished.set()
+
     def _park(self, task: Task, wait: Wait) -> None:
+        # One that has a deadline would lose it.
+        wait.rests = wait.rests and task.deadline is None
+        self._resting += wait.rests
         task.wait = wait
         if wait.fd != NO_DESCRIPTOR:
             self._epoll.register(wait.fd, wait.events)
@@ -228,6 +269,7 @@ class Loop:
         wait, task.wait, task.timer = task.wait, None, 0
         if wait is None:
             return
+        self._resting -= wait.rests
         if wait.fd != NO_DESCRIPTOR:
             self._epoll.unregister(wait.fd)
             del self._parked[wait.fd]

@@ -12,7 +12,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from windlass_shim_runc.keeper import Luggage
     from windlass_shim_runc.loop import Loop
+
+    Left = tuple[str, int, int]
+    """Directory, descriptor, kills so far."""
 
 V1_TOP, V2_TOP = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 CONTROL, EVENT_CONTROL = "memory.oom_control", "cgroup.event_control"
@@ -27,18 +31,18 @@ class Watch:
 
     __slots__ = ("_count", "_directory", "_fd", "_loop", "_on_oom", "_task")
 
-    def __init__(self, loop: Loop, directory: str, on_oom: Callable[[], None]) -> None:
-        """Watch a cgroup, of version 1 (cgroup-v1/memory.txt, 10) or 2; raises OSError."""
+    def __init__(self, loop: Loop, directory: str, fd: int, count: int, on_oom: Callable[[], None]) -> None:
+        """Have been notified of ``count`` kills by ``fd``; -1 is cgroup version 1, which does not count."""
         self._loop = loop
         self._directory = directory
         self._on_oom = on_oom
-        self._count = -1
-        if disk.exists(f"{directory}/{EVENT_CONTROL}"):
-            self._fd = notified_by_eventfd(directory)
-        else:
-            self._count = kills(directory)
-            self._fd = notified_by_inotify(f"{directory}/{EVENTS}")
-        self._task = loop.call_on(self._fd, self._look)
+        self._count = count
+        self._fd = fd
+        self._task = loop.call_on(fd, self._look)
+
+    def leave(self, luggage: Luggage) -> Left:
+        """Return what `take_over` makes the same watch of."""
+        return self._directory, luggage.put(self._fd, watched=True), self._count
 
     def close(self) -> None:
         """Look once more, and stop."""
@@ -64,9 +68,23 @@ class Watch:
 
 
 def watch(loop: Loop, pid: int, on_oom: Callable[[], None]) -> Watch | None:
-    """Watch the memory cgroup of a process; None when it has none of its own."""
+    """Watch the memory cgroup of a process; None when it has none of its own. Raises OSError."""
     directory = memory_directory(pid)
-    return Watch(loop, directory, on_oom) if directory else None
+    return watch_directory(loop, directory, on_oom) if directory else None
+
+
+def watch_directory(loop: Loop, directory: str, on_oom: Callable[[], None]) -> Watch:
+    """Watch a cgroup, of version 1 (cgroup-v1/memory.txt, 10) or 2; raises OSError."""
+    if disk.exists(f"{directory}/{EVENT_CONTROL}"):
+        return Watch(loop, directory, notified_by_eventfd(directory), -1, on_oom)
+    count = kills(directory)
+    return Watch(loop, directory, notified_by_inotify(f"{directory}/{EVENTS}"), count, on_oom)
+
+
+def take_over(loop: Loop, luggage: Luggage, left: Left, on_oom: Callable[[], None]) -> Watch:
+    """Go on with a watch as it was left."""
+    directory, index, count = left
+    return Watch(loop, directory, luggage.take(index), count, on_oom)
 
 
 def memory_directory(pid: int) -> str:

@@ -10,6 +10,13 @@ from windlass.errors import Error
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.streams import Streams
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from windlass_shim_runc import streams
+    from windlass_shim_runc.keeper import Luggage
+
+    Left = tuple[int, int, tuple[int, int], tuple[bool, bool], bytes, streams.Left]
+
 CREATED, RUNNING, STOPPED, PAUSED, DELETED = 1, 2, 3, 4, 0
 """The wire's numbers of containerd.v1.types.Status; a deleted process is never shown."""
 
@@ -81,3 +88,17 @@ class Process:
         self.exit_status, self.exited_at = status, at
         self.state = TRANSITIONS.get((self.state, "exit"), STOPPED)
         self.exited.set()
+
+    def leave(self, luggage: Luggage) -> Left:
+        """Return what `take_over` goes on with, at a moment when nothing is under way."""
+        flags = self.exited.is_set, self.reported.is_set
+        ended = self.exit_status, self.exited_at
+        return self.pid, self.state, ended, flags, self.spec, self.streams.leave(luggage)
+
+    def take_over(self, luggage: Luggage, state: Left) -> None:
+        """Be the process that was left."""
+        self.pid, self.state, (self.exit_status, self.exited_at), flags, self.spec, streams = state
+        self.streams.take_over(luggage, streams)
+        for flag, is_set in zip((self.exited, self.reported), flags, strict=True):
+            if is_set:
+                flag.set()

@@ -71,13 +71,13 @@ class Publisher:
             while not self._queue:
                 self.empty.set()
                 self._more = Flag(self._loop)
-                await self._more.wait()
+                await self._more.rest()
             topic, event = self._queue[0]
             try:
                 response = await self._forward(event)
             except (OSError, ttrpc.Malformed):
                 # TimeoutError is an OSError too.
-                self._disconnect()
+                self.disconnect()
                 response = ttrpc.Response(Code.UNAVAILABLE)
             if response.code in HOPELESS:
                 log(f"event {topic} was refused and is dropped: {response.message}")
@@ -108,6 +108,12 @@ class Publisher:
                 if frame.stream == stream and frame.type == ttrpc.RESPONSE:
                     return ttrpc.decode_response(frame.data)
 
+    def disconnect(self) -> None:
+        """Close the connection; the next event makes another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _connected(self) -> socket:
         if self._socket is None:
             sock = socket(AF_UNIX, SOCK_STREAM)
@@ -119,8 +125,3 @@ class Publisher:
                 raise
             self._socket, self._decoder, self._stream = sock, ttrpc.FrameDecoder(), 1
         return self._socket
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None

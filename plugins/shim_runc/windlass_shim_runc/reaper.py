@@ -2,6 +2,8 @@
 
 runc returns when the container's process runs, and that process may end before
 its pid file is read. While any runc is working, exits of unknown pids are kept.
+What runc leaves behind is the keeper's child, which tells of it; the keeper
+reaps it when we have heard, so that no pid that is watched is reused.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from windlass_shim_runc.signals import SIGCHLD, handle, wake_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from windlass_shim_runc.keeper import Line
 
     OnExit = Callable[[int, int], None]
     """Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
@@ -26,8 +30,9 @@ SIGNALLED = 128
 class Reaper:
     """Knows which children are awaited; needs SIGCHLD for itself."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, line: Line | None = None) -> None:
         self._loop = loop
+        self._line = line
         self._watched: dict[int, OnExit] = {}
         self._unclaimed: dict[int, tuple[int, int]] = {}
         self._launching = 0
@@ -38,6 +43,13 @@ class Reaper:
         wake_by(self._wakeup)
         handle(SIGCHLD, lambda _number, _frame: None)
         self._loop.call_on(self._woken, self._drain)
+        if self._line is not None:
+            self._loop.call_on(self._line.fileno(), self._hear)
+
+    @property
+    def pids(self) -> Iterable[int]:
+        """The children that are watched."""
+        return self._watched
 
     def watch(self, pid: int, on_exit: OnExit) -> None:
         """Have ``on_exit`` called once, at once if the child has ended already."""
@@ -69,6 +81,11 @@ class Reaper:
         if not self._launching:
             self._unclaimed.clear()
 
+    def _hear(self) -> None:
+        assert self._line is not None
+        self._ended(*self._line.ended())
+        self._line.heard()
+
     def _drain(self) -> None:
         try:
             os.read(self._woken, 4096)
@@ -86,9 +103,11 @@ class Reaper:
             if not pid:
                 return
             code = os.waitstatus_to_exitcode(status)
-            ended = (code if code >= 0 else SIGNALLED - code, time.time_ns())
-            on_exit = self._watched.pop(pid, None)
-            if on_exit is not None:
-                on_exit(*ended)
-            elif self._launching:
-                self._unclaimed[pid] = ended
+            self._ended(pid, code if code >= 0 else SIGNALLED - code, time.time_ns())
+
+    def _ended(self, pid: int, status: int, at: int) -> None:
+        on_exit = self._watched.pop(pid, None)
+        if on_exit is not None:
+            on_exit(status, at)
+        elif self._launching:
+            self._unclaimed[pid] = (status, at)

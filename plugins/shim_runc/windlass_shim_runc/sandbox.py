@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from windlass_shim_runc.container import Container
+    from windlass_shim_runc.keeper import Luggage
     from windlass_shim_runc.server import Method
+    from windlass_shim_runc.service import Left
 
 ALL_SERVICES = (*SERVICES, "containerd.runtime.sandbox.v1.Sandbox")
 """No method of the one API has the name of one of the other."""
@@ -112,6 +114,22 @@ ALL_METHODS: Mapping[str, Method] = {
 class SandboxTaskService(TaskService):
     """Serves the containers of one shim, and the sandbox that they may be in."""
 
+    def leave(self, luggage: Luggage) -> Left:
+        """See `TaskService`."""
+        sandbox = self.sandbox
+        left = (sandbox.id, sandbox.created_at, sandbox.started, sandbox.exited_at) if sandbox else None
+        return super().leave(luggage)[0], left
+
+    def take_over(self, luggage: Luggage, left: Left) -> None:
+        """See `TaskService`."""
+        super().take_over(luggage, left)
+        if left[1]:
+            id, created_at, started, exited_at = left[1]
+            self.sandbox = Sandbox(id, Flag(self._host.loop))
+            self.sandbox.created_at, self.sandbox.started, self.sandbox.exited_at = created_at, started, exited_at
+            if exited_at:
+                self.sandbox.exited.set()
+
     async def create_sandbox(self, request: SandboxRequest) -> None:
         """Be this sandbox's shim from now on."""
         check_identifier("sandbox", request.sandbox_id)
@@ -125,7 +143,7 @@ class SandboxTaskService(TaskService):
         if sandbox.exited.is_set:
             raise FailedPrecondition(f"sandbox {sandbox.id} has been stopped; create another one")
         sandbox.started = True
-        return StartSandboxResponse(pid=os.getpid(), created_at=messages.timestamp(sandbox.created_at))
+        return StartSandboxResponse(pid=self._host.pid, created_at=messages.timestamp(sandbox.created_at))
 
     async def platform(self, request: SandboxRequest) -> PlatformResponse:
         """Tell what containers have to be for: this machine."""
@@ -140,7 +158,7 @@ class SandboxTaskService(TaskService):
     async def wait_sandbox(self, request: SandboxRequest) -> messages.WaitResponse:
         """Return when it has been stopped."""
         sandbox = self._found(request.sandbox_id)
-        await sandbox.exited.wait()
+        await sandbox.exited.rest()
         return messages.WaitResponse(exited_at=messages.timestamp(sandbox.exited_at))
 
     async def sandbox_status(self, request: SandboxRequest) -> SandboxStatusResponse:
@@ -148,7 +166,7 @@ class SandboxTaskService(TaskService):
         sandbox = self._found(request.sandbox_id)
         return SandboxStatusResponse(
             sandbox_id=sandbox.id,
-            pid=os.getpid(),
+            pid=self._host.pid,
             state=READY if sandbox.started and not sandbox.exited_at else NOT_READY,
             created_at=messages.timestamp(sandbox.created_at),
             exited_at=messages.timestamp(sandbox.exited_at),

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from windlass_shim_runc.keeper import Luggage
+
     Method = tuple[type[Message], str]
     """The request's type, and the name of a method that takes one and returns the answer, None for Empty."""
 
@@ -37,14 +39,14 @@ class Server:
         self.names = names
         self.methods = methods
         self.service = service
-        self.connections = 0
+        self.connections: set[Connection] = set()
         self._listener = listener
         listener.setblocking(False)
 
     async def run(self) -> None:
         """Accept connections for ever."""
         while True:
-            await self.loop.readable(self._listener.fileno())
+            await self.loop.readable(self._listener.fileno(), rests=True)
             try:
                 # The C socket class: its Python subclass turns every constant into an enum, 300 KB of touched memory.
                 sock = socket(fileno=accept(self._listener))
@@ -54,6 +56,18 @@ class Server:
                 self.loop.spawn(Connection(self, sock).run())
             else:
                 sock.close()
+
+    def leave(self, luggage: Luggage) -> list[object]:
+        """Return what `take_over` goes on with, at a moment when all tasks rest."""
+        return [connection.leave(luggage) for connection in self.connections]
+
+    def take_over(self, luggage: Luggage, connections: list[tuple[int, int, list[tuple[int, int, bytes]]]]) -> None:
+        """Go on with connections, and answer their calls, as they were left."""
+        for index, last, calls in connections:
+            connection = Connection(self, socket(fileno=luggage.take(index)), last)
+            self.loop.spawn(connection.run())
+            for stream, flags, data in calls:
+                connection.serve(ttrpc.Frame(stream, ttrpc.REQUEST, flags, data, len(data)))
 
 
 def accept(listener: socket) -> int:
@@ -72,23 +86,25 @@ def peer_uid(sock: socket) -> int:
 class Connection:
     """One client."""
 
-    __slots__ = ("_decoder", "_flushing", "_last", "_server", "_socket", "_unsent")
+    __slots__ = ("_calls", "_decoder", "_flushing", "_last", "_server", "_socket", "_unsent")
 
-    def __init__(self, server: Server, sock: socket) -> None:
+    def __init__(self, server: Server, sock: socket, last: int = 0) -> None:
         self._server = server
         self._socket = sock
         self._decoder = ttrpc.FrameDecoder()
-        self._last = 0
+        self._calls: dict[int, ttrpc.Frame] = {}
+        """Those that have no answer yet, by stream."""
+        self._last = last
         self._unsent = bytearray()
         self._flushing = False
         sock.setblocking(False)
 
     async def run(self) -> None:
         """Read frames until the client goes."""
-        self._server.connections += 1
+        self._server.connections.add(self)
         try:
             while True:
-                await self._server.loop.readable(self._socket.fileno())
+                await self._server.loop.readable(self._socket.fileno(), rests=not self._decoder.pending)
                 try:
                     data = self._socket.recv(CHUNK)
                 except BlockingIOError:
@@ -101,7 +117,12 @@ class Connection:
             return
         finally:
             self._socket.close()
-            self._server.connections -= 1
+            self._server.connections.discard(self)
+
+    def leave(self, luggage: Luggage) -> object:
+        """Return what `Server.take_over` makes the same connection of."""
+        calls = [(frame.stream, frame.flags, frame.data) for frame in self._calls.values()]
+        return luggage.put(self._socket.fileno(), watched=True), self._last, calls
 
     def _take(self, frame: ttrpc.Frame) -> None:
         if frame.type not in (ttrpc.REQUEST, ttrpc.RESPONSE, ttrpc.DATA):
@@ -111,7 +132,12 @@ class Connection:
         if refused is not None:
             self._reply(frame.stream, refused)
         else:
-            self._server.loop.spawn(self._serve(frame))
+            self.serve(frame)
+
+    def serve(self, frame: ttrpc.Frame) -> None:
+        """Begin a call."""
+        self._calls[frame.stream] = frame
+        self._server.loop.spawn(self._serve(frame))
 
     async def _serve(self, frame: ttrpc.Frame) -> None:
         try:
@@ -123,6 +149,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 -- a defect is told to the log, and to the caller, who would wait for ever
             sys.excepthook(*sys.exc_info())
             response = ttrpc.Response(Code.UNKNOWN, f"unexpected {type(error).__name__}: {error}")
+        del self._calls[frame.stream]
         self._reply(frame.stream, response)
 
     async def _call(self, data: bytes) -> bytes:

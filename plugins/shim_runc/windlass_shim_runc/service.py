@@ -15,8 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from windlass_shim_runc import container
+    from windlass_shim_runc.keeper import Luggage
     from windlass_shim_runc.sandbox import Sandbox
     from windlass_shim_runc.server import Method
+
+    Left = tuple[list[container.Left], "tuple[str, int, bool, int] | None"]
+    """Containers, and the sandbox: ID, when it was created, whether it was started, when it ended."""
 
 SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
 """Version 2 has the same messages under another name."""
@@ -61,6 +66,21 @@ class TaskService:
         """Whether there is neither a container, nor one coming, nor a sandbox for them."""
         return not self.containers and not self._creating and self.sandbox is None
 
+    @property
+    def may_rest(self) -> bool:
+        """Whether another worker could go on, with `take_over`."""
+        return not self.vacant and all(container.may_rest for container in self.containers.values())
+
+    def leave(self, luggage: Luggage) -> Left:
+        """Return what `take_over` goes on with, at a moment when all tasks rest."""
+        return [container.leave(luggage) for container in self.containers.values()], None
+
+    def take_over(self, luggage: Luggage, left: Left) -> None:
+        """Go on with containers as they were left."""
+        for each in left[0]:
+            container = Container.take_over(self._host, luggage, each)
+            self.containers[container.id] = container
+
     async def create(self, request: messages.CreateTaskRequest) -> messages.PidResponse:
         """Create a container."""
         check_identifier("container", request.id)
@@ -74,8 +94,10 @@ class TaskService:
         if options.shim_cgroup:
             from windlass_shim_runc import placement
 
-            placement.join(options.shim_cgroup, os.getpid())
-        container = Container(self._host, request, options)
+            for pid in {self._host.pid, os.getpid()}:
+                placement.join(options.shim_cgroup, pid)
+        names = request.stdin, request.stdout, request.stderr, request.terminal
+        container = Container(self._host, request.id, request.bundle, names, options)
         self._creating.add(request.id)
         try:
             await container.create(request)
@@ -112,7 +134,7 @@ class TaskService:
     async def wait(self, request: messages.ProcessRequest) -> messages.WaitResponse:
         """Return when a process has ended."""
         container, process = self._process(request)
-        await process.exited.wait()
+        await process.exited.rest()
         if not process.exited_at:
             raise NotFound(f"exec {process.exec_id} of container {container.id} was deleted before it was started")
         return messages.WaitResponse(exit_status=process.exit_status, exited_at=messages.timestamp(process.exited_at))
@@ -184,7 +206,7 @@ class TaskService:
     async def connect(self, request: messages.TaskRequest) -> messages.ConnectResponse:
         """Tell who serves; an unknown container is no error."""
         container = self.containers.get(request.id)
-        return messages.ConnectResponse(shim_pid=os.getpid(), task_pid=container.init.pid if container else 0)
+        return messages.ConnectResponse(shim_pid=self._host.pid, task_pid=container.init.pid if container else 0)
 
     async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
         """Write the state of all processes to a directory."""

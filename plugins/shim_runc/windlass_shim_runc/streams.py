@@ -21,6 +21,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from windlass_shim_runc.keeper import Luggage
+
+    Names = tuple[str, str, str, bool]
+    """What a client names as standard input, output and error, and whether that is a terminal."""
+
+    Left = tuple[list[tuple[int, int]], bool, "tuple[int, int] | None", int, int, "tuple[int, int] | None", bool, int]
+    """Copies, whether the last is the input's, input not begun, keeper, terminal, its size, end of input, logger."""
+
 SPLICE_CHUNK = 1 << 20
 COPY_CHUNK = 16 << 10
 
@@ -30,11 +38,23 @@ MASTER = -1
 """In a planned copy: the terminal, which is there once the runtime has run."""
 
 
+class Copy:
+    """A task that moves what comes from one descriptor to another."""
+
+    __slots__ = ("source", "target", "task")
+
+    def __init__(self, task: Task, source: int, target: int) -> None:
+        self.task = task
+        self.source = source
+        self.target = target
+
+
 class Streams:
     """The streams of one process; owns every descriptor in it until `close`."""
 
-    def __init__(self, loop: Loop, reaper: Reaper, stdin: str, stdout: str, stderr: str, terminal: bool) -> None:
-        self.stdin, self.stdout, self.stderr, self.terminal = stdin, stdout, stderr, terminal
+    def __init__(self, loop: Loop, reaper: Reaper, names: Names) -> None:
+        self.names = names
+        self.stdin, self.stdout, self.stderr, self.terminal = names
         self.console: Console | None = None
         self._loop = loop
         self._reaper = reaper
@@ -48,8 +68,8 @@ class Streams:
         self._keeper = -1
         self._master = -1
         self._stdin_closed = False
-        self._copies: list[Task] = []
-        self._feed: Task | None = None
+        self._copies: list[Copy] = []
+        self._feed: Copy | None = None
 
     async def prepare(self, bundle: str, owner: tuple[int, int], environment: Mapping[str, str]) -> Mapping[int, int]:
         """Open everything and return what to give the runtime as descriptors 0 to 2.
@@ -87,7 +107,7 @@ class Streams:
             if self._size is not None:
                 self.resize(*self._size)
         for source, target in self._outputs:
-            self._copies.append(self._loop.spawn(self._move(self._end(source), self._end(target))))
+            self._copies.append(self._copy(self._end(source), self._end(target)))
 
     def feed(self) -> None:
         """Start copying to the process's standard input, when the process has been started.
@@ -103,7 +123,7 @@ class Streams:
         reading, keeper = files.open_input(place)
         source, self._keeper = self._keep(reading), self._keep(keeper)
         self._drop(place)
-        self._feed = self._loop.spawn(self._move(source, self._end(target)))
+        self._feed = self._copy(source, self._end(target))
         if self._stdin_closed:
             self._drop(self._keeper)
 
@@ -123,12 +143,12 @@ class Streams:
         """Return when all output has been handed on; raises TimeoutError when something keeps it from ending."""
         deadline = time.monotonic() + timeout
         for copy in self._copies:
-            await copy.finished.wait(max(0.0, deadline - time.monotonic()))
+            await copy.task.finished.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Stop copying and close everything; may be called twice."""
         for copy in (*self._copies, *([self._feed] if self._feed else [])):
-            self._loop.cancel(copy)
+            self._loop.cancel(copy.task)
         if self.console is not None:
             self.console.close()
             self.console = None
@@ -136,6 +156,37 @@ class Streams:
             self._drop(fd)
         if self._logger is not None:
             self._logger.stop()
+
+    def leave(self, luggage: Luggage) -> Left:
+        """Return what `take_over` goes on with, at a moment when all copies rest and no terminal is awaited."""
+        copies = [
+            (luggage.put(copy.source, watched=True), luggage.put(copy.target))
+            for copy in (*self._copies, *([self._feed] if self._feed else []))
+            if not copy.task.finished.is_set
+        ]
+        fed = self._feed is not None and not self._feed.task.finished.is_set
+        given = self._input and (luggage.put(self._input[0]), luggage.put(self._input[1]))
+        keeper = luggage.put(self._keeper if self._keeper in self._open else -1)
+        process = self._logger.pid if self._logger else 0
+        return copies, fed, given, keeper, luggage.put(self._master), self._size, self._stdin_closed, process
+
+    def take_over(self, luggage: Luggage, state: Left) -> None:
+        """Go on with streams as they were left."""
+        copies, fed, given, keeper, master, self._size, self._stdin_closed, process = state
+        self._copies = [
+            self._copy(self._take(luggage, source), self._take(luggage, target)) for source, target in copies
+        ]
+        if fed:
+            self._feed = self._copies.pop()
+        if given:
+            self._input = (self._take(luggage, given[0]), self._take(luggage, given[1]))
+        self._keeper, self._master = self._take(luggage, keeper), self._take(luggage, master)
+        if process:
+            self._logger = logger.Logger(self._loop, self._reaper, [], process)
+
+    def _take(self, luggage: Luggage, index: int) -> int:
+        fd = luggage.take(index)
+        return self._keep(fd) if fd >= 0 else fd
 
     def _keep(self, fd: int) -> int:
         self._open.add(fd)
@@ -203,10 +254,13 @@ class Streams:
             self._give(STDOUT, out_writing)
             self._give(STDERR, err_writing)
 
+    def _copy(self, source: int, target: int) -> Copy:
+        return Copy(self._loop.spawn(self._move(source, target)), source, target)
+
     async def _move(self, source: int, target: int) -> None:
         pipes = all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (source, target))
         try:
-            await (self._splice(source, target) if pipes else self._copy(source, target))
+            await (self._splice(source, target) if pipes else self._read_and_write(source, target))
         except OSError:
             # EIO: the last process has closed the terminal. EPIPE: the process has closed its input.
             # ENOSPC on a log file ends its copy; the process gets EPIPE rather than blocking for ever.
@@ -217,16 +271,16 @@ class Streams:
 
     async def _splice(self, source: int, target: int) -> None:
         while True:
-            await self._loop.readable(source)
+            await self._loop.readable(source, rests=True)
             try:
                 if not os.splice(source, target, SPLICE_CHUNK, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK):
                     return
             except BlockingIOError:
                 await self._loop.writable(target)
 
-    async def _copy(self, source: int, target: int) -> None:
+    async def _read_and_write(self, source: int, target: int) -> None:
         while True:
-            await self._loop.readable(source)
+            await self._loop.readable(source, rests=True)
             try:
                 data = memoryview(os.read(source, COPY_CHUNK))
             except BlockingIOError:

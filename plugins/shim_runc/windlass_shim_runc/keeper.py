@@ -1,0 +1,281 @@
+"""The process that a shim is known by: small, since it only keeps children and descriptors, and a worker serves.
+
+A Python process that serves gets a copy of its own of every page that it uses, a
+megabyte and a half. So each time there is something to do, the keeper forks a
+worker that does it; when all has been at rest for a while, the worker leaves
+what it knows and has open with the keeper, and ends. The worker's copies of
+pages end with it; the keeper's own stay as few as they were.
+
+The keeper is the subreaper. A child that has ended stays a zombie until the
+worker has heard of it: until then its pid cannot become another process's.
+"""
+
+from __future__ import annotations
+
+import _socket
+import marshal
+import os
+import select
+import sys
+import time
+
+from windlass_shim_runc.signals import SIG_IGN, SIGCHLD, SIGHUP, SIGINT, SIGTERM, handle, wake_by
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Work = Callable[["Line"], "Luggage | None"]
+    """What a worker does with its line to the keeper: serve; returns what it leaves, None at the shim's end."""
+
+HEARD = b"heard"
+PACKET = 64 << 10
+CHUNK = 1 << 20
+MAX_RIGHTS = 200
+"""Below the 253 of SCM_MAX_FD."""
+
+SIGNALLED = 128
+CLD_EXITED = 1
+INT_SIZE = 4
+
+
+class Luggage:
+    """What a worker leaves for the next one: descriptors, and a state of plain values that names them by index.
+
+    What can be read on those of ``watched``, and the end of a child of ``pids``, calls the next worker.
+    """
+
+    __slots__ = ("descriptors", "pids", "state", "watched")
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+        self.watched: list[int] = []
+        self.pids: list[int] = []
+        self.state: Any = None
+
+    def put(self, fd: int, watched: bool = False) -> int:
+        """Add a descriptor and return its index; what is negative is none, and comes out again as it is."""
+        if fd < 0:
+            return fd
+        if watched:
+            self.watched.append(len(self.descriptors))
+        self.descriptors.append(fd)
+        return len(self.descriptors) - 1
+
+    def take(self, index: int) -> int:
+        """Return the descriptor of an index."""
+        return self.descriptors[index] if index >= 0 else index
+
+
+class Line:
+    """A worker's line to its keeper."""
+
+    __slots__ = ("_socket", "luggage")
+
+    def __init__(self, socket: _socket.socket, luggage: Luggage) -> None:
+        self._socket = socket
+        self.luggage = luggage
+        """What the worker before left; its state is None for the first."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a child has ended, or the keeper has."""
+        return self._socket.fileno()
+
+    def ended(self) -> tuple[int, int, int]:
+        """Return pid, exit status and time (ns) of a child that has ended; without a keeper there is no going on."""
+        data = self._socket.recv(PACKET)
+        if not data:
+            os._exit(1)
+        pid, status, at = marshal.loads(data)  # noqa: S302 -- from our own parent
+        return pid, status, at
+
+    def heard(self) -> None:
+        """Let the keeper reap the child that `ended` has told of, and tell of the next."""
+        self._socket.send(HEARD)
+
+    def leave(self, luggage: Luggage) -> None:
+        """Leave everything with the keeper; then the worker has to end."""
+        # In a file, since it may be longer than a packet.
+        state = os.memfd_create("shim")
+        data = marshal.dumps(luggage.state)
+        while data:
+            data = data[os.write(state, data) :]
+        descriptors = [*luggage.descriptors, state]
+        while descriptors:
+            some, descriptors = descriptors[:MAX_RIGHTS], descriptors[MAX_RIGHTS:]
+            last = b"" if descriptors else marshal.dumps((luggage.watched, luggage.pids))
+            packed = b"".join(fd.to_bytes(INT_SIZE, sys.byteorder) for fd in some)
+            self._socket.sendmsg([b"%d" % bool(last), last], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+
+
+class Keeper:
+    """Forks workers until one says that the shim has ended."""
+
+    __slots__ = ("_line", "_listener", "_luggage", "_woken", "_work", "_worker")
+
+    def __init__(self, listener: int, work: Work) -> None:
+        self._listener = listener
+        self._work = work
+        self._worker = 0
+        self._line: _socket.socket | None = None
+        self._luggage = Luggage()
+
+    def run(self) -> int:
+        """Keep until the shim ends, and return its exit status."""
+        self._woken, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        wake_by(wakeup)
+        handle(SIGCHLD, lambda _number, _frame: None)
+        handle(SIGHUP, SIG_IGN)
+        for number in (SIGTERM, SIGINT):
+            handle(number, self._pass_on)
+        while True:
+            self._fork(wakeup)
+            if not self._attend():
+                _, status = os.waitpid(self._worker, 0)
+                return os.waitstatus_to_exitcode(status)
+            os.waitpid(self._worker, 0)
+            self._worker = 0
+            self._rest()
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        # A worker that has no container ends, and the shim with it.
+        if self._worker:
+            os.kill(self._worker, number)
+
+    def _fork(self, wakeup: int) -> None:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        worker = os.fork()
+        if not worker:
+            status = 1
+            try:
+                ours.close()
+                wake_by(-1)
+                os.close(wakeup)
+                os.close(self._woken)
+                status = self._serve(Line(theirs, self._luggage))
+            finally:
+                if sys.exc_info()[0] is not None:
+                    sys.excepthook(*sys.exc_info())
+                os._exit(status)
+        self._worker, self._line = worker, ours
+        theirs.close()
+        for fd in self._luggage.descriptors:
+            os.close(fd)
+
+    def _serve(self, line: Line) -> int:
+        if self._luggage.descriptors:
+            state = line.luggage.descriptors.pop()
+            line.luggage.state = marshal.loads(contents(state))  # noqa: S302 -- from a worker before
+            os.close(state)
+        luggage = self._work(line)
+        if luggage is not None:
+            line.leave(luggage)
+        return 0
+
+    def _attend(self) -> bool:
+        """Tell the worker of children that end; return whether it has left its luggage, or ended with the shim."""
+        line = self._line
+        assert line is not None
+        luggage = Luggage()
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        poll.register(line.fileno(), select.POLLIN)
+        told = self._tell(line)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._woken:
+                    drain(fd)
+                    told = told or self._tell(line)
+                    continue
+                data, descriptors = receive(line)
+                if data == HEARD:
+                    os.waitpid(told, 0)
+                    told = self._tell(line)
+                    continue
+                luggage.descriptors += descriptors
+                if data[:1] != b"0":
+                    line.close()
+                    self._luggage = luggage
+                    if data:
+                        luggage.watched, luggage.pids = marshal.loads(data[1:])  # noqa: S302 -- from our own child
+                    return bool(data)
+
+    def _tell(self, line: _socket.socket) -> int:
+        """Tell of a child that has ended and is not reaped yet; return its pid, 0 without one."""
+        pid, status = first_zombie()
+        if not pid or pid == self._worker:
+            return 0
+        try:
+            line.send(marshal.dumps((pid, status, time.time_ns())))
+        except OSError:
+            # The worker has just ended: the next one will be told.
+            return 0
+        return pid
+
+    def _rest(self) -> None:
+        """Return when a worker is needed."""
+        luggage = self._luggage
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        for index in luggage.watched:
+            poll.register(luggage.descriptors[index], select.POLLIN)
+        while not self._awaited():
+            events = poll.poll()
+            if any(fd != self._woken for fd, _ in events):
+                return
+            drain(self._woken)
+
+    def _awaited(self) -> bool:
+        """Reap what nobody waits for; tell whether there is a child that somebody does."""
+        while True:
+            pid, _ = first_zombie()
+            if pid in self._luggage.pids:
+                return True
+            if not pid:
+                return False
+            os.waitpid(pid, 0)
+
+
+def first_zombie() -> tuple[int, int]:
+    """Return pid and exit status (0 to 255) of a child that has ended, which stays to be reaped; zeros without one."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0, 0
+    if ended is None:
+        return 0, 0
+    return ended.si_pid, ended.si_status if ended.si_code == CLD_EXITED else SIGNALLED + ended.si_status
+
+
+def receive(line: _socket.socket) -> tuple[bytes, list[int]]:
+    """Return a packet and its descriptors; no bytes when the other side has ended."""
+    try:
+        data, ancillary, _, _ = line.recvmsg(
+            PACKET, _socket.CMSG_SPACE(MAX_RIGHTS * INT_SIZE), _socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return b"", []
+    return data, [
+        int.from_bytes(rights[at : at + INT_SIZE], sys.byteorder)
+        for _, _, rights in ancillary
+        for at in range(0, len(rights), INT_SIZE)
+    ]
+
+
+def drain(fd: int) -> None:
+    """Empty a pipe that does not block."""
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        return
+
+
+def contents(fd: int) -> bytes:
+    """Return all of a file."""
+    parts, at = [], 0
+    while part := os.pread(fd, CHUNK, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
