@@ -38,6 +38,7 @@ BROAD = {
     "plugins/server/windlass_server/calls.py": "a defect of a handler is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/server.py": "a defect of a method is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/loop.py": "a defect in one task must not end the containers' keeper",
+    "plugins/shim_runc/windlass_shim_runc/entry.py": "a worker that cannot leave goes on serving",
 }
 """Files that may catch everything, and why."""
 

@@ -239,12 +239,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
     creating = asyncio.create_task(windlass.tasks.create("test", made, bind(image)))
     await eventually(begun.exists)
 
-    def shims() -> list[int]:
-        return [pid for pid in map(int, processes_of(tmp_path)) if Path(f"/proc/{pid}/comm").read_text() == SHIM]
-
-    await eventually(lambda: len(shims()) == 1)  # what it has forked is called so until it executes something
-    (shim,) = shims()
-    os.kill(shim, signal.SIGKILL)
+    os.kill(shim_of(tmp_path), signal.SIGKILL)
 
     try:
         with pytest.raises(errors.Error):
@@ -355,6 +350,16 @@ def processes_of(base: Path) -> list[str]:
             if str(base).encode() in (process / "cmdline").read_bytes() + (process / "mountinfo").read_bytes():
                 found.append(process.name)
     return found
+
+
+def shim_of(base: Path) -> int:
+    """The shim of the only container below ``base``, by its title; its worker's name is another."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            title, name = (process / "cmdline").read_bytes(), (process / "comm").read_text()
+            if name == SHIM and b"entry:serve" in title and str(base).encode() in title:
+                return int(process.name)
+    pytest.fail(f"there is no shim below {base}")
 
 
 def parent_of(pid: int) -> int:

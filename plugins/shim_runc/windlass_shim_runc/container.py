@@ -333,6 +333,8 @@ class Container:
         name = process.exec_id or self.id
         if not 0 <= number <= MAX_SIGNAL:
             raise InvalidArgument(f"signal {number} does not exist; signals are 1 to {MAX_SIGNAL}")
+        while process.exec_id and process.busy is not None:
+            await process.busy.wait()
         if process.exec_id and process.state == CREATED and not process.pid:
             raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
         if all or process.state == PAUSED:

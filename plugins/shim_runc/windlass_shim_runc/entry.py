@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import marshal
 import os
+import sys
 from _socket import socket
 
 from windlass import linux
@@ -98,20 +100,29 @@ def run(
     if line is not None:
         loop.may_rest = lambda: service.may_rest
         take_over(line.luggage, server, service)
-    if not loop.run():
-        return None
-    publisher.disconnect()
+    while loop.run():
+        try:
+            publisher.disconnect()
+            return packed(server, service, reaper)
+        except Exception:  # noqa: BLE001 -- by a defect here its shim must not end: this worker goes on, for ever
+            sys.excepthook(*sys.exc_info())
+            loop.may_rest = None
+    return None
+
+
+def packed(server: Server, service: SandboxTaskService, reaper: Reaper) -> Luggage:
+    """Return all that is known and open, at a moment when all tasks rest."""
     luggage = Luggage()
-    luggage.state = server.leave(luggage), service.leave(luggage)
+    luggage.state = marshal.dumps((server.leave(luggage), service.leave(luggage)))
     luggage.pids = list(reaper.pids)
     return luggage
 
 
 def take_over(luggage: Luggage, server: Server, service: SandboxTaskService) -> None:
     """Go on with what the worker before has left, if there was one."""
-    if luggage.state is None:
+    if not luggage.state:
         return
-    connections, containers = luggage.state
+    connections, containers = marshal.loads(luggage.state)  # noqa: S302 -- from a worker of ours
     service.take_over(luggage, containers)
     server.take_over(luggage, connections)
 

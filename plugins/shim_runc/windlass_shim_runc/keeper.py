@@ -24,7 +24,6 @@ from windlass_shim_runc.signals import SIG_IGN, SIGCHLD, SIGHUP, SIGINT, SIGTERM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     Work = Callable[["Line"], "Luggage | None"]
     """What a worker does with its line to the keeper: serve; returns what it leaves, None at the shim's end."""
@@ -41,7 +40,7 @@ INT_SIZE = 4
 
 
 class Luggage:
-    """What a worker leaves for the next one: descriptors, and a state of plain values that names them by index.
+    """What a worker leaves for the next one: descriptors, and a state that names them by index.
 
     What can be read on those of ``watched``, and the end of a child of ``pids``, calls the next worker.
     """
@@ -52,12 +51,16 @@ class Luggage:
         self.descriptors: list[int] = []
         self.watched: list[int] = []
         self.pids: list[int] = []
-        self.state: Any = None
+        self.state = b""
 
     def put(self, fd: int, watched: bool = False) -> int:
-        """Add a descriptor and return its index; what is negative is none, and comes out again as it is."""
+        """Add a descriptor and return its index; what is negative is none, and comes out again as it is.
+
+        Raises OSError for one that is not open.
+        """
         if fd < 0:
             return fd
+        os.fstat(fd)
         if watched:
             self.watched.append(len(self.descriptors))
         self.descriptors.append(fd)
@@ -76,7 +79,7 @@ class Line:
     def __init__(self, socket: _socket.socket, luggage: Luggage) -> None:
         self._socket = socket
         self.luggage = luggage
-        """What the worker before left; its state is None for the first."""
+        """What the worker before left; its state is empty for the first."""
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when a child has ended, or the keeper has."""
@@ -84,7 +87,10 @@ class Line:
 
     def ended(self) -> tuple[int, int, int]:
         """Return pid, exit status and time (ns) of a child that has ended; without a keeper there is no going on."""
-        data = self._socket.recv(PACKET)
+        try:
+            data = self._socket.recv(PACKET)
+        except ConnectionResetError:
+            data = b""
         if not data:
             os._exit(1)
         pid, status, at = marshal.loads(data)  # noqa: S302 -- from our own parent
@@ -92,13 +98,16 @@ class Line:
 
     def heard(self) -> None:
         """Let the keeper reap the child that `ended` has told of, and tell of the next."""
-        self._socket.send(HEARD)
+        try:
+            self._socket.send(HEARD)
+        except BrokenPipeError:
+            os._exit(1)
 
     def leave(self, luggage: Luggage) -> None:
         """Leave everything with the keeper; then the worker has to end."""
         # In a file, since it may be longer than a packet.
         state = os.memfd_create("shim")
-        data = marshal.dumps(luggage.state)
+        data = luggage.state
         while data:
             data = data[os.write(state, data) :]
         descriptors = [*luggage.descriptors, state]
@@ -166,7 +175,7 @@ class Keeper:
     def _serve(self, line: Line) -> int:
         if self._luggage.descriptors:
             state = line.luggage.descriptors.pop()
-            line.luggage.state = marshal.loads(contents(state))  # noqa: S302 -- from a worker before
+            line.luggage.state = contents(state)
             os.close(state)
         luggage = self._work(line)
         if luggage is not None:
@@ -251,12 +260,12 @@ def first_zombie() -> tuple[int, int]:
 
 def receive(line: _socket.socket) -> tuple[bytes, list[int]]:
     """Return a packet and its descriptors; no bytes when the other side has ended."""
+    space = _socket.CMSG_SPACE(MAX_RIGHTS * INT_SIZE)
     try:
-        data, ancillary, _, _ = line.recvmsg(
-            PACKET, _socket.CMSG_SPACE(MAX_RIGHTS * INT_SIZE), _socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _, _ = line.recvmsg(PACKET, space, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        return b"", []
+        # It has ended without reading what it was told. That is said first, once; what it sent comes after.
+        data, ancillary, _, _ = line.recvmsg(PACKET, space, _socket.MSG_CMSG_CLOEXEC)
     return data, [
         int.from_bytes(rights[at : at + INT_SIZE], sys.byteorder)
         for _, _, rights in ancillary

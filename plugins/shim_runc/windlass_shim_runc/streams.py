@@ -152,6 +152,7 @@ class Streams:
         if self.console is not None:
             self.console.close()
             self.console = None
+        self._input, self._master = None, -1
         for fd in list(self._open):
             self._drop(fd)
         if self._logger is not None:
