@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shim_runc.harness import Client, Shim, shims
+from shim_runc.harness import ALWAYS_RESTING, ENTRY, Client, Shim, shims
 
 from windlass import errors
 from windlass_shim_runc import messages
@@ -30,10 +30,11 @@ pytestmark = [
 Make = Callable[..., Shim]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+@pytest.fixture(params=[ENTRY, ALWAYS_RESTING], ids=["serving", "resting"])
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Make]:
     """A maker of shims, whose containers are gone afterwards."""
-    with shims(tmp_path) as maker:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    with shims(tmp_path, request.param) as maker:
         yield maker
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 

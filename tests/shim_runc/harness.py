@@ -113,7 +113,10 @@ class EventSink:
                     assert request.metadata["containerd-namespace-ttrpc"]
                     envelope = decode(messages.ForwardRequest, request.payload).envelope
                     self.received.append((envelope.topic, envelope.event.value))
-                    connection.sendall(ttrpc.pack_frame(frame.stream, ttrpc.RESPONSE, 0, b""))
+                    try:
+                        connection.sendall(ttrpc.pack_frame(frame.stream, ttrpc.RESPONSE, 0, b""))
+                    except OSError:
+                        return
 
     def wait_for(self, topic: str, count: int = 1, timeout: float = 10.0) -> None:
         """Return when so many events of a topic have come."""
@@ -163,7 +166,9 @@ def spec(args: list[str], terminal: bool = False, **more: Any) -> dict[str, Any]
 class Shim:
     """One shim and the container of its bundle."""
 
-    def __init__(self, state: Path, zygote: ForkingZygote, sink: EventSink, id: str, namespace: str = "test") -> None:
+    def __init__(
+        self, state: Path, zygote: ForkingZygote, sink: EventSink, entry: str, id: str, namespace: str = "test"
+    ) -> None:
         self.id, self.namespace, self.sink, self.state = id, namespace, sink, state
         self.bundle = state / "io.containerd.runtime.v2.task" / namespace / id
         self.bundle.mkdir(parents=True)
@@ -172,7 +177,7 @@ class Shim:
             listener.bind(str(self.socket_path))
             listener.listen()
             self.child: Child = zygote.spawn(
-                "windlass_shim_runc.entry:serve",
+                entry,
                 [str(self.bundle), namespace, id, "/grpc", str(sink.path), "info"],
                 [listener.fileno()],
             )
@@ -235,6 +240,18 @@ class Shim:
         os.mkfifo(path)
         return str(path)
 
+    def workers(self) -> list[int]:
+        """Return the process that serves, none when all rests."""
+        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
+        return [pid for pid in map(int, children) if Path(f"/proc/{pid}/comm").read_text() == "windlass-serves\n"]
+
+    def rest(self) -> None:
+        """Return when nobody serves."""
+        deadline = time.monotonic() + 10
+        while self.workers():
+            assert time.monotonic() < deadline, "the worker does not rest"
+            time.sleep(0.01)
+
     def shutdown(self) -> bool:
         """Ask the shim to end, and tell whether it did."""
         self.call(Message, "Shutdown", messages.ShutdownRequest(id=self.id))
@@ -272,16 +289,21 @@ def copy(binaries: Path) -> None:
     (binaries / "busybox").chmod(0o755)
 
 
+ENTRY = "windlass_shim_runc.entry:serve"
+ALWAYS_RESTING = "shim_runc.always_resting:serve"
+"""One whose workers end whenever nothing is under way for a moment."""
+
+
 @contextmanager
-def shims(state: Path) -> Iterator[Any]:
+def shims(state: Path, entry: str = ENTRY) -> Iterator[Any]:
     """Yield a function that makes shims; all are gone afterwards."""
     zygote = ForkingZygote()
-    zygote.preload(["windlass_shim_runc.entry"])
+    zygote.preload([entry.partition(":")[0]])
     sink = EventSink(state / "events.sock")
     made: list[Shim] = []
 
     def make(id: str = "one", namespace: str = "test") -> Shim:
-        shim = Shim(state, zygote, sink, id, namespace)
+        shim = Shim(state, zygote, sink, entry, id, namespace)
         made.append(shim)
         return shim
 

@@ -1,0 +1,40 @@
+"""A shim whose workers count themselves, for the keeper's tests: each leaves 450 pipes to the next, the third ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+from windlass_shim_runc.keeper import Keeper, Line, Luggage
+
+PIPES = 450
+"""More descriptors than go into one packet."""
+
+STATE = b"x" * (3 << 20)
+"""More than goes into one."""
+
+
+def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Keep; a line is written to the file of the first argument by each worker."""
+    listener = descriptors[0]
+
+    def work(line: Line) -> Luggage | None:
+        count = line.luggage.state[:1]
+        if count:
+            socket.socket(fileno=os.dup(listener)).accept()[0].close()
+            read = b"".join(os.read(line.luggage.take(index), 9) for index in range(0, 2 * PIPES, 2))
+        with open(arguments[0], "ab") as file:
+            file.write(b"first\n" if not count else b"next %d %d\n" % (len(read), len(line.luggage.state)))
+        if count == b"2":
+            return None
+        luggage = Luggage()
+        for _ in range(PIPES):
+            reading, writing = os.pipe()
+            os.write(writing, b"x")
+            luggage.put(reading)
+            luggage.put(writing)
+        luggage.state = (b"2" if count else b"1") + STATE
+        return luggage
+
+    return Keeper(listener, work).run()

@@ -1,0 +1,55 @@
+"""The keeper: whatever a worker leaves reaches the next one, and it ends when the last one does."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from shim_runc.fake_worker import PIPES, STATE
+
+from windlass_shim_runc.keeper import Luggage
+from windlass_zygote.spawner import ForkingZygote
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers and pidfds are Linux's")
+
+
+def test_much_is_left_as_whole_as_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More descriptors and more bytes than a packet holds, twice; then the shim ends."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    log, zygote = tmp_path / "log", ForkingZygote()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        listener.listen()
+        child = zygote.spawn("shim_runc.fake_worker:serve", [str(log)], [listener.fileno()])
+        try:
+            for lines in (1, 2, 3):
+                deadline = time.monotonic() + 10
+                while not log.exists() or log.read_bytes().count(b"\n") < lines:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                if lines < 3:
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.connect(str(tmp_path / "s.sock"))
+            assert select.select([child.pidfd], [], [], 5)[0]
+        finally:
+            os.close(child.pidfd)
+            zygote.close()
+    assert log.read_bytes() == b"first\n" + b"next %d %d\n" % (PIPES, len(STATE) + 1) * 2
+
+
+def test_what_is_not_open_is_not_packed() -> None:
+    """So that a worker that would lose something does not leave."""
+    luggage = Luggage()
+    reading, writing = os.pipe()
+    os.close(writing)
+    assert luggage.put(-1) == -1
+    assert luggage.put(reading, watched=True) == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        luggage.put(writing)
+    assert (luggage.descriptors, luggage.watched, luggage.take(0), luggage.take(-1)) == ([reading], [0], reading, -1)
+    os.close(reading)
