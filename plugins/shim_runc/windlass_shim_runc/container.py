@@ -14,11 +14,10 @@ from windlass import mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_shim_runc import disk, messages, oom
 from windlass_shim_runc.forgetting import may_be_hooked
+from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.log import log
-from windlass_shim_runc.loop import Flag, Lock, Loop
-from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process
-from windlass_shim_runc.publisher import Publisher
-from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.loop import Flag, Lock
+from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process, is_first_of_its_namespace
 from windlass_shim_runc.runc import Runtime
 from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
@@ -51,32 +50,6 @@ FORGET_TIMEOUT = 50.0
 """Longer than the runtime may take; only a defect lets it pass."""
 
 MAX_SIGNAL = 64
-MAX_IDENTIFIER = 76
-
-GONE = ("process already finished", "no such process", "container not running", "does not exist")
-
-
-def check_identifier(kind: str, value: str) -> None:
-    """Raise InvalidArgument for what must not become part of a file name: see `windlass.values.check_identifier`."""
-    dotted = value.replace("_", ".").replace("-", ".")
-    words = dotted.replace(".", "")
-    # No word is empty: the borders of two separators, or of one and an end, meet.
-    if len(value) > MAX_IDENTIFIER or ".." in f".{dotted}." or not (words.isascii() and words.isalnum()):
-        raise InvalidArgument(f"{kind} {value[:76]!r} is not a valid identifier")
-
-
-class Host:
-    """What all containers of a shim share."""
-
-    __slots__ = ("loop", "namespace", "pid", "publisher", "reaper")
-
-    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int) -> None:
-        self.loop = loop
-        self.reaper = reaper
-        self.publisher = publisher
-        self.namespace = namespace
-        self.pid = pid
-        """The shim's: its worker's may be another."""
 
 
 class Container:
@@ -289,7 +262,7 @@ class Container:
                 await init.exited.wait(EXIT_TIMEOUT)
             await self._forgetting.wait(FORGET_TIMEOUT)
             if not self._forgotten:
-                await self._runtime_delete()
+                await self._runtime.delete(self.id)
             await self._release(init)
             for process in self.execs.values():
                 process.streams.close()
@@ -310,7 +283,7 @@ class Container:
 
     async def _give_up_restoring(self) -> None:
         # There is no process, and nobody else tells those who wait for one.
-        await self._runtime_delete("--force")
+        await self._runtime.delete(self.id, "--force")
         self._forgotten = True
         for flag in (self._forgetting, self.init.exited, self.init.reported):
             flag.set()
@@ -339,7 +312,7 @@ class Container:
             raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
         if all or process.state == PAUSED:
             # Only the runtime can tell every process, or thaw a cgroup v1 so that SIGKILL takes effect.
-            await self._runtime_kill(number, all)
+            await self._runtime.kill(self.id, number, all)
         else:
             self._signal(process, number)
 
@@ -478,7 +451,7 @@ class Container:
             spec = disk.read(f"{self.bundle}/config.json")
             if not may_be_hooked(spec) and len(spec) < disk.MAX_FILE:
                 if not self._runtime.forget(self.id):
-                    await self._runtime_delete()
+                    await self._runtime.delete(self.id)
                 self._forgotten = True
         except (OSError, Error) as error:
             log(f"container {self.id} has ended but cannot be forgotten yet: {error}")
@@ -489,7 +462,7 @@ class Container:
         """See the execs out: Linux kills them with their pid namespace, without one of their own it is up to us."""
         if not self._owns_pids:
             try:
-                await self._runtime_kill(SIGKILL, True)
+                await self._runtime.kill(self.id, SIGKILL, True)
             except NotFound:
                 pass
             except (OSError, Error) as error:
@@ -510,21 +483,6 @@ class Container:
         process.streams.close()
         await process.reported.wait(EXIT_TIMEOUT + IO_TIMEOUT)
 
-    async def _runtime_delete(self, *flags: str) -> None:
-        try:
-            await self._runtime.run("delete", self.id, *flags)
-        except Error as error:
-            if "does not exist" not in str(error):
-                raise
-
-    async def _runtime_kill(self, number: int, all: bool) -> None:
-        try:
-            await self._runtime.run("kill", self.id, *(["--all"] if all else []), operands=[str(number)])
-        except Error as error:
-            if any(words in str(error) for words in GONE):
-                raise NotFound(f"process of container {self.id} has finished already") from error
-            raise
-
     def _signal(self, process: Process, number: int) -> None:
         # The pid is ours to use until the reaper has collected it, which sets `exited` first.
         gone = NotFound(f"process {process.exec_id or self.id} has finished already: process already finished")
@@ -539,7 +497,7 @@ class Container:
         self.init.streams.close()
         if self.init.pid or disk.exists(f"{self._runtime.root}/{self.id}/state.json"):
             try:
-                await self._runtime_delete("--force")
+                await self._runtime.delete(self.id, "--force")
             except (OSError, Error) as error:
                 log(f"cannot remove what is left of container {self.id}: {error}")
         if self._mounted:
@@ -559,17 +517,6 @@ class Container:
 
     def _publish(self, topic: str, event: messages.Message) -> None:
         self._host.publisher.publish(topic, event)
-
-
-def is_first_of_its_namespace(pid: int) -> bool:
-    """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that cannot be told."""
-    try:
-        status = disk.read(f"/proc/{pid}/status")
-    except OSError:
-        return False
-    _, _, rest = status.partition(b"\nNSpid:")
-    numbers = rest.partition(b"\n")[0].split()
-    return len(numbers) > 1 and numbers[-1] == b"1"
 
 
 def remove(path: str) -> None:

@@ -9,7 +9,7 @@ from _socket import socket
 
 from windlass import linux
 from windlass_shim_runc import disk
-from windlass_shim_runc.container import Host
+from windlass_shim_runc.host import Host
 from windlass_shim_runc.keeper import Keeper, Line, Luggage
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
@@ -61,70 +61,82 @@ def run(
     """Serve until Shutdown, until nobody needs this shim, or, with a keeper, until all rests: then what is left."""
     loop = Loop()
     reaper = Reaper(loop, line)
-    publisher = make_publisher(loop, reaper)
+    return Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line).run()
 
-    async def leave_when_idle() -> None:
-        await loop.sleep(IDLE_LIMIT, rests=True)
-        if not service.vacant:
+
+class Serving:
+    """All the parts of a shim that serves."""
+
+    def __init__(
+        self, loop: Loop, reaper: Reaper, publisher: Publisher, listener: socket, namespace: str, line: Line | None
+    ) -> None:
+        self._loop = loop
+        self._reaper = reaper
+        self._publisher = publisher
+        self._service = SandboxTaskService(
+            Host(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid()),
+            on_vacant=lambda: void(loop.spawn(self._end_when_idle())),
+            on_shutdown=lambda: void(loop.spawn(self._end())),
+        )
+        self._server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, self._service)
+        if line is not None:
+            loop.may_rest = lambda: self._service.may_rest
+            self._take_over(line.luggage)
+
+    def run(self) -> Luggage | None:
+        """Serve; return None at the shim's end, and what another worker needs when all rests."""
+        loop = self._loop
+        handle(SIGTERM, self._on_terminate)
+        handle(SIGINT, self._on_terminate)
+        handle(SIGHUP, SIG_IGN)
+        self._reaper.start()
+        loop.spawn(self._server.run())
+        loop.spawn(self._publisher.run())
+        loop.spawn(self._end_when_idle())
+        while loop.run():
+            try:
+                return self._leave()
+            except Exception:  # noqa: BLE001 -- by a defect here its shim must not end: this worker goes on, for ever
+                sys.excepthook(*sys.exc_info())
+                loop.may_rest = None
+        return None
+
+    def _leave(self) -> Luggage:
+        """Return all that is known and open, at a moment when all tasks rest."""
+        self._publisher.disconnect()
+        luggage = Luggage()
+        luggage.state = marshal.dumps((self._server.leave(luggage), self._service.leave(luggage)))
+        luggage.pids = list(self._reaper.pids)
+        return luggage
+
+    def _take_over(self, luggage: Luggage) -> None:
+        """Go on with what the worker before has left, if there was one."""
+        if not luggage.state:
             return
-        if server.connections or not publisher.empty.is_set:
-            loop.spawn(leave_when_idle())
-        else:
-            loop.stop()
+        connections, containers = marshal.loads(luggage.state)  # noqa: S302 -- from a worker of ours
+        self._service.take_over(luggage, containers)
+        self._server.take_over(luggage, connections)
 
-    async def leave() -> None:
+    async def _end_when_idle(self) -> None:
+        await self._loop.sleep(IDLE_LIMIT, rests=True)
+        if not self._service.vacant:
+            return
+        if self._server.connections or not self._publisher.empty.is_set:
+            self._loop.spawn(self._end_when_idle())
+        else:
+            self._loop.stop()
+
+    async def _end(self) -> None:
         try:
-            await publisher.empty.wait(DRAIN_LIMIT)
+            await self._publisher.empty.wait(DRAIN_LIMIT)
         except TimeoutError:
             pass
-        loop.stop()
+        self._loop.stop()
 
-    def on_terminate(_number: int, _frame: object) -> None:
+    def _on_terminate(self, _number: int, _frame: object) -> None:
         # A service manager that stops the daemon signals its whole group: containers must not notice.
-        if service.vacant:
-            loop.stop()
-
-    service = SandboxTaskService(
-        Host(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid()),
-        on_vacant=lambda: void(loop.spawn(leave_when_idle())),
-        on_shutdown=lambda: void(loop.spawn(leave())),
-    )
-    server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, service)
-    handle(SIGTERM, on_terminate)
-    handle(SIGINT, on_terminate)
-    handle(SIGHUP, SIG_IGN)
-    reaper.start()
-    loop.spawn(server.run())
-    loop.spawn(publisher.run())
-    loop.spawn(leave_when_idle())
-    if line is not None:
-        loop.may_rest = lambda: service.may_rest
-        take_over(line.luggage, server, service)
-    while loop.run():
-        try:
-            publisher.disconnect()
-            return packed(server, service, reaper)
-        except Exception:  # noqa: BLE001 -- by a defect here its shim must not end: this worker goes on, for ever
-            sys.excepthook(*sys.exc_info())
-            loop.may_rest = None
-    return None
-
-
-def packed(server: Server, service: SandboxTaskService, reaper: Reaper) -> Luggage:
-    """Return all that is known and open, at a moment when all tasks rest."""
-    luggage = Luggage()
-    luggage.state = marshal.dumps((server.leave(luggage), service.leave(luggage)))
-    luggage.pids = list(reaper.pids)
-    return luggage
-
-
-def take_over(luggage: Luggage, server: Server, service: SandboxTaskService) -> None:
-    """Go on with what the worker before has left, if there was one."""
-    if not luggage.state:
-        return
-    connections, containers = marshal.loads(luggage.state)  # noqa: S302 -- from a worker of ours
-    service.take_over(luggage, containers)
-    server.take_over(luggage, connections)
+        if self._service.vacant:
+            self._loop.stop()
 
 
 def void(_: object) -> None:

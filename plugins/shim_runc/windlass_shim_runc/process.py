@@ -7,6 +7,7 @@ is never paused itself; it shows its init's pause.
 from __future__ import annotations
 
 from windlass.errors import Error
+from windlass_shim_runc import disk
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.streams import Streams
 
@@ -102,3 +103,14 @@ class Process:
         for flag, is_set in zip((self.exited, self.reported), flags, strict=True):
             if is_set:
                 flag.set()
+
+
+def is_first_of_its_namespace(pid: int) -> bool:
+    """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that cannot be told."""
+    try:
+        status = disk.read(f"/proc/{pid}/status")
+    except OSError:
+        return False
+    _, _, rest = status.partition(b"\nNSpid:")
+    numbers = rest.partition(b"\n")[0].split()
+    return len(numbers) > 1 and numbers[-1] == b"1"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 
-from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
@@ -34,6 +34,8 @@ INHERITED = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 
 ENVIRONMENT = {name: os.environ[name] for name in INHERITED if name in os.environ}
 """Read here, once for all shims that are forked: `os.environ` is made of more Python than it looks."""
+
+GONE = ("process already finished", "no such process", "container not running", "does not exist")
 
 REMEDIES = {
     "already exists": "remove what an earlier run left with: {command} delete --force {id}",
@@ -180,6 +182,23 @@ class Runtime:
         finally:
             os.close(fd)
         os.unlink(fifo)
+
+    async def delete(self, id: str, *flags: str) -> None:
+        """Remove what is kept of a container; one that is unknown is none."""
+        try:
+            await self.run("delete", id, *flags)
+        except Error as error:
+            if "does not exist" not in str(error):
+                raise
+
+    async def kill(self, id: str, number: int, all: bool) -> None:
+        """Send a signal to init, or to all processes; raises NotFound when they have ended."""
+        try:
+            await self.run("kill", id, *(["--all"] if all else []), operands=[str(number)])
+        except Error as error:
+            if any(words in str(error) for words in GONE):
+                raise NotFound(f"process of container {id} has finished already") from error
+            raise
 
     def forget(self, id: str) -> bool:
         """Remove what the runtime keeps of a stopped container, if that can be done without it."""

@@ -10,7 +10,7 @@ import time
 
 from windlass.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound
 from windlass_shim_runc import messages
-from windlass_shim_runc.container import check_identifier
+from windlass_shim_runc.host import check_identifier
 from windlass_shim_runc.loop import Flag
 from windlass_shim_runc.service import METHODS, SERVICES, TaskService
 from windlass_shim_runc.signals import SIGKILL, SIGTERM

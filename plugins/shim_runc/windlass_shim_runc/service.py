@@ -7,7 +7,8 @@ import os
 from windlass import linux
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass_shim_runc import cgroups, disk, messages
-from windlass_shim_runc.container import Container, Host, check_identifier
+from windlass_shim_runc.container import Container
+from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.options import runc_options
 from windlass_shim_runc.process import DELETED, Process
 
