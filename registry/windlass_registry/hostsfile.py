@@ -82,12 +82,15 @@ def _in_directory(directory: Path, registry: str, scheme: str) -> Found:
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT + 1)
-        text = data.decode() if len(data) <= LIMIT else ""
+        if len(data) > LIMIT:
+            return _unreadable(path, f"longer than {LIMIT} bytes")
+        text = data.decode()
     except FileNotFoundError:
         text = ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        return Found((), str(path), (Problem(ERROR, Mark(str(path)), f"cannot be read: {reason}"),))
+    except OSError as error:
+        return _unreadable(path, error.strerror)
+    except UnicodeDecodeError:
+        return _unreadable(path, "not UTF-8")
     if not text.strip():
         tls = _docker_certificates(directory)
         return Found((origin(registry, scheme, tls, str(directory)),), str(directory))
@@ -96,6 +99,10 @@ def _in_directory(directory: Path, registry: str, scheme: str) -> Found:
     except SyntaxProblem as problem:
         return Found((), str(path), (Problem(ERROR, problem.mark, str(problem)),))
     return _Hosts(table, directory, registry, scheme).found()
+
+
+def _unreadable(path: Path, reason: str | None) -> Found:
+    return Found((), str(path), (Problem(ERROR, Mark(str(path)), f"cannot be read: {reason}"),))
 
 
 def _docker_certificates(directory: Path) -> Tls:
@@ -115,23 +122,23 @@ class _Hosts:
         self._reader = Reader(_unknown)
 
     def found(self) -> Found:
-        """Return the hosts in the file's order, the server last."""
+        """Return the hosts in the file's order, last the server; that is the registry itself if none is named."""
         file = self._reader.read(_File, self._table)
         problems = self._reader.problems
         if file is None:
             return Found((), self._table.mark.file, tuple(problems))
         tables = self._table.get("host", {})
         hosts = [self._host(url, entry, tables.place(url)) for url, entry in file.host.items()]
-        if file.server or not hosts:
-            hosts.append(self._server(file))
+        hosts.append(self._server(file))
         wanted = tuple(host for host in hosts if host is not None)
         return Found(wanted, self._table.mark.file, tuple(problems))
 
     def _server(self, file: _File) -> Host | None:
         if file.server:
             return self._host(file.server, file, self._table.place("server"))
-        own = origin(self._registry, self._scheme)
-        return self._made(own.scheme, own.authority, own.path, file, self._table.mark)
+        mark = self._table.mark
+        own = origin(self._registry, self._scheme, self._tls(file, mark))
+        return self._made(own.scheme, own.authority, own.path, file, mark, own.tls)
 
     def _host(self, url: str, entry: _Entry, mark: Mark) -> Host | None:
         parts = _split(url)
@@ -141,9 +148,9 @@ class _Hosts:
         path = parts.path.rstrip("/")
         if not entry.override_path and not path.endswith("/v2") and "/v2/" not in path + "/":
             path += "/v2"
-        return self._made(parts.scheme, parts.netloc, path, entry, mark)
+        return self._made(parts.scheme, parts.netloc, path, entry, mark, self._tls(entry, mark))
 
-    def _made(self, scheme: str, authority: str, path: str, entry: _Entry, mark: Mark) -> Host:
+    def _made(self, scheme: str, authority: str, path: str, entry: _Entry, mark: Mark, tls: Tls) -> Host:
         if entry.capabilities is not None and not entry.capabilities:
             self._reader.problems.append(Problem(WARNING, mark, f"{authority} is never asked: it has no capabilities"))
         capabilities = CAPABILITIES if entry.capabilities is None else frozenset(entry.capabilities)
@@ -153,7 +160,6 @@ class _Hosts:
             for line in ([value] if isinstance(value, str) else value)
         ]
         dial = durations.seconds(entry.dial_timeout) if entry.dial_timeout else DIAL_TIMEOUT
-        tls = self._tls(entry, mark)
         return Host(scheme, authority, path, capabilities, tls, tuple(headers), dial or DIAL_TIMEOUT, str(mark))
 
     def _tls(self, entry: _Entry, mark: Mark) -> Tls:

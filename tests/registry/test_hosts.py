@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.errors import FailedPrecondition
+from windlass.toml import LIMIT
 from windlass_registry import hosts, hostsfile
 from windlass_registry.hosts import CAPABILITIES, Host
 
@@ -91,10 +92,25 @@ skip_verify = true
     assert origin.tls.cas == (directory / "origin.pem",)
 
 
-def test_without_a_server_the_mirrors_are_all(tmp_path: Path) -> None:
+def test_without_a_server_the_registry_itself_comes_last(tmp_path: Path) -> None:
     configure(tmp_path, '[host."https://mirror.test"]\n')
 
-    assert [host.authority for host in found(tmp_path)] == ["mirror.test"]
+    assert [host.base for host in found(tmp_path)] == ["https://mirror.test/v2", "https://a.test/v2"]
+
+
+def test_a_registry_on_this_machine_is_asked_alike_with_mirrors_and_without(tmp_path: Path) -> None:
+    configure(tmp_path, '[host."https://mirror.test"]\n', "127.0.0.1:5000")
+
+    last = found(tmp_path, "127.0.0.1:5000")[-1]
+
+    assert (last.base, last.tls.skip_verify, last.falls_back) == ("http://127.0.0.1:5000/v2", True, True)
+
+
+def test_a_file_that_is_too_long_is_refused_not_passed_over(tmp_path: Path) -> None:
+    configure(tmp_path, 'server = "https://b.test"\n' + "#" * LIMIT)
+
+    with pytest.raises(FailedPrecondition, match="longer than"):
+        found(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.test_5000_", "a.test:5000", "_default"])
@@ -147,7 +163,7 @@ def test_an_unknown_key_is_a_warning(tmp_path: Path) -> None:
 
     result = hostsfile.find("a.test", [tmp_path])
 
-    assert len(result.hosts) == 1
+    assert len(result.hosts) == 2
     assert ["unknown key" in str(problem) for problem in result.problems] == [True]
 
 

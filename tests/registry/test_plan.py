@@ -61,7 +61,7 @@ def test_without_files_the_registry_itself_is_asked(tmp_path: Path) -> None:
         ('server = "ftp://a.test"', ":1: ", False),
         ('[host."https://m.test"]\nca = "none.pem"', "none.pem does not exist", False),
         ('[host."https://m.test"]\nskip_verfy = true', "unknown key", True),
-        ('[host."https://m.test"]\ncapabilities = ["pull"]', "no host may be asked to resolve", True),
+        ('server = "https://m.test"\ncapabilities = ["pull"]', "no host may be asked to resolve", True),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, words: str, usable: bool) -> None:
