@@ -17,7 +17,7 @@ from pathlib import Path
 
 from compat.machines import MARK, RUNC_STATE, Machine
 
-ZYGOTE, WAITING, SHIM = "windlass-zygote", "windlass-waits", "windlass-shim"
+ZYGOTE, WAITING, SHIM, WORKER = "windlass-zygote", "windlass-waits", "windlass-shim", "windlass-serves"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Account:
 
 
 def shim_of(name: str, title: str) -> str:
-    """Return the ID that a shim has in its title, "" for what is no shim."""
+    """Return the ID that a shim and its worker have in their titles, "" for what is neither."""
     words = title.split()
     if words and words[0].endswith("entry:serve") and len(words) > 3:
         return words[3]

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 
-from compat.accounts import WAITING, ZYGOTE, family, shim_of
+from compat.accounts import WAITING, WORKER, ZYGOTE, family, shim_of
 from compat.strain import PATIENCE, Strain, pod_of
 
 from windlass.errors import Error
@@ -68,12 +68,12 @@ class Killer:
             self._kill_member(self._chance.choice(waiting), WAITING, "child in reserve")
 
     async def _shim(self) -> None:
-        found = ((pid, shim_of(name, title)) for pid, name, title in family(self._machine))
-        shims = sorted((pid, id) for pid, id in found if id and id not in self._strain.standing)
+        found = ((pid, shim_of(name, title), name) for pid, name, title in family(self._machine))
+        shims = sorted((pid, id, name) for pid, id, name in found if id and id not in self._strain.standing)
         if shims:
-            pid, id = self._chance.choice(shims)
+            pid, id, name = self._chance.choice(shims)
             self._strain.condemned.add(pod_of(id))
-            self._kill(pid, "shim")
+            self._kill(pid, "worker of a shim" if name == WORKER else "shim")
 
     def _members(self, wanted: str) -> list[int]:
         return sorted(pid for pid, name, title in family(self._machine) if name == wanted and title == ZYGOTE)

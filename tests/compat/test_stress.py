@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.accounts import ZYGOTE, family, shim_of, take_account
+from compat.accounts import SHIM, ZYGOTE, family, shim_of, take_account
 from compat.images import Archive
 from compat.machines import Machine, eventually
 from compat.ordeal import put_under_strain
@@ -47,7 +47,7 @@ def test_an_account_names_what_is_there(own: Machine) -> None:
     more = "\n".join(take_account(own).more_than(before))
     for name in ("processes", "mounts", "cgroups", "files", "descriptors", "rows"):
         assert f"left: {name}: " in more
-    (shim,) = (pid for pid, name, title in family(own) if shim_of(name, title) == "kept")
+    (shim,) = (pid for pid, name, title in family(own) if name == SHIM and shim_of(name, title) == "kept")
     assert any(name == ZYGOTE for _, name, _ in family(own))
     os.kill(shim, signal.SIGKILL)
     eventually(lambda: own.status("kept") == "")
