@@ -49,27 +49,6 @@ async def test_a_daemon_that_does_not_answer(tmp_path):
                 await client.version()
 
 
-async def test_a_daemon_that_accepts_late_is_waited_for(address, tmp_path):
-    """On a busy machine a connection takes its time; the call's deadline counts, not the connection's."""
-
-    async def relay(reader, writer):
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-    async def late(reader, writer):
-        await asyncio.sleep(0.4)
-        to, back = await asyncio.open_unix_connection(address)
-        await asyncio.gather(relay(reader, back), relay(to, writer))
-        ended.set()
-
-    ended = asyncio.Event()
-    async with await asyncio.start_unix_server(late, tmp_path / "late.sock"):
-        async with Client(str(tmp_path / "late.sock")) as client:
-            assert (await client.version()).version
-        await ended.wait()
-
-
 async def test_a_lease_ends_with_its_block(client, daemon):
     """Also when the block fails, and then garbage is collected at once."""
     async with client.lease() as leased:

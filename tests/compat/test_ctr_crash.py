@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from compat.images import Archive
 from compat.machines import Machine, eventually
 
 IMAGE = "docker.io/library/busy:1"
+WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(params=["windlass", "containerd"])
@@ -96,3 +100,14 @@ def test_a_container_outlives_the_zygote(own: Machine) -> None:
     with own.background("tasks", "attach", "old") as attached:
         own.ctr("tasks", "kill", "-s", "SIGKILL", "old")
         assert attached.wait(20) == 137
+
+
+def test_our_client_waits_for_a_daemon_that_accepts_late(own: Machine) -> None:
+    """On a busy machine a connection takes its time; the call's deadline counts, not the connection's."""
+    os.kill(own.pid, signal.SIGSTOP)
+    wake = threading.Timer(1.5, os.kill, [own.pid, signal.SIGCONT])
+    wake.start()
+    command = [*WINDLASS, "-a", own.address, "-n", own.namespace, "image", "ls", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    wake.join()
+    assert (done.stdout.split(), done.stderr) == ([IMAGE], "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 from collections.abc import Sequence
 
-from windlass_shim_runc.keeper import Keeper, Line, Luggage
+from windlass_shim_runc.keeper import FIRST, Keeper, Line, Luggage
 
 PIPES = 450
 """More descriptors than go into one packet."""
@@ -19,7 +20,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Keep; a line is written to the file of the first argument by each worker."""
     listener = descriptors[0]
 
-    def work(line: Line) -> Luggage | None:
+    def work(line: Line) -> None:
         count = line.luggage.state[:1]
         if count:
             socket.socket(fileno=os.dup(listener)).accept()[0].close()
@@ -27,7 +28,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
         with open(arguments[0], "ab") as file:
             file.write(b"first\n" if not count else b"next %d %d\n" % (len(read), len(line.luggage.state)))
         if count == b"2":
-            return None
+            return
         luggage = Luggage()
         for _ in range(PIPES):
             reading, writing = os.pipe()
@@ -35,6 +36,19 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
             luggage.put(reading)
             luggage.put(writing)
         luggage.state = (b"2" if count else b"1") + STATE
-        return luggage
+        if not count:
+            begin_in_vain(line)
+        line.leave(luggage)
 
     return Keeper(listener, work).run()
+
+
+def begin_in_vain(line: Line) -> None:
+    """Leave the first packet of a luggage, as a worker does whose second cannot be sent."""
+    reading, writing = os.pipe()
+    rights = array.array("i", [reading, writing])
+    control = socket.socket(fileno=os.dup(line.fileno()))
+    with control:
+        control.sendmsg([FIRST], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    os.close(reading)
+    os.close(writing)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -242,8 +242,12 @@ class Shim:
 
     def workers(self) -> list[int]:
         """Return the process that serves, none when all rests."""
-        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
-        return [pid for pid in map(int, children) if Path(f"/proc/{pid}/comm").read_text() == "windlass-serves\n"]
+        found = []
+        for pid in Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{pid}/comm").read_text() == "windlass-serves\n":
+                    found.append(int(pid))
+        return found
 
     def rest(self) -> None:
         """Return when nobody serves."""

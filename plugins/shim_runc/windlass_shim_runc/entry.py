@@ -36,11 +36,9 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     prepare_process()
     listener = descriptors[0]
 
-    def work(line: Line) -> Luggage | None:
+    def work(line: Line) -> None:
         disk.write("/proc/self/comm", b"windlass-serves", 0)
-        return run(
-            socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line
-        )
+        run(socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line)
 
     return Keeper(listener, work).run()
 
@@ -57,11 +55,11 @@ def prepare_process() -> None:
 
 def run(
     listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper], Publisher], line: Line | None = None
-) -> Luggage | None:
-    """Serve until Shutdown, until nobody needs this shim, or, with a keeper, until all rests: then what is left."""
+) -> None:
+    """Serve until Shutdown, until nobody needs this shim, or, with a line to a keeper, until all rests."""
     loop = Loop()
     reaper = Reaper(loop, line)
-    return Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line).run()
+    Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line).run()
 
 
 class Serving:
@@ -79,12 +77,13 @@ class Serving:
             on_shutdown=lambda: void(loop.spawn(self._end())),
         )
         self._server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, self._service)
+        self._line = line
         if line is not None:
             loop.may_rest = lambda: self._service.may_rest
             self._take_over(line.luggage)
 
-    def run(self) -> Luggage | None:
-        """Serve; return None at the shim's end, and what another worker needs when all rests."""
+    def run(self) -> None:
+        """Serve until the shim's end, or until all rests and is left with the keeper."""
         loop = self._loop
         handle(SIGTERM, self._on_terminate)
         handle(SIGINT, self._on_terminate)
@@ -95,19 +94,20 @@ class Serving:
         loop.spawn(self._end_when_idle())
         while loop.run():
             try:
-                return self._leave()
+                self._leave()
+                break
             except Exception:  # noqa: BLE001 -- by a defect here its shim must not end: this worker goes on, for ever
                 sys.excepthook(*sys.exc_info())
                 loop.may_rest = None
-        return None
 
-    def _leave(self) -> Luggage:
-        """Return all that is known and open, at a moment when all tasks rest."""
+    def _leave(self) -> None:
+        """Leave all that is known and open, at a moment when all tasks rest."""
+        assert self._line is not None
         self._publisher.disconnect()
         luggage = Luggage()
         luggage.state = marshal.dumps((self._server.leave(luggage), self._service.leave(luggage)))
         luggage.pids = list(self._reaper.pids)
-        return luggage
+        self._line.leave(luggage)
 
     def _take_over(self, luggage: Luggage) -> None:
         """Go on with what the worker before has left, if there was one."""

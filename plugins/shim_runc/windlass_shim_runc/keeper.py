@@ -19,20 +19,27 @@ import select
 import sys
 import time
 
+from windlass_shim_runc.log import log
 from windlass_shim_runc.signals import SIG_IGN, SIGCHLD, SIGHUP, SIGINT, SIGTERM, handle, wake_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Work = Callable[["Line"], "Luggage | None"]
-    """What a worker does with its line to the keeper: serve; returns what it leaves, None at the shim's end."""
+    Work = Callable[["Line"], None]
+    """What a worker does with its line to the keeper: serve; returns when it has left, or at the shim's end."""
 
-HEARD = b"heard"
+HEARD, FIRST, MORE = b"h", b"f", b"m"
+"""How a worker's packets begin: it has heard of a child's end; descriptors, from the first on; further ones.
+
+After the last ones comes what the keeper has to know.
+"""
 PACKET = 64 << 10
 CHUNK = 1 << 20
 MAX_RIGHTS = 200
 """Below the 253 of SCM_MAX_FD."""
+
+FORK_PAUSE = 0.2
 
 SIGNALLED = 128
 CLD_EXITED = 1
@@ -104,18 +111,25 @@ class Line:
             os._exit(1)
 
     def leave(self, luggage: Luggage) -> None:
-        """Leave everything with the keeper; then the worker has to end."""
+        """Leave everything with the keeper; then the worker has to end. Raises OSError: then it has to go on."""
         # In a file, since it may be longer than a packet.
         state = os.memfd_create("shim")
-        data = luggage.state
-        while data:
-            data = data[os.write(state, data) :]
-        descriptors = [*luggage.descriptors, state]
+        try:
+            data = luggage.state
+            while data:
+                data = data[os.write(state, data) :]
+            self._send([*luggage.descriptors, state], marshal.dumps((luggage.watched, luggage.pids)))
+        finally:
+            os.close(state)
+
+    def _send(self, descriptors: list[int], end: bytes) -> None:
+        kind = FIRST
         while descriptors:
             some, descriptors = descriptors[:MAX_RIGHTS], descriptors[MAX_RIGHTS:]
-            last = b"" if descriptors else marshal.dumps((luggage.watched, luggage.pids))
             packed = b"".join(fd.to_bytes(INT_SIZE, sys.byteorder) for fd in some)
-            self._socket.sendmsg([b"%d" % bool(last), last], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
+            self._socket.sendmsg([kind, b"" if descriptors else end], rights)
+            kind = MORE
 
 
 class Keeper:
@@ -140,11 +154,12 @@ class Keeper:
             handle(number, self._pass_on)
         while True:
             self._fork(wakeup)
-            if not self._attend():
-                _, status = os.waitpid(self._worker, 0)
+            has_left = self._attend()
+            # No signal is passed on to a pid that has been reaped.
+            worker, self._worker = self._worker, 0
+            _, status = os.waitpid(worker, 0)
+            if not has_left:
                 return os.waitstatus_to_exitcode(status)
-            os.waitpid(self._worker, 0)
-            self._worker = 0
             self._rest()
 
     def _pass_on(self, number: int, _frame: object) -> None:
@@ -154,7 +169,7 @@ class Keeper:
 
     def _fork(self, wakeup: int) -> None:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        worker = os.fork()
+        worker = fork()
         if not worker:
             status = 1
             try:
@@ -169,17 +184,14 @@ class Keeper:
                 os._exit(status)
         self._worker, self._line = worker, ours
         theirs.close()
-        for fd in self._luggage.descriptors:
-            os.close(fd)
+        close(self._luggage.descriptors)
 
     def _serve(self, line: Line) -> int:
         if self._luggage.descriptors:
             state = line.luggage.descriptors.pop()
             line.luggage.state = contents(state)
             os.close(state)
-        luggage = self._work(line)
-        if luggage is not None:
-            line.leave(luggage)
+        self._work(line)
         return 0
 
     def _attend(self) -> bool:
@@ -202,8 +214,12 @@ class Keeper:
                     os.waitpid(told, 0)
                     told = self._tell(line)
                     continue
+                if data[:1] == FIRST:
+                    # It may have begun to leave before, in vain.
+                    close(luggage.descriptors)
+                    luggage = Luggage()
                 luggage.descriptors += descriptors
-                if data[:1] != b"0":
+                if len(data) != 1:
                     line.close()
                     self._luggage = luggage
                     if data:
@@ -245,6 +261,22 @@ class Keeper:
             if not pid:
                 return False
             os.waitpid(pid, 0)
+
+
+def fork() -> int:
+    """Fork, as soon as the machine allows it: a shim that gave up would lose its containers."""
+    while True:
+        try:
+            return os.fork()
+        except OSError as error:
+            log(f"no worker can be forked yet: {error.strerror}")
+            time.sleep(FORK_PAUSE)
+
+
+def close(descriptors: list[int]) -> None:
+    """Close them all."""
+    for fd in descriptors:
+        os.close(fd)
 
 
 def first_zombie() -> tuple[int, int]:
