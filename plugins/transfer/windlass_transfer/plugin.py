@@ -22,6 +22,8 @@ class UnpackConfig:
     #: Platform of the images that this is for; empty for this machine's.
     platform: str = ""
     snapshotter: str = "overlayfs"
+    #: ID of a differ that is asked before others.
+    differ: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Config:
     unpack_config: list[UnpackConfig] = field(default_factory=lambda: [UnpackConfig()])
     #: IDs of the differs to ask, in order.
     differs: tuple[str, ...] = ("walking",)
+
+    def differs_in_order(self) -> tuple[str, ...]:
+        """Return the IDs of all differs to ask: those of ``unpack_config`` first, each once."""
+        return tuple(dict.fromkeys([*(each.differ for each in self.unpack_config if each.differ), *self.differs]))
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing would ever be done."""
@@ -84,7 +90,7 @@ def init_transfer(context: InitContext) -> Transferrer:
         for record in context.records()
         if record.type == SNAPSHOTTER.uri and record.instance is not None
     }
-    differs = {id: context.by_id(DIFFER, id) for id in config.differs}
+    differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
     parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
     settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
