@@ -208,6 +208,31 @@ def test_a_terminal_is_one_with_the_size_that_was_asked_for(make: Make) -> None:
     assert b"/dev/" in got[0]
 
 
+def test_an_exec_that_could_not_start_may_be_started_again(make: Make) -> None:
+    """With its streams, once what it needs is there."""
+    shim = make()
+    shim.create(["/bin/sleep", "1000"])
+    shim.start()
+    names = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    shim.exec("late", ["/bin/late"], **names)
+    with pytest.raises(errors.Error, match="no such file"):
+        shim.start("late")
+    (shim.bundle / "rootfs/bin/late").write_text("#!/bin/sh\ncat; echo heard >&2; exit 3\n")
+    (shim.bundle / "rootfs/bin/late").chmod(0o755)
+    out: list[bytes] = []
+    err: list[bytes] = []
+    readers = [collect(names["stdout"], out), collect(names["stderr"], err)]
+    shim.start("late")
+    with open(names["stdin"], "wb") as file:
+        file.write(b"typed")
+    shim.call(Message, "CloseIO", messages.CloseIORequest(id=shim.id, exec_id="late", stdin=True))
+    assert shim.wait("late") == 3
+    shim.delete("late")
+    for reader in readers:
+        reader.join(5)
+    assert (out, err) == ([b"typed"], [b"heard\n"])
+
+
 def test_an_exec_runs_beside_init(make: Make) -> None:
     """exec, its exit code, output and events; its id is free again after delete."""
     shim = make()

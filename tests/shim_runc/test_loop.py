@@ -179,3 +179,64 @@ def test_a_task_with_a_deadline_is_interrupted_once_wherever_it_waits() -> None:
     loop.run()
     loop.close()
     assert seen == ["interrupted", "untouched", "cleaned up"]
+
+
+def test_a_descriptor_that_cannot_be_waited_for_is_its_tasks_error(loop: Loop) -> None:
+    """Closed, or waited for already: the loop goes on."""
+    reading, writing = os.pipe()
+    seen: list[object] = []
+
+    async def ask(fd: int) -> None:
+        try:
+            await loop.readable(fd, 5)
+        except OSError as error:
+            seen.append(type(error))
+        else:
+            seen.append(fd)
+
+    async def all_of_it() -> None:
+        loop.spawn(ask(reading))
+        loop.spawn(ask(reading))
+        loop.spawn(ask(1 << 20))
+        await loop.sleep(0.02)
+        os.write(writing, b"x")
+        await loop.sleep(0.02)
+
+    run(loop, all_of_it())
+    assert seen == [FileExistsError, OSError, reading]
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_loop_ends_when_all_rest_and_may(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while one only waits, or has a deadline, and not unless it is allowed."""
+    monkeypatch.setattr("windlass_shim_runc.loop.REST", 0.01)
+    reading, writing = os.pipe()
+    asked: list[int] = []
+    busy, begun = Flag(loop), time.monotonic()
+
+    async def rests() -> None:
+        await loop.readable(reading, rests=True)
+
+    async def has_a_deadline() -> None:
+        loop.limit(0.05)
+        try:
+            await Flag(loop).rest()
+        except TimeoutError:
+            busy.set()
+
+    async def waits() -> None:
+        await busy.wait()
+
+    def may_rest() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    loop.may_rest = may_rest
+    for each in (rests(), has_a_deadline(), waits()):
+        loop.spawn(each)
+    assert loop.run()
+    assert len(asked) == 3
+    assert time.monotonic() - begun >= 0.05
+    os.close(reading)
+    os.close(writing)

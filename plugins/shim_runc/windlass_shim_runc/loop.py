@@ -248,13 +248,18 @@ class Loop:
         task.finished.set()
 
     def _park(self, task: Task, wait: Wait) -> None:
+        if wait.fd != NO_DESCRIPTOR:
+            try:
+                self._epoll.register(wait.fd, wait.events)
+            except OSError as error:
+                # The task's own mistake, which must not be the end of all.
+                self._ready.append((task, error))
+                return
+            self._parked[wait.fd] = task
         # One that has a deadline would lose it.
         wait.rests = wait.rests and task.deadline is None
         self._resting += wait.rests
         task.wait = wait
-        if wait.fd != NO_DESCRIPTOR:
-            self._epoll.register(wait.fd, wait.events)
-            self._parked[wait.fd] = task
         if wait.flag is not None:
             wait.flag.waiters.append(task)
         end = task.deadline

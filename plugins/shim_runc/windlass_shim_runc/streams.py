@@ -146,13 +146,14 @@ class Streams:
             await copy.task.finished.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """Stop copying and close everything; may be called twice."""
+        """Stop copying and close everything; may be called twice, and `prepare` after it."""
         for copy in (*self._copies, *([self._feed] if self._feed else [])):
             self._loop.cancel(copy.task)
         if self.console is not None:
             self.console.close()
             self.console = None
-        self._input, self._master = None, -1
+        self._input, self._feed, self._master = None, None, -1
+        self._child, self._outputs, self._copies = {}, [], []
         for fd in list(self._open):
             self._drop(fd)
         if self._logger is not None:
