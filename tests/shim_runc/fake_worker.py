@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-from windlass_shim_runc.keeper import FIRST, Keeper, Line, Luggage
+from windlass_shim_runc.keeper import FIRST, Line, Luggage, keep
 
 PIPES = 450
 """More descriptors than go into one packet."""
@@ -40,7 +40,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
             begin_in_vain(line)
         line.leave(luggage)
 
-    return Keeper(listener, work).run()
+    return keep(listener, work)
 
 
 def begin_in_vain(line: Line) -> None:

@@ -10,7 +10,7 @@ from _socket import socket
 from windlass import linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.host import Host
-from windlass_shim_runc.keeper import Keeper, Line, Luggage
+from windlass_shim_runc.keeper import Line, Luggage, keep
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
@@ -40,7 +40,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
         disk.write("/proc/self/comm", b"windlass-serves", 0)
         run(socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line)
 
-    return Keeper(listener, work).run()
+    return keep(listener, work)
 
 
 def prepare_process() -> None:

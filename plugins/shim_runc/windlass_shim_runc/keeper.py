@@ -24,7 +24,11 @@ from windlass_shim_runc.signals import SIG_IGN, SIGCHLD, SIGHUP, SIGINT, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    Kept = tuple[list[int], list[int], list[int]]
+    """Descriptors; the indexes of those that a worker is wanted for; and the children that one is wanted for."""
 
     Work = Callable[["Line"], None]
     """What a worker does with its line to the keeper: serve; returns when it has left, or at the shim's end."""
@@ -132,135 +136,127 @@ class Line:
             kind = MORE
 
 
-class Keeper:
-    """Forks workers until one says that the shim has ended."""
+def keep(listener: int, work: Work) -> int:
+    """Fork workers until one says that the shim has ended, and return the exit status."""
+    woken, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    worker = 0
 
-    __slots__ = ("_line", "_listener", "_luggage", "_woken", "_work", "_worker")
+    def pass_on(number: int, _frame: object) -> None:
+        # A worker that has no container ends, and the shim with it. One that has been reaped gets nothing.
+        if worker:
+            os.kill(worker, number)
 
-    def __init__(self, listener: int, work: Work) -> None:
-        self._listener = listener
-        self._work = work
-        self._worker = 0
-        self._line: _socket.socket | None = None
-        self._luggage = Luggage()
-
-    def run(self) -> int:
-        """Keep until the shim ends, and return its exit status."""
-        self._woken, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        wake_by(wakeup)
-        handle(SIGCHLD, lambda _number, _frame: None)
-        handle(SIGHUP, SIG_IGN)
-        for number in (SIGTERM, SIGINT):
-            handle(number, self._pass_on)
-        while True:
-            self._fork(wakeup)
-            has_left = self._attend()
-            # No signal is passed on to a pid that has been reaped.
-            worker, self._worker = self._worker, 0
-            _, status = os.waitpid(worker, 0)
-            if not has_left:
-                return os.waitstatus_to_exitcode(status)
-            self._rest()
-
-    def _pass_on(self, number: int, _frame: object) -> None:
-        # A worker that has no container ends, and the shim with it.
-        if self._worker:
-            os.kill(self._worker, number)
-
-    def _fork(self, wakeup: int) -> None:
+    wake_by(wakeup)
+    handle(SIGCHLD, nothing)
+    handle(SIGHUP, SIG_IGN)
+    handle(SIGTERM, pass_on)
+    handle(SIGINT, pass_on)
+    kept: Kept = [], [], []
+    while True:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         worker = fork()
         if not worker:
-            status = 1
-            try:
-                ours.close()
-                wake_by(-1)
-                os.close(wakeup)
-                os.close(self._woken)
-                status = self._serve(Line(theirs, self._luggage))
-            finally:
-                if sys.exc_info()[0] is not None:
-                    sys.excepthook(*sys.exc_info())
-                os._exit(status)
-        self._worker, self._line = worker, ours
+            ours.close()
+            serve(work, theirs, kept[0], (woken, wakeup))
         theirs.close()
-        close(self._luggage.descriptors)
+        close(kept[0])
+        left = attend(ours, woken, worker)
+        ours.close()
+        pid, worker = worker, 0
+        _, status = os.waitpid(pid, 0)
+        if left is None:
+            return os.waitstatus_to_exitcode(status)
+        kept = left
+        rest(kept, listener, woken)
 
-    def _serve(self, line: Line) -> int:
-        if self._luggage.descriptors:
-            state = line.luggage.descriptors.pop()
-            line.luggage.state = contents(state)
-            os.close(state)
-        self._work(line)
-        return 0
 
-    def _attend(self) -> bool:
-        """Tell the worker of children that end; return whether it has left its luggage, or ended with the shim."""
-        line = self._line
-        assert line is not None
+def serve(work: Work, theirs: _socket.socket, descriptors: list[int], not_ours: Sequence[int]) -> NoReturn:
+    """Be a worker."""
+    status = 1
+    try:
+        wake_by(-1)
+        close(not_ours)
         luggage = Luggage()
-        poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
-        poll.register(line.fileno(), select.POLLIN)
-        told = self._tell(line)
-        while True:
-            for fd, _ in poll.poll():
-                if fd == self._woken:
-                    drain(fd)
-                    told = told or self._tell(line)
-                    continue
-                data, descriptors = receive(line)
-                if data == HEARD:
-                    os.waitpid(told, 0)
-                    told = self._tell(line)
-                    continue
-                if data[:1] == FIRST:
-                    # It may have begun to leave before, in vain.
-                    close(luggage.descriptors)
-                    luggage = Luggage()
-                luggage.descriptors += descriptors
-                if len(data) != 1:
-                    line.close()
-                    self._luggage = luggage
-                    if data:
-                        luggage.watched, luggage.pids = marshal.loads(data[1:])  # noqa: S302 -- from our own child
-                    return bool(data)
+        if descriptors:
+            *luggage.descriptors, state = descriptors
+            luggage.state = contents(state)
+            os.close(state)
+        work(Line(theirs, luggage))
+        status = 0
+    finally:
+        # The frames above are the keeper's, and must never be run by a worker.
+        if sys.exc_info()[0] is not None:
+            sys.excepthook(*sys.exc_info())
+        os._exit(status)
 
-    def _tell(self, line: _socket.socket) -> int:
-        """Tell of a child that has ended and is not reaped yet; return its pid, 0 without one."""
-        pid, status = first_zombie()
-        if not pid or pid == self._worker:
-            return 0
-        try:
-            line.send(marshal.dumps((pid, status, time.time_ns())))
-        except OSError:
-            # The worker has just ended: the next one will be told.
-            return 0
-        return pid
 
-    def _rest(self) -> None:
-        """Return when a worker is needed."""
-        luggage = self._luggage
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
-        for index in luggage.watched:
-            poll.register(luggage.descriptors[index], select.POLLIN)
-        while not self._awaited():
-            events = poll.poll()
-            if any(fd != self._woken for fd, _ in events):
+def attend(line: _socket.socket, woken: int, worker: int) -> Kept | None:
+    """Tell the worker of children that end; return what it leaves, None when it has ended with the shim."""
+    descriptors: list[int] = []
+    poll = select.poll()
+    poll.register(woken, select.POLLIN)
+    poll.register(line.fileno(), select.POLLIN)
+    told = tell(line, worker)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == woken:
+                drain(fd)
+                told = told or tell(line, worker)
+                continue
+            data, more = receive(line)
+            if data == HEARD:
+                os.waitpid(told, 0)
+                told = tell(line, worker)
+                continue
+            if data[:1] == FIRST:
+                # It may have begun to leave before, in vain.
+                close(descriptors)
+                descriptors = []
+            descriptors += more
+            if not data:
+                return None
+            if len(data) > 1:
+                watched, pids = marshal.loads(data[1:])  # noqa: S302 -- from our own child
+                return descriptors, watched, pids
+
+
+def tell(line: _socket.socket, worker: int) -> int:
+    """Tell of a child that has ended and is not reaped yet; return its pid, 0 without one."""
+    pid, status = first_zombie()
+    if not pid or pid == worker:
+        return 0
+    try:
+        line.send(marshal.dumps((pid, status, time.time_ns())))
+    except OSError:
+        # The worker has just ended: the next one will be told.
+        return 0
+    return pid
+
+
+def rest(kept: Kept, listener: int, woken: int) -> None:
+    """Return when a worker is needed."""
+    descriptors, watched, pids = kept
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    for index in watched:
+        poll.register(descriptors[index], select.POLLIN)
+    while not is_awaited(pids):
+        for fd, _ in poll.poll():
+            if fd != woken:
                 return
-            drain(self._woken)
+            drain(fd)
 
-    def _awaited(self) -> bool:
-        """Reap what nobody waits for; tell whether there is a child that somebody does."""
-        while True:
-            pid, _ = first_zombie()
-            if pid in self._luggage.pids:
-                return True
-            if not pid:
-                return False
-            os.waitpid(pid, 0)
+
+def is_awaited(pids: list[int]) -> bool:
+    """Reap children that nobody waits for; tell whether there is one that somebody does."""
+    while True:
+        pid, _ = first_zombie()
+        if pid in pids:
+            return True
+        if not pid:
+            return False
+        os.waitpid(pid, 0)
 
 
 def fork() -> int:
@@ -273,7 +269,11 @@ def fork() -> int:
             time.sleep(FORK_PAUSE)
 
 
-def close(descriptors: list[int]) -> None:
+def nothing(_number: int, _frame: object) -> None:
+    """Handle a signal whose wake-up is enough."""
+
+
+def close(descriptors: Sequence[int]) -> None:
     """Close them all."""
     for fd in descriptors:
         os.close(fd)
