@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from shim_runc.fake_worker import PIPES, STATE
 
-from windlass_shim_runc.keeper import Luggage
+from windlass_shim_runc.keeper import Line, Luggage
 from windlass_zygote.spawner import ForkingZygote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers and pidfds are Linux's")
@@ -53,3 +53,16 @@ def test_what_is_not_open_is_not_packed() -> None:
         luggage.put(writing)
     assert (luggage.descriptors, luggage.watched, luggage.take(0), luggage.take(-1)) == ([reading], [0], reading, -1)
     os.close(reading)
+
+
+def test_more_than_the_keeper_takes_is_refused_before_anything_is_sent() -> None:
+    """A worker with tens of thousands of execs goes on serving."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    luggage = Luggage()
+    luggage.pids = list(range(20000))
+    with ours, theirs:
+        ours.setblocking(False)
+        with pytest.raises(OSError, match="more than a keeper takes"):
+            Line(theirs, Luggage()).leave(luggage)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)

@@ -127,6 +127,8 @@ class Line:
             os.close(state)
 
     def _send(self, descriptors: list[int], end: bytes) -> None:
+        if len(end) >= PACKET:
+            raise OSError(f"{len(end)} bytes of descriptors and pids are more than a keeper takes")
         kind = FIRST
         while descriptors:
             some, descriptors = descriptors[:MAX_RIGHTS], descriptors[MAX_RIGHTS:]
