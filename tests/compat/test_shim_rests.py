@@ -252,3 +252,16 @@ def test_many_at_once_wake_one_worker(shim: Shim) -> None:
     for thread in threads:
         thread.join(20)
     assert answers == [2] * 160
+
+
+def test_one_that_is_called_often_stays_awake(tmp_path: Path) -> None:
+    """Who asks, or says, something every few seconds does not pay for a fork each time."""
+    with shims(tmp_path) as make:
+        shim = make()
+        shim.create(["/bin/sleep", "1000"])
+        shim.start()
+        shim.rest()
+        shim.status()
+        (worker,) = shim.workers()
+        time.sleep(1.5)
+        assert shim.workers() == [worker]

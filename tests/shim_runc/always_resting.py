@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from windlass_shim_runc import entry, loop
+from windlass_shim_runc import entry, keeper
 
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Be a shim."""
-    loop.REST = 0.0
+    keeper.QUIET = keeper.LONG_QUIET = 0.0
     return entry.serve(arguments, descriptors)

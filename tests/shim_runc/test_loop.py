@@ -208,9 +208,9 @@ def test_a_descriptor_that_cannot_be_waited_for_is_its_tasks_error(loop: Loop) -
     os.close(writing)
 
 
-def test_a_loop_ends_when_all_rest_and_may(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_ends_when_all_rest_and_may(loop: Loop) -> None:
     """Not while one only waits, or has a deadline, and not unless it is allowed."""
-    monkeypatch.setattr("windlass_shim_runc.loop.REST", 0.01)
+    loop.quiet = 0.01
     reading, writing = os.pipe()
     asked: list[int] = []
     busy, begun = Flag(loop), time.monotonic()

@@ -79,7 +79,7 @@ class Serving:
         self._server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, self._service)
         self._line = line
         if line is not None:
-            loop.may_rest = lambda: self._service.may_rest
+            loop.may_rest, loop.quiet = lambda: self._service.may_rest, line.quiet
             self._take_over(line.luggage)
 
     def run(self) -> None:

@@ -45,6 +45,12 @@ MAX_RIGHTS = 200
 
 FORK_PAUSE = 0.2
 
+QUIET = 1.0
+"""Seconds without any event after which a worker leaves."""
+
+LONG_QUIET, SHORT_REST = 30.0, 60.0
+"""The same for one that was called after so short a rest: what calls so often should not pay for a fork each time."""
+
 SIGNALLED = 128
 CLD_EXITED = 1
 INT_SIZE = 4
@@ -85,12 +91,14 @@ class Luggage:
 class Line:
     """A worker's line to its keeper."""
 
-    __slots__ = ("_socket", "luggage")
+    __slots__ = ("_socket", "luggage", "quiet")
 
-    def __init__(self, socket: _socket.socket, luggage: Luggage) -> None:
+    def __init__(self, socket: _socket.socket, luggage: Luggage, quiet: float = QUIET) -> None:
         self._socket = socket
         self.luggage = luggage
         """What the worker before left; its state is empty for the first."""
+        self.quiet = quiet
+        """Seconds without any event after which to leave."""
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when a child has ended, or the keeper has."""
@@ -154,12 +162,13 @@ def keep(listener: int, work: Work) -> int:
     handle(SIGTERM, pass_on)
     handle(SIGINT, pass_on)
     kept: Kept = [], [], []
+    quiet = QUIET
     while True:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         worker = fork()
         if not worker:
             ours.close()
-            serve(work, theirs, kept[0], (woken, wakeup))
+            serve(work, theirs, kept[0], quiet, (woken, wakeup))
         theirs.close()
         close(kept[0])
         left = attend(ours, woken, worker)
@@ -169,10 +178,14 @@ def keep(listener: int, work: Work) -> int:
         if left is None:
             return os.waitstatus_to_exitcode(status)
         kept = left
+        began = time.monotonic()
         rest(kept, listener, woken)
+        quiet = LONG_QUIET if time.monotonic() - began < SHORT_REST else QUIET
 
 
-def serve(work: Work, theirs: _socket.socket, descriptors: list[int], not_ours: Sequence[int]) -> NoReturn:
+def serve(
+    work: Work, theirs: _socket.socket, descriptors: list[int], quiet: float, not_ours: Sequence[int]
+) -> NoReturn:
     """Be a worker."""
     status = 1
     try:
@@ -183,7 +196,7 @@ def serve(work: Work, theirs: _socket.socket, descriptors: list[int], not_ours: 
             *luggage.descriptors, state = descriptors
             luggage.state = contents(state)
             os.close(state)
-        work(Line(theirs, luggage))
+        work(Line(theirs, luggage, quiet))
         status = 0
     finally:
         # The frames above are the keeper's, and must never be run by a worker.

@@ -28,9 +28,6 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 NO_DESCRIPTOR = -1
 
-REST = 1.0
-"""Seconds without any event after which tasks that rest are taken to go on resting."""
-
 
 class Wait:
     """What a task is parked on while it awaits this: a descriptor, a flag, or either; and for how long."""
@@ -131,6 +128,8 @@ class Loop:
         self._resting = 0
         self.may_rest: Callable[[], bool] | None = None
         """Asked before `run` returns because all tasks rest; without it they rest for ever."""
+        self.quiet = 0.0
+        """Seconds without any event after which tasks that rest are taken to go on resting."""
 
     def spawn(self, coroutine: Work) -> Task:
         """Start a task; it runs when the current one waits."""
@@ -210,8 +209,8 @@ class Loop:
             timeout = 0.0
         elif self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
-        resting = self.may_rest is not None and self._resting == self._tasks and not 0 <= timeout < REST
-        events = self._epoll.poll(REST if resting else timeout)
+        resting = self.may_rest is not None and self._resting == self._tasks and not 0 <= timeout < self.quiet
+        events = self._epoll.poll(self.quiet if resting else timeout)
         if resting and not events:
             assert self.may_rest is not None
             if self.may_rest():
