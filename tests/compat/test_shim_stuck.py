@@ -176,6 +176,32 @@ def hooked(shim: Shim, runtime: messages.AnyMessage, told: Path) -> None:
     shim.call(messages.PidResponse, "Create", request)
 
 
+def test_an_exec_whose_terminal_never_comes_is_killed_and_can_be_deleted(make: Make, tmp_path: Path) -> None:
+    """The caller is told within its deadline; the process is reported as any other, and no delete waits in vain."""
+    program = tmp_path / "mute" / "runc"
+    program.parent.mkdir()
+    # It starts the process in a terminal of its own choice, and sends none.
+    program.write_text(
+        '#!/bin/sh\nfor word; do case $word in --pid-file) take=1;; *) [ -n "$take" ] && pid=$word; take=;; esac\n'
+        'case $word in exec) mute=1;; esac; done\n[ -z "$mute" ] && exec runc "$@"\n'
+        "sleep 1000 </dev/null >/dev/null 2>&1 &\nprintf $! >$pid\n"
+    )
+    program.chmod(0o755)
+    shim = make()
+    shim.create(["/bin/sleep", "1000"], options=messages.pack(messages.Options(binary_name=str(program))))
+    shim.start()
+    out = shim.fifo("out")
+    shim.exec("e", ["/bin/tty"], terminal=True, stdout=out)
+
+    with pytest.raises(errors.Error, match="terminal"):
+        shim.client.call(messages.PidResponse, "Start", process(shim, "e"), timeout=1.0)
+
+    assert shim.wait("e") == 137
+    assert shim.client.call(messages.DeleteResponse, "Delete", process(shim, "e"), timeout=5.0).exit_status == 137
+    shim.sink.wait_for("/tasks/exit")
+    assert shim.sink.topics[-2:] == ["exec-added", "exit"]
+
+
 def test_a_poststop_hook_runs_at_delete(make: Make, tmp_path: Path) -> None:
     """Not at the exit, as without hooks: deletion is its moment, and once."""
     shim, told = make(), tmp_path / "told"

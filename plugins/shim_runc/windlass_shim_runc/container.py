@@ -382,9 +382,8 @@ class Container:
             process.streams.feed()
         except (OSError, Error):
             process.streams.close()
-            if process.pid and not process.exited.is_set:
-                # It runs, but without its terminal; nobody else would end it.
-                self._signal(process, SIGKILL)
+            if process.pid:
+                self._end_half_started(process)
             raise
         finally:
             remove(spec)
@@ -395,6 +394,13 @@ class Container:
             "/tasks/exec-started",
             messages.TaskExecStarted(container_id=self.id, exec_id=process.exec_id, pid=process.pid),
         )
+        self._host.loop.spawn(self._report(process))
+
+    def _end_half_started(self, process: Process) -> None:
+        # It runs, but without its terminal; nobody else would end it.
+        if not process.exited.is_set:
+            self._signal(process, SIGKILL)
+        self._started(process)
         self._host.loop.spawn(self._report(process))
 
     @staticmethod
