@@ -208,6 +208,15 @@ def test_a_terminal_is_one_with_the_size_that_was_asked_for(make: Make) -> None:
     assert b"/dev/" in got[0]
 
 
+def test_a_terminal_that_nobody_looks_at_does_not_stop_the_container(make: Make) -> None:
+    """However much it says."""
+    shim = make()
+    shim.create(["/bin/sh", "-c", "head -c 300000 /dev/zero; exit 5"], terminal=True)
+    shim.start()
+    assert shim.wait() == 5
+    shim.delete()
+
+
 def test_an_exec_that_could_not_start_may_be_started_again(make: Make) -> None:
     """With its streams, once what it needs is there."""
     shim = make()

@@ -86,6 +86,9 @@ class Streams:
                 self._prepare_outputs(scheme)
             else:
                 raise InvalidArgument(f"stdio scheme {scheme[:40]}:// is not known; use a FIFO, file:// or binary://")
+            if self.terminal and not self._outputs:
+                # What nobody wants is read all the same: a full terminal would stop the process.
+                self._outputs.append((MASTER, self._keep(os.open(os.devnull, os.O_WRONLY))))
             if self.stdin:
                 self._prepare_input()
             if self.terminal:
