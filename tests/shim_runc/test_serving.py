@@ -158,6 +158,25 @@ def test_a_hanging_runtime_does_not_stop_the_shim(shim: Shim) -> None:
     other.close()
 
 
+@pytest.mark.parametrize("kind", ["runtime", "logger"])
+def test_what_the_shim_ignores_its_children_do_not(shim: Shim, kind: str) -> None:
+    """Ignored signals stay ignored across exec, for an OCI runtime down to the container's own processes."""
+    program, seen = shim.state / "program", shim.state / "seen"
+    program.write_text(f"#!/bin/sh\ngrep SigIgn /proc/self/status >{seen}.new\nmv {seen}.new {seen}\nexit 1\n")
+    program.chmod(0o755)
+    options = messages.Options(binary_name=str(program) if kind == "runtime" else "/bin/false")
+    request = messages.CreateTaskRequest(
+        id=shim.id,
+        bundle=str(shim.bundle),
+        stdout=f"binary://{program}" if kind == "logger" else "",
+        options=messages.pack(options),
+    )
+    with pytest.raises(errors.Error, match="OCI runtime create failed"):
+        shim.call(Message, "Create", request)
+    ignored = int(seen.read_text().split()[1], 16)
+    assert [number for number in range(1, 32) if ignored & 1 << number - 1] == []
+
+
 def test_a_full_event_queue_drops_anything_but_exits() -> None:
     """2048 events wait; what goes first is what nobody's state depends on."""
     loop = Loop()

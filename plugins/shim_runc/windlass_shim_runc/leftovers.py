@@ -15,8 +15,8 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from windlass import mounting
 from windlass_shim_runc import disk, messages
-from windlass_shim_runc.runc import IGNORED, default_root, environment
-from windlass_shim_runc.signals import SIGKILL
+from windlass_shim_runc.runc import default_root, environment
+from windlass_shim_runc.signals import IGNORED, SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import os
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, InvalidArgument
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.signals import SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ
+from windlass_shim_runc.signals import IGNORED, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Logger:
                 file_actions=[*null, *passed],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(SIGPIPE, SIGXFSZ),
+                setsigdef=IGNORED,
             )
             for fd in (notify, *high):
                 os.close(fd)

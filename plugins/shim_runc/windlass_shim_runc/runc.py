@@ -12,7 +12,7 @@ from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.signals import SIGKILL, SIGPIPE, SIGXFSZ
+from windlass_shim_runc.signals import IGNORED, SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ TIMEOUT = 45.0
 
 START_TIMEOUT = 10.0
 MAX_LOG = 64 << 10
-
-IGNORED = (SIGPIPE, SIGXFSZ)
-"""Python ignores these, and ignored signals stay ignored across exec."""
 
 TASK_DIRECTORY = "io.containerd.runtime.v2.task"
 CONTAINERD_ROOT = "/run/containerd/runc"

@@ -17,6 +17,9 @@ SIGCHLD: int = _signal.SIGCHLD
 SIGXFSZ: int = _signal.SIGXFSZ
 SIG_IGN: int = _signal.SIG_IGN
 
+IGNORED = (SIGHUP, SIGPIPE, SIGXFSZ)
+"""A shim ignores the first and Python the others, and ignored signals stay ignored across exec."""
+
 
 def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
     """Install a signal handler."""
