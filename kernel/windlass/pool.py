@@ -95,6 +95,7 @@ class Job(Generic[R]):
             result = self._context.run(self._call)
         except BaseException as error:  # noqa: BLE001 -- not swallowed: whoever awaits the future gets it
             self._send(self._fail, error)
+            del self  # the error's traceback has this frame, and this job's future has the error
         else:
             if not self._send(self._deliver, result) and self._discard is not None:
                 self._discard(result)

@@ -133,13 +133,13 @@ def _call(context: Any, given: dict[str, str]) -> Call:
     return Call(context, {**given, **metadata} if given else metadata)
 
 
-@cache
 def _told(error: Error) -> str:
     """Return a message on one line: it may quote names that strangers have chosen, and goes to terminals and logs."""
     text = str(error)
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
+@cache
 def _status(code: int) -> grpc.StatusCode:
     import grpc
 

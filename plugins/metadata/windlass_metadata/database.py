@@ -246,15 +246,20 @@ class Database:
         writer = self._writer
         writer.execute("SAVEPOINT request")
         request.outcome = attempt(lambda: request.change(writer))
-        error = request.outcome.error
-        if error is not None:
-            # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
-            if isinstance(error, sqlite3.Error) and (not writer.in_transaction or _is_full(error)):
-                raise error
-            if isinstance(error, sqlite3.Error):
-                request.outcome.error = translated(self.path, error)
-            writer.execute("ROLLBACK TO request")
+        if request.outcome.error is not None:
+            self._undo(request.outcome)
         writer.execute("RELEASE request")
+
+    def _undo(self, outcome: Outcome[Any]) -> None:
+        """Take back what a request did before it failed."""
+        # Not in `_apply`: a variable of that frame would keep the error, whose traceback leads there, for ever.
+        error = outcome.error
+        # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
+        if isinstance(error, sqlite3.Error) and (not self._writer.in_transaction or _is_full(error)):
+            raise error
+        if isinstance(error, sqlite3.Error):
+            outcome.error = translated(self.path, error)
+        self._writer.execute("ROLLBACK TO request")
 
     def _set_durable(self, durable: bool) -> None:
         if self._sync and durable != self._durable:

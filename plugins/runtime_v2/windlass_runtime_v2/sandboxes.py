@@ -267,6 +267,8 @@ class ShimSandboxes:
         except asyncio.CancelledError:
             self._sandboxes.jobs.start(self._undo(job))
             raise
+        finally:
+            del job  # an error's traceback has this frame, and the job has the error
 
     async def start(self, namespace: str, id: str) -> StartedSandbox:
         """See `windlass.sandboxes.SandboxController.start`."""

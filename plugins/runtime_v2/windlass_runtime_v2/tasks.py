@@ -52,6 +52,8 @@ class ShimTasks:
         except asyncio.CancelledError:
             self._lifecycle.jobs.start(self._undo(job))
             raise
+        finally:
+            del job  # an error's traceback has this frame, and the job has the error
         return task.pids[""]
 
     async def start(self, namespace: str, id: str, exec_id: str = "") -> int:

@@ -70,6 +70,7 @@ class Client(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             self._pending.pop(stream, None)
+            del answer  # an error's traceback has this frame, and the future has the error
 
     def close(self) -> None:
         """End the connection; pending calls fail with Unavailable."""

@@ -231,6 +231,7 @@ class Call:
             return
         self._task.cancel()
         if not self._started:  # a task that is cancelled before its first step never runs a line of its coroutine
+            self._task = None
             self.running = False
             self.stream.released()
 
@@ -263,6 +264,7 @@ class Call:
                 logger.exception("%s failed", method.path)
             self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")
         finally:
+            self._task = None  # which may keep an error whose traceback leads back here
             self.running = False
             self.stream.released()
 

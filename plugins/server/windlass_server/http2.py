@@ -274,9 +274,11 @@ class Connection(asyncio.BufferedProtocol):
         stream = Stream(self, id)
         self._streams[id] = stream
         stream.peer_ended = ended
-        stream.receiver = self._accept(stream, fields)
-        if ended and stream.open:
-            stream.receiver.received(EMPTY, True)
+        receiver = self._accept(stream, fields)
+        if stream.open:
+            stream.receiver = receiver
+            if ended:
+                receiver.received(EMPTY, True)
 
     def _on_window_update(self, id: int, payload: memoryview) -> None:
         increment = frames.WORD.unpack(payload)[0] & STREAM_MASK
@@ -368,6 +370,7 @@ class Connection(asyncio.BufferedProtocol):
         stream.close()
         if stream.receiver is not None and stream.receiver.running:
             self.lingering += 1
+        stream.receiver = None  # which has the stream: a call leaves no cycles behind
         if not stream.peer_ended:
             self._remember(stream.id)
         if self._draining and not self._streams:

@@ -138,9 +138,10 @@ class Stream:
         """Tell the receiver that the peer has reset the stream or left."""
         if self.open:
             self.open = False
+            receiver = self.receiver
             self._connection.forget(self)
-            if self.receiver is not None:
-                self.receiver.gone()
+            if receiver is not None:
+                receiver.gone()
 
     def close(self) -> None:
         """Drop what is queued, and wake who waits for it."""
