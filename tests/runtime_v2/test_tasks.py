@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from windlass import errors
 from windlass.containers import Container
 from windlass.hooks import hookimpl
 from windlass.shims import ForkedShim
-from windlass.tasks import IO, CreateOptions, Resources, Status
+from windlass.tasks import IO, CreateOptions, Exit, Resources, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
@@ -434,3 +436,53 @@ def test_other_cgroups_are_the_clients_choice(path: str) -> None:
     """Also those that runtimes choose, and systemd's names."""
     refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
     refuse_root_cgroup("box", {})
+
+
+async def test_beyond_a_thousand_descriptors_all_is_as_before(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """With 1,500 open: a deletion and a shim's death are finished, waits answer, names are free, no pidfd is left."""
+    with descriptors(1500):
+        async with daemon(tmp_path, zygote) as running:
+            before = open_pidfds()
+            pid = await run(running.tasks, container())
+            assert (await asyncio.wait_for(killed(running, zygote.children[0].pid), 10)).pid == pid
+            await run(running.tasks, container())
+            await running.tasks.kill("test", "box", "", signal.SIGTERM)
+            assert (await asyncio.wait_for(running.tasks.delete("test", "box"), 10)).status == 143
+            await eventually(lambda: not zygote.running)
+            await run(running.tasks, container())
+            await killed(running, zygote.running[0])
+            await eventually(lambda: open_pidfds() == before)
+            assert running.left() == NOTHING
+
+
+async def killed(running: Daemon, shim: int) -> Exit:
+    """Kill a shim whose task is box, and return how the task ended."""
+    waiting = asyncio.create_task(running.tasks.wait("test", "box"))
+    await asyncio.sleep(0.05)
+    os.kill(shim, signal.SIGKILL)
+    return await waiting
+
+
+@contextlib.contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Have so many open that whatever is opened meanwhile has a higher number."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2 * count:
+        pytest.skip(f"the hard limit of open files is {limits[1]}; raise it to {2 * count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def open_pidfds() -> int:
+    """Return how many processes this one has a descriptor of."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
+    return count
