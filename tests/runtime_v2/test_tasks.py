@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,23 +285,72 @@ async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zyg
         assert deleted.exit_status == 143
 
 
-async def test_a_cleanup_that_hangs_is_ended_before_its_bundle_goes(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """It is told how long it may take, and is killed; the events come all the same."""
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ({"hang": ["cleanup"]}, "cleaning up did not end within 0.3 s and was killed"),
+        ({"die": ["cleanup"]}, "what cleans up was killed"),
+        ({"unclean": "runc delete ended with 1"}, "runc delete ended with 1"),
+    ],
+    ids=["hangs", "dies", "fails"],
+)
+async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture, trouble: dict[str, Any], reason: str
+) -> None:
+    """The bundle and the name stay until it succeeds, and the log says why; the end of the process is told at once."""
+    caplog.set_level(logging.INFO)
     async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 0.3}) as running:
-        await run(running.tasks, container(hang=["cleanup"]))
-        os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: running.exchange.topics == ["/tasks/exit", "/tasks/delete"])
-        assert running.left() == NOTHING
-        assert await asyncio.to_thread(zygote.children[1].wait, 10) == -signal.SIGKILL
+        await run(running.tasks, container(**trouble))
+        await killed(running, zygote.children[0].pid)
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        with pytest.raises(errors.NotFound):
+            await running.tasks.get("test", "box")
+        assert running.bundles == ["box"]
+        with pytest.raises(errors.AlreadyExists, match=f"what an earlier one has left is not gone yet: {reason}"):
+            await running.tasks.create("test", container(), CreateOptions())
+        (running.context.state / "test/box/config.json").write_text("{}")
+        await eventually(lambda: running.left() == NOTHING)
+        assert zygote.entries.count("fake:cleanup") >= 2
+        await eventually(lambda: "had left is gone now" in caplog.text)
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        await run(running.tasks, container())
+    assert "is tried again: " in caplog.text
 
 
-async def test_a_dead_shim_is_cleaned_up_without_a_zygote_too(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """The bundle goes and the events come, even when nothing can be forked."""
+async def test_a_container_that_outlives_its_shim_is_not_said_to_have_ended(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """While it cannot be ended, waits go on, it is listed as unknown, and what else is asked says why it fails."""
+    timeouts = {"shim.cleanup": 0.3, "shim.shutdown": 0.3}
+    with subprocess.Popen(["sleep", "1000"]) as init:
+        try:
+            async with daemon(tmp_path, zygote, timeouts=timeouts) as running:
+                await run(running.tasks, container(pid=init.pid, unclean="no runc"))
+                waiting = asyncio.create_task(killed(running, zygote.children[0].pid))
+                await eventually(lambda: zygote.entries.count("fake:cleanup") >= 2)
+                found = await running.tasks.list("test")
+                assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
+                for ask in (running.tasks.delete, running.tasks.pause):
+                    with pytest.raises(errors.Unavailable, match="its container has not gone yet: no runc"):
+                        await ask("test", "box")
+                assert running.exchange.topics == []
+                init.kill()
+                assert (await asyncio.wait_for(waiting, 10)).status == 137
+                assert running.bundles == ["box"]
+        finally:
+            init.kill()
+
+
+async def test_a_dead_shim_is_cleaned_up_when_there_is_a_zygote_again(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The events come at once, even when nothing can be forked."""
     async with daemon(tmp_path, zygote) as running:
         await run(running.tasks, container())
         zygote.broken = True
         os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
+        await eventually(lambda: len(running.exchange.topics) == 2)
+        assert running.bundles == ["box"]
+        zygote.broken = False
+        await eventually(lambda: running.left() == NOTHING)
 
 
 async def test_delete_of_a_task_whose_shim_dies_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:
