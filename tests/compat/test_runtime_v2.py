@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from runtime_v2.harness import SPEC_TYPE, Daemon, daemon, event_sink, eventually
 
-from windlass import errors
+from windlass import cgroups, errors
 from windlass.containers import Container
 from windlass.mounts import Mount
 from windlass.shims import ForkedShim
@@ -221,8 +221,51 @@ async def test_a_shim_that_is_killed_takes_its_container_along(windlass: Daemon,
     assert windlass.exchange.topics == ["/tasks/exit", "/tasks/delete"]
     assert windlass.left() == NOTHING
     await eventually(lambda: not Path(f"/proc/{pid}").exists())
-    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+    assert not groups_of(made)
     assert not list((tmp_path / "runc/test").iterdir())
+
+
+async def test_a_container_that_runc_cannot_end_yet_is_ended_later(
+    windlass: Daemon, image: Path, tmp_path: Path
+) -> None:
+    """runc fails when the shim has died: the task has not ended until the next attempt has succeeded."""
+    runc, broken = tmp_path / "broken" / "runc", tmp_path / "broken" / "now"
+    runc.parent.mkdir()
+    runc.write_text(f'#!/bin/sh\n[ -e {broken} ] && exit 3\nexec runc "$@"\n')
+    runc.chmod(0o755)
+    made = named(box(["/bin/sleep", "100"], tmp_path), runc)
+    pid = await windlass.tasks.create("test", made, bind(image))
+    await windlass.tasks.start("test", made.id)
+    waiting = asyncio.create_task(windlass.tasks.wait("test", made.id))
+    await asyncio.sleep(0.1)
+    broken.touch()
+
+    os.kill(parent_of(pid), signal.SIGKILL)
+
+    async with asyncio.timeout(20):
+        while [each.status for each in await windlass.tasks.list("test")] != [Status.UNKNOWN]:
+            await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert Path(f"/proc/{pid}").exists()
+    broken.unlink()
+    assert (await asyncio.wait_for(waiting, 20)).status == 137
+    await eventually(lambda: windlass.left() == NOTHING)
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert not groups_of(made)
+
+
+def named(made: Container, runc: Path) -> Container:
+    """Have a container made by another program than runc."""
+    assert made.runtime_options is not None
+    # Options.binary_name, field 6
+    value = b"\x32" + bytes([len(str(runc))]) + str(runc).encode() + made.runtime_options.value
+    return dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, value))
+
+
+def groups_of(made: Container) -> list[str]:
+    """Return the control groups that there are of a container."""
+    assert made.spec is not None
+    return [group for group in cgroups.groups_of(made.spec.value, made.id) if Path(group).exists()]
 
 
 async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
@@ -232,11 +275,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
     made, begun, runc = box(["/bin/sleep", "100"], tmp_path), tmp_path / "begun", tmp_path / "slow-runc"
     runc.write_text(f"#!{sys.executable}\n{SLOW_RUNC.format(begun=begun, copy=tmp_path / 'copy')}")
     runc.chmod(0o755)
-    assert made.runtime_options is not None
-    # Options.binary_name, field 6
-    named = b"\x32" + bytes([len(str(runc))]) + str(runc).encode()
-    made = dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, named + made.runtime_options.value))
-    creating = asyncio.create_task(windlass.tasks.create("test", made, bind(image)))
+    creating = asyncio.create_task(windlass.tasks.create("test", named(made, runc), bind(image)))
     await eventually(begun.exists)
 
     os.kill(shim_of(tmp_path), signal.SIGKILL)
@@ -246,7 +285,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
             await asyncio.wait_for(creating, 20)
         await asyncio.sleep(1)
         assert windlass.left() == NOTHING
-        assert not list(Path("/sys/fs/cgroup").glob(f"**/windlass-test/{made.id}"))
+        assert not groups_of(made)
         assert not list((tmp_path / "runc/test").iterdir())
     finally:
         subprocess.run(["runc", "--root", tmp_path / "runc/test", "delete", "--force", made.id], check=False)
