@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from shim_runc.harness import ALWAYS_RESTING, ENTRY, Client, Shim, shims
@@ -574,19 +575,19 @@ def test_a_wait_ends_on_every_connection(make: Make) -> None:
 @pytest.mark.parametrize("kind", ["init", "exec"])
 @pytest.mark.parametrize("scheme", ["file", "binary"])
 def test_output_goes_to_files_and_loggers(make: Make, scheme: str, kind: str, tmp_path: Path) -> None:
-    """file:// appends both streams to one file; binary:// runs a logger on descriptors 3, 4 and 5."""
+    """file:// appends both streams to one file; binary:// runs a logger on descriptors 3, 4 and 5. Both are URIs."""
     shim = make()
-    target = tmp_path / "deep" / "log"
-    uri = f"file://{target}"
+    target = tmp_path / "deep 1" / "log"
+    uri = f"file://{quote(str(target))}"
     if scheme == "binary":
         target.parent.mkdir()
-        script = tmp_path / "logger"
+        script = tmp_path / "logger+ 1"
         script.write_text(
-            f'#!/bin/sh\necho "$1=$2 $CONTAINER_ID $CONTAINER_NAMESPACE" >{target}\n'
-            f"exec 5>&-\ncat <&3 >>{target}\ncat <&4 >>{target}\necho done >>{target}\n"
+            f'#!/bin/sh\nexec >"{target}"\necho "$1=$2 $# $CONTAINER_ID $CONTAINER_NAMESPACE"\n'
+            f"exec 5>&-\ncat <&3\ncat <&4\necho done\n"
         )
         script.chmod(0o755)
-        uri = f"binary://{script}?key=a%20b"
+        uri = f"binary://{quote(str(script), safe='/+')}?key=a%20b&bare"
 
     program = ["/bin/sh", "-c", "echo out; echo err >&2"]
     if kind == "init":
@@ -603,11 +604,11 @@ def test_output_goes_to_files_and_loggers(make: Make, scheme: str, kind: str, tm
         shim.delete("e")
 
     deadline = time.monotonic() + 5
-    while b"err" not in target.read_bytes():
+    while not target.exists() or b"err" not in target.read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     lines = target.read_text().split("\n")
     if scheme == "file":
         assert sorted(lines) == ["", "err", "out"]
     else:
-        assert lines[:3] == [f"key=a b {'one' if kind == 'init' else 'e'} test", "out", "err"]
+        assert lines[:3] == [f"key=a b 4 {'one' if kind == 'init' else 'e'} test", "out", "err"]

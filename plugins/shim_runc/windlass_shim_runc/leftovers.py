@@ -16,7 +16,8 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from windlass import cgroups, mounting
 from windlass_shim_runc import disk, messages
 from windlass_shim_runc.runc import default_root, environment
-from windlass_shim_runc.signals import IGNORED, SIGKILL
+from windlass_shim_runc.signals import SIGKILL
+from windlass_shim_runc.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
     await_runtimes(bundle, seconds * PATIENCE)
     root, command = delete_command(bundle, namespace, id)
     try:
-        status = execute(command, deadline)
+        status = execute(command, bundle, deadline)
         problem = f"{' '.join(command)} ended with {status}" if status else ""
     except OSError as error:
         problem = f"cannot run {' '.join(command)}: {error.strerror}"
@@ -169,12 +170,9 @@ def delete_command(bundle: str, namespace: str, id: str) -> tuple[str, list[str]
     return root, [*command, "delete", "--force", id]
 
 
-def execute(command: list[str], deadline: float) -> int:
+def execute(command: list[str], directory: str, deadline: float) -> int:
     """Run a command with its output thrown away and return its exit status, 1 when it was killed at ``deadline``."""
-    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    pid = os.posix_spawnp(
-        command[0], command, environment(), file_actions=null, setpgroup=0, setsigmask=(), setsigdef=IGNORED
-    )
+    pid = spawn(command, environment(), directory, {})
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()

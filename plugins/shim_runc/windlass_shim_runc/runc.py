@@ -12,7 +12,8 @@ from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.signals import IGNORED, SIGKILL
+from windlass_shim_runc.signals import SIGKILL
+from windlass_shim_runc.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,22 +212,9 @@ class Runtime:
             return None
 
     def _spawn(self, argv: list[str], stdio: Mapping[int, int]) -> int:
-        actions: list[tuple[object, ...]] = []
-        for fd in (0, 1, 2):
-            if fd in stdio:
-                actions.append((os.POSIX_SPAWN_DUP2, stdio[fd], fd))
-            else:
-                actions.append((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0))
+        # Wrappers read config.json where they are, as under containerd, whose shim works in the bundle.
         try:
-            return os.posix_spawnp(
-                argv[0],
-                argv,
-                self.environment,
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=IGNORED,
-            )
+            return spawn(argv, self.environment, self._bundle, stdio)
         except (FileNotFoundError, PermissionError) as error:
             path = "" if "/" in argv[0] else f" in {os.environ.get('PATH', os.defpath)}"
             raise FailedPrecondition(
