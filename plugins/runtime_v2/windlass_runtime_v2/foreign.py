@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from windlass import __version__
+from windlass import __version__, nofile
 from windlass.errors import DeadlineExceeded, Error, Unimplemented
 from windlass.tasks import Exit
 from windlass.values import Payload
@@ -122,7 +122,7 @@ class ForeignShims:
         try:
             # CPython starts it by vfork(2), since it has neither a preexec_fn nor another user.
             done = subprocess.run(
-                arguments + action,
+                nofile.limited(arguments + action),
                 cwd=bundle.path,
                 env=self._environment(bundle.namespace),
                 input=data,

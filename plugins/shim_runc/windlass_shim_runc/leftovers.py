@@ -52,8 +52,16 @@ def clean(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     bundle, namespace, id, *rest = arguments
     problem = end(bundle, namespace, id, float(rest[0]) if rest else TIMEOUT)
     for fd in descriptors:
-        os.write(fd, problem.encode(errors="replace")[:MAX_PROBLEM] if problem else DONE)
+        tell(fd, problem.encode(errors="replace")[:MAX_PROBLEM] if problem else DONE)
     return 1 if problem else 0
+
+
+def tell(pipe: int, answer: bytes) -> None:
+    """Write what a daemon wants to know, if there is one still: the next will ask again."""
+    try:
+        os.write(pipe, answer)
+    except BrokenPipeError:
+        return
 
 
 def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
