@@ -98,6 +98,23 @@ def test_a_registration_imports_only_the_kernel(plugin: Distribution) -> None:
     assert not bad
 
 
+SELECT = re.compile(
+    r"\bselect\.select\(|from select import .*\bselect\b|\bSelectSelector\b|[( ]lib.?c?\(?\)?\.select\("
+)
+
+
+def test_nothing_uses_select() -> None:
+    """select(2) fails for a descriptor whose number is 1,024 or more; poll and epoll take any."""
+    bad = [
+        where(path, line)
+        for path in own_sources()
+        if path != Path(__file__)
+        for line, text in enumerate(path.read_text().splitlines(), 1)
+        if SELECT.search(text)
+    ]
+    assert not bad
+
+
 # Names
 
 

@@ -1,6 +1,6 @@
 """What the daemon does to its own process before plugins start (reference 1.2).
 
-Directories, temporary directory, OOM score, control group, and systemd's socket.
+Directories, limit of descriptors, temporary directory, OOM score, control group, and systemd's socket.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import time
 from pathlib import Path
 
+from windlass import nofile
 from windlass.config import Config
 from windlass.errors import StartError
 
@@ -29,6 +30,7 @@ def prepare(config: Config) -> int:
     Raises StartError for what the daemon cannot do without; logs a warning for the rest.
     """
     os.umask(0o022)
+    nofile.raise_limit()
     make_directory(config.root, 0o700, f"root ({config.mark('root')})")
     make_directory(config.state, 0o711, f"state ({config.mark('state')})")
     if config.temp:

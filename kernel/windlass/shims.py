@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from windlass.plugin import PluginType
 
+CLEAN = b"done"
+"""What a shim's ``cleanup`` tells when nothing is left."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForkedShim:
@@ -21,9 +24,10 @@ class ForkedShim:
 
     ``cleanup`` is called in the same way when a shim has died, with bundle
     directory, namespace, container ID, the seconds after which it is killed, and
-    no descriptor: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
-    rootfs, and returns 0 also when there was nothing left to do. Without one the
-    daemon can only unmount and delete.
+    a pipe: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
+    rootfs, and writes `CLEAN` into the pipe, also when there was nothing left to do. Anything else that it writes is
+    the reason why something is left; that, and an end without a word, has it called again later, with more time.
+    Without one the daemon can only unmount and delete.
 
     ``describe`` is given a runtime's options, an encoded Any or nothing, and returns an encoded
     ``containerd.types.RuntimeInfo`` (reference 4.5). It is called in a thread, and raises ValueError for options

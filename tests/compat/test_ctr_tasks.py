@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import time
 from pathlib import Path
 
 import grpc
 import pytest
 from compat.machines import Machine, eventually
+from polling import is_readable
 
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 
@@ -107,11 +107,11 @@ def test_a_paused_container_stands_still_until_it_is_resumed(machine: Machine, b
         machine.ctr("tasks", "pause", box)
         assert machine.status(box) == "PAUSED"
         time.sleep(0.2)
-        while select.select([run.stdout], [], [], 0.2)[0]:
+        while is_readable(run.stdout.fileno(), 0.2):
             assert os.read(run.stdout.fileno(), 65536)
         machine.ctr("tasks", "resume", box)
         assert machine.status(box) == "RUNNING"
-        assert select.select([run.stdout], [], [], 10)[0]
+        assert is_readable(run.stdout.fileno(), 10)
         machine.ctr("tasks", "kill", "-s", "SIGKILL", box)
         assert run.wait(20) == 137
 
@@ -209,7 +209,7 @@ def test_events_tell_the_life_of_a_container_in_order(machine: Machine, box: str
         machine.try_ctr("run", "--rm", IMAGE, box, "/bin/sh", "-c", "exit 7")
         text = ""
         while "/containers/delete" not in text or "/tasks/delete" not in text:
-            assert select.select([events.stdout], [], [], 10)[0], text
+            assert is_readable(events.stdout.fileno(), 10), text
             text += os.read(events.stdout.fileno(), 65536).decode()
     lines = [line.split(maxsplit=6) for line in text.splitlines() if box in line]
     assert all(line[4] == machine.namespace for line in lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from polling import is_readable
 from shim_runc.harness import ALWAYS_RESTING, Client, Shim, shims
 
 from windlass import errors
@@ -49,7 +49,7 @@ def cat(shim: Shim) -> Iterator[tuple[int, int]]:
 
 def heard(fd: int) -> bytes:
     """Return what comes next."""
-    assert select.select([fd], [], [], 10)[0]
+    assert is_readable(fd, 10)
     return os.read(fd, 4096)
 
 
@@ -208,7 +208,7 @@ def test_a_stop_signal_ends_one_without_container(shim: Shim) -> None:
     """Its worker's is its own end."""
     shim.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="x"))
     os.kill(shim.child.pid, signal.SIGTERM)
-    assert select.select([shim.child.pidfd], [], [], 5)[0]
+    assert is_readable(shim.child.pidfd, 5)
 
 
 @pytest.mark.parametrize("victim", ["keeper", "worker"])
@@ -219,11 +219,11 @@ def test_neither_survives_the_other(shim: Shim, victim: str) -> None:
     time.sleep(0.2)
     (worker,) = shim.workers()  # which waits for a reader now
     os.kill(worker if victim == "worker" else shim.child.pid, 9)
-    assert select.select([shim.child.pidfd], [], [], 5)[0]
+    assert is_readable(shim.child.pidfd, 5)
     pidfd = None
     try:
         pidfd = os.pidfd_open(worker)
-        assert select.select([pidfd], [], [], 5)[0]
+        assert is_readable(pidfd, 5)
     except ProcessLookupError:
         pass
     finally:

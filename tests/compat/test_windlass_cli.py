@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import pty
-import select
 import shutil
 import signal
 import struct
@@ -23,6 +22,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from polling import is_readable
 
 from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
@@ -274,7 +274,7 @@ def read_until(terminal: int, text: bytes) -> bytes:
     seen, deadline = b"", time.monotonic() + 20
     while text not in seen:
         assert time.monotonic() < deadline, seen
-        if select.select([terminal], [], [], 0.1)[0]:
+        if is_readable(terminal, 0.1):
             seen += os.read(terminal, 65536)
     return seen
 

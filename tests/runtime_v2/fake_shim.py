@@ -3,6 +3,7 @@
 Keys of the spec: ``hang`` lists methods that are never answered (``cleanup`` as well), ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
 ``pid`` is what it claims to be the init's, ``version`` the only one it knows,
+``unclean`` is what its cleanup tells while the spec says so,
 ``sandbox`` is there when it serves the Sandbox API, ``hidden`` how often State and Delete do not find the init.
 Every call is noted in the file ``calls`` beside the namespaces' bundles.
 """
@@ -213,11 +214,15 @@ class FakeShim:
 def main() -> None:
     """Run as the process that a zygote would have forked."""
     if sys.argv[1] != "fake:serve":
-        bundle = Path(sys.argv[2])
+        told, bundle = int(sys.argv[2]), Path(sys.argv[3])
         with (bundle.parent.parent / "calls").open("a") as file:
             file.write(f"cleanup {bundle.name}\n")
-        if "cleanup" in json.loads((bundle / "config.json").read_bytes()).get("hang", ()):
-            time.sleep(float(sys.argv[5]) + 1000)
+        spec = json.loads((bundle / "config.json").read_bytes())
+        if "cleanup" in spec.get("hang", ()):
+            time.sleep(float(sys.argv[6]) + 1000)
+        if "cleanup" in spec.get("die", ()):
+            os._exit(1)
+        os.write(told, spec.get("unclean", "done").encode())
         return
     descriptor, bundle = int(sys.argv[2]), Path(sys.argv[3])
     FakeShim(bundle).serve(socket.socket(fileno=descriptor))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -79,6 +80,40 @@ async def test_what_a_dead_shim_left_is_cleaned_up_and_told(tmp_path: Path, zygo
         assert second.bundles == ["alive"]
         assert second.works == ["alive"]
         assert len(second.sockets) == 1
+
+
+async def test_what_is_left_when_a_daemon_stops_is_for_the_next(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """A stop does not wait for the next attempt; the next daemon begins with it, and keeps the name meanwhile."""
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 60.0}) as first:
+        await run(first.tasks, container(unclean="no runc"))
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await first.tasks.wait("test", "box")
+        await eventually(lambda: zygote.entries.count("fake:cleanup") == 2)
+    tried = zygote.entries.count("fake:cleanup")
+    async with daemon(tmp_path, zygote) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+        assert zygote.entries.count("fake:cleanup") > tried
+        assert second.bundles == ["box"]
+        with pytest.raises(errors.AlreadyExists, match="no runc"):
+            await second.tasks.create("test", container(), CreateOptions())
+        (second.context.state / "test/box/config.json").write_text("{}")
+        await eventually(lambda: second.left() == NOTHING)
+
+
+async def test_only_what_was_there_is_counted(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tasks that are made while earlier ones are looked for are not found again."""
+    caplog.set_level(logging.INFO)
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container(slow={"State": 0.5}))
+        await run(first.tasks, container("dead"))
+    os.kill(zygote.children[1].pid, signal.SIGKILL)
+    zygote.children[1].wait()
+    async with daemon(tmp_path, zygote) as second:
+        await run(second.tasks, container("new"))
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+    assert "1 of 2 tasks were found again" in caplog.text
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"addr'], ids=["missing", "empty", "cut off"])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import resource
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from windlass import errors
 from windlass.containers import Container
 from windlass.hooks import hookimpl
 from windlass.shims import ForkedShim
-from windlass.tasks import IO, CreateOptions, Resources, Status
+from windlass.tasks import IO, CreateOptions, Exit, Resources, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
@@ -281,23 +285,72 @@ async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zyg
         assert deleted.exit_status == 143
 
 
-async def test_a_cleanup_that_hangs_is_ended_before_its_bundle_goes(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """It is told how long it may take, and is killed; the events come all the same."""
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ({"hang": ["cleanup"]}, "cleaning up did not end within 0.3 s and was killed"),
+        ({"die": ["cleanup"]}, "what cleans up was killed"),
+        ({"unclean": "runc delete ended with 1"}, "runc delete ended with 1"),
+    ],
+    ids=["hangs", "dies", "fails"],
+)
+async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture, trouble: dict[str, Any], reason: str
+) -> None:
+    """The bundle and the name stay until it succeeds, and the log says why; the end of the process is told at once."""
+    caplog.set_level(logging.INFO)
     async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 0.3}) as running:
-        await run(running.tasks, container(hang=["cleanup"]))
-        os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: running.exchange.topics == ["/tasks/exit", "/tasks/delete"])
-        assert running.left() == NOTHING
-        assert await asyncio.to_thread(zygote.children[1].wait, 10) == -signal.SIGKILL
+        await run(running.tasks, container(**trouble))
+        await killed(running, zygote.children[0].pid)
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        with pytest.raises(errors.NotFound):
+            await running.tasks.get("test", "box")
+        assert running.bundles == ["box"]
+        with pytest.raises(errors.AlreadyExists, match=f"what an earlier one has left is not gone yet: {reason}"):
+            await running.tasks.create("test", container(), CreateOptions())
+        (running.context.state / "test/box/config.json").write_text("{}")
+        await eventually(lambda: running.left() == NOTHING)
+        assert zygote.entries.count("fake:cleanup") >= 2
+        await eventually(lambda: "had left is gone now" in caplog.text)
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        await run(running.tasks, container())
+    assert "is tried again: " in caplog.text
 
 
-async def test_a_dead_shim_is_cleaned_up_without_a_zygote_too(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """The bundle goes and the events come, even when nothing can be forked."""
+async def test_a_container_that_outlives_its_shim_is_not_said_to_have_ended(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """While it cannot be ended, waits go on, it is listed as unknown, and what else is asked says why it fails."""
+    timeouts = {"shim.cleanup": 0.3, "shim.shutdown": 0.3}
+    with subprocess.Popen(["sleep", "1000"]) as init:
+        try:
+            async with daemon(tmp_path, zygote, timeouts=timeouts) as running:
+                await run(running.tasks, container(pid=init.pid, unclean="no runc"))
+                waiting = asyncio.create_task(killed(running, zygote.children[0].pid))
+                await eventually(lambda: zygote.entries.count("fake:cleanup") >= 2)
+                found = await running.tasks.list("test")
+                assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
+                for ask in (running.tasks.delete, running.tasks.pause):
+                    with pytest.raises(errors.Unavailable, match="its container has not gone yet: no runc"):
+                        await ask("test", "box")
+                assert running.exchange.topics == []
+                init.kill()
+                assert (await asyncio.wait_for(waiting, 10)).status == 137
+                assert running.bundles == ["box"]
+        finally:
+            init.kill()
+
+
+async def test_a_dead_shim_is_cleaned_up_when_there_is_a_zygote_again(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The events come at once, even when nothing can be forked."""
     async with daemon(tmp_path, zygote) as running:
         await run(running.tasks, container())
         zygote.broken = True
         os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
+        await eventually(lambda: len(running.exchange.topics) == 2)
+        assert running.bundles == ["box"]
+        zygote.broken = False
+        await eventually(lambda: running.left() == NOTHING)
 
 
 async def test_delete_of_a_task_whose_shim_dies_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:
@@ -434,3 +487,53 @@ def test_other_cgroups_are_the_clients_choice(path: str) -> None:
     """Also those that runtimes choose, and systemd's names."""
     refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
     refuse_root_cgroup("box", {})
+
+
+async def test_beyond_a_thousand_descriptors_all_is_as_before(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """With 1,500 open: a deletion and a shim's death are finished, waits answer, names are free, no pidfd is left."""
+    with descriptors(1500):
+        async with daemon(tmp_path, zygote) as running:
+            before = open_pidfds()
+            pid = await run(running.tasks, container())
+            assert (await asyncio.wait_for(killed(running, zygote.children[0].pid), 10)).pid == pid
+            await run(running.tasks, container())
+            await running.tasks.kill("test", "box", "", signal.SIGTERM)
+            assert (await asyncio.wait_for(running.tasks.delete("test", "box"), 10)).status == 143
+            await eventually(lambda: not zygote.running)
+            await run(running.tasks, container())
+            await killed(running, zygote.running[0])
+            await eventually(lambda: open_pidfds() == before)
+            assert running.left() == NOTHING
+
+
+async def killed(running: Daemon, shim: int) -> Exit:
+    """Kill a shim whose task is box, and return how the task ended."""
+    waiting = asyncio.create_task(running.tasks.wait("test", "box"))
+    await asyncio.sleep(0.05)
+    os.kill(shim, signal.SIGKILL)
+    return await waiting
+
+
+@contextlib.contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Have so many open that whatever is opened meanwhile has a higher number."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2 * count:
+        pytest.skip(f"the hard limit of open files is {limits[1]}; raise it to {2 * count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def open_pidfds() -> int:
+    """Return how many processes this one has a descriptor of."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
+    return count

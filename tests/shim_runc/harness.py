@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import threading
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from polling import is_readable
 
 from windlass.errors import from_code
 from windlass.zygote import Child
@@ -260,11 +261,11 @@ class Shim:
     def shutdown(self) -> bool:
         """Ask the shim to end, and tell whether it did."""
         self.call(Message, "Shutdown", messages.ShutdownRequest(id=self.id))
-        return bool(select.select([self.child.pidfd], [], [], 5)[0])
+        return is_readable(self.child.pidfd, 5)
 
     def close(self) -> None:
         """Remove whatever is left, by force."""
-        if not select.select([self.child.pidfd], [], [], 0)[0]:
+        if not is_readable(self.child.pidfd, 0):
             try:
                 self.client.close()
                 self.client = Client(str(self.socket_path))

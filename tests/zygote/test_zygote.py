@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from polling import is_readable
 
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
@@ -67,7 +67,7 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkingZ
 def ended(child: Child, timeout: float = 5.0) -> bool:
     """Whether the child ends in time; closes its pidfd."""
     try:
-        return bool(select.select([child.pidfd], [], [], timeout)[0])
+        return is_readable(child.pidfd, timeout)
     finally:
         os.close(child.pidfd)
 
@@ -119,7 +119,7 @@ def test_a_killed_zygote_is_replaced_and_its_children_live_on(zygote: ForkingZyg
 
         assert tell(zygote)
         assert zygote.pid != first
-        assert not select.select([child.pidfd], [], [], 0)[0]
+        assert not is_readable(child.pidfd, 0)
     assert ended(child)
 
 

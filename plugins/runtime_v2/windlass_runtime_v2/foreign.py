@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from windlass import __version__
+from windlass import __version__, nofile
 from windlass.errors import DeadlineExceeded, Error, Unimplemented
 from windlass.tasks import Exit
 from windlass.values import Payload
@@ -81,17 +81,12 @@ class ForeignShims:
             raise Error(f"shim {binary} -info ended with {done.returncode}: {_shown(done.stderr or done.stdout)}")
         return done.stdout
 
-    def clean(self, bundle: Bundle, binary: str) -> Exit | None:
-        """Execute the shim's ``delete``, which ends what a dead shim left; says in the log when it fails."""
+    def clean(self, bundle: Bundle, binary: str, seconds: float) -> Exit | None:
+        """Execute the shim's ``delete``, which ends what a dead shim left. Raises Error when it fails."""
         action = ["-bundle", str(bundle.path), "delete"]
-        try:
-            code, output, said = self._execute(bundle, binary, action, b"", self._deadlines.cleanup)
-        except (Error, OSError) as error:
-            logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
-            return None
+        code, output, said = self._execute(bundle, binary, action, b"", seconds)
         if code:
-            logger.warning("task %s: %s delete ended with %d: %s", bundle.id, binary, code, _shown(said))
-            return None
+            raise Error(f"{binary} delete ended with {code}: {_shown(said)}")
         try:
             answer = pb.DeleteResponse.FromString(output)
         except DecodeError:
@@ -127,7 +122,7 @@ class ForeignShims:
         try:
             # CPython starts it by vfork(2), since it has neither a preexec_fn nor another user.
             done = subprocess.run(
-                arguments + action,
+                nofile.limited(arguments + action),
                 cwd=bundle.path,
                 env=self._environment(bundle.namespace),
                 input=data,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from windlass.errors import Error
+from windlass import cgroups
+from windlass.errors import Error, FailedPrecondition
 from windlass.gate import Gate, offload_within
 from windlass.tasks import Exit
 from windlass.values import Payload
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
-from windlass_runtime_v2.cgroups import remove_cgroups
+from windlass_runtime_v2.cleaning import Cleaner
 from windlass_runtime_v2.foreign import ForeignShims, ShimLog, encode_options
 from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
 from windlass_runtime_v2.runtimes import Executables
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim, connect
+
+logger = logging.getLogger(__name__)
+
+MAX_SPEC = 16 << 20
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,9 +34,12 @@ R = TypeVar("R")
 class Launcher:
     """Starts shims, finds them again, and removes what they leave. Methods are for the loop."""
 
-    def __init__(self, bundles: Bundles, forked: ForkedShims, foreign: ForeignShims, deadlines: Deadlines) -> None:
+    def __init__(
+        self, kind: str, bundles: Bundles, forked: ForkedShims, foreign: ForeignShims, deadlines: Deadlines
+    ) -> None:
         """Use ``forked`` for the runtimes that it serves and ``foreign`` for all others."""
         self.bundles = bundles
+        self.cleaner = Cleaner(kind, self._clean, deadlines.cleanup)
         self._forked = forked
         self._foreign = foreign
         self._deadlines = deadlines
@@ -54,7 +64,7 @@ class Launcher:
         except (Error, OSError):
             if log is not None:
                 log.close()
-            await self.clean(bundle, None)
+            await self._give_up(bundle)
             raise
         shim.gone.add_done_callback(lambda _: log.close())
         return bundle, shim
@@ -78,20 +88,31 @@ class Launcher:
                 shim.gone.add_done_callback(lambda _: log.close())
         return shim
 
-    async def clean(self, bundle: Bundle, bootstrap: Bootstrap | None) -> Exit | None:
-        """End what a shim that is gone has left, and remove the bundle; return how the task ended, if known."""
+    async def _clean(self, bundle: Bundle, bootstrap: Bootstrap | None, seconds: float) -> Exit | None:
+        """End what a shim that is gone has left, and remove the bundle; return how the task ended, if known.
+
+        Raises Error or OSError when something is left; then the bundle is there still.
+        """
         exit = None
         if bootstrap is not None and bootstrap.runtime:
-            await self._forked.clean(bundle, bootstrap.runtime)
+            await self._forked.clean(bundle, bootstrap.runtime, seconds)
         elif binary := await self.on_disk(bundle.read_shim_binary):
-            timeout = self._deadlines.cleanup + self._deadlines.spawn
-            exit = await self._within(timeout, None, self._foreign.clean, bundle, binary)
+            timeout = seconds + self._deadlines.spawn
+            exit = await self._within(timeout, None, self._foreign.clean, bundle, binary, seconds)
             if bootstrap is not None and bootstrap.address.startswith("unix:///"):
                 # Only if nobody listens: the shim may be shared, and then it lives.
                 await self.on_disk(sweep_sockets, [Path(bootstrap.address.removeprefix("unix://"))])
-        await self.on_disk(remove_cgroups, bundle.path)
+        await self.on_disk(remove_groups, bundle)
         await self.remove(bundle, bootstrap)
         return exit
+
+    async def _give_up(self, bundle: Bundle) -> None:
+        """Remove a bundle whose shim did not start, though it may have left something."""
+        try:
+            await self._clean(bundle, None, self._deadlines.cleanup)
+        except (Error, OSError) as error:
+            logger.warning("task %s: cannot clean up after its shim, which did not start: %s", bundle.id, error)
+            await self.remove(bundle, None)
 
     async def remove(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
         """Remove a bundle whose shim has cleaned up; what cannot be removed is said in the log."""
@@ -145,6 +166,21 @@ class Launcher:
     ) -> R:
         name = getattr(function, "__name__", "file work")
         return await offload_within(timeout, discard, functools.partial(function, *args, **kwargs), self._disk, name)
+
+
+def remove_groups(bundle: Bundle) -> None:
+    """Remove a container's control groups, of which its runtime may know nothing; one in use by others stays.
+
+    Raises FailedPrecondition when the container's own process is in it.
+    """
+    spec = b""
+    with contextlib.suppress(OSError), (bundle.path / "config.json").open("rb") as file:
+        spec = file.read(MAX_SPEC)
+    pid = bundle.init_pid()
+    for group in cgroups.remove_within(cgroups.groups_of(spec, bundle.id)):
+        if pid and pid in cgroups.processes_in(group):
+            raise FailedPrecondition(f"its process {pid} runs on in control group {group}")
+        logger.warning("task %s: control group %s stays: it is in use", bundle.id, group)
 
 
 def _remove(bundles: Bundles, bundle: Bundle, bootstrap: Bootstrap | None) -> None:

@@ -97,10 +97,12 @@ class Shim:
             with contextlib.suppress(Error):
                 await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
         self._peer.close()
-        ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
-        if not ended:
-            self.kill()
-        self.release()
+        try:
+            ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
+            if not ended:
+                self.kill()
+        finally:
+            self.release()
         return ended
 
     def adopt(self, pid: int) -> None:
@@ -165,7 +167,10 @@ def kill_process(pidfd: int) -> None:
 
 async def process_ended(pidfd: int, timeout: float) -> bool:
     """Wait for a process to end; tell whether it did within ``timeout`` seconds."""
-    if select.select([pidfd], [], [], 0)[0]:
+    # Not select(2), which cannot take a descriptor whose number is 1,024 or more.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(0):
         return True
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()

@@ -185,16 +185,15 @@ class ShimTasks:
         except Unavailable as error:
             if not task.shim.gone.done():
                 raise
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._deadlines.cleanup):
-                    await asyncio.shield(task.ended)
-                raise NotFound(f"task {task.id} does not exist: its shim has died") from error
-            raise
+            await self._lifecycle.end_of(task)
+            raise NotFound(f"task {task.id} does not exist: its shim has died") from error
 
     def _in(self, namespace: str) -> builtins.list[Task]:
         return [task for (found, _), task in self._lifecycle.tasks.items() if found == namespace]
 
     async def _state(self, task: Task, exec_id: str) -> Process:
+        if self._lifecycle.runs_on(task):
+            return Process(task.id, exec_id, task.pids.get(exec_id, 0), Status.UNKNOWN, bundle=str(task.bundle.path))
         request = pb.StateRequest(id=task.id, exec_id=exec_id)
         try:
             answer = await task.call("State", request, pb.StateResponse, self._deadlines.state)

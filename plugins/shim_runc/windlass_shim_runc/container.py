@@ -9,8 +9,9 @@ the exit of init comes after those of all execs.
 from __future__ import annotations
 
 import os
+import time
 
-from windlass import mounting
+from windlass import cgroups, mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_shim_runc import disk, messages, oom
 from windlass_shim_runc.forgetting import may_be_hooked
@@ -133,6 +134,8 @@ class Container:
     async def create(self, request: messages.CreateTaskRequest) -> None:
         """Mount the rootfs and have the runtime create the container; leaves nothing behind when that fails."""
         self._write_records()
+        # One of another daemon that was told to keep its containers in the same place.
+        is_anothers = disk.exists(f"{self._runtime.root}/{self.id}")
         try:
             if request.rootfs:
                 rootfs = f"{self.bundle}/rootfs"
@@ -146,7 +149,7 @@ class Container:
             else:
                 await self._run_init("create", self._runtime.create_flags)
         except (OSError, Error):
-            await self._undo_create()
+            await self._undo_create(is_anothers)
             raise
         io = messages.TaskIO(
             stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
@@ -279,7 +282,7 @@ class Container:
 
     async def _give_up_restoring(self) -> None:
         # There is no process, and nobody else tells those who wait for one.
-        await self._runtime.delete(self.id, "--force")
+        await self._undo_runtime()
         self._forgotten = True
         for flag in (self._forgetting, self.init.exited, self.init.reported):
             flag.set()
@@ -513,16 +516,31 @@ class Container:
         except ProcessLookupError as error:
             raise gone from error
 
-    async def _undo_create(self) -> None:
+    async def _undo_create(self, is_anothers: bool) -> None:
         self.init.streams.close()
-        if self.init.pid or disk.exists(f"{self._runtime.root}/{self.id}/state.json"):
+        if not is_anothers:
             try:
-                await self._runtime.delete(self.id, "--force")
+                await self._undo_runtime()
             except (OSError, Error) as error:
                 log(f"cannot remove what is left of container {self.id}: {error}")
         if self._mounted:
             mounting.unmount_all(f"{self.bundle}/rootfs")
             self._mounted = False
+
+    async def _undo_runtime(self) -> None:
+        """Remove what the runtime has made, also when it was killed before it had written that it made it."""
+        from windlass_shim_runc import leftovers
+
+        directory = f"{self._runtime.root}/{self.id}"
+        if disk.exists(directory):
+            await self._runtime.delete(self.id, "--force")
+        groups = cgroups.groups_of(disk.read(f"{self.bundle}/config.json"), self.id)
+        deadline = time.monotonic() + cgroups.PATIENCE
+        # What was in them has lost its runtime, and ends.
+        while cgroups.remove(groups) and time.monotonic() < deadline:
+            await self._host.loop.sleep(cgroups.PAUSE)
+        if problem := leftovers.sweep(directory):
+            raise Error(problem)
 
     def _write_records(self) -> None:
         """Write what a later `delete` of a shim binary reads (reference 4.2)."""

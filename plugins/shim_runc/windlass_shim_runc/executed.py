@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from _socket import socket
 
+from windlass import nofile
 from windlass.errors import Code
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc import entry, messages
@@ -51,13 +52,14 @@ class ExecutingPublisher(Publisher):
             os.write(fd, envelope.event.encode())
             os.lseek(fd, 0, os.SEEK_SET)
             null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (1, 2)]
-            pid = os.posix_spawnp(
-                self._argv[0],
-                [*self._argv, envelope.topic],
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 0), *null],
-                setsigmask=(),
-            )
+            with nofile.Found():
+                pid = os.posix_spawnp(
+                    self._argv[0],
+                    [*self._argv, envelope.topic],
+                    os.environ,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, 0), *null],
+                    setsigmask=(),
+                )
         finally:
             os.close(fd)
         if await self._reaper.wait(pid, PUBLISH_TIMEOUT):

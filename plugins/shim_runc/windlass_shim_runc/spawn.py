@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from windlass import linux
+from windlass import linux, nofile
 from windlass_shim_runc import disk
 
 TYPE_CHECKING = False
@@ -56,7 +56,8 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], directory: str, g
             libc.posix_spawn_file_actions_addchdir_np(actions, os.fsencode(directory))
         pid = ctypes.c_int()
         words, settings = _texts(argv), _texts([f"{name}={value}" for name, value in environment.items()])
-        code = libc.posix_spawnp(ctypes.byref(pid), words[0], actions, attributes, words, settings)
+        with nofile.Found():
+            code = libc.posix_spawnp(ctypes.byref(pid), words[0], actions, attributes, words, settings)
     finally:
         libc.posix_spawn_file_actions_destroy(actions)
         libc.posix_spawnattr_destroy(attributes)

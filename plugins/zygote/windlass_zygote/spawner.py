@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Sequence
 
+from windlass import nofile
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
 
 BOOT = (
-    "import sys; sys.path[:] = sys.argv[1].split(':'); from windlass_zygote.process import main; main(int(sys.argv[2]))"
+    "import sys; sys.path[:] = sys.argv[1].split(':'); from windlass_zygote.process import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 #: Addressed to the daemon alone: a child that passed them on would speak in its name.
@@ -195,7 +197,7 @@ class ForkingZygote:
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
         options = ["-I", "-S", "-X", "no_debug_ranges"]
         return subprocess.Popen(
-            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor)],
+            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor), str(nofile.found_limit())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
