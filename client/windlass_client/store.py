@@ -127,9 +127,11 @@ class ClientSnapshots:
         """Open a read-only snapshot."""
         return from_mounts(await self._snapshots.view(snapshotter, key, parent))
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot."""
-        await self._snapshots.commit(snapshotter, name, key, parent=parent, timeout=APPLY_TIMEOUT)
+        await self._snapshots.commit(snapshotter, name, key, labels, parent, timeout=APPLY_TIMEOUT)
 
     async def capabilities(self, snapshotter: str) -> frozenset[str]:
         """Return what the daemon says of a snapshotter."""

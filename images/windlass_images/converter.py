@@ -16,7 +16,7 @@ from windlass.errors import FailedPrecondition, NotFound
 from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.estargz import TOC_DIGEST
-from windlass_images.imagetree import KEEP
+from windlass_images.imagetree import keep_labels
 from windlass_images.importer import Progress, ignore
 from windlass_images.layers import Form, repack
 from windlass_images.layouts import write_document
@@ -28,6 +28,7 @@ from windlass_images.manifests import (
     MANIFEST,
     MANIFEST_LIMIT,
     is_distributable,
+    is_layer,
     parse_object,
     to_json,
 )
@@ -69,6 +70,8 @@ async def convert(store: Store, source: str, name: str, options: Options, progre
         node = await Survey(leased, where, options.platforms).look(image.target)
         work = _Conversion(leased, where, options, progress)
         target = await work.convert(node)
+        if node.role == "artifact":
+            raise FailedPrecondition(f"{where} is an artifact, not an image: it has no layers that could be converted")
         if target is None:
             raise NotFound(f"{where} has nothing for {platforms.write_all(options.platforms)}; try --all-platforms")
         await leased.images.put(name, target, image.labels)
@@ -100,33 +103,30 @@ class _Conversion:
         document = await self._read(node)
         entries = {entry["digest"]: entry for entry in document["manifests"]}
         made = [(child, await self.convert(child)) for child in node.children]
-        kept = [(entries[child.target.digest], child, target) for child, target in made if target is not None]
+        kept = [(entries[child.target.digest], target) for child, target in made if target is not None]
         if not kept:
             return None
         document["mediaType"] = INDEX
-        document["manifests"] = [_replaced(entry, target) for entry, _, target in kept]
-        labels: dict[str, str] = {}
-        for kind, role in (("m.", "manifest"), ("", "index")):
-            targets = [target for _, child, target in kept if child.role == role]
-            labels |= {f"{KEEP}{kind}{number}": target.digest for number, target in enumerate(targets)}
-        return await self._write(document, INDEX, labels)
+        document["manifests"] = [_replaced(entry, target) for entry, target in kept]
+        return await self._write(document, INDEX, keep_labels([target for _, target in kept]))
 
     async def _manifest(self, node: Node) -> Descriptor:
         document = await self._read(node)
         config, *layers = node.children
-        if node.image is None or len(node.image.diff_ids) != len(layers):
+        mine = [layer for layer in layers if is_layer(layer.target.media_type)]
+        if node.image is None or len(node.image.diff_ids) != len(mine):
             raise FailedPrecondition(f"{self._where}: config {config.target.digest} is missing, or not of its layers")
-        made = await self._convert_layers(layers, node.image.diff_ids)
+        made = await self._convert_layers(mine, node.image.diff_ids)
         new_config = await self._config(config, node.image.diff_ids, [diff_id for _, diff_id in made])
         document["mediaType"] = MANIFEST
         document["config"] = _replaced(document["config"], new_config)
-        pairs = zip(document["layers"], made, strict=True)
+        changed = iter(layer for layer, _ in made)
+        parts = [next(changed) if is_layer(layer.target.media_type) else layer.target for layer in layers]
         document["layers"] = [
-            _replaced(entry, layer, ("annotations",)) | to_json(layer, layer.annotations) for entry, (layer, _) in pairs
+            _replaced(entry, part, ("annotations",)) | to_json(part, part.annotations)
+            for entry, part in zip(document["layers"], parts, strict=True)
         ]
-        labels = {f"{KEEP}config": new_config.digest}
-        labels |= {f"{KEEP}l.{number}": layer.digest for number, (layer, _) in enumerate(made)}
-        return await self._write(document, MANIFEST, labels)
+        return await self._write(document, MANIFEST, keep_labels([new_config, *parts]))
 
     async def _convert_layers(self, layers: list[Node], diff_ids: tuple[str, ...]) -> list[tuple[Descriptor, str]]:
         for layer, diff_id in zip(layers, diff_ids, strict=True):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
@@ -45,6 +46,35 @@ STABLE_BUILD = 20348
 """Windows Server 2022: from here on a host runs what was built for any build between this one and its own."""
 
 T = TypeVar("T")
+
+# What a processor has to have for each level of amd64 (System V ABI, x86-64 psABI, "Micro-Architecture Levels").
+LEVELS = (
+    frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
+    frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
+    frozenset({"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}),
+)
+
+
+def level(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """Return the level of amd64 that this machine's processor has, 1 where that is not known."""
+    try:
+        with cpuinfo.open() as lines:
+            flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return 1
+    missing = (number for number, needed in enumerate(LEVELS, 1) if not needed <= flags)
+    return next(missing, len(LEVELS) + 1)
+
+
+_level = lru_cache(maxsize=1)(level)
+
+
+def of(said: Platform | None, own: Platform) -> Platform | None:
+    """Return what an image is for: what its index says counts, else what it says itself; None if neither does."""
+    for platform in (said, own):
+        if platform is not None and (platform.os or platform.architecture):
+            return platform
+    return None
 
 
 def host() -> Platform:
@@ -112,11 +142,20 @@ def normal(platform: Platform) -> Platform:
     return Platform("darwin" if system == "macos" else system, architecture, variant, platform.os_version, features)
 
 
-@lru_cache(maxsize=256)
 def runs(platform: Platform) -> tuple[Platform, ...]:
-    """Return the platforms whose programs run on one, the best first: itself, then its lesser variants."""
+    """Return the platforms whose programs run on one, the best first: itself, then its lesser variants.
+
+    Who says amd64 and no level gets what is for any processor, and otherwise what is for this machine's.
+    """
+    return _runs(platform, _level() if host().architecture == "amd64" else 1)
+
+
+@lru_cache(maxsize=256)
+def _runs(platform: Platform, most: int) -> tuple[Platform, ...]:
     mine = normal(platform)
-    pairs = [(mine.architecture, mine.variant), *_lesser(mine.architecture, mine.variant)]
+    own = (mine.architecture, mine.variant)
+    levels = [("amd64", f"v{number}") for number in range(2, most + 1)] if own == ("amd64", "") else []
+    pairs = [own, *levels, *_lesser(*own)]
     found = (normal(replace(mine, architecture=architecture, variant=variant)) for architecture, variant in pairs)
     return tuple(dict.fromkeys(found))
 
@@ -146,7 +185,7 @@ def same(wanted: Platform, have: Platform) -> bool:
     """Tell whether ``have`` is ``wanted`` and not merely runs on it; of the operating system a fitting version."""
     mine, other = normal(wanted), normal(have)
     return (
-        (mine.os, mine.architecture, mine.variant) == (other.os, other.architecture, other.variant)
+        (mine.os, mine.architecture, mine.variant) == (other.os or host().os, other.architecture, other.variant)
         and set(other.os_features) <= set(mine.os_features)
         and (mine.os != "windows" or _build_fits(mine.os_version, other.os_version))
     )

@@ -99,10 +99,12 @@ class Snapshots(Protocol):
         """Open a read-only snapshot over a committed parent and return its mounts."""
         ...
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot; ``parent`` rebases one that was prepared without any, see `capabilities`.
 
-        Raises AlreadyExists (name).
+        What it was labelled with before is gone: ``labels`` are those of the frozen one. Raises AlreadyExists (name).
         """
         ...
 

@@ -137,7 +137,7 @@ def read_names(data: bytes) -> None:
         assert platforms.parse(platforms.write(platforms.parse(text))) == platforms.parse(text)
     with suppress(ValueError):
         durations.write(durations.seconds(text))
-    dockersave.familiar(text)
+    dockersave.full_name(text)
 
 
 def read_toml(data: bytes) -> None:

@@ -285,7 +285,6 @@ BAD = {
     "broken gzip": (lambda: replace_layer(ArchiveFiles(), b"\x1f\x8b" + b"\xff" * 99), "is damaged"),
     "broken zstd": (lambda: replace_layer(ArchiveFiles(), b"\x28\xb5\x2f\xfd" + b"\xff" * 99), "is damaged"),
     "xz": (lambda: replace_layer(ArchiveFiles(), b"\xfd7zXZ\x00" + bytes(99)), "xz or bzip2"),
-    "an unknown form": (lambda: replace_layer(ArchiveFiles(), b"x", "application/x-secret"), "cannot be converted"),
     "encrypted": (
         lambda: replace_layer(ArchiveFiles(), b"x", f"{KIND}.layer.v1.tar+gzip+encrypted"),
         "cannot be converted",

@@ -15,13 +15,22 @@ from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, 
 from windlass.gate import offload
 from windlass.transfer import Progress, Report
 from windlass.values import MAX_LABEL, Descriptor
-from windlass_images.manifests import CONFIGS, INDEXES, MANIFEST_LIMIT, MANIFESTS, is_distributable, parse_object
+from windlass_images.manifests import (
+    INDEXES,
+    KNOWN_CONFIGS,
+    MANIFEST_LIMIT,
+    MANIFESTS,
+    is_distributable,
+    is_layer,
+    parse_object,
+)
 from windlass_registry.blobs import Blob
 from windlass_registry.ranges import Ranges
 from windlass_registry.repository import Repository
 from windlass_transfer.store import LocalStore, commit, forget
 from windlass_transfer.workers import Tools, settled
 
+ATTESTATIONS = ("application/vnd.in-toto+json",)
 SOURCE = "containerd.io/distribution.source."
 BLOCK = 1 << 20
 LARGE = 64 << 20
@@ -34,9 +43,9 @@ MOST_URLS = 8
 
 def ref_of(desc: Descriptor) -> str:
     """Return what the ingest of a blob is called, as containerd calls it (reference 6.5.1)."""
-    kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (CONFIGS, "config"))
-    kind = next((name for types, name in kinds if desc.media_type in types), "layer")
-    return f"{kind}-{desc.digest}"
+    kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (KNOWN_CONFIGS, "config"), (ATTESTATIONS, "attestation"))
+    other = "layer" if is_layer(desc.media_type) else "unknown"
+    return f"{next((name for types, name in kinds if desc.media_type in types), other)}-{desc.digest}"
 
 
 class Downloads:
@@ -51,12 +60,14 @@ class Downloads:
         self._name = name
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
+        self._parents: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.get_running_loop()
         # With the commit, since every change of a blob afterwards is one more that waits for the disk.
         self._source = {SOURCE + repository.reference.hostname: repository.reference.repository}
 
-    async def document(self, target: Descriptor) -> None:
+    async def document(self, target: Descriptor, parent: Descriptor | None = None) -> None:
         """Fetch an index, a manifest or a config. Raises as a registry does."""
+        self._below(target, parent)
         view = self._store.content.view
 
         def fetch() -> bytes:
@@ -75,17 +86,18 @@ class Downloads:
             else:
                 call = partial(_store, view, target, fetch, self._source)
                 await self._tools.documents.run(call, self._repository.abort)
-        self._tell("complete", target, target.size)
+        self.tell("complete", target, target.size)
         if target.media_type in MANIFESTS:
             self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
 
-    async def layers(self, targets: Sequence[Descriptor]) -> None:
+    async def layers(self, targets: Sequence[Descriptor], parent: Descriptor) -> None:
         """See to it that layers come; `ready` waits for one, `finish` for all."""
         if len(targets) > MOST_LAYERS:
             raise ResourceExhausted(f"image {self._name} has {len(targets)} layers, {MOST_LAYERS} are the limit")
         for target in targets:
+            self._below(target, parent)
             if target.digest not in self._tasks:
-                self._tell("waiting", target, 0)
+                self.tell("waiting", target, 0)
                 self._tasks[target.digest] = asyncio.create_task(self._layer(target))
 
     async def ready(self, target: Descriptor) -> None:
@@ -109,12 +121,12 @@ class Downloads:
     async def _layer(self, target: Descriptor) -> None:
         async with self._tools.blobs(target.digest):
             if await self._has(target):
-                self._tell("already exists", target, target.size)
+                self.tell("already exists", target, target.size)
                 await self._named_source(target)
             else:
                 async with self._tools.downloads:
                     await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
-                self._tell("complete", target, target.size)
+                self.tell("complete", target, target.size)
 
     async def _has(self, target: Descriptor) -> bool:
         """Say whether the namespace has a blob, which the lease then holds."""
@@ -176,11 +188,18 @@ class Downloads:
         if value is not None:
             await self._store.content.label(target.digest, {key: value})
 
-    def _tell(self, event: str, target: Descriptor, progress: int) -> None:
-        self._report(Progress(event, ref_of(target), (self._name,), progress, target.size, target))
+    def _below(self, target: Descriptor, parent: Descriptor | None) -> None:
+        if parent is not None:
+            known = self._parents.get(target.digest, ())
+            self._parents[target.digest] = tuple(dict.fromkeys([*known, ref_of(parent)]))
+
+    def tell(self, event: str, target: Descriptor, progress: int) -> None:
+        """Report a step of what the documents above name as theirs; the image itself is above the first."""
+        parents = self._parents.get(target.digest) or (self._name,)
+        self._report(Progress(event, ref_of(target), parents, progress, target.size, target))
 
     def _tell_from_thread(self, event: str, target: Descriptor, progress: int) -> None:
-        self._loop.call_soon_threadsafe(self._tell, event, target, progress)
+        self._loop.call_soon_threadsafe(self.tell, event, target, progress)
 
 
 def appended(labels: Mapping[str, str], key: str, repository: str) -> str | None:

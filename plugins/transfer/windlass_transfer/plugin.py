@@ -38,6 +38,8 @@ class Config:
     connections_per_layer: int = 3
     #: Layers of one image that are applied at a time, where the snapshotter can rebase.
     max_concurrent_unpacks: int = 2
+    #: Unpack for the platforms in ``unpack_config`` alone; else their operating system is enough.
+    check_platform_supported: bool = False
     #: Directories with hosts.toml files, separated by colons; a client may name others.
     config_path: str = "/etc/containerd/certs.d:/etc/docker/certs.d"
     #: Snapshotters for clients that name none, the first whose platform fits.
@@ -93,7 +95,9 @@ def init_transfer(context: InitContext) -> Transferrer:
     differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
     parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
-    settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
+    settings = Settings(
+        roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks, config.check_platform_supported
+    )
     admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
     transfer = LocalTransfer(parts, made, admission, settings)
     context.on_stop(transfer.close)

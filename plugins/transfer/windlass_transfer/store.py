@@ -275,10 +275,12 @@ class LocalSnapshots:
         """Open a read-only snapshot."""
         return await settled(offload(self._view(snapshotter).view, key, parent))
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot."""
         view = self._view(snapshotter)
-        call = partial(view.commit, name, key, None, parent)
+        call = partial(view.commit, name, key, labels, parent)
         await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(view), "commit"))
 
     async def remove(self, snapshotter: str, key: str) -> None:
