@@ -107,6 +107,7 @@ class Blob:
 
     def _took(self, data: bytes) -> None:
         self.position += len(data)
+        self._session.meter.bring(len(data))
         self._breaks = 0
         if self._hash is not None:
             self._hash.update(data)
@@ -126,6 +127,7 @@ class Blob:
         except (HTTPError, OSError):
             more = b""
         self._session.close(answer)
+        self._session.meter.finish()
         if more:
             raise self._wrong(f"the body is longer than {self._end} bytes")
         if self._hash is not None:
@@ -186,9 +188,8 @@ class Blob:
             raise NoRanges
         skip = self._skipped(host, answer)
         length = answer.headers.get("Content-Length", "")
-        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
         expected = self._end - self.position + skip
-        if length.isdecimal() and not encoded and int(length) != expected:
+        if length.isdecimal() and not failures.is_encoded(answer) and int(length) != expected:
             raise HostFailure(host, f"sends {int(length)} bytes in place of {expected}", FailedPrecondition)
         while skip > 0:
             try:

@@ -15,7 +15,7 @@ import urllib3
 
 from windlass.errors import Unauthenticated, Unavailable
 from windlass.transfer import Credentials
-from windlass_registry import challenges
+from windlass_registry import challenges, urls
 from windlass_registry.challenges import Challenge
 from windlass_registry.credentials import Ask
 from windlass_registry.hosts import Host, is_loopback
@@ -140,9 +140,12 @@ class Authorizer:
 
 def _check_realm(realm: str, host: Host, credentials: Credentials | None) -> str:
     """Return the token server's name; a password goes in clear only to this machine, or where it went so before."""
-    parts = urlsplit(realm)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-        raise Unauthenticated(f"{host.authority} names no token server that can be asked: realm {realm[:100]!r}")
+    try:
+        parts = urls.parse(realm)
+    except urls.BadUrl as error:
+        raise Unauthenticated(
+            f"{host.authority} names no token server that can be asked: its realm is {error}"
+        ) from None
     clear = parts.scheme == "http" and host.scheme == "https" and not is_loopback(parts.netloc)
     if clear and credentials is not None:
         raise Unauthenticated(
@@ -154,15 +157,15 @@ def _check_realm(realm: str, host: Host, credentials: Credentials | None) -> str
 def _read(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
     """Return token and lifetime in seconds."""
     try:
+        if answer.status >= 500 or answer.status == 429:
+            raise Unavailable(f"token server {server} answered {answer.status}")
+        if answer.status != 200:
+            raise Unauthenticated(f"token server {server} gave no token: it answered {answer.status}")
         data = answer.read(ANSWER_LIMIT + 1, decode_content=True)
-    except urllib3.exceptions.HTTPError:
+    except (urllib3.exceptions.HTTPError, OSError):
         raise Unavailable(f"token server {server} broke off") from None
     finally:
         release(answer)
-    if answer.status >= 500 or answer.status == 429:
-        raise Unavailable(f"token server {server} answered {answer.status}")
-    if answer.status != 200:
-        raise Unauthenticated(f"token server {server} gave no token: it answered {answer.status}")
     try:
         document = json.loads(data) if len(data) <= ANSWER_LIMIT else None
     except (ValueError, RecursionError):

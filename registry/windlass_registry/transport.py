@@ -6,11 +6,9 @@ import io
 import socket
 import ssl
 import threading
-import urllib.request
 from collections.abc import Callable, Mapping
-from http.client import BadStatusLine
+from http.client import BadStatusLine, HTTPException
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -23,14 +21,11 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from windlass.errors import FailedPrecondition
-from windlass_registry.hosts import Tls, is_loopback
+from windlass_registry.hosts import Tls
+from windlass_registry.pools import Pools
 
 RESPONSE_TIMEOUT = 30.0
 """Seconds that a peer may be silent."""
-IDLE_CONNECTIONS = 10
-BLOCK = 256 << 10
-"""Bytes that an upload reads at a time."""
 DRAINED = 16 << 10
 """Bytes of a body nobody wants that are read all the same, since a new connection costs more."""
 _PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
@@ -114,12 +109,11 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class Transport:
-    """Pools of connections, by TLS settings and proxy."""
+    """Sends requests over connections that are kept open."""
 
     def __init__(self) -> None:
         """Connect to nobody yet."""
-        self._pools: dict[object, urllib3.PoolManager] = {}
-        self._lock = threading.Lock()
+        self._pools = Pools({"http": _HTTPPool, "https": _HTTPSPool})
 
     def send(
         self,
@@ -135,47 +129,29 @@ class Transport:
 
         ``watch`` can end the wait.
         """
-        pool = self._pool(url, tls)
-        _waiting.watch = watch
         timeout = urllib3.Timeout(connect=dial, read=RESPONSE_TIMEOUT)
-        try:
-            return pool.urlopen(
-                method,
-                url,
-                body=None if body is None else body(),
-                headers=dict(headers),
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (HTTPError, OSError) as error:
-            raise Unreachable(explain(error, dial), _is_plain(error)) from None
-        finally:
-            watch.end()
-
-    def _pool(self, url: str, tls: Tls) -> urllib3.PoolManager:
-        proxy = proxy_of(url)
-        secure = "https" in (urlsplit(url).scheme, urlsplit(proxy).scheme)
-        key = (proxy, secure, tls, _stamps(tls))
-        with self._lock:
-            if key not in self._pools:
-                # Without need no context: to read the machine's certificates takes a fifth of a small pull's time.
-                # Any: each has its own type
-                named: dict[str, Any] = {"ssl_context": _context(tls)} if secure else {}
-                named |= {"maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
-                pool = urllib3.ProxyManager(proxy, **named) if proxy else urllib3.PoolManager(**named)
-                pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-                self._pools[key] = pool
-            return self._pools[key]
+        with self._pools.use(url, tls) as pool:
+            _waiting.watch = watch
+            try:
+                return pool.urlopen(
+                    method,
+                    url,
+                    body=None if body is None else body(),
+                    headers=dict(headers),
+                    timeout=timeout,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except (HTTPError, HTTPException, OSError, UnicodeError) as error:
+                raise Unreachable(explain(error, dial), _is_plain(error)) from None
+            finally:
+                watch.end()
 
     def close(self) -> None:
         """Close what is idle; answers that are being read are their readers'."""
-        with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        self._pools.close()
 
 
 def release(answer: urllib3.BaseHTTPResponse) -> None:
@@ -186,39 +162,6 @@ def release(answer: urllib3.BaseHTTPResponse) -> None:
         answer.release_conn()
     else:
         answer.close()
-
-
-def proxy_of(url: str) -> str:
-    """Return the environment's proxy for a URL, empty for none; this machine is never asked through one."""
-    parts = urlsplit(url)
-    if is_loopback(parts.netloc) or urllib.request.proxy_bypass(parts.netloc):
-        return ""
-    return urllib.request.getproxies().get(parts.scheme, "")
-
-
-def _stamps(tls: Tls) -> tuple[int, ...]:
-    """Certificates that were renewed need a new context."""
-    files = [*tls.cas, *(path for pair in tls.pairs for path in pair if path is not None)]
-    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if tls.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for path in tls.cas:
-        try:
-            context.load_verify_locations(path)
-        except (OSError, ssl.SSLError) as error:
-            raise FailedPrecondition(f"CA {path} cannot be used: {error.strerror or 'not PEM'}") from None
-    for certificate, key in tls.pairs:
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or "certificate and key are not a pair in PEM"
-            raise FailedPrecondition(f"client certificate {certificate} cannot be used: {reason}") from None
-    return context
 
 
 def _is_plain(error: BaseException) -> bool:
