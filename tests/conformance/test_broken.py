@@ -271,25 +271,25 @@ class Tampered:
 
 
 class TakesAnyDigest(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(size, "", labels))
 
 
 class TakesAnySize(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(0, expected, labels))
 
 
 class LosesLabelsOfBlobs(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(size, expected))
 
 
 class LetsTwoWrite(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         ingest = self.ingests.get(ref)
         if ingest is not None:
             ingest.writer = None
@@ -297,7 +297,7 @@ class LetsTwoWrite(MemoryContent):
 
 
 class StartsAgainInPlaceOfContinuing(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         writer = super().writer(ref, size, expected)
         writer.truncate(0)
         return writer
@@ -309,7 +309,7 @@ class AbortsNothing(MemoryContent):
 
 
 class WritesWhatIsThere(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         return super().writer(ref, size)
 
 
@@ -360,7 +360,7 @@ class MixesUpDigests(MemoryContent):
 
 
 class TakesEmptyRefs(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         return super().writer(ref or "unnamed", size, expected)
 
 
