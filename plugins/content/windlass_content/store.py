@@ -22,7 +22,8 @@ from windlass_content.reader import BlobReader
 from windlass_content.writer import IngestWriter
 
 ALGORITHMS = ("sha256", "sha384", "sha512")
-MAX_REF = 4096
+MAX_REF = 128 << 10
+"""Bytes of a ref. The metadata store puts a namespace and a number before those of clients, which have up to 64 KiB."""
 
 
 class LocalStore:
@@ -73,7 +74,7 @@ class LocalStore:
         """Open a blob by its digest."""
         return BlobReader(self._blob(desc.digest), desc.digest)
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         """Open the ingest ``ref``, or continue it."""
         _check_ref(ref)
         if size < 0:
@@ -138,7 +139,7 @@ class LocalStore:
     def _open(self, ref: str, size: int, expected: str) -> IngestWriter:
         path = ingest.ingest_path(self._ingests, ref)
         found = ingest.read_status(path)
-        if found is None or found.ref != ref or (size and size != found.total):
+        if found is None or found.ref != ref or 0 < size != found.total > 0:
             now = time.time_ns()
             ingest.create(path, ref, size, now)
             found = Status(ref, 0, size, "", now, now)

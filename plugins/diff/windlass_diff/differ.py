@@ -91,7 +91,7 @@ class WalkingDiffer:
             "compression": MADE[media_type],
             "epoch": options.source_date_epoch,
         }
-        writer = content.writer(ref)
+        writer = content.writer(ref, media_type=media_type)
         try:
             if writer.status().offset:
                 writer.truncate(0)

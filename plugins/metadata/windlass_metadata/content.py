@@ -135,7 +135,7 @@ class Content(RememberedContent):
             return self._open_blobs.read(digest, offset, length)
         return len(blob), blob[offset : offset + length if length > 0 else None]
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         """See the contract. A blob that this namespace may share is complete at once."""
         _check_ref(ref)
         if expected:
@@ -148,7 +148,9 @@ class Content(RememberedContent):
         except BaseException:
             self._ledger.drop_ref(self._namespace, ref)
             raise
-        return IngestWriter(self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner)
+        return IngestWriter(
+            self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner, media_type
+        )
 
     def status(self, ref: str) -> Status:
         """See the contract."""

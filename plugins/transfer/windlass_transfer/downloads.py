@@ -145,7 +145,7 @@ class Downloads:
         view, ref = self._store.content.view, ref_of(target)
         for number in range(TRIES):
             try:
-                writer = view.writer(ref, target.size, target.digest)
+                writer = view.writer(ref, target.size, target.digest, target.media_type)
             except AlreadyExists:
                 return  # it has come otherwise meanwhile
             try:
@@ -224,7 +224,7 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
 def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
     data = fetch()
     try:
-        writer = view.writer(ref_of(target), target.size, target.digest)
+        writer = view.writer(ref_of(target), target.size, target.digest, target.media_type)
     except AlreadyExists:
         return
     try:
