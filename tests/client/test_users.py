@@ -44,7 +44,7 @@ def test_users(text, user):
 @pytest.mark.parametrize("number", ["2147483648", "4294967296", "9" * 20, "9" * 21, "9" * 5000, "-1", f"-{'9' * 30}"])
 @pytest.mark.parametrize("form", ["{}", "{}:0", "0:{}", "{0}:{0}"])
 def test_a_number_out_of_range_is_refused(number, form):
-    """4294967296 is not root (CVE-2024-40635), and 21 digits are a number, though the image has an account of that name."""
+    """4294967296 is not root (CVE-2024-40635), and 21 digits are a number even if an account has that name."""
     named = Accounts(f"{number}:x:0:0:::\n", f"{number}:x:0:\n")
     with pytest.raises(OutOfRange, match="out of range"):
         parse(form.format(number), named)
