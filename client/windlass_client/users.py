@@ -56,7 +56,7 @@ def parse(text: str, accounts: Accounts) -> User:
         raise InvalidArgument(f"user {text[:100]!r} is not of the form user, uid, user:group or uid:gid")
     for part in filter(None, (user, group)):
         if MISTAKABLE.fullmatch(part) and not NUMBER.fullmatch(part):
-            raise InvalidArgument(f"user or group {part[:100]!r} is neither a name nor a decimal number; write it as one")
+            raise InvalidArgument(f"user or group {part[:100]!r} is neither a name nor a decimal number")
     name, uid, gid = _find_user(user, accounts)
     if group:
         gid = _number(group) if NUMBER.fullmatch(group) else _find_group(group, accounts)
