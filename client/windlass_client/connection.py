@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
@@ -19,6 +20,8 @@ NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
 TIMEOUT = 30.0
 MESSAGE_LIMIT = 16 << 20
+SOCKET_PATH_LIMIT = 107
+SCHEME_OR_PORT = re.compile(r"^[a-z][a-z0-9+.-]*:|:[0-9]+$")
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -127,16 +130,21 @@ class Connection:
 
 
 def target(address: str) -> str:
-    """Return the address as gRPC spells it; a bare path is a unix socket."""
-    return f"unix:{address}" if address.startswith("/") else address
+    """Return the address as gRPC spells it: a path is a unix socket, whatever has a scheme or a port is not."""
+    path = address.removeprefix("unix://").removeprefix("unix:")
+    if path == address and SCHEME_OR_PORT.search(address):
+        return address
+    return f"unix:{os.path.abspath(path)}"  # noqa: PTH100 - the text, without asking the file system
 
 
 def unreachable(address: str) -> Error:
     """Find out why nobody answers at an address and say what to do about it."""
     remedy = "start it with `windlassd`, or name another socket with --address"
-    path = address.removeprefix("unix://").removeprefix("unix:")
-    if not path.startswith("/"):
+    scheme, _, path = target(address).partition(":")
+    if scheme != "unix":
         return Unavailable(f"daemon at {address} cannot be reached; {remedy}")
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        return Unavailable(f"socket path {path} is longer than the {SOCKET_PATH_LIMIT} bytes that Linux takes")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1)

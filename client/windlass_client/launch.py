@@ -13,7 +13,7 @@ from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import spec, users
+from windlass_client import security, spec, users
 from windlass_client.client import Client
 from windlass_client.containers import SPEC, to_any
 from windlass_client.namespaces import RUNTIME, SNAPSHOTTER
@@ -26,6 +26,8 @@ from windlass_images.unpack import exists, unpack
 KILL_TIMEOUT = 10.0
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
 HOST_NAME_LIMIT = 63
+EXIT_STATUS = "windlass.client/exit-status"
+"""Label of a container whose task has ended and was deleted."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Wishes:
     hostname: str = ""
     memory: int = 0
     cpus: float = 0
+    pids: int = 0
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security: tuple[str, ...] = ()
     net_host: bool = False
     read_only: bool = False
     terminal: bool = False
@@ -124,6 +130,9 @@ async def _spec(client: Client, wishes: Wishes, image: ImageConfig, mounts: Sequ
         spec.set_memory(document, wishes.memory)
     if wishes.cpus:
         spec.set_cpus(document, wishes.cpus)
+    if wishes.pids not in (0, -1):
+        spec.set_pids(document, wishes.pids)
+    security.restrict(document, wishes.cap_add, wishes.cap_drop, wishes.security)
     return document
 
 
@@ -150,7 +159,7 @@ async def remove_task(client: Client, id: str, force: bool = False) -> None:
     if process.status not in stopped and not (process.status == task_pb2.CREATED and not process.pid):
         if not force:
             state = task_pb2.Status.Name(process.status).lower()
-            raise FailedPrecondition(f"container {id} is {state}; stop it with `windlass kill`, or use --force")
+            raise FailedPrecondition(f"container {id} is {state}; remove it with --force, which kills it")
         await kill(client, id)
     try:
         await client.tasks.delete(id)

@@ -40,8 +40,7 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
     Raises StartError, InvalidArgument and NotFound for what cannot be served.
     """
     started = time.monotonic()
-    if not address.startswith("/"):
-        raise InvalidArgument(f"address {address!r} is not absolute; name a socket such as /run/my.sock")
+    address, containerd = os.path.abspath(address), containerd and os.path.abspath(containerd)  # noqa: PTH100 - str
     if len(os.fsencode(address)) > 107:
         raise InvalidArgument(f"address {address} is longer than the 107 bytes that Linux takes; choose a shorter one")
     found = _closure(uri, discovery.discover(), containerd)

@@ -9,11 +9,11 @@ from typing import TextIO
 import click
 
 from windlass_client import output, plugingraph
-from windlass_client.cli import Where
+from windlass_client.cli import Group, Where
 from windlass_client.plugingraph import Node
 
 
-@click.group()
+@click.group(cls=Group)
 def plugins() -> None:
     """Show the daemon's plugins."""
 
