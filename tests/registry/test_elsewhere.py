@@ -75,7 +75,7 @@ def fetch(repository: Repository, desc: Descriptor) -> bytes:
 def told_nothing(fake: Fake) -> None:
     """No secret has come here."""
     assert fake.requests
-    assert SECRET not in repr(fake.requests) and "Authorization" not in repr(fake.requests)
+    assert SECRET not in repr((fake.requests, fake.bodies)) and "Authorization" not in repr(fake.requests)
 
 
 def one_line(error: pytest.ExceptionInfo[Error]) -> str:
