@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -68,7 +69,12 @@ class LocalStore:
         leases = self.parts.metadata.leases(self.namespace)
         expires = datetime.fromtimestamp(time.time() + LEASE_SECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         labels = {LABEL_EXPIRE: expires} | ({"windlass.dev/for": label} if label else {})
-        lease = (await settled(offload(leases.create, "", labels))).id
+        lease = f"{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(9)}"
+        try:
+            await settled(offload(leases.create, lease, labels))
+        except asyncio.CancelledError:  # it was created all the same
+            await asyncio.shield(self._end(lease, False))
+            raise
         failed = True
         try:
             yield LocalStore(self.parts, self.namespace, lease)
