@@ -173,6 +173,11 @@ class _Leases(_Part):
         self.daemon.leased.pop(request.id, None)
         return Empty()
 
+    async def add_resource(self, request: leases.AddResourceRequest, call: Call) -> Empty:
+        if request.id not in self.daemon.leased:
+            raise NotFound(f"lease {request.id} does not exist")
+        return Empty()
+
 
 class _Snapshots(_Part):
     async def stat(self, request: snapshots.StatSnapshotRequest, call: Call) -> snapshots.StatSnapshotResponse:
