@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from compat.images import digest_of
-from compat.registries import needs_registry, proxied
+from compat.registries import needs_registry, proxied, registry
 from compat.scratch_daemon import METADATA, needs_ctr, needs_root, wait_until
-from compat.test_transfer import Built, Machine, address, layer_of, machine, pulling, shared  # noqa: F401 # fixtures
+from compat.test_transfer import Built, Machine, layer_of, pulling
 
 from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
@@ -23,6 +24,22 @@ from windlass_api.containerd.services.transfer.v1 import transfer_pb2_grpc
 from windlass_client.client import Client
 
 pytestmark = [needs_root, needs_ctr, needs_registry]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with registry(tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.close()
 
 
 class Held:
@@ -50,7 +67,7 @@ def transfer(channel: grpc.Channel, reference: str) -> grpc.Future:
     return transfer_pb2_grpc.TransferStub(channel).Transfer.future(pulling(reference), metadata=METADATA, timeout=120)
 
 
-def test_a_pull_is_not_harmed_by_another_that_is_cancelled(machine: Machine, address: str) -> None:  # noqa: F811
+def test_a_pull_is_not_harmed_by_another_that_is_cancelled(machine: Machine, address: str) -> None:
     """The snapshots that both use are kept by each: the one that made them ends, and they stay for the other."""
     common = [layer_of(200), layer_of(201)]
     one, other = Built(*common, layer_of(202)), Built(*common, layer_of(203))
@@ -74,7 +91,7 @@ def test_a_pull_is_not_harmed_by_another_that_is_cancelled(machine: Machine, add
     assert machine.kept()["images"] == [f"{proxy.address}/together/other:1"]
 
 
-def test_pulls_removals_and_collections_at_once(machine: Machine, address: str) -> None:  # noqa: F811
+def test_pulls_removals_and_collections_at_once(machine: Machine, address: str) -> None:
     """Whatever is cancelled, removed and collected beside it, a pull that nobody cancels succeeds; nothing is left."""
     layers = [layer_of(210 + number, 50_000) for number in range(6)]
     images = [Built(*layers[:2], *layers[2 + number : 5 + number]) for number in range(2)]
@@ -121,7 +138,7 @@ def test_pulls_removals_and_collections_at_once(machine: Machine, address: str) 
 
 
 @contextmanager
-def writing(machine: Machine, layer: Descriptor, data: bytes, count: int) -> Iterator[grpc.Call]:  # noqa: F811
+def writing(machine: Machine, layer: Descriptor, data: bytes, count: int) -> Iterator[grpc.Call]:
     """Write the beginning of a layer as a client of the content service, and hold it open."""
     go_on = threading.Event()
     request = content_pb2.WriteContentRequest(
@@ -153,8 +170,8 @@ def writing(machine: Machine, layer: Descriptor, data: bytes, count: int) -> Ite
 
 @pytest.mark.parametrize("dies", [True, False])
 def test_a_pull_waits_for_another_client_that_writes_the_same_layer(
-    machine: Machine,  # noqa: F811
-    address: str,  # noqa: F811
+    machine: Machine,
+    address: str,
     dies: bool,
 ) -> None:
     """What the other has finished is used; what it leaves, when it dies, is gone on with from where it was."""
@@ -177,7 +194,7 @@ def test_a_pull_waits_for_another_client_that_writes_the_same_layer(
     assert len(fetched) == dies and machine.kept()["ingests"] == []
 
 
-async def test_a_client_waits_for_another_that_writes_the_same_blob(machine: Machine) -> None:  # noqa: F811
+async def test_a_client_waits_for_another_that_writes_the_same_blob(machine: Machine) -> None:
     """The library's `Content.write`, as containerd's clients do."""
     data = random.Random(230).randbytes(300_000)
     desc = Descriptor("", digest_of(data), len(data))
@@ -197,3 +214,28 @@ async def test_a_client_waits_for_another_that_writes_the_same_blob(machine: Mac
             assert await write == desc.digest
             assert await client.content.read(desc.digest, desc.size) == data
             await client.content.delete(desc.digest)
+
+
+# A registry that gets nowhere
+
+
+def test_a_pull_whose_registry_gets_nowhere_ends(tmp_path: Path, address: str) -> None:
+    """By the configured deadline, with its reason; nothing of it stays, and the next pull is as good as ever."""
+    config = tmp_path / "config.toml"
+    config.write_text('[plugins."io.containerd.transfer.v1.local"]\nimage_pull_progress_timeout = "2s"\n')
+    image = Built(layer_of(240), layer_of(241))
+    image.push(f"{address}/stuck/app:1")
+    held = Held()
+    held.hold(image.layers[1])
+    daemon = Machine(tmp_path, arguments=["--config", str(config)])
+    try:
+        daemon.start()
+        with proxied(address, held) as proxy:
+            try:
+                told = daemon.refused(f"{proxy.address}/stuck/app:1")
+                assert "brought less than 16 KiB within 2s; image_pull_progress_timeout says" in told
+            finally:
+                held.let_go()
+            daemon.pull(f"{proxy.address}/stuck/app:1")
+    finally:
+        daemon.close()

@@ -14,6 +14,7 @@ from windlass_images.manifests import INDEXES, MANIFESTS
 from windlass_images.unpack import Ways, unpack
 from windlass_registry.repository import Repository
 from windlass_transfer.downloads import Downloads, ref_of
+from windlass_transfer.progress import kept_moving
 from windlass_transfer.store import LocalStore
 from windlass_transfer.workers import Tools, named
 
@@ -24,18 +25,33 @@ class Pull:
     """One pull on its way."""
 
     def __init__(
-        self, tools: Tools, store: LocalStore, repository: Repository, report: Report, admit: Admit, width: int
+        self,
+        tools: Tools,
+        store: LocalStore,
+        repository: Repository,
+        report: Report,
+        admit: Admit,
+        width: int,
+        patience: float,
     ) -> None:
-        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time."""
+        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time.
+
+        ``patience`` is how many seconds the registry may bring nothing, 0 is for ever.
+        """
         self._tools = tools
         self._store = store
         self._repository = repository
         self._report = report
         self._admit = admit
         self._width = width
+        self._patience = patience
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
+        async with kept_moving(self._repository.meter, self._patience, f"image {source.reference}"):
+            await self._run(source, wanted, unpacks)
+
+    async def _run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         name = source.reference
         origin = f"OCI Registry ({name})"
         self._report(Progress(f"Resolving from {origin}"))

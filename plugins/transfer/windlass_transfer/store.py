@@ -45,7 +45,7 @@ class Parts:
     capabilities: Mapping[str, frozenset[str]]
     """Of each snapshotter."""
     patience: float = PATIENCE
-    """Seconds in which another client that writes the same ingest has to get on; 0 is without end."""
+    """Seconds in which a registry, or another client that writes the same ingest, has to get on; 0 is without end."""
 
 
 class LocalStore:
