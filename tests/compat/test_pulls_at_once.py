@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import threading
 import time
@@ -17,11 +19,13 @@ from compat.images import digest_of
 from compat.registries import needs_registry, proxied, registry
 from compat.scratch_daemon import METADATA, needs_ctr, needs_root, wait_until
 from compat.test_transfer import Built, Machine, layer_of, pulling
+from registry.fake import LAYER, Handler, running
 
 from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.transfer.v1 import transfer_pb2_grpc
 from windlass_client.client import Client
+from windlass_registry.ranges import PART
 
 pytestmark = [needs_root, needs_ctr, needs_registry]
 
@@ -217,6 +221,46 @@ async def test_a_client_waits_for_another_that_writes_the_same_blob(machine: Mac
 
 
 # A registry that gets nowhere
+
+
+def resident(machine: Machine) -> int:
+    """Return the bytes of memory that a daemon has."""
+    [line] = [line for line in Path(f"/proc/{machine.pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) << 10
+
+
+def test_failed_pulls_of_a_large_layer_keep_no_memory(machine: Machine) -> None:
+    """A layer that comes in parts of 8 MiB breaks off after three: each such pull kept 10 MiB and more."""
+    part = os.urandom(PART)
+    image = Built((b"", "sha256:" + "b" * 64))
+    layer = {"mediaType": LAYER, "digest": "sha256:" + "a" * 64, "size": 100 << 20}
+    manifest = json.dumps(json.loads(image.manifest) | {"layers": [layer]}).encode()
+
+    def parts(handler: Handler) -> bool:
+        if "a" * 64 not in handler.path:
+            return False
+        first, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+        if int(first) >= 3 * PART:
+            handler.answer(404)
+        else:
+            handler.answer(206, part, {"Content-Range": f"bytes {first}-{last}/{layer['size']}"})
+        return True
+
+    with running() as fake, machine.channel() as channel:
+        fake.add_blob(image.blobs[image.config.digest])
+        fake.add_manifest(manifest, "1", image.target.media_type)
+        fake.misbehaviours.append(parts)
+
+        def fail() -> None:
+            with pytest.raises(grpc.RpcError) as caught:
+                transfer(channel, f"{fake.authority}/large/app:1").result()
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+        fail()
+        before = resident(machine)
+        for _ in range(12):
+            fail()
+        assert resident(machine) - before < 6 * PART
 
 
 def test_a_pull_whose_registry_gets_nowhere_ends(tmp_path: Path, address: str) -> None:

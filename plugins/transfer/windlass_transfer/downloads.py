@@ -162,8 +162,7 @@ class Downloads:
         if self._tools.connections > 1 and target.size - offset >= LARGE and not urls:
             blob = self._repository.ranges(target, offset, self._tools.connections)
         with blob:
-            while data := blob.read(BLOCK):
-                writer.write(data)
+            while _moved(blob, writer):
                 self._tell_from_thread("downloading", target, blob.position)
         return blob
 
@@ -189,6 +188,17 @@ class Downloads:
 
     def _tell_from_thread(self, event: str, target: Descriptor, progress: int) -> None:
         self._loop.call_soon_threadsafe(self._tell, event, target, progress)
+
+
+def _moved(blob: Blob | Ranges, writer: Writer) -> bool:
+    """Write what comes next; say whether anything did.
+
+    Here, so that the last of a blob whose next bytes do not come is not in the traceback of that.
+    """
+    data = blob.read(BLOCK)
+    if data:
+        writer.write(data)
+    return bool(data)
 
 
 def appended(labels: Mapping[str, str], key: str, repository: str) -> str | None:
