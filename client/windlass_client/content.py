@@ -90,7 +90,7 @@ class Content:
         ``expected`` is its digest where that is known: a blob that is there already is not sent again,
         and gets ``labels`` too. An ingest that another client writes is waited for.
         """
-        first = await anext(chunks, b"")
+        first = await anext(chunks, None)
         turn = Turn(ref, lambda: self._offset(ref))
         while True:
             call = self._stub.Write(metadata=self._connection.metadata)
@@ -143,7 +143,7 @@ class _Writer:
         self._labels = labels
         self._begun = False
 
-    async def send(self, first: bytes, chunks: AsyncIterator[bytes]) -> str:
+    async def send(self, first: bytes | None, chunks: AsyncIterator[bytes]) -> str:
         """Send a blob that begins with ``first``. Raises Locked when nothing has been sent yet."""
         offset = 0
         if self._size > CHUNK:
@@ -152,11 +152,11 @@ class _Writer:
             if status.offset == self._size:
                 return (await self._ask(pb.COMMIT, self._size, b"")).digest
         chunk = first
-        while chunk:
+        while chunk is not None:
             if offset + len(chunk) >= self._size:
                 return await self._commit(offset, chunk)
             offset = (await self._ask(pb.WRITE, offset, chunk)).offset
-            chunk = await anext(chunks, b"")
+            chunk = await anext(chunks, None)
         if offset < self._size:
             raise DataLoss(f"{self._ref} ends after {offset} of {self._size} bytes")
         return await self._commit(offset, b"")
