@@ -98,8 +98,7 @@ class LocalTransfer:
     ) -> None:
         unpacks = self._unpacks(wanted)
         with _Repository(self, source) as repository:
-            patience = self._parts.patience
-            pull = Pull(self._tools, store, repository, report, admit, self._settings.width, patience)
+            pull = Pull(self._tools, store, repository, report, admit, self._settings.width)
             await pull.run(source, wanted, unpacks)
 
     def _unpacks(self, wanted: Stored) -> Sequence[Unpack]:

@@ -39,14 +39,14 @@ class Config:
     connections_per_layer: int = 3
     #: Layers of one image that are applied at a time, where the snapshotter can rebase.
     max_concurrent_unpacks: int = 2
-    #: How long a pull's registry may bring less than 16 KiB while it is asked; "0s" for ever.
-    image_pull_progress_timeout: str = "5m0s"
     #: Directories with hosts.toml files, separated by colons; a client may name others.
     config_path: str = "/etc/containerd/certs.d:/etc/docker/certs.d"
     #: Snapshotters for clients that name none, the first whose platform fits.
     unpack_config: list[UnpackConfig] = field(default_factory=lambda: [UnpackConfig()])
     #: IDs of the differs to ask, in order.
     differs: tuple[str, ...] = ("walking",)
+    #: How long a pull's registry may bring less than 16 KiB while it is asked; "0s" for ever.
+    image_pull_progress_timeout: str = "5m0s"
 
     def differs_in_order(self) -> tuple[str, ...]:
         """Return the IDs of all differs to ask: those of ``unpack_config`` first, each once."""

@@ -25,30 +25,20 @@ class Pull:
     """One pull on its way."""
 
     def __init__(
-        self,
-        tools: Tools,
-        store: LocalStore,
-        repository: Repository,
-        report: Report,
-        admit: Admit,
-        width: int,
-        patience: float,
+        self, tools: Tools, store: LocalStore, repository: Repository, report: Report, admit: Admit, width: int
     ) -> None:
-        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time.
-
-        ``patience`` is how many seconds the registry may bring nothing, 0 is for ever.
-        """
+        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time."""
         self._tools = tools
         self._store = store
         self._repository = repository
         self._report = report
         self._admit = admit
         self._width = width
-        self._patience = patience
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
-        async with kept_moving(self._repository.meter, self._patience, f"image {source.reference}"):
+        patience = self._store.parts.patience
+        async with kept_moving(self._repository.meter, patience, f"image {source.reference}"):
             await self._run(source, wanted, unpacks)
 
     async def _run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
