@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound
+from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass.mounts import Mount
 from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
@@ -89,11 +89,8 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
                 snapshot_key=wishes.id,
             )
             return Launched(await leased.containers.create(container), tuple(mounts))
-        except AlreadyExists:  # the container is somebody else's
-            await asyncio.shield(_remove_snapshot(client, snapshotter, wishes.id))
-            raise
         except BaseException:
-            await asyncio.shield(_take_back(client, snapshotter, wishes.id))
+            await asyncio.shield(_remove_snapshot(client, snapshotter, wishes.id))
             raise
 
 
@@ -172,17 +169,6 @@ async def kill(client: Client, id: str) -> None:
         await asyncio.wait([waiting], timeout=KILL_TIMEOUT)
     finally:
         waiting.cancel()
-
-
-async def _take_back(client: Client, snapshotter: str, id: str) -> None:
-    """Remove a container and its snapshot; a call that failed by its deadline may have made it all the same."""
-    try:
-        await client.containers.delete(id)
-    except NotFound:
-        pass
-    except Error:
-        return  # why it failed first has to be told; with its snapshot `rm` can remove it
-    await _remove_snapshot(client, snapshotter, id)
 
 
 async def _remove_snapshot(client: Client, snapshotter: str, key: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import hashlib
 import io
@@ -50,8 +49,6 @@ class FakeDaemon:
         self.containers: list[containers.Container] = []
         self.namespaces: set[str] = set()
         self.disk = 1 << 40
-        self.delay = 0.0
-        """Seconds between the creation of a container and its answer."""
 
     def services(self) -> list[tuple[Any, object]]:
         return [
@@ -170,15 +167,13 @@ class _Leases(_Part):
         self.daemon.leased[request.id] = set()
         return leases.CreateResponse(lease=leases.Lease(id=request.id))
 
+    async def add_resource(self, request: leases.AddResourceRequest, call: Call) -> Empty:
+        return Empty()
+
     async def delete(self, request: leases.DeleteRequest, call: Call) -> Empty:
         for digest in self.daemon.leased.pop(request.id) if request.sync else ():
             del self.daemon.blobs[digest]
         self.daemon.leased.pop(request.id, None)
-        return Empty()
-
-    async def add_resource(self, request: leases.AddResourceRequest, call: Call) -> Empty:
-        if request.id not in self.daemon.leased:
-            raise NotFound(f"lease {request.id} does not exist")
         return Empty()
 
 
@@ -214,22 +209,6 @@ class _Snapshots(_Part):
 class _Containers(_Part):
     async def list(self, request: containers.ListContainersRequest, call: Call) -> containers.ListContainersResponse:
         return containers.ListContainersResponse(containers=self.daemon.containers)
-
-    async def create(
-        self, request: containers.CreateContainerRequest, call: Call
-    ) -> containers.CreateContainerResponse:
-        if any(each.id == request.container.id for each in self.daemon.containers):
-            raise AlreadyExists(f"container {request.container.id} already exists")
-        self.daemon.containers.append(request.container)
-        await asyncio.sleep(self.daemon.delay)
-        return containers.CreateContainerResponse(container=request.container)
-
-    async def delete(self, request: containers.DeleteContainerRequest, call: Call) -> Empty:
-        left = [each for each in self.daemon.containers if each.id != request.id]
-        if len(left) == len(self.daemon.containers):
-            raise NotFound(f"container {request.id} does not exist")
-        self.daemon.containers[:] = left
-        return Empty()
 
 
 class _Diff(_Part):
