@@ -21,7 +21,7 @@ from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.manifests import ImageConfig
-from windlass_images.unpack import exists, unpack
+from windlass_images.unpack import held, unpack
 
 KILL_TIMEOUT = 10.0
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
@@ -80,7 +80,7 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
     )
     async with client.lease(label="run") as leased:
         store, parent = ClientStore(leased), leaf.image.chain_id
-        if parent and not await exists(store, snapshotter, parent):
+        if parent and not await held(store, snapshotter, parent):
             await unpack(store, snapshotter, leaf, progress)
         mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
         try:

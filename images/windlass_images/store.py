@@ -85,6 +85,10 @@ class Snapshots(Protocol):
         """Return what is known of a snapshot. Raises NotFound."""
         ...
 
+    async def hold(self, snapshotter: str, name: str) -> None:
+        """Have the store's lease keep a snapshot, whether it is there or not; without a lease nothing does."""
+        ...
+
     async def usage(self, snapshotter: str, key: str) -> Usage:
         """Return what a snapshot itself takes. Raises NotFound."""
         ...

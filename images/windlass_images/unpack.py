@@ -71,6 +71,18 @@ async def exists(store: Store, snapshotter: str, name: str) -> bool:
     return True
 
 
+async def held(store: Store, snapshotter: str, name: str) -> bool:
+    """Tell whether there is a snapshot of that name, which the store's lease keeps from now on.
+
+    The snapshots below it stay with it. What is merely there may be another pull's, which fails, or be
+    about to be collected.
+    """
+    if not await exists(store, snapshotter, name):
+        return False
+    await store.snapshots.hold(snapshotter, name)
+    return await exists(store, snapshotter, name)
+
+
 class _Unpacking:
     """The layers of one image on their way."""
 
@@ -86,7 +98,7 @@ class _Unpacking:
 
     async def run(self) -> None:
         missing = len(self._layers)
-        while missing and not await exists(self._store, self._snapshotter, chain_id(self._diff_ids[:missing])):
+        while missing and not await held(self._store, self._snapshotter, chain_id(self._diff_ids[:missing])):
             missing -= 1
         left = range(missing, len(self._layers))
         if len(left) > 1 and self._ways.width > 1:
@@ -108,7 +120,7 @@ class _Unpacking:
         if not detached:
             await below
         async with self._ways.alone(f"{self._snapshotter} {chain}"):
-            if await exists(self._store, self._snapshotter, chain):
+            if await held(self._store, self._snapshotter, chain):
                 await below
                 return
             await self._ways.ready(layer)
@@ -150,7 +162,7 @@ class _Unpacking:
                 mounts = await self._store.snapshots.prepare(self._snapshotter, key, "" if detached else parent, labels)
             except AlreadyExists:
                 # A remote snapshotter has the result; unless it went away again.
-                if await exists(self._store, self._snapshotter, chain):
+                if await held(self._store, self._snapshotter, chain):
                     return "", ()
                 continue
             return key, mounts

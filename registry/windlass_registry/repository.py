@@ -101,7 +101,7 @@ class Repository:
             if answer.status != 200:
                 raise failures.of_answer(host, answer)
             media_type = _media_type(host, answer)
-            data = _body(host, answer, MANIFEST_LIMIT)
+            data = self._body(host, answer, MANIFEST_LIMIT)
         if not data:
             raise HostFailure(host, "sends an empty manifest", FailedPrecondition)
         digest = self.reference.digest or f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -121,7 +121,7 @@ class Repository:
             with self._session.ask(host, request) as answer:
                 if answer.status != 200:
                     raise failures.of_answer(host, answer)
-                data = _body(host, answer, desc.size)
+                data = self._body(host, answer, desc.size)
             if len(data) != desc.size:
                 raise HostFailure(host, f"sends {len(data)} bytes in place of {desc.size}", FailedPrecondition)
             _verify(host, data, desc.digest)
@@ -222,7 +222,7 @@ class Repository:
             with self._session.ask(host, request) as answer:
                 if answer.status != 200:
                     raise failures.of_answer(host, answer)
-                data = _body(host, answer, LIST_LIMIT)
+                data = self._body(host, answer, LIST_LIMIT)
                 following = _next_page(host, answer)
             try:
                 yield manifests.parse_object(data, f"its {name}")
@@ -232,6 +232,21 @@ class Repository:
                 return
             request = replace(request, path="", url=following, query=())
         raise HostFailure(host, f"its {name} has more than {MOST_PAGES} pages", ResourceExhausted)
+
+    def _body(self, host: Host, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+        """Return a whole body of at most ``limit`` bytes."""
+        parts: list[bytes] = []
+        left = limit + 1
+        try:
+            while left > 0 and (data := answer.read(left, decode_content=True)):
+                self._session.meter.bring(len(data))
+                parts.append(data)
+                left -= len(data)
+        except (HTTPError, OSError) as error:
+            raise HostFailure(host, explain(error)) from None
+        if left <= 0:
+            raise HostFailure(host, f"sends more than {limit} bytes", ResourceExhausted)
+        return b"".join(parts)
 
     # Pushing
 
@@ -272,21 +287,6 @@ def _media_type(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
             host, f"sends {failures.one_line(media_type, 100)!r}, which is no manifest", FailedPrecondition
         )
     return media_type
-
-
-def _body(host: Host, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
-    """Return a whole body of at most ``limit`` bytes."""
-    parts: list[bytes] = []
-    left = limit + 1
-    try:
-        while left > 0 and (data := answer.read(left, decode_content=True)):
-            parts.append(data)
-            left -= len(data)
-    except (HTTPError, OSError) as error:
-        raise HostFailure(host, explain(error)) from None
-    if left <= 0:
-        raise HostFailure(host, f"sends more than {limit} bytes", ResourceExhausted)
-    return b"".join(parts)
 
 
 def _verify(host: Host, data: bytes, digest: str) -> None:

@@ -167,6 +167,9 @@ class _Leases(_Part):
         self.daemon.leased[request.id] = set()
         return leases.CreateResponse(lease=leases.Lease(id=request.id))
 
+    async def add_resource(self, request: leases.AddResourceRequest, call: Call) -> Empty:
+        return Empty()
+
     async def delete(self, request: leases.DeleteRequest, call: Call) -> Empty:
         for digest in self.daemon.leased.pop(request.id) if request.sync else ():
             del self.daemon.blobs[digest]

@@ -162,3 +162,29 @@ def test_a_large_blob_that_failed_keeps_no_memory(
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+def test_nobody_is_waited_for_once_a_request_has_ended(
+    repository: Repository, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it ended: the deadline for progress counts by that."""
+    monkeypatch.setattr("windlass_registry.ranges.PART", 30_000)
+    desc, layer = fake.add_manifest(CONTENT), fake.add_blob(os.urandom(100_000))
+
+    repository.resolve()
+    repository.manifest(desc)
+    with repository.blob(layer) as blob:
+        blob.read(10)
+        assert repository.meter.mark().waiting == 1
+    fake.ranges = False
+    with repository.ranges(layer, 0, 3) as ranges:
+        assert ranges.read(10)
+    fake.misbehaviours.append(lambda handler: handler.answer(404) is None)
+    for ask in (repository.resolve, repository.tags, lambda: repository.blob(layer).read(1)):
+        with pytest.raises(Error):
+            ask()
+    repository.abort()
+    with pytest.raises(Error):
+        repository.resolve()
+
+    assert repository.meter.mark().waiting == 0

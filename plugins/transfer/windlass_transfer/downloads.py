@@ -7,7 +7,7 @@ before a connection, a transfer or the daemon broke off is not fetched again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from windlass.content import ContentStore, Writer
@@ -24,10 +24,11 @@ from windlass_images.manifests import (
     is_layer,
     parse_object,
 )
+from windlass_images.turns import Locked
 from windlass_registry.blobs import Blob
 from windlass_registry.ranges import Ranges
 from windlass_registry.repository import Repository
-from windlass_transfer.store import LocalStore, commit, forget
+from windlass_transfer.store import LocalStore, commit, forget, opened
 from windlass_transfer.workers import Tools, settled
 
 ATTESTATIONS = ("application/vnd.in-toto+json",)
@@ -80,12 +81,8 @@ class Downloads:
             with self._repository.blob(target) as blob:
                 return b"".join(iter(lambda: blob.read(BLOCK), b""))
 
-        async with self._tools.blobs(target.digest):
-            if await self._has(target):
-                await self._named_source(target)
-            else:
-                call = partial(_store, view, target, fetch, self._source)
-                await self._tools.documents.run(call, self._repository.abort)
+        call = partial(_store, view, target, fetch, self._source)
+        await self._once(target, lambda: self._tools.documents.run(call, self._repository.abort))
         self.tell("complete", target, target.size)
         if target.media_type in MANIFESTS:
             self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
@@ -119,14 +116,25 @@ class Downloads:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _layer(self, target: Descriptor) -> None:
+        async def fetch() -> None:
+            async with self._tools.downloads:
+                await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
+
+        fetched = await self._once(target, fetch)
+        self.tell("complete" if fetched else "already exists", target, target.size)
+
+    async def _once(self, target: Descriptor, fetch: Callable[[], Awaitable[None]]) -> bool:
+        """Have a blob, fetched unless it is there; say whether it was. Another client that writes it is waited for."""
+        turn = self._store.content.turn(ref_of(target))
         async with self._tools.blobs(target.digest):
-            if await self._has(target):
-                self.tell("already exists", target, target.size)
-                await self._named_source(target)
-            else:
-                async with self._tools.downloads:
-                    await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
-                self.tell("complete", target, target.size)
+            while not await self._has(target):
+                try:
+                    await fetch()
+                    return True
+                except Locked:
+                    await turn.wait()
+            await self._named_source(target)
+            return False
 
     async def _has(self, target: Descriptor) -> bool:
         """Say whether the namespace has a blob, which the lease then holds."""
@@ -145,7 +153,7 @@ class Downloads:
         view, ref = self._store.content.view, ref_of(target)
         for number in range(TRIES):
             try:
-                writer = view.writer(ref, target.size, target.digest, target.media_type)
+                writer = opened(view, ref, target.size, target.digest, target.media_type)
             except AlreadyExists:
                 return  # it has come otherwise meanwhile
             try:
@@ -166,8 +174,7 @@ class Downloads:
         if self._tools.connections > 1 and target.size - offset >= LARGE and not urls:
             blob = self._repository.ranges(target, offset, self._tools.connections)
         with blob:
-            while data := blob.read(BLOCK):
-                writer.write(data)
+            while _moved(blob, writer):
                 self._tell_from_thread("downloading", target, blob.position)
         return blob
 
@@ -202,6 +209,17 @@ class Downloads:
         self._loop.call_soon_threadsafe(self.tell, event, target, progress)
 
 
+def _moved(blob: Blob | Ranges, writer: Writer) -> bool:
+    """Write what comes next; say whether anything did.
+
+    Here, so that the last of a blob whose next bytes do not come is not in the traceback of that.
+    """
+    data = blob.read(BLOCK)
+    if data:
+        writer.write(data)
+    return bool(data)
+
+
 def appended(labels: Mapping[str, str], key: str, repository: str) -> str | None:
     """Return a list of repositories with one more in it; None when it is in already, or has no room."""
     known = {name for name in labels.get(key, "").split(",") if name}
@@ -224,7 +242,7 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
 def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
     data = fetch()
     try:
-        writer = view.writer(ref_of(target), target.size, target.digest, target.media_type)
+        writer = opened(view, ref_of(target), target.size, target.digest, target.media_type)
     except AlreadyExists:
         return
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from windlass import durations
 from windlass.diff import DIFFER
 from windlass.errors import InvalidArgument
 from windlass.gc import GC
@@ -46,10 +47,16 @@ class Config:
     unpack_config: list[UnpackConfig] = field(default_factory=lambda: [UnpackConfig()])
     #: IDs of the differs to ask, in order.
     differs: tuple[str, ...] = ("walking",)
+    #: How long a pull's registry may bring less than 16 KiB while it is asked; "0s" for ever.
+    image_pull_progress_timeout: str = "5m0s"
 
     def differs_in_order(self) -> tuple[str, ...]:
         """Return the IDs of all differs to ask: those of ``unpack_config`` first, each once."""
         return tuple(dict.fromkeys([*(each.differ for each in self.unpack_config if each.differ), *self.differs]))
+
+    def patience(self) -> float:
+        """Return ``image_pull_progress_timeout`` in seconds."""
+        return durations.seconds(self.image_pull_progress_timeout)
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing would ever be done."""
@@ -58,6 +65,8 @@ class Config:
                 raise ValueError(f"{name} has to be between 1 and 64")
         if not 0 < self.connections_per_layer <= 8:
             raise ValueError("connections_per_layer has to be between 1 and 8; each holds 8 MiB in memory")
+        if self.patience() < 0:
+            raise ValueError('image_pull_progress_timeout has to be a duration such as "5m", or "0s" for none')
 
 
 def init_streams(context: InitContext) -> Streams:
@@ -93,7 +102,7 @@ def init_transfer(context: InitContext) -> Transferrer:
         if record.type == SNAPSHOTTER.uri and record.instance is not None
     }
     differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
-    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
+    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities, config.patience())
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
     settings = Settings(
         roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks, config.check_platform_supported

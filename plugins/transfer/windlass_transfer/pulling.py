@@ -14,6 +14,7 @@ from windlass_images.manifests import INDEXES, MANIFESTS
 from windlass_images.unpack import Ways, unpack
 from windlass_registry.repository import Repository
 from windlass_transfer.downloads import Downloads
+from windlass_transfer.progress import kept_moving
 from windlass_transfer.store import LocalStore
 from windlass_transfer.workers import Tools, named
 
@@ -47,6 +48,11 @@ class Pull:
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
+        patience = self._store.parts.patience
+        async with kept_moving(self._repository.meter, patience, f"image {source.reference}"):
+            await self._run(source, wanted, unpacks)
+
+    async def _run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         name = source.reference
         origin = f"OCI Registry ({name})"
         self._report(Progress(f"Resolving from {origin}"))
