@@ -9,11 +9,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
+from windlass.values import grpc_target
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
@@ -59,7 +61,7 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
         ]
-        self.channel = grpc.aio.insecure_channel(target(address), options)
+        self.channel = grpc.aio.insecure_channel(grpc_target(address), options)
 
     def under(self, lease: str) -> Connection:
         """Return a connection over the same channel whose calls carry a lease."""
@@ -126,15 +128,10 @@ class Connection:
         return from_code(code, message)
 
 
-def target(address: str) -> str:
-    """Return the address as gRPC spells it; a bare path is a unix socket."""
-    return f"unix:{address}" if address.startswith("/") else address
-
-
 def unreachable(address: str) -> Error:
     """Find out why nobody answers at an address and say what to do about it."""
     remedy = "start it with `windlassd`, or name another socket with --address"
-    path = address.removeprefix("unix://").removeprefix("unix:")
+    path = address if address.startswith("/") else unquote(address.removeprefix("unix://").removeprefix("unix:"))
     if not path.startswith("/"):
         return Unavailable(f"daemon at {address} cannot be reached; {remedy}")
     try:
