@@ -221,7 +221,7 @@ async def test_a_shim_that_knows_the_task_no_more(tmp_path: Path, zygote: Proces
 
 async def test_a_frozen_shim_does_not_keep_its_task_for_ever(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Nothing of the task runs, so the shim is killed and the task is deleted."""
-    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=3.0)) as running:
         await running.tasks.create("test", container(pid=NO_PROCESS, hang=["Delete"]), CreateOptions())
         exit = await running.tasks.delete("test", "box")
         assert (exit.pid, exit.status) == (NO_PROCESS, 137)
@@ -231,9 +231,9 @@ async def test_a_frozen_shim_does_not_keep_its_task_for_ever(tmp_path: Path, zyg
 
 async def test_a_frozen_shim_with_a_live_container_is_left_alone(tmp_path: Path, zygote: ProcessZygote) -> None:
     """The error names task and step, and nobody is killed."""
-    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=3.0)) as running:
         await running.tasks.create("test", container(hang=["Delete"]), CreateOptions())
-        with pytest.raises(errors.DeadlineExceeded, match=r"task box: Delete: no answer to Delete within 0\.5 s"):
+        with pytest.raises(errors.DeadlineExceeded, match=r"task box: Delete: no answer to Delete within 3 s"):
             await running.tasks.delete("test", "box")
         assert zygote.running
 
