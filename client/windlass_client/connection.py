@@ -61,7 +61,7 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
         ]
-        self.channel = grpc.aio.insecure_channel(grpc_target(address), options)
+        self.channel = grpc.aio.insecure_channel(target(address), options)
 
     def under(self, lease: str) -> Connection:
         """Return a connection over the same channel whose calls carry a lease."""
@@ -126,6 +126,11 @@ class Connection:
         if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
             return DeadlineExceeded(f"the daemon at {self.address} did not answer within {self.timeout:g} s")
         return from_code(code, message)
+
+
+def target(address: str) -> str:
+    """Return the address as gRPC spells it; a bare path is a unix socket."""
+    return grpc_target(address)
 
 
 def unreachable(address: str) -> Error:

@@ -45,7 +45,7 @@ class Peer:
         self.name = name or f"the peer at {address}"
         self.timeout = timeout
         self.metadata = ((NAMESPACE, namespace), *([(LEASE, lease)] if lease else []))
-        self.channel = grpc.insecure_channel(grpc_target(address), OPTIONS)
+        self.channel = grpc.insecure_channel(target(address), OPTIONS)
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
@@ -98,6 +98,11 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
     if code == Code.DEADLINE_EXCEEDED and message == "Deadline Exceeded":
         return DeadlineExceeded(f"{name} did not answer within {timeout:g} s; see what keeps it")
     return from_code(code, message)
+
+
+def target(address: str) -> str:
+    """Return an address as gRPC spells it; a bare path is a unix socket."""
+    return grpc_target(address)
 
 
 def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:

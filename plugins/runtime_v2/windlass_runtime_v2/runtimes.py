@@ -58,7 +58,8 @@ def find_program(name: str) -> str:
 def _places() -> list[str]:
     # Absolute ones only: what lies where the daemon happens to be started is nobody's choice.
     places = [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if place.startswith("/")]
-    return [*places, str(Path(sys.argv[0]).absolute().parent)]
+    own = Path(sys.argv[0]).absolute()
+    return [*places, str(own.parent)] if own.is_file() else places
 
 
 def _search(runtime: str, name: str) -> str:
