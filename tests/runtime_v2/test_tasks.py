@@ -63,6 +63,41 @@ async def test_a_task_is_created_started_waited_for_and_deleted(tmp_path: Path, 
         assert running.exchange.topics == []
 
 
+async def test_what_a_forked_shim_says_reaches_the_log_of_each_daemon(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the FIFO in its bundle, as with shims of others; also that of a daemon that finds the shim again."""
+    caplog.set_level(logging.INFO)
+    for first in (True, False):
+        caplog.clear()
+        async with daemon(tmp_path, zygote) as running:
+            if first:
+                await run(running.tasks, container(says="hello"))
+            await running.tasks.get("test", "box")
+            await eventually(lambda: "shim of task box: hello" in caplog.messages)
+            if not first:
+                await running.tasks.kill("test", "box", "", 9)
+                await running.tasks.delete("test", "box")
+                assert running.left() == NOTHING
+
+
+@pytest.mark.parametrize("installed", [True, False])
+async def test_the_bundle_names_an_executable_that_can_clean_up(
+    tmp_path: Path, zygote: ProcessZygote, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """`shim-binary-path`, for a containerd that takes over; where it is not installed there is no such file."""
+    program = tmp_path / "containerd-shim-fake-v1"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755 if installed else 0o644)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    shims = {"fake": ForkedShim(runtimes=(RUNTIME,), entry="fake:serve", program=program.name)}
+    async with daemon(tmp_path, zygote, shims) as running:
+        await running.tasks.create("test", container(), CreateOptions())
+        named = running.context.state / "test/box/shim-binary-path"
+        assert (named.read_text() if named.exists() else "") == (str(program) if installed else "")
+        await running.tasks.delete("test", "box")
+
+
 async def test_a_second_task_of_a_name_is_refused(tmp_path: Path, zygote: ProcessZygote) -> None:
     """While one is there, and while one is being made; another namespace is another name."""
     async with daemon(tmp_path, zygote) as running:
@@ -435,38 +470,3 @@ def test_other_cgroups_are_the_clients_choice(path: str) -> None:
     """Also those that runtimes choose, and systemd's names."""
     refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
     refuse_root_cgroup("box", {})
-
-
-async def test_what_a_forked_shim_says_reaches_the_log_of_each_daemon(
-    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
-) -> None:
-    """By the FIFO in its bundle, as with shims of others; also that of a daemon that finds the shim again."""
-    caplog.set_level(logging.INFO)
-    for first in (True, False):
-        caplog.clear()
-        async with daemon(tmp_path, zygote) as running:
-            if first:
-                await run(running.tasks, container(says="hello"))
-            await running.tasks.get("test", "box")
-            await eventually(lambda: "shim of task box: hello" in caplog.messages)
-            if not first:
-                await running.tasks.kill("test", "box", "", 9)
-                await running.tasks.delete("test", "box")
-                assert running.left() == NOTHING
-
-
-@pytest.mark.parametrize("installed", [True, False])
-async def test_the_bundle_names_an_executable_that_can_clean_up(
-    tmp_path: Path, zygote: ProcessZygote, monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
-    """`shim-binary-path`, for a containerd that takes over; where it is not installed there is no such file."""
-    program = tmp_path / "containerd-shim-fake-v1"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755 if installed else 0o644)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    shims = {"fake": ForkedShim(runtimes=(RUNTIME,), entry="fake:serve", program=program.name)}
-    async with daemon(tmp_path, zygote, shims) as running:
-        await running.tasks.create("test", container(), CreateOptions())
-        named = running.context.state / "test/box/shim-binary-path"
-        assert (named.read_text() if named.exists() else "") == (str(program) if installed else "")
-        await running.tasks.delete("test", "box")
