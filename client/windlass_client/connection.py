@@ -10,11 +10,13 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
+from windlass.values import grpc_target
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
@@ -132,15 +134,18 @@ class Connection:
 def target(address: str) -> str:
     """Return the address as gRPC spells it: a path is a unix socket, whatever has a scheme or a port is not."""
     path = address.removeprefix("unix://").removeprefix("unix:")
-    if path == address and SCHEME_OR_PORT.search(address):
+    if path != address:
+        return f"unix:{os.path.abspath(path)}"  # noqa: PTH100 - the text, without asking the file system
+    if SCHEME_OR_PORT.search(address):
         return address
-    return f"unix:{os.path.abspath(path)}"  # noqa: PTH100 - the text, without asking the file system
+    return grpc_target(os.path.abspath(path))  # noqa: PTH100 - as above
 
 
 def unreachable(address: str) -> Error:
     """Find out why nobody answers at an address and say what to do about it."""
     remedy = "start it with `windlassd`, or name another socket with --address"
     scheme, _, path = target(address).partition(":")
+    path = unquote(path)
     if scheme != "unix":
         return Unavailable(f"daemon at {address} cannot be reached; {remedy}")
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:

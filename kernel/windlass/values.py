@@ -63,6 +63,18 @@ def host_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+def grpc_target(address: str) -> str:
+    """Return an address as gRPC spells it; a bare path is a unix socket, of whatever name.
+
+    gRPC takes what it connects to for a URI and decodes it: ``/run/a%41/x.sock`` would be another socket.
+    """
+    if not address.startswith("/"):
+        return address
+    for character in "%?#":
+        address = address.replace(character, f"%{ord(character):02X}")
+    return f"unix:{address}"
+
+
 def check_identifier(kind: str, value: str) -> None:
     """Raise InvalidArgument unless ``value`` is a valid identifier; ``kind`` names it in the message."""
     if not value:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from windlass.errors import Code, DeadlineExceeded, Error, Unavailable, from_code
 from windlass.rpc import LEASE, NAMESPACE
+from windlass.values import grpc_target
 
 TIMEOUT = 60.0
 MESSAGE_LIMIT = 16 << 20
@@ -101,7 +102,7 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
 
 def target(address: str) -> str:
     """Return an address as gRPC spells it; a bare path is a unix socket."""
-    return f"unix:{address}" if address.startswith("/") else address
+    return grpc_target(address)
 
 
 def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:

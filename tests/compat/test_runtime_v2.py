@@ -44,7 +44,7 @@ import os, shutil, sys, time
 arguments = sys.argv[1:]
 if "create" in arguments:
     bundle = arguments[arguments.index("--bundle") + 1]
-    shutil.copytree(bundle, "{copy}", symlinks=True)
+    shutil.copytree(bundle, "{copy}", symlinks=True, ignore=shutil.ignore_patterns("log"))
     open("{begun}", "w").close()
     time.sleep(0.7)
     arguments = [each.replace(bundle, "{copy}") for each in arguments]

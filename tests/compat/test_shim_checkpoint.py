@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from compat.conftest import require_criu
 from shim_runc.harness import Shim, shims
 
 from windlass import errors
@@ -41,11 +41,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture(scope="module")
 def criu() -> messages.AnyMessage:
     """Options with a criu that works here."""
-    if not CRIU:
-        pytest.skip("criu is not installed: apt install criu")
-    done = subprocess.run([CRIU, "check"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{CRIU} check: {(done.stderr.splitlines() or ['failed'])[0]}")
+    require_criu(CRIU)
     return options(criu_path=CRIU)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from shim_runc.harness import Shim, shims
+from shim_runc.harness import Client, Shim, shims
 
 from windlass import errors
 from windlass_shim_runc import messages
@@ -74,6 +74,56 @@ def test_a_frozen_create_ends_within_the_clients_deadline(make: Make, tmp_path: 
     shim.start()
     assert shim.wait() == 0
     shim.delete()
+
+
+def test_a_runtime_that_is_killed_takes_with_it_what_it_has_begun(make: Make, tmp_path: Path) -> None:
+    """An exec of which nobody knows must not run: runc's own child is in another session, and may be frozen."""
+    shim, begun = make(), tmp_path / "begun"
+    program = tmp_path / "fake" / "runc"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nbegin() {{ setsid sh -c "echo \\$\\$ >{begun}; sleep 1000" & wait; }}\n'
+        'for word; do [ "$word" = exec ] && begin; done\nexec runc "$@"\n'
+    )
+    program.chmod(0o755)
+    shim.create(["/bin/sleep", "1000"], options=messages.pack(messages.Options(binary_name=str(program))))
+    shim.start()
+    shim.exec("e", ["/bin/sleep", "1000"])
+
+    with pytest.raises(errors.DeadlineExceeded, match="OCI runtime exec of one did not end"):
+        shim.client.call(messages.PidResponse, "Start", process(shim, "e"), timeout=1.0)
+
+    pid = int(begun.read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    shim.delete("e")
+
+
+def test_what_is_started_while_its_container_is_paused_does_not_run_after_its_deadline(make: Make) -> None:
+    """runc has put it into the frozen cgroup already, or not: after the deadline nothing of it is left."""
+    shim = make()
+    shim.create(["/bin/sleep", "1000"])
+    shim.start()
+    other = Client(str(shim.socket_path))
+    for number in range(6):
+        shim.exec(f"e{number}", ["/bin/sleep", "1000"])
+        starting = other.send("Start", process(shim, f"e{number}"), timeout=1.0)
+        time.sleep(0.01 * number)
+        shim.call(Message, "Pause", messages.TaskRequest(id=shim.id))
+        started = other.receive(starting).code == 0
+        shim.call(Message, "Resume", messages.TaskRequest(id=shim.id))
+        if started:
+            shim.kill(9, f"e{number}")
+            shim.wait(f"e{number}")
+        shim.delete(f"e{number}")
+    other.close()
+
+    deadline = time.monotonic() + 10
+    while len(shim.call(messages.PidsResponse, "Pids", messages.TaskRequest(id=shim.id)).processes) > 1:
+        assert time.monotonic() < deadline, "an exec runs that nobody knows"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("verb", "method"), [("pause", "Pause"), ("kill", "Kill"), ("update", "Update")])

@@ -192,16 +192,15 @@ async def test_a_policy_that_does_not_parse_never_restarts() -> None:
 async def test_the_log_goes_where_the_label_says() -> None:
     """Both streams; with a terminal there is one."""
     world = World()
-    world.add(labels={LOG_URI: "file:///tmp/log"})
-    await world.round()
-    assert (world.tasks.created[0].io.stdout, world.tasks.created[0].io.stderr) == (
-        "file:///tmp/log",
-        "file:///tmp/log",
-    )
+    for number, uri in enumerate(("file:///tmp/a%20log", "file:/tmp/log")):
+        world.add(f"box{number}", labels={LOG_URI: uri})
+        await world.round()
+        io = world.tasks.created[number].io
+        assert (io.stdout, io.stderr) == (uri, uri)
 
     world.add("tty", spec={"process": {"terminal": True}}, labels={LOG_URI: "binary:///bin/log"})
     await world.round()
-    io = world.tasks.created[1].io
+    io = world.tasks.created[2].io
     assert (io.stdout, io.stderr, io.terminal) == ("binary:///bin/log", "", True)
 
 

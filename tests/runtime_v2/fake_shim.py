@@ -2,6 +2,7 @@
 
 Keys of the spec: ``hang`` lists methods that are never answered (``cleanup`` as well), ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
+``says`` is written to the bundle's log when it begins and at each State,
 ``pid`` is what it claims to be the init's, ``version`` the only one it knows,
 ``unclean`` is what its cleanup tells while the spec says so,
 ``sandbox`` is there when it serves the Sandbox API, ``hidden`` how often State and Delete do not find the init.
@@ -59,6 +60,13 @@ class FakeShim:
         self.sandbox = ""
         self.stopped = threading.Event()
         self.calls = bundle.parent.parent / "calls"
+        self.say()
+
+    def say(self) -> None:
+        if "says" in self.spec:
+            # Neither waits for a reader nor makes a plain file.
+            with os.fdopen(os.open(self.bundle / "log", os.O_WRONLY | os.O_NONBLOCK), "w") as log:
+                log.write(f"{self.spec['says']}\n")
 
     def serve(self, listener: socket.socket) -> None:
         while True:
@@ -135,6 +143,7 @@ class FakeShim:
 
     def do_state(self, data: bytes) -> Any:
         request = pb.StateRequest.FromString(data)
+        self.say()
         process = self._process(request.exec_id)
         answer = pb.StateResponse(id=request.id, bundle=str(self.bundle), pid=process.pid, stdout="/out")
         answer.status = process.status  # type: ignore[assignment] # the numbers are the wire's

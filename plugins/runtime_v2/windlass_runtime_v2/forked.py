@@ -15,6 +15,7 @@ from windlass.gate import offload
 from windlass.shims import CLEAN, ForkedShim
 from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
+from windlass_runtime_v2.runtimes import find_program
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.shim import Shim, connect, kill_process, process_ended
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
@@ -35,6 +36,7 @@ class ForkedShims:
         self._settings = settings
         self._deadlines = deadlines
         self._by_runtime = {runtime: shim for shim in shims.values() for runtime in shim.runtimes}
+        self._programs = {shim.program: find_program(shim.program) for shim in shims.values() if shim.program}
 
     def serves(self, runtime: str) -> bool:
         """Tell whether a runtime's shim can be forked."""
@@ -60,6 +62,8 @@ class ForkedShims:
         path = self._settings.socket_dir / hashlib.sha256(seed.encode()).hexdigest()
         bootstrap = Bootstrap(f"unix://{path}", runtime=runtime)
         bundle.write_bootstrap(bootstrap)
+        if program := self._programs.get(self._by_runtime[runtime].program):
+            bundle.write_shim_binary(program)
         return bootstrap, listen_unix(path)
 
     async def start(self, bundle: Bundle, bootstrap: Bootstrap, listener: socket.socket) -> Shim:

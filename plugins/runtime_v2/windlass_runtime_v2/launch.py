@@ -17,16 +17,18 @@ from windlass.tasks import Exit
 from windlass.values import Payload
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
 from windlass_runtime_v2.cleaning import Cleaner
-from windlass_runtime_v2.foreign import ForeignShims, ShimLog, encode_options
+from windlass_runtime_v2.foreign import ForeignShims, encode_options
 from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
 from windlass_runtime_v2.runtimes import Executables
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim, connect
+from windlass_runtime_v2.shimlog import ShimLog
 
 logger = logging.getLogger(__name__)
 
 MAX_SPEC = 16 << 20
 
+Prepared = tuple[Bundle, ShimLog, Bootstrap, socket.socket]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,7 +59,7 @@ class Launcher:
         bundle = await self.on_disk(self.bundles.create, namespace, id, spec)
         log = None
         try:
-            log = ShimLog(bundle)
+            log = await self._open_log(bundle)
             timeout = self._deadlines.request + self._deadlines.spawn
             bootstrap = await self._within(timeout, None, self._foreign.start, bundle, binary, options)
             shim = await connect(bootstrap, namespace)
@@ -82,11 +84,16 @@ class Launcher:
     async def find(self, bundle: Bundle, bootstrap: Bootstrap) -> Shim:
         """Connect to the shim that an earlier daemon has started. Raises Unavailable when it is gone."""
         shim = await connect(bootstrap, bundle.namespace)
-        if not bootstrap.runtime and not bootstrap.sandbox:
+        if not bootstrap.sandbox:
             with logged(f"task {bundle.id}: cannot read its shim's log"):
-                log = ShimLog(bundle)
+                log = await self._open_log(bundle)
                 shim.gone.add_done_callback(lambda _: log.close())
         return shim
+
+    async def _open_log(self, bundle: Bundle) -> ShimLog:
+        log = await self._within(self._deadlines.disk, ShimLog.close, ShimLog, bundle)
+        log.follow()
+        return log
 
     async def _clean(self, bundle: Bundle, bootstrap: Bootstrap | None, seconds: float) -> Exit | None:
         """End what a shim that is gone has left, and remove the bundle; return how the task ended, if known.
@@ -136,23 +143,32 @@ class Launcher:
 
     async def _fork(self, namespace: str, id: str, runtime: str, spec: bytes) -> tuple[Bundle, Shim]:
         prepare = functools.partial(self._prepare, namespace, id, runtime, spec)
-        bundle, bootstrap, listener = await self._within(self._deadlines.disk, self._discard, prepare)
+        bundle, log, bootstrap, listener = await self._within(self._deadlines.disk, self._discard, prepare)
+        log.follow()
         try:
-            return bundle, await self._forked.start(bundle, bootstrap, listener)
+            shim = await self._forked.start(bundle, bootstrap, listener)
         except Error:
+            log.close()
             await self.remove(bundle, bootstrap)
             raise
+        shim.gone.add_done_callback(lambda _: log.close())
+        return bundle, shim
 
-    def _prepare(self, namespace: str, id: str, runtime: str, spec: bytes) -> tuple[Bundle, Bootstrap, socket.socket]:
+    def _prepare(self, namespace: str, id: str, runtime: str, spec: bytes) -> Prepared:
         bundle = self.bundles.create(namespace, id, spec)
+        log = None
         try:
-            return bundle, *self._forked.prepare(bundle, runtime)
+            log = ShimLog(bundle)
+            return bundle, log, *self._forked.prepare(bundle, runtime)
         except OSError as error:
+            if log is not None:
+                log.close()
             self.bundles.remove(bundle)
-            raise storage_error(f"cannot make the socket of task {id}'s shim", bundle.path, error) from error
+            raise storage_error(f"cannot make the socket and log of task {id}'s shim", bundle.path, error) from error
 
-    def _discard(self, prepared: tuple[Bundle, Bootstrap, socket.socket]) -> None:
-        bundle, bootstrap, listener = prepared
+    def _discard(self, prepared: Prepared) -> None:
+        bundle, log, bootstrap, listener = prepared
+        log.close()
         listener.close()
         _remove(self.bundles, bundle, bootstrap)
 

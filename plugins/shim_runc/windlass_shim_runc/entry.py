@@ -11,6 +11,7 @@ from windlass import linux, nofile
 from windlass_shim_runc import disk
 from windlass_shim_runc.host import Host
 from windlass_shim_runc.keeper import Line, Luggage, keep
+from windlass_shim_runc.log import use_fifo
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
@@ -32,7 +33,8 @@ MAX_OOM_SCORE = 1000
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Be a shim; the arguments are those of `windlass.shims.ForkedShim`. The daemon owns the socket's file."""
-    _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
+    bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
+    use_fifo(bundle)
     prepare_process()
     listener = descriptors[0]
 

@@ -20,6 +20,7 @@ def init(context: InitContext) -> ForkedShim:
         preload=("windlass_shim_runc.entry",),
         cleanup="windlass_shim_runc.leftovers:clean",
         describe=_describe,
+        program="containerd-shim-windlass-v1",
     )
 
 

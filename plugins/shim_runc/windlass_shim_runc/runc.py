@@ -12,8 +12,7 @@ from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.signals import SIGKILL
-from windlass_shim_runc.spawn import spawn
+from windlass_shim_runc.spawn import kill_all, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Runtime:
         try:
             status = await self._reaper.wait(pid, timeout)
         except TimeoutError as error:
-            os.killpg(pid, SIGKILL)
+            kill_all(pid)
             raise DeadlineExceeded(
                 f"OCI runtime {verb} of {id} did not end in {time.monotonic() - began:.1f} s and was killed"
             ) from error

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 SIGHUP: int = _signal.SIGHUP
 SIGINT: int = _signal.SIGINT
 SIGKILL: int = _signal.SIGKILL
+SIGSTOP: int = _signal.SIGSTOP
 SIGTERM: int = _signal.SIGTERM
 SIGCHLD: int = _signal.SIGCHLD
 SIG_IGN: int = _signal.SIG_IGN

@@ -7,6 +7,8 @@ refuses to pass on. A signal that is ignored stays so across execve(2), for a
 runtime down to the container's own processes.
 """
 
+# ruff: noqa: PTH208
+# pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
 import ctypes
@@ -14,6 +16,7 @@ import os
 
 from windlass import linux, nofile
 from windlass_shim_runc import disk
+from windlass_shim_runc.signals import SIGKILL, SIGSTOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +67,44 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], directory: str, g
     if code:
         raise OSError(code, os.strerror(code), argv[0])
     return pid.value
+
+
+def kill_all(pid: int) -> None:
+    """Kill a program that was spawned, with all that it has started and not yet left.
+
+    A runtime's own child is in a session of its own, and one that waits in a frozen cgroup would
+    run the user's program, unseen, when that is thawed.
+    """
+    found = [pid]
+    for each in found:
+        # First to a halt, so that it starts no more while we look.
+        _kill(each, SIGSTOP)
+        found += _children(each)
+    for each in found:
+        _kill(each, SIGKILL)
+    try:
+        os.killpg(pid, SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children that all threads of a process have now."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, disk.read(f"/proc/{pid}/task/{thread}/children").split())
+    except OSError:
+        # It has ended, or Linux was built without CONFIG_PROC_CHILDREN.
+        return found
+    return found
 
 
 def _texts(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
