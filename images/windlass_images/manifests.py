@@ -1,4 +1,7 @@
-"""Indexes, manifests and image configs, read strictly: they come from outside and decide what is executed."""
+"""Indexes, manifests and image configs: they come from outside, and decide what is executed.
+
+Refused is what the specification or containerd refuses, and what is a risk; everything else is taken.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +153,8 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
 
 def is_layer(media_type: str) -> bool:
     """Tell whether a part of a manifest belongs to a root file system, as containerd tells it (reference 6.5.3)."""
-    return media_type.startswith(f"{OCI}layer.") or media_type.partition("+")[0] in LAYER_TYPES
+    base = media_type.partition("+")[0]
+    return media_type.startswith(f"{OCI}layer.") or base in LAYER_TYPES or base.endswith(".erofs")
 
 
 def is_distributable(media_type: str) -> bool:
