@@ -202,7 +202,8 @@ class Walk:
         index = parse_index(await self._document(target, parent), name, target.media_type)
         known = list({child.digest: child for child in index.manifests}.values())
         wanted = platforms.best(self._platform, known, lambda child: child.platform)[: self._limit or None]
-        others = [child for child in known if child not in wanted]
+        chosen = {child.digest for child in wanted}
+        others = [child for child in known if child.digest not in chosen]
         found = Found(others=sum(child.platform is not None and child.platform.os != "unknown" for child in others))
         for child in wanted:
             found.add(await self._visit(child, target, depth + 1))

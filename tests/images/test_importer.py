@@ -506,7 +506,7 @@ async def test_some_images_of_an_archive_are_for_another_machine(store, caplog):
 
     assert [image.name for image in images] == list(case.names)
     [warning] = caplog.messages
-    assert f"image {case.wrong[0]} " in warning and "left out" in warning
+    assert f"1 images are for other platforms and left out, {case.wrong[0]} the first" in warning
 
 
 async def test_of_one_name_for_two_platforms_the_wanted_is_taken(store, tmp_path):
