@@ -23,6 +23,7 @@ from windlass_images import dockersave
 from windlass_images.imagetree import resolve
 from windlass_images.importer import Options, load
 from windlass_images.manifests import chain_id
+from windlass_images.upkeep import check
 
 PACKED = Options(unpack=False)
 KEEP = "containerd.io/gc.ref.content."
@@ -485,7 +486,9 @@ async def test_an_image_for_a_better_processor(store, tmp_path, monkeypatch, lev
             await load(store, Sender(saved(files, tmp_path)), Options())
     else:
         [image] = await load(store, Sender(saved(files, tmp_path)), Options())
+        condition = await check(store, await store.images.get(image.name), "overlayfs", Platform("linux", "amd64"))
         assert len(image.chain_ids) == 1
+        assert (condition.status, condition.unpacked) == ("complete", True)
 
 
 async def test_the_one_image_of_an_archive_for_another_machine(store, daemon, tmp_path):
