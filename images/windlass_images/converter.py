@@ -15,6 +15,7 @@ from typing import Any
 from windlass.errors import FailedPrecondition, NotFound
 from windlass.values import Descriptor
 from windlass_images import platforms
+from windlass_images.compression import GZIP, is_zstd
 from windlass_images.estargz import TOC_DIGEST
 from windlass_images.imagetree import keep_labels
 from windlass_images.importer import Progress, ignore
@@ -153,7 +154,7 @@ class _Conversion:
                 f"{self._where}: layer {layer.digest} cannot be converted, its media type is {layer.media_type[:100]!r}"
             )
         form = self._options.form
-        if _has_form(layer, form):
+        if _has_form(layer, form, await self._store.content.head(layer.digest, 4)):
             return Descriptor(form.media_type, layer.digest, layer.size, layer.annotations), diff_id
         async with self._turn:
 
@@ -188,10 +189,13 @@ class _Conversion:
         return await write_document(self._store, data, media_type, labels)
 
 
-def _has_form(layer: Descriptor, form: Form) -> bool:
+def _has_form(layer: Descriptor, form: Form, magic: bytes) -> bool:
+    """Tell whether a layer is packed so already: by its media type, and by its first bytes, which may not agree."""
+    packed = "+gzip" if magic.startswith(GZIP) else "+zstd" if is_zstd(magic) else ""
     kinds = {f"{LAYER}+gzip": "+gzip", f"{DOCKER_LAYER}.gzip": "+gzip", f"{LAYER}+zstd": "+zstd"}
     wanted = form.media_type.removeprefix(LAYER)
-    return kinds.get(layer.media_type, "") == wanted and (form is not Form.ESTARGZ or TOC_DIGEST in layer.annotations)
+    called = kinds.get(layer.media_type, "")
+    return called == packed == wanted and (form is not Form.ESTARGZ or TOC_DIGEST in layer.annotations)
 
 
 def _replaced(entry: Document, target: Descriptor, without: Collection[str] = ()) -> Document:

@@ -17,8 +17,8 @@ from windlass_images.manifests import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
     MANIFEST_LIMIT,
-    parse_config,
     parse_json,
+    parse_rootfs,
     to_json,
 )
 from windlass_images.naming import NAME, REF_NAME, object_of
@@ -110,7 +110,7 @@ async def _synthesize(store: Store, image: Saved, sizes: dict[str, int], compres
     if sizes[image.config] > MANIFEST_LIMIT:
         raise OutOfRange(f"{where}: config has {sizes[image.config]} bytes, the limit is {MANIFEST_LIMIT}")
     data = await store.content.read(image.config, MANIFEST_LIMIT)
-    config = parse_config(data, f"{where}: config {image.config}")
+    config = parse_rootfs(data, f"{where}: config {image.config}")
     layers = [await _layer(store, digest, sizes, compress, where) for digest in image.layers]
     manifest = {
         "schemaVersion": 2,

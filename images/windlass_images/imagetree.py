@@ -16,6 +16,7 @@ from windlass_images.manifests import (
     CONFIGS,
     INDEXES,
     KNOWN_CONFIGS,
+    LAYERS_LIMIT,
     MANIFEST_LIMIT,
     MANIFESTS,
     ImageConfig,
@@ -25,6 +26,7 @@ from windlass_images.manifests import (
     parse_config,
     parse_index,
     parse_manifest,
+    parse_rootfs,
 )
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
@@ -118,13 +120,13 @@ class Present:
             )
 
     async def layers(self, targets: Sequence[Descriptor], parent: Descriptor) -> None:
-        """Check that all are there; errors as of `document`."""
+        """Check that all are there; errors as of `document`. What else an index names may be missing."""
         for target in targets:
             try:
                 await self.document(target)
             except NotFound:
                 # What may not be handed on is not in archives; who unpacks it will miss it.
-                if is_distributable(target.media_type):
+                if is_distributable(target.media_type) and parent.media_type not in INDEXES:
                     raise
 
 
@@ -140,9 +142,11 @@ class Walk:
         label: bool = True,
         limit: int = 0,
         all_metadata: bool = False,
+        to_run: bool = False,
     ) -> None:
         """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all.
 
+        Configs are read whole only if the images are ``to_run``: a wrong one can be stored, and pushed, all the same.
         With ``all_metadata`` the manifests and configs of the others are brought too, where the source has them; their
         layers are not.
         """
@@ -153,6 +157,7 @@ class Walk:
         self._label = label
         self._limit = limit
         self._all_metadata = all_metadata
+        self._parse = parse_config if to_run else parse_rootfs
         # An index may name another ten thousand times, and that the next: what has been visited is not visited again.
         self._visited: dict[tuple[str, str], Found] = {}
 
@@ -197,7 +202,8 @@ class Walk:
         index = parse_index(await self._document(target, parent), name, target.media_type)
         known = list({child.digest: child for child in index.manifests}.values())
         wanted = platforms.best(self._platform, known, lambda child: child.platform)[: self._limit or None]
-        others = [child for child in known if child not in wanted]
+        chosen = {child.digest for child in wanted}
+        others = [child for child in known if child.digest not in chosen]
         found = Found(others=sum(child.platform is not None and child.platform.os != "unknown" for child in others))
         for child in wanted:
             found.add(await self._visit(child, target, depth + 1))
@@ -205,7 +211,8 @@ class Walk:
             for child in others:
                 if child.media_type in MANIFESTS:
                     await self._describe(child, target)
-        await self._keep(target, known)
+        # A tag each for one image: containerd labels each; but one manifest named ten thousand times is one.
+        await self._keep(target, index.manifests if len(index.manifests) <= LAYERS_LIMIT else known)
         return found
 
     async def _visit_manifest(self, target: Descriptor, parent: Descriptor | None, name: str) -> Found:
@@ -215,7 +222,7 @@ class Walk:
             await self._keep(target, [manifest.config, *manifest.layers])
             return Found(artifacts=1)
         config = await self._document(manifest.config, target)
-        image = parse_config(config, f"{self._where}: config {manifest.config.digest}")
+        image = self._parse(config, f"{self._where}: config {manifest.config.digest}")
         leaf = Leaf(target, manifest, image)
         if parent is not None and not platforms.matches(self._platform, leaf.platform):
             return Found(others=1)
@@ -274,7 +281,7 @@ def _kind(child: Descriptor) -> str:
 async def resolve(store: Store, name: str, platform: Platform) -> Leaf:
     """Return what an image is on a platform, from what the store has of it. Raises NotFound."""
     where = f"image {name}"
-    walk = Walk(store, Present(store, where), where, platform, label=False)
+    walk = Walk(store, Present(store, where), where, platform, label=False, to_run=True)
     tree = await walk.tree((await store.images.get(name)).target)
     if not tree.leaves:
         raise FailedPrecondition(f"{where} is an artifact, not an image: there is nothing in it to run")

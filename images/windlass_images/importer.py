@@ -145,15 +145,20 @@ async def collect(store: Store, files: Files, options: Options, progress: Progre
 
 def _fitting(named: Sequence[tuple[str, Descriptor]], wanted: Wanted, where: str) -> list[tuple[str, Descriptor]]:
     """Return what an archive says is for the wanted platform; of a name that stands for several the best."""
-    fitting = [pair for pair in named if pair[1].platform is None or platforms.matches(wanted, pair[1].platform)]
+    fitting: dict[str, list[tuple[str, Descriptor]]] = {}
+    others = []
+    for name, target in named:
+        if target.platform is None or platforms.matches(wanted, target.platform):
+            fitting.setdefault(name, []).append((name, target))
+        else:
+            others.append(name)
     if named and not fitting:
         raise NotFound(f"{where} has nothing for {platforms.write_all(wanted)}; try --all-platforms")
-    for name, target in named:
-        if (name, target) not in fitting:
-            logger.warning("%s: image %s (%s) is for another platform and left out", where, name, target.digest)
-    names = dict.fromkeys(name for name, _ in fitting)
-    same = ([pair for pair in fitting if pair[0] == name] for name in names)
-    return [pair for pairs in same for pair in platforms.best(wanted, pairs, lambda pair: pair[1].platform)]
+    if others:
+        logger.warning(
+            "%s: %d images are for other platforms and left out, %s the first", where, len(others), others[0]
+        )
+    return [pair for pairs in fitting.values() for pair in platforms.best(wanted, pairs, lambda pair: pair[1].platform)]
 
 
 async def ingest(store: Store, archive: Files, progress: Progress) -> Blobs:

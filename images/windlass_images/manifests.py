@@ -1,4 +1,7 @@
-"""Indexes, manifests and image configs, read strictly: they come from outside and decide what is executed."""
+"""Indexes, manifests and image configs: they come from outside, and decide what is executed.
+
+Refused is what the specification or containerd refuses, and what is a risk; everything else is taken.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windlass.errors import InvalidArgument, OutOfRange
@@ -150,7 +153,8 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
 
 def is_layer(media_type: str) -> bool:
     """Tell whether a part of a manifest belongs to a root file system, as containerd tells it (reference 6.5.3)."""
-    return media_type.startswith(f"{OCI}layer.") or media_type.partition("+")[0] in LAYER_TYPES
+    base = media_type.partition("+")[0]
+    return media_type.startswith(f"{OCI}layer.") or base in LAYER_TYPES or base.endswith(".erofs")
 
 
 def is_distributable(media_type: str) -> bool:
@@ -175,8 +179,8 @@ def to_json(target: Descriptor, annotations: Mapping[str, str]) -> dict[str, obj
 
 
 def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:
-    version = document.get("schemaVersion", 2)
-    if version != 2:
+    version = document.get("schemaVersion")
+    if version not in (None, 2):
         raise InvalidArgument(f"{name} has schemaVersion {str(version)[:20]}, only 2 is understood")
     # CVE-2021-41190: who goes by the one and who by the other would see different images. OCI's type and docker's
     # are two names of one thing, and what neither of them is says nothing.
@@ -227,22 +231,30 @@ def parse_platform(value: Any, name: str) -> Platform:
     )
 
 
-def parse_config(data: bytes, name: str) -> ImageConfig:
-    """Read an image config."""
-    document = parse_object(data, name)
+def parse_rootfs(data: bytes, name: str) -> ImageConfig:
+    """Read of an image config what it is for and made of; what it says about its execution is not looked at."""
+    return _rootfs(parse_object(data, name), name)
+
+
+def _rootfs(document: Mapping[str, Any], name: str) -> ImageConfig:
     rootfs = document.get("rootfs") or {}
     if not isinstance(rootfs, dict) or (rootfs.get("type") or "layers") != "layers":
         raise InvalidArgument(f"{name} has a rootfs that is not of type layers")
     diff_ids = _strings(rootfs, "diff_ids", name)
     for diff_id in diff_ids:
         if not DIGEST.fullmatch(diff_id):
-            raise InvalidArgument(f"{name} has a diff ID that is no digest: {diff_id[:100]!r}")
+            raise InvalidArgument(f"{name} has a diff ID that is not a digest: {diff_id[:100]!r}")
+    return ImageConfig(parse_platform(document, name), diff_ids)
+
+
+def parse_config(data: bytes, name: str) -> ImageConfig:
+    """Read an image config whole: for who is about to execute it."""
+    document = parse_object(data, name)
     config = document.get("config") or {}
     if not isinstance(config, dict):
         raise InvalidArgument(f"{name}: config is not an object")
-    return ImageConfig(
-        platform=parse_platform(document, name),
-        diff_ids=diff_ids,
+    return replace(
+        _rootfs(document, name),
         env=_strings(config, "Env", name),
         entrypoint=_strings(config, "Entrypoint", name),
         command=_strings(config, "Cmd", name),

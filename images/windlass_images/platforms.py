@@ -71,10 +71,12 @@ _level = lru_cache(maxsize=1)(level)
 
 def of(said: Platform | None, own: Platform) -> Platform | None:
     """Return what an image is for: what its index says counts, else what it says itself; None if neither does."""
-    for platform in (said, own):
-        if platform is not None and (platform.os or platform.architecture):
-            return platform
-    return None
+    return _told(said) or _told(own)
+
+
+def _told(platform: Platform | None) -> Platform | None:
+    """Return a platform that says something: one without an architecture does not."""
+    return platform if platform is not None and platform.architecture else None
 
 
 def host() -> Platform:
@@ -208,9 +210,9 @@ def rank(wanted: Wanted, have: Platform | None) -> int | None:
         return 0
     choices = (wanted,) if isinstance(wanted, Platform) else wanted
     order = [each for choice in choices for each in runs(choice)]
-    if have is None:
+    if _told(have) is None:
         return len(order)
-    return next((number for number, each in enumerate(order) if same(each, have)), None)
+    return next((number for number, each in enumerate(order) if have and same(each, have)), None)
 
 
 def matches(wanted: Wanted, have: Platform | None) -> bool:
@@ -226,16 +228,17 @@ def best(wanted: Wanted, choices: Sequence[T], platform_of: Callable[[T], Platfo
     """
     if wanted is None:
         return list(choices)
+    told = [_told(platform_of(choice)) for choice in choices]
     found: dict[int, T] = {}
     for platform in (wanted,) if isinstance(wanted, Platform) else wanted:
-        ranked = [(rank(platform, platform_of(choice)), number) for number, choice in enumerate(choices)]
+        ranked = [(rank(platform, have), number) for number, have in enumerate(told)]
         known = sorted(
-            (place, _newest(platform_of(choices[number])), number)
+            (place, _newest(told[number]), number)
             for place, number in ranked
-            if place is not None and platform_of(choices[number]) is not None
+            if place is not None and told[number] is not None
         )
         found |= {number: choices[number] for place, _, number in known if place == known[0][0]}
-    found |= {number: choice for number, choice in enumerate(choices) if platform_of(choice) is None}
+    found |= {number: choice for number, choice in enumerate(choices) if told[number] is None}
     return list(found.values())
 
 

@@ -15,10 +15,10 @@ from windlass_images.manifests import (
     MANIFEST_LIMIT,
     MANIFESTS,
     ImageConfig,
-    parse_config,
     parse_index,
     parse_manifest,
     parse_object,
+    parse_rootfs,
 )
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
@@ -140,7 +140,7 @@ class Survey:
             role = "manifest"
             if config.present:
                 name = f"{self._where}: config {config.target.digest}"
-                image = parse_config(await self._read(config.target), name)
+                image = parse_rootfs(await self._read(config.target), name)
         return Node(target, role, True, (config, *layers), image, info.labels, await self._referrers(info))
 
     async def _read(self, target: Descriptor) -> bytes:

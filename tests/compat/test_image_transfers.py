@@ -182,9 +182,11 @@ def test_an_archive_goes_through_the_daemon_and_back(windlass: Machine, image: A
     done = drive(windlass, "round-trip")
 
     assert isinstance(done, dict)
-    assert done["names"] == ["example.org/thing:1", f"example.org/thing@{image.digest}"]
+    # `add_digest` names the image and, as in containerd 2.4, the archive's index.
+    assert {"example.org/thing:1", f"example.org/thing@{image.digest}"} < set(done["names"])
+    assert len(done["names"]) == 3
     assert done["events"][0] == "Exporting" and done["events"][-1] == "Completed export"
-    assert done["blobs"] == len(image.blobs)
+    assert done["blobs"] == len(image.blobs) + 1
     assert windlass.ctr("leases", "ls", "-q") == ""
 
 

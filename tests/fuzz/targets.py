@@ -20,7 +20,7 @@ from urllib3.util import parse_url
 
 from windlass import config as configuration
 from windlass import durations, fieldpaths, filters, toml
-from windlass.errors import DataLoss, Error, FailedPrecondition, InvalidArgument, from_code
+from windlass.errors import DataLoss, Error, FailedPrecondition, InvalidArgument, OutOfRange, from_code
 from windlass.regexp import InvalidRegexp, Regexp
 from windlass.validate import ConfigError
 from windlass.values import check_digest, check_identifier, check_labels
@@ -83,7 +83,7 @@ def read_layer(data: bytes) -> None:
         blob.flush()
         pipeline = streams.Pipeline(lambda: streams.open_source(streams.Blob(blob.fileno()), True), lambda: None)
         most = MOST
-        with suppress(InvalidArgument, DataLoss):
+        with suppress(InvalidArgument, OutOfRange, DataLoss):
             while most > 0 and (chunk := pipeline.read()):
                 assert len(chunk) <= streams.CHUNK
                 most -= len(chunk)
