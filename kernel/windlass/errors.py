@@ -142,6 +142,11 @@ class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
 
 
+def with_class(error: BaseException) -> str:
+    """Return what an error says; the class of one that is not ours comes first, as in ``KeyError: 'x'``."""
+    return str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 def in_words(error: OSError) -> str:
     """Return what the system says and of which file, without the number in front."""
     name = f": {error.filename}" if isinstance(error.filename, str) else ""
