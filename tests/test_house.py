@@ -34,6 +34,7 @@ FULL, PART, NONE = "✓", "◐", "✗"
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
+    "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
     "kernel/windlass/pool.py": "raised again on the loop that asked for the call",
     "plugins/server/windlass_server/calls.py": "a defect of a handler is told to its caller and to the log",

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from windlass.discovery import Found
-from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, StartError
+from windlass.errors import (
+    DeadlineExceeded,
+    Error,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    StartError,
+    with_class,
+)
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
@@ -170,9 +178,13 @@ def _instance(entry: _Started, kind: PluginType[T]) -> T:
 class Daemon:
     """All plugins of a daemon, from their declarations to their end."""
 
-    def __init__(self, found: Sequence[Found], settings: Settings) -> None:
-        """Prepare to start what was ``found``; must be made on the loop that the daemon will run on."""
+    def __init__(self, found: Sequence[Found], settings: Settings, configured: Collection[str] = ()) -> None:
+        """Prepare to start what was ``found``; must be made on the loop that the daemon will run on.
+
+        Of the plugins whose URIs are ``configured`` none may fail: see `windlass.config.Config.configured`.
+        """
         self.settings = settings
+        self._configured = configured
         self.loop = asyncio.get_running_loop()
         self.hooks = Hooks()
         self._found = {entry.uri: entry for entry in found}
@@ -287,7 +299,7 @@ class Daemon:
         record = replace(record, seconds=time.monotonic() - started)
         entry = _Started(record, start=context.start_callbacks, stop=context.stop_callbacks)
         if record.state == State.OK:
-            entry.gate = Gate(plugin.uri)
+            entry.gate = Gate(plugin.uri, own_loop=plugin.type.own_loop)
             entry.handle = Handle(record.instance, entry.gate)
         elif context.holds_readiness:
             self._add(entry)
@@ -303,9 +315,15 @@ class Daemon:
             elif records[uri].state != State.OK:
                 reason = records[uri].message or "see disabled_plugins"
                 lines.append(f"required plugin {uri} is {records[uri].state}: {reason}")
+        mark = self.settings.mark("required_plugins") if lines else None
+        lines = [f"{mark}: {line}" for line in lines]
+        for uri in self._configured:
+            if uri in records and records[uri].state == State.FAILED and uri not in self.settings.required_plugins:
+                reason = f"plugin {uri}, which has a block here, did not start: {records[uri].message}"
+                remedy = "mend it, or name it in disabled_plugins"
+                lines.append(f"{self.settings.mark('plugins', uri)}: {reason}; {remedy}")
         if lines:
-            mark = self.settings.mark("required_plugins")
-            raise StartError("\n".join(f"{mark}: {line}" for line in lines))
+            raise StartError("\n".join(lines))
 
     async def _run_start(self, entry: _Started) -> None:
         for callback in entry.start or []:
@@ -314,8 +332,12 @@ class Daemon:
             try:
                 async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
                     await callback()
-            except (Error, OSError, TimeoutError) as error:
-                reason = "it did not start in time" if isinstance(error, TimeoutError) else str(error)
+            except TimeoutError as error:
+                raise StartError(f"cannot start {entry.record.uri}: it did not start in time") from error
+            except Exception as error:  # whatever it is, the operator gets the plugin's name with it
+                if _defect(error):
+                    logger.warning("cannot start %s", entry.record.uri, exc_info=error)
+                reason = with_class(error) if _defect(error) else str(error)
                 raise StartError(f"cannot start {entry.record.uri}: {reason}") from error
 
     async def _run_stop(self, entry: _Started, callback: Callable[[], Awaitable[None] | None]) -> None:
@@ -336,8 +358,27 @@ def _defect(error: Exception) -> bool:
     return not isinstance(error, (Error, OSError))
 
 
+# Any: whatever it provides.
+def _check_instance(plugin: Plugin[Any], instance: object) -> None:
+    """Raise InvalidArgument for an instance without the methods of the plugin type's contract."""
+    contract = plugin.type.contract
+    if contract is None:
+        return
+    if instance is None:
+        raise InvalidArgument(f"its init returned None; it has to return a {contract.__name__}")
+    wanted = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
+    methods = {name: method for name, method in wanted.items() if inspect.isfunction(method)}
+    missing = [name for name in methods if not callable(getattr(instance, name, None))]
+    if missing:
+        kind = type(instance).__name__
+        raise InvalidArgument(f"its init returned a {kind}, which lacks {', '.join(missing)} of {contract.__name__}")
+    for name, method in methods.items():
+        if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
+            raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")
+
+
 def _check_meta(meta: Meta) -> None:
-    """Raise TypeError for what could not be told to clients, whom it would keep from seeing any plugin."""
+    """Raise InvalidArgument for what could not be told to clients, whom it would keep from seeing any plugin."""
     texts = [
         *meta.exports,
         *meta.exports.values(),
@@ -346,7 +387,7 @@ def _check_meta(meta: Meta) -> None:
     ]
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"it publishes {text!r}, which is no text")
+            raise InvalidArgument(f"it publishes {text!r}, which is not text")
 
 
 # Any: whatever the plugin provides.
@@ -368,6 +409,7 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
         problem: Exception | None = None
         try:
             instance = plugin.init(context)
+            _check_instance(plugin, instance)
             _check_meta(context.meta)
         except SystemExit as error:
             # a thread would end by it without a word

@@ -78,6 +78,16 @@ class Config:
         return self.top.required_plugins
 
     @property
+    def configured(self) -> Collection[str]:
+        """URIs that a file has a block for: what the operator has set up must not be missing without a word.
+
+        Such a plugin may be skipped, disabled, or not installed, as blocks of files are that are shared by
+        several machines; it may not fail.
+        """
+        found = blocks(self.table).items()
+        return [uri for uri, block in found if block.mark.line or any(mark.line for mark in block.marks.values())]
+
+    @property
     def grpc_address(self) -> str:
         """Path of the grpc socket."""
         return str(self.table["plugins"][GRPC_SERVER]["address"])

@@ -149,7 +149,7 @@ class ContentStore(Protocol):
         ...
 
 
-CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1")
+CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1", ContentStore)
 
 
 @contract

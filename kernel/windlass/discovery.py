@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
-from windlass.errors import StartError
+from windlass.errors import InvalidArgument, StartError
 from windlass.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def _found(uri: str, distribution: str, plugin: object, problem: BaseException |
     if problem is not None:
         return Found(uri, distribution, error=problem)
     if not isinstance(plugin, Plugin):
-        problem = TypeError(f"its entry point names a {type(plugin).__name__}, no Plugin")
+        problem = InvalidArgument(f"its entry point names a {type(plugin).__name__}, no Plugin")
         return Found(uri, distribution, error=problem)
     if plugin.uri != uri:
-        return Found(uri, distribution, error=ValueError(f"its declaration calls itself {plugin.uri}"))
+        return Found(uri, distribution, error=InvalidArgument(f"its declaration calls itself {plugin.uri}"))
     return Found(uri, distribution, plugin)

@@ -43,4 +43,4 @@ class Exchange(Protocol):
         ...
 
 
-EXCHANGE: PluginType[Exchange] = PluginType("io.containerd.event.v1")
+EXCHANGE: PluginType[Exchange] = PluginType("io.containerd.event.v1", Exchange)

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from windlass import faults
 from windlass.errors import DeadlineExceeded, Unavailable
+from windlass.ownloop import OwnLoop
 from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
 
@@ -105,11 +106,12 @@ class Breaker:
 
 
 class Gate:
-    """The boundary around one plugin's instance: accounts, breaker and pool."""
+    """The boundary around one plugin's instance: accounts, breaker, pool, and a loop if its type wants that."""
 
-    def __init__(self, uri: str, pool_size: int = POOL_SIZE) -> None:
-        """Guard the plugin ``uri``; threads start when they are needed."""
+    def __init__(self, uri: str, pool_size: int = POOL_SIZE, own_loop: bool = False) -> None:
+        """Guard the plugin ``uri``; threads start when they are needed. ``own_loop``: see `PluginType.own_loop`."""
         self.uri = uri
+        self._own_loop = OwnLoop(uri) if own_loop else None
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
@@ -137,7 +139,7 @@ class Gate:
     # Any, here and below: one piece of code guards the methods of every contract.
     def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return ``method`` with every call counted, timed and subject to the breaker."""
-        account, breaker, place = self.account(name), self.breaker, f"{self.uri}.{name}"
+        account, breaker, place, own_loop = self.account(name), self.breaker, f"{self.uri}.{name}", self._own_loop
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             breaker.check()
@@ -145,9 +147,14 @@ class Gate:
             try:
                 if faults.armed:
                     await asyncio.to_thread(faults.point, place)
-                result = await method(*args, **kwargs)
+                if own_loop is not None:
+                    result = await own_loop.run(lambda: _without_exit(method, args, kwargs))
+                else:
+                    result = await method(*args, **kwargs)
                 failed = False
                 return result
+            except SystemExit as error:
+                raise _exits(error) from error
             finally:
                 account.leave(started, failed)
 
@@ -168,6 +175,20 @@ class Gate:
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
         self.pool.close()
+        if self._own_loop is not None:
+            self._own_loop.close()
+
+
+async def _without_exit(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return await method(*args, **kwargs)
+    except SystemExit as error:
+        raise _exits(error) from error
+
+
+def _exits(error: SystemExit) -> RuntimeError:
+    """Return what a method's `sys.exit` is: a defect of its own; it must not end the loop, and the daemon with it."""
+    return RuntimeError(f"the plugin raised SystemExit: {error}")
 
 
 def _is_contract(value: object) -> bool:

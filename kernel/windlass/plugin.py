@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from windlass.errors import Error, with_class
 
 if TYPE_CHECKING:
     from windlass.gate import Gate
@@ -71,6 +74,13 @@ class PluginType(Generic[T_co]):
     """A point of extension; ``T_co`` is the interface that its plugins provide."""
 
     uri: str
+    contract: builtins.type[object] | None = field(default=None, compare=False)
+    """The same interface, for the check of what ``init`` returns; without it anything will do, None too."""
+    own_loop: bool = field(default=False, compare=False)
+    """Whether async methods run on an event loop of each plugin's own, so that one that blocks stops no client.
+
+    For contracts whose methods share nothing with the daemon's loop: no futures, locks or streams of it.
+    """
 
 
 # Any: an event payload's, a shim's and a service's instances have nothing in common but that they are there.
@@ -209,6 +219,10 @@ class Plugin(Generic[T_co]):
             raise ValueError(f"plugin {self.uri} requires its own type")
 
 
+_TELLING = (Error, SkipPlugin, OSError, ImportError, ValueError, RuntimeError)
+"""Errors whose text is a sentence; that of a KeyError is a key."""
+
+
 class State:
     """What can become of a plugin."""
 
@@ -238,5 +252,10 @@ class Record:
 
     @property
     def message(self) -> str:
-        """Why it did not start, empty when it did."""
-        return "" if self.error is None else str(self.error) or type(self.error).__name__
+        """Why it did not start, empty when it did; what is no message to people comes with its class and place."""
+        error = self.error
+        if error is None or (isinstance(error, _TELLING) and str(error)):
+            return str(error or "")
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
+        return f"{with_class(error)}{place}"

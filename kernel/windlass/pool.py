@@ -132,7 +132,8 @@ class Job(Generic[R]):
     def _fail(self, error: BaseException) -> None:
         if self.future.done():
             return
-        if isinstance(error, StopIteration):  # which no future can carry (PEP 479)
-            wrapped = RuntimeError("the plugin raised StopIteration")
+        # no future can carry the one (PEP 479), and the other would end the loop, and the daemon with it
+        if isinstance(error, (StopIteration, SystemExit)):
+            wrapped = RuntimeError(f"the plugin raised {type(error).__name__}")
             wrapped.__cause__, error = error, wrapped
         self.future.set_exception(error)

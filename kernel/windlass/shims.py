@@ -37,4 +37,4 @@ class ForkedShim:
     describe: Callable[[bytes], bytes] | None = None
 
 
-FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1")
+FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1", ForkedShim)

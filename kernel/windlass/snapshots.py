@@ -115,7 +115,7 @@ class Snapshotter(Protocol):
         ...
 
 
-SNAPSHOTTER: PluginType[Snapshotter] = PluginType("io.containerd.snapshotter.v1")
+SNAPSHOTTER: PluginType[Snapshotter] = PluginType("io.containerd.snapshotter.v1", Snapshotter)
 
 LABEL_PREFIX = "containerd.io/snapshot/"
 LABEL_REF = "containerd.io/snapshot.ref"

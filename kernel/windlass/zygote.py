@@ -44,4 +44,4 @@ class Zygote(Protocol):
         ...
 
 
-ZYGOTE: PluginType[Zygote] = PluginType("io.windlass.zygote.v1")
+ZYGOTE: PluginType[Zygote] = PluginType("io.windlass.zygote.v1", Zygote)

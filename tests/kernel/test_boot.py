@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, NotFound, StartError
-from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State
+from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
 
 A: PluginType[Any] = PluginType("type.a")
 B: PluginType[Any] = PluginType("type.b")
@@ -223,3 +223,83 @@ async def test_a_plugin_gets_directories_of_its_own() -> None:
     seen: list[Path] = []
     await started(plugin(A, "1", lambda context: seen.extend((context.root, context.state))))
     assert seen == [Path("/nowhere/root/type.a.1"), Path("/nowhere/state/type.a.1")]
+
+
+@contract
+class Reads(Protocol):
+    def read(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+READS: PluginType[Any] = PluginType("type.reads", Reads)
+
+
+class Half:
+    async def read(self) -> str:
+        return ""
+
+
+class Waits(Half):
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("instance", "told"),
+    [
+        (None, "its init returned None; it has to return a Reads"),
+        (object(), "its init returned a object, which lacks close, read of Reads"),
+        (Half(), "its init returned a Half, which lacks close of Reads"),
+        (Waits(), "its read is async, and that of Reads is not"),
+    ],
+)
+async def test_an_instance_without_the_contracts_methods_is_a_failure(instance: object, told: str) -> None:
+    """At its start, by name: a caller would find it as an AttributeError much later."""
+    daemon = await started(plugin(READS, "1", lambda context: instance))
+    assert (record(daemon, "type.reads.1").state, record(daemon, "type.reads.1").message) == (State.FAILED, told)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(KeyError("x"), "KeyError: 'x' at "), (RuntimeError(), "RuntimeError at ")]
+)
+async def test_a_defect_is_told_with_its_class_and_place(error: Exception, told: str) -> None:
+    """A KeyError's own text is a key, which helps nobody."""
+    daemon = await started(plugin(A, "1", refuse(error)))
+    message = record(daemon, "type.a.1").message
+    assert message.startswith(told)
+    assert "test_boot.py:" in message
+
+
+async def test_a_plugin_with_a_block_may_be_skipped_and_must_not_fail() -> None:
+    """Each one that failed is named with the place of its block, and what had started is stopped."""
+    stopped: list[str] = []
+
+    def init(context: InitContext) -> None:
+        context.on_stop(lambda: stopped.append(context.uri))
+
+    found = [
+        plugin(A, "fails", refuse(KeyError("x"))),
+        plugin(A, "skips", refuse(SkipPlugin("x"))),
+        plugin(B, "1", init),
+    ]
+    found.append(Found("type.b.disabled", "test 1.0"))
+    daemon = Daemon(found, Settings(), ["type.a.fails", "type.a.skips", "type.b.1", "type.b.disabled", "type.gone.1"])
+    with pytest.raises(StartError) as caught:
+        await daemon.start()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("c.toml:1: plugin type.a.fails, which has a block here, did not start: KeyError: 'x'")
+    assert stopped == ["type.b.1"]
+
+
+async def test_a_start_callback_with_a_defect_is_one_line() -> None:
+    """It names the plugin and the exception; the log has the stack."""
+
+    def server(context: InitContext) -> None:
+        async def start() -> None:
+            raise KeyError("x")
+
+        context.on_start(start)
+
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: KeyError: 'x'"):
+        await started(plugin(A, "1", server))

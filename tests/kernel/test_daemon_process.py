@@ -19,6 +19,7 @@ import asyncio, sys, threading, time
 from windlass import cli, discovery
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
+from windlass.services import SERVER
 
 KIND = PluginType("io.example.v1")
 found = []
@@ -26,6 +27,8 @@ found = []
 def plugin(id, init):
     found.append(Found(KIND.uri + "." + id, "example 1.0", Plugin(KIND, id, init)))
 
+# without a server no daemon starts
+found.append(Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", lambda context: None)))
 discovery.discover = lambda disabled=(): found
 
 {body}
@@ -110,7 +113,7 @@ def test_ready_and_stopped_in_order(scratch: Path, daemons: list[Running], numbe
     assert daemon.told() == "STOPPING=1"
     assert code == 0
     assert "good is closed" in err
-    assert "plugins: 1 ok, 0 skipped, 0 failed, 0 disabled" in err
+    assert "plugins: 2 ok, 0 skipped, 0 failed, 0 disabled" in err
 
 
 def test_idle_threads_do_not_delay_the_end(scratch: Path, daemons: list[Running]) -> None:

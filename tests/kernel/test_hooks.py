@@ -101,9 +101,7 @@ def test_a_coroutine_is_awaited() -> None:
     hooks = Hooks()
     participant = AsksFor("example.org/b:1")
     hooks.add(participant, "type.a.1")
-    with pytest.raises(
-        FailedPrecondition, match=r"type\.a\.1 refuses admit_image: .* is not on the list"
-    ):
+    with pytest.raises(FailedPrecondition, match=r"type\.a\.1 refuses admit_image: .* is not on the list"):
         hooks.call("admit_image", **IMAGE)
     hooks.call("admit_image", **{**IMAGE, "name": "example.org/b:1"})
     assert participant.asked == 2

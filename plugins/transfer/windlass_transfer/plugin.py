@@ -72,7 +72,7 @@ def init_transfer(context: InitContext) -> Transferrer:
     from windlass.transfer import Unpack
     from windlass_images import platforms
     from windlass_registry.client import roots_of
-    from windlass_transfer.admission import Admission
+    from windlass_transfer.admission import Admission, failed_verifiers
     from windlass_transfer.local import LocalTransfer, Settings
     from windlass_transfer.store import Parts
     from windlass_transfer.workers import tools
@@ -94,7 +94,8 @@ def init_transfer(context: InitContext) -> Transferrer:
     parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
     settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
-    transfer = LocalTransfer(parts, made, Admission(context.all(IMAGE_VERIFIER), context.hooks), settings)
+    admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
+    transfer = LocalTransfer(parts, made, admission, settings)
     context.on_stop(transfer.close)
     return transfer
 
