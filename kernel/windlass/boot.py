@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -358,6 +359,14 @@ def _defect(error: Exception) -> bool:
     return not isinstance(error, (Error, OSError))
 
 
+def _close_to_others(*directories: Path) -> None:
+    """Make directories 0700 that others may read; one with mode 0711, for users that pass through, stays as it is."""
+    for directory in directories:
+        with contextlib.suppress(FileNotFoundError):
+            if directory.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                directory.chmod(0o700)
+
+
 # Any: whatever it provides.
 def _check_instance(plugin: Plugin[Any], instance: object) -> None:
     """Raise InvalidArgument for an instance without the methods of the plugin type's contract."""
@@ -411,6 +420,7 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
             instance = plugin.init(context)
             _check_instance(plugin, instance)
             _check_meta(context.meta)
+            _close_to_others(context.root, context.state)
         except SystemExit as error:
             # a thread would end by it without a word
             problem = RuntimeError(f"its init raised SystemExit: {error}")

@@ -108,12 +108,12 @@ class InitContext(Protocol):
 
     @property
     def root(self) -> Path:
-        """Persistent directory of this plugin; not created for it."""
+        """Persistent directory of this plugin; not created for it, and closed to others once ``init`` has."""
         ...
 
     @property
     def state(self) -> Path:
-        """Directory of this plugin that is lost at boot; not created for it."""
+        """Directory of this plugin that is lost at boot; as with `root`."""
         ...
 
     @property

@@ -44,13 +44,17 @@ def prepare(config: Config) -> int:
 
 
 def make_directory(path: Path, mode: int, name: str) -> None:
-    """Make a directory with ``mode``, also if it is there already; raises StartError if it cannot be written."""
+    """Make a directory with ``mode``, also if it is there already.
+
+    Raises StartError if it cannot be written, and for one of another owner, who could put things in it for us to
+    trust; so could the owner of a link to it.
+    """
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
-        try:
-            path.chmod(mode)
-        except PermissionError:
-            logger.warning("cannot set the mode of %s to %o: it belongs to another user", path, mode)
+        for owner in {path.lstat().st_uid, path.stat().st_uid} - {os.geteuid()}:
+            remedy = f"choose another, or chown it to {os.geteuid()} if what is in it can be trusted"
+            raise StartError(f"{name}: {path} belongs to user {owner} and windlassd runs as {os.geteuid()}; {remedy}")
+        path.chmod(mode)
         if not os.access(path, os.W_OK | os.X_OK):
             raise StartError(f"{name}: {path} is not writable; choose another or run as its owner")
     except FileExistsError:

@@ -303,3 +303,17 @@ async def test_a_start_callback_with_a_defect_is_one_line() -> None:
 
     with pytest.raises(StartError, match=r"cannot start type\.a\.1: KeyError: 'x'"):
         await started(plugin(A, "1", server))
+
+
+@pytest.mark.parametrize(("mode", "after"), [(0o755, 0o700), (0o777, 0o700), (0o711, 0o711), (0o750, 0o750)])
+async def test_a_plugins_directories_are_closed_to_others(tmp_path: Path, mode: int, after: int) -> None:
+    """As mkdir makes them they are open; what a plugin chose for itself stays, unless everybody can read it."""
+
+    def init(context: InitContext) -> None:
+        for directory in (context.root, context.state):
+            directory.mkdir(parents=True)
+            directory.chmod(mode)
+
+    await started(plugin(A, "1", init), settings=Settings(root=tmp_path / "root", state=tmp_path / "state"))
+    for path in (tmp_path / "root" / "type.a.1", tmp_path / "state" / "type.a.1"):
+        assert path.stat().st_mode & 0o777 == after

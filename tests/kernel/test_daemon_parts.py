@@ -61,6 +61,35 @@ def test_a_second_daemon_on_one_root_is_refused(tmp_path: Path) -> None:
     os.close(process.hold(tmp_path, wait=0))
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a directory of another user")
+
+
+@needs_root
+@pytest.mark.parametrize("link", [False, True])
+def test_a_directory_of_another_owner_is_refused(tmp_path: Path, link: bool) -> None:
+    """They, or the owner of a link, could put into it what the daemon trusts; nothing of it is changed."""
+    place = tmp_path / "place"
+    if link:
+        place.symlink_to(tmp_path / "real")
+        (tmp_path / "real").mkdir(0o755)
+    else:
+        place.mkdir(0o755)
+    os.chown(place, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(
+        StartError, match=r"^root: .*/place belongs to user 1234 and windlassd runs as 0; choose another"
+    ):
+        process.make_directory(place, 0o700, "root")
+    assert place.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_directory_of_ours_is_closed(tmp_path: Path) -> None:
+    """Also one that was there before."""
+    (tmp_path / "old").mkdir(0o777)
+    for name in ("old", "new"):
+        process.make_directory(tmp_path / name, 0o700, "root")
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
 def test_an_oom_score_that_is_refused_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A daemon in somebody's container still runs."""
     file = tmp_path / "oom_score_adj"
