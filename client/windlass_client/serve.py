@@ -26,6 +26,7 @@ from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin
 from windlass.services import GRPC, SERVER
 from windlass.snapshots import SNAPSHOTTER, Snapshotter
+from windlass.watchdog import owners_of
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""
@@ -49,7 +50,7 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
     settings = draft.settle(found)
     if uri.startswith(f"{DIFFER.uri}."):
         settings = _asking_only(settings, uri)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     lock = process.prepare(settings)
     try:
         return daemon.run_loop(found, settings, started)

@@ -44,7 +44,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     draft = config.read(path, paths, flags)
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
