@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
-from windlass.errors import InvalidArgument, StartError
+from windlass.errors import InvalidArgument, StartError, with_class
 from windlass.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -74,17 +74,18 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
 def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] = ()) -> list[Found]:
     """Return the plugins that installed factories make of ``settings``, those of ``disabled`` without declaration.
 
-    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported.
+    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported or fails.
     """
     taken = {entry.uri: entry.distribution for entry in found}
     plugins: list[Found] = []
     for entry in entry_points(group=FACTORIES):
         distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
         try:
-            make = entry.load()
-        except ImportError as error:
-            raise StartError(f"{distribution} cannot be imported: {error}") from error
-        for plugin in make(settings):
+            made_here = entry.load()(settings)
+        except Exception as error:
+            reason = f"{distribution} cannot make the plugins of the configuration: {with_class(error)}"
+            raise StartError(f"{reason}; mend it or uninstall it") from error
+        for plugin in made_here:
             if plugin.uri in taken:
                 raise StartError(f"plugin {plugin.uri} is brought by {taken[plugin.uri]}; give yours another name")
             taken[plugin.uri] = distribution
