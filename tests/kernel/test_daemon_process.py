@@ -339,3 +339,30 @@ def test_what_holds_the_daemons_loop_up_is_in_the_log(scratch: Path, daemons: li
     assert "the event loop has been held up for " in err
     assert f"by a plugin of example 1.0 at {scratch}/driver.py:" in err
     assert "no client is served meanwhile" in err
+
+
+def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemons: list[Running]) -> None:
+    """It is logged with its stack, and the daemon serves until it is stopped."""
+    body = """
+        async def leave():
+            sys.exit(7)
+
+        def init(context):
+            async def start():
+                context.leaving = asyncio.create_task(leave())
+            context.on_start(start)
+            context.on_stop(lambda: sys.stderr.write("stopped in order\\n"))
+            return object()
+
+        plugin("leaves", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "stopped in order" in err
+    assert "sys.exit in a plugin's task ends that task only: SystemExit: 7" in err
+    assert f'File "{scratch}/driver.py"' in err

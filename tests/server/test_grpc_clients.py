@@ -99,6 +99,12 @@ async def test_a_defect_of_a_handler_is_unknown_and_logged(client: Client, caplo
     assert "/t.Echo/fail failed" in caplog.text
 
 
+async def test_sys_exit_in_a_handler_is_its_defect(client: Client) -> None:
+    """The client gets it, and the server goes on."""
+    assert await refused(client.exit(b"")) == (Code.UNKNOWN, "Unexpected <class 'SystemExit'>: 3")
+    assert await client.echo(b"x") == b"x"
+
+
 async def test_each_failed_call_is_a_line_on_level_debug(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Method, status and message, whether it failed in its handler or found none; what succeeds says nothing."""
     caplog.set_level("DEBUG", "windlass_server")

@@ -133,6 +133,8 @@ class _Connection(asyncio.Protocol):
             response = Response(Code.INVALID_ARGUMENT, str(error))
         except Error as error:
             response = Response(error.code, str(error))
+        except SystemExit as error:
+            raise RuntimeError(f"SystemExit: {error}") from error  # which would end the loop
         except TimeoutError:
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
         if response.code != Code.OK:
