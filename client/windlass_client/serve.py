@@ -23,7 +23,7 @@ from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
 from windlass.metadata import METADATA
-from windlass.plugin import InitContext, Plugin
+from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.services import GRPC, SERVER
 from windlass.snapshots import SNAPSHOTTER, Snapshotter
 from windlass.watchdog import owners_of
@@ -120,7 +120,8 @@ def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
         # Looked up when it is asked for, since what is served may require a metadata store itself.
         return _Bare(lambda: context.by_id(plugin.type, plugin.id), containerd)
 
-    return Plugin(METADATA, id="bare", init=init)
+    # of the type by name only: it keeps the part of the contract that a face asks for
+    return Plugin(PluginType(METADATA.uri), id="bare", init=init)
 
 
 class _Bare:
