@@ -33,6 +33,9 @@ FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
+    "kernel/windlass/configblocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
+    "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
+    "kernel/windlass/migrate.py": "a migration's defect ends the daemon with the plugin's name",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",

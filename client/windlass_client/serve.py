@@ -23,9 +23,10 @@ from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
 from windlass.metadata import METADATA
-from windlass.plugin import InitContext, Plugin
+from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.services import GRPC, SERVER
 from windlass.snapshots import SNAPSHOTTER, Snapshotter
+from windlass.watchdog import owners_of
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""
@@ -48,7 +49,7 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
     settings = draft.settle(found)
     if uri.startswith(f"{DIFFER.uri}."):
         settings = _asking_only(settings, uri)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     lock = process.prepare(settings)
     try:
         return daemon.run_loop(found, settings, started)
@@ -118,7 +119,8 @@ def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
         # Looked up when it is asked for, since what is served may require a metadata store itself.
         return _Bare(lambda: context.by_id(plugin.type, plugin.id), containerd)
 
-    return Plugin(METADATA, id="bare", init=init)
+    # of the type by name only: it keeps the part of the contract that a face asks for
+    return Plugin(PluginType(METADATA.uri), id="bare", init=init)
 
 
 class _Bare:

@@ -44,7 +44,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     draft = config.read(path, paths, flags)
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
@@ -79,7 +79,7 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda *_: _dump_soon(loop))
     try:
-        return loop.run_until_complete(serve(found, settings, started))
+        return run_to_its_end(loop, loop.create_task(serve(found, settings, started)))
     finally:
         left = asyncio.all_tasks(loop)
         for task in left:
@@ -89,6 +89,17 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
         loop.run_until_complete(loop.shutdown_asyncgens())
         pool.shutdown(wait=False, cancel_futures=True)
         gate.close_shared()
+
+
+def run_to_its_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
+    """Run ``main``, whatever other tasks do: SystemExit in one of them leaves the loop, which is entered again."""
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except SystemExit as error:
+            if main.done():
+                raise
+            logger.error("sys.exit in a plugin's task ends that task only: SystemExit: %s", error, exc_info=error)
 
 
 async def serve(found: Sequence[Found], settings: Config, started: float) -> int:

@@ -142,6 +142,11 @@ def from_code(code: int, message: str) -> Error:
     return BY_CODE.get(code, Error)(message)
 
 
+def name_of(code: int) -> str:
+    """Return what a status is called in logs, such as NotFound."""
+    return BY_CODE[code].__name__ if code in BY_CODE else "Unknown"
+
+
 class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
 

@@ -70,6 +70,7 @@ class Hooks:
         self._manager = pluggy.PluginManager(PROJECT)
         self._policies: dict[str, str] = {}
         self._arguments: dict[str, frozenset[str]] = {}
+        self._missing: dict[str, dict[str, str]] = {}
         self.specify(ContainerHooks)
         self.specify(ImageHooks)
 
@@ -87,24 +88,45 @@ class Hooks:
         All of them or none: raises InvalidArgument when one of them cannot take part, and AlreadyExists for a
         second participant of one plugin.
         """
-        guarded = _Participant()
+        # Any: pluggy's options of each.
+        marked: dict[str, Any] = {}
         for name in dir(participant):
             options = self._manager.parse_hookimpl_opts(participant, name)
-            if options is not None:
-                function, step = getattr(participant, name), options["specname"] or name
-                if options["optionalhook"] and step not in self._policies:
-                    continue
-                self._check(function, step, uri)
-                yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-                if options["hookwrapper"] or options["wrapper"] != yields or inspect.isasyncgenfunction(function):
-                    remedy = "a wrapper is a plain generator marked with wrapper=True, and nothing else yields"
-                    raise InvalidArgument(f"{uri}: {step} cannot be called; {remedy}")
-                guard = _guarded_wrapper if options["wrapper"] else _guarded
-                vars(guarded)[name] = hookimpl(**options)(guard(function, step, uri, self._policies[step]))
+            if options is not None and not (
+                options["optionalhook"] and self._step(name, options) not in self._policies
+            ):
+                marked[name] = options
+        try:
+            guarded = self._guard(participant, uri, marked)
+        except InvalidArgument as error:
+            for name, options in marked.items():
+                for step in difflib.get_close_matches(self._step(name, options), self._policies, n=1):
+                    self._missing.setdefault(step, {})[uri] = str(error)
+            raise
         try:
             self._manager.register(guarded, name=uri)
         except ValueError:
             raise AlreadyExists(f"{uri} takes part already; add one object with all of its steps") from None
+
+    def missing(self, step: str) -> dict[str, str]:
+        """Return why plugins that want a say in a step, by a name that is like its own, have none: by their URIs."""
+        return self._missing.get(step, {})
+
+    def _step(self, name: str, options: Any) -> str:
+        return str(options["specname"] or name)
+
+    def _guard(self, participant: object, uri: str, marked: dict[str, Any]) -> _Participant:
+        guarded = _Participant()
+        for name, options in marked.items():
+            function, step = getattr(participant, name), self._step(name, options)
+            self._check(function, step, uri)
+            yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+            if options["hookwrapper"] or options["wrapper"] != yields or inspect.isasyncgenfunction(function):
+                remedy = "a wrapper is a plain generator marked with wrapper=True, and nothing else yields"
+                raise InvalidArgument(f"{uri}: {step} cannot be called; {remedy}")
+            guard = _guarded_wrapper if options["wrapper"] else _guarded
+            vars(guarded)[name] = hookimpl(**options)(guard(function, step, uri, self._policies[step]))
+        return guarded
 
     # Any: a method of whatever signature.
     def _check(self, function: Callable[..., Any], step: str, uri: str) -> None:

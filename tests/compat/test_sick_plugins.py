@@ -92,9 +92,9 @@ def test_a_verifier_that_blocks_delays_its_image_and_no_other_client(start: Star
     daemon = start(source(f"time.sleep(5); {ADMITS}"))
     result = taken(daemon)
     assert result["said"] == "taken"
-    assert result["answered"] >= 10
+    assert result["answered"] >= 5
     log = daemon.log.read_text()
-    assert "has been held up for 1." in log
+    assert "has been held up for " in log
     assert f"by plugin {VERIFIER} at {daemon.scratch}/site/thirdparty.py:13 (Verifier.verify)" in log
 
 
@@ -109,9 +109,7 @@ def test_a_verifier_that_blocks_delays_its_image_and_no_other_client(start: Star
 def test_while_a_verifier_has_failed_every_image_is_refused(start: Start, text: str, reason: str) -> None:
     """It might have refused: the client gets its name, the reason and the remedy."""
     said = taken(start(text))["said"]
-    assert said.startswith(
-        f"PermissionDenied: image taken/it:1 is refused, because the verifier {VERIFIER} did not start"
-    )
+    assert said.startswith(f"PermissionDenied: image taken/it:1 is refused, because {VERIFIER} did not start")
     assert "disabled_plugins" in said
     assert reason in said
 

@@ -40,6 +40,23 @@ def test_json_lines_are_objects() -> None:
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "passes"),
+    [
+        ("windlass.boot", logging.DEBUG, True),
+        ("windlass_registry.client", logging.DEBUG, True),
+        ("theirs.plugin", logging.DEBUG, True),
+        ("asyncio", logging.DEBUG, False),
+        ("urllib3.connectionpool", logging.INFO, False),
+        ("urllib3.connectionpool", logging.WARNING, True),
+    ],
+)
+def test_libraries_make_no_noise(name: str, level: int, passes: bool) -> None:
+    """On level debug the daemon and its plugins speak; a library's warning is heard."""
+    made = logging.LogRecord(name, level, "f", 1, "x", None, None)
+    assert logs.Ours(["theirs"]).filter(made) is passes
+
+
 def test_help_imports_nothing_that_costs() -> None:
     """The parser is there before plugins, asyncio or grpc are."""
     code = "import sys; from windlass.cli import parser; parser(); print(sorted(sys.modules))"

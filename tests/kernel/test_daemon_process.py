@@ -284,3 +284,85 @@ def test_what_cannot_start_says_why_in_one_line(
     assert daemon.process.returncode == 1
     assert err.startswith(f"windlassd: {message}")
     assert err.count("\n") == 1
+
+
+SICK_SERVER = """
+def fail(context):
+    raise KeyError("x")
+found[0] = Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", fail))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("found.clear()", "windlassd: no plugin is installed: pip install 'windlass-kernel[standard]'"),
+        (f"found.clear()\n{GOOD}", "windlassd: no server is installed, so no client could connect: pip install"),
+        (GOOD + SICK_SERVER, "windlassd: io.containerd.server.v1.none is failed: KeyError: 'x'"),
+    ],
+    ids=["nothing", "no server", "failed server"],
+)
+def test_a_daemon_that_no_client_could_reach_does_not_start(
+    scratch: Path, daemons: list[Running], body: str, told: str
+) -> None:
+    """Exit code 1, the reason and the remedy; what had started is closed."""
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+
+    _, err = daemon.process.communicate(timeout=15)
+
+    assert daemon.process.returncode == 1
+    assert told in err
+    assert ("good is closed" in err) is ("good" in body)
+
+
+def test_what_holds_the_daemons_loop_up_is_in_the_log(scratch: Path, daemons: list[Running]) -> None:
+    """The plugin's distribution and the place, while it lasts."""
+    body = """
+        def init(context):
+            async def block():
+                time.sleep(2.5)
+            async def start():
+                await block()
+            context.on_start(start)
+            return object()
+
+        plugin("blocks", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "the event loop has been held up for " in err
+    assert f"by a plugin of example 1.0 at {scratch}/driver.py:" in err
+    assert "no client is served meanwhile" in err
+
+
+def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemons: list[Running]) -> None:
+    """It is logged with its stack, and the daemon serves until it is stopped."""
+    body = """
+        async def leave():
+            sys.exit(7)
+
+        def init(context):
+            async def start():
+                context.leaving = asyncio.create_task(leave())
+            context.on_start(start)
+            context.on_stop(lambda: sys.stderr.write("stopped in order\\n"))
+            return object()
+
+        plugin("leaves", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "stopped in order" in err
+    assert "sys.exit in a plugin's task ends that task only: SystemExit: 7" in err
+    assert f'File "{scratch}/driver.py"' in err

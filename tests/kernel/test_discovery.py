@@ -15,8 +15,9 @@ import pytest
 
 from windlass import discovery
 from windlass.errors import StartError
+from windlass.settings import TopLevel
 
-Install = Callable[[str, str, str], None]
+Install = Callable[..., None]
 
 
 @pytest.fixture
@@ -24,13 +25,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return a function that makes a distribution with one entry point visible to this process."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
-    def make(name: str, entry: str, source: str) -> None:
+    def make(name: str, entry: str, source: str, group: str = discovery.GROUP) -> None:
         module = name.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[windlass.plugins]\n{entry} = {module}:PLUGIN\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry} = {module}:PLUGIN\n")
         (info / "RECORD").write_text("")
 
     return make
@@ -166,3 +167,17 @@ def test_a_cache_that_somebody_planted_is_not_read(outside: Path) -> None:
         file.write_text(json.dumps(cached))
     assert planted
     assert shown(outside) == ["test.type.v1.b b"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def PLUGIN(settings):\n    return settings['x']", "TypeError: 'TopLevel' object is not subscriptable"),
+    ],
+)
+def test_a_factory_that_is_broken_stops_the_daemon_by_name(install: Install, source: str, reason: str) -> None:
+    """Whatever it raises, the operator gets the distribution and the remedy."""
+    install("windlass-test-h", "factory", source, group=discovery.FACTORIES)
+    with pytest.raises(StartError, match=f"windlass-test-h 1.0 cannot make .*: {reason}; mend it or uninstall it"):
+        discovery.made(TopLevel(), [])

@@ -171,6 +171,8 @@ def test_a_participant_takes_part_as_a_whole_or_not_at_all(participant: object, 
     with pytest.raises(InvalidArgument) as refused:
         hooks.add(participant, "type.a.1")
     assert told in str(refused.value)
+    assert hooks.missing("admit_image") == hooks.missing("adjust_spec") == {"type.a.1": str(refused.value)}
+    assert not hooks.missing("watched")
     assert str(refused.value).startswith("type.a.1: ")
     hooks.add(Adds(), "type.a.2")
     hooks.call("adjust_spec", namespace="n", container=Container("c"), spec=spec)

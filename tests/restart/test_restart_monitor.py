@@ -286,12 +286,13 @@ async def test_a_container_that_hangs_delays_no_other_one() -> None:
     await world.monitor.settle()
 
 
-def test_the_old_name_of_the_block_still_counts() -> None:
-    """Step 2 to 3 moves it; a block of the new name wins."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_old_name_of_the_block_still_counts(version: int) -> None:
+    """In files of version 2 and 3; a block of the new name wins."""
     plugins = {"io.containerd.internal.v1.restart": {"interval": "3s"}}
     migrate(1, plugins)
     assert list(plugins) == ["io.containerd.internal.v1.restart"]
-    migrate(2, plugins)
+    migrate(version, plugins)
     assert plugins == {"io.containerd.monitor.container.v1.restart": {"interval": "3s"}}
 
 

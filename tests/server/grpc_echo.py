@@ -52,6 +52,9 @@ class Echo:
     async def fail(self, request: bytes, context: Any) -> bytes:
         raise ZeroDivisionError("by zero")
 
+    async def exit(self, request: bytes, context: Any) -> bytes:
+        raise SystemExit(3)
+
     async def abort(self, request: bytes, context: Any) -> bytes:
         await context.abort(grpc.StatusCode.NOT_FOUND, "nicht da: 100 % ü\n", (("x-why", "gone"),))
         raise AssertionError
@@ -103,7 +106,7 @@ class Echo:
         yield b""
 
     def handlers(self) -> dict[str, Any]:
-        unary = ["echo", "metadata", "hang", "fail", "abort", "code", "size", "remaining"]
+        unary = ["echo", "metadata", "hang", "fail", "exit", "abort", "code", "size", "remaining"]
         return {
             **{name: grpc.unary_unary_rpc_method_handler(getattr(self, name)) for name in unary},
             "count": grpc.unary_stream_rpc_method_handler(self.count),

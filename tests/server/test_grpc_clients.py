@@ -99,6 +99,25 @@ async def test_a_defect_of_a_handler_is_unknown_and_logged(client: Client, caplo
     assert "/t.Echo/fail failed" in caplog.text
 
 
+async def test_sys_exit_in_a_handler_is_its_defect(client: Client) -> None:
+    """The client gets it, and the server goes on."""
+    assert await refused(client.exit(b"")) == (Code.UNKNOWN, "Unexpected <class 'SystemExit'>: 3")
+    assert await client.echo(b"x") == b"x"
+
+
+async def test_each_failed_call_is_a_line_on_level_debug(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Method, status and message, whether it failed in its handler or found none; what succeeds says nothing."""
+    caplog.set_level("DEBUG", "windlass_server")
+    await client.echo(b"x")
+    assert not caplog.records
+    await refused(client.channel.unary_unary("/t.Echo/gone")(b""))
+    assert "/t.Echo/gone failed: Unimplemented: " in caplog.text
+    await refused(client.abort(b""))
+    assert "/t.Echo/abort failed: NotFound: nicht da" in caplog.text
+    _, details = await refused(client.fail(b""))
+    assert f"/t.Echo/fail failed: Unknown: {details}" in caplog.text
+
+
 async def test_what_is_not_served_is_unimplemented(client: Client) -> None:
     """In the words of grpc-go, which containerd's clients know."""
     channel = client.channel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -229,6 +230,25 @@ async def test_a_peer_that_says_nothing_is_sent_away(place: Place, monkeypatch: 
     peer.send(PREFACE[:10])
     assert await peer.sent_away() == ErrorCode.SETTINGS_TIMEOUT
     peer.writer.close()
+
+
+async def test_a_loop_that_was_held_up_ends_no_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What peers have sent meanwhile is read before their time is found to be over: it was ours."""
+    monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.2)
+    old = await Peer.connect(place.path)
+    old.call(1)
+    assert await old.status(1) == (0, "")
+    new = Peer(*await asyncio.open_unix_connection(place.path))
+    await asyncio.sleep(0.05)
+
+    time.sleep(0.5)  # a plugin's blocking call
+    new.send(PREFACE + frames.settings({}))
+    for peer in (old, new):
+        peer.call(3)
+
+    for peer in (old, new):
+        assert await peer.status(3) == (0, "")
+        peer.writer.close()
 
 
 async def test_a_connection_may_be_silent_once_it_has_said_hello(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,10 @@ def graph(where: Where, form: str, file: TextIO) -> None:
 
 
 @plugins.command()
-@click.argument("uri")
+@click.argument("uri", metavar="URI|ID|TYPE")
 @click.pass_obj
 def why(where: Where, uri: str) -> int:
-    """Tell why the plugin, or every plugin of the type, URI is missing."""
+    """Tell why a plugin, or every plugin of a type, is missing."""
     reason = plugingraph.why(asyncio.run(_nodes(where)), uri)
     for depth, step in enumerate(reason.chain):
         lead = "   " * (depth - 1) + "└─ " if depth else ""

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from windlass.errors import Code
+from windlass.errors import Code, name_of
 from windlass_server import messages
 from windlass_server import metadata as wire
 from windlass_server.context import EOF, Context
@@ -80,6 +80,7 @@ class Call:
         "_loop",
         "_method",
         "_owed",
+        "_path",
         "_peer_ended",
         "_started",
         "_task",
@@ -111,6 +112,7 @@ class Call:
         self._callbacks: list[Callable[[], None]] | None = None
         self._unsent_headers: bytes | None = wire.INITIAL
         self._kept = self._owed = 0
+        self._path = "a call"
         self._peer_ended = self._started = False
         self.metadata: Metadata = ()
         self.trailing: Metadata = ()
@@ -131,6 +133,7 @@ class Call:
                 raise Refused(Code.RESOURCE_EXHAUSTED, "the headers are larger than this server takes", status=431)
             head = wire.parse(fields)
             self.metadata = head.metadata
+            self._path = head.path
             self._method = find(head.path, head.metadata)
             self._incoming = Incoming(self._limits.receive, head.encoding)
         except Refused as refused:
@@ -259,7 +262,7 @@ class Call:
         except asyncio.CancelledError:
             self.finish(Code.CANCELLED, "the call was cancelled by its handler")
             raise
-        except Exception as error:  # a defect of a handler is told to its caller, and to the log
+        except (Exception, SystemExit) as error:  # a defect of a handler is told to its caller, and to the log
             if not self.over and self.code is None:
                 logger.exception("%s failed", method.path)
             self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")
@@ -357,6 +360,8 @@ class Call:
         """Send the status, unless the call is over."""
         if self.over:
             return
+        if code != Code.OK:
+            logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
         trailers = wire.trailers(code, message, wire.encode_metadata(self.trailing))
         if self._unsent_headers is not None:
             trailers, self._unsent_headers = self._unsent_headers + trailers, None

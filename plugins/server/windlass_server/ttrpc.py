@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from windlass.errors import Code, Error
+from windlass.errors import Code, Error, name_of
 from windlass.services import TtrpcService
 from windlass_api.ttrpc import (
     DATA,
@@ -133,8 +133,12 @@ class _Connection(asyncio.Protocol):
             response = Response(Code.INVALID_ARGUMENT, str(error))
         except Error as error:
             response = Response(error.code, str(error))
+        except SystemExit as error:
+            raise RuntimeError(f"SystemExit: {error}") from error  # which would end the loop
         except TimeoutError:
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
+        if response.code != Code.OK:
+            logger.debug("a ttrpc call failed: %s: %s", name_of(response.code), response.message)
         self._answer(frame.stream, response)
 
     async def _call(self, request: Request) -> Response:

@@ -32,9 +32,11 @@ class Admission:
 
     async def admit(self, namespace: str, name: str, desc: Descriptor) -> None:
         """Raise PermissionDenied for an image that somebody refuses, or that cannot be judged."""
-        for uri, reason in self._failed.items():
+        for uri, reason in {**self._failed, **self._hooks.missing(STEP)}.items():
             remedy = f"mend it, or name it in disabled_plugins if images need not pass it: {reason}"
-            raise PermissionDenied(f"image {name} is refused, because the verifier {uri} did not start; {remedy}")
+            raise PermissionDenied(
+                f"image {name} is refused, because {uri} did not start and might refuse it; {remedy}"
+            )
         for id, verifier in self._verifiers.items():
             judgement = await self._ask(id, verifier, name, desc)
             if not judgement.ok:
