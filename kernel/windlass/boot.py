@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from windlass.discovery import Found
+from windlass.disks import is_full
 from windlass.errors import (
     DeadlineExceeded,
     Error,

@@ -15,7 +15,7 @@ import pytest
 
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.discovery import Found
-from windlass.errors import FailedPrecondition, NotFound, StartError
+from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
 from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
 
 A: PluginType[Any] = PluginType("type.a")

@@ -104,7 +104,9 @@ def init_transfer(context: InitContext) -> Transferrer:
     differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
     parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities, config.patience())
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
-    settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
+    settings = Settings(
+        roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks, config.check_platform_supported
+    )
     admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
     transfer = LocalTransfer(parts, made, admission, settings)
     context.on_stop(transfer.close)
