@@ -44,12 +44,12 @@ def binary_name(runtime: str) -> str:
 
 
 def _search(runtime: str, name: str) -> str:
-    places = ["."]
-    places += [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if place]
-    places.append(str(Path(sys.argv[0]).parent))
+    # Absolute ones alone: where the daemon was started is no place to execute programs from as root.
+    places = [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if place.startswith("/")]
+    if Path(sys.argv[0]).is_file():
+        places.append(str(Path(sys.argv[0]).absolute().parent))
     for place in places:
-        candidate = Path(place, name).absolute()
+        candidate = Path(place, name)
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return str(candidate)
-    looked = ":".join(str(Path(place).absolute()) for place in places)
-    raise Error(f"runtime {runtime}: binary {name} is not installed; looked in {looked}")
+    raise Error(f"runtime {runtime}: binary {name} is not installed; looked in {':'.join(places)}")
