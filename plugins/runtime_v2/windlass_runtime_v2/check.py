@@ -32,14 +32,19 @@ class BundleCheck:
 
     def _groups(self, repair: bool) -> Iterator[Problem]:
         """Yield control groups that containers without a task have left."""
+        idle: list[tuple[str, str, list[str]]] = []
+        in_use: set[str] = set()
         for namespace in self._metadata.namespaces().list():
             for container in self._metadata.containers(namespace.name).list():
-                bundle = self._bundles.bundle(namespace.name, container.id)
-                if container.spec is None or bundle.path.exists():
-                    continue
-                found = [each for each in cgroups.groups_of(container.spec.value, container.id) if Path(each).is_dir()]
-                if found:
-                    yield _group_problem(namespace.name, container.id, found, repair)
+                groups = cgroups.groups_of(container.spec.value, container.id) if container.spec else []
+                if self._bundles.bundle(namespace.name, container.id).path.exists():
+                    in_use.update(groups)
+                else:
+                    idle.append((namespace.name, container.id, [each for each in groups if Path(each).is_dir()]))
+        for namespace_name, id, groups in idle:
+            # Some clients put several containers into one.
+            if groups and not in_use.intersection(groups):
+                yield _group_problem(namespace_name, id, groups, repair)
 
     def _processes(self) -> Iterator[Problem]:
         known = [pid for bundle in self._bundles.walk() if (pid := bundle.init_pid())]
