@@ -7,5 +7,18 @@ threads again in the children, which close all descriptors and would be aborted 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+
+import groups
+import pytest
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def control_groups() -> Iterator[None]:
+    """When all tests are done no container of theirs has a control group, and the parents of those are removed."""
+    yield
+    if sys.platform == "linux":
+        assert not (left := groups.left()), f"tests have left control groups, which are removed now: {left}"

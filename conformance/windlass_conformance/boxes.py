@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from windlass import cgroups
+
 BUSYBOX = Path("/bin/busybox")
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+PATIENCE = 10.0
+"""Seconds that what was in a control group may take to end."""
+
 APPLETS = ("sh", "sleep", "true", "echo", "seq")
 
 
@@ -58,6 +63,11 @@ def spec(argv: Sequence[str], root: str, cgroup: str) -> bytes:
         },
     }
     return json.dumps(document).encode()
+
+
+def remove_group(namespace: str) -> None:
+    """Remove the control group that those of a namespace's containers were in, which runtimes leave."""
+    cgroups.remove_within([f"{place}/{namespace}" for place, _, _ in cgroups.hierarchies()], PATIENCE)
 
 
 def process_json(argv: Sequence[str]) -> bytes:

@@ -6,6 +6,7 @@ set, and programs that use select(2), which fails from 1,024 on, see no more of 
 
 from __future__ import annotations
 
+import os
 import resource
 
 # Not from typing, which would be a megabyte in every shim.
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOFILE = resource.RLIMIT_NOFILE
+
+SHELL = "/bin/sh"
 
 _found = 0
 """The soft limit before we raised it, 0 while we have not."""
@@ -59,6 +62,6 @@ def limited(command: Sequence[str]) -> list[str]:
     A limit is the whole process's, and to set one between fork and exec would be Python code in a copy of a process
     with threads; so a shell does it.
     """
-    if not _found:
+    if not _found or not os.access(SHELL, os.X_OK):
         return list(command)
-    return ["/bin/sh", "-c", 'ulimit -S -n "$0" && exec "$@"', str(_found), *command]
+    return [SHELL, "-c", 'ulimit -S -n "$0" && exec "$@"', str(_found), *command]

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from house import TREE
 
+from windlass import cgroups
+
 NEEDED = ("ctr", "runc", "busybox")
 
 pytestmark = [
@@ -45,8 +47,7 @@ def scratch() -> Iterator[Path]:
     """A directory whose name is short enough for sockets, and nothing left of what used it."""
     path = Path(tempfile.mkdtemp(prefix="w.", dir="/tmp"))
     yield path
-    for cgroup in Path("/sys/fs/cgroup").glob(f"**/{NAME}"):
-        cgroup.rmdir()
+    assert not cgroups.remove_within([f"{place}/{NAME}" for place, _, _ in cgroups.hierarchies()])
     assert str(path) not in Path("/proc/self/mountinfo").read_text()
     shutil.rmtree(path)
 

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import groups
 import pytest
 from runtime_v2.harness import SPEC_TYPE, Daemon, daemon, event_sink, eventually
 
@@ -112,7 +113,7 @@ def box(command: list[str], tmp_path: Path) -> Container:
     spec["process"]["terminal"] = False
     spec["process"]["args"] = command
     spec["root"] = {"path": "rootfs", "readonly": False}
-    spec["linux"]["cgroupsPath"] = f"/windlass-test/{id}"
+    spec["linux"]["cgroupsPath"] = groups.path_of(id)
     root = str(tmp_path / "runc")
     # Options.root, field 7: the runtime's own state stays in the test's directory
     options = Payload(OPTIONS_TYPE, b"\x3a" + bytes([len(root)]) + root.encode())
@@ -185,7 +186,7 @@ async def test_what_runc_says_reaches_the_client(windlass: Daemon, image: Path, 
     with pytest.raises(errors.Error, match=r"failed to create shim task: .*OCI runtime create failed.*no such file"):
         await windlass.tasks.create("test", made, bind(image))
     await eventually(lambda: windlass.left() == NOTHING)
-    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+    assert not groups_of(made)
 
 
 async def test_a_container_survives_its_daemon_and_zygote(

@@ -24,6 +24,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from polling import is_readable
 
+from windlass import cgroups
 from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
 
@@ -126,10 +127,8 @@ class Machine:
         finally:
             self.process.kill()
             self.process.wait()
-            for cgroup in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
-                cgroup.rmdir()
-            for cgroup in Path("/sys/fs/cgroup").glob(self.namespace):
-                cgroup.rmdir()
+            left = cgroups.remove_within([f"{place}/{self.namespace}" for place, _, _ in cgroups.hierarchies()])
+            assert not left
 
 
 @pytest.fixture(scope="module", params=["containerd", "windlassd"])

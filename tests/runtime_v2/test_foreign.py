@@ -59,6 +59,22 @@ def test_a_binary_is_found_on_the_path_and_remembered(tmp_path: Path, monkeypatc
     assert executables.resolve("io.containerd.odd.v1") == str(shim)
 
 
+@pytest.mark.parametrize("path", ["", ".", "here", ":/nowhere", "./here:/nowhere"])
+def test_the_working_directory_is_no_place_for_shims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nor is what a relative entry of PATH leads to from there: what anybody may have put there would run as root."""
+    for place in (tmp_path, tmp_path / "here"):
+        place.mkdir(exist_ok=True)
+        (place / "containerd-shim-odd-v1").write_text("#!/bin/sh\n")
+        (place / "containerd-shim-odd-v1").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(errors.Error, match="containerd-shim-odd-v1 is not installed"):
+        Executables().resolve("io.containerd.odd.v1")
+
+
 def test_a_missing_binary_is_named_with_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is all that an operator has to go by."""
     monkeypatch.setenv("PATH", "/first:/second")

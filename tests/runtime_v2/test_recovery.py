@@ -88,16 +88,16 @@ async def test_what_is_left_when_a_daemon_stops_is_for_the_next(tmp_path: Path, 
         await run(first.tasks, container(unclean="no runc"))
         os.kill(zygote.children[0].pid, signal.SIGKILL)
         await first.tasks.wait("test", "box")
-        await eventually(lambda: zygote.entries.count("fake:cleanup") == 2)
+        await eventually(lambda: zygote.entries.count("fake:cleanup") == 2, 60)
     tried = zygote.entries.count("fake:cleanup")
-    async with daemon(tmp_path, zygote) as second:
-        await asyncio.wait_for(second.context.ready.wait(), 10)
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 60.0}) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 60)
         assert zygote.entries.count("fake:cleanup") > tried
         assert second.bundles == ["box"]
         with pytest.raises(errors.AlreadyExists, match="no runc"):
             await second.tasks.create("test", container(), CreateOptions())
         (second.context.state / "test/box/config.json").write_text("{}")
-        await eventually(lambda: second.left() == NOTHING)
+        await eventually(lambda: second.left() == NOTHING, 60)
 
 
 async def test_only_what_was_there_is_counted(

@@ -321,20 +321,25 @@ async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zyg
 
 
 @pytest.mark.parametrize(
-    ("trouble", "reason"),
+    ("trouble", "seconds", "reason"),
     [
-        ({"hang": ["cleanup"]}, "cleaning up did not end within 0.3 s and was killed"),
-        ({"die": ["cleanup"]}, "what cleans up was killed"),
-        ({"unclean": "runc delete ended with 1"}, "runc delete ended with 1"),
+        ({"hang": ["cleanup"]}, 0.3, r"cleaning up did not end within [\d.]+ s and was killed"),
+        ({"die": ["cleanup"]}, 20.0, "what cleans up was killed"),
+        ({"unclean": "runc delete ended with 1"}, 20.0, "runc delete ended with 1"),
     ],
     ids=["hangs", "dies", "fails"],
 )
 async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
-    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture, trouble: dict[str, Any], reason: str
+    tmp_path: Path,
+    zygote: ProcessZygote,
+    caplog: pytest.LogCaptureFixture,
+    trouble: dict[str, Any],
+    seconds: float,
+    reason: str,
 ) -> None:
     """The bundle and the name stay until it succeeds, and the log says why; the end of the process is told at once."""
     caplog.set_level(logging.INFO)
-    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 0.3}) as running:
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": seconds}) as running:
         await run(running.tasks, container(**trouble))
         await killed(running, zygote.children[0].pid)
         assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
@@ -344,25 +349,25 @@ async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
         with pytest.raises(errors.AlreadyExists, match=f"what an earlier one has left is not gone yet: {reason}"):
             await running.tasks.create("test", container(), CreateOptions())
         (running.context.state / "test/box/config.json").write_text("{}")
-        await eventually(lambda: running.left() == NOTHING)
+        await eventually(lambda: "had left is gone now" in caplog.text, 60)
+        assert running.left() == NOTHING
         assert zygote.entries.count("fake:cleanup") >= 2
-        await eventually(lambda: "had left is gone now" in caplog.text)
         assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
         await run(running.tasks, container())
     assert "is tried again: " in caplog.text
 
 
 async def test_a_container_that_outlives_its_shim_is_not_said_to_have_ended(
-    tmp_path: Path, zygote: ProcessZygote
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While it cannot be ended, waits go on, it is listed as unknown, and what else is asked says why it fails."""
-    timeouts = {"shim.cleanup": 0.3, "shim.shutdown": 0.3}
+    timeouts = {"shim.cleanup": 1.0, "shim.shutdown": 0.3}
     with subprocess.Popen(["sleep", "1000"]) as init:
         try:
             async with daemon(tmp_path, zygote, timeouts=timeouts) as running:
                 await run(running.tasks, container(pid=init.pid, unclean="no runc"))
                 waiting = asyncio.create_task(killed(running, zygote.children[0].pid))
-                await eventually(lambda: zygote.entries.count("fake:cleanup") >= 2)
+                await eventually(lambda: "no runc" in caplog.text, 60)
                 found = await running.tasks.list("test")
                 assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
                 for ask in (running.tasks.delete, running.tasks.pause):
@@ -385,7 +390,19 @@ async def test_a_dead_shim_is_cleaned_up_when_there_is_a_zygote_again(tmp_path: 
         await eventually(lambda: len(running.exchange.topics) == 2)
         assert running.bundles == ["box"]
         zygote.broken = False
-        await eventually(lambda: running.left() == NOTHING)
+        await eventually(lambda: running.left() == NOTHING, 60)
+
+
+async def test_a_defect_of_what_cleans_up_keeps_nobody_waiting(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has it, and whoever waits for the task gets an answer."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        zygote.defective = True
+        assert (await asyncio.wait_for(killed(running, zygote.children[0].pid), 10)).status == 137
+        assert "the zygote has a defect on purpose" in caplog.text
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
 
 
 async def test_delete_of_a_task_whose_shim_dies_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:

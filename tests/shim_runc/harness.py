@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import groups
 from polling import is_readable
 
 from windlass.errors import from_code
@@ -160,7 +161,10 @@ def spec(args: list[str], terminal: bool = False, **more: Any) -> dict[str, Any]
                 "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
             },
         ],
-        "linux": {"namespaces": namespaces, "resources": {"devices": [{"allow": True, "access": "rwm"}]}},
+        "linux": {
+            "namespaces": namespaces,
+            "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+        },
         **more,
     }
 
@@ -187,7 +191,9 @@ class Shim:
 
     def make_bundle(self, args: list[str], terminal: bool = False, **more: Any) -> None:
         """Write config.json and a rootfs with busybox."""
-        (self.bundle / "config.json").write_text(json.dumps(spec(args, terminal, **more)))
+        document = spec(args, terminal, **more)
+        document["linux"].setdefault("cgroupsPath", groups.path_of(f"{self.state.name}-{self.id}"))
+        (self.bundle / "config.json").write_text(json.dumps(document))
         binaries = self.bundle / "rootfs" / "bin"
         binaries.mkdir(parents=True, exist_ok=True)
         for name in ("proc", "dev"):

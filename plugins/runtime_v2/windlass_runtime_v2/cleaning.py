@@ -44,7 +44,13 @@ class Cleaning:
         await asyncio.wait({self.tried})
         while not self.job.done() and is_alive(pid):
             await asyncio.wait({self.job}, timeout=POLL)
-        return self.job.result() if self.job.done() else None
+        if not self.job.done() or self._has_defect():
+            return None
+        return self.job.result()
+
+    def _has_defect(self) -> bool:
+        """Tell whether it ended by a defect, which the log has; whoever waits for the task is not to wait for ever."""
+        return not self.job.cancelled() and not isinstance(self.job.exception(), Error | None)
 
 
 class Cleaner:

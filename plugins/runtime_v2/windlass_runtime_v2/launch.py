@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from windlass import cgroups
+from windlass import cgroups, mounting
 from windlass.errors import Error, FailedPrecondition
 from windlass.gate import Gate, offload_within
 from windlass.tasks import Exit
@@ -23,6 +23,7 @@ from windlass_runtime_v2.runtimes import Executables
 from windlass_runtime_v2.settings import Deadlines
 from windlass_runtime_v2.shim import Shim, connect
 from windlass_runtime_v2.shimlog import ShimLog
+from windlass_runtime_v2.task import is_alive
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,13 @@ class Launcher:
             await self._forked.clean(bundle, bootstrap.runtime, seconds)
         elif binary := await self.on_disk(bundle.read_shim_binary):
             timeout = seconds + self._deadlines.spawn
-            exit = await self._within(timeout, None, self._foreign.clean, bundle, binary, seconds)
+            try:
+                exit = await self._within(timeout, None, self._foreign.clean, bundle, binary, seconds)
+            except Error as error:
+                # Those of containerd fail, too, when they never came to make anything.
+                if not await self.on_disk(is_unused, bundle):
+                    raise
+                logger.info("task %s: nothing is left, although %s", bundle.id, error)
             if bootstrap is not None and bootstrap.address.startswith("unix:///"):
                 # Only if nobody listens: the shim may be shared, and then it lives.
                 await self.on_disk(sweep_sockets, [Path(bootstrap.address.removeprefix("unix://"))])
@@ -184,16 +191,28 @@ class Launcher:
         return await offload_within(timeout, discard, functools.partial(function, *args, **kwargs), self._disk, name)
 
 
+def is_unused(bundle: Bundle) -> bool:
+    """Tell whether nothing is to be seen of a container: no process, and no mount of its root filesystem."""
+    if is_alive(bundle.init_pid()) or mounting.mounts_below(bundle.rootfs):
+        return False
+    return not any(cgroups.processes_in(group) for group in groups_of(bundle))
+
+
+def groups_of(bundle: Bundle) -> list[str]:
+    """Return the control groups of a bundle's container."""
+    spec = b""
+    with contextlib.suppress(OSError), (bundle.path / "config.json").open("rb") as file:
+        spec = file.read(MAX_SPEC)
+    return cgroups.groups_of(spec, bundle.id)
+
+
 def remove_groups(bundle: Bundle) -> None:
     """Remove a container's control groups, of which its runtime may know nothing; one in use by others stays.
 
     Raises FailedPrecondition when the container's own process is in it.
     """
-    spec = b""
-    with contextlib.suppress(OSError), (bundle.path / "config.json").open("rb") as file:
-        spec = file.read(MAX_SPEC)
     pid = bundle.init_pid()
-    for group in cgroups.remove_within(cgroups.groups_of(spec, bundle.id)):
+    for group in cgroups.remove_within(groups_of(bundle)):
         if pid and pid in cgroups.processes_in(group):
             raise FailedPrecondition(f"its process {pid} runs on in control group {group}")
         logger.warning("task %s: control group %s stays: it is in use", bundle.id, group)
