@@ -26,9 +26,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
+from windlass_conformance.boxes import BUSYBOX
 
 ROOT = Path(__file__).parents[2]
-BUSYBOX = Path("/bin/busybox")
 IMAGE = "example.org/demo:1"
 WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
 
