@@ -246,6 +246,15 @@ def test_exit_codes_without_a_process(machine):
     machine.windlass("rm", "-f", "host")
 
 
+def test_an_exec_whose_child_keeps_its_output_open(machine):
+    """It has ended all the same, with its own exit code, and nothing waits for the child (CVE-2026-53495)."""
+    machine.run("-d", "--name", "host", IMAGE, "sleep", "1000")
+    fifos = str(machine.directory / "fifo")
+    ran = machine.windlass("exec", "--fifo-dir", fifos, "host", "sh", "-c", "sleep 1000 & echo out; exit 3")
+    machine.windlass("rm", "-f", "host")
+    assert (ran.stdout, ran.returncode) == (b"out\n", 3), ran.stderr
+
+
 def test_exit_code_of_windlass_itself(machine, tmp_path):
     """125 for all that is no fault of the command's, though a runtime may say `no such file` of it."""
     assert machine.run("--rm", "--mount", f"src={tmp_path}/none,dst=/x", IMAGE, "true").returncode == 125
