@@ -196,6 +196,39 @@ def test_the_readme_commands_exist_and_ci_runs_them() -> None:
     assert "scripts/test" in (TREE / ".ci" / "run").read_text()
 
 
+SECURITY = TREE / "docs" / "security.md"
+
+
+def test_every_test_that_guards_against_an_advisory_exists() -> None:
+    """A test that was renamed or removed leaves no row of docs/security.md without its guard."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY.read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"^\s*(?:async )?def {name}\(", _text(TREE / path), re.MULTILINE)
+    ]
+    assert len(named) > 50
+    assert not missing
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_every_advisory_is_listed_once_and_has_an_answer() -> None:
+    """Whoever reads of a weakness finds its number, whether it is ours, and what says so."""
+    rows = [line.strip("|").split(" | ") for line in SECURITY.read_text().splitlines() if re.match(r"\| 20\d\d", line)]
+    identifiers = [each for row in rows for each in row[1].split() if each.startswith(("CVE-", "GHSA-"))]
+    shape = r"CVE-20\d\d-\d{4,5}|GHSA(-[2-9cfghjmpqrvwx]{4}){3}"
+
+    assert len(rows) > 60
+    assert not [each for each in identifiers if not re.fullmatch(shape, each)]
+    assert len(identifiers) == len(set(identifiers))
+    assert not [
+        row for row in rows if not row[3].strip() or (row[3].startswith(("yes", "runc")) and not row[4].strip())
+    ]
+
+
 def links(page: Path) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if not re.match(r"[a-z]+:", target):

@@ -31,7 +31,8 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 3
 """Interrupts after which the process is killed, and waited for no longer than LEAVE_TIMEOUT."""
 LEAVE_TIMEOUT = 5.0
-DELETE_TIMEOUT = 10.0
+DELETE_TIMEOUT = 15.0
+"""Longer than a shim waits for output that a child of the process keeps open."""
 
 
 @dataclass
@@ -60,8 +61,7 @@ class Session:
                         await self._resize()
                     status = await self._end(waiting)
                 # The shim holds the FIFOs open until the process is deleted.
-                async with asyncio.timeout(DELETE_TIMEOUT):
-                    await delete()
+                await self._delete(delete)
                 for pump in self._pumps:
                     await pump.drained()
             return status
@@ -80,6 +80,17 @@ class Session:
             raise Unavailable(
                 f"{what} was killed, and its end is not known after {LEAVE_TIMEOUT:g} s; see `windlass ps -a`"
             ) from None
+
+    async def _delete(self, delete: Callable[[], Awaitable[object]]) -> None:
+        try:
+            async with asyncio.timeout(DELETE_TIMEOUT):
+                await delete()
+        except TimeoutError:
+            # The exit status is known, and matters more.
+            what = self.exec_id or self.id
+            sys.stderr.write(
+                f"windlass: process {what} is not deleted: something in its container keeps its output open\r\n"
+            )
 
     @property
     def left(self) -> bool:

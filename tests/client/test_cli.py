@@ -93,6 +93,7 @@ def test_a_failure_is_one_line(capfd, arguments, message):
         (["exec", "x"], 125),
         (["exec", "-u", "0x0", "x", "true"], 125),
         (["kill", "-s", "SIGNOPE", "x"], 2),
+        (["kill", "-s", "9" * 5000, "x"], 2),
         (["frobnicate"], 2),
         (["image", "import"], 2),
     ],

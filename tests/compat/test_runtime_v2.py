@@ -28,13 +28,14 @@ from windlass.mounts import Mount
 from windlass.shims import ForkedShim
 from windlass.tasks import IO, CreateOptions, Status
 from windlass.values import Payload
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import plugin as shim_plugin
 from windlass_zygote.spawner import ForkingZygote
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="containers need root on Linux"),
     pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: apt install runc"),
-    pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="busybox is missing: apt install busybox-static"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
 RUNC = "io.containerd.runc.v2"
@@ -78,7 +79,7 @@ def image(tmp_path: Path) -> Path:
     rootfs = tmp_path / "image"
     for name in ("bin", "proc", "dev", "sys", "tmp"):
         (rootfs / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", rootfs / "bin/busybox")
+    shutil.copy(BUSYBOX, rootfs / "bin/busybox")
     for applet in ("sh", "true", "sleep", "cat", "echo"):
         (rootfs / "bin" / applet).symlink_to("busybox")
     return rootfs

@@ -16,13 +16,14 @@ from polling import is_readable
 from shim_runc.harness import ALWAYS_RESTING, Client, Shim, shims
 
 from windlass import errors
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="containers need root on Linux"),
     pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: apt install runc"),
-    pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="busybox is missing: apt install busybox-static"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
 

@@ -27,9 +27,9 @@ from polling import is_readable
 from windlass import cgroups
 from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
+from windlass_conformance.boxes import BUSYBOX
 
 ROOT = Path(__file__).parents[2]
-BUSYBOX = Path("/bin/busybox")
 IMAGE = "example.org/demo:1"
 WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
 
@@ -243,6 +243,15 @@ def test_exit_codes_without_a_process(machine):
         assert machine.run("--rm", IMAGE, command).returncode == code, command
         assert machine.windlass("exec", "--fifo-dir", fifos, "host", command).returncode == code, command
     machine.windlass("rm", "-f", "host")
+
+
+def test_an_exec_whose_child_keeps_its_output_open(machine):
+    """It has ended all the same, with its own exit code, and nothing waits for the child (CVE-2026-53495)."""
+    machine.run("-d", "--name", "host", IMAGE, "sleep", "1000")
+    fifos = str(machine.directory / "fifo")
+    ran = machine.windlass("exec", "--fifo-dir", fifos, "host", "sh", "-c", "sleep 1000 & echo out; exit 3")
+    machine.windlass("rm", "-f", "host")
+    assert (ran.stdout, ran.returncode) == (b"out\n", 3), ran.stderr
 
 
 def test_exit_code_of_windlass_itself(machine, tmp_path):

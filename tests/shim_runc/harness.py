@@ -18,6 +18,7 @@ from polling import is_readable
 from windlass.errors import from_code
 from windlass.zygote import Child
 from windlass_api.ttrpc import framing as ttrpc
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message, decode
 from windlass_zygote.spawner import ForkingZygote
@@ -199,7 +200,7 @@ class Shim:
         for name in ("proc", "dev"):
             (self.bundle / "rootfs" / name).mkdir(exist_ok=True)
         if not (binaries / "busybox").exists():
-            os.link("/bin/busybox", binaries / "busybox") if same_device("/bin", binaries) else copy(binaries)
+            os.link(BUSYBOX, binaries / "busybox") if same_device(BUSYBOX.parent, binaries) else copy(binaries)
             for name in ("sh", "cat", "true", "sleep", "echo", "stty", "tty", "yes", "head", "seq", "sha256sum"):
                 (binaries / name).symlink_to("busybox")
 
@@ -290,14 +291,14 @@ class Shim:
         os.close(self.child.pidfd)
 
 
-def same_device(one: str, other: Path) -> bool:
+def same_device(one: Path, other: Path) -> bool:
     """Whether a hard link is possible."""
-    return os.stat(one).st_dev == os.stat(other).st_dev
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def copy(binaries: Path) -> None:
     """Copy busybox."""
-    (binaries / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (binaries / "busybox").write_bytes(BUSYBOX.read_bytes())
     (binaries / "busybox").chmod(0o755)
 
 

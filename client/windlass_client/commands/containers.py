@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -160,7 +161,7 @@ def kill(where: Where, containers: tuple[str, ...], name: str, exec_id: str, eve
 
 def signal_number(name: str) -> int:
     """Return the number of a signal: 9, KILL or SIGKILL."""
-    if name.isdecimal() and 0 < int(name) <= signal.SIGRTMAX:
+    if re.fullmatch(r"[0-9]{1,3}", name) and 0 < int(name) <= signal.SIGRTMAX:
         return int(name)
     try:
         return signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"].value
