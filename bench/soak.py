@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pull
@@ -65,6 +66,8 @@ TIMEOUT = 120.0
 ABSENT = "sha256:" + "0" * 64
 
 Load = Callable[[Daemon, int], None]
+# Any: answers are of many types, and only whether there is one matters.
+Begun = grpc.Future[Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class State:
 def cheap_calls(daemon: Daemon, count: int) -> None:
     """Make ``count`` of each call that touches at most one row, most of which fail."""
     with connection(daemon) as channel:
-        wanted: list[tuple[Callable[..., grpc.Future], Message]] = [
+        wanted: list[tuple[Callable[..., Begun], Message]] = [
             (VersionStub(channel).Version.future, Empty()),
             (ContainersStub(channel).Get.future, containers.GetContainerRequest(id="absent")),
             (ContainersStub(channel).Delete.future, containers.DeleteContainerRequest(id="absent")),
@@ -104,15 +107,15 @@ def cheap_calls(daemon: Daemon, count: int) -> None:
             (TasksStub(channel).Wait.future, tasks.WaitRequest(container_id="absent")),
             (LeasesStub(channel).List.future, leases.ListRequest()),
             (NamespacesStub(channel).Get.future, namespaces.GetNamespaceRequest(name="absent")),
-            (channel.unary_unary("/containerd.services.none.v1.None/None").future, b""),
+            (channel.unary_unary("/none.None/None", Empty.SerializeToString).future, Empty()),
         ]
         for call, request in wanted:
             many(partial(call, request, metadata=namespace(daemon), timeout=TIMEOUT), count)
 
 
-def many(begin: Callable[[], grpc.Future], count: int) -> None:
+def many(begin: Callable[[], Begun], count: int) -> None:
     """Make calls, so many of them at a time; how they end does not matter as long as there is an answer."""
-    under_way: deque[grpc.Future] = deque()
+    under_way: deque[Begun] = deque()
     for _ in range(count):
         under_way.append(begin())
         if len(under_way) == IN_FLIGHT:
@@ -121,10 +124,13 @@ def many(begin: Callable[[], grpc.Future], count: int) -> None:
         answered(call)
 
 
-def answered(call: grpc.Future) -> None:
+def answered(call: Begun) -> None:
     """Wait for a call. Raises RpcError when nobody answered it."""
     error = call.exception()
-    if error is not None and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if isinstance(error, grpc.Call) and error.code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ):
         raise error
 
 
@@ -193,7 +199,7 @@ def connection(daemon: Daemon) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def namespace(daemon: Daemon) -> Sequence[tuple[str, str]]:
+def namespace(daemon: Daemon) -> tuple[tuple[str, str | bytes], ...]:
     """Return the metadata of a call."""
     return (("containerd-namespace", daemon.namespace),)
 

@@ -5,10 +5,12 @@ Directories, temporary directory, OOM score, control group, and systemd's socket
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
 import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -29,6 +31,7 @@ def prepare(config: Config) -> int:
     Raises StartError for what the daemon cannot do without; logs a warning for the rest.
     """
     os.umask(0o022)
+    raise_descriptor_limit()
     make_directory(config.root, 0o700, f"root ({config.mark('root')})")
     make_directory(config.state, 0o711, f"state ({config.mark('state')})")
     if config.temp:
@@ -89,6 +92,24 @@ def clear_mounts(directory: Path) -> None:
             place.rmdir()
     except OSError as error:
         logger.warning("leftovers in %s stay: %s", directory, error)
+
+
+_inherited = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may have: each client, shim and container needs some.
+
+    A soft limit of 1024 is for programs that call select(2), which nothing here does.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def restore_descriptor_limit(pid: int) -> None:
+    """Give a child the limit that the daemon was started with, which processes in containers inherit."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, _inherited)
 
 
 def set_oom_score(score: int, file: Path = Path("/proc/self/oom_score_adj")) -> None:

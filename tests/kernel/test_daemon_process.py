@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 DRIVER = """
@@ -281,3 +283,71 @@ def test_what_cannot_start_says_why_in_one_line(
     assert daemon.process.returncode == 1
     assert err.startswith(f"windlassd: {message}")
     assert err.count("\n") == 1
+
+
+SLOW = """
+import os
+from windlass.services import GRPC
+from windlass_server.plugin import GRPC_SERVER, TTRPC_SERVER
+
+class Nothing:
+    name = "test.Nothing"
+    def register(self, server):
+        pass
+
+def slow(context):
+    while not os.path.exists(str(context.state.parent) + "/go"):
+        time.sleep(0.01)
+    return Nothing()
+
+for declared in (GRPC_SERVER, TTRPC_SERVER, Plugin(GRPC, "slow", slow)):
+    found.append(Found(declared.uri, "example 1.0", declared))
+"""
+
+
+def test_who_comes_before_the_daemon_is_ready_waits(scratch: Path, daemons: list[Running]) -> None:
+    """A client that is started beside the daemon finds both sockets, and is answered as soon as there is an answer."""
+    daemon = Running(scratch, SLOW, [])
+    daemons.append(daemon)
+    paths = [scratch / "w.sock", scratch / "w.sock.ttrpc"]
+    end = time.monotonic() + 20
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with socket.socket(socket.AF_UNIX) as shim, grpc.insecure_channel(f"unix:{paths[0]}") as channel:
+        shim.settimeout(10)
+        shim.connect(str(paths[1]))
+        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=20)
+        daemon.peer.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            daemon.told()
+        assert not call.done()
+        (scratch / "state" / "go").touch()
+        assert call.exception().code() == grpc.StatusCode.UNIMPLEMENTED
+    daemon.peer.settimeout(10)
+    assert daemon.told() == "READY=1"
+    assert daemon.end()[0] == 0
+    assert not any(path.exists() for path in paths)
+
+
+def test_a_daemon_may_have_as_many_descriptors_as_linux_lets_it(scratch: Path, daemons: list[Running]) -> None:
+    """The soft limit is for programs that call select(2); what it starts for containers has it as it was."""
+    body = GOOD + "\nimport resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (200, 900))\n"
+    body = body.replace("import resource", "import resource, windlass.process as process")
+    body += "process._inherited = (200, 900)\n"
+    body += "import subprocess\n"
+    body += (
+        "def child(context):\n"
+        "    child = subprocess.Popen(['sleep', '60'])\n"
+        "    process.restore_descriptor_limit(child.pid)\n"
+        "    context.on_stop(child.kill)\n"
+        "    return child\n"
+        "plugin('child', child)\n"
+    )
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+    pid = daemon.process.pid
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split() or [""]
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (900, 900)
+    assert resource.prlimit(int(child), resource.RLIMIT_NOFILE) == (200, 900)

@@ -44,6 +44,7 @@ class Acceptor:
         self._most = min(most, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
+        self._uncounted = 0
         self._again: asyncio.TimerHandle | None = None
         self._silent_until = 0.0
         self._resume()
@@ -73,7 +74,7 @@ class Acceptor:
                     raise
                 self._pause(error)
                 return
-            if self._count() + len(self._starting) >= self._most:
+            if self._count() + self._uncounted >= self._most:
                 peer.close()
                 self._tell("%s: %d connections are open, further ones are refused until some end", self._most)
             else:
@@ -81,13 +82,21 @@ class Acceptor:
 
     def _begin(self, peer: socket.socket) -> None:
         peer.setblocking(False)
+        self._uncounted += 1
         task = self._loop.create_task(self._connect(peer))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
+    def _make(self) -> asyncio.BaseProtocol:
+        self._loop.call_soon(self._counted)  # runs right before the protocol's connection_made
+        return self._protocol()
+
+    def _counted(self) -> None:
+        self._uncounted -= 1
+
     async def _connect(self, peer: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, peer)
+            await self._loop.connect_accepted_socket(self._make, peer)
         except OSError as error:
             peer.close()
             logger.debug("%s: a connection ended before it began: %s", self._name, error)

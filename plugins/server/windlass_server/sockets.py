@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument
@@ -16,7 +17,26 @@ LONGEST = 104
 """Bytes in a socket's path on every Unix (reference 1.5)."""
 
 
-def listen(path: Path, owner: tuple[int, int]) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A socket that listens at a path."""
+
+    socket: socket.socket
+    path: Path
+    file: tuple[int, int]
+    """Device and inode, by which it is known from a successor's."""
+
+    def close(self) -> None:
+        """Listen no more, and take the path away unless it is somebody else's by now; twice is fine."""
+        self.socket.close()
+        try:
+            if _file(self.path) == self.file:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+
+
+def listen(path: Path, owner: tuple[int, int]) -> Place:
     """Return a socket that listens at ``path``, which the caller owns.
 
     A stale socket there is replaced. Raises InvalidArgument for a path that is too
@@ -33,10 +53,15 @@ def listen(path: Path, owner: tuple[int, int]) -> socket.socket:
         path.chmod(MODE)
         os.chown(path, *owner)
         listener.listen(BACKLOG)
+        return Place(listener, path, _file(path))
     except BaseException:
         listener.close()
         raise
-    return listener
+
+
+def _file(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def check_length(path: Path) -> None:
@@ -62,8 +87,3 @@ def _refuse_occupied(path: Path) -> None:
         except OSError as error:
             raise FailedPrecondition(f"{path} is in the way: {error.strerror}") from None
     raise FailedPrecondition(f"{path} is in use by another daemon; stop it or choose another address")
-
-
-def remove(path: Path) -> None:
-    """Remove a socket that we placed; one that is gone is fine."""
-    path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 
 from windlass.errors import Internal, Unavailable
+from windlass.process import restore_descriptor_limit
 from windlass.zygote import Child
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
@@ -194,7 +195,7 @@ class ForkingZygote:
         environment = {name: value for name, value in os.environ.items() if name not in DAEMON_ONLY}
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
         options = ["-I", "-S", "-X", "no_debug_ranges"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -203,6 +204,8 @@ class ForkingZygote:
             env=environment,
             cwd="/",
         )
+        restore_descriptor_limit(process.pid)
+        return process
 
     def _drop_reserve(self) -> None:
         if self._reserve is not None:
