@@ -256,7 +256,7 @@ async def test_all_is_prepared_before_anything_is_initialised() -> None:
 
 
 async def test_what_is_prepared_in_vain_is_released() -> None:
-    """At once when its plugin fails, as nobody would answer at a socket that stays; and when the daemon does not start."""
+    """At once when its plugin fails: nobody would answer at a socket that stays. And when the daemon does not start."""
     log: list[str] = []
     daemon = await started(prepared(A, "1", log, refuse(RuntimeError("boom"))))
     assert log == ["prepare 1", "release 1"]

@@ -8,6 +8,7 @@ import grpc
 from grpc import aio
 
 from windlass.errors import Unavailable, from_code
+from windlass.rpc import authority
 
 NAMESPACE_KEY = "containerd-namespace"
 DIAL_TIMEOUT = 10.0
@@ -62,7 +63,8 @@ def _same(data: bytes) -> bytes:
 
 async def connect(address: str) -> GrpcPeer:
     """Connect to ``unix://<path>``; raises Unavailable when nobody listens."""
-    channel = aio.insecure_channel("unix:" + address.removeprefix("unix://"))
+    target = "unix:" + address.removeprefix("unix://")
+    channel = aio.insecure_channel(target, authority(target))
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
             await channel.channel_ready()
