@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pull
@@ -68,7 +68,7 @@ ABSENT = "sha256:" + "0" * 64
 
 Load = Callable[[Daemon, int], None]
 # Any: answers are of many types, and only whether there is one matters.
-Begun = grpc.Future[Any]
+Begun: TypeAlias = "grpc.Future[Any]"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def many(begin: Callable[[], Begun], count: int) -> None:
 
 def answered(call: Begun) -> None:
     """Wait for a call. Raises RpcError when nobody answered it."""
-    if call.exception() is not None and call.code() in UNANSWERED:
+    error: object = call.exception()
+    if isinstance(error, grpc.Call) and error.code() in UNANSWERED:
         call.result()
 
 
