@@ -15,7 +15,9 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -62,6 +64,8 @@ IN_FLIGHT = 64
 SUBSCRIBERS_EACH = 100
 """Subscriptions on one connection."""
 LARGE = 15 << 20
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 says first, with empty SETTINGS."""
 TIMEOUT = 120.0
 UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 ABSENT = "sha256:" + "0" * 64
@@ -188,6 +192,17 @@ def subscribers(daemon: Daemon, count: int) -> None:
         stub.Delete(images.DeleteImageRequest(name=image.name), metadata=namespace(daemon), timeout=TIMEOUT)
 
 
+def idle_connections(daemon: Daemon, count: int) -> None:
+    """Connect, say no more than that it is HTTP/2, and leave."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(daemon.address)
+            peer.sendall(PREFACE)
+            peer.recv(1024)  # the daemon's settings: it has taken the connection
+        print(f"{count:>20} open: {shown(State.of(daemon))}")
+
+
 @contextlib.contextmanager
 def connection(daemon: Daemon) -> Iterator[grpc.Channel]:
     """Connect to a daemon, by a connection of one's own."""
@@ -231,6 +246,7 @@ def measure(only: Sequence[str], scale: float) -> dict[str, object]:
             "execs": (execs, 1_000),
             "pulls": (partial(pulls, reference=reference), 200),
             "subscribers": (subscribers, 2_000),
+            "connections": (idle_connections, 5_000),
         }
         found = {}
         for name, (load, count) in loads.items():
@@ -280,12 +296,14 @@ def main() -> int:
     """Measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scale", type=float, default=1.0, help="the size of every load (default 1)")
-    loads = "calls, large errors, containers, execs, pulls, subscribers"
+    loads = "calls, large errors, containers, execs, pulls, subscribers, connections"
     parser.add_argument("--only", nargs="*", default=(), help=f"of {loads}")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (default %(default)s)")
     options = parser.parse_args()
     if os.geteuid():
         parser.error("containers need root")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(f"{'load':<30} {'before':<32} {'at once':<32} after {SETTLE:.0f} s")
     report = measure(options.only, options.scale)
     options.json.parent.mkdir(parents=True, exist_ok=True)
