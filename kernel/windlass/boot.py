@@ -283,7 +283,7 @@ class Daemon:
             await self._run_stop(context.uri, callback)
 
     async def _init(self, plugin: Plugin[Any]) -> _Started:
-        context = self._prepared.pop(plugin.uri, None) or Context(self, plugin)
+        context = self._prepared.get(plugin.uri) or Context(self, plugin)
         record = Record(
             uri=plugin.uri,
             type=plugin.type.uri,
@@ -307,6 +307,7 @@ class Daemon:
             record = replace(record, instance=instance)
         record = replace(record, seconds=time.monotonic() - started)
         entry = _Started(record, start=context.start_callbacks, stop=context.stop_callbacks)
+        self._prepared.pop(plugin.uri, None)  # its entry stops it from here on
         if record.state == State.OK:
             entry.gate = Gate(plugin.uri)
             entry.handle = Handle(record.instance, entry.gate)
