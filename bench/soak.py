@@ -15,7 +15,9 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import grpc
 import pull
@@ -61,10 +64,15 @@ IN_FLIGHT = 64
 SUBSCRIBERS_EACH = 100
 """Subscriptions on one connection."""
 LARGE = 15 << 20
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 says first, with empty SETTINGS."""
 TIMEOUT = 120.0
+UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 ABSENT = "sha256:" + "0" * 64
 
 Load = Callable[[Daemon, int], None]
+# Any: answers are of many types, and only whether there is one matters.
+Begun: TypeAlias = "grpc.Future[Any]"
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class State:
 def cheap_calls(daemon: Daemon, count: int) -> None:
     """Make ``count`` of each call that touches at most one row, most of which fail."""
     with connection(daemon) as channel:
-        wanted: list[tuple[Callable[..., grpc.Future], Message]] = [
+        wanted: list[tuple[Callable[..., Begun], Message]] = [
             (VersionStub(channel).Version.future, Empty()),
             (ContainersStub(channel).Get.future, containers.GetContainerRequest(id="absent")),
             (ContainersStub(channel).Delete.future, containers.DeleteContainerRequest(id="absent")),
@@ -104,15 +112,15 @@ def cheap_calls(daemon: Daemon, count: int) -> None:
             (TasksStub(channel).Wait.future, tasks.WaitRequest(container_id="absent")),
             (LeasesStub(channel).List.future, leases.ListRequest()),
             (NamespacesStub(channel).Get.future, namespaces.GetNamespaceRequest(name="absent")),
-            (channel.unary_unary("/containerd.services.none.v1.None/None").future, b""),
+            (channel.unary_unary("/none.None/None", Empty.SerializeToString).future, Empty()),
         ]
         for call, request in wanted:
             many(partial(call, request, metadata=namespace(daemon), timeout=TIMEOUT), count)
 
 
-def many(begin: Callable[[], grpc.Future], count: int) -> None:
+def many(begin: Callable[[], Begun], count: int) -> None:
     """Make calls, so many of them at a time; how they end does not matter as long as there is an answer."""
-    under_way: deque[grpc.Future] = deque()
+    under_way: deque[Begun] = deque()
     for _ in range(count):
         under_way.append(begin())
         if len(under_way) == IN_FLIGHT:
@@ -121,11 +129,11 @@ def many(begin: Callable[[], grpc.Future], count: int) -> None:
         answered(call)
 
 
-def answered(call: grpc.Future) -> None:
+def answered(call: Begun) -> None:
     """Wait for a call. Raises RpcError when nobody answered it."""
-    error = call.exception()
-    if error is not None and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        raise error
+    error: object = call.exception()
+    if isinstance(error, grpc.Call) and error.code() in UNANSWERED:
+        call.result()
 
 
 def large_errors(daemon: Daemon, count: int) -> None:
@@ -184,6 +192,17 @@ def subscribers(daemon: Daemon, count: int) -> None:
         stub.Delete(images.DeleteImageRequest(name=image.name), metadata=namespace(daemon), timeout=TIMEOUT)
 
 
+def idle_connections(daemon: Daemon, count: int) -> None:
+    """Connect, say no more than that it is HTTP/2, and leave."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(daemon.address)
+            peer.sendall(PREFACE)
+            peer.recv(1024)  # the daemon's settings: it has taken the connection
+        print(f"{count:>20} open: {shown(State.of(daemon))}")
+
+
 @contextlib.contextmanager
 def connection(daemon: Daemon) -> Iterator[grpc.Channel]:
     """Connect to a daemon, by a connection of one's own."""
@@ -193,7 +212,7 @@ def connection(daemon: Daemon) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def namespace(daemon: Daemon) -> Sequence[tuple[str, str]]:
+def namespace(daemon: Daemon) -> tuple[tuple[str, str | bytes], ...]:
     """Return the metadata of a call."""
     return (("containerd-namespace", daemon.namespace),)
 
@@ -227,6 +246,7 @@ def measure(only: Sequence[str], scale: float) -> dict[str, object]:
             "execs": (execs, 1_000),
             "pulls": (partial(pulls, reference=reference), 200),
             "subscribers": (subscribers, 2_000),
+            "connections": (idle_connections, 5_000),
         }
         found = {}
         for name, (load, count) in loads.items():
@@ -276,12 +296,14 @@ def main() -> int:
     """Measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scale", type=float, default=1.0, help="the size of every load (default 1)")
-    loads = "calls, large errors, containers, execs, pulls, subscribers"
+    loads = "calls, large errors, containers, execs, pulls, subscribers, connections"
     parser.add_argument("--only", nargs="*", default=(), help=f"of {loads}")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (default %(default)s)")
     options = parser.parse_args()
     if os.geteuid():
         parser.error("containers need root")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(f"{'load':<30} {'before':<32} {'at once':<32} after {SETTLE:.0f} s")
     report = measure(options.only, options.scale)
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
+from windlass.rpc import authority, reset_by
 from windlass.values import grpc_target
 
 NAMESPACE = "containerd-namespace"
@@ -55,7 +56,7 @@ class Connection:
         self.namespace = namespace
         self.lease = ""
         self.timeout = timeout
-        options = [
+        options: list[tuple[str, str | int]] = [
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
             ("grpc.max_send_message_length", MESSAGE_LIMIT),
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -63,6 +64,7 @@ class Connection:
             ("grpc.min_reconnect_backoff_ms", 10_000),
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
+            *authority(target(address)),
         ]
         self.channel = grpc.aio.insecure_channel(target(address), options)
 
@@ -123,6 +125,10 @@ class Connection:
         message = error.details() or error.code().name.lower().replace("_", " ")
         if code == Code.UNAVAILABLE and "failed to connect to all addresses" in message:
             return unreachable(self.address)
+        if reset := reset_by(message):
+            return from_code(
+                code, f"daemon at {self.address} refused the call by HTTP/2's {reset}; its log may say why"
+            )
         if message.startswith("Stream removed"):
             # grpc's own words, now and then and with various codes, for a peer that died during the call
             return Unavailable(f"daemon at {self.address} closed the connection; its log may say why")

@@ -28,7 +28,7 @@ from windlass.errors import (
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
-from windlass.plugin import Meta, Plugin, PluginType, Record, SkipPlugin, State
+from windlass.plugin import InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 from windlass.settings import StreamProcessor
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ class Context:
         self.start_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.stop_callbacks: list[Callable[[], Awaitable[None] | None]] = []
         self.holds_readiness = False
+        self.prepared: Any = None
 
     @property
     def stream_processors(self) -> Mapping[str, StreamProcessor]:
@@ -192,6 +193,7 @@ class Daemon:
         self._found = {entry.uri: entry for entry in found}
         self._entries: list[_Started] = []
         self._by_type: dict[str, list[_Started]] = {}
+        self._prepared: dict[str, Context] = {}
         self._waiting: set[str] = set()
         self._ready = asyncio.Event()
 
@@ -238,6 +240,9 @@ class Daemon:
         try:
             self._record_absent()
             for plugin in order:
+                if plugin.prepare is not None:
+                    await self._prepare(plugin, plugin.prepare)
+            for plugin in order:
                 self._add(await self._init(plugin))
             self._check_required()
             for entry in self._entries:
@@ -256,10 +261,12 @@ class Daemon:
         """Stop plugins last-started first; one that fails or hangs does not keep the rest running."""
         for entry in reversed(self._entries):
             for callback in reversed(entry.stop or []):
-                await self._run_stop(entry, callback)
+                await self._run_stop(entry.record.uri, callback)
             entry.stop = None
             if entry.gate:
                 entry.gate.close()
+        while self._prepared:
+            await self._release(self._prepared.popitem()[1])
 
     def _record_absent(self) -> None:
         for entry in self._found.values():
@@ -275,8 +282,22 @@ class Daemon:
         self._entries.append(entry)
         self._by_type.setdefault(entry.record.type, []).append(entry)
 
+    async def _prepare(self, plugin: Plugin[Any], prepare: Callable[[InitContext], Any]) -> None:
+        context = self._prepared[plugin.uri] = Context(self, plugin)
+        try:
+            async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
+                context.prepared = await asyncio.to_thread(prepare, context)
+        except (Error, OSError, TimeoutError) as error:
+            reason = "it was not prepared in time" if isinstance(error, TimeoutError) else str(error)
+            raise StartError(f"cannot start {plugin.uri}: {reason}") from error
+
+    async def _release(self, context: Context) -> None:
+        """Give back what a plugin has prepared and will not use."""
+        for callback in reversed(context.stop_callbacks):
+            await self._run_stop(context.uri, callback)
+
     async def _init(self, plugin: Plugin[Any]) -> _Started:
-        context = Context(self, plugin)
+        context = self._prepared.get(plugin.uri) or Context(self, plugin)
         record = Record(
             uri=plugin.uri,
             type=plugin.type.uri,
@@ -305,10 +326,14 @@ class Daemon:
             record = replace(record, instance=instance)
         record = replace(record, seconds=time.monotonic() - started)
         entry = _Started(record, start=context.start_callbacks, stop=context.stop_callbacks)
+        self._prepared.pop(plugin.uri, None)  # its entry stops it from here on
         if record.state == State.OK:
             entry.gate = Gate(plugin.uri, own_loop=plugin.type.own_loop)
             entry.handle = Handle(record.instance, entry.gate)
-        elif context.holds_readiness:
+        elif context.prepared is not None:
+            await self._release(context)
+            entry.stop = None
+        if record.state != State.OK and context.holds_readiness:
             self._add(entry)
             raise StartError(f"plugin {plugin.uri}, for which readiness waits, did not start: {record.message}")
         return entry
@@ -347,7 +372,7 @@ class Daemon:
                 reason = with_class(error) if _defect(error) else str(error)
                 raise StartError(f"cannot start {entry.record.uri}: {reason}") from error
 
-    async def _run_stop(self, entry: _Started, callback: Callable[[], Awaitable[None] | None]) -> None:
+    async def _run_stop(self, uri: str, callback: Callable[[], Awaitable[None] | None]) -> None:
         try:
             async with asyncio.timeout(self.timeout(STOP_TIMEOUT)):
                 asynchronous = inspect.iscoroutinefunction(callback)
@@ -355,9 +380,7 @@ class Daemon:
                 if inspect.isawaitable(result):
                     await result
         except Exception as error:  # one plugin that cannot stop must not keep the others from stopping
-            logger.warning(
-                "cannot stop %s: %s", entry.record.uri, str(error) or type(error).__name__, exc_info=_defect(error)
-            )
+            logger.warning("cannot stop %s: %s", uri, str(error) or type(error).__name__, exc_info=_defect(error))
 
 
 def _defect(error: Exception) -> bool:

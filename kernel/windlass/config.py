@@ -188,7 +188,11 @@ class Draft:
             if value is not None:
                 table.put(key, value, Mark(f"--{key}"))
         if self._flags.address is not None:
-            blocks(table)[GRPC_SERVER].put("address", self._flags.address, Mark("--address"))
+            grpc, ttrpc = blocks(table)[GRPC_SERVER], blocks(table).get(TTRPC_SERVER, {})
+            # before version 4 it follows from the line that the flag overrules, and follows the flag then
+            if "address" in ttrpc and ttrpc.place("address") == grpc.place("address"):
+                del ttrpc["address"]
+            grpc.put("address", self._flags.address, Mark("--address"))
         if self._flags.level is not None:
             if "debug" not in table:
                 table.put("debug", Table(Mark("--log-level")), Mark("--log-level"))

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from windlass import faults
-from windlass.errors import DeadlineExceeded, Unavailable
+from windlass.errors import Unavailable
 from windlass.ownloop import OwnLoop
 from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
@@ -269,31 +269,23 @@ async def offload_within(
     """
     gate = gate or _shared
     gate.breaker.check()
-    job, missed = gate.pool.submit(call, discard), False
-    future = job.future
-
-    def expire() -> None:
-        nonlocal missed
-        if not future.done():
-            missed = True
-            future.set_exception(DeadlineExceeded(f"{gate.uri}: {name or 'a call'} did not end within {timeout:g} s"))
-
-    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, expire)
+    job = gate.pool.submit(call, discard)
+    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, job.expire, name, timeout)
     try:
-        return await future
+        return await job.future
     except asyncio.CancelledError:
         job.abandon()
         raise
     finally:
         if timer is not None:
             timer.cancel()
-        if missed:
+        if job.missed:
             gate.breaker.missed()
-        elif not future.cancelled():
+        elif not job.future.cancelled():
             gate.breaker.answered()
-        # An error's traceback has this frame, and these have the error: together they would stay until the next full
+        # An error's traceback has this frame, and the job has the error: together they would stay until the next full
         # collection, with the request that the call is made with.
-        del job, future
+        del job
 
 
 async def offload_each(iterator: Iterator[R], gate: Gate | None, size: int = 100) -> list[R]:

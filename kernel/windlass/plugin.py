@@ -180,6 +180,12 @@ class InitContext(Protocol):
         """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
         ...
 
+    # Any: what a plugin's own ``prepare`` has returned.
+    @property
+    def prepared(self) -> Any:
+        """What the plugin's ``prepare`` has returned, None without one."""
+        ...
+
     def register_readiness(self) -> Callable[[], None]:
         """Hold readiness back until the returned function has been called (from any thread)."""
         ...
@@ -192,7 +198,9 @@ class Plugin(Generic[T_co]):
     ``config`` is a frozen dataclass, its fields the TOML keys; ``requires`` lists
     the types whose plugins must start before. ``migrate`` may rename, move or
     delete blocks of the whole ``plugins`` table on the step from the given
-    configuration version to the next.
+    configuration version to the next. ``prepare`` is called before any plugin's
+    ``init``, for what others look for as soon as the daemon runs, such as a socket;
+    nothing has been started then, and when it raises, the daemon does not start.
     """
 
     type: PluginType[T_co]
@@ -203,6 +211,8 @@ class Plugin(Generic[T_co]):
     config: builtins.type[object] | None = None
     # Any: a TOML table as parsed.
     migrate: Callable[[int, dict[str, Any]], None] | None = None
+    # Any: ``init`` finds it in its context, and nobody else does.
+    prepare: Callable[[InitContext], Any] | None = None
 
     @property
     def uri(self) -> str:

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from windlass.errors import Code, DeadlineExceeded, Error, Unavailable, from_code
-from windlass.rpc import LEASE, NAMESPACE
+from windlass.rpc import LEASE, NAMESPACE, authority, reset_by
 from windlass.values import grpc_target
 
 TIMEOUT = 60.0
@@ -46,7 +46,7 @@ class Peer:
         self.name = name or f"the peer at {address}"
         self.timeout = timeout
         self.metadata = ((NAMESPACE, namespace), *([(LEASE, lease)] if lease else []))
-        self.channel = grpc.insecure_channel(target(address), OPTIONS)
+        self.channel = grpc.insecure_channel(target(address), options(address))
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
@@ -123,6 +123,9 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
     """Return what a call to ``name`` that failed means to the caller."""
     code: int = error.code().value[0]
     message = error.details() or error.code().name.lower().replace("_", " ")
+    if reset := reset_by(message):
+        remedy = "try again" if reset == "REFUSED_STREAM" else "its log may say why"
+        return from_code(code, f"{name} at {address} refused the call by HTTP/2's {reset}; {remedy}")
     # "Stream removed", with various codes, is what grpc itself says now and then of a peer that died during the call.
     if (code == Code.UNAVAILABLE and _nobody_there(message)) or message.startswith("Stream removed"):
         return Unavailable(f"{name} cannot be reached at {address}; see whether it runs, and try again")
@@ -134,6 +137,11 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
 def target(address: str) -> str:
     """Return an address as gRPC spells it; a bare path is a unix socket."""
     return grpc_target(address)
+
+
+def options(address: str) -> list[tuple[str, str | int]]:
+    """Return the options of a channel to ``address``."""
+    return [*OPTIONS, *authority(target(address))]
 
 
 def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:

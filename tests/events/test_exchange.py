@@ -15,7 +15,7 @@ from windlass.values import Payload
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerUpdate
 from windlass_api.containerd.events.task_pb2 import TaskCreate, TaskExit, TaskIO
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate
-from windlass_events import subscription
+from windlass_events import fields, subscription
 from windlass_events.exchange import LocalExchange
 
 NOTHING = Payload("containerd.events.TaskStart", b"")
@@ -278,3 +278,12 @@ def test_each_event_of_a_task_is_a_line_on_level_debug(
         ("event /tasks/create", "c1", None),
         ("event /tasks/odd", None, None),
     ]
+
+
+def test_a_types_name_of_any_length_is_not_remembered() -> None:
+    """Whoever forwards events with types of a megabyte each would fill the daemon's memory."""
+    before = fields._message_class.cache_info().currsize
+    for number in range(3):
+        assert fields.decode(f"x.{number}." + "y" * 1000, b"") is None
+    assert fields._message_class.cache_info().currsize == before
+    assert fields.decode("types/containerd.events.TaskExit", b"") == TaskExit()

@@ -325,3 +325,50 @@ async def test_a_plugins_directories_are_closed_to_others(tmp_path: Path, mode: 
     await started(plugin(A, "1", init), settings=Settings(root=tmp_path / "root", state=tmp_path / "state"))
     for path in (tmp_path / "root" / "type.a.1", tmp_path / "state" / "type.a.1"):
         assert path.stat().st_mode & 0o777 == after
+
+
+# What is prepared
+
+
+def prepared(kind: PluginType[Any], id: str, log: list[str], init: Callable[[InitContext], Any]) -> Found:
+    """Return a plugin that prepares something, whose life ``log`` tells."""
+
+    def prepare(context: InitContext) -> str:
+        log.append(f"prepare {id}")
+        context.on_stop(lambda: log.append(f"release {id}"))
+        return f"what {id} has prepared"
+
+    declared: Plugin[Any] = Plugin(kind, id=id, init=init, prepare=prepare)
+    return Found(declared.uri, "test 1.0", declared)
+
+
+async def test_all_is_prepared_before_anything_is_initialised() -> None:
+    """And each plugin finds in its context what it has prepared itself."""
+    log: list[str] = []
+
+    def init(context: InitContext) -> str:
+        log.append(f"init {context.prepared}")
+        return "fine"
+
+    daemon = await started(plugin(A, "1", init), prepared(A, "2", log, init), prepared(B, "1", log, init))
+    assert log[:2] == ["prepare 2", "prepare 1"]
+    assert log[2:] == ["init None", "init what 2 has prepared", "init what 1 has prepared"]
+    await daemon.stop()
+    assert log[5:] == ["release 1", "release 2"]
+
+
+async def test_what_is_prepared_in_vain_is_released() -> None:
+    """At once when its plugin fails: nobody would answer at a socket that stays. And when the daemon does not start."""
+    log: list[str] = []
+    daemon = await started(prepared(A, "1", log, refuse(RuntimeError("boom"))))
+    assert log == ["prepare 1", "release 1"]
+    await daemon.stop()
+    assert log == ["prepare 1", "release 1"]
+
+    def fail(context: InitContext) -> None:
+        raise FailedPrecondition("the address is in use")
+
+    broken: Plugin[Any] = Plugin(B, id="1", init=lambda context: "fine", prepare=fail)
+    with pytest.raises(StartError, match=r"cannot start type\.b\.1: the address is in use"):
+        await started(prepared(A, "1", log, lambda context: "fine"), Found(broken.uri, "test 1.0", broken))
+    assert log[2:] == ["prepare 1", "release 1"]

@@ -140,6 +140,17 @@ def test_a_configured_ttrpc_socket_stays(etc: Etc) -> None:
     assert etc.load(text, address="/w.sock").ttrpc_address == "/t"
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_derived_ttrpc_socket_follows_the_flag(etc: Etc, version: int) -> None:
+    """As of containerd 1.x: a second daemon on a file of the first one's does not take its ttrpc socket."""
+    text = f'version = {version}\n[grpc]\naddress = "/g.sock"\nuid = 7\n'
+    settled = etc.load(text, address="/w.sock")
+    assert (settled.grpc_address, settled.ttrpc_address) == ("/w.sock", "/w.sock.ttrpc")
+    assert etc.load(text).ttrpc_address == "/g.sock.ttrpc"
+    own = etc.load(f'{text}[ttrpc]\naddress = "/t"\n', address="/w.sock")
+    assert own.ttrpc_address == "/t"
+
+
 # Mistakes: one line each, with file, line and remedy
 
 

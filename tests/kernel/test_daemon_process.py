@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 DRIVER = """
@@ -366,3 +367,48 @@ def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemo
     assert "stopped in order" in err
     assert "sys.exit in a plugin's task ends that task only: SystemExit: 7" in err
     assert f'File "{scratch}/driver.py"' in err
+
+
+SLOW = """
+import os
+from windlass.services import GRPC
+from windlass_server.plugin import GRPC_SERVER, TTRPC_SERVER
+
+class Nothing:
+    name = "test.Nothing"
+    def register(self, server):
+        pass
+
+def slow(context):
+    while not os.path.exists(str(context.state.parent) + "/go"):
+        time.sleep(0.01)
+    return Nothing()
+
+for declared in (GRPC_SERVER, TTRPC_SERVER, Plugin(GRPC, "slow", slow)):
+    found.append(Found(declared.uri, "example 1.0", declared))
+"""
+
+
+def test_who_comes_before_the_daemon_is_ready_waits(scratch: Path, daemons: list[Running]) -> None:
+    """A client that is started beside the daemon finds both sockets, and is answered as soon as there is an answer."""
+    daemon = Running(scratch, SLOW, [])
+    daemons.append(daemon)
+    paths = [scratch / "w.sock", scratch / "w.sock.ttrpc"]
+    end = time.monotonic() + 20
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with socket.socket(socket.AF_UNIX) as shim, grpc.insecure_channel(f"unix:{paths[0]}") as channel:
+        shim.settimeout(10)
+        shim.connect(str(paths[1]))
+        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=20)
+        daemon.peer.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            daemon.told()
+        assert not call.done()
+        (scratch / "state" / "go").touch()
+        assert call.exception().code() == grpc.StatusCode.UNIMPLEMENTED
+    daemon.peer.settimeout(10)
+    assert daemon.told() == "READY=1"
+    assert daemon.end()[0] == 0
+    assert not any(path.exists() for path in paths)

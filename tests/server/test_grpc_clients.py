@@ -153,6 +153,25 @@ async def test_compressed_requests_are_read(client: Client, compression: grpc.Co
     assert await client.total(iter([b"a" * 5000, b"b"]), compression=compression) == b"5001"
 
 
+@pytest.mark.parametrize("size", [0, 100, 1 << 20, LIMIT])
+async def test_a_client_that_sends_gzip_can_read_what_it_gets(client: Client, size: int) -> None:
+    """Small messages are compressed on the loop, large ones in a thread."""
+    assert await client.echo(bytes(size), compression=grpc.Compression.Gzip) == bytes(size)
+    counted = client.count(b"3 5000", compression=grpc.Compression.Gzip)
+    assert [each async for each in counted] == [b"%d" % each + bytes(5000) for each in range(3)]
+
+
+async def test_errors_and_metadata_for_a_client_that_sends_gzip(client: Client) -> None:
+    """An answer without message names no encoding; too large a message is refused, whatever it is compressed to."""
+    call = client.abort(b"x", compression=grpc.Compression.Gzip)
+    assert await refused(call) == (Code.NOT_FOUND, "nicht da: 100 % ü\n")
+    metadata = client.metadata(b"x", compression=grpc.Compression.Gzip)
+    assert b"user-agent" in await metadata
+    assert dict(await metadata.initial_metadata())["x-head"] == "h"
+    code, _ = await refused(client.size(b"%d" % (LIMIT + 1), compression=grpc.Compression.Gzip))
+    assert code == Code.RESOURCE_EXHAUSTED
+
+
 async def test_a_thousand_calls_at_once(client: Client) -> None:
     """Each has its own answer; the handlers that hang do not hold up the others."""
     hanging = [client.hang(b"") for _ in range(1000)]

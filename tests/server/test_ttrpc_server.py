@@ -21,6 +21,7 @@ from windlass_api.ttrpc import (
     encode_request,
     pack_frame,
 )
+from windlass_server.sockets import listen
 from windlass_server.ttrpc import NAMESPACE, TtrpcServer
 
 
@@ -67,7 +68,7 @@ class Peer:
 @pytest.fixture
 async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
     path = tmp_path / "t.sock"
-    server = TtrpcServer(path, (-1, -1), [Echo()])
+    server = TtrpcServer(listen(path, (-1, -1)), [Echo()])
     await server.start()
     reader, writer = await asyncio.open_unix_connection(path)
     yield Peer(reader, writer)

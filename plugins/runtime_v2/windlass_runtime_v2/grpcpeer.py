@@ -8,6 +8,7 @@ import grpc
 from grpc import aio
 
 from windlass.errors import Unavailable, from_code
+from windlass.rpc import authority
 from windlass.values import grpc_target
 
 NAMESPACE_KEY = "containerd-namespace"
@@ -63,7 +64,8 @@ def _same(data: bytes) -> bytes:
 
 async def connect(address: str) -> GrpcPeer:
     """Connect to ``unix://<path>``, where shims do not encode the path; raises Unavailable when nobody listens."""
-    channel = aio.insecure_channel(grpc_target(address.removeprefix("unix://")))
+    target = grpc_target(address.removeprefix("unix://"))
+    channel = aio.insecure_channel(target, authority(target))
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
             await channel.channel_ready()
