@@ -394,21 +394,21 @@ def test_who_comes_before_the_daemon_is_ready_waits(scratch: Path, daemons: list
     daemon = Running(scratch, SLOW, [])
     daemons.append(daemon)
     paths = [scratch / "w.sock", scratch / "w.sock.ttrpc"]
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not all(path.exists() for path in paths):
         assert time.monotonic() < end
         time.sleep(0.01)
     with socket.socket(socket.AF_UNIX) as shim, grpc.insecure_channel(f"unix:{paths[0]}") as channel:
-        shim.settimeout(10)
+        shim.settimeout(30)
         shim.connect(str(paths[1]))
-        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=20)
+        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=60)
         daemon.peer.settimeout(0.5)
         with pytest.raises(TimeoutError):
             daemon.told()
         assert not call.done()
         (scratch / "state" / "go").touch()
         assert call.exception().code() == grpc.StatusCode.UNIMPLEMENTED
-    daemon.peer.settimeout(10)
+    daemon.peer.settimeout(30)
     assert daemon.told() == "READY=1"
     assert daemon.end()[0] == 0
     assert not any(path.exists() for path in paths)

@@ -43,7 +43,7 @@ class Watched:
 
     async def gone(self) -> bool:
         """Tell whether nothing of it is there any more; threads and callbacks have a moment."""
-        for _ in range(100):
+        for _ in range(1000):
             if all(reference() is None for reference in self.seen):
                 break
             await asyncio.sleep(0.01)

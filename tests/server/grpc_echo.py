@@ -131,6 +131,6 @@ async def serving(path: Path) -> AsyncIterator[tuple[Echo, Server]]:
 
 async def eventually(condition: Any) -> None:
     """Return when ``condition()`` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)

@@ -70,7 +70,7 @@ class Peer:
         self.send(pack(DATA, END_STREAM, stream, struct.pack(">BI", 0, len(message)) + message))
 
     async def frame(self) -> Frame:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             high, low, kind, flags, stream = frames.HEADER.unpack(await self.reader.readexactly(9))
             return kind, flags, stream, await self.reader.readexactly(high << 16 | low)
 
@@ -110,7 +110,7 @@ class Peer:
         """Return the code of GOAWAY; afterwards the connection ends."""
         *_, payload = await self.until(GOAWAY)
         code = ErrorCode(struct.unpack(">II", payload[:8])[1])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await self.reader.read(1 << 20) == b""
         return code
 
@@ -620,7 +620,7 @@ def test_any_frames_are_survived(tmp_path: Path, found: list[bytes | str]) -> No
                     peer.call(2 * number + 1)
             peer.send(pack(PING, 0, 0, b"the last"))
             peer.writer.write_eof()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await peer.reader.read(-1)
             peer.writer.close()
             await Place(path, echo, server).check()

@@ -56,7 +56,7 @@ class Peer:
         self.writer.write(pack_frame(stream, REQUEST, 0, encode_request(request)))
 
     async def answer(self) -> tuple[int, Response]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.frames:
                 data = await self.reader.read(65536)
                 assert data, "the connection ended"
