@@ -138,13 +138,12 @@ class Connection:
 
 
 def target(address: str) -> str:
-    """Return the address as gRPC spells it: a path is a unix socket, whatever has a scheme or a port is not."""
-    path = address.removeprefix("unix://").removeprefix("unix:")
-    if path != address:
-        return f"unix:{os.path.abspath(path)}"  # noqa: PTH100 - the text, without asking the file system
-    if SCHEME_OR_PORT.search(address):
+    """Return the address as gRPC spells it: a path is a unix socket, whatever has another scheme or a port is not."""
+    named = address.startswith("unix:")
+    if not named and SCHEME_OR_PORT.search(address):
         return address
-    return grpc_target(os.path.abspath(path))  # noqa: PTH100 - as above
+    path = unquote(address.removeprefix("unix://").removeprefix("unix:")) if named else address
+    return grpc_target(os.path.abspath(path))  # noqa: PTH100 - the text, without asking the file system
 
 
 def unreachable(address: str) -> Error:

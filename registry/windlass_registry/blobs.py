@@ -187,10 +187,10 @@ class Blob:
         if answer.status == 200 and self._end < self._desc.size:
             raise NoRanges
         skip = self._skipped(host, answer)
-        length = answer.headers.get("Content-Length", "")
+        length = failures.length_of(answer)
         expected = self._end - self.position + skip
-        if length.isdecimal() and not failures.is_encoded(answer) and int(length) != expected:
-            raise HostFailure(host, f"sends {int(length)} bytes in place of {expected}", FailedPrecondition)
+        if length is not None and not failures.is_encoded(answer) and length != expected:
+            raise HostFailure(host, f"sends {length} bytes in place of {expected}", FailedPrecondition)
         while skip > 0:
             try:
                 data = answer.read(min(skip, 1 << 20), decode_content=True)

@@ -84,6 +84,13 @@ def is_encoded(answer: urllib3.BaseHTTPResponse) -> bool:
     return answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
+def length_of(answer: urllib3.BaseHTTPResponse) -> int | None:
+    """Return how many bytes an answer announces, None for no number, or one that no body can have."""
+    length = answer.headers.get("Content-Length", "")
+    # int() raises ValueError for texts of more than 4300 digits
+    return int(length) if length.isdecimal() and len(length) < 20 else None
+
+
 def one_line(text: str, limit: int = 300) -> str:
     """Return a stranger's words on one line, cut short, with nothing that a terminal would obey."""
     text = "".join(char if char.isprintable() else " " for char in text)

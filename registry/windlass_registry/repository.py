@@ -86,14 +86,14 @@ class Repository:
     def _described(self, host: Host, answer: urllib3.BaseHTTPResponse) -> Descriptor | None:
         """Return the descriptor that the headers give; None sends us for the body."""
         digest = self.reference.digest or answer.headers.get("Docker-Content-Digest", "")
-        length = answer.headers.get("Content-Length", "")
-        if not DIGEST.fullmatch(digest) or not length.isdecimal() or not int(length):
+        length = failures.length_of(answer)
+        if not DIGEST.fullmatch(digest) or not length:
             return None
-        if int(length) > MANIFEST_LIMIT:
+        if length > MANIFEST_LIMIT:
             raise HostFailure(
-                host, f"the manifest has {int(length)} bytes, {MANIFEST_LIMIT} are the limit", ResourceExhausted
+                host, f"the manifest has {length} bytes, {MANIFEST_LIMIT} are the limit", ResourceExhausted
             )
-        return Descriptor(_media_type(host, answer), digest, int(length))
+        return Descriptor(_media_type(host, answer), digest, length)
 
     def _counted(self, host: Host, patient: bool) -> Descriptor:
         request = self._manifest_request("GET", self.reference.object, ACCEPT, patient)

@@ -344,6 +344,15 @@ def test_a_huge_manifest_is_not_read(repository: Repository, fake: Fake) -> None
         repository.manifest(Descriptor(MANIFEST, digest_of(b""), size))
 
 
+def test_a_length_that_no_body_can_have_is_passed_over(repository: Repository, fake: Fake) -> None:
+    """Python refuses to read a number of more than 4300 digits; the manifest itself tells its size."""
+    desc = fake.add_manifest(CONTENT)
+    headers = {"Content-Type": MANIFEST, "Content-Length": "9" * 5000, "Docker-Content-Digest": desc.digest}
+    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answer(200, b"", headers) is None)
+
+    assert repository.resolve().size == len(CONTENT)
+
+
 def test_a_manifest_that_grows_is_cut(repository: Repository, fake: Fake) -> None:
     desc = fake.add_manifest(CONTENT)
     answers(fake, "manifests", 200, CONTENT + b" " * 100, {"Content-Type": MANIFEST})
