@@ -175,6 +175,26 @@ async def test_an_executed_shim_without_its_task_is_awaited_and_cleaned_up(
             await second.tasks.get("test", "box")
 
 
+@pytest.mark.parametrize("runs", [False, True], ids=["unused", "runs"])
+async def test_a_failed_delete_of_an_executed_shim_counts_if_there_is_something_left(
+    tmp_path: Path, zygote: ProcessZygote, runs: bool
+) -> None:
+    """Those of containerd fail when they never came to make anything; a process that is there is something."""
+    bundle, binary = tmp_path / "state/io.containerd.runtime.v2.task/test/box", tmp_path / "shim"
+    (bundle / "rootfs").mkdir(parents=True)
+    binary.write_text("#!/bin/sh\necho no file runtime >&2\nexit 1\n")
+    binary.chmod(0o755)
+    (bundle / "bootstrap.json").write_text(json.dumps({"address": f"unix://{tmp_path}/gone", "version": 2}))
+    (bundle / "shim-binary-path").write_text(str(binary))
+    (bundle / "init.pid").write_text(str(os.getpid()) if runs else "")
+    async with daemon(tmp_path, zygote) as running:
+        await asyncio.wait_for(running.context.ready.wait(), 60)
+        assert running.bundles == (["box"] if runs else [])
+        if runs:
+            with pytest.raises(errors.AlreadyExists, match="delete ended with 1: no file runtime"):
+                await running.tasks.create("test", container(), CreateOptions())
+
+
 async def test_a_shim_that_does_not_answer_is_kept(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Boot waits no longer than the deadline, and a slow shim is no dead one."""
     async with daemon(tmp_path, zygote) as first:
