@@ -57,7 +57,7 @@ MESSAGES = {
     "exits": "3",
     "raises": "its state file is damaged",
     "initexits": "an init that ends the process",
-    "noplugin": "no Plugin",
+    "noplugin": "not a Plugin",
     "nosuchname": "ONE",
     "othername": "org.example.something.else",
     "asserts": "AssertionError",

@@ -141,7 +141,7 @@ def test_the_control_groups_of_version_1_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../x", "/", "a/../../b", "."])
 def test_a_control_group_outside_is_refused(tmp_path: Path, path: str) -> None:
     """The path stays below the mount point."""
-    with pytest.raises(StartError, match=r"is no path below"):
+    with pytest.raises(StartError, match=r"is not a path below"):
         process.join_cgroup(path, tmp_path)
 
 

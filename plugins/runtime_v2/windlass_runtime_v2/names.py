@@ -35,7 +35,7 @@ class Names:
         if key in self._kept:
             raise AlreadyExists(f"{self._kind} {id} is being created or {self._removed} just now")
         if key in self._left:
-            raise AlreadyExists(f"{self._kind} {id}: what an earlier one has left is not gone yet: {self._left[key]}")
+            raise AlreadyExists(f"{self._kind} {id}: what an earlier one left cannot be removed yet: {self._left[key]}")
         with self.kept(key):
             yield
 
