@@ -72,7 +72,7 @@ class Snapshotter(Protocol):
         ...
 
     def usage(self, key: str) -> Usage:
-        """Measure a snapshot: live for an active one, as stored at commit otherwise. Raises NotFound."""
+        """Measure a snapshot: live for an active one, 0 for a view, as stored at commit otherwise. Raises NotFound."""
         ...
 
     def mounts(self, key: str) -> tuple[Mount, ...]:

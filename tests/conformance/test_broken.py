@@ -180,6 +180,11 @@ class DescribesViewsAsActive(NativeSnapshotter):
         return dataclasses.replace(info, kind=Kind.ACTIVE) if info.kind == Kind.VIEW else info
 
 
+class MeasuresViews(NativeSnapshotter):
+    def usage(self, key: str) -> Usage:
+        return Usage(1, 4096) if self.stat(key).kind == Kind.VIEW else super().usage(key)
+
+
 class StartsEmpty(NativeSnapshotter):
     """On a parent, whose files are not there."""
 
@@ -250,6 +255,7 @@ SNAPSHOTTERS: tuple[tuple[type[NativeSnapshotter], str], ...] = (
     (TakesAllFiltersAtOnce, "test_walk"),
     (WalksTwice, "test_walk"),
     (DescribesViewsAsActive, "test_a_view_is_never_committed"),
+    (MeasuresViews, "test_a_view_takes_nothing"),
     (StartsEmpty, "test_basic"),
     (SharesFilesWithTheParent, "test_a_snapshot_does_not_change_with_its_children"),
     (ForgetsOwners, "test_owners_change"),
