@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from windlass.discovery import Found
+from windlass.disks import is_full
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, StartError
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
@@ -279,6 +280,11 @@ class Daemon:
             logger.info("plugin %s: %s", plugin.uri, error)
             record = replace(record, state=State.SKIPPED, error=error)
         except Exception as error:  # a plugin's defect must not keep the others from starting
+            if is_full(error):
+                # Without it the daemon would run for months as half of itself; started again it may find room.
+                raise StartError(
+                    f"plugin {plugin.uri} finds no room: {error}; start the daemon again when there is"
+                ) from error
             logger.warning("plugin %s did not start: %s", plugin.uri, error, exc_info=_defect(error))
             # what it published before it failed is not to be relied on
             record = replace(record, state=State.FAILED, error=error, meta=Meta())

@@ -70,6 +70,10 @@ class ResourceExhausted(Error):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class NoSpace(ResourceExhausted):
+    """There is no space left on a disk, or under its quota."""
+
+
 class FailedPrecondition(Error):
     """The object is in a state that does not allow the call."""
 

@@ -13,20 +13,17 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from windlass import faults, metastore, trees
+from windlass import faults, trees
 from windlass.checks import Problem
-from windlass.metastore import Metastore, Record, disk_error
+from windlass.disks import disk_errors
+from windlass.metastore import Metastore, Record
 from windlass.snapshots import Info, Kind
 
 logger = logging.getLogger(__name__)
 
 
 DATABASE = "metadata.db"
-
-
-def make_room(root: Path) -> None:
-    """Give back the space below ``root`` that is kept for removals, before `Directories` opens it."""
-    metastore.make_room(root / DATABASE)
+SHOWN = 128
 
 
 class Directories:
@@ -62,11 +59,10 @@ class Directories:
         parents = self.store.check(key, parent)
         temporary = self._temporary("new")
         try:
-            temporary.mkdir(mode=0o700)
-            fill(temporary, parents)
-            return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
-        except OSError as error:
-            raise disk_error(error, self._top) from error
+            with disk_errors(f"make snapshot {key[:SHOWN]}", self._top):
+                temporary.mkdir(mode=0o700)
+                fill(temporary, parents)
+                return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
         finally:
             # Gone by now when all went well.
             if temporary.exists():

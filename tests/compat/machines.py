@@ -92,6 +92,11 @@ class Machine:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
+    def ended(self) -> int | None:
+        """Return the exit code of a daemon that has ended, None of one that runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def kill(self) -> None:
         """End the daemon as a crash would."""
         assert self._process is not None

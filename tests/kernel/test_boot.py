@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +15,7 @@ import pytest
 
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.discovery import Found
-from windlass.errors import FailedPrecondition, NotFound, StartError
+from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
 from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State
 
 A: PluginType[Any] = PluginType("type.a")
@@ -73,6 +74,13 @@ async def test_a_plugin_that_raises_is_recorded_and_the_rest_runs() -> None:
     daemon = await started(plugin(A, "1", refuse(RuntimeError("boom"))), plugin(B, "1", lambda context: "fine"))
     assert (record(daemon, "type.a.1").state, record(daemon, "type.a.1").message) == (State.FAILED, "boom")
     assert record(daemon, "type.b.1").state == State.OK
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), NoSpace("full")])
+async def test_a_plugin_that_finds_no_space_ends_the_daemon(error: Exception) -> None:
+    """There may be room when it is started again; half a daemon would stay half of one for months."""
+    with pytest.raises(StartError, match=r"plugin type\.a\.1 finds no room: .*; start the daemon again"):
+        await started(plugin(A, "1", refuse(error)))
 
 
 async def test_a_plugin_that_cannot_be_imported_is_a_record_too() -> None:

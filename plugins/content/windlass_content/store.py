@@ -11,12 +11,13 @@ from pathlib import Path
 
 from windlass import faults
 from windlass.content import Info, Reader, Status, Writer
+from windlass.disks import disk_errors
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.values import DIGEST, Descriptor, check_digest
 from windlass_content import ingest
-from windlass_content.disk import disk_errors, sync_directory
+from windlass_content.disk import sync_directory
 from windlass_content.labels import LabelFiles
 from windlass_content.reader import BlobReader
 from windlass_content.writer import IngestWriter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +12,14 @@ from pathlib import Path
 
 from windlass.activations import ActivateOptions, Activation, ActiveMount, MountHandler
 from windlass.directory_handler import DirectoryHandler
+from windlass.disks import is_full
 from windlass.errors import (
     AlreadyExists,
     Error,
     FailedPrecondition,
     InvalidArgument,
+    NoSpace,
     NotFound,
-    ResourceExhausted,
     Unavailable,
     Unimplemented,
 )
@@ -279,9 +279,8 @@ def adaptor(activation: Activation) -> Adaptor:
 
 
 def _refused(error: OSError) -> Error:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(f"{error}; free space there")
-    return FailedPrecondition(str(error))
+    """A full disk is told apart; what else keeps a mount from being made, a damaged image too, is the caller's."""
+    return NoSpace(f"{error}; make room there") if is_full(error) else FailedPrecondition(str(error))
 
 
 def _check(namespace: str, name: str = "-") -> None:
