@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -67,11 +68,41 @@ class Peer:
             raise self.error(error, timeout) from None
 
     def stream(self, method: Callable[..., Iterator[M]], request: Message, timeout: float = 0) -> Iterator[M]:
-        """Return the responses of a call, the first of which has arrived: what fails at once fails here."""
+        """Return the responses of a call, the first of which has arrived: what fails at once fails here.
+
+        ``timeout`` is for all of them, with what is done about each; the next one comes within the peer's own.
+        """
         call = method(request, timeout=timeout or self.timeout, metadata=self.metadata)
-        responses = self._responses(call, timeout)
+        responses = self._responses(self._in_time(call) if timeout > self.timeout else call, timeout)
         first = next(responses, None)
         return _chain(first, responses)
+
+    def _in_time(self, call: Iterator[M]) -> Iterator[M]:
+        """Yield the responses of a call, which is cancelled when one takes longer than the peer may."""
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            if isinstance(call, grpc.Call):
+                call.cancel()
+
+        while True:
+            watch = threading.Timer(self.timeout, expire)
+            watch.daemon = True
+            watch.start()
+            try:
+                response = next(call, None)
+            except grpc.RpcError:
+                if late.is_set():
+                    raise DeadlineExceeded(
+                        f"{self.name} sent nothing more for {self.timeout:g} s; see what keeps it"
+                    ) from None
+                raise
+            finally:
+                watch.cancel()
+            if response is None:
+                return
+            yield response
 
     def _responses(self, call: Iterator[M], timeout: float) -> Iterator[M]:
         try:
