@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.errors import Error, FailedPrecondition, NotFound
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound
 from windlass.mounts import Mount
 from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
@@ -89,9 +90,30 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
                 snapshot_key=wishes.id,
             )
             return Launched(await leased.containers.create(container), tuple(mounts))
-        except BaseException:
+        except AlreadyExists:
             await asyncio.shield(_remove_snapshot(client, snapshotter, wishes.id))
             raise
+        except BaseException:
+            await asyncio.shield(_withdraw(leased, snapshotter, wishes.id))
+            raise
+
+
+async def _withdraw(leased: Client, snapshotter: str, id: str) -> None:
+    """Remove a snapshot, and before it the container that the daemon may have recorded after all.
+
+    A deadline that passes, or an interrupt, leaves the outcome open: on a slow disk the record may still be
+    on its way. A change of our own lease is made after those that were begun before it, so then it can be told.
+    When not even that succeeds the snapshot stays for as long as the container is there.
+    """
+    try:
+        await leased.leases.add(leased.connection.lease, f"snapshots/{snapshotter}", id)
+        with contextlib.suppress(NotFound):
+            found = await leased.containers.get(id)
+            if (found.snapshotter, found.snapshot_key) == (snapshotter, id):
+                await leased.containers.delete(id)
+        await _remove_snapshot(leased, snapshotter, id)
+    except Error:
+        pass  # the first failure is what the caller has to know
 
 
 def _labels(image: ImageConfig, wishes: Wishes) -> dict[str, str]:
