@@ -79,10 +79,10 @@ def make_private(path: Path) -> None:
             path.chmod(MODE)
         else:
             path.touch(MODE)
+        # Of a Windlass that kept the index of the log in a file.
+        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     except OSError:
         pass  # read-only, or full: SQLite finds that out as well, and more of it
-    # Of a Windlass that kept the index of the log in a file.
-    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 
 
 def log_of(path: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ BROKEN = frozenset({errno.EIO, errno.EUCLEAN})
 """EUCLEAN is what ext4 and xfs say when they find themselves damaged."""
 
 BLOCK = 4096
+PRIVATE = 0o700
 
 
 @contextmanager
@@ -50,6 +52,16 @@ def explained(error: OSError, doing: str, where: Path) -> Error | None:
     if error.errno in BROKEN:
         return DataLoss(f"cannot {doing}: input/output error in {where}; look at the disk")
     return None
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory of ours and what is missing above it, or take it from everybody but its owner."""
+    for each in (*reversed(path.parents), path):
+        # mkdir's own `parents` would give those above the mode of the process's mask.
+        if not each.exists():
+            each.mkdir(mode=PRIVATE, exist_ok=True)
+    if stat.S_IMODE(path.stat().st_mode) & ~PRIVATE:
+        path.chmod(PRIVATE)
 
 
 def refusal(directory: Path) -> OSError | None:

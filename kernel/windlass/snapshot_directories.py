@@ -15,7 +15,7 @@ from pathlib import Path
 
 from windlass import faults, trees
 from windlass.checks import Problem
-from windlass.disks import disk_errors
+from windlass.disks import disk_errors, private_directory
 from windlass.metastore import Metastore, Record
 from windlass.snapshots import Info, Kind
 
@@ -33,8 +33,10 @@ class Directories:
         """``discard`` deletes a snapshot's directory, whole or half made, where more is needed than deleting files."""
         self._top = root / "snapshots"
         self._discard = discard
-        for directory in (root, self._top):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The root may be an operator's own directory; what is below it is ours alone. Containers with user
+        # namespaces need no way in: overlay looks its layers up as the daemon, and a bind mount has its own root.
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(self._top)
         self.store = Metastore(root / DATABASE)
         # What carries another process's token was left by a crash.
         self._token = secrets.token_hex(4)

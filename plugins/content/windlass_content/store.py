@@ -11,7 +11,7 @@ from pathlib import Path
 
 from windlass import faults
 from windlass.content import Info, Reader, Status, Writer
-from windlass.disks import disk_errors
+from windlass.disks import disk_errors, private_directory
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
@@ -39,7 +39,7 @@ class LocalStore:
         # Held while names in blobs and labels change, so that the two belong together; never while data moves.
         self._naming = threading.Lock()
         with disk_errors("open the content store", root):
-            root.mkdir(parents=True, exist_ok=True, mode=0o755)
+            private_directory(root)
             self._sweep()
 
     def info(self, digest: str) -> Info:

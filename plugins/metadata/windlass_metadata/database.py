@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from windlass import databases, faults
 from windlass.databases import primary_code, reuse_log
-from windlass.disks import disk_errors
+from windlass.disks import disk_errors, private_directory
 from windlass.errors import DeadlineExceeded, Error, Internal, Unavailable
 from windlass.reserve import Reserve
 from windlass_metadata.lock import FileLock
@@ -65,8 +65,8 @@ class Database:
         may lose the last changes; the end of this process does not.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         with disk_errors(f"open metadata database {path}", path.parent):
+            private_directory(path.parent)
             self._lock = FileLock(path.with_name(path.name + ".lock"), wait)
         self._sync = sync
         self._reserve = Reserve(path.with_name(path.name + "-reserve"), RESERVE)
