@@ -215,10 +215,13 @@ def test_a_daemon_that_died_on_a_full_disk_starts_again(small: Machine, disk: Di
 
 
 def test_what_a_daemon_keeps_is_its_owners_alone(small: Machine) -> None:
-    """Directories of stores and files of databases; blobs are as containerd has them, in a directory like that."""
+    """Directories of stores and files of databases; blobs are as containerd has them, in a directory like that.
+
+    The runtime's can be passed through: a container with a user namespace finds its bundle by its path.
+    """
     open_to_others = [
         f"{path.relative_to(small.root)} {path.stat().st_mode:o}"
         for path in [small.root, *small.root.iterdir(), *small.root.glob("*/*.db*"), *small.root.glob("*/snapshots")]
-        if path.stat().st_mode & 0o077 and path.name != "lost+found"
+        if path.stat().st_mode & 0o077 and path.name not in ("lost+found", "io.containerd.runtime.v2.task")
     ]
     assert open_to_others == []

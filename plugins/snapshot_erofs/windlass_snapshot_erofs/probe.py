@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from windlass import apart, mounting, trees
-from windlass.disks import FULL, disk_errors, is_full
+from windlass.disks import FULL, disk_errors, is_full, private_directory
 from windlass.errors import Error
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -46,8 +46,8 @@ def probe(root: Path, images: Images, elsewhere: Path) -> Features:
         raise SkipPlugin("images cannot be mounted in a user namespace; run the daemon outside of it")
     scratch, lower, image = root / SCRATCH, elsewhere / "lower", elsewhere / "image"
     with disk_errors(f"try images in {root}", root):
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        elsewhere.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(scratch)
+        private_directory(elsewhere)
         try:
             return apart.run(lambda: _try(scratch, images, image, lower), elsewhere)
         finally:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from windlass import mounting
-from windlass.disks import FULL, disk_errors
+from windlass.disks import FULL, disk_errors, private_directory
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
 from windlass_snapshot_overlay.layers import Features
@@ -35,7 +35,7 @@ def probe(root: Path) -> Features:
         )
     scratch = root / SCRATCH
     with disk_errors(f"try overlay in {root}", root):
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(scratch)
         # Of a daemon that was killed in it.
         mounting.unmount_all(scratch / "merged")
         return _tried(root, scratch)
