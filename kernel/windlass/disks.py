@@ -34,7 +34,11 @@ def disk_errors(doing: str, where: Path) -> Iterator[None]:
         told = explained(error, doing, where)
         if told is None:
             raise
-        raise told from error
+        try:
+            raise told from error
+        finally:
+            # Else this frame and the error would keep each other, and what was being written with them.
+            del told
 
 
 def explained(error: OSError, doing: str, where: Path) -> Error | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -120,3 +122,26 @@ def test_directories_are_private_from_the_top(tmp_path: Path) -> None:
     disks.private_directory(tmp_path / "there")
     names = ("there", "there/new", "there/new/store")
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in names] == [0o700] * 3
+
+
+def test_an_error_goes_with_who_catches_it(tmp_path: Path) -> None:
+    """Without the garbage collector: what could not be written may be large."""
+
+    class Large:
+        """What was being written."""
+
+    def write(large: Large) -> None:
+        with disks.disk_errors("write it", tmp_path):
+            raise OSError(errno.ENOSPC, "full")
+
+    large = Large()
+    kept = weakref.ref(large)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(NoSpace):
+            write(large)
+        del large
+        assert kept() is None
+    finally:
+        gc.enable()

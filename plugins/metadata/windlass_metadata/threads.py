@@ -19,9 +19,13 @@ class Outcome(Generic[R]):
     error: Exception | None = None
 
     def get(self) -> R:
-        """Return the result, or raise the error."""
+        """Return the result, or raise the error, once: kept here, it would keep every frame on its way, and they it."""
         if self.error is not None:
-            raise self.error
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error
         return cast(R, self.result)  # without an error there is a result, None though it may be
 
 
