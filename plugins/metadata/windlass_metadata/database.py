@@ -241,21 +241,19 @@ class Database:
         writer.execute("SAVEPOINT request")
         request.outcome = attempt(lambda: request.change(writer))
         if request.outcome.error is not None:
-            self._refused(request.outcome)
-            writer.execute("ROLLBACK TO request")
+            self._undo(request.outcome)
         writer.execute("RELEASE request")
 
-    def _refused(self, outcome: Outcome[Any]) -> None:
-        """Put an error of SQLite's into our words, or raise it when it has ended the whole transaction.
-
-        Apart from `_apply`, whose frame is on the error's way and must not name it: they would keep each other.
-        """
+    def _undo(self, outcome: Outcome[Any]) -> None:
+        """Take back what a request did before it failed."""
+        # Not in `_apply`: a variable of that frame would keep the error, whose traceback leads there, for ever.
         error = outcome.error
+        # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
+        if isinstance(error, sqlite3.Error) and (not self._writer.in_transaction or _is_full(error)):
+            raise error
         if isinstance(error, sqlite3.Error):
-            # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
-            if not self._writer.in_transaction or _is_full(error):
-                raise error
             outcome.error = translated(self.path, error)
+        self._writer.execute("ROLLBACK TO request")
 
     def _set_durable(self, durable: bool) -> None:
         if self._sync and durable != self._durable:

@@ -19,9 +19,9 @@ class Outcome(Generic[R]):
     error: Exception | None = None
 
     def get(self) -> R:
-        """Return the result, or raise the error, once: kept here, it would keep every frame on its way, and they it."""
-        if self.error is not None:
-            error, self.error = self.error, None
+        """Return the result, or raise the error, which is let go of: together with its traceback it would stay."""
+        error, self.error = self.error, None
+        if error is not None:
             try:
                 raise error
             finally:
