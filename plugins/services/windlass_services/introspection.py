@@ -108,7 +108,7 @@ def _identity(file: Path) -> str:
     if file.exists() and (identity := file.read_text().strip()):
         return identity
     identity = str(uuid.uuid4())
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".new")
     scratch.write_text(identity)
     scratch.rename(file)
