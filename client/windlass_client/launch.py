@@ -83,7 +83,11 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
         store, parent = ClientStore(leased), leaf.image.chain_id
         if parent and not await held(store, snapshotter, parent):
             await unpack(store, snapshotter, leaf, progress)
-        mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
+        try:
+            mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
+        except AlreadyExists:
+            await _refuse_taken(client, wishes.id)
+            raise
         try:
             document = await _spec(leased, wishes, leaf.image, mounts)
             container = Container(
@@ -102,6 +106,13 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
         except BaseException:
             await asyncio.shield(_withdraw(leased, snapshotter, wishes.id))
             raise
+
+
+async def _refuse_taken(client: Client, id: str) -> None:
+    """Raise AlreadyExists that speaks of the container, if there is one: its snapshot has the same name."""
+    with contextlib.suppress(NotFound):
+        await client.containers.get(id)
+        raise AlreadyExists(f"container {id} already exists; choose another name, or remove it with `windlass rm {id}`")
 
 
 async def _withdraw(leased: Client, snapshotter: str, id: str) -> None:

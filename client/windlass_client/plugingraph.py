@@ -171,8 +171,11 @@ def _descend(nodes: Sequence[Node], name: str, chain: list[Step]) -> tuple[Node 
             return node, ""
     same = [node for node in nodes if node.type == name]
     if any(node.state == OK for node in same):
-        started = ", ".join(node.id for node in same if node.state == OK)
-        chain.append(Step(name, OK, f"started: {started}"))
+        states = [
+            (state, [node.id for node in same if node.state == state]) for state in (OK, FAILED, SKIPPED, DISABLED)
+        ]
+        told = "; ".join(f"{'started' if state == OK else state}: {', '.join(ids)}" for state, ids in states if ids)
+        chain.append(Step(name, OK, told))
         return None, ""
     # of several plugins with one ID, the one that there is something to explain of
     named = sorted((node for node in nodes if node.id == name), key=lambda node: node.state == OK)

@@ -319,7 +319,8 @@ class Daemon:
                 raise StartError(
                     f"plugin {plugin.uri} finds no room: {error}; start the daemon again when there is"
                 ) from error
-            logger.warning("plugin %s did not start: %s", plugin.uri, error, exc_info=_defect(error))
+            reason = with_class(error) if _defect(error) else str(error)
+            logger.warning("plugin %s did not start: %s", plugin.uri, reason, exc_info=_defect(error))
             # what it published before it failed is not to be relied on
             record = replace(record, state=State.FAILED, error=error, meta=Meta())
         else:
@@ -333,6 +334,8 @@ class Daemon:
         elif context.prepared is not None:
             await self._release(context)
             entry.stop = None
+        if record.state != State.OK:
+            self.hooks.withdraw(plugin.uri, "" if record.state == State.SKIPPED else record.message)
         if record.state != State.OK and context.holds_readiness:
             self._add(entry)
             raise StartError(f"plugin {plugin.uri}, for which readiness waits, did not start: {record.message}")
@@ -403,13 +406,17 @@ def _check_instance(plugin: Plugin[Any], instance: object) -> None:
     if contract is None:
         return
     if instance is None:
-        raise InvalidArgument(f"its init returned None; it has to return a {contract.__name__}")
+        raise InvalidArgument(
+            f"its init returned None; it must return an object with the methods of {contract.__name__}"
+        )
     wanted = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
     methods = {name: method for name, method in wanted.items() if inspect.isfunction(method)}
     missing = [name for name in methods if not callable(getattr(instance, name, None))]
     if missing:
         kind = type(instance).__name__
-        raise InvalidArgument(f"its init returned a {kind}, which lacks {', '.join(missing)} of {contract.__name__}")
+        raise InvalidArgument(
+            f"its init returned an object of class {kind}, which lacks {', '.join(missing)} of {contract.__name__}"
+        )
     for name, method in methods.items():
         if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
             raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")

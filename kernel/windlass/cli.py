@@ -25,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     add("--state", metavar="DIR", help="directory for what is lost at a reboot (default /run/windlass)")
     add("--containerd-paths", action="store_true", help="take containerd's paths as defaults instead of ours")
     commands = top.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    config = commands.add_parser("config", help="print, check or migrate the configuration", add_help=False)
+    # prefix_chars, so that an option such as --help is left to the parser of the rest
+    config = commands.add_parser(
+        "config", help="print, check or migrate the configuration", add_help=False, prefix_chars="+"
+    )
     config.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     publish = commands.add_parser("publish", help="send an event from stdin to the daemon", allow_abbrev=False)
     publish.add_argument("--namespace", required=True, help="namespace of the event")

@@ -112,6 +112,18 @@ class Hooks:
         """Return why plugins that want a say in a step, by a name that is like its own, have none: by their URIs."""
         return self._missing.get(step, {})
 
+    def withdraw(self, uri: str, reason: str = "") -> None:
+        """Keep out a plugin that has added its participant and then did not start.
+
+        With a reason its steps are `missing`; a plugin that skips itself gives none.
+        """
+        if not self._manager.has_plugin(uri):
+            return
+        participant = self._manager.unregister(name=uri)
+        for name in vars(participant) if reason else ():
+            step = self._step(name, self._manager.parse_hookimpl_opts(participant, name))
+            self._missing.setdefault(step, {})[uri] = reason
+
     def _step(self, name: str, options: Any) -> str:
         return str(options["specname"] or name)
 

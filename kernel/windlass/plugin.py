@@ -266,6 +266,9 @@ class Record:
         error = self.error
         if error is None or (isinstance(error, _TELLING) and str(error)):
             return str(error or "")
+        if isinstance(error, SyntaxError) and error.filename:
+            # its frames are those of the import
+            return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
         frames = traceback.extract_tb(error.__traceback__)
         place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
         return f"{with_class(error)}{place}"

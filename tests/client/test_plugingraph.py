@@ -124,6 +124,12 @@ def test_why_of_something_that_runs():
     assert [step.state for step in why(NODES, "snapshotter").chain] == ["ok"]
 
 
+def test_why_of_a_type_names_every_plugin_with_its_state():
+    """Images are refused while one verifier has failed, so "ok" alone would mislead."""
+    nodes = [Node("v", "a"), Node("v", "b", message="'x'"), Node("v", "c")]
+    assert why(nodes, "v").chain[0].message == "started: a, c; failed: b"
+
+
 def test_why_takes_an_id():
     """It is what users write at `--snapshotter`; of several the one that did not start."""
     assert [step.name for step in why(NODES, "btrfs").chain] == ["snapshotter.btrfs"]

@@ -260,6 +260,11 @@ def test_exit_code_of_windlass_itself(machine, tmp_path):
     assert machine.run("--rm", "--no-such-option", IMAGE, "true").returncode == 125
     assert machine.run("--rm", "--cap-drop", "NO_SUCH", IMAGE, "true").returncode == 125
     assert machine.windlass("exec", "nosuch", "true").returncode == 125
+    machine.run("--name", "ended", IMAGE, "true")
+    again, inside = machine.run("--name", "ended", IMAGE, "true"), machine.windlass("exec", "ended", "true")
+    machine.windlass("rm", "ended")
+    assert b"container ended already exists; choose another name" in again.stderr
+    assert b"container ended is not running" in inside.stderr
 
 
 def test_the_third_interrupt_leaves(machine):
@@ -387,6 +392,25 @@ def test_a_terminal(machine):
         time.sleep(0.5)  # until it sleeps
         os.write(terminal, b"\x03")
         read_until(terminal, b"# ")
+        os.write(terminal, b"exit 4\n")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def test_what_is_typed_before_the_container_runs_reaches_it(machine):
+    """As with any shell: nothing is discarded when the terminal changes its mode."""
+    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
+    try:
+        os.write(terminal, b"echo $((40+2))\n")
+        read_until(terminal, b"42")
         os.write(terminal, b"exit 4\n")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
         pid = 0

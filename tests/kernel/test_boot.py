@@ -16,6 +16,7 @@ import pytest
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
+from windlass.hooks import hookimpl
 from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
 
 A: PluginType[Any] = PluginType("type.a")
@@ -255,9 +256,9 @@ class Waits(Half):
 @pytest.mark.parametrize(
     ("instance", "told"),
     [
-        (None, "its init returned None; it has to return a Reads"),
-        (object(), "its init returned a object, which lacks close, read of Reads"),
-        (Half(), "its init returned a Half, which lacks close of Reads"),
+        (None, "its init returned None; it must return an object with the methods of Reads"),
+        (object(), "its init returned an object of class object, which lacks close, read of Reads"),
+        (Half(), "its init returned an object of class Half, which lacks close of Reads"),
         (Waits(), "its read is async, and that of Reads is not"),
     ],
 )
@@ -270,12 +271,34 @@ async def test_an_instance_without_the_contracts_methods_is_a_failure(instance: 
 @pytest.mark.parametrize(
     ("error", "told"), [(KeyError("x"), "KeyError: 'x' at "), (RuntimeError(), "RuntimeError at ")]
 )
-async def test_a_defect_is_told_with_its_class_and_place(error: Exception, told: str) -> None:
+async def test_a_defect_is_told_with_its_class_and_place(
+    error: Exception, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A KeyError's own text is a key, which helps nobody."""
     daemon = await started(plugin(A, "1", refuse(error)))
     message = record(daemon, "type.a.1").message
     assert message.startswith(told)
+    assert f"plugin type.a.1 did not start: {told.removesuffix(' at ')}" in caplog.text
     assert "test_boot.py:" in message
+
+
+async def test_a_plugin_that_did_not_start_takes_part_in_no_step() -> None:
+    """Also if it added its participant before it failed; the steps that it lost are known, unless it skipped itself."""
+
+    class Admits:
+        @hookimpl(specname="admit_image")
+        def admit(self, name: str) -> None: ...
+
+    def adds(then: Exception) -> Callable[[InitContext], None]:
+        def init(context: InitContext) -> None:
+            context.hooks.add(Admits(), context.uri)
+            raise then
+
+        return init
+
+    daemon = await started(plugin(A, "fails", adds(KeyError("x"))), plugin(A, "skips", adds(SkipPlugin("x"))))
+    assert not daemon.hooks.wanted("admit_image")
+    assert daemon.hooks.missing("admit_image") == {"type.a.fails": record(daemon, "type.a.fails").message}
 
 
 async def test_a_plugin_with_a_block_may_be_skipped_and_must_not_fail() -> None:

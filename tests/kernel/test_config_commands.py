@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from windlass import configcommands, durations
+from windlass.cli import main
 from windlass.config import WINDLASS, Flags
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
@@ -150,3 +151,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     """Bare numbers too: nobody knows the unit."""
     with pytest.raises(ValueError, match=r"duration|longer"):
         durations.seconds(text)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_the_actions(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also when the option comes first after ``config``."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", option])
+    assert caught.value.code == 0
+    assert "migrate" in capsys.readouterr().out

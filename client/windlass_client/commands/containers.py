@@ -166,7 +166,7 @@ def signal_number(name: str) -> int:
     try:
         return signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"].value
     except KeyError:
-        raise click.BadParameter(f"{name!r} is no signal of Linux", param_hint="--signal") from None
+        raise click.BadParameter(f"{name!r} is not a signal of Linux", param_hint="--signal") from None
 
 
 @click.command()

@@ -90,7 +90,8 @@ def why(where: Where, uri: str) -> int:
     for depth, step in enumerate(reason.chain):
         lead = "   " * (depth - 1) + "└─ " if depth else ""
         message = f": {output.printable(step.message)}" if step.message else ""
-        sys.stdout.write(f"{lead}{step.name} is {step.state}{message}\n")
+        verb = "has" if step.state == plugingraph.FAILED else "is"
+        sys.stdout.write(f"{lead}{step.name} {verb} {step.state}{message}\n")
     if reason.remedy:
         sys.stdout.write(f"remedy: {reason.remedy}\n")
     return 0 if reason.chain[-1].state == plugingraph.OK else 1

@@ -119,6 +119,7 @@ def run_exec(where: Where, options: Options) -> int:
 
 
 async def _exec(where: Where, options: Options) -> int:
+    from windlass.errors import FailedPrecondition, NotFound
     from windlass_client.containers import PROCESS, spec_of, to_any
     from windlass_client.session import Session
 
@@ -127,7 +128,10 @@ async def _exec(where: Where, options: Options) -> int:
     async with where.client() as client:
         process = _process(spec_of(await client.containers.get(id))["process"], options)
         with _streams(exec_id, options) as streams:
-            await client.tasks.exec(id, exec_id, to_any(PROCESS, process), streams)
+            try:
+                await client.tasks.exec(id, exec_id, to_any(PROCESS, process), streams)
+            except NotFound:
+                raise FailedPrecondition(f"container {id} is not running; it has no task") from None
             try:
                 if options["detach"]:
                     await client.tasks.start(id, exec_id)
