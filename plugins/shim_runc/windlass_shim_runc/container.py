@@ -19,7 +19,7 @@ from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process, is_first_of_its_namespace
-from windlass_shim_runc.runc import Runtime
+from windlass_shim_runc.runc import NAME_TAKEN, Runtime
 from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
 
@@ -134,8 +134,6 @@ class Container:
     async def create(self, request: messages.CreateTaskRequest) -> None:
         """Mount the rootfs and have the runtime create the container; leaves nothing behind when that fails."""
         self._write_records()
-        # One of another daemon that was told to keep its containers in the same place.
-        is_anothers = disk.exists(f"{self._runtime.root}/{self.id}")
         try:
             if request.rootfs:
                 rootfs = f"{self.bundle}/rootfs"
@@ -148,8 +146,9 @@ class Container:
                 self._restoring = request.checkpoint
             else:
                 await self._run_init("create", self._runtime.create_flags)
-        except (OSError, Error):
-            await self._undo_create(is_anothers)
+        except (OSError, Error) as error:
+            # Whose the name is, another daemon's container in the same place or what one has left, stays as it is.
+            await self._undo_create(is_taken=NAME_TAKEN in str(error))
             raise
         io = messages.TaskIO(
             stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
@@ -516,9 +515,9 @@ class Container:
         except ProcessLookupError as error:
             raise gone from error
 
-    async def _undo_create(self, is_anothers: bool) -> None:
+    async def _undo_create(self, is_taken: bool) -> None:
         self.init.streams.close()
-        if not is_anothers:
+        if not is_taken:
             try:
                 await self._undo_runtime()
             except (OSError, Error) as error:
@@ -532,6 +531,8 @@ class Container:
         from windlass_shim_runc import leftovers
 
         directory = f"{self._runtime.root}/{self.id}"
+        if leftovers.is_anothers(directory, self.bundle):
+            return
         if disk.exists(directory):
             await self._runtime.delete(self.id, "--force")
         groups = cgroups.groups_of(disk.read(f"{self.bundle}/config.json"), self.id)
