@@ -262,6 +262,8 @@ class Container:
             for process in self.execs.values():
                 process.streams.close()
                 process.exited.set()
+            for process in self.execs.values():
+                await process.streams.ended()
             if self._mounted:
                 mounting.unmount_all(f"{self.bundle}/rootfs")
                 self._mounted = False
@@ -503,6 +505,7 @@ class Container:
         except TimeoutError:
             log(f"output of {process.exec_id or self.id} is dropped: nobody read it for {IO_TIMEOUT:.0f} s")
         process.streams.close()
+        await process.streams.ended()
         await process.reported.wait(EXIT_TIMEOUT + IO_TIMEOUT)
 
     def _signal(self, process: Process, number: int) -> None:
@@ -517,6 +520,7 @@ class Container:
 
     async def _undo_create(self, is_taken: bool) -> None:
         self.init.streams.close()
+        await self.init.streams.ended()
         if not is_taken:
             try:
                 await self._undo_runtime()
