@@ -189,6 +189,19 @@ def test_a_hook_gets_the_containers_values(tmp_path: Path) -> None:
         ocihook.expand("{{nothing}}", values)
 
 
+@pytest.mark.parametrize("end", [[], ["--"]])
+def test_a_hook_may_be_named_after_two_dashes(end: list[str], tmp_path: Path) -> None:
+    """So that options of the program are not ours; containerd's own test writes `oci-hook -- ps --pid {{pid}}`."""
+    (tmp_path / "config.json").write_text("{}")
+    state = json.dumps({"bundle": str(tmp_path), "pid": 7})
+    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())", "oci-hook"]
+
+    program = ["printf", "%s.", "--pid", "{{pid}}", "--", "x"]
+    done = subprocess.run([*command, *end, *program], input=state, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--pid.7.--.x.", "")
+
+
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"[" * 100_000])
 def test_a_state_that_is_no_object_is_refused(text: bytes) -> None:
     """What an OCI runtime never sends."""
