@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import groups
 import pytest
 
-from windlass import logs, ocihook, process, publish
+from windlass import cgroups, logs, ocihook, process, publish
 from windlass.errors import StartError
 
 
@@ -136,6 +137,27 @@ def test_the_control_groups_of_version_1_are_joined(tmp_path: Path) -> None:
 
     assert (tmp_path / "memory/windlass/cgroup.procs").read_text() == "0"
     assert (tmp_path / "cpu,cpuacct/windlass/cgroup.procs").read_text() == "0"
+
+
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup", os.W_OK), reason="control groups cannot be made here")
+def test_a_control_group_of_this_machine_is_joined() -> None:
+    """In every hierarchy, however deep: a new cpuset of version 1 has no processors, and nothing can join it."""
+    top = groups.parent(f"windlass-test-join-{os.getpid()}")
+    code = f"""
+from pathlib import Path
+from windlass import process
+
+process.join_cgroup("{top}/below")
+print(Path("/proc/self/cgroup").read_text())
+"""
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        joined = [line for line in done.stdout.split() if line.endswith(f"/{top}/below")]
+        assert len(joined) == len(cgroups.hierarchies()), done.stdout
+    finally:
+        left = cgroups.remove_within([f"{place}/{top}" for place, _, _ in cgroups.hierarchies()])
+    assert left == []
 
 
 @pytest.mark.parametrize("path", ["../x", "/", "a/../../b", "."])
