@@ -45,6 +45,9 @@ BUILD = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,5})(?:\..*)?", re.DOTALL)
 STABLE_BUILD = 20348
 """Windows Server 2022: from here on a host runs what was built for any build between this one and its own."""
 
+REMEMBERED = 128
+"""Characters of a platform; what runs on a longer one, whose words clients and images choose, is found each time."""
+
 T = TypeVar("T")
 
 # What a processor has to have for each level of amd64 (System V ABI, x86-64 psABI, "Micro-Architecture Levels").
@@ -149,10 +152,11 @@ def runs(platform: Platform) -> tuple[Platform, ...]:
 
     Who says amd64 and no level gets what is for any processor, and otherwise what is for this machine's.
     """
-    return _runs(platform, _level() if host().architecture == "amd64" else 1)
+    parts = (platform.os, platform.architecture, platform.variant, platform.os_version, *platform.os_features)
+    short = sum(len(part) + 1 for part in parts) <= REMEMBERED
+    return (_runs_short if short else _runs)(platform, _level() if host().architecture == "amd64" else 1)
 
 
-@lru_cache(maxsize=256)
 def _runs(platform: Platform, most: int) -> tuple[Platform, ...]:
     mine = normal(platform)
     own = (mine.architecture, mine.variant)
@@ -160,6 +164,9 @@ def _runs(platform: Platform, most: int) -> tuple[Platform, ...]:
     pairs = [own, *levels, *_lesser(*own)]
     found = (normal(replace(mine, architecture=architecture, variant=variant)) for architecture, variant in pairs)
     return tuple(dict.fromkeys(found))
+
+
+_runs_short = lru_cache(maxsize=256)(_runs)
 
 
 def _lesser(architecture: str, variant: str) -> Iterator[tuple[str, str]]:

@@ -23,11 +23,13 @@ from windlass.errors import (
     InvalidArgument,
     NotFound,
     StartError,
+    as_exception,
     with_class,
 )
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
+from windlass.ownloop import only_exceptions
 from windlass.plugin import InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 from windlass.settings import StreamProcessor
 
@@ -39,6 +41,8 @@ INIT_TIMEOUT = "io.windlass.timeout.plugin.init"
 STOP_TIMEOUT = "io.windlass.timeout.plugin.stop"
 DEFAULT_TIMEOUTS = {INIT_TIMEOUT: 30.0, STOP_TIMEOUT: 10.0}
 UNKNOWN_TIMEOUT = 1.0
+UNWIND = 1.0
+"""Seconds that a callback of a plugin has to end once it is cancelled."""
 
 
 class Settings(Protocol):
@@ -286,10 +290,11 @@ class Daemon:
         context = self._prepared[plugin.uri] = Context(self, plugin)
         try:
             async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
-                context.prepared = await asyncio.to_thread(prepare, context)
-        except (Error, OSError, TimeoutError) as error:
-            reason = "it was not prepared in time" if isinstance(error, TimeoutError) else str(error)
-            raise StartError(f"cannot start {plugin.uri}: {reason}") from error
+                context.prepared = await only_exceptions(asyncio.to_thread(prepare, context))
+        except TimeoutError as error:
+            raise StartError(f"cannot start {plugin.uri}: it was not prepared in time") from error
+        except Exception as error:  # whatever it is, the operator gets the plugin's name with it
+            raise _cannot_start(plugin.uri, error) from error
 
     async def _release(self, context: Context) -> None:
         """Give back what a plugin has prepared and will not use."""
@@ -365,25 +370,52 @@ class Daemon:
             if entry.record.state != State.OK:
                 return
             try:
-                async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
-                    await callback()
+                await _within(self.timeout(INIT_TIMEOUT), _call(callback))
             except TimeoutError as error:
                 raise StartError(f"cannot start {entry.record.uri}: it did not start in time") from error
             except Exception as error:  # whatever it is, the operator gets the plugin's name with it
-                if _defect(error):
-                    logger.warning("cannot start %s", entry.record.uri, exc_info=error)
-                reason = with_class(error) if _defect(error) else str(error)
-                raise StartError(f"cannot start {entry.record.uri}: {reason}") from error
+                raise _cannot_start(entry.record.uri, error) from error
 
     async def _run_stop(self, uri: str, callback: Callable[[], Awaitable[None] | None]) -> None:
         try:
-            async with asyncio.timeout(self.timeout(STOP_TIMEOUT)):
-                asynchronous = inspect.iscoroutinefunction(callback)
-                result = callback() if asynchronous else await asyncio.to_thread(callback)
-                if inspect.isawaitable(result):
-                    await result
+            await _within(self.timeout(STOP_TIMEOUT), _call_anyhow(callback))
         except Exception as error:  # one plugin that cannot stop must not keep the others from stopping
             logger.warning("cannot stop %s: %s", uri, str(error) or type(error).__name__, exc_info=_defect(error))
+
+
+def _cannot_start(uri: str, error: Exception) -> StartError:
+    if _defect(error):
+        logger.warning("cannot start %s", uri, exc_info=error)
+    return StartError(f"cannot start {uri}: {with_class(error) if _defect(error) else error}")
+
+
+async def _call(callback: Callable[[], Awaitable[None]]) -> None:
+    await callback()
+
+
+async def _call_anyhow(callback: Callable[[], Awaitable[None] | None]) -> None:
+    asynchronous = inspect.iscoroutinefunction(callback)
+    result = callback() if asynchronous else await asyncio.to_thread(callback)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _within(seconds: float, answer: Awaitable[None]) -> None:
+    """Await what a plugin's callback does; one that does not end although it is cancelled is left behind.
+
+    Raises TimeoutError, and RuntimeError for a callback that lets the cancellation of something else pass.
+    """
+    task = asyncio.ensure_future(only_exceptions(answer))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if late := task.cancel():
+            await asyncio.wait({task}, timeout=UNWIND)
+    if late:
+        raise TimeoutError(f"it did not end within {seconds:g} s")
+    if task.cancelled():
+        raise RuntimeError("it ended by CancelledError, which something that it awaited has raised")
+    task.result()
 
 
 def _defect(error: Exception) -> bool:
@@ -457,11 +489,9 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
             _check_instance(plugin, instance)
             _check_meta(context.meta)
             _close_to_others(context.root, context.state)
-        except SystemExit as error:
-            # a thread would end by it without a word
-            problem = RuntimeError(f"its init raised SystemExit: {error}")
-        except Exception as error:  # noqa: BLE001 - handed to the loop, which records it
-            problem = error
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, which records it
+            # by some a thread would end without a word
+            problem = as_exception(error, "its init")
         # a plugin that hung may return when the daemon, and its loop with it, has ended
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, instance, problem)

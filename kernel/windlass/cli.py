@@ -38,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def without_end_of_options(arguments: Sequence[str]) -> Sequence[str]:
+    """Return what follows a first `--`, which ends options and which argparse leaves in a remainder."""
+    return arguments[1:] if arguments[:1] == ["--"] else arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `windlassd` and return its exit code; what stops it is said in one line for each reason."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -58,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "oci-hook":
         from windlass.ocihook import execute
 
-        return execute(options.arguments)
+        return execute(without_end_of_options(options.arguments))
     from windlass.config import CONTAINERD, WINDLASS, Flags
 
     paths = CONTAINERD if options.containerd_paths else WINDLASS

@@ -21,6 +21,7 @@ from windlass.boot import Daemon
 from windlass.config import Config, Flags, Paths
 from windlass.discovery import Found
 from windlass.errors import StartError
+from windlass.ownloop import run_to_its_end
 from windlass.plugin import Record, State
 from windlass.services import SERVER
 from windlass.validate import NOTE
@@ -89,17 +90,6 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
         loop.run_until_complete(loop.shutdown_asyncgens())
         pool.shutdown(wait=False, cancel_futures=True)
         gate.close_shared()
-
-
-def run_to_its_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
-    """Run ``main``, whatever other tasks do: SystemExit in one of them leaves the loop, which is entered again."""
-    while True:
-        try:
-            return loop.run_until_complete(main)
-        except SystemExit as error:
-            if main.done():
-                raise
-            logger.error("sys.exit in a plugin's task ends that task only: SystemExit: %s", error, exc_info=error)
 
 
 async def serve(found: Sequence[Found], settings: Config, started: float) -> int:

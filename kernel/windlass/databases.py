@@ -75,10 +75,10 @@ def make_private(path: Path) -> None:
     SQLite makes it with the process's mask, and its log with the mode of the file.
     """
     try:
-        if path.exists():
-            path.chmod(MODE)
-        else:
-            path.touch(MODE)
+        path.touch(MODE)
+        for file in (path, log_of(path)):
+            if file.exists():
+                file.chmod(MODE)
         # Of a Windlass that kept the index of the log in a file.
         path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     except OSError:

@@ -117,10 +117,12 @@ def _load(wanted: Sequence[str], entries: Collection[EntryPoint], note: Note) ->
     try:
         manager = _Manager(wanted, entries, note)
         return {extension.name: extension.plugin for extension in manager}
-    except (SystemExit, AssertionError) as error:
-        # stevedore lets these two through; only one by one it shows whose they are
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- an import may raise anything; it is its plugin's record
+        # stevedore lets some through; only one by one it shows whose they are
         if len(wanted) == 1:
-            problem = ImportError(f"its import ended with {type(error).__name__} {error}".rstrip())
+            problem = ImportError(f"its import ended with {with_class(error)}")
             note(None, EntryPoint(wanted[0], "", GROUP), problem)
             return {}
     for uri in wanted:

@@ -151,6 +151,19 @@ class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
 
 
+def as_exception(error: BaseException, what: str = "the plugin") -> Exception:
+    """Return an error of a plugin as one that every caller can handle.
+
+    `sys.exit` and KeyboardInterrupt would leave the loop, and the daemon with it; StopIteration no future can carry
+    (PEP 479); others, such as a panic of an extension in Rust, would pass by whoever answers the client.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"{what} raised {with_class(error)}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def with_class(error: BaseException) -> str:
     """Return what an error says; the class of one that is not ours comes first, as in ``KeyError: 'x'``."""
     return str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}".removesuffix(": ")

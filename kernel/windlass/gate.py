@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from windlass import faults
 from windlass.errors import Unavailable
-from windlass.ownloop import OwnLoop
+from windlass.ownloop import OwnLoop, only_exceptions
 from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
 
@@ -148,13 +148,11 @@ class Gate:
                 if faults.armed:
                     await asyncio.to_thread(faults.point, place)
                 if own_loop is not None:
-                    result = await own_loop.run(lambda: _without_exit(method, args, kwargs))
+                    result = await own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
                 else:
-                    result = await method(*args, **kwargs)
+                    result = await only_exceptions(method(*args, **kwargs))
                 failed = False
                 return result
-            except SystemExit as error:
-                raise _exits(error) from error
             finally:
                 account.leave(started, failed)
 
@@ -177,18 +175,6 @@ class Gate:
         self.pool.close()
         if self._own_loop is not None:
             self._own_loop.close()
-
-
-async def _without_exit(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return await method(*args, **kwargs)
-    except SystemExit as error:
-        raise _exits(error) from error
-
-
-def _exits(error: SystemExit) -> RuntimeError:
-    """Return what a method's `sys.exit` is: a defect of its own; it must not end the loop, and the daemon with it."""
-    return RuntimeError(f"the plugin raised SystemExit: {error}")
 
 
 def _is_contract(value: object) -> bool:

@@ -185,7 +185,7 @@ def _guarded(function: Callable[..., Any], step: str, uri: str, policy: str) -> 
             answer = function(*given, **named)
             # a coroutine that nobody awaits would count as consent
             return _awaited(answer) if inspect.isawaitable(answer) else answer
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the step's policy holds
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the step's policy holds
             _fail(error, step, uri, policy)
             return None
 
@@ -216,7 +216,9 @@ def _guarded_wrapper(function: Callable[..., Any], step: str, uri: str, policy: 
             if refusal is None and begun:
                 return end.value
             problem: BaseException = refusal or RuntimeError("it does not yield")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `_guarded`
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `_guarded`
             problem = refusal or error
         if refusal is not None:
             raise refusal

@@ -1,17 +1,40 @@
-"""An event loop in a thread of its own, for the async methods of one plugin: what blocks it blocks no client."""
+"""Event loops that plugins cannot end, and one in a thread of its own for a plugin that might block it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from windlass.errors import Unavailable
+from windlass.errors import Unavailable, as_exception, with_class
 from windlass.watchdog import WATCHDOG
 
+logger = logging.getLogger(__name__)
 R = TypeVar("R")
 REMEDY = "other calls of it wait meanwhile; blocking calls belong in a thread"
+
+
+async def only_exceptions(answer: Awaitable[R]) -> R:
+    """Await what a plugin answers; what is no Exception, nor a cancellation, is raised as one."""
+    try:
+        return await answer
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise as_exception(error) from error
+
+
+def run_to_its_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[R]) -> R:
+    """Run ``main``, whatever other tasks do: SystemExit or KeyboardInterrupt in one leaves the loop, which goes on."""
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if main.done():
+                raise
+            logger.error("what a plugin's task raises ends that task only: %s", with_class(error), exc_info=error)
 
 
 class OwnLoop:
@@ -56,6 +79,6 @@ class OwnLoop:
         try:
             # its end cancels the tasks that are left
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(self._stop.wait())
+                run_to_its_end(loop, runner.get_loop().create_task(self._stop.wait()))
         finally:
             WATCHDOG.forget(loop)

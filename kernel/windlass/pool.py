@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from windlass.errors import DeadlineExceeded, Unavailable
+from windlass.errors import DeadlineExceeded, Unavailable, as_exception
 
 R = TypeVar("R")
 
@@ -142,8 +142,4 @@ class Job(Generic[R]):
     def _fail(self, error: BaseException) -> None:
         if self.future.done():
             return
-        # no future can carry the one (PEP 479), and the other would end the loop, and the daemon with it
-        if isinstance(error, (StopIteration, SystemExit)):
-            wrapped = RuntimeError(f"the plugin raised {type(error).__name__}")
-            wrapped.__cause__, error = error, wrapped
-        self.future.set_exception(error)
+        self.future.set_exception(as_exception(error))

@@ -127,10 +127,24 @@ def join_cgroup(path: str, top: Path = CGROUPS) -> None:
     for hierarchy in hierarchies:
         group = hierarchy.joinpath(*parts)
         try:
-            group.mkdir(parents=True, exist_ok=True)
+            _make_group(hierarchy, parts)
             (group / "cgroup.procs").write_text("0")
         except OSError as error:
             raise StartError(f"cannot join control group {group}: {error.strerror}; see cgroup.path") from None
+
+
+def _make_group(hierarchy: Path, parts: list[str]) -> None:
+    """Make a control group and those above it."""
+    # Only version 1 has these at its root. A new group has neither processors nor memory there, and no process
+    # can join it before it has both (cpuset(7)).
+    names = [name for name in ("cpuset.cpus", "cpuset.mems") if (hierarchy / name).exists()]
+    group = hierarchy
+    for part in parts:
+        parent, group = group, group / part
+        group.mkdir(exist_ok=True)
+        for name in names:
+            if not (group / name).read_text().strip():
+                (group / name).write_text((parent / name).read_text())
 
 
 def notify(message: str) -> None:

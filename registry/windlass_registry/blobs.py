@@ -198,6 +198,7 @@ class Blob:
                 raise HostFailure(host, explain(error)) from None
             if not data:
                 raise HostFailure(host, "ended before the byte to go on at", DataLoss)
+            self._session.meter.bring(len(data))
             skip -= len(data)
 
     def _skipped(self, host: Host, answer: urllib3.BaseHTTPResponse) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import urllib3
-from urllib3.exceptions import HTTPError
 
 from windlass.errors import Cancelled, Error, FailedPrecondition, Unauthenticated
 from windlass_registry import failures, urls
@@ -20,7 +19,7 @@ from windlass_registry.hosts import Host, same_registry
 from windlass_registry.meter import Meter
 from windlass_registry.references import Reference
 from windlass_registry.tokens import Authorizer
-from windlass_registry.transport import Body, Transport, Unreachable, Watch, release
+from windlass_registry.transport import Body, Transport, Unreachable
 
 MOST_TRIES = 5
 MOST_REDIRECTS = 10
@@ -77,10 +76,8 @@ class Session:
         self._headers = dict(headers)
         self._trace = trace
         self._clear: set[str] = set()
-        self._open: set[urllib3.BaseHTTPResponse] = set()
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._watch = Watch()
+        self._watch = authorizer.watch
         self.meter = Meter()
         """How it gets on."""
 
@@ -88,11 +85,6 @@ class Session:
         """End everything that is under way, from any thread; whoever waits gets Cancelled."""
         self._stopped.set()
         self._watch.abort()
-        self._authorizer.watch.abort()
-        with self._lock:
-            answers = list(self._open)
-        for answer in answers:
-            shut_down(answer)
 
     def check(self) -> None:
         """Raise Cancelled after `abort`."""
@@ -128,10 +120,10 @@ class Session:
             elif reply.answer.status == 401 and reply.own and refused < 2:
                 refused += 1
                 challenge = reply.answer.headers.getlist("WWW-Authenticate")
-                self._let_go(reply.answer)
+                self._watch.let_go(reply.answer)
                 self._refused(host, challenge, reply.sent)
             elif reply.answer.status in BUSY and request.patient and not last:
-                self._let_go(reply.answer)
+                self._watch.let_go(reply.answer)
                 self._stopped.wait(_wait(reply.answer, number))
             else:
                 return reply.answer
@@ -140,12 +132,7 @@ class Session:
     def close(self, answer: urllib3.BaseHTTPResponse) -> None:
         """Let go of an answer that `open` gave."""
         self.meter.end()
-        self._let_go(answer)
-
-    def _let_go(self, answer: urllib3.BaseHTTPResponse) -> None:
-        with self._lock:
-            self._open.discard(answer)
-        release(answer)
+        self._watch.let_go(answer)
 
     def _refused(self, host: Host, challenge: list[str], sent: str) -> None:
         try:
@@ -180,7 +167,7 @@ class Session:
             target = answer.headers.get("Location", "")
             if not target or not _is_followed(request.method, answer.status):
                 return _Reply(answer, own, sent)
-            self._let_go(answer)
+            self._watch.let_go(answer)
             url = _redirected(host, url, target)
             own = own and urls.place(url) == urls.place(self._base(host))
         raise HostFailure(host, f"redirects more than {MOST_REDIRECTS} times")
@@ -196,10 +183,8 @@ class Session:
             raise
         answer.url = url  # as asked: urllib3 keeps the path alone
         self._tell(f"{method} {shown}: {answer.status}")
-        with self._lock:
-            self._open.add(answer)
         if self._stopped.is_set():
-            self._let_go(answer)
+            self._watch.let_go(answer)
             self.check()
         return answer
 
@@ -228,15 +213,6 @@ class Session:
 
     def _bare_headers(self, request: Request) -> dict[str, str]:
         return {"User-Agent": failures.USER_AGENT, "Accept-Encoding": "identity", **dict(request.headers)}
-
-
-def shut_down(answer: urllib3.BaseHTTPResponse) -> None:
-    """Make a read in another thread end now."""
-    try:
-        if isinstance(answer, urllib3.HTTPResponse):
-            answer.shutdown()
-    except (ValueError, RuntimeError, OSError, HTTPError):
-        pass  # its connection has been given back already, or never was one of a socket
 
 
 def _is_followed(method: str, status: int) -> bool:

@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 LIMIT = 16 << 10
 """Characters; signed URLs have some thousands."""
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+"""How a URL begins that is not relative (RFC 3986 section 4.2)."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -41,7 +43,7 @@ def join(base: str, target: str) -> str:
         url = urldefrag(urljoin(base, target)).url
     except ValueError:
         raise BadUrl(f"a malformed URL {_shown(target)}") from None
-    parse(target if "://" in target else url)
+    parse(target if _ABSOLUTE.match(target) else url)
     return url
 
 

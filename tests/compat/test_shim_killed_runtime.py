@@ -121,6 +121,43 @@ def test_a_container_of_another_daemon_is_left_alone(tmp_path: Path) -> None:
         first.delete()
 
 
+def test_what_cleans_up_leaves_another_daemons_container_alone(tmp_path: Path) -> None:
+    """A shim that was refused a name and then dies leaves nothing; the container of that name runs on."""
+    options = messages.pack(messages.Options(root=str(tmp_path / "shared")))
+    with shims(tmp_path) as make:
+        first, second = make("box"), make("other")
+        first.create(["/bin/sleep", "1000"], options=options)
+        first.start()
+        second.id = "box"
+        with pytest.raises(errors.Error, match="given ID"):
+            second.create(["/bin/true"], options=options)
+        os.kill(second.child.pid, signal.SIGKILL)
+        assert clean((str(second.bundle), second.namespace, second.id, "10"), ()) == 0
+        assert first.status().status == 2
+
+
+def test_a_container_that_another_daemon_makes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Both creations begin when the name is free; the one that is refused undoes nothing of the other's."""
+    shared = tmp_path / "shared"
+    late = tmp_path / "late"
+    late.write_text(f'#!/bin/sh\nuntil [ -d {shared}/test/box ]; do sleep 0.01; done\nexec runc "$@"\n')
+    late.chmod(0o755)
+    hooks = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]}
+    with shims(tmp_path) as make:
+        first, second = make("box"), make("other")
+        second.id = "box"
+        streams = []
+        for shim, program in ((second, str(late)), (first, "runc")):
+            shim.make_bundle(["/bin/sleep", "1000"], hooks=hooks)
+            options = messages.pack(messages.Options(root=str(shared), binary_name=program))
+            request = messages.CreateTaskRequest(id="box", bundle=str(shim.bundle), options=options)
+            streams.append(shim.client.send("Create", request))
+        assert "given ID" in second.client.receive(streams[0]).message
+        assert not first.client.receive(streams[1]).code
+        first.start()
+        assert first.status().status == 2
+
+
 def test_a_failed_creation_is_told_by_the_runtimes_own_words(shim: Shim) -> None:
     """And leaves nothing: what the runtime has removed already is no trouble."""
     with pytest.raises(errors.Error, match="no/such/program"):

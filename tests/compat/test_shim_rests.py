@@ -18,6 +18,7 @@ from shim_runc.harness import ALWAYS_RESTING, Client, Shim, shims
 from windlass import errors
 from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages
+from windlass_shim_runc.leftovers import clean
 from windlass_shim_runc.messages import Message
 
 pytestmark = [
@@ -215,7 +216,7 @@ def test_a_stop_signal_ends_one_without_container(shim: Shim) -> None:
 @pytest.mark.parametrize("victim", ["keeper", "worker"])
 def test_neither_survives_the_other(shim: Shim, victim: str) -> None:
     """A shim that has lost its mind or its hands is dead as a whole, and the daemon sees it."""
-    pid = shim.create(["/bin/yes"], stdout=shim.fifo("out"))
+    shim.create(["/bin/yes"], stdout=shim.fifo("out"))
     shim.start()
     time.sleep(0.2)
     (worker,) = shim.workers()  # which waits for a reader now
@@ -230,7 +231,7 @@ def test_neither_survives_the_other(shim: Shim, victim: str) -> None:
     finally:
         if pidfd is not None:
             os.close(pidfd)
-    os.kill(pid, 9)
+    assert clean((str(shim.bundle), shim.namespace, shim.id), ()) == 0
 
 
 def test_many_at_once_wake_one_worker(shim: Shim) -> None:

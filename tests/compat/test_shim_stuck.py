@@ -24,6 +24,8 @@ pytestmark = [
 
 Make = Callable[..., Shim]
 
+IMPATIENT = "shim_runc.impatient:serve"
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
@@ -311,3 +313,36 @@ def test_figures_of_a_stopped_container_are_not_found(make: Make) -> None:
     for method in ("Stats", "Pids"):
         with pytest.raises(errors.NotFound, match="cgroup of container one is gone"):
             shim.call(Message, method, messages.TaskRequest(id=shim.id))
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_logger_that_does_not_end_is_gone_with_its_container(tmp_path: Path, is_ready: bool) -> None:
+    """It heeds neither end of file nor SIGTERM, or has never become ready; no shim is left that could end it later."""
+    program, pid_file = tmp_path / "logger", tmp_path / "pid"
+    ready = "exec 5>&-" if is_ready else ":"
+    program.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ >{pid_file}\n{ready}\nwhile :; do sleep 0.1; done\n")
+    program.chmod(0o755)
+    with shims(tmp_path, IMPATIENT) as make:
+        shim = make()
+        if is_ready:
+            shim.create(["/bin/true"], stdout=f"binary://{program}")
+            shim.start()
+            shim.wait()
+            shim.delete()
+        else:
+            with pytest.raises(errors.DeadlineExceeded, match="was not ready"):
+                shim.create(["/bin/true"], stdout=f"binary://{program}")
+        assert shim.shutdown()
+        assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
+
+
+def test_a_logger_that_has_ended_is_sent_no_signal(tmp_path: Path) -> None:
+    """By then its number may be another's; and nothing waits for it."""
+    with shims(tmp_path, IMPATIENT) as make:
+        shim = make()
+        shim.create(["/bin/sleep", "1000"], stdout="binary:///bin/true")
+        shim.start()
+        shim.rest()
+        shim.kill(9)
+        assert shim.wait() == 137
+        shim.delete()

@@ -139,3 +139,11 @@ def test_the_best_is_taken():
     windows = Platform("windows", "amd64", "", "10.0.26100")
     builds = ("windows(10.0.20348.1)/amd64", "windows(10.0.25398.1)/amd64", "windows(10.0.17763.1)/amd64")
     assert chosen(windows, *builds) == [builds[1], builds[0]]
+
+
+def test_what_runs_on_a_long_platform_is_not_kept() -> None:
+    """Clients and images name platforms, and whatever long names they choose stay in no cache."""
+    long, many = Platform("linux", "a" * 1000), Platform("linux", "amd64", os_features=("",) * 1000)
+    before = platforms._runs_short.cache_info().currsize
+    assert (platforms.runs(long)[0].architecture, platforms.runs(many)[0].architecture) == ("a" * 1000, "amd64")
+    assert platforms._runs_short.cache_info().currsize == before

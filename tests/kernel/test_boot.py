@@ -56,7 +56,7 @@ def record(daemon: Daemon, uri: str) -> Record:
     return next(each for each in daemon.records if each.uri == uri)
 
 
-def refuse(error: Exception) -> Callable[[InitContext], None]:
+def refuse(error: BaseException) -> Callable[[InitContext], None]:
     def init(context: InitContext) -> None:
         raise error
 
@@ -175,6 +175,62 @@ async def test_plugins_stop_in_reverse_order_and_all_of_them() -> None:
     )
     await daemon.stop()
     assert stopped == ["b1", "a2", "a1"]
+
+
+class Panic(BaseException):
+    """As extensions in Rust raise: no Exception."""
+
+
+async def let_a_cancellation_pass() -> None:
+    """Do what many do at a stop: cancel a task and await it."""
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+async def hold_on() -> None:
+    """Not end, although it is cancelled."""
+    for _ in range(50):
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            continue
+
+
+async def panic() -> None:
+    raise Panic("a stop callback's")
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("callback", [let_a_cancellation_pass, hold_on, panic, leave])
+async def test_a_stop_callback_keeps_nobody_from_stopping(
+    callback: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises, and whether it heeds its cancellation or not."""
+    stopped = []
+    daemon = await started(
+        plugin(A, "1", lambda context: context.on_stop(lambda: stopped.append("a1"))),
+        plugin(B, "1", lambda context: context.on_stop(callback), A),
+    )
+    await daemon.stop()
+    assert stopped == ["a1"]
+    assert "cannot stop type.b.1: " in caplog.text
+
+
+@pytest.mark.parametrize("callback", [let_a_cancellation_pass, panic])
+async def test_a_start_callback_fails_by_whatever_it_raises(callback: Callable[[], Any]) -> None:
+    """The operator gets the plugin's name."""
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: "):
+        await started(plugin(A, "1", lambda context: context.on_start(callback)))
+
+
+async def test_an_init_fails_by_whatever_it_raises() -> None:
+    """At once, not when its time is over."""
+    daemon = await started(plugin(A, "1", refuse(Panic("at once"))))
+    assert record(daemon, "type.a.1").message == "its init raised Panic: at once"
 
 
 async def test_whatever_a_stop_callback_returns_is_awaited() -> None:
@@ -378,6 +434,18 @@ async def test_all_is_prepared_before_anything_is_initialised() -> None:
     assert log[2:] == ["init None", "init what 2 has prepared", "init what 1 has prepared"]
     await daemon.stop()
     assert log[5:] == ["release 1", "release 2"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), Panic("x")])
+async def test_a_preparation_fails_by_whatever_it_raises(error: BaseException) -> None:
+    """The daemon does not start, and the operator gets the plugin's name."""
+
+    def prepare(context: InitContext) -> None:
+        raise error
+
+    found = Found("type.a.1", "test 1.0", Plugin(A, id="1", init=lambda context: None, prepare=prepare))
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: .*'?x'?"):
+        await started(found)
 
 
 async def test_what_is_prepared_in_vain_is_released() -> None:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import groups
 import pytest
 
-from windlass import logs, ocihook, process, publish
+from windlass import cgroups, logs, ocihook, process, publish
 from windlass.errors import StartError
 
 
@@ -138,6 +139,27 @@ def test_the_control_groups_of_version_1_are_joined(tmp_path: Path) -> None:
     assert (tmp_path / "cpu,cpuacct/windlass/cgroup.procs").read_text() == "0"
 
 
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup", os.W_OK), reason="control groups cannot be made here")
+def test_a_control_group_of_this_machine_is_joined() -> None:
+    """In every hierarchy, however deep: a new cpuset of version 1 has no processors, and nothing can join it."""
+    top = groups.parent(f"windlass-test-join-{os.getpid()}")
+    code = f"""
+from pathlib import Path
+from windlass import process
+
+process.join_cgroup("{top}/below")
+print(Path("/proc/self/cgroup").read_text())
+"""
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        joined = [line for line in done.stdout.split() if line.endswith(f"/{top}/below")]
+        assert len(joined) == len(cgroups.hierarchies()), done.stdout
+    finally:
+        left = cgroups.remove_within([f"{place}/{top}" for place, _, _ in cgroups.hierarchies()])
+    assert left == []
+
+
 @pytest.mark.parametrize("path", ["../x", "/", "a/../../b", "."])
 def test_a_control_group_outside_is_refused(tmp_path: Path, path: str) -> None:
     """The path stays below the mount point."""
@@ -187,6 +209,19 @@ def test_a_hook_gets_the_containers_values(tmp_path: Path) -> None:
     assert ocihook.expand(template, values) == f"c1 7 {tmp_path}/rootfs v created {{x}}"
     with pytest.raises(StartError, match=r"knows no \{\{nothing\}\}"):
         ocihook.expand("{{nothing}}", values)
+
+
+@pytest.mark.parametrize("end", [[], ["--"]])
+def test_a_hook_may_be_named_after_two_dashes(end: list[str], tmp_path: Path) -> None:
+    """So that options of the program are not ours; containerd's own test writes `oci-hook -- ps --pid {{pid}}`."""
+    (tmp_path / "config.json").write_text("{}")
+    state = json.dumps({"bundle": str(tmp_path), "pid": 7})
+    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())", "oci-hook"]
+
+    program = ["printf", "%s.", "--pid", "{{pid}}", "--", "x"]
+    done = subprocess.run([*command, *end, *program], input=state, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--pid.7.--.x.", "")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"[" * 100_000])

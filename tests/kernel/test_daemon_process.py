@@ -365,7 +365,7 @@ def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemo
 
     assert code == 0
     assert "stopped in order" in err
-    assert "sys.exit in a plugin's task ends that task only: SystemExit: 7" in err
+    assert "what a plugin's task raises ends that task only: SystemExit: 7" in err
     assert f'File "{scratch}/driver.py"' in err
 
 

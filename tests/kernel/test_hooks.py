@@ -202,7 +202,10 @@ class Breaks:
         raise self.error
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), TimeoutError(), SystemExit(3), AssertionError("no")])
+ERRORS = [KeyError("x"), TimeoutError(), SystemExit(3), KeyboardInterrupt(), AssertionError("no")]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_every_exception_counts(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """An open step goes on, a closed one fails, and both name the plugin and the exception."""
     hooks = Hooks()

@@ -120,6 +120,23 @@ def test_a_database_is_its_owners_alone(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(("metadata.db", "metadata.db-wal", "metadata.db-reserve"), 0o600)
 
 
+def test_a_log_that_a_daemon_left_is_its_owners_alone(tmp_path: Path) -> None:
+    """One that was killed, and had it with the mode of its mask."""
+    path, log = tmp_path / "metadata.db", tmp_path / "metadata.db-wal"
+    store = Metastore(path)
+    store.create(Kind.ACTIVE, "key")
+    left = path.read_bytes(), log.read_bytes()
+    store.close()
+    path.write_bytes(left[0])
+    log.write_bytes(left[1])
+    log.chmod(0o644)
+
+    store = Metastore(path)
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert [info.name for info in store.walk()] == ["key"]
+    store.close()
+
+
 def test_a_snapshot_is_removed_on_a_full_disk(small: Path) -> None:
     """And the database opens there."""
     store = Metastore(small / "metadata.db")

@@ -123,6 +123,16 @@ class Verifier:
     async def exit(self) -> None:
         sys.exit(3)
 
+    async def exit_later(self) -> None:
+        async def leave() -> None:
+            sys.exit(4)
+
+        self.leaving = asyncio.create_task(leave())
+        await asyncio.wait({self.leaving})
+
+    async def answer(self) -> str:
+        return "answered"
+
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
@@ -161,6 +171,15 @@ async def test_sys_exit_in_a_method_is_its_own_defect(handle: Verifier) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="SystemExit: 3"):
             await handle.exit()
+
+
+async def test_sys_exit_in_a_task_of_a_plugin_does_not_end_its_loop(
+    handle: Verifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plugin's later calls are answered, as they are on the daemon's loop."""
+    await handle.exit_later()
+    assert await handle.answer() == "answered"
+    assert "ends that task only: SystemExit: 4" in caplog.text
 
 
 async def test_sys_exit_on_the_daemons_loop_is_too() -> None:

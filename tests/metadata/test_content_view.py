@@ -150,6 +150,14 @@ class TestLeases:
         content.abort("ref")
         assert self.held(metadata) == []
 
+    def test_abort_is_no_reason_to_collect(self, metadata: MetadataStore, content: ContentStore) -> None:
+        """Clients without a lease abort an ingest of what is there already, which a collection would take."""
+        content.writer("ref").close()
+        deletions: list[bool] = []
+        metadata.on_mutation(deletions.append)
+        content.abort("ref")
+        assert deletions == [False]
+
     def test_existing_blob_is_held_when_a_writer_is_refused(
         self, metadata: MetadataStore, content: ContentStore
     ) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 from registry.fake import Fake, Handler
+from urllib3.connection import HTTPConnection
 
-from windlass.errors import Error
+from windlass.errors import Cancelled, Error
 from windlass_registry.client import Client
 from windlass_registry.repository import Repository
 
@@ -188,3 +189,28 @@ def test_nobody_is_waited_for_once_a_request_has_ended(
         repository.resolve()
 
     assert repository.meter.mark().waiting == 0
+
+
+def test_what_is_skipped_is_progress(repository: Repository, fake: Fake) -> None:
+    """A host that knows no ranges sends what is there already, which of a large blob takes longer than any deadline."""
+    layer = fake.add_blob(os.urandom(100_000))
+    fake.ranges = False
+    with repository.blob(layer, 90_000) as blob:
+        assert len(b"".join(iter(lambda: blob.read(1 << 16), b""))) == 10_000
+    assert repository.meter.mark().brought == 100_000
+
+
+def test_a_request_that_is_aborted_while_it_connects_is_not_sent(
+    repository: Repository, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was no socket yet that could be shut down; what answers by bytes would hold its thread for ever."""
+    connect = HTTPConnection.connect
+
+    def aborted_meanwhile(connection: HTTPConnection) -> None:
+        connect(connection)
+        repository.abort()
+
+    monkeypatch.setattr(HTTPConnection, "connect", aborted_meanwhile)
+    with pytest.raises(Cancelled):
+        repository.resolve()
+    assert fake.requests == []

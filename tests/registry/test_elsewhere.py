@@ -310,6 +310,14 @@ def test_what_others_ask_is_a_url(url: str) -> None:
     assert urls.parse(url).hostname
 
 
+@pytest.mark.parametrize(
+    ("target", "url"),
+    [("/up/1?back=https://b.test/", "http://a.test/up/1?back=https://b.test/"), ("?a=:b", "http://a.test/v2/x?a=:b")],
+)
+def test_a_relative_place_may_have_a_url_in_its_query(target: str, url: str) -> None:
+    assert urls.join("http://a.test/v2/x", target) == url
+
+
 # What is not asked for
 
 

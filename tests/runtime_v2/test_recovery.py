@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,36 @@ async def test_what_is_left_when_a_daemon_stops_is_for_the_next(tmp_path: Path, 
             await second.tasks.create("test", container(), CreateOptions())
         (second.context.state / "test/box/config.json").write_text("{}")
         await eventually(lambda: second.left() == NOTHING, 60)
+
+
+async def test_a_container_that_outlives_its_shim_is_known_to_the_next_daemon(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """It is listed as unknown until its process ends; then whoever waits is told, and its events come."""
+    with subprocess.Popen(["sleep", "1000"]) as init:
+        try:
+            async with daemon(tmp_path, zygote) as first:
+                await run(first.tasks, container(pid=init.pid, unclean="no runc"))
+                (first.context.state / "test/box/init.pid").write_text(str(init.pid))
+            os.kill(zygote.children[0].pid, signal.SIGKILL)
+            zygote.children[0].wait()
+            timeouts = {"shim.cleanup": 1.0, "shim.shutdown": 0.3}
+            async with daemon(tmp_path, zygote, timeouts=timeouts) as second:
+                found = await second.tasks.list("test")
+                assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
+                assert (await second.tasks.get("test", "box")).status == Status.UNKNOWN
+                with pytest.raises(errors.Unavailable, match="its container has not gone yet: no runc"):
+                    await second.tasks.delete("test", "box")
+                waiting = asyncio.create_task(second.tasks.wait("test", "box"))
+                await asyncio.sleep(0)
+                init.kill()
+                assert (await asyncio.wait_for(waiting, 20)).status == 137
+                assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+                assert await second.tasks.list("test") == []
+                (second.context.state / "test/box/config.json").write_text("{}")
+                await eventually(lambda: second.left() == NOTHING, 60)
+        finally:
+            init.kill()
 
 
 async def test_only_what_was_there_is_counted(

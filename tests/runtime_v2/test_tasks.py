@@ -84,6 +84,31 @@ async def test_what_a_forked_shim_says_reaches_the_log_of_each_daemon(
                 assert running.left() == NOTHING
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "directory", "nothing"])
+async def test_what_is_in_the_place_of_a_shims_log_is_left_alone(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """The task is found again; only a FIFO is read, and nothing else stays open."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        log = running.context.state / "test/box/log"
+    log.unlink()
+    if kind == "file":
+        log.write_text("what somebody has written\n")
+    elif kind == "link":
+        log.symlink_to(tmp_path)
+    elif kind == "directory":
+        log.mkdir()
+    async with daemon(tmp_path, zygote) as running:
+        assert (await running.tasks.get("test", "box")).status == Status.RUNNING
+        opened = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        assert (str(log) in opened) == (kind == "nothing")
+        assert ("cannot read its shim's log" in caplog.text) == (kind != "nothing")
+        await running.tasks.kill("test", "box", "", 9)
+        await running.tasks.delete("test", "box")
+        assert running.left() == NOTHING
+
+
 @pytest.mark.parametrize("installed", [True, False])
 async def test_the_bundle_names_an_executable_that_can_clean_up(
     tmp_path: Path, zygote: ProcessZygote, monkeypatch: pytest.MonkeyPatch, installed: bool

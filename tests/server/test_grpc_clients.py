@@ -99,9 +99,11 @@ async def test_a_defect_of_a_handler_is_unknown_and_logged(client: Client, caplo
     assert "/t.Echo/fail failed" in caplog.text
 
 
-async def test_sys_exit_in_a_handler_is_its_defect(client: Client) -> None:
-    """The client gets it, and the server goes on."""
+async def test_whatever_a_handler_raises_is_its_defect(client: Client) -> None:
+    """The client gets it instead of waiting for ever, and the server goes on."""
     assert await refused(client.exit(b"")) == (Code.UNKNOWN, "Unexpected <class 'SystemExit'>: 3")
+    code, details = await refused(client.panic(b""))
+    assert (code, details.partition(": ")[2]) == (Code.UNKNOWN, "as extensions in Rust raise it")
     assert await client.echo(b"x") == b"x"
 
 

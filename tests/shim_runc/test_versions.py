@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from windlass_shim_runc import check
 from windlass_shim_runc.versions import ADVISORIES, release, warning, weaknesses
 
 OF_NOVEMBER_2025 = {"CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"}
@@ -51,6 +52,24 @@ def test_a_distributions_own_package_may_have_fixes() -> None:
 def test_others_are_none_of_our_business(output: str) -> None:
     """Newer ones, and programs that only take runc's place."""
     assert warning(output) == ""
+
+
+@pytest.mark.parametrize(("program", "logged"), [("head -c 100 /dev/urandom", 0), ("exit 3", 0), ("exec sleep 100", 1)])
+def test_a_program_that_is_no_runc_is_no_trouble(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    logged: int,
+) -> None:
+    """It may print any bytes, fail, or hang."""
+    runc = tmp_path / "runc"
+    runc.write_text(f"#!/bin/sh\n{program}\n")
+    runc.chmod(0o755)
+    monkeypatch.setattr(check, "TIMEOUT", 0.2)
+    with caplog.at_level("INFO"):
+        check.warn_of_weaknesses(str(runc))
+    assert len(caplog.records) == logged
 
 
 def test_the_manual_names_each() -> None:

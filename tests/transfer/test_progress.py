@@ -26,15 +26,15 @@ LIMIT = 0.4
 
 @contextmanager
 def dripping(head: bytes, drop: bytes, pause: float) -> Iterator[str]:
-    """A registry that sends ``head``, and then ``drop`` every ``pause`` seconds."""
+    """A registry that sends ``head``, of its token server `BODY`, and then ``drop`` every ``pause`` seconds."""
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(connection: socket.socket) -> None:
             with connection:
                 try:
-                    connection.recv(1 << 16)
-                    connection.sendall(head)
+                    request = connection.recv(1 << 16)
+                    connection.sendall(BODY if b" /token" in request else head.replace(b"HERE", here.encode()))
                     while not stopped.wait(pause):
                         connection.sendall(drop)
                 except OSError:
@@ -48,10 +48,11 @@ def dripping(head: bytes, drop: bytes, pause: float) -> Iterator[str]:
                     return
                 threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
+        here = f"127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield here
         finally:
             stopped.set()
             listener.shutdown(socket.SHUT_RDWR)
@@ -59,6 +60,8 @@ def dripping(head: bytes, drop: bytes, pause: float) -> Iterator[str]:
 
 
 BODY = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: 100000\r\n\r\n" % MANIFEST.encode()
+UNWANTED = b"HTTP/1.1 %s\r\nContent-Length: 10000\r\n\r\n"
+LOGIN = b'401 No\r\nConnection: close\r\nWWW-Authenticate: Bearer realm="http://HERE/token"'
 BLOB = Descriptor(LAYER, digest_of(b""), 100_000)
 
 
@@ -81,6 +84,9 @@ SICK: dict[str, tuple[bytes, bytes, Callable[[Repository], object]]] = {
     "a manifest by bytes": (BODY, b"x", manifest),
     "a blob by bytes": (BODY, b"x", whole),
     "headers, and no blob": (BODY, b"", whole),
+    "a token by bytes": (UNWANTED.replace(b"10000", b"0") % LOGIN, b"x", resolve),
+    "a refusal by bytes, which is not read": (UNWANTED % b"401 No\r\nWWW-Authenticate: Basic", b"x", whole),
+    "a redirect's body by bytes, which is not read": (UNWANTED % b"302 There\r\nLocation: /", b"x", whole),
 }
 
 
@@ -96,6 +102,8 @@ async def test_a_registry_that_brings_nothing_to_speak_of_ends_the_pull(tmp_path
                     await threads.run(lambda: ask(repository), repository.abort)
             with pytest.raises(Cancelled):
                 repository.resolve()
+            # Few threads ask for all pulls of a daemon: none may be held by a registry.
+            assert await asyncio.wait_for(threads.run(lambda: "free", repository.abort), 10) == "free"
         finally:
             repository.abort()
             threads.close()

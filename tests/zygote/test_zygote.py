@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import resource
 import signal
 import socket
 import sys
@@ -278,3 +281,30 @@ def test_the_zygote_ends_with_the_daemon(tmp_path: Path) -> None:
             break
         time.sleep(0.02)
     assert time.monotonic() < deadline
+
+
+def test_without_room_for_descriptors_no_child_runs_unseen(zygote: ForkingZygote) -> None:
+    """However few are left: the caller gets a child or Unavailable, and later there are children again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        tell(zygote)
+        for spare in range(10):
+            child = None
+            with contextlib.ExitStack() as stack:
+                stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest_free(spare), hard))
+                with contextlib.suppress(Unavailable):
+                    child = zygote.spawn("zygote_entries:linger", (), [theirs.fileno()])
+            if child is not None:
+                assert mine.recv(2) == b"up"
+                mine.send(b"x")
+                assert ended(child)
+            assert not is_readable(mine.fileno(), 0.1), "a child runs that the caller knows nothing of"
+            assert tell(zygote)["arguments"] == []
+
+
+def highest_free(spare: int) -> int:
+    """Return a limit below which so many numbers of descriptors are free."""
+    numbers = (fd for fd in range(1 << 20) if not Path(f"/proc/self/fd/{fd}").exists())
+    return next(itertools.islice(numbers, spare, None))

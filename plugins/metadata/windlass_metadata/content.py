@@ -181,7 +181,9 @@ class Content(RememberedContent):
                 self._store.abort(row.backend)
             except NotFound:
                 pass  # a virtual ingest has no bytes
-            self._ledger.change(lambda rows: self._ingests.close(rows, row), deletion=True, durable=False)
+            # Not a deletion, as in containerd: clients that have no lease abort what turned out to be there already,
+            # and a collection now would take it, and all else that they are about to name.
+            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False, frees=True)
         finally:
             self._ledger.drop_ref(self._namespace, ref)
 

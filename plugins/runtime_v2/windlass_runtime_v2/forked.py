@@ -77,6 +77,8 @@ class ForkedShims:
             try:
                 return await connect(bootstrap, bundle.namespace, child.pidfd)
             except Error:
+                # It would wait for half a minute for somebody to connect.
+                kill_process(child.pidfd)
                 os.close(child.pidfd)
                 raise
 

@@ -14,14 +14,14 @@ from windlass.events import Exchange
 from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bundle, logged, sweep
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
 from windlass_runtime_v2.cleaning import Cleaning
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.names import Names
 from windlass_runtime_v2.rootfs import Rootfs
 from windlass_runtime_v2.settings import Deadlines
-from windlass_runtime_v2.shim import Shim
+from windlass_runtime_v2.shim import Shim, lost_shim
 from windlass_runtime_v2.task import UNKNOWN_EXIT, Jobs, Task, is_alive, now
 from windlass_runtime_v2.wire import create_request, exit_events, exit_of
 
@@ -194,7 +194,16 @@ class Lifecycle:
 
     async def _bury(self, task: Task) -> None:
         task.shim.kill()
-        cleaning = self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap)
+        await self._mourn(task, self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap))
+
+    def keep_lost(self, bundle: Bundle, bootstrap: Bootstrap | None, pid: int, cleaning: Cleaning) -> None:
+        """Know a task whose shim was gone before this daemon began, for as long as its process cannot be ended."""
+        task = Task(bundle, lost_shim(bundle.namespace, bootstrap))
+        task.pids[""], task.deleted = pid, True
+        self.tasks[bundle.namespace, bundle.id] = task
+        self.jobs.start(self._mourn(task, cleaning))
+
+    async def _mourn(self, task: Task, cleaning: Cleaning) -> None:
         found = await cleaning.until_ended(task.pids[""])
         if cleaning.job.done():
             await self._release(task)

@@ -17,12 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
 from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, sweep
-from windlass_runtime_v2.cleaning import Cleaning
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, sweep
 from windlass_runtime_v2.forked import list_sockets, sweep_sockets
 from windlass_runtime_v2.lifecycle import KILLED, Lifecycle
 from windlass_runtime_v2.shim import Shim
-from windlass_runtime_v2.task import Task, now
+from windlass_runtime_v2.task import Task, is_alive, now
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +136,15 @@ class Recovery:
                     await asyncio.sleep(POLL)
 
     async def _bury(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-        pid = await self._launcher.on_disk(bundle.init_pid)
+        pid = 0
+        with logged(f"task {bundle.id}: cannot read which process it had"):
+            pid = await self._launcher.on_disk(bundle.init_pid)
         async with self._cleanups:
             cleaning = self._launcher.cleaner.begin(bundle, bootstrap)
             await asyncio.wait({cleaning.tried})
-        telling = self._lifecycle.jobs.start(self._tell_end(bundle, pid, cleaning))
-        if cleaning.job.done():
-            await telling
-
-    async def _tell_end(self, bundle: Bundle, pid: int, cleaning: Cleaning) -> None:
+        if not cleaning.job.done() and is_alive(pid):
+            self._lifecycle.keep_lost(bundle, bootstrap, pid, cleaning)
+            return
         exit = await cleaning.until_ended(pid)
         if pid or exit:
             self._lifecycle.announce(bundle, exit or Exit(pid, KILLED, now()))

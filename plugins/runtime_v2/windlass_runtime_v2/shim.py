@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
-from windlass.errors import Error, Internal, InvalidArgument, Unimplemented
+from windlass.errors import Error, Internal, InvalidArgument, Unavailable, Unimplemented
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2 import ttrpc
 from windlass_runtime_v2.bundles import Bootstrap
@@ -129,6 +129,26 @@ def _decode(method: str, answer: type[M], data: bytes) -> M:
         return answer.FromString(data)
     except DecodeError as error:
         raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
+
+
+class NoPeer:
+    """The `Peer` of a shim that is gone."""
+
+    def __init__(self) -> None:
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone.set_result(None)
+
+    async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        """Raise Unavailable."""
+        raise Unavailable("its shim is gone")
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+
+def lost_shim(namespace: str, bootstrap: Bootstrap | None) -> Shim:
+    """Return a shim that was gone before it could be connected to; nothing may be known of it."""
+    return Shim(NoPeer(), bootstrap or Bootstrap(""), namespace)
 
 
 async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> Shim:

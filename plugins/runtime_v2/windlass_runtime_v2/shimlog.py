@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import stat
 
 from windlass_runtime_v2.bundles import Bundle
 
@@ -27,6 +29,7 @@ class ShimLog:
         """Open the FIFO, made if it is not there; a shim waits in its open until somebody reads. This is file work.
 
         For writing too, so that there is no end of file: a shim's ``start`` may try twice.
+        Raises OSError, also for what is not a FIFO.
         """
         path = bundle.path / NAME
         with contextlib.suppress(FileExistsError):
@@ -34,6 +37,9 @@ class ShimLog:
         self._id = bundle.id
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if not stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise FileExistsError(errno.EEXIST, "not a FIFO", str(path))
 
     def follow(self) -> None:
         """Log what comes from now on; for use on the loop."""

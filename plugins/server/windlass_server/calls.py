@@ -268,7 +268,7 @@ class Call:
         except asyncio.CancelledError:
             self.finish(Code.CANCELLED, "the call was cancelled by its handler")
             raise
-        except (Exception, SystemExit) as error:  # a defect of a handler is told to its caller, and to the log
+        except BaseException as error:  # a defect of a handler is told to its caller, and to the log
             if not self.over and self.code is None:
                 logger.exception("%s failed", method.path)
             self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 
-from windlass.errors import Code, Error, name_of
+from windlass.errors import Code, Error, as_exception, name_of
 from windlass.services import TtrpcService
 from windlass_api.ttrpc import (
     DATA,
@@ -131,8 +131,8 @@ class _Connection(asyncio.Protocol):
             response = Response(Code.INVALID_ARGUMENT, str(error))
         except Error as error:
             response = Response(error.code, str(error))
-        except SystemExit as error:
-            raise RuntimeError(f"SystemExit: {error}") from error  # which would end the loop
+        except (SystemExit, KeyboardInterrupt) as error:  # which would leave the loop
+            raise as_exception(error, request.method) from error
         except TimeoutError:
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
         if response.code != Code.OK:

@@ -57,7 +57,8 @@ class RuncCheck:
     def _kept(self) -> Iterator[Kept]:
         for directory in sorted(self._root.glob("*/*")):
             namespace, id = directory.parent.name, directory.name
-            if directory.is_dir() and not (self._bundles / namespace / id).exists():
+            bundle = self._bundles / namespace / id
+            if directory.is_dir() and not bundle.exists() and not leftovers.is_anothers(str(directory), str(bundle)):
                 yield Kept(namespace, id, directory, running_pid(directory / "state.json"))
 
     def _problem(self, kept: Kept, repair: bool) -> Problem:
@@ -76,9 +77,9 @@ class RuncCheck:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command for a bounded time."""
+    """Run a command for a bounded time; what it prints may be any bytes."""
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        command, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", timeout=TIMEOUT, check=False
     )
 
 

@@ -19,7 +19,7 @@ from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process, is_first_of_its_namespace
-from windlass_shim_runc.runc import Runtime
+from windlass_shim_runc.runc import NAME_TAKEN, Runtime
 from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
 
@@ -134,8 +134,6 @@ class Container:
     async def create(self, request: messages.CreateTaskRequest) -> None:
         """Mount the rootfs and have the runtime create the container; leaves nothing behind when that fails."""
         self._write_records()
-        # One of another daemon that was told to keep its containers in the same place.
-        is_anothers = disk.exists(f"{self._runtime.root}/{self.id}")
         try:
             if request.rootfs:
                 rootfs = f"{self.bundle}/rootfs"
@@ -148,8 +146,9 @@ class Container:
                 self._restoring = request.checkpoint
             else:
                 await self._run_init("create", self._runtime.create_flags)
-        except (OSError, Error):
-            await self._undo_create(is_anothers)
+        except (OSError, Error) as error:
+            # Whose the name is, another daemon's container in the same place or what one has left, stays as it is.
+            await self._undo_create(is_taken=NAME_TAKEN in str(error))
             raise
         io = messages.TaskIO(
             stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
@@ -263,6 +262,8 @@ class Container:
             for process in self.execs.values():
                 process.streams.close()
                 process.exited.set()
+            for process in self.execs.values():
+                await process.streams.ended()
             if self._mounted:
                 mounting.unmount_all(f"{self.bundle}/rootfs")
                 self._mounted = False
@@ -504,6 +505,7 @@ class Container:
         except TimeoutError:
             log(f"output of {process.exec_id or self.id} is dropped: nobody read it for {IO_TIMEOUT:.0f} s")
         process.streams.close()
+        await process.streams.ended()
         await process.reported.wait(EXIT_TIMEOUT + IO_TIMEOUT)
 
     def _signal(self, process: Process, number: int) -> None:
@@ -516,9 +518,10 @@ class Container:
         except ProcessLookupError as error:
             raise gone from error
 
-    async def _undo_create(self, is_anothers: bool) -> None:
+    async def _undo_create(self, is_taken: bool) -> None:
         self.init.streams.close()
-        if not is_anothers:
+        await self.init.streams.ended()
+        if not is_taken:
             try:
                 await self._undo_runtime()
             except (OSError, Error) as error:
@@ -532,6 +535,8 @@ class Container:
         from windlass_shim_runc import leftovers
 
         directory = f"{self._runtime.root}/{self.id}"
+        if leftovers.is_anothers(directory, self.bundle):
+            return
         if disk.exists(directory):
             await self._runtime.delete(self.id, "--force")
         groups = cgroups.groups_of(disk.read(f"{self.bundle}/config.json"), self.id)

@@ -16,8 +16,7 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from windlass import cgroups, mounting
 from windlass_shim_runc import disk, messages
 from windlass_shim_runc.runc import default_root, environment
-from windlass_shim_runc.signals import SIGKILL
-from windlass_shim_runc.spawn import spawn
+from windlass_shim_runc.spawn import kill_all, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,19 +68,34 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
     deadline = time.monotonic() + seconds * (1 - MARGIN)
     await_runtimes(bundle, seconds * PATIENCE)
     root, command = delete_command(bundle, namespace, id)
-    try:
-        status = execute(command, bundle, deadline)
-        problem = f"{' '.join(command)} ended with {status}" if status else ""
-    except OSError as error:
-        problem = f"cannot run {' '.join(command)}: {error.strerror}"
-    directory = f"{root}/{id}"
-    if problem and (disk.exists(directory) or runs(bundle)):
-        return problem
-    problem = sweep(directory)
-    groups = cgroups.groups_of(read(f"{bundle}/config.json"), id)
-    cgroups.remove_within(groups, max(0.0, deadline - time.monotonic()) / 2)
+    problem, directory = "", f"{root}/{id}"
+    if not is_anothers(directory, bundle):
+        if (failure := attempt(command, bundle, deadline)) and (disk.exists(directory) or runs(bundle)):
+            return failure
+        problem = sweep(directory)
+        groups = cgroups.groups_of(read(f"{bundle}/config.json"), id)
+        cgroups.remove_within(groups, max(0.0, deadline - time.monotonic()) / 2)
     mounting.unmount_all(f"{bundle}/rootfs")
     return problem
+
+
+def is_anothers(directory: str, bundle: str) -> bool:
+    """Tell whether what a runtime keeps was made from another bundle than ours.
+
+    Two daemons may be told to keep their containers in one place; there a name is one container, and only its
+    own bundle's daemon may end it.
+    """
+    import json  # which the zygote need not have
+
+    try:
+        state = json.loads(read(f"{directory}/state.json") or read(f"{directory}/status"))
+        # crun has it as such, runc among its labels.
+        labels = (state.get("config") or {}).get("labels") or ()
+        names = [label.removeprefix("bundle=") for label in labels if label.startswith("bundle=")]
+        owner = state.get("bundle") or (names[0] if names else bundle)
+        return os.path.realpath(owner) != os.path.realpath(bundle)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def sweep(directory: str) -> str:
@@ -128,7 +142,7 @@ def await_runtimes(bundle: str, patience: float) -> None:
                 poll = select.poll()
                 poll.register(pidfd, select.POLLIN)
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    os.killpg(pid, SIGKILL)
+                    kill_all(pid)
                     poll.poll(patience * 1000)
         except ProcessLookupError:
             pass
@@ -178,6 +192,15 @@ def delete_command(bundle: str, namespace: str, id: str) -> tuple[str, list[str]
     return root, [*command, "delete", "--force", id]
 
 
+def attempt(command: list[str], directory: str, deadline: float) -> str:
+    """Run a command; return why it failed, "" when it did not."""
+    try:
+        status = execute(command, directory, deadline)
+    except OSError as error:
+        return f"cannot run {' '.join(command)}: {error.strerror}"
+    return f"{' '.join(command)} ended with {status}" if status else ""
+
+
 def execute(command: list[str], directory: str, deadline: float) -> int:
     """Run a command with its output thrown away and return its exit status, 1 when it was killed at ``deadline``."""
     pid = spawn(command, environment(), directory, {})
@@ -186,7 +209,7 @@ def execute(command: list[str], directory: str, deadline: float) -> int:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            os.killpg(pid, SIGKILL)
+            kill_all(pid)
             return 1
     finally:
         os.close(pidfd)

@@ -41,8 +41,11 @@ GONE = (
 )
 """Words of runc, crun and, at the end, runsc for what has ended by itself."""
 
+NAME_TAKEN = "already exists"
+"""Words of runc and crun for a name that they have given to a container before; then they have made nothing."""
+
 REMEDIES = {
-    "already exists": "remove what an earlier run left with: {command} delete --force {id}",
+    NAME_TAKEN: "remove what an earlier run left with: {command} delete --force {id}",
     "container with given ID": "remove what an earlier run left with: {command} delete --force {id}",
     "executable file not found": "check the program's path and the image's PATH",
     "no such file or directory: unknown": "check that the rootfs holds what the spec names",

@@ -161,6 +161,11 @@ class Streams:
         if self._logger is not None:
             self._logger.stop()
 
+    async def ended(self) -> None:
+        """Return when the logger of streams that are closed has ended: it must not outlive its container and shim."""
+        if self._logger is not None:
+            await self._logger.ended()
+
     def leave(self, luggage: Luggage) -> Left:
         """Return what `take_over` goes on with, at a moment when all copies rest and no terminal is awaited."""
         copies = [

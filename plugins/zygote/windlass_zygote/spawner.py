@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from windlass import nofile
-from windlass.errors import Internal, Unavailable
+from windlass.errors import Internal, Unavailable, in_words
 from windlass.zygote import Child
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
@@ -56,6 +56,9 @@ class WaitingChild:
                 pid, pidfds = messages.receive(sock, deadline - time.monotonic())
                 if not checked(pid, entry):
                     return None
+                if not pidfds:
+                    # Linux leaves out what there is no room for. Without a request the child ends.
+                    raise Unavailable(f"no child for {entry}: too many open files")
                 messages.send(sock, (entry, list(arguments)), descriptors, deadline - time.monotonic())
                 if not checked(messages.receive(sock, deadline - time.monotonic())[0], entry):
                     return None
@@ -129,6 +132,12 @@ class ForkingZygote:
 
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
         """Give a child that is in reserve, or a new one, ``entry`` to run; see the contract."""
+        try:
+            return self._spawn(entry, arguments, descriptors, timeout)
+        except OSError as error:
+            raise Unavailable(f"no child for {entry}: {in_words(error)}") from error
+
+    def _spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float) -> Child:
         deadline = time.monotonic() + timeout
         for _ in range(ATTEMPTS):
             with self._lock:
@@ -171,7 +180,7 @@ class ForkingZygote:
             if self._reserve is None and self._control is not None and not self._closed:
                 try:
                     self._reserve = self._order()
-                except Unavailable:
+                except (Unavailable, OSError):
                     return  # whoever needs a child next is told
 
     def _discard(self, waiting: WaitingChild) -> None:
