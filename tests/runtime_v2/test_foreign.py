@@ -71,7 +71,7 @@ def test_the_working_directory_is_no_place_for_shims(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", path)
     monkeypatch.setattr(sys, "argv", ["-c"])
-    with pytest.raises(errors.Error, match="containerd-shim-odd-v1 is not installed"):
+    with pytest.raises(errors.Error, match='"containerd-shim-odd-v1" is not installed'):
         Executables().resolve("io.containerd.odd.v1")
 
 
