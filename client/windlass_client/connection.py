@@ -162,7 +162,7 @@ def unreachable(address: str) -> Error:
     except PermissionError:
         return PermissionDenied(f"socket {path} may not be opened by user {os.getuid()}; use root or its group")
     except OSError as error:
-        why = {errno.ENOENT: "there is no such socket", errno.ECONNREFUSED: "nobody listens on that socket"}
+        why = {errno.ENOENT: "there is no such socket", errno.ECONNREFUSED: "no process listens on that socket"}
         state = why.get(error.errno or 0, error.strerror or str(error))
         return Unavailable(f"daemon at {path} is not running: {state}; {remedy}")
     return Unavailable(f"daemon at {path} closed the connection; try again")

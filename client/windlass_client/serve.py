@@ -82,7 +82,7 @@ def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Foun
         raise StartError(f"plugin {uri} cannot be loaded: {wanted.error}")
     face = FACES.get(wanted.plugin.type.uri)
     if face is None:
-        raise InvalidArgument(f"{uri} is no snapshotter, content store or differ, and no other plugins can be served")
+        raise InvalidArgument(f"{uri} is not a snapshotter, content store or differ; other plugins cannot be served")
     # Whoever requires a metadata store gets the one that keeps nothing.
     others = [entry.plugin for entry in installed if entry.plugin and entry.plugin.type != METADATA]
     needed = closure([wanted.plugin], others)

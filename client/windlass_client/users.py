@@ -159,7 +159,7 @@ def _read(directory: int, path: str) -> str:
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidArgument(f"the image's /{path} is no regular file")
+            raise InvalidArgument(f"the image's /{path} is not a regular file")
         if status.st_size > FILE_LIMIT:
             raise OutOfRange(f"the image's /{path} has {status.st_size} bytes, the limit is {FILE_LIMIT}")
         readable = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)

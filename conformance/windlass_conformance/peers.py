@@ -124,7 +124,7 @@ def runtime(address: str | None, name: str, directory: Path) -> Iterator[Runtime
     """Yield the runtime ``name`` of the daemon at ``address``, or the shim whose binary is at the path ``name``."""
     if address is None:
         if not name.startswith("/"):
-            raise FailedPrecondition(f"{name!r} is no path of a shim's binary; say /PATH, or --address and a name")
+            raise FailedPrecondition(f"{name!r} is not the path of a shim's binary; use /PATH, or --address and a name")
         shim = ShimRuntime(name, directory)
         try:
             yield shim
@@ -207,7 +207,7 @@ def _collect(peer: Peer) -> None:
 def _path(name: str) -> str:
     path = name.removeprefix("unix://")
     if not path.startswith("/"):
-        raise FailedPrecondition(f"{name!r} is no socket; say unix:///PATH, or --address and a name")
+        raise FailedPrecondition(f"{name!r} is not a socket; use unix:///PATH, or --address and a name")
     return path
 
 

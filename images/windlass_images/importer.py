@@ -216,7 +216,7 @@ async def _named(store: Store, blobs: Blobs, options: Options, where: str) -> li
     elif "manifest.json" in blobs.documents:
         targets = await dockersave.synthesize_all(store, blobs, options.compress, where)
     else:
-        raise InvalidArgument(f"{where} is no image: it has neither oci-layout nor manifest.json")
+        raise InvalidArgument(f"{where} is not an image: it has neither oci-layout nor manifest.json")
     if options.references is None:
         namer = naming.by_options(options.name, options.base_name)
     else:

@@ -322,7 +322,7 @@ class Daemon:
             if is_full(error):
                 # Without it the daemon would run for months as half of itself; started again it may find room.
                 raise StartError(
-                    f"plugin {plugin.uri} finds no room: {error}; start the daemon again when there is"
+                    f"plugin {plugin.uri} finds no space: {error}; start the daemon again when there is some"
                 ) from error
             reason = with_class(error) if _defect(error) else str(error)
             logger.warning("plugin %s did not start: %s", plugin.uri, reason, exc_info=_defect(error))

@@ -134,7 +134,7 @@ def _found(uri: str, distribution: str, plugin: object, problem: BaseException |
     if problem is not None:
         return Found(uri, distribution, error=problem)
     if not isinstance(plugin, Plugin):
-        problem = InvalidArgument(f"its entry point names a {type(plugin).__name__}, no Plugin")
+        problem = InvalidArgument(f"its entry point names a {type(plugin).__name__}, not a Plugin")
         return Found(uri, distribution, error=problem)
     if plugin.uri != uri:
         return Found(uri, distribution, error=InvalidArgument(f"its declaration calls itself {plugin.uri}"))

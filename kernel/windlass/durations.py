@@ -16,7 +16,9 @@ def seconds(text: str) -> float:
     if text in {"0", "+0", "-0"}:
         return 0.0
     if len(text) > 100 or not _WHOLE.fullmatch(text):
-        raise ValueError(f'"{text[:100]}" is no duration: write a number and a unit, such as "5s", "100ms" or "1m30s"')
+        raise ValueError(
+            f'"{text[:100]}" is not a valid duration: write a number and a unit, such as "5s", "100ms" or "1m30s"'
+        )
     total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if total * 1e9 >= _LONGEST:
         raise ValueError(f'"{text}" is longer than 292 years')

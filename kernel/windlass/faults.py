@@ -103,7 +103,7 @@ def _action(name: str, word: str | None, code: str | None, milliseconds: str | N
     if code is not None:
         number = getattr(errno, code, None)
         if not isinstance(number, int):
-            raise ValueError(f"fault {name}: {code!r} is no error of Linux, such as ENOSPC or EIO")
+            raise ValueError(f"fault {name}: {code!r} is not an error of Linux such as ENOSPC or EIO")
         return lambda: _fail(name, number)
     return _die if word == "kill" else _nothing
 

@@ -60,7 +60,7 @@ def make_directory(path: Path, mode: int, name: str) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             raise StartError(f"{name}: {path} is not writable; choose another or run as its owner")
     except FileExistsError:
-        raise StartError(f"{name}: {path} is no directory; choose another") from None
+        raise StartError(f"{name}: {path} is not a directory; choose another") from None
     except OSError as error:
         raise StartError(f"{name}: cannot use {path}: {error.strerror}; choose another") from None
 
@@ -119,7 +119,7 @@ def join_cgroup(path: str, top: Path = CGROUPS) -> None:
     """Move this process into a control group, made if need be: one of v2, or one in each hierarchy of v1."""
     parts = [part for part in path.split("/") if part]
     if not parts or ".." in parts or "." in parts:
-        raise StartError(f'cgroup.path "{path}" is no path below {top}')
+        raise StartError(f'cgroup.path "{path}" is not a path below {top}')
     if (top / "cgroup.controllers").exists():
         hierarchies = [top]
     else:

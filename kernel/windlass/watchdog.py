@@ -86,7 +86,7 @@ def _place(frame: FrameType, owners: Mapping[str, str]) -> str:
         if owner is not None:
             return f"{owner} at {_line(inner)}" + ("" if inner is frame else f", where it is in {_line(frame)}")
         inner = inner.f_back
-    return f"code of no plugin at {_line(frame)}"
+    return f"code outside of plugins at {_line(frame)}"
 
 
 def _line(frame: FrameType) -> str:

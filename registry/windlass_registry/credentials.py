@@ -83,7 +83,7 @@ class DockerConfig:
 
     def _run(self, helper: str, key: str) -> Credentials | None:
         if not HELPER.fullmatch(helper):
-            raise FailedPrecondition(f"{self._path} names a helper {helper[:80]!r}, which is no name of a program")
+            raise FailedPrecondition(f"{self._path} names a helper {helper[:80]!r}, which is not the name of a program")
         command = f"docker-credential-{helper}"
         try:
             done = subprocess.run(
@@ -106,9 +106,9 @@ def _answer(text: str, command: str) -> Credentials | None:
         document = json.loads(text)
         username, secret = document["Username"], document["Secret"]
     except (ValueError, KeyError, TypeError):
-        raise FailedPrecondition(f"{command} answered with something that is no credentials") from None
+        raise FailedPrecondition(f"{command} did not answer with credentials") from None
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise FailedPrecondition(f"{command} answered with something that is no credentials")
+        raise FailedPrecondition(f"{command} did not answer with credentials")
     return Credentials("" if username == "<token>" else username, secret)
 
 

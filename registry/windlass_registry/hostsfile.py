@@ -143,7 +143,7 @@ class _Hosts:
     def _host(self, url: str, entry: _Entry, mark: Mark) -> Host | None:
         parts = _split(url)
         if parts is None:
-            self._wrong(mark, f'"{url[:200]}" is no address of a host; write https://name[:port]')
+            self._wrong(mark, f'"{url[:200]}" is not the address of a host; write https://name[:port]')
             return None
         path = parts.path.rstrip("/")
         if not entry.override_path and not path.endswith("/v2") and "/v2/" not in path + "/":

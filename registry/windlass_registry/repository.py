@@ -284,7 +284,7 @@ def _media_type(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
         raise HostFailure(host, "sends something without a media type; it may be no registry", FailedPrecondition)
     if media_type not in manifests.MANIFESTS | manifests.INDEXES:
         raise HostFailure(
-            host, f"sends {failures.one_line(media_type, 100)!r}, which is no manifest", FailedPrecondition
+            host, f"sends {failures.one_line(media_type, 100)!r}, which is not a manifest", FailedPrecondition
         )
     return media_type
 
@@ -320,7 +320,7 @@ def _next_page(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
 def _referrers(host: Host, document: Mapping[str, object]) -> list[tuple[Descriptor, str]]:
     found = document.get("manifests")
     if not isinstance(found, list):
-        raise HostFailure(host, "its list of referrers is no index", FailedPrecondition)
+        raise HostFailure(host, "its list of referrers is not an index", FailedPrecondition)
     try:
         return [
             (manifests.parse_descriptor(item, "a referrer"), str(item.get("artifactType", ""))[:255]) for item in found

@@ -62,7 +62,9 @@ def from_timestamp(message: Timestamp) -> int:
         return 0
     nanoseconds = message.seconds * 10**9 + message.nanos
     if not (-EPOCH_LIMIT <= nanoseconds < EPOCH_LIMIT and 0 <= message.nanos < 10**9):
-        raise InvalidArgument(f"{message.seconds} s and {message.nanos} ns are no time between the years 1678 and 2261")
+        raise InvalidArgument(
+            f"{message.seconds} s and {message.nanos} ns are not a time between the years 1678 and 2261"
+        )
     return nanoseconds
 
 

@@ -106,7 +106,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc/passwd")
 
-    with pytest.raises(InvalidArgument, match="no regular file"):
+    with pytest.raises(InvalidArgument, match="not a regular file"):
         read_files(str(tmp_path))
 
 

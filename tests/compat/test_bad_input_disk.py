@@ -196,7 +196,7 @@ def test_a_disk_that_is_filled_while_the_daemon_starts_costs_no_plugin(small: Ma
                 small.start()
             except AssertionError:
                 assert small.ended() == 1, small.log.read_text()
-                assert "finds no room" in small.log.read_text()
+                assert "finds no space" in small.log.read_text()
                 continue
             assert small.ctr("plugins", "ls") == before
             assert small.ctr("images", "ls", "-q").split() == [IMAGE]

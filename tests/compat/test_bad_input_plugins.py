@@ -59,7 +59,7 @@ MESSAGES = {
     "panics": "Panic: as extensions in Rust do",
     "raises": "its state file is damaged",
     "initexits": "an init that ends the process",
-    "noplugin": "no Plugin",
+    "noplugin": "not a Plugin",
     "nosuchname": "ONE",
     "othername": "org.example.something.else",
     "asserts": "AssertionError",

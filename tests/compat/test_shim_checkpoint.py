@@ -257,7 +257,7 @@ def test_bad_checkpoint_requests_are_refused(make: Make, tmp_path: Path) -> None
     with pytest.raises(errors.InvalidArgument, match=r"checkpoint options of type containerd\.runc.v1.Options"):
         shim.call(Message, "Checkpoint", wrong)
     other = make("two")
-    with pytest.raises(errors.InvalidArgument, match="checkpoint '/no/such' is no directory"):
+    with pytest.raises(errors.InvalidArgument, match="checkpoint '/no/such' is not a directory"):
         other.create(["/bin/true"], checkpoint="/no/such")
 
 

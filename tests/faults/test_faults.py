@@ -62,7 +62,7 @@ def test_every_call_of_a_plugin_is_a_point() -> None:
     [
         ("content.wriet=kill", "there is no fault point 'content.wriet'; there are content.write, "),
         ("content.write=explode", "is none of off, error"),
-        ("content.write=error(EVERYTHING)", "'EVERYTHING' is no error of Linux"),
+        ("content.write=error(EVERYTHING)", "'EVERYTHING' is not an error of Linux"),
         ("content.write", "is none of off, error"),
     ],
 )

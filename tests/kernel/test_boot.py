@@ -80,7 +80,7 @@ async def test_a_plugin_that_raises_is_recorded_and_the_rest_runs() -> None:
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), NoSpace("full")])
 async def test_a_plugin_that_finds_no_space_ends_the_daemon(error: Exception) -> None:
     """There may be room when it is started again; half a daemon would stay half of one for months."""
-    with pytest.raises(StartError, match=r"plugin type\.a\.1 finds no room: .*; start the daemon again"):
+    with pytest.raises(StartError, match=r"plugin type\.a\.1 finds no space: .*; start the daemon again"):
         await started(plugin(A, "1", refuse(error)))
 
 

@@ -164,7 +164,7 @@ def test_a_derived_ttrpc_socket_follows_the_flag(etc: Etc, version: int) -> None
         ("version = 4\nimports = 'x'\n", 'config.toml:2: "imports" must be a list, not the string "x"'),
         ("version = 5\n", "config.toml:1: version 5 is unknown; Windlass knows versions up to 4"),
         ("version = '4'\n", 'config.toml:1: "version" must be an integer, not the string "4"'),
-        ("version = 4\n[timeouts]\nx = '5'\n", 'config.toml:3: timeout "x": "5" is no duration: write'),
+        ("version = 4\n[timeouts]\nx = '5'\n", 'config.toml:3: timeout "x": "5" is not a valid duration: write'),
         ("version = 4\n[debug]\nlevel = 'inf'\n", 'config.toml:3: "level" in [debug] must be one of'),
         ("version = 4\nplugins = 3\n", 'config.toml:2: "plugins" must be a table, not 3'),
         ("version = 4\nplugins = { 'a.b' = 3 }\n", 'config.toml:2: "a.b" in [plugins] must be a table, not 3'),

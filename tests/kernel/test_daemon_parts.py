@@ -163,7 +163,7 @@ print(Path("/proc/self/cgroup").read_text())
 @pytest.mark.parametrize("path", ["../x", "/", "a/../../b", "."])
 def test_a_control_group_outside_is_refused(tmp_path: Path, path: str) -> None:
     """The path stays below the mount point."""
-    with pytest.raises(StartError, match=r"is no path below"):
+    with pytest.raises(StartError, match=r"is not a path below"):
         process.join_cgroup(path, tmp_path)
 
 

@@ -269,7 +269,7 @@ def test_the_log_as_json(scratch: Path, daemons: list[Running]) -> None:
     [
         (["--config", "/nowhere.toml"], "--config: /nowhere.toml does not exist"),
         (["--root", "{}/same", "--state", "{}/same"], "--state: root and state are both"),
-        (["--root", "/dev/null"], "root (--root): /dev/null is no directory"),
+        (["--root", "/dev/null"], "root (--root): /dev/null is not a directory"),
         (["--address", "/" + "x" * 110], "--address: socket path /x"),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_plugin_that_raises_on_import_is_found_with_its_error(install: Install
 def test_an_entry_point_that_names_no_plugin_says_so(install: Install) -> None:
     """An author sees the mistake in `ctr plugins ls -d`."""
     install("windlass-test-d", "test.type.v1.d", "PLUGIN = 7")
-    assert str(found("test.type.v1.d").error) == "its entry point names a int, no Plugin"
+    assert str(found("test.type.v1.d").error) == "its entry point names a int, not a Plugin"
 
 
 def test_an_entry_point_under_a_wrong_name_says_so(install: Install) -> None:

@@ -317,9 +317,9 @@ def test_helpers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.ask("c.test") is None
     for host, words in (
         ("d.test", "failed: broken"),
-        ("e.test", "no credentials"),
+        ("e.test", "did not answer with credentials"),
         ("x.test", "not installed"),
-        ("y.test", "no name of a program"),
+        ("y.test", "not the name of a program"),
     ):
         with pytest.raises(FailedPrecondition, match=words):
             found.ask(host)

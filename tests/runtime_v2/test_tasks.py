@@ -371,7 +371,7 @@ async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
         with pytest.raises(errors.NotFound):
             await running.tasks.get("test", "box")
         assert running.bundles == ["box"]
-        with pytest.raises(errors.AlreadyExists, match=f"what an earlier one has left is not gone yet: {reason}"):
+        with pytest.raises(errors.AlreadyExists, match=f"what an earlier one left cannot be removed yet: {reason}"):
             await running.tasks.create("test", container(), CreateOptions())
         (running.context.state / "test/box/config.json").write_text("{}")
         await eventually(lambda: "had left is gone now" in caplog.text, 60)

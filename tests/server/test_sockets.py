@@ -59,7 +59,7 @@ def test_a_file_in_the_way_is_not_deleted(tmp_path: Path) -> None:
     """A mistyped address costs nobody a file."""
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(FailedPrecondition, match="it is no socket"):
+    with pytest.raises(FailedPrecondition, match="it is not a socket"):
         sockets.listen(path, OWNER)
     assert path.read_text() == "data"
 

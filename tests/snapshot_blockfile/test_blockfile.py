@@ -169,7 +169,7 @@ def test_it_is_copied_once(tmp_path: Path, given: Path) -> None:
     ("spoil", "reason"),
     [
         (lambda path: path.write_bytes(bytes(1 << 20)), "cannot be mounted: .*see that it holds ext4"),
-        (lambda path: path.unlink(), "is no file"),
+        (lambda path: path.unlink(), "is not a file"),
     ],
     ids=["not a filesystem", "missing"],
 )

@@ -91,7 +91,7 @@ def names(found: list[str], as_json: bool, verb: str = "") -> None:
 @as_json_option
 @click.pass_obj
 def ls(where: Where, filters: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """List images, of FILTERS those that match one, such as name~=busybox."""
+    """List images; with FILTERS such as name~=busybox, those that match one."""
 
     async def work() -> None:
         async with where.client() as client:

@@ -23,6 +23,6 @@ class Trouble:
                 return
             self._told = problem
         if problem:
-            self._logger.warning("%s: %s; it is tried again, and told again when that changes", self._what, problem)
+            self._logger.warning("%s: %s; it is tried again, and logged again when that changes", self._what, problem)
         else:
             self._logger.info("%s: all is well again", self._what)

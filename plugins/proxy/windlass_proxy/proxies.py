@@ -25,7 +25,9 @@ def connect(name: str, proxy: ProxyPlugin, context: InitContext) -> Proxied:
     """Return the object for an entry, and publish what the entry says of it (reference 1.3, proxy_plugins)."""
     path = proxy.address if proxy.address.startswith("/") else unquote(proxy.address.removeprefix("unix://"))
     if not path.startswith("/"):
-        raise InvalidArgument(f"address {proxy.address!r} of proxy plugin {name} is no absolute path; name its socket")
+        raise InvalidArgument(
+            f"address {proxy.address!r} of proxy plugin {name} is not an absolute path; name its socket"
+        )
     context.meta.exports.update({**proxy.exports, "address": proxy.address})
     context.meta.capabilities.extend(proxy.capabilities)
     context.meta.platforms.append(_platform(proxy.platform))

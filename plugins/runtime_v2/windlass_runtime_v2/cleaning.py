@@ -99,7 +99,7 @@ class Cleaner:
                 except (Error, OSError) as error:
                     reason = str(error)
                 if self.left.get(key) != reason:
-                    logger.warning("%s: what its shim has left is not gone, and is tried again: %s", what, reason)
+                    logger.warning("%s: what its shim left cannot be removed yet; trying again: %s", what, reason)
                 self.left[key] = reason
                 settle(tried)
                 await self._pause(pause)

@@ -77,7 +77,7 @@ def _refuse_occupied(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if not path.is_socket():
-        raise FailedPrecondition(f"{path} is in the way: it is no socket; remove it or choose another address")
+        raise FailedPrecondition(f"{path} is in the way: it is not a socket; remove it or choose another address")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(1)
         try:

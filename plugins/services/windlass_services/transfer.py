@@ -93,7 +93,7 @@ class _Ends:
             archive = _parse(importexport_pb2.ImageImportStream, message)
             stream = await self._stream(archive.stream)
             return ImportArchive(StreamReader(stream), archive.media_type, archive.force_compress)
-        raise Unimplemented(f"{kind or 'nothing'} is no source that images can be transferred from")
+        raise Unimplemented(f"{kind or 'nothing'} is not a source that images can be transferred from")
 
     async def destination(self, message: AnyMessage) -> Destination:
         kind = type_of(message)
@@ -103,7 +103,7 @@ class _Ends:
             return _stored(_parse(imagestore_pb2.ImageStore, message))
         if kind == importexport_pb2.ImageExportStream.DESCRIPTOR.full_name:
             return await self._export(_parse(importexport_pb2.ImageExportStream, message))
-        raise Unimplemented(f"{kind or 'nothing'} is no destination that images can be transferred to")
+        raise Unimplemented(f"{kind or 'nothing'} is not a destination that images can be transferred to")
 
     async def report(self, name: str) -> Report:
         """Return what is told of each step: for a client that follows, or for nobody."""

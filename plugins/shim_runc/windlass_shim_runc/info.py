@@ -38,7 +38,7 @@ def describe(data: bytes, name: str = NAME) -> bytes:
         options = messages.decode(messages.AnyMessage, data)
         program = runc_options(options).binary_name or "runc"
     except (Malformed, Error) as error:
-        raise ValueError(f"standard input is no options: {error}") from error
+        raise ValueError(f"standard input has no valid options: {error}") from error
     answer = RuntimeInfo(name=name, version=RuntimeVersion(version=__version__), options=options)
     found = features(program)
     if found:

@@ -90,7 +90,7 @@ class TaskService:
         if not is_absolute_directory(request.bundle):
             raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
         if request.checkpoint and not is_absolute_directory(request.checkpoint):
-            raise InvalidArgument(f"checkpoint {request.checkpoint[:200]!r} is no directory with an absolute path")
+            raise InvalidArgument(f"checkpoint {request.checkpoint[:200]!r} is not a directory with an absolute path")
         options = runc_options(request.options)
         if options.shim_cgroup:
             from windlass_shim_runc import placement

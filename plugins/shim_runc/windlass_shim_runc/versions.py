@@ -30,7 +30,7 @@ def release(text: str) -> Version:
     """Return a version as numbers that compare: ``1.2.0-rc.3`` is before ``1.2.0``."""
     found = VERSION.match(f"runc version {text}")
     if found is None:
-        raise ValueError(f"{text!r} is no version of runc")
+        raise ValueError(f"{text!r} is not a version of runc")
     return _numbers(found)
 
 

@@ -34,7 +34,7 @@ def require(root: Path, given: Path | None, fs_type: str, options: Sequence[str]
         _try(Mount(fs_type, str(scratch), (*options, "loop", "ro")))
         return scratch
     if not given.is_file():
-        raise InvalidArgument(f"scratch_file {given} is no file; make it with truncate and mkfs.{fs_type}")
+        raise InvalidArgument(f"scratch_file {given} is not a file; make it with truncate and mkfs.{fs_type}")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = scratch.with_suffix(".new")
     new.unlink(missing_ok=True)
