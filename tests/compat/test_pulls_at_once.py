@@ -142,12 +142,12 @@ def test_pulls_removals_and_collections_at_once(machine: Machine, address: str) 
 
 
 @contextmanager
-def writing(machine: Machine, layer: Descriptor, data: bytes, count: int) -> Iterator[grpc.Call]:
+def writing(machine: Machine, layer: Descriptor, data: bytes, count: int, kind: str = "layer") -> Iterator[grpc.Call]:
     """Write the beginning of a layer as a client of the content service, and hold it open."""
     go_on = threading.Event()
     request = content_pb2.WriteContentRequest(
         action=content_pb2.WRITE,
-        ref=f"layer-{layer.digest}",
+        ref=f"{kind}-{layer.digest}",
         total=layer.size,
         expected=layer.digest,
         data=data[:count],
@@ -196,6 +196,27 @@ def test_a_pull_waits_for_another_client_that_writes_the_same_layer(
             call.result()
         fetched = {path: count for path, count in proxy.counts.items() if layer.digest in path and "GET" in path}
     assert len(fetched) == dies and machine.kept()["ingests"] == []
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_who_waits_for_a_config_does_not_ask_for_it(machine: Machine, address: str, dies: bool) -> None:
+    """A registry that counts requests is asked when the wait is over, if at all, and not each time that we look."""
+    image = Built(layer_of(222 + dies))
+    image.push(f"{address}/config/app:1")
+    data = image.blobs[image.config.digest]
+    with proxied(address) as proxy, machine.channel() as channel:
+        with writing(machine, image.config, data, 10, "config") as writer:
+            call = transfer(channel, f"{proxy.address}/config/app:1")
+            with pytest.raises(grpc.FutureTimeoutError):
+                call.result(timeout=2)
+            if dies:
+                writer.cancel()
+            else:
+                writer.commit()
+                assert next(writer).offset == len(data)
+            call.result()
+        fetched = [count for path, count in proxy.counts.items() if image.config.digest in path and "GET" in path]
+    assert sum(fetched) == dies and machine.kept()["ingests"] == []
 
 
 async def test_a_client_waits_for_another_that_writes_the_same_blob(machine: Machine) -> None:

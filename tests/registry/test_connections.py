@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import os
+import socket
 import threading
 import time
 import tracemalloc
@@ -204,13 +205,14 @@ def test_a_request_that_is_aborted_while_it_connects_is_not_sent(
     repository: Repository, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was no socket yet that could be shut down; what answers by bytes would hold its thread for ever."""
-    connect = HTTPConnection.connect
+    connect = HTTPConnection._new_conn
 
-    def aborted_meanwhile(connection: HTTPConnection) -> None:
-        connect(connection)
+    def aborted_meanwhile(connection: HTTPConnection) -> socket.socket:
+        found = connect(connection)
         repository.abort()
+        return found
 
-    monkeypatch.setattr(HTTPConnection, "connect", aborted_meanwhile)
+    monkeypatch.setattr(HTTPConnection, "_new_conn", aborted_meanwhile)
     with pytest.raises(Cancelled):
         repository.resolve()
     assert fake.requests == []

@@ -240,12 +240,14 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
 
 
 def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
-    data = fetch()
     try:
         writer = opened(view, ref_of(target), target.size, target.digest, target.media_type)
     except AlreadyExists:
         return
     try:
+        data = (
+            fetch()
+        )  # only now: whoever finds the ingest locked comes again, and registries count what they are asked
         if writer.status().offset:
             writer.truncate(0)
         writer.write(data)
