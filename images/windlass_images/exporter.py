@@ -18,7 +18,7 @@ from windlass.transfer import ByteWriter
 from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.importer import Progress, ignore
-from windlass_images.manifests import is_distributable, is_layer, to_json
+from windlass_images.manifests import INDEX, is_distributable, is_layer, to_json
 from windlass_images.naming import NAME, REF_NAME, object_of
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
@@ -62,7 +62,8 @@ async def save(
         blobs |= {target.digest: target for target in _exported(node, f"image {name}", options)}
     tar = _Tar(sink)
     await tar.document("oci-layout", {"imageLayoutVersion": "1.0.0"})
-    await tar.document("index.json", {"schemaVersion": 2, "manifests": [_named(name, node) for name, node in roots]})
+    manifests = [_named(name, node) for name, node in roots]
+    await tar.document("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
     if not options.skip_docker_manifest and (entries := _docker_entries(roots, options.platforms)):
         await tar.document("manifest.json", entries)
     for directory in ("blobs", *sorted({f"blobs/{digest.partition(':')[0]}" for digest in blobs})):

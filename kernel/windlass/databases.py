@@ -103,6 +103,15 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
 
 
+def _is_bolt(path: Path) -> bool:
+    """Tell whether a file is a database of bbolt's, by the number in its first page."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[16:] in (bytes.fromhex("edda0ced"), bytes.fromhex("ed0cdaed"))
+    except OSError:
+        return False
+
+
 def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Error:
     """Return what the caller gets for an error of SQLite's.
 
@@ -115,6 +124,10 @@ def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Erro
             return told
     if code == sqlite3.SQLITE_FULL:
         return NoSpace(f"no space left for {name}; make room on its disk")
+    if code == sqlite3.SQLITE_NOTADB and _is_bolt(path):
+        return DataLoss(
+            f"{name} is one of containerd's; set another root, or move it away together with what it describes"
+        )
     if code in DAMAGED:
         return DataLoss(f"{name} is damaged ({error}); restore it, or move it away together with what it describes")
     if code in LOCKED:

@@ -53,6 +53,17 @@ async def test_the_same_images_make_the_same_bytes(store, daemon, tmp_path):
     assert list(first.files())[3:] == sorted(first.files())[:-3]
 
 
+async def test_the_index_says_its_type(store, tmp_path):
+    """As containerd writes it since 2.0: a digest of the same images is the same, wherever they were exported."""
+    await put(store, ArchiveFiles(b"one", name="example.org/a:1"), tmp_path)
+    out = Receiver()
+
+    await save(store, ["example.org/a:1"], out, Options())
+
+    head = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":['
+    assert out.files()["index.json"].startswith(head)
+
+
 async def test_what_docker_reads(store, tmp_path):
     """manifest.json names config and layers by file, and each image as docker would; layers are not there twice."""
     names = ["docker.io/library/busybox:1", "docker.io/me/x:2", "example.org/y", "plain", "No/Good:1"]

@@ -145,6 +145,14 @@ class TestOpening:
         with pytest.raises(DataLoss, match=r"meta\.db is damaged"):
             Database(tmp_path / "meta.db")
 
+    def test_a_database_of_containerds_is_named(self, tmp_path: Path) -> None:
+        """It is not damaged, and its owner keeps it as it is."""
+        bolt = bytes(16) + bytes.fromhex("edda0ced02000000") + bytes(4072)
+        (tmp_path / "meta.db").write_bytes(bolt)
+        with pytest.raises(DataLoss, match=r"meta\.db is one of containerd's; set another root"):
+            Database(tmp_path / "meta.db")
+        assert (tmp_path / "meta.db").read_bytes() == bolt
+
     def test_database_of_a_newer_windlass_is_left_alone(self, database: Database, tmp_path: Path) -> None:
         database.close()
         with sqlite3.connect(tmp_path / "meta.db") as rows:

@@ -53,6 +53,18 @@ async def test_a_commit_is_held_to_the_size_of_the_beginning(write: Any) -> None
         await write(begin, pb.WriteContentRequest(action=pb.COMMIT, offset=4))
 
 
+@pytest.mark.parametrize("refused", [{"total": 8}, {"total": 2}, {"expected": "sha256:" + "0" * 64}])
+async def test_a_refused_commit_drops_its_ingest(write: Any, refused: dict[str, Any]) -> None:
+    """Different from containerd on purpose: who tries again begins without the wrong bytes."""
+    begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA)
+    with pytest.raises(FailedPrecondition):
+        await write(begin, pb.WriteContentRequest(action=pb.COMMIT, offset=4, **refused))
+
+    (status,) = await write(pb.WriteContentRequest(action=pb.STAT, ref="r"))
+
+    assert status.offset == 0
+
+
 async def test_the_last_word_counts(write: Any) -> None:
     """As the commit's own is the best informed."""
     begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA, total=8, expected="sha256:" + "0" * 64)
