@@ -129,6 +129,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take every whole frame that has arrived."""
+        if self._closed:
+            return  # what comes while the peer may read why it is sent away
         sender = self.sender
         sender.gathering = True
         self._opened = 0
