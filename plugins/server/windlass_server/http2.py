@@ -129,15 +129,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take every whole frame that has arrived."""
-        if self._closed:
-            return  # what comes while the peer may read why it is sent away
         sender = self.sender
         sender.gathering = True
         self._opened = 0
         end = len(self._rest) + nbytes
         position = 0
         try:
-            if not self._greeted:
+            if not self._greeted and not self._closed:
                 position = self._greet(end)
             if self._greeted:
                 position = self._read(position, end)
