@@ -136,6 +136,9 @@ class Reader:
         return self._scalar(kind, value, path, mark)
 
     def _scalar(self, kind: Any, value: Any, path: tuple[str, ...], mark: Mark) -> Any:  # Any: as in `value`
+        if isinstance(value, str) and "\0" in value:  # none reaches Linux: no path, argument or variable can have it
+            self._wrong(path, mark, "must not contain a NUL character")
+            return None
         if type(value) is kind:
             return value
         if kind is float and type(value) is int:

@@ -187,6 +187,7 @@ def test_a_derived_ttrpc_socket_follows_the_flag(etc: Etc, version: int) -> None
         ("version = 4\n\nrequired_plugins = ['a.b']\n", "config.toml:3: required plugin a.b is not installed"),
         ("version = 4\nroot = '/x'\nstate = '/x'\n", "config.toml:3: root and state are both /x; give each"),
         ("version = 4\nimports = ['none.toml']\n", "config.toml:2: "),
+        ('version = 4\ntemp = "/t\\u0000"\n', 'config.toml:2: "temp" must not contain a NUL character'),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(etc: Etc, text: str, message: str) -> None:

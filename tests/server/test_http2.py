@@ -224,6 +224,21 @@ async def test_a_peer_that_does_not_speak_http2_is_sent_away(place: Place, start
     await place.check()
 
 
+async def test_a_peer_is_sent_away_once(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """What one that does not speak HTTP/2 sends afterwards is dropped, and neither judged nor answered again."""
+    caplog.set_level("DEBUG", "windlass_server")
+    peer = Peer(*await asyncio.open_unix_connection(place.path))
+    peer.send(b"GET / HTTP/1.1\r\n\r\n")
+    await peer.until(GOAWAY)
+    for _ in range(5):
+        peer.send(bytes(1 << 16))
+        await peer.writer.drain()
+    peer.writer.close()
+    await eventually(lambda: not place.server.connections)
+    assert caplog.text.count("closed the connection") == 1
+    await place.check()
+
+
 async def test_a_peer_that_says_nothing_is_sent_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a preface is nothing."""
     monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.1)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from server.grpc_echo import eventually
 
 from windlass.errors import Code, NotFound, Unimplemented
 from windlass_api.ttrpc import (
@@ -140,3 +141,21 @@ async def test_frames_of_an_unknown_type_are_ignored(peer: Peer) -> None:
     peer.writer.write(pack_frame(1, 9, 0, b"whatever"))
     peer.call(1, "Say", b"x")
     assert (await peer.answer())[0] == 1
+
+
+async def test_nothing_is_read_from_a_peer_that_does_not_read(tmp_path: Path) -> None:
+    """Its questions would pile up as answers in the daemon's memory; when it reads again, it gets all of them."""
+    server = TtrpcServer(listen(tmp_path / "t.sock", (-1, -1)), [Echo()])
+    await server.start()
+    peer = Peer(*await asyncio.open_unix_connection(tmp_path / "t.sock"))
+    for number in range(64):
+        peer.call(2 * number + 1, "Say", bytes(1 << 20))
+    await eventually(lambda: server._connections)
+    (connection,) = server._connections
+    transport = connection._transport
+    assert transport is not None
+    await eventually(lambda: not transport.is_reading())
+    assert transport.get_write_buffer_size() < 32 << 20
+    assert {(await peer.answer())[1].code for _ in range(64)} == {Code.OK}
+    peer.writer.close()
+    await server.stop()

@@ -25,7 +25,8 @@ class LocalExchange:
     """A `windlass.events.Exchange` inside the daemon."""
 
     def __init__(self) -> None:
-        self._subscriptions: tuple[Subscription, ...] = ()
+        # Their order without their number mattering: a client that goes may leave tens of thousands at once.
+        self._subscriptions: dict[Subscription, None] = {}
         # Held while an event is appended to every queue: all subscribers see the same order.
         self._publishing = threading.RLock()
 
@@ -50,24 +51,24 @@ class LocalExchange:
     def close(self) -> None:
         """End every subscription; each is read to its end."""
         with self._publishing:
-            for subscription in self._subscriptions:
+            for subscription in tuple(self._subscriptions):
                 subscription.end()
-            self._subscriptions = ()
+            self._subscriptions.clear()
 
     def _deliver(self, envelope: Envelope) -> None:
         event = ReadableEvent(envelope)
         if envelope.topic.startswith("/tasks/") and logger.isEnabledFor(logging.DEBUG):
             logger.debug("event %s", envelope.topic, extra=_told(event))
-        for subscription in self._subscriptions:
+        for subscription in tuple(self._subscriptions):  # one that cannot be woken any more leaves meanwhile
             subscription.offer(event)
 
     def _enter(self, subscription: Subscription) -> None:
         with self._publishing:
-            self._subscriptions += (subscription,)
+            self._subscriptions[subscription] = None
 
     def _leave(self, subscription: Subscription) -> None:
         with self._publishing:
-            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+            self._subscriptions.pop(subscription, None)
 
 
 def _told(event: ReadableEvent) -> dict[str, str]:

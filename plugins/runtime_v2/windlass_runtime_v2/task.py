@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -25,6 +25,36 @@ UNKNOWN_EXIT = 255
 """Status of a process whose end nobody saw."""
 
 
+class Shared(Generic[R]):
+    """Work for which any number of callers wait, each of whom may give up without ending it.
+
+    What `asyncio.shield` takes to give up grows with their number: when the client of 20,000 waits goes, the loop
+    would stand still for a quarter of a minute.
+    """
+
+    def __init__(self, job: asyncio.Task[R]) -> None:
+        """Wait for ``job``."""
+        self.job = job
+        self._waiting: set[asyncio.Future[None]] = set()
+        job.add_done_callback(self._wake)
+
+    def _wake(self, job: asyncio.Task[R]) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def result(self) -> R:
+        """Return what the work gives, or raise what it raises."""
+        if not self.job.done():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+        return self.job.result()
+
+
 class Task:
     """A task that its shim has created."""
 
@@ -40,7 +70,7 @@ class Task:
         self.deletion: asyncio.Task[Exit] | None = None
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         """Done when the task has been deleted, or its shim has died and all has been cleaned up."""
-        self._waits: dict[str, asyncio.Task[Exit]] = {}
+        self._waits: dict[str, Shared[Exit]] = {}
 
     @property
     def id(self) -> str:
@@ -60,21 +90,23 @@ class Task:
         However many wait, and however often, the shim is asked once: it cannot be
         told that somebody has given up waiting.
         """
-        job = self._waits.get(exec_id)
-        if job is None:
-            job = self._waits[exec_id] = asyncio.create_task(self._wait(exec_id))
+        wait = self._waits.get(exec_id)
+        if wait is None:
+            job = asyncio.create_task(self._wait(exec_id))
+            wait = self._waits[exec_id] = Shared(job)
             job.add_done_callback(lambda job: self._forget_failed(exec_id, job))
+            del job
         try:
-            return await asyncio.shield(job)
+            return await wait.result()
         finally:
-            del job  # an error's traceback has this frame, and the job has the error
+            del wait  # an error's traceback has this frame, and the job has the error
 
     def known_exit(self, exec_id: str = "") -> Exit | None:
         """Return how a process ended, if somebody has waited for it."""
-        job = self._waits.get(exec_id)
-        if job is None or not job.done() or job.cancelled() or job.exception() is not None:
+        wait = self._waits.get(exec_id)
+        if wait is None or not wait.job.done() or wait.job.cancelled() or wait.job.exception() is not None:
             return None
-        return job.result()
+        return wait.job.result()
 
     def forget(self, exec_id: str) -> None:
         """Forget an exec that has been deleted; its ID may be used again."""
@@ -88,8 +120,8 @@ class Task:
 
     def close(self) -> None:
         """Wait for nothing any more."""
-        for job in self._waits.values():
-            job.cancel()
+        for wait in self._waits.values():
+            wait.job.cancel()
 
     async def _wait(self, exec_id: str) -> Exit:
         try:
@@ -102,7 +134,8 @@ class Task:
         return exit_of(answer, self.pids.get(exec_id, 0))
 
     def _forget_failed(self, exec_id: str, job: asyncio.Task[Exit]) -> None:
-        if (job.cancelled() or job.exception() is not None) and self._waits.get(exec_id) is job:
+        wait = self._waits.get(exec_id)
+        if (job.cancelled() or job.exception() is not None) and wait is not None and wait.job is job:
             del self._waits[exec_id]
 
 

@@ -135,7 +135,7 @@ class Connection(asyncio.BufferedProtocol):
         end = len(self._rest) + nbytes
         position = 0
         try:
-            if not self._greeted:
+            if not self._greeted and not self._closed:
                 position = self._greet(end)
             if self._greeted:
                 position = self._read(position, end)

@@ -93,6 +93,16 @@ class _Connection(asyncio.Protocol):
         for task in self._running:
             task.cancel()
 
+    def pause_writing(self) -> None:
+        """Read nothing from a peer that does not read: its questions would pile up as answers."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def drop(self) -> None:
         """Close the connection."""
         if self._transport is not None:
