@@ -23,11 +23,15 @@ _found = 0
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one."""
+    """Raise the soft limit to the hard one, if Linux lets us; we work without."""
     global _found
     soft, hard = resource.getrlimit(NOFILE)
     if soft != hard:
-        resource.setrlimit(NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            # The sysctl fs.nr_open may be lower by now than what a process has been given (setrlimit(2): EPERM).
+            return
         _found = _found or soft
 
 
@@ -37,9 +41,11 @@ def found_limit() -> int:
 
 
 def set_limit(soft: int) -> None:
-    """Set the soft limit, at most to the hard one."""
-    hard = resource.getrlimit(NOFILE)[1]
-    resource.setrlimit(NOFILE, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    """Set the soft limit, at most to the hard one, unless it is so already."""
+    now, hard = resource.getrlimit(NOFILE)
+    wanted = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    if wanted != now:
+        resource.setrlimit(NOFILE, (wanted, hard))
 
 
 class Found:
