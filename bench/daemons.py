@@ -141,8 +141,7 @@ def both(scratch: Path) -> Iterator[list[Daemon]]:
     with contextlib.ExitStack() as stack:
         stack.callback(remove_tree, scratch)
         archive = scratch / "image.tar"
-        busybox = shutil.which("busybox") or "/bin/busybox"
-        subprocess.run([sys.executable, str(DEMO_IMAGE), str(archive), IMAGE, busybox], check=True)
+        subprocess.run([sys.executable, str(DEMO_IMAGE), str(archive), IMAGE], check=True)
         daemons = []
         for start in (windlassd, containerd):
             place = scratch / start.__name__

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -110,7 +111,9 @@ def push(address: str, name: str, layers: list[Path]) -> str:
 def registry(place: Path) -> Iterator[str]:
     """Run a docker-registry."""
     place.mkdir()
-    address = "127.0.0.1:5077"
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
     config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},

@@ -1,6 +1,7 @@
 """Builds a small OCI image archive from files of this machine: no network, no container tool.
 
 python scripts/demo_image.py OUT.tar NAME [BUSYBOX]
+python scripts/demo_image.py --busybox          prints the path of a static busybox; exit code 1 if there is none
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import sys
 import tarfile
 from pathlib import Path
@@ -17,10 +19,35 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64l
 APPLETS = """
     sh ls cat echo ps hostname id sleep env mount true false stty head tail cut wc kill seq dd tty
 """
+PT_INTERP = 3
+TREE = Path(__file__).resolve().parent.parent
 FILES = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
 }
+
+
+def static_busybox() -> Path:
+    """Return a busybox that needs no library of its root file system, or a path where there is none."""
+    places = (Path(TREE, ".venv", "bin/busybox"), Path("/bin/busybox"))
+    return next((place.resolve() for place in places if is_static(place)), places[0])
+
+
+def is_static(path: Path) -> bool:
+    """Tell whether a program is started without a loader, which its root file system would have to have."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    # elf(5), of 64 bits: where the table of segments begins, the size of an entry, how many there are.
+    if len(head) < 64 or head[:5] != b"\x7fELF\x02":
+        return False
+    order = "<" if head[5] == 1 else ">"
+    (start,), (size, count) = struct.unpack_from(f"{order}Q", head, 32), struct.unpack_from(f"{order}HH", head, 54)
+    entries = [head[at : at + 4] for at in range(start, start + size * count, size or 1)]
+    loader = struct.pack(f"{order}I", PT_INTERP)
+    return bool(entries) and all(len(entry) == 4 and entry != loader for entry in entries)
 
 
 def layer(busybox: Path) -> bytes:
@@ -80,5 +107,17 @@ def build(out: Path, name: str, busybox: Path) -> None:
             add(tar, f"blobs/sha256/{digest}", data, 0o644)
 
 
+def main(arguments: list[str]) -> int | str:
+    """Do what the command line says and return the exit code, or what is wrong."""
+    busybox = Path(arguments[2]) if len(arguments) > 2 else static_busybox()
+    if not is_static(busybox):
+        return f"demo_image: {busybox} is not a static busybox; run scripts/setup busybox-static, or name one"
+    if arguments == ["--busybox"]:
+        sys.stdout.write(f"{busybox}\n")
+    else:
+        build(Path(arguments[0]), arguments[1], busybox)
+    return 0
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3] if len(sys.argv) > 3 else "/bin/busybox"))
+    sys.exit(main(sys.argv[1:]))

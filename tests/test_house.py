@@ -33,8 +33,14 @@ FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
+    "kernel/windlass/configblocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
+    "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
+    "kernel/windlass/migrate.py": "a migration's defect ends the daemon with the plugin's name",
+    "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
+    "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
     "kernel/windlass/pool.py": "raised again on the loop that asked for the call",
+    "kernel/windlass/ownloop.py": "raised again as what the callers of a plugin can handle",
     "plugins/server/windlass_server/calls.py": "a defect of a handler is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/server.py": "a defect of a method is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/loop.py": "a defect in one task must not end the containers' keeper",
@@ -92,6 +98,23 @@ def test_a_registration_imports_only_the_kernel(plugin: Distribution) -> None:
         f"{where(path, each.line)} imports {each.module}"
         for each in imports(path)
         if each.foreign and not each.late and not each.typing and not {each.root, each.module} & allowed
+    ]
+    assert not bad
+
+
+SELECT = re.compile(
+    r"\bselect\.select\(|from select import .*\bselect\b|\bSelectSelector\b|[( ]lib.?c?\(?\)?\.select\("
+)
+
+
+def test_nothing_uses_select() -> None:
+    """select(2) fails for a descriptor whose number is 1,024 or more; poll and epoll take any."""
+    bad = [
+        where(path, line)
+        for path in own_sources()
+        if path != Path(__file__)
+        for line, text in enumerate(path.read_text().splitlines(), 1)
+        if SELECT.search(text)
     ]
     assert not bad
 
@@ -172,6 +195,39 @@ def test_the_readme_commands_exist_and_ci_runs_them() -> None:
         assert f"./{command}" in readme
         assert os.access(TREE / command, os.X_OK)
     assert "scripts/test" in (TREE / ".ci" / "run").read_text()
+
+
+SECURITY = TREE / "docs" / "security.md"
+
+
+def test_every_test_that_guards_against_an_advisory_exists() -> None:
+    """A test that was renamed or removed leaves no row of docs/security.md without its guard."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY.read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"^\s*(?:async )?def {name}\(", _text(TREE / path), re.MULTILINE)
+    ]
+    assert len(named) > 50
+    assert not missing
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_every_advisory_is_listed_once_and_has_an_answer() -> None:
+    """Whoever reads of a weakness finds its number, whether it is ours, and what says so."""
+    rows = [line.strip("|").split(" | ") for line in SECURITY.read_text().splitlines() if re.match(r"\| 20\d\d", line)]
+    identifiers = [each for row in rows for each in row[1].split() if each.startswith(("CVE-", "GHSA-"))]
+    shape = r"CVE-20\d\d-\d{4,5}|GHSA(-[2-9cfghjmpqrvwx]{4}){3}"
+
+    assert len(rows) > 60
+    assert not [each for each in identifiers if not re.fullmatch(shape, each)]
+    assert len(identifiers) == len(set(identifiers))
+    assert not [
+        row for row in rows if not row[3].strip() or (row[3].startswith(("yes", "runc")) and not row[4].strip())
+    ]
 
 
 def links(page: Path) -> Iterator[str]:

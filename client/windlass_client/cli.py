@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from windlass_client.client import Client
 
 ADDRESS = "/run/windlass/windlass.sock"
+
+LONGEST_SENTENCE = 1000
+OWN_FAILURE, NOT_EXECUTABLE, NO_SUCH_COMMAND = 125, 126, 127
+"""Exit codes of run and exec when there is none of a process, as docker has them."""
+
+# What runc and crun say of the command that they were to execute; docker's client looks for such words, too.
+MISSING = re.compile(r'exec: "[^"]*": .*(?:not found|no such file)|executable file `[^`]*` not found')
+REFUSED = re.compile(r'exec: "[^"]*": .*(?:permission denied|is a directory)|open executable: Permission denied')
 
 COMMANDS: Mapping[str, str] = {
     "run": "containers:run",
@@ -54,7 +63,17 @@ class Where:
         return Client(self.address, self.namespace)
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group whose help says of each command the whole first sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(LONGEST_SENTENCE)) for name, each in found if each])
+
+
+class Commands(Group):
     """A group that imports a command's module when the command is asked for."""
 
     # Any: what click's own group takes, and click does not check it either.
@@ -64,7 +83,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table, then those that were added."""
-        return [*self._table, *super().list_commands(ctx)]
+        return list(dict.fromkeys([*self._table, *super().list_commands(ctx)]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
@@ -130,3 +149,44 @@ def fail(message: str) -> int:
     line = " ".join(message.split()) if "\n" in message else message
     sys.stderr.write(f"windlass: {line}\n")
     return 1
+
+
+class WrongUse(click.UsageError):
+    """A command line that is wrong, where an exit code of 2 could be a process's."""
+
+    exit_code = OWN_FAILURE
+
+
+class ProcessCommand(click.Command):
+    """A command whose exit code is a process's: its own failures have codes that processes seldom use."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise WrongUse(error.format_message(), error.ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise WrongUse(error.format_message(), error.ctx) from None
+        except (Error, StartError) as error:
+            fail(str(error))
+            return exit_code(str(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            fail(f"{error.filename or 'system'}: {error.strerror or error}")
+            return OWN_FAILURE
+
+
+def exit_code(message: str) -> int:
+    """Return the exit code for an error, which may be an OCI runtime's about the command that it was to execute."""
+    if MISSING.search(message):
+        return NO_SUCH_COMMAND
+    return NOT_EXECUTABLE if REFUSED.search(message) else OWN_FAILURE

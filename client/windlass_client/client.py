@@ -9,12 +9,15 @@ Records are the protobuf messages of `windlass_api`; failures are `windlass.erro
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from windlass.errors import DeadlineExceeded, Error
 from windlass_client.connection import TIMEOUT, Connection
 
 if TYPE_CHECKING:
@@ -61,7 +64,12 @@ class Client:
         What the steps inside create is kept from garbage collection as long as the lease is there;
         what nothing refers to by then is removed with it.
         """
-        lease = await self.leases.create(hours, label)
+        lease = f"windlass-{secrets.token_hex(8)}"
+        try:
+            await self.leases.create(hours, label, lease)
+        except (asyncio.CancelledError, DeadlineExceeded):  # it may have been created all the same
+            await asyncio.shield(self._forget(lease))
+            raise
         client = self.under(lease)
         failed = True
         try:
@@ -70,6 +78,12 @@ class Client:
         finally:
             # Waiting for the collection costs time, and only half of something has to be gone at once.
             await self.leases.delete(lease, sync=failed)
+
+    async def _forget(self, lease: str) -> None:
+        try:
+            await self.leases.delete(lease)
+        except Error:
+            pass  # there is none, or it expires by itself
 
     def under(self, lease: str) -> Client:
         """Return a client over the same connection whose calls carry a lease."""

@@ -6,19 +6,25 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
+from windlass.rpc import authority, reset_by
+from windlass.values import grpc_target
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
 TIMEOUT = 30.0
 MESSAGE_LIMIT = 16 << 20
+SOCKET_PATH_LIMIT = 107
+SCHEME_OR_PORT = re.compile(r"^[a-z][a-z0-9+.-]*:|:[0-9]+$")
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -50,7 +56,7 @@ class Connection:
         self.namespace = namespace
         self.lease = ""
         self.timeout = timeout
-        options = [
+        options: list[tuple[str, str | int]] = [
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
             ("grpc.max_send_message_length", MESSAGE_LIMIT),
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -58,6 +64,7 @@ class Connection:
             ("grpc.min_reconnect_backoff_ms", 10_000),
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
+            *authority(target(address)),
         ]
         self.channel = grpc.aio.insecure_channel(target(address), options)
 
@@ -118,6 +125,10 @@ class Connection:
         message = error.details() or error.code().name.lower().replace("_", " ")
         if code == Code.UNAVAILABLE and "failed to connect to all addresses" in message:
             return unreachable(self.address)
+        if reset := reset_by(message):
+            return from_code(
+                code, f"daemon at {self.address} refused the call by HTTP/2's {reset}; its log may say why"
+            )
         if message.startswith("Stream removed"):
             # grpc's own words, now and then and with various codes, for a peer that died during the call
             return Unavailable(f"daemon at {self.address} closed the connection; its log may say why")
@@ -127,16 +138,23 @@ class Connection:
 
 
 def target(address: str) -> str:
-    """Return the address as gRPC spells it; a bare path is a unix socket."""
-    return f"unix:{address}" if address.startswith("/") else address
+    """Return the address as gRPC spells it: a path is a unix socket, whatever has another scheme or a port is not."""
+    named = address.startswith("unix:")
+    if not named and SCHEME_OR_PORT.search(address):
+        return address
+    path = unquote(address.removeprefix("unix://").removeprefix("unix:")) if named else address
+    return grpc_target(os.path.abspath(path))  # noqa: PTH100 - the text, without asking the file system
 
 
 def unreachable(address: str) -> Error:
     """Find out why nobody answers at an address and say what to do about it."""
     remedy = "start it with `windlassd`, or name another socket with --address"
-    path = address.removeprefix("unix://").removeprefix("unix:")
-    if not path.startswith("/"):
+    scheme, _, path = target(address).partition(":")
+    path = unquote(path)
+    if scheme != "unix":
         return Unavailable(f"daemon at {address} cannot be reached; {remedy}")
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        return Unavailable(f"socket path {path} is longer than the {SOCKET_PATH_LIMIT} bytes that Linux takes")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1)

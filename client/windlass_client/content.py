@@ -12,6 +12,7 @@ from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_api.containerd.services.content.v1.content_pb2_grpc import ContentStub
 from windlass_client.connection import Connection
+from windlass_images.turns import Locked, Turn
 
 CHUNK = 1 << 20
 COMMIT_TIMEOUT = 300.0
@@ -87,23 +88,33 @@ class Content:
         """Write a blob of ``size`` bytes and return its digest; nothing is kept of one that fails.
 
         ``expected`` is its digest where that is known: a blob that is there already is not sent again,
-        and gets ``labels`` too.
+        and gets ``labels`` too. An ingest that another client writes is waited for.
         """
-        call = self._stub.Write(metadata=self._connection.metadata)
-        try:
-            return await _Writer(self._connection, call, ref, size, expected, labels or {}).send(chunks)
-        except AlreadyExists:
-            if not expected:
+        first = await anext(chunks, None)
+        turn = Turn(ref, lambda: self._offset(ref))
+        while True:
+            call = self._stub.Write(metadata=self._connection.metadata)
+            writer = _Writer(self._connection, call, ref, size, expected, labels or {})
+            try:
+                return await writer.send(first, chunks)
+            except AlreadyExists:
+                if not expected:
+                    raise
+                if labels:
+                    await self.label(expected, labels)
+                return expected
+            except Locked:
+                await turn.wait()
+            except BaseException:
+                call.cancel()
+                await asyncio.shield(self._give_up(ref))
                 raise
-            if labels:
-                await self.label(expected, labels)
-            return expected
-        except BaseException:
-            call.cancel()
-            await asyncio.shield(self._give_up(ref))
-            raise
-        finally:
-            call.cancel()
+            finally:
+                call.cancel()
+
+    async def _offset(self, ref: str) -> int:
+        response = await self._connection.call(self._stub.Status, pb.StatusRequest(ref=ref))
+        return response.status.offset
 
     async def _give_up(self, ref: str) -> None:
         try:
@@ -130,18 +141,22 @@ class _Writer:
         self._size = size
         self._expected = expected
         self._labels = labels
+        self._begun = False
 
-    async def send(self, chunks: AsyncIterator[bytes]) -> str:
+    async def send(self, first: bytes | None, chunks: AsyncIterator[bytes]) -> str:
+        """Send a blob that begins with ``first``. Raises Locked when nothing has been sent yet."""
         offset = 0
         if self._size > CHUNK:
             # A blob that another namespace shares with us needs no data (reference 3.5).
             status = await self._ask(pb.STAT, 0, b"")
             if status.offset == self._size:
                 return (await self._ask(pb.COMMIT, self._size, b"")).digest
-        async for chunk in chunks:
+        chunk = first
+        while chunk is not None:
             if offset + len(chunk) >= self._size:
                 return await self._commit(offset, chunk)
             offset = (await self._ask(pb.WRITE, offset, chunk)).offset
+            chunk = await anext(chunks, None)
         if offset < self._size:
             raise DataLoss(f"{self._ref} ends after {offset} of {self._size} bytes")
         return await self._commit(offset, b"")
@@ -161,7 +176,13 @@ class _Writer:
                 await self._call.write(request)
             except asyncio.InvalidStateError:
                 pass  # the daemon has ended the call; reading tells why
-            response = await self._call.read()
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                if not self._begun and error.code() is grpc.StatusCode.UNAVAILABLE:
+                    raise Locked from None
+                raise
+        self._begun = True
         if not isinstance(response, pb.WriteContentResponse):
             raise DataLoss(f"{self._ref}: the daemon ended the write before its commit")
         return response

@@ -89,12 +89,12 @@ async def _image(client: Client, image: Image) -> Document:
         config = await client.content.read(leaf.manifest.config.digest, 4 << 20)
         document["platforms"].append(
             {
-                "platform": platforms.write(leaf.image.platform),
+                "platform": platforms.write(leaf.platform) if leaf.platform else "",
                 "manifest": leaf.target.digest,
                 "chain_id": leaf.image.chain_id,
                 "layers": [
                     {"digest": layer.digest, "size": layer.size, "media_type": layer.media_type, "diff_id": diff_id}
-                    for layer, diff_id in zip(leaf.manifest.layers, leaf.image.diff_ids, strict=True)
+                    for layer, diff_id in zip(leaf.manifest.filesystem, leaf.image.diff_ids, strict=False)
                 ],
                 "config": json.loads(config),
             }

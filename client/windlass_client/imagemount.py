@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from windlass import mounting
 from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound, PermissionDenied, Unimplemented
@@ -24,6 +26,8 @@ from windlass_remote.messages import from_mounts, to_mounts
 
 IMAGE = "windlass.client/image"
 TARGET = "windlass.client/target"
+SAFE = ("nosuid", "nodev")
+"""What an image is mounted with: its programs make nobody root, and its device files are no devices."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,13 @@ def lease_of(target: str) -> str:
 
 
 async def mount(
-    client: Client, name: str, target: str, platform: Platform, snapshotter: str, writable: bool = False
+    client: Client,
+    name: str,
+    target: str,
+    platform: Platform,
+    snapshotter: str,
+    writable: bool = False,
+    options: Sequence[str] = SAFE,
 ) -> Mounted:
     """Mount an image on an empty directory. When that fails nothing is left. Raises AlreadyExists for a used path."""
     path = await asyncio.to_thread(_directory, target)
@@ -55,7 +65,7 @@ async def mount(
         chain = await unpack(ClientStore(leased), snapshotter, leaf, lambda verb, what, done, total: None)
         make = leased.snapshots.prepare if writable else leased.snapshots.view
         mounts = await _plain(leased, lease, from_mounts(await make(snapshotter, lease, chain)))
-        await _mount_all(mounts, path)
+        await _mount_all([_with(each, options) for each in mounts], path)
     except BaseException:
         await asyncio.shield(_undo(client, lease))
         raise
@@ -78,6 +88,16 @@ async def mounted_images(client: Client) -> list[Mounted]:
     """Return what `mount` has mounted and nobody has unmounted."""
     leases = await client.leases.list(f'labels."{TARGET}"')
     return [Mounted(lease.labels[IMAGE], lease.labels[TARGET]) for lease in leases]
+
+
+def reachable(path: str) -> bool:
+    """Tell whether others than root and the directory's owners can go to a path: every directory lets them through."""
+    top = Path(os.path.realpath(path))
+    return all(each.stat().st_mode & stat.S_IXOTH for each in (top, *top.parents))
+
+
+def _with(mount: Mount, options: Sequence[str]) -> Mount:
+    return replace(mount, options=(*mount.options, *options))
 
 
 def _directory(target: str) -> str:

@@ -73,5 +73,5 @@ def _describe(node: Node) -> str:
 
 
 def _platform(node: Node) -> str:
-    platform = node.target.platform or (node.image.platform if node.image else None)
+    platform = node.platform
     return output.printable(platforms.write(platform)) if platform else ""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.errors import Error, FailedPrecondition, NotFound
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound
 from windlass.mounts import Mount
 from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import spec, users
+from windlass_client import security, spec, users
 from windlass_client.client import Client
 from windlass_client.containers import SPEC, to_any
 from windlass_client.namespaces import RUNTIME, SNAPSHOTTER
@@ -21,11 +22,13 @@ from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.manifests import ImageConfig
-from windlass_images.unpack import exists, unpack
+from windlass_images.unpack import held, unpack
 
 KILL_TIMEOUT = 10.0
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
 HOST_NAME_LIMIT = 63
+EXIT_STATUS = "windlass.client/exit-status"
+"""Label of a container whose task has ended and was deleted."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class Wishes:
     hostname: str = ""
     memory: int = 0
     cpus: float = 0
+    pids: int = 0
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security: tuple[str, ...] = ()
     net_host: bool = False
     read_only: bool = False
     terminal: bool = False
@@ -74,9 +81,13 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
     )
     async with client.lease(label="run") as leased:
         store, parent = ClientStore(leased), leaf.image.chain_id
-        if parent and not await exists(store, snapshotter, parent):
+        if parent and not await held(store, snapshotter, parent):
             await unpack(store, snapshotter, leaf, progress)
-        mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
+        try:
+            mounts = await leased.snapshots.prepare(snapshotter, wishes.id, parent)
+        except AlreadyExists:
+            await _refuse_taken(client, wishes.id)
+            raise
         try:
             document = await _spec(leased, wishes, leaf.image, mounts)
             container = Container(
@@ -89,9 +100,37 @@ async def create(client: Client, wishes: Wishes, progress: Callable[[str, str, i
                 snapshot_key=wishes.id,
             )
             return Launched(await leased.containers.create(container), tuple(mounts))
-        except BaseException:
+        except AlreadyExists:
             await asyncio.shield(_remove_snapshot(client, snapshotter, wishes.id))
             raise
+        except BaseException:
+            await asyncio.shield(_withdraw(leased, snapshotter, wishes.id))
+            raise
+
+
+async def _refuse_taken(client: Client, id: str) -> None:
+    """Raise AlreadyExists that speaks of the container, if there is one: its snapshot has the same name."""
+    with contextlib.suppress(NotFound):
+        await client.containers.get(id)
+        raise AlreadyExists(f"container {id} already exists; choose another name, or remove it with `windlass rm {id}`")
+
+
+async def _withdraw(leased: Client, snapshotter: str, id: str) -> None:
+    """Remove a snapshot, and before it the container that the daemon may have recorded after all.
+
+    A deadline that passes, or an interrupt, leaves the outcome open: on a slow disk the record may still be
+    on its way. A change of our own lease is made after those that were begun before it, so then it can be told.
+    When not even that succeeds the snapshot stays for as long as the container is there.
+    """
+    try:
+        await leased.leases.add(leased.connection.lease, f"snapshots/{snapshotter}", id)
+        with contextlib.suppress(NotFound):
+            found = await leased.containers.get(id)
+            if (found.snapshotter, found.snapshot_key) == (snapshotter, id):
+                await leased.containers.delete(id)
+        await _remove_snapshot(leased, snapshotter, id)
+    except Error:
+        pass  # the first failure is what the caller has to know
 
 
 def _labels(image: ImageConfig, wishes: Wishes) -> dict[str, str]:
@@ -124,6 +163,9 @@ async def _spec(client: Client, wishes: Wishes, image: ImageConfig, mounts: Sequ
         spec.set_memory(document, wishes.memory)
     if wishes.cpus:
         spec.set_cpus(document, wishes.cpus)
+    if wishes.pids not in (0, -1):
+        spec.set_pids(document, wishes.pids)
+    security.restrict(document, wishes.cap_add, wishes.cap_drop, wishes.security)
     return document
 
 
@@ -150,7 +192,7 @@ async def remove_task(client: Client, id: str, force: bool = False) -> None:
     if process.status not in stopped and not (process.status == task_pb2.CREATED and not process.pid):
         if not force:
             state = task_pb2.Status.Name(process.status).lower()
-            raise FailedPrecondition(f"container {id} is {state}; stop it with `windlass kill`, or use --force")
+            raise FailedPrecondition(f"container {id} is {state}; remove it with --force, which kills it")
         await kill(client, id)
     try:
         await client.tasks.delete(id)

@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from windlass.known import NOT_BUILT
+
 ALL = "*"
 OK, SKIPPED, DISABLED, FAILED = "ok", "skipped", "disabled", "failed"
 MARKS = {OK: "✓", SKIPPED: "–", DISABLED: "–", FAILED: "✗"}
@@ -148,7 +150,7 @@ class Reason:
 
 
 def why(nodes: Sequence[Node], name: str) -> Reason:
-    """Follow the requirements of a plugin, or of a type, to the deepest that did not start."""
+    """Follow the requirements of a plugin, by its URI or ID, or of a type, to the deepest that did not start."""
     chain: list[Step] = []
     node, remedy = _descend(nodes, name, chain)
     while node is not None:
@@ -163,20 +165,39 @@ def why(nodes: Sequence[Node], name: str) -> Reason:
 
 
 def _descend(nodes: Sequence[Node], name: str, chain: list[Step]) -> tuple[Node | None, str]:
-    """Return the plugin that a URI, or the one that a type without a started plugin, comes down to."""
+    """Return the plugin that a URI or ID, or the one that a type without a started plugin, comes down to."""
     for node in nodes:
         if node.uri == name:
             return node, ""
     same = [node for node in nodes if node.type == name]
     if any(node.state == OK for node in same):
-        started = ", ".join(node.id for node in same if node.state == OK)
-        chain.append(Step(name, OK, f"started: {started}"))
+        states = [
+            (state, [node.id for node in same if node.state == state]) for state in (OK, FAILED, SKIPPED, DISABLED)
+        ]
+        told = "; ".join(f"{'started' if state == OK else state}: {', '.join(ids)}" for state, ids in states if ids)
+        chain.append(Step(name, OK, told))
         return None, ""
+    # of several plugins with one ID, the one that there is something to explain of
+    named = sorted((node for node in nodes if node.id == name), key=lambda node: node.state == OK)
+    if len(named) > 1 and named[0].state == OK:
+        chain.append(Step(name, OK, f"started: {', '.join(node.uri for node in named)}"))
+        return None, ""
+    if named:
+        return named[0], ""
     for state in (FAILED, SKIPPED, DISABLED):
         for node in same:
             if node.state == state:
                 return node, ""
+    for uri in NOT_BUILT:
+        type, _, id = uri.rpartition(".")
+        if name.lower() in (uri, type, id):
+            chain.append(Step(uri, "not installed", "containerd has this plugin, Windlass does not have it yet"))
+            return (
+                None,
+                "do without it: docs/compatibility.md has what takes its place; or install somebody else's with pip",
+            )
     close = difflib.get_close_matches(name, [node.uri for node in nodes], 1)
+    close = close or [node.uri for node in nodes if node.id in difflib.get_close_matches(name, [node.id], 1)]
     chain.append(Step(name, "not installed", ""))
     hint = f"did you mean {close[0]}? Otherwise " if close else ""
     return None, f"{hint}install a distribution that provides it into the daemon's environment with pip"

@@ -23,9 +23,10 @@ from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
 from windlass.metadata import METADATA
-from windlass.plugin import InitContext, Plugin
+from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.services import GRPC, SERVER
 from windlass.snapshots import SNAPSHOTTER, Snapshotter
+from windlass.watchdog import owners_of
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""
@@ -40,8 +41,7 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
     Raises StartError, InvalidArgument and NotFound for what cannot be served.
     """
     started = time.monotonic()
-    if not address.startswith("/"):
-        raise InvalidArgument(f"address {address!r} is not absolute; name a socket such as /run/my.sock")
+    address, containerd = os.path.abspath(address), containerd and os.path.abspath(containerd)  # noqa: PTH100 - str
     if len(os.fsencode(address)) > 107:
         raise InvalidArgument(f"address {address} is longer than the 107 bytes that Linux takes; choose a shorter one")
     found = _closure(uri, discovery.discover(), containerd)
@@ -49,7 +49,7 @@ def serve(uri: str, address: str, path: Path | None = None, root: str = "", cont
     settings = draft.settle(found)
     if uri.startswith(f"{DIFFER.uri}."):
         settings = _asking_only(settings, uri)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     lock = process.prepare(settings)
     try:
         return daemon.run_loop(found, settings, started)
@@ -119,7 +119,8 @@ def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
         # Looked up when it is asked for, since what is served may require a metadata store itself.
         return _Bare(lambda: context.by_id(plugin.type, plugin.id), containerd)
 
-    return Plugin(METADATA, id="bare", init=init)
+    # of the type by name only: it keeps the part of the contract that a face asks for
+    return Plugin(PluginType(METADATA.uri), id="bare", init=init)
 
 
 class _Bare:

@@ -12,7 +12,7 @@ import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from windlass.errors import Error
+from windlass.errors import Error, Unavailable
 from windlass_client.client import Client
 from windlass_client.fifos import Fifos
 from windlass_client.pump import Pump
@@ -27,7 +27,12 @@ FORWARDED = (
     signal.SIGALRM,
     signal.SIGCONT,
 )
-DELETE_TIMEOUT = 10.0
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 3
+"""Interrupts after which the process is killed, and waited for no longer than LEAVE_TIMEOUT."""
+LEAVE_TIMEOUT = 5.0
+DELETE_TIMEOUT = 15.0
+"""Longer than a shim waits for output that a child of the process keeps open."""
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Session:
     streams: Fifos
     _pumps: list[Pump] = field(default_factory=list)
     _input: Pump | None = None
+    _interrupts: int = 0
 
     async def run(self, delete: Callable[[], Awaitable[object]]) -> int:
         """Start the created process, wait for its end, delete it, and return its exit status."""
@@ -48,15 +54,14 @@ class Session:
         try:
             with raw_terminal() if self.streams.terminal else contextlib.nullcontext():
                 self._connect(loop)
-                async with self._signals(loop):
+                async with self._signals(loop, waiting):
                     await self.client.tasks.start(self.id, self.exec_id)
                     self._connect_input(loop)
                     if self.streams.terminal:
                         await self._resize()
-                    status = await waiting
+                    status = await self._end(waiting)
                 # The shim holds the FIFOs open until the process is deleted.
-                async with asyncio.timeout(DELETE_TIMEOUT):
-                    await delete()
+                await self._delete(delete)
                 for pump in self._pumps:
                     await pump.drained()
             return status
@@ -64,6 +69,33 @@ class Session:
             waiting.cancel()
             for pump in [*self._pumps, *([self._input] if self._input else [])]:
                 pump.close()
+
+    async def _end(self, waiting: asyncio.Future[int]) -> int:
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if not self.left:
+                raise
+            what = f"process {self.exec_id} of container {self.id}" if self.exec_id else f"container {self.id}"
+            raise Unavailable(
+                f"{what} was killed, and its end is not known after {LEAVE_TIMEOUT:g} s; see `windlass ps -a`"
+            ) from None
+
+    async def _delete(self, delete: Callable[[], Awaitable[object]]) -> None:
+        try:
+            async with asyncio.timeout(DELETE_TIMEOUT):
+                await delete()
+        except TimeoutError:
+            # The exit status is known, and matters more.
+            what = self.exec_id or self.id
+            sys.stderr.write(
+                f"windlass: process {what} is not deleted: something in its container keeps its output open\r\n"
+            )
+
+    @property
+    def left(self) -> bool:
+        """Whether the user has interrupted it so often that nothing more is waited for."""
+        return self._interrupts >= PATIENCE
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
         for stream, ours in (("stdout", 1), ("stderr", 2)):
@@ -95,7 +127,7 @@ class Session:
             await self.client.tasks.resize(self.id, self.exec_id, size.columns, size.lines)
 
     @contextlib.asynccontextmanager
-    async def _signals(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+    async def _signals(self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[int]) -> AsyncIterator[None]:
         pending: set[asyncio.Task[None]] = set()
 
         def begin(step: Callable[[], Awaitable[None]]) -> None:
@@ -103,8 +135,20 @@ class Session:
             pending.add(task)
             task.add_done_callback(pending.discard)
 
+        def interrupt(number: int) -> None:
+            # The first process of a container ignores what it has no handler for, pid_namespaces(7). Nobody reads its
+            # output when we have left, so it cannot go on either.
+            self._interrupts += 1
+            if self._interrupts == PATIENCE:
+                sys.stderr.write(f"windlass: interrupted {PATIENCE} times: killing container {self.id}\r\n")
+                loop.call_later(LEAVE_TIMEOUT, waiting.cancel)
+            begin(lambda: self._forward(signal.SIGKILL if self.left else number))
+
         for number in FORWARDED:
-            loop.add_signal_handler(number, begin, lambda number=number: self._forward(number))
+            if number in INTERRUPTS:
+                loop.add_signal_handler(number, interrupt, number)
+            else:
+                loop.add_signal_handler(number, begin, lambda number=number: self._forward(number))
         if self.streams.terminal:
             loop.add_signal_handler(signal.SIGWINCH, begin, self._resize)
         try:
@@ -131,7 +175,7 @@ def raw_terminal() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed before
     try:
         yield
     finally:

@@ -71,6 +71,8 @@ def default(namespace: str, id: str) -> Spec:
             "user": {"uid": 0, "gid": 0},
             "cwd": "/",
             "noNewPrivileges": True,
+            # Not the shim's, which Linux kills late: a container that takes too much memory has to be killed first.
+            "oomScoreAdj": 0,
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             # None inheritable, none ambient: CVE-2022-24769.
             "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
@@ -149,6 +151,13 @@ def set_cpus(spec: Spec, cpus: float) -> None:
     if not 0.01 <= cpus <= 4096:
         raise InvalidArgument(f"--cpus {cpus:g} is out of range: 0.01 to 4096")
     spec["linux"]["resources"]["cpu"] = {"quota": int(cpus * CPU_PERIOD), "period": CPU_PERIOD}
+
+
+def set_pids(spec: Spec, limit: int) -> None:
+    """Bound how many processes and threads the container has."""
+    if not 1 <= limit < 1 << 32:
+        raise InvalidArgument(f"--pids-limit {limit} is out of range: 1 to {(1 << 32) - 1}, or 0 for none")
+    spec["linux"]["resources"]["pids"] = {"limit": limit}
 
 
 def use_host_network(spec: Spec) -> None:

@@ -102,6 +102,7 @@ class ClientSnapshots:
     """Implements `windlass_images.store.Snapshots`."""
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._snapshots = client.snapshots
         self._introspection = client.introspection
         self.remove = client.snapshots.remove
@@ -111,6 +112,12 @@ class ClientSnapshots:
         info = await self._snapshots.stat(snapshotter, key)
         created, updated = from_timestamp(info.created_at), from_timestamp(info.updated_at)
         return SnapshotInfo(Kind(info.kind), info.name, info.parent, dict(info.labels), created, updated)
+
+    async def hold(self, snapshotter: str, name: str) -> None:
+        """Have the client's lease keep a snapshot."""
+        lease = self._client.connection.lease
+        if lease:
+            await self._client.leases.add(lease, f"snapshots/{snapshotter}", name)
 
     async def usage(self, snapshotter: str, key: str) -> Usage:
         """Return what a snapshot itself takes."""
@@ -127,9 +134,11 @@ class ClientSnapshots:
         """Open a read-only snapshot."""
         return from_mounts(await self._snapshots.view(snapshotter, key, parent))
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot."""
-        await self._snapshots.commit(snapshotter, name, key, parent=parent, timeout=APPLY_TIMEOUT)
+        await self._snapshots.commit(snapshotter, name, key, labels, parent, timeout=APPLY_TIMEOUT)
 
     async def capabilities(self, snapshotter: str) -> frozenset[str]:
         """Return what the daemon says of a snapshotter."""

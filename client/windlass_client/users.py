@@ -20,7 +20,10 @@ from windlass.mounts import Mount
 FILE_LIMIT = 10 << 20
 MAX_ID = (1 << 31) - 1
 """Larger ones wrapped around to root: CVE-2024-40635."""
-NUMBER = re.compile(r"[0-9]{1,20}")
+NUMBER = re.compile(r"[+-]?[0-9]+")
+"""What containerd takes for a number (strconv.Atoi), of any length: one that is too long must not become a name."""
+MISTAKABLE = re.compile(r"[+-]?(0[xX][0-9a-fA-F]*|0[oO][0-7]*|0[bB][01]*|[0-9][0-9_]*)")
+"""What some program takes for a number and another one for a name; no account is called like that."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def parse(text: str, accounts: Accounts) -> User:
     user, colon, group = (text or "0").partition(":")
     if not user or (colon and not group) or ":" in group:
         raise InvalidArgument(f"user {text[:100]!r} is not of the form user, uid, user:group or uid:gid")
+    for part in filter(None, (user, group)):
+        if MISTAKABLE.fullmatch(part) and not NUMBER.fullmatch(part):
+            raise InvalidArgument(f"user or group {part[:100]!r} is neither a name nor a decimal number")
     name, uid, gid = _find_user(user, accounts)
     if group:
         gid = _number(group) if NUMBER.fullmatch(group) else _find_group(group, accounts)
@@ -60,8 +66,8 @@ def parse(text: str, accounts: Accounts) -> User:
 def _find_user(user: str, accounts: Accounts) -> tuple[str, int, int]:
     numeric = _number(user) if NUMBER.fullmatch(user) else None
     for name, uid, gid in _passwd(accounts.passwd):
-        if name == user if numeric is None else uid == numeric:
-            return name, uid, gid
+        if name == user if numeric is None else _plain(uid) == str(numeric):
+            return name, _number(uid), _number(gid)
     if numeric is None:
         raise NotFound(f"user {user[:100]!r} is not in the image's /etc/passwd; name one by number")
     return "", numeric, 0
@@ -70,32 +76,40 @@ def _find_user(user: str, accounts: Accounts) -> tuple[str, int, int]:
 def _find_group(group: str, accounts: Accounts) -> int:
     for name, gid, _ in _group(accounts.group):
         if name == group:
-            return gid
+            return _number(gid)
     raise NotFound(f"group {group[:100]!r} is not in the image's /etc/group; name one by number")
 
 
 def _groups_of(user: str, accounts: Accounts) -> Iterator[int]:
-    return (gid for _, gid, members in _group(accounts.group) if user in members)
+    return (_number(gid) for _, gid, members in _group(accounts.group) if user in members)
 
 
 def _number(text: str) -> int:
-    if int(text) > MAX_ID:
-        raise OutOfRange(f"user or group {text} is larger than {MAX_ID}")
-    return int(text)
+    plain = _plain(text)
+    # The length first: Python refuses to read a number of more than 4,300 digits.
+    if plain.startswith("-") or len(plain) > len(str(MAX_ID)) or int(plain) > MAX_ID:
+        raise OutOfRange(f"user or group {text[:100]} is out of range: 0 to {MAX_ID}")
+    return int(plain)
 
 
-def _passwd(text: str) -> Iterator[tuple[str, int, int]]:
-    for line in text.splitlines():
+def _plain(text: str) -> str:
+    """Return a number as one writes it: 7 for +007."""
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    return f"-{digits}" if text.startswith("-") and digits != "0" else digits
+
+
+def _passwd(text: str) -> Iterator[tuple[str, str, str]]:
+    for line in text.split("\n"):
         fields = line.split(":")
         if len(fields) >= 4 and NUMBER.fullmatch(fields[2]) and NUMBER.fullmatch(fields[3]):
-            yield fields[0], _number(fields[2]), _number(fields[3])
+            yield fields[0], fields[2], fields[3]
 
 
-def _group(text: str) -> Iterator[tuple[str, int, list[str]]]:
-    for line in text.splitlines():
+def _group(text: str) -> Iterator[tuple[str, str, list[str]]]:
+    for line in text.split("\n"):
         fields = line.split(":")
         if len(fields) >= 4 and NUMBER.fullmatch(fields[2]):
-            yield fields[0], _number(fields[2]), fields[3].split(",")
+            yield fields[0], fields[2], fields[3].split(",")
 
 
 def read_accounts(mounts: Sequence[Mount]) -> Accounts:

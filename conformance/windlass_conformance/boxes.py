@@ -4,21 +4,54 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-BUSYBOX = Path("/bin/busybox")
+from windlass import cgroups
+
+PT_INTERP = 3
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+PATIENCE = 10.0
+"""Seconds that what was in a control group may take to end."""
+
 APPLETS = ("sh", "sleep", "true", "echo", "seq")
+
+
+def static_busybox() -> Path:
+    """Return a busybox that needs no library of its root file system, or a path where there is none."""
+    places = (Path(sys.prefix, "bin/busybox"), Path("/bin/busybox"))
+    return next((place.resolve() for place in places if is_static(place)), places[0])
+
+
+def is_static(path: Path) -> bool:
+    """Tell whether a program is started without a loader, which its root file system would have to have."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    # elf(5), of 64 bits: where the table of segments begins, the size of an entry, how many there are.
+    if len(head) < 64 or head[:5] != b"\x7fELF\x02":
+        return False
+    order = "<" if head[5] == 1 else ">"
+    (start,), (size, count) = struct.unpack_from(f"{order}Q", head, 32), struct.unpack_from(f"{order}HH", head, 54)
+    entries = [head[at : at + 4] for at in range(start, start + size * count, size or 1)]
+    loader = struct.pack(f"{order}I", PT_INTERP)
+    return bool(entries) and all(len(entry) == 4 and entry != loader for entry in entries)
+
+
+BUSYBOX = static_busybox()
 
 
 def make_root(root: Path) -> None:
     """Make a root file system; skips the case where there is no busybox."""
     if not BUSYBOX.exists():
-        pytest.skip("busybox is not installed; apt install busybox-static")
+        pytest.skip("no static busybox is installed; apt install busybox-static")
     for name in ("bin", "proc", "dev", "sys", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2(BUSYBOX, root / "bin/busybox")
@@ -58,6 +91,11 @@ def spec(argv: Sequence[str], root: str, cgroup: str) -> bytes:
         },
     }
     return json.dumps(document).encode()
+
+
+def remove_group(namespace: str) -> None:
+    """Remove the control group that those of a namespace's containers were in, which runtimes leave."""
+    cgroups.remove_within([f"{place}/{namespace}" for place, _, _ in cgroups.hierarchies()], PATIENCE)
 
 
 def process_json(argv: Sequence[str]) -> bytes:

@@ -248,6 +248,20 @@ class ContentSuite:
         with closing(store.writer("total", 200)) as writer:
             assert (writer.status().offset, writer.status().total) == (0, 200)
 
+    def test_a_total_that_comes_later_continues_the_ingest(self, store: ContentStore) -> None:
+        """Only a total that contradicts another one makes the bytes useless; another expected digest does not."""
+        data = noise("late total", 256)
+        with closing(store.writer("late")) as writer:
+            writer.write(data[:100])
+
+        for size, expected in ((256, ""), (0, ""), (256, digest_of(b"another")), (256, digest_of(data))):
+            with closing(store.writer("late", size, expected)) as writer:
+                assert (writer.status().offset, writer.digest()) == (100, digest_of(data[:100]))
+        with closing(store.writer("late", 256)) as writer:
+            writer.write(data[100:])
+            writer.commit(256, digest_of(data))
+        assert read_blob(store, digest_of(data)) == data
+
     def test_truncate_to_anything_but_nothing_is_not_supported(self, store: ContentStore) -> None:
         """Reference 3.5."""
         with closing(store.writer("truncate")) as writer, pytest.raises(Unimplemented):

@@ -67,6 +67,7 @@ class DaemonRuntime:
             self._peer.call(self._containers.Delete, containers_pb2.DeleteContainerRequest(id=container.id))
         self._call.cancel()
         self._thread.join()
+        boxes.remove_group(self._namespace)
 
     def _listen(self) -> None:
         try:

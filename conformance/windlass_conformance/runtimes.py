@@ -227,6 +227,19 @@ class RuntimeSuite:
         assert runtime.wait("one") == 137
         assert runtime.wait("one", "e1") == 137
 
+    def test_all_of_an_exec_is_the_exec(self, runtime: Runtime) -> None:
+        """A kill of an exec with ``all`` ends that alone; one of all that has ended already is fine."""
+        runtime.create("one", ["sleep", "1000"])
+        runtime.start("one")
+        runtime.exec("one", "e1", ["sleep", "1000"])
+        runtime.start("one", "e1")
+        runtime.kill("one", signal.SIGKILL, "e1", all=True)
+        assert runtime.wait("one", "e1") == 137
+        assert runtime.state("one").status == Status.RUNNING
+        runtime.kill("one", signal.SIGKILL)
+        runtime.wait("one")
+        runtime.kill("one", signal.SIGKILL, all=True)
+
     def test_waiting_again_says_the_same(self, runtime: Runtime) -> None:
         """Wait of a process that has ended answers at once, as often as it is asked."""
         runtime.create("one", ["sh", "-c", "exit 9"])

@@ -136,6 +136,7 @@ class ShimRuntime:
                     step()
             self._end(id)
         self._events.close()
+        boxes.remove_group(self._namespace)
 
     def _bundle(self, id: str) -> Path:
         return self._directory / "b" / self._namespace / id

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from windlass.snapshots import Info, Kind, Snapshotter
+from windlass.snapshots import Info, Kind, Snapshotter, Usage
 from windlass_conformance.snapshot_files import ROOTED, FileCases, contents, layer, needs_root, shown, write
 
 FREE_STRINGS = ("a/b/../c", "../../x", "sha256:" + "a" * 64, "ü ñ 你好", "with\nnewline", "k" * 4096, ".")
@@ -162,6 +162,15 @@ class SnapshotterSuite(FileCases):
         """Whoever lost them asks again."""
         prepared = snapshotter.prepare("key", "", ROOTED)
         assert list(snapshotter.mounts("key")) == list(prepared)
+
+    def test_a_view_takes_nothing(self, snapshotter: Snapshotter) -> None:
+        """Only what is written counts, as in containerd: the usage of a view is 0."""
+        snapshotter.prepare("active")
+        snapshotter.commit("committed", "active")
+        snapshotter.view("view", "committed")
+        snapshotter.view("bare")
+
+        assert snapshotter.usage("view") == snapshotter.usage("bare") == Usage(0, 0)
 
     @pytest.mark.parametrize(
         "key", ["a/b/../c", "../../x", "sha256:" + "a" * 64, "ü ñ 你好", "with\nnewline", "k" * 4096, "."]

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from windlass.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied
-from windlass_images.compression import decompressed
+from windlass.values import DIGEST
+from windlass_images.compression import decompressed, why
 
 if TYPE_CHECKING:
     from typing import Self
@@ -96,6 +97,8 @@ class Archive:
         """
         self.path = path
         self._count = 0
+        self._end = 0
+        """Where the data of the last entry ends."""
         self._data: IO[bytes] | None = None
         self._damage: tuple[type[Exception], ...] = DAMAGE
         self._file = file or _open(path)
@@ -127,7 +130,8 @@ class Archive:
         return self._guard(lambda: self._data.read(size) if self._data else b"")
 
     def _next(self) -> Entry | None:
-        while (member := self._tar.next()) is not None:
+        while (member := self._member()) is not None:
+            self._end = member.offset_data + (member.size if member.isreg() else 0)
             # tarfile would keep every header that it has seen
             self._tar.members = []  # type: ignore[attr-defined] # typeshed keeps it to itself
             self._count += 1
@@ -143,6 +147,15 @@ class Archive:
                 return Entry(name, member.size)
         return None
 
+    def _member(self) -> tarfile.TarInfo | None:
+        try:
+            return self._tar.next()
+        except tarfile.ReadError:
+            # tarfile wants the padding of the last file whole; others, Go's among them, do without.
+            if 0 < self._end <= self._tar.fileobj.tell() < self._tar.offset:
+                return None
+            raise
+
     def _decompressed(self, file: IO[bytes] | RawIOBase) -> IO[bytes]:
         stream, damage = decompressed(file)
         self._damage = (*DAMAGE, *damage)
@@ -154,13 +167,14 @@ class Archive:
         except (OutOfRange, InvalidArgument) as error:
             raise type(error)(f"archive {self.path}: {error}") from None
         except self._damage as error:
-            raise InvalidArgument(f"archive {self.path} is damaged or no tar file: {str(error)[:200]}") from None
+            reason = why(error).replace("is damaged", "is damaged or no tar file")
+            raise InvalidArgument(f"archive {self.path} {reason}") from None
         except OSError as error:
             raise InvalidArgument(f"archive {self.path} cannot be read: {error.strerror or error}") from None
 
 
 class Layout:
-    """An OCI layout in a directory; only what has its place there is seen, and no link is followed."""
+    """An OCI layout in a directory; only what has its place there is seen, and links are followed to blobs alone."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -179,7 +193,9 @@ class Layout:
         self.close()
         try:
             for name in self._names:
-                fd = os.open(Path(self.path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                # A blob's digest is checked, so that a link to one leads to nothing else; bazel makes such layouts.
+                follow = 0 if name.startswith("blobs/") else os.O_NOFOLLOW
+                fd = os.open(Path(self.path, name), os.O_RDONLY | follow | os.O_NONBLOCK | os.O_CLOEXEC)
                 self._file = os.fdopen(fd, "rb")
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
@@ -203,7 +219,8 @@ class Layout:
                 yield name
         for algorithm in _listed(Path(self.path, "blobs")):
             for digits in _listed(Path(self.path, "blobs", algorithm)):
-                yield f"blobs/{algorithm}/{digits}"
+                if DIGEST.fullmatch(f"{algorithm}:{digits}"):
+                    yield f"blobs/{algorithm}/{digits}"
 
 
 def _listed(path: Path) -> list[str]:
@@ -219,14 +236,11 @@ def open_files(path: str) -> Files:
 
 
 def _checked(name: str) -> str:
-    """Return a name without dots and slashes that mean nothing; refuse those that mean harm."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"entry {os.fsencode(name)[:200]!r} has a name that is not UTF-8") from None
-    if ".." in name.split("/"):
-        raise InvalidArgument(f"entry {name[:200]!r} leads out of the archive")
-    return posixpath.normpath("/" + name).lstrip("/")
+    """Return a name without dots and slashes that mean nothing."""
+    clean = os.fsencode(name).decode("utf-8", "backslashreplace")
+    # Nothing of an image has such a name, and this is never a path: it is kept as the name of a file that belongs to
+    # nothing.
+    return clean if ".." in clean.split("/") else posixpath.normpath("/" + clean).lstrip("/")
 
 
 def _open(path: str) -> IO[bytes]:

@@ -11,13 +11,20 @@ from windlass.errors import InvalidArgument
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
+SKIPPABLE = 0x184D2A5
+"""Magic number of zstd's skippable frames without its lowest four bits; pzstd begins with one (RFC 8878, 3.1.2)."""
 XZ = b"\xfd7zXZ\x00"
 BZIP2 = b"BZh"
-WINDOW_LIMIT = 128 << 20
-"""Memory that a zstd frame may ask for."""
+WINDOW_LIMIT = 512 << 20
+"""Memory that a zstd frame may ask for, as much as containerd allows."""
 BUFFER = 256 << 10
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
+
+
+def is_zstd(magic: bytes) -> bool:
+    """Tell whether these four bytes begin a frame of zstd, skippable ones included."""
+    return magic == ZSTD or int.from_bytes(magic, "little") >> 4 == SKIPPABLE
 
 
 class Compressor(Protocol):
@@ -39,7 +46,7 @@ def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[
     if magic.startswith(GZIP):
         damage = (EOFError, zlib.error, gzip.BadGzipFile)
         return gzip.GzipFile(fileobj=buffered), damage  # type: ignore[return-value] # IO[bytes] in all that readers need
-    if magic.startswith(ZSTD):
+    if is_zstd(magic[:4]):
         import zstandard
 
         frames = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
@@ -47,6 +54,13 @@ def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[
     if magic.startswith((XZ, BZIP2)):
         raise InvalidArgument("it is compressed with xz or bzip2; images are plain, gzip or zstd")
     return buffered, ()
+
+
+def why(error: Exception) -> str:
+    """Return what is wrong with a file whose reading raised ``error``, after its name."""
+    if "too much memory" in str(error):  # as the library says it
+        return f"needs more memory than the {WINDOW_LIMIT >> 20} MiB that a zstd frame may ask for; pack it anew"
+    return f"is damaged: {str(error)[:200]}"
 
 
 class _Plain:

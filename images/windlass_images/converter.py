@@ -15,8 +15,9 @@ from typing import Any
 from windlass.errors import FailedPrecondition, NotFound
 from windlass.values import Descriptor
 from windlass_images import platforms
+from windlass_images.compression import GZIP, is_zstd
 from windlass_images.estargz import TOC_DIGEST
-from windlass_images.imagetree import KEEP
+from windlass_images.imagetree import keep_labels
 from windlass_images.importer import Progress, ignore
 from windlass_images.layers import Form, repack
 from windlass_images.layouts import write_document
@@ -28,6 +29,7 @@ from windlass_images.manifests import (
     MANIFEST,
     MANIFEST_LIMIT,
     is_distributable,
+    is_layer,
     parse_object,
     to_json,
 )
@@ -69,6 +71,8 @@ async def convert(store: Store, source: str, name: str, options: Options, progre
         node = await Survey(leased, where, options.platforms).look(image.target)
         work = _Conversion(leased, where, options, progress)
         target = await work.convert(node)
+        if node.role == "artifact":
+            raise FailedPrecondition(f"{where} is an artifact, not an image: it has no layers that could be converted")
         if target is None:
             raise NotFound(f"{where} has nothing for {platforms.write_all(options.platforms)}; try --all-platforms")
         await leased.images.put(name, target, image.labels)
@@ -100,33 +104,30 @@ class _Conversion:
         document = await self._read(node)
         entries = {entry["digest"]: entry for entry in document["manifests"]}
         made = [(child, await self.convert(child)) for child in node.children]
-        kept = [(entries[child.target.digest], child, target) for child, target in made if target is not None]
+        kept = [(entries[child.target.digest], target) for child, target in made if target is not None]
         if not kept:
             return None
         document["mediaType"] = INDEX
-        document["manifests"] = [_replaced(entry, target) for entry, _, target in kept]
-        labels: dict[str, str] = {}
-        for kind, role in (("m.", "manifest"), ("", "index")):
-            targets = [target for _, child, target in kept if child.role == role]
-            labels |= {f"{KEEP}{kind}{number}": target.digest for number, target in enumerate(targets)}
-        return await self._write(document, INDEX, labels)
+        document["manifests"] = [_replaced(entry, target) for entry, target in kept]
+        return await self._write(document, INDEX, keep_labels([target for _, target in kept]))
 
     async def _manifest(self, node: Node) -> Descriptor:
         document = await self._read(node)
         config, *layers = node.children
-        if node.image is None or len(node.image.diff_ids) != len(layers):
+        mine = [layer for layer in layers if is_layer(layer.target.media_type)]
+        if node.image is None or len(node.image.diff_ids) != len(mine):
             raise FailedPrecondition(f"{self._where}: config {config.target.digest} is missing, or not of its layers")
-        made = await self._convert_layers(layers, node.image.diff_ids)
+        made = await self._convert_layers(mine, node.image.diff_ids)
         new_config = await self._config(config, node.image.diff_ids, [diff_id for _, diff_id in made])
         document["mediaType"] = MANIFEST
         document["config"] = _replaced(document["config"], new_config)
-        pairs = zip(document["layers"], made, strict=True)
+        changed = iter(layer for layer, _ in made)
+        parts = [next(changed) if is_layer(layer.target.media_type) else layer.target for layer in layers]
         document["layers"] = [
-            _replaced(entry, layer, ("annotations",)) | to_json(layer, layer.annotations) for entry, (layer, _) in pairs
+            _replaced(entry, part, ("annotations",)) | to_json(part, part.annotations)
+            for entry, part in zip(document["layers"], parts, strict=True)
         ]
-        labels = {f"{KEEP}config": new_config.digest}
-        labels |= {f"{KEEP}l.{number}": layer.digest for number, (layer, _) in enumerate(made)}
-        return await self._write(document, MANIFEST, labels)
+        return await self._write(document, MANIFEST, keep_labels([new_config, *parts]))
 
     async def _convert_layers(self, layers: list[Node], diff_ids: tuple[str, ...]) -> list[tuple[Descriptor, str]]:
         for layer, diff_id in zip(layers, diff_ids, strict=True):
@@ -153,7 +154,7 @@ class _Conversion:
                 f"{self._where}: layer {layer.digest} cannot be converted, its media type is {layer.media_type[:100]!r}"
             )
         form = self._options.form
-        if _has_form(layer, form):
+        if _has_form(layer, form, await self._store.content.head(layer.digest, 4)):
             return Descriptor(form.media_type, layer.digest, layer.size, layer.annotations), diff_id
         async with self._turn:
 
@@ -188,10 +189,13 @@ class _Conversion:
         return await write_document(self._store, data, media_type, labels)
 
 
-def _has_form(layer: Descriptor, form: Form) -> bool:
+def _has_form(layer: Descriptor, form: Form, magic: bytes) -> bool:
+    """Tell whether a layer is packed so already: by its media type, and by its first bytes, which may not agree."""
+    packed = "+gzip" if magic.startswith(GZIP) else "+zstd" if is_zstd(magic) else ""
     kinds = {f"{LAYER}+gzip": "+gzip", f"{DOCKER_LAYER}.gzip": "+gzip", f"{LAYER}+zstd": "+zstd"}
     wanted = form.media_type.removeprefix(LAYER)
-    return kinds.get(layer.media_type, "") == wanted and (form is not Form.ESTARGZ or TOC_DIGEST in layer.annotations)
+    called = kinds.get(layer.media_type, "")
+    return called == packed == wanted and (form is not Form.ESTARGZ or TOC_DIGEST in layer.annotations)
 
 
 def _replaced(entry: Document, target: Descriptor, without: Collection[str] = ()) -> Document:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from windlass.errors import InvalidArgument, OutOfRange
 from windlass.values import Descriptor
-from windlass_images.compression import GZIP, ZSTD
+from windlass_images import platforms
+from windlass_images.compression import GZIP, is_zstd
 from windlass_images.layers import Form, repack
-from windlass_images.layouts import write_document
+from windlass_images.layouts import compact, write_document
 from windlass_images.manifests import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_MANIFEST,
-    LAYER,
     MANIFEST_LIMIT,
-    parse_config,
     parse_json,
+    parse_rootfs,
     to_json,
 )
-from windlass_images.naming import NAME
+from windlass_images.naming import NAME, REF_NAME, object_of
 from windlass_images.store import Store
 
 LINKS = 20
@@ -65,7 +64,7 @@ def parse(data: bytes, files: Mapping[str, str], links: Mapping[str, str], where
         layers, tags = entry.get("Layers") or [], entry.get("RepoTags") or []
         if not isinstance(layers, list) or not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise InvalidArgument(f"{name} has an image whose Layers or RepoTags are not lists of strings")
-        images.append(Saved(blob(entry.get("Config")), tuple(map(blob, layers)), tuple(map(familiar, tags))))
+        images.append(Saved(blob(entry.get("Config")), tuple(map(blob, layers)), tuple(map(full_name, tags))))
     return images
 
 
@@ -80,20 +79,30 @@ def _follow(file: str, files: Mapping[str, str], links: Mapping[str, str], name:
     raise InvalidArgument(f"{name} names {file[:200]!r}, which is a link that leads nowhere")
 
 
-def familiar(tag: str) -> str:
-    """Return a tag of docker's with its registry: ``busybox:1`` is ``docker.io/library/busybox:1``."""
-    first, slash, _ = tag.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return tag
-    return f"docker.io/{tag}" if slash else f"docker.io/library/{tag}"
+def full_name(tag: str) -> str:
+    """Return a name of docker's in full: ``busybox`` is ``docker.io/library/busybox:latest``."""
+    host, slash, path = tag.partition("/")
+    if not slash or ("." not in host and ":" not in host and host != "localhost" and host == host.lower()):
+        host, path = "docker.io", tag
+    if host in ("docker.io", "index.docker.io"):
+        host, path = "docker.io", path if "/" in path else f"library/{path}"
+    name, at, digest = path.partition("@")
+    repository, colon, version = name.rpartition(":")
+    if at:
+        return f"{host}/{repository if colon else name}@{digest}"
+    return f"{host}/{name}" if colon and "/" not in version else f"{host}/{name}:latest"
 
 
 async def synthesize_all(store: Store, blobs: Held, compress: bool, where: str) -> list[Descriptor]:
-    """Write the manifests that an archive lacks; return a descriptor for each tag, one for an image without any."""
+    """Write the manifests that an archive lacks; return a descriptor for each tag, one for an image without any.
+
+    Each is written as containerd writes it, to the byte: an archive has the same digest wherever it is imported.
+    """
     targets = []
     for image in parse(blobs.documents["manifest.json"], blobs.files, blobs.links, where):
         target = await _synthesize(store, image, blobs.sizes, compress, where)
-        targets += [replace(target, annotations={NAME: tag}) for tag in image.tags] or [target]
+        named = [{NAME: tag, REF_NAME: object_of(tag)} for tag in image.tags]
+        targets += [replace(target, annotations=annotations) for annotations in named] or [target]
     return targets
 
 
@@ -101,7 +110,7 @@ async def _synthesize(store: Store, image: Saved, sizes: dict[str, int], compres
     if sizes[image.config] > MANIFEST_LIMIT:
         raise OutOfRange(f"{where}: config has {sizes[image.config]} bytes, the limit is {MANIFEST_LIMIT}")
     data = await store.content.read(image.config, MANIFEST_LIMIT)
-    config = parse_config(data, f"{where}: config {image.config}")
+    config = parse_rootfs(data, f"{where}: config {image.config}")
     layers = [await _layer(store, digest, sizes, compress, where) for digest in image.layers]
     manifest = {
         "schemaVersion": 2,
@@ -109,17 +118,17 @@ async def _synthesize(store: Store, image: Saved, sizes: dict[str, int], compres
         "config": {"mediaType": DOCKER_CONFIG, "digest": image.config, "size": sizes[image.config]},
         "layers": [to_json(layer, {}) for layer in layers],
     }
-    target = await write_document(store, json.dumps(manifest, indent=3).encode(), DOCKER_MANIFEST)
+    target = await write_document(store, compact(manifest), DOCKER_MANIFEST)
     sizes[target.digest] = target.size
-    return replace(target, platform=config.platform)
+    said = platforms.normal(config.platform)
+    return replace(target, platform=said if said.os else replace(said, os="linux"))
 
 
 async def _layer(store: Store, digest: str, sizes: dict[str, int], compress: bool, where: str) -> Descriptor:
     magic = await store.content.head(digest, 4)
-    if magic.startswith(GZIP):
+    if magic.startswith(GZIP) or is_zstd(magic):
+        # So containerd calls what is compressed with zstd too; who unpacks it goes by its first bytes.
         return Descriptor(f"{DOCKER_LAYER}.gzip", digest, sizes[digest])
-    if magic.startswith(ZSTD):
-        return Descriptor(f"{LAYER}+zstd", digest, sizes[digest])
     if not compress:
         return Descriptor(DOCKER_LAYER, digest, sizes[digest])
     packed, _ = await repack(store, Descriptor(DOCKER_LAYER, digest, sizes[digest]), Form.GZIP, where)

@@ -18,8 +18,8 @@ from windlass.transfer import ByteWriter
 from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.importer import Progress, ignore
-from windlass_images.manifests import is_distributable, to_json
-from windlass_images.naming import NAME, REF_NAME
+from windlass_images.manifests import is_distributable, is_layer, to_json
+from windlass_images.naming import NAME, REF_NAME, object_of
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 from windlass_images.survey import Node, Survey
@@ -109,18 +109,9 @@ def _is_skipped(node: Node, options: Options) -> bool:
 
 def _named(name: str, node: Node) -> dict[str, object]:
     sources = {key: value for key, value in node.labels.items() if key.startswith(SOURCE)}
-    names = {NAME: name, REF_NAME: _object(name)}
+    names = {NAME: name, REF_NAME: object_of(name)}
     # The store does not keep the platform of what an image points to.
-    platform = node.target.platform or (node.image.platform if node.image else None)
-    return to_json(replace(node.target, platform=platform), {**node.target.annotations, **sources, **names})
-
-
-def _object(name: str) -> str:
-    """Return what follows the repository in a name, the whole of one that has no repository (reference 6.2)."""
-    host, slash, path = name.partition("/")
-    repository = re.match(r"[^:@]+", path)
-    rest = path[repository.end() :].removeprefix(":") if repository else ""
-    return rest if host and slash and rest else name
+    return to_json(replace(node.target, platform=node.platform), {**node.target.annotations, **sources, **names})
 
 
 def _docker_entries(roots: Sequence[tuple[str, Node]], wanted: Wanted) -> list[dict[str, object]]:
@@ -128,7 +119,7 @@ def _docker_entries(roots: Sequence[tuple[str, Node]], wanted: Wanted) -> list[d
     tags: dict[str, list[str]] = {}
     leaves: dict[str, Node] = {}
     for name, root in roots:
-        images = [(node, node.image.platform) for node in root.images() if node.image]
+        images = [(node, node.platform) for node in root.images() if node.image]
         for leaf, _ in platforms.best(wanted or platforms.host(), images, lambda pair: pair[1])[:1]:
             leaves[leaf.target.digest] = leaf
             tags.setdefault(leaf.target.digest, []).extend(_familiar(name))
@@ -136,7 +127,7 @@ def _docker_entries(roots: Sequence[tuple[str, Node]], wanted: Wanted) -> list[d
         {
             "Config": _path(leaf.children[0].target.digest),
             "RepoTags": tags[digest],
-            "Layers": [_path(layer.target.digest) for layer in leaf.children[1:]],
+            "Layers": [_path(layer.target.digest) for layer in leaf.children[1:] if is_layer(layer.target.media_type)],
         }
         for digest, leaf in leaves.items()
     ]

@@ -6,15 +6,16 @@ Everything happens under one lease. When a step fails the lease goes, and with i
 from __future__ import annotations
 
 import asyncio
+import logging
 import posixpath
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from windlass.content import CHUNK
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, OutOfRange
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.transfer import ByteReader, ExtraReference, Unpack
-from windlass.values import Descriptor
+from windlass.values import DIGEST, Descriptor, Platform
 from windlass_images import dockersave, layouts, naming, platforms
 from windlass_images.archive import Archive, Entry, Files, open_files
 from windlass_images.imagetree import Leaf, Present, Tree, Walk
@@ -22,6 +23,8 @@ from windlass_images.pipes import Incoming
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 from windlass_images.unpack import unpack
+
+logger = logging.getLogger(__name__)
 
 DOCUMENT_LIMIT = 20 << 20
 """Bytes of oci-layout, index.json and manifest.json (CVE-2023-25153)."""
@@ -42,11 +45,11 @@ class Options:
     name: str = ""
     base_name: str = ""
     platform: Wanted = field(default_factory=platforms.host)
-    """None imports every platform; unpacked is only what this machine can run."""
+    """None imports every platform, of which is unpacked what this machine runs."""
     snapshotter: str = "overlayfs"
     unpack: bool = True
     unpacks: tuple[Unpack, ...] = ()
-    """What to unpack instead of what this machine can run."""
+    """What to unpack instead of the platforms."""
     labels: Mapping[str, str] = field(default_factory=dict)
     index_name: str = ""
     """Name of the archive's whole index."""
@@ -132,11 +135,30 @@ async def collect(store: Store, files: Files, options: Options, progress: Progre
         blobs = await ingest(store, files, progress)
         named = await _named(store, blobs, options, where)
         naming.check([name for name, _ in named])
+        named = _fitting(named, options.platform, where)
     except (InvalidArgument, AlreadyExists) as error:
         raise type(error)(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     present = Present(store, where, blobs.sizes)
     walk = Walk(store, present, where, options.platform, limit=options.limit, all_metadata=options.all_metadata)
     return [(name, await walk.tree(target)) for name, target in named]
+
+
+def _fitting(named: Sequence[tuple[str, Descriptor]], wanted: Wanted, where: str) -> list[tuple[str, Descriptor]]:
+    """Return what an archive says is for the wanted platform; of a name that stands for several the best."""
+    fitting: dict[str, list[tuple[str, Descriptor]]] = {}
+    others = []
+    for name, target in named:
+        if target.platform is None or platforms.matches(wanted, target.platform):
+            fitting.setdefault(name, []).append((name, target))
+        else:
+            others.append(name)
+    if named and not fitting:
+        raise NotFound(f"{where} has nothing for {platforms.write_all(wanted)}; try --all-platforms")
+    if others:
+        logger.warning(
+            "%s: %d images are for other platforms and left out, %s the first", where, len(others), others[0]
+        )
+    return [pair for pairs in fitting.values() for pair in platforms.best(wanted, pairs, lambda pair: pair[1].platform)]
 
 
 async def ingest(store: Store, archive: Files, progress: Progress) -> Blobs:
@@ -164,7 +186,7 @@ def _document(archive: Files, entry: Entry) -> bytes:
 
 
 async def _ingest_file(store: Store, archive: Files, entry: Entry, progress: Progress) -> str:
-    expected = expected_digest(entry.name, f"archive {archive.path}")
+    expected = expected_digest(entry.name)
     ref = f"{store.lease_id}-tar-{entry.name[:200]}"
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -180,16 +202,11 @@ async def _ingest_file(store: Store, archive: Files, entry: Entry, progress: Pro
         raise FailedPrecondition(f"archive {archive.path}: {entry.name} is refused: {error}") from None
 
 
-def expected_digest(name: str, where: str) -> str:
+def expected_digest(name: str) -> str:
     """Return the digest that a file's name promises, empty for a name that promises none."""
-    parts = name.split("/")
-    if len(parts) != 3 or parts[0] != "blobs":
-        return ""
-    lengths = {"sha256": 64, "sha384": 96, "sha512": 128}
-    algorithm, digits = parts[1:]
-    if len(digits) != lengths.get(algorithm) or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidArgument(f"{where}: {name[:200]!r} is no blob, its name is no digest")
-    return f"{algorithm}:{digits}"
+    directory, _, digest = name.partition("/")
+    found = digest.replace("/", ":", 1)
+    return found if directory == "blobs" and DIGEST.fullmatch(found) else ""
 
 
 async def _named(store: Store, blobs: Blobs, options: Options, where: str) -> list[tuple[str, Descriptor]]:
@@ -214,7 +231,7 @@ async def _named_whole(
     store: Store, blobs: Blobs, targets: Sequence[Descriptor], options: Options
 ) -> list[tuple[str, Descriptor]]:
     references = options.references or ()
-    if not options.index_name and all(reference.is_prefix for reference in references):
+    if not options.index_name and all(each.is_prefix and not each.add_digest for each in references):
         return []
     index = await layouts.write_index(store, blobs.documents.get("index.json"), targets)
     blobs.sizes[index.digest] = index.size
@@ -229,8 +246,7 @@ async def _unpack_all(
     chains: dict[str, tuple[str, ...]] = {}
     for tree in trees:
         for wanted in _wanted_unpacks(options):
-            leaves = [leaf for leaf in tree.leaves if platforms.matches(wanted.platform, leaf.image.platform)]
-            for leaf in leaves:
+            for leaf in tree.leaves_for(wanted.platform):
                 key = (wanted.snapshotter, leaf.target.digest)
                 if key not in done:
                     done[key] = await _unpack(store, wanted.snapshotter, tree, leaf, progress)
@@ -242,7 +258,8 @@ async def _unpack_all(
 def _wanted_unpacks(options: Options) -> Sequence[Unpack]:
     if options.unpacks or not options.unpack:
         return options.unpacks
-    return (Unpack(platforms.host(), options.snapshotter),)
+    chosen = (options.platform,) if isinstance(options.platform, Platform) else options.platform
+    return tuple(Unpack(platform, options.snapshotter) for platform in chosen or (platforms.host(),))
 
 
 async def _unpack(store: Store, snapshotter: str, tree: Tree, leaf: Leaf, progress: Progress) -> str:

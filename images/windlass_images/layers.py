@@ -106,7 +106,7 @@ def _pack(incoming: Incoming, form: Form, out: IO[bytes], name: str, diff_id: st
     except (InvalidArgument, OutOfRange) as error:
         raise type(error)(f"{name}: {error}") from None
     except damage as error:
-        raise InvalidArgument(f"{name} is damaged: {str(error)[:200]}") from None
+        raise InvalidArgument(f"{name} {compression.why(error)}") from None
 
 
 def _copy(source: IO[bytes], compressor: Compressor, out: IO[bytes], expected: str) -> str:

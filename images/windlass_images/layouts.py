@@ -30,9 +30,17 @@ async def write_index(store: Store, data: bytes | None, targets: Sequence[Descri
     """Write an index as a blob: that of an archive as it is, or one of targets, and return its descriptor."""
     if data is None:
         manifests = [to_json(target, target.annotations) for target in targets]
-        data = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
+        data = compact({"schemaVersion": 2, "manifests": manifests})
     own = parse_json(data, "index.json").get("mediaType")
     return await write_document(store, data, own if own in INDEXES else INDEX)
+
+
+def compact(document: object) -> bytes:
+    """Return JSON as Go writes it, to the byte: without spaces, and with what HTML knows escaped."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode()
 
 
 async def write_document(

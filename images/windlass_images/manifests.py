@@ -1,4 +1,7 @@
-"""Indexes, manifests and image configs, read strictly: they come from outside and decide what is executed."""
+"""Indexes, manifests and image configs: they come from outside, and decide what is executed.
+
+Refused is what the specification or containerd refuses, and what is a risk; everything else is taken.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windlass.errors import InvalidArgument, OutOfRange
@@ -27,10 +30,20 @@ DOCKER_LAYER = DOCKER + "image.rootfs.diff.tar"
 INDEXES = frozenset({INDEX, DOCKER + "distribution.manifest.list.v2+json"})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
+CHECKPOINT = "application/vnd.containerd.container."
+KNOWN_CONFIGS = CONFIGS | {f"{CHECKPOINT}criu.checkpoint.criu.tar", f"{CHECKPOINT}checkpoint.config.v1+proto"}
+"""What containerd keeps as the config of its parent: those of its checkpoints too."""
+EROFS_LAYER = "application/vnd.erofs.layer.v1"
+LAYER_TYPES = frozenset(
+    {DOCKER_LAYER, f"{DOCKER_LAYER}.gzip", f"{DOCKER_LAYER}.zstd", EROFS_LAYER}
+    | {f"{DOCKER}image.rootfs.foreign.diff.tar{suffix}" for suffix in ("", ".gzip", ".zstd")}
+)
 
 LAYERS_LIMIT = 1000
 """Layers of an image; file systems stop at half of that, and docker at 127."""
 
+VALUES_LIMIT = 500_000
+"""Values in a JSON document: each takes up to 232 bytes as an object, whatever it takes as text."""
 MAX_SIZE = 1 << 62
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Where a string may have half of a pair, which no message and no file can have."""
@@ -45,10 +58,20 @@ class Index:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The config and the layers of one image for one platform."""
+    """The config and the layers of one image for one platform, or the parts of an artifact."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
+
+    @property
+    def filesystem(self) -> tuple[Descriptor, ...]:
+        """The layers that a root file system is made of: others may lie beside them, and have no diff IDs."""
+        return tuple(layer for layer in self.layers if is_layer(layer.media_type))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is an image; signatures have an image's config, but no layer that is one."""
+        return self.config.media_type in CONFIGS and (not self.layers or bool(self.filesystem))
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,8 @@ def chain_id(diff_ids: Sequence[str]) -> str:
 # Any from here on: JSON that is about to be checked.
 def parse_json(data: bytes, name: str) -> Any:
     """Return a JSON document; ``name`` says in errors which file it is."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > VALUES_LIMIT:
+        raise OutOfRange(f"{name} has more than {VALUES_LIMIT} values")
     try:
         document = json.loads(data.decode())
         if SURROGATE.search(data):
@@ -126,6 +151,12 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
     return Manifest(config, tuple(_descriptors(layers, f"{name}: layers")))
 
 
+def is_layer(media_type: str) -> bool:
+    """Tell whether a part of a manifest belongs to a root file system, as containerd tells it (reference 6.5.3)."""
+    base = media_type.partition("+")[0]
+    return media_type.startswith(f"{OCI}layer.") or base in LAYER_TYPES or base.endswith(".erofs")
+
+
 def is_distributable(media_type: str) -> bool:
     """Tell whether a layer may be handed on; those of Windows came from Microsoft only."""
     return not media_type.startswith((f"{DOCKER}image.rootfs.foreign.diff.", f"{OCI}layer.nondistributable."))
@@ -138,30 +169,29 @@ def to_json(target: Descriptor, annotations: Mapping[str, str]) -> dict[str, obj
         document["annotations"] = dict(sorted(annotations.items()))
     if (platform := target.platform) is not None:
         fields = {
-            "architecture": platform.architecture,
-            "os": platform.os,
             "os.version": platform.os_version,
             "os.features": list(platform.os_features),
             "variant": platform.variant,
         }
-        document["platform"] = {key: value for key, value in fields.items() if value}
+        named = {key: value for key, value in fields.items() if value}
+        document["platform"] = {"architecture": platform.architecture, "os": platform.os} | named
     return document
 
 
 def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:
-    if document.get("schemaVersion") != 2:
-        raise InvalidArgument(
-            f"{name} has schemaVersion {str(document.get('schemaVersion'))[:20]}, only 2 is understood"
-        )
-    own = document.get("mediaType") or media_type
-    if own and (not isinstance(own, str) or own not in kinds):
-        raise InvalidArgument(f"{name} has media type {str(own)[:100]!r}, which does not fit here")
-    # CVE-2021-41190: who goes by the one and who by the other would see different images.
-    if media_type and own != media_type:
-        raise InvalidArgument(f"{name} calls itself {own[:100]!r}, but is referred to as {media_type!r}")
+    version = document.get("schemaVersion")
+    if version not in (None, 2):
+        raise InvalidArgument(f"{name} has schemaVersion {str(version)[:20]}, only 2 is understood")
+    # CVE-2021-41190: who goes by the one and who by the other would see different images. OCI's type and docker's
+    # are two names of one thing, and what neither of them is says nothing.
+    for called in (document.get("mediaType") or "", media_type):
+        if not isinstance(called, str) or called in (INDEXES | MANIFESTS) - kinds:
+            raise InvalidArgument(f"{name} has media type {str(called)[:100]!r}, which does not fit here")
 
 
 def _descriptors(value: Any, name: str) -> list[Descriptor]:
+    if value is None:
+        return []  # Go writes an empty list so
     if not isinstance(value, list):
         raise InvalidArgument(f"{name} is not a list")
     return [parse_descriptor(item, f"{name}[{number}]") for number, item in enumerate(value)]
@@ -201,22 +231,30 @@ def parse_platform(value: Any, name: str) -> Platform:
     )
 
 
-def parse_config(data: bytes, name: str) -> ImageConfig:
-    """Read an image config."""
-    document = parse_object(data, name)
-    rootfs = document.get("rootfs")
-    if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
-        raise InvalidArgument(f"{name} has no rootfs of type layers")
+def parse_rootfs(data: bytes, name: str) -> ImageConfig:
+    """Read of an image config what it is for and made of; what it says about its execution is not looked at."""
+    return _rootfs(parse_object(data, name), name)
+
+
+def _rootfs(document: Mapping[str, Any], name: str) -> ImageConfig:
+    rootfs = document.get("rootfs") or {}
+    if not isinstance(rootfs, dict) or (rootfs.get("type") or "layers") != "layers":
+        raise InvalidArgument(f"{name} has a rootfs that is not of type layers")
     diff_ids = _strings(rootfs, "diff_ids", name)
     for diff_id in diff_ids:
         if not DIGEST.fullmatch(diff_id):
-            raise InvalidArgument(f"{name} has a diff ID that is no digest: {diff_id[:100]!r}")
+            raise InvalidArgument(f"{name} has a diff ID that is not a digest: {diff_id[:100]!r}")
+    return ImageConfig(parse_platform(document, name), diff_ids)
+
+
+def parse_config(data: bytes, name: str) -> ImageConfig:
+    """Read an image config whole: for who is about to execute it."""
+    document = parse_object(data, name)
     config = document.get("config") or {}
     if not isinstance(config, dict):
         raise InvalidArgument(f"{name}: config is not an object")
-    return ImageConfig(
-        platform=parse_platform(document, name),
-        diff_ids=diff_ids,
+    return replace(
+        _rootfs(document, name),
         env=_strings(config, "Env", name),
         entrypoint=_strings(config, "Entrypoint", name),
         command=_strings(config, "Cmd", name),
@@ -244,6 +282,6 @@ def _strings(document: Mapping[str, Any], key: str, name: str) -> tuple[str, ...
 def _string_map(value: Any, name: str) -> dict[str, str]:
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+    if not isinstance(value, dict) or not all(item is None or isinstance(item, str) for item in value.values()):
         raise InvalidArgument(f"{name} is not a map of strings")
-    return value
+    return {key: item or "" for key, item in value.items()}

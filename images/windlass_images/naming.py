@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from windlass.errors import InvalidArgument
-from windlass.transfer import ExtraReference
+from windlass.transfer import ExtraReference, Stored
 from windlass.values import Descriptor
 
 NAME = "io.containerd.image.name"
@@ -49,10 +50,21 @@ def by_references(references: Sequence[ExtraReference]) -> Namer:
 
 
 def whole(name: str, references: Sequence[ExtraReference], target: Descriptor) -> list[str]:
-    """Return the names that a transfer gives to all of what it brings: an archive's index, or what was pulled."""
-    named = [reference for reference in references if not reference.is_prefix]
+    """Return the names that a transfer gives to all of what it brings: an archive's index, or what was pulled.
+
+    A prefix without a digest is none; that images below it may have a name of their own does not matter here.
+    """
+    named = [reference for reference in references if reference.add_digest or not reference.is_prefix]
     extra = [f"{each.name}@{target.digest}" if each.add_digest else each.name for each in named]
     return list(dict.fromkeys([name, *extra] if name else extra))
+
+
+def labels(name: str, wanted: Stored) -> dict[str, str]:
+    """Return the labels of one of the names: a further one goes with the first, as containerd has it."""
+    if not wanted.name or name == wanted.name:
+        return dict(wanted.labels)
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return {**wanted.labels, "containerd.io/gc.bref.image": wanted.name, "containerd.io/gc.expire": now}
 
 
 def _referenced(annotations: Mapping[str, str], reference: ExtraReference) -> str:
@@ -86,6 +98,14 @@ def _fits(name: str, reference: ExtraReference) -> bool:
 def _begins(name: str, prefix: str) -> bool:
     """Tell whether ``name`` is below ``prefix``, and not merely begins with the same letters."""
     return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in ("", "/", ":", "@")
+
+
+def object_of(name: str) -> str:
+    """Return what follows the repository in a name, the whole of one that has no repository (reference 6.2)."""
+    host, slash, path = name.partition("/")
+    repository = re.match(r"[^:@]+", path)
+    rest = path[repository.end() :].removeprefix(":") if repository else ""
+    return rest if host and slash and rest and not rest.startswith("@") else name
 
 
 def check(names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
@@ -44,7 +45,41 @@ BUILD = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,5})(?:\..*)?", re.DOTALL)
 STABLE_BUILD = 20348
 """Windows Server 2022: from here on a host runs what was built for any build between this one and its own."""
 
+REMEMBERED = 128
+"""Characters of a platform; what runs on a longer one, whose words clients and images choose, is found each time."""
+
 T = TypeVar("T")
+
+# What a processor has to have for each level of amd64 (System V ABI, x86-64 psABI, "Micro-Architecture Levels").
+LEVELS = (
+    frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
+    frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
+    frozenset({"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}),
+)
+
+
+def level(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """Return the level of amd64 that this machine's processor has, 1 where that is not known."""
+    try:
+        with cpuinfo.open() as lines:
+            flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return 1
+    missing = (number for number, needed in enumerate(LEVELS, 1) if not needed <= flags)
+    return next(missing, len(LEVELS) + 1)
+
+
+_level = lru_cache(maxsize=1)(level)
+
+
+def of(said: Platform | None, own: Platform) -> Platform | None:
+    """Return what an image is for: what its index says counts, else what it says itself; None if neither does."""
+    return _told(said) or _told(own)
+
+
+def _told(platform: Platform | None) -> Platform | None:
+    """Return a platform that says something: one without an architecture does not."""
+    return platform if platform is not None and platform.architecture else None
 
 
 def host() -> Platform:
@@ -112,13 +147,26 @@ def normal(platform: Platform) -> Platform:
     return Platform("darwin" if system == "macos" else system, architecture, variant, platform.os_version, features)
 
 
-@lru_cache(maxsize=256)
 def runs(platform: Platform) -> tuple[Platform, ...]:
-    """Return the platforms whose programs run on one, the best first: itself, then its lesser variants."""
+    """Return the platforms whose programs run on one, the best first: itself, then its lesser variants.
+
+    Who says amd64 and no level gets what is for any processor, and otherwise what is for this machine's.
+    """
+    parts = (platform.os, platform.architecture, platform.variant, platform.os_version, *platform.os_features)
+    short = sum(len(part) + 1 for part in parts) <= REMEMBERED
+    return (_runs_short if short else _runs)(platform, _level() if host().architecture == "amd64" else 1)
+
+
+def _runs(platform: Platform, most: int) -> tuple[Platform, ...]:
     mine = normal(platform)
-    pairs = [(mine.architecture, mine.variant), *_lesser(mine.architecture, mine.variant)]
+    own = (mine.architecture, mine.variant)
+    levels = [("amd64", f"v{number}") for number in range(2, most + 1)] if own == ("amd64", "") else []
+    pairs = [own, *levels, *_lesser(*own)]
     found = (normal(replace(mine, architecture=architecture, variant=variant)) for architecture, variant in pairs)
     return tuple(dict.fromkeys(found))
+
+
+_runs_short = lru_cache(maxsize=256)(_runs)
 
 
 def _lesser(architecture: str, variant: str) -> Iterator[tuple[str, str]]:
@@ -146,7 +194,7 @@ def same(wanted: Platform, have: Platform) -> bool:
     """Tell whether ``have`` is ``wanted`` and not merely runs on it; of the operating system a fitting version."""
     mine, other = normal(wanted), normal(have)
     return (
-        (mine.os, mine.architecture, mine.variant) == (other.os, other.architecture, other.variant)
+        (mine.os, mine.architecture, mine.variant) == (other.os or host().os, other.architecture, other.variant)
         and set(other.os_features) <= set(mine.os_features)
         and (mine.os != "windows" or _build_fits(mine.os_version, other.os_version))
     )
@@ -169,9 +217,9 @@ def rank(wanted: Wanted, have: Platform | None) -> int | None:
         return 0
     choices = (wanted,) if isinstance(wanted, Platform) else wanted
     order = [each for choice in choices for each in runs(choice)]
-    if have is None:
+    if _told(have) is None:
         return len(order)
-    return next((number for number, each in enumerate(order) if same(each, have)), None)
+    return next((number for number, each in enumerate(order) if have and same(each, have)), None)
 
 
 def matches(wanted: Wanted, have: Platform | None) -> bool:
@@ -187,16 +235,17 @@ def best(wanted: Wanted, choices: Sequence[T], platform_of: Callable[[T], Platfo
     """
     if wanted is None:
         return list(choices)
+    told = [_told(platform_of(choice)) for choice in choices]
     found: dict[int, T] = {}
     for platform in (wanted,) if isinstance(wanted, Platform) else wanted:
-        ranked = [(rank(platform, platform_of(choice)), number) for number, choice in enumerate(choices)]
+        ranked = [(rank(platform, have), number) for number, have in enumerate(told)]
         known = sorted(
-            (place, _newest(platform_of(choices[number])), number)
+            (place, _newest(told[number]), number)
             for place, number in ranked
-            if place is not None and platform_of(choices[number]) is not None
+            if place is not None and told[number] is not None
         )
         found |= {number: choices[number] for place, _, number in known if place == known[0][0]}
-    found |= {number: choice for number, choice in enumerate(choices) if platform_of(choice) is None}
+    found |= {number: choice for number, choice in enumerate(choices) if told[number] is None}
     return list(found.values())
 
 

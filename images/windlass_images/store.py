@@ -85,6 +85,10 @@ class Snapshots(Protocol):
         """Return what is known of a snapshot. Raises NotFound."""
         ...
 
+    async def hold(self, snapshotter: str, name: str) -> None:
+        """Have the store's lease keep a snapshot, whether it is there or not; without a lease nothing does."""
+        ...
+
     async def usage(self, snapshotter: str, key: str) -> Usage:
         """Return what a snapshot itself takes. Raises NotFound."""
         ...
@@ -99,10 +103,12 @@ class Snapshots(Protocol):
         """Open a read-only snapshot over a committed parent and return its mounts."""
         ...
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot; ``parent`` rebases one that was prepared without any, see `capabilities`.
 
-        Raises AlreadyExists (name).
+        What it was labelled with before is gone: ``labels`` are those of the frozen one. Raises AlreadyExists (name).
         """
         ...
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 
 from windlass.content import Info
 from windlass.errors import InvalidArgument, NotFound, OutOfRange
-from windlass.values import DIGEST, Descriptor
+from windlass.values import DIGEST, Descriptor, Platform
 from windlass_images import platforms
 from windlass_images.imagetree import DEPTH, KEEP
 from windlass_images.manifests import (
-    CONFIGS,
     INDEXES,
     MANIFEST_LIMIT,
     MANIFESTS,
     ImageConfig,
-    parse_config,
     parse_index,
     parse_manifest,
     parse_object,
+    parse_rootfs,
 )
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
@@ -42,6 +41,11 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     referrers: tuple[Descriptor, ...] = ()
     """What was said about it: signatures and the like."""
+
+    @property
+    def platform(self) -> Platform | None:
+        """What it is for, None if nobody says."""
+        return platforms.of(self.target.platform, self.image.platform) if self.image else self.target.platform
 
     def below(self) -> Iterator[Node]:
         """Yield this and every blob below it, each once, parents first."""
@@ -73,7 +77,7 @@ class Survey:
         """Return what is known of an image. Raises InvalidArgument for what is none."""
         if root.media_type not in INDEXES | MANIFESTS:
             raise InvalidArgument(
-                f"{self._where} points to media type {root.media_type[:100]!r}, which is no manifest and no index"
+                f"{self._where} points to media type {root.media_type[:100]!r}, neither a manifest nor an index"
             )
         return await self._look(root, "", 0)
 
@@ -122,7 +126,7 @@ class Survey:
             return True
         if node.role == "index":
             return bool(node.children)
-        return node.role == "manifest" and (node.image is None or platforms.matches(self._wanted, node.image.platform))
+        return node.role == "manifest" and (node.image is None or platforms.matches(self._wanted, node.platform))
 
     async def _manifest(self, target: Descriptor, info: Info | None, depth: int) -> Node:
         if info is None:
@@ -132,11 +136,11 @@ class Survey:
         config = await self._look(manifest.config, "config", depth)
         layers = [await self._look(layer, "layer", depth) for layer in manifest.layers]
         role, image = "artifact", None
-        if manifest.config.media_type in CONFIGS:
+        if manifest.is_image:
             role = "manifest"
             if config.present:
                 name = f"{self._where}: config {config.target.digest}"
-                image = parse_config(await self._read(config.target), name)
+                image = parse_rootfs(await self._read(config.target), name)
         return Node(target, role, True, (config, *layers), image, info.labels, await self._referrers(info))
 
     async def _read(self, target: Descriptor) -> bytes:

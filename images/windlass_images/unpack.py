@@ -50,6 +50,11 @@ class Ways:
 
 async def unpack(store: Store, snapshotter: str, leaf: Leaf, progress: Progress, ways: Ways | None = None) -> str:
     """Make a snapshot of an image, of its layers only those that are not there yet, and return its name."""
+    layers, diff_ids = leaf.manifest.filesystem, leaf.image.diff_ids
+    if len(layers) != len(diff_ids):
+        raise InvalidArgument(
+            f"{leaf.target.digest} has {len(layers)} layers of a file system, but its config {len(diff_ids)} diff IDs"
+        )
     await _Unpacking(store, snapshotter, leaf, progress, ways or Ways()).run()
     chain = leaf.image.chain_id
     if chain:
@@ -66,13 +71,25 @@ async def exists(store: Store, snapshotter: str, name: str) -> bool:
     return True
 
 
+async def held(store: Store, snapshotter: str, name: str) -> bool:
+    """Tell whether there is a snapshot of that name, which the store's lease keeps from now on.
+
+    The snapshots below it stay with it. What is merely there may be another pull's, which fails, or be
+    about to be collected.
+    """
+    if not await exists(store, snapshotter, name):
+        return False
+    await store.snapshots.hold(snapshotter, name)
+    return await exists(store, snapshotter, name)
+
+
 class _Unpacking:
     """The layers of one image on their way."""
 
     def __init__(self, store: Store, snapshotter: str, leaf: Leaf, progress: Progress, ways: Ways) -> None:
         self._store = store
         self._snapshotter = snapshotter
-        self._layers = leaf.manifest.layers
+        self._layers = leaf.manifest.filesystem
         self._diff_ids = leaf.image.diff_ids
         self._progress = progress
         self._ways = ways
@@ -81,7 +98,7 @@ class _Unpacking:
 
     async def run(self) -> None:
         missing = len(self._layers)
-        while missing and not await exists(self._store, self._snapshotter, chain_id(self._diff_ids[:missing])):
+        while missing and not await held(self._store, self._snapshotter, chain_id(self._diff_ids[:missing])):
             missing -= 1
         left = range(missing, len(self._layers))
         if len(left) > 1 and self._ways.width > 1:
@@ -103,7 +120,7 @@ class _Unpacking:
         if not detached:
             await below
         async with self._ways.alone(f"{self._snapshotter} {chain}"):
-            if await exists(self._store, self._snapshotter, chain):
+            if await held(self._store, self._snapshotter, chain):
                 await below
                 return
             await self._ways.ready(layer)
@@ -115,7 +132,7 @@ class _Unpacking:
                 await below  # the layer needs what is below it
                 detached = False
                 key = await self._filled(number, detached)
-            await self._commit(chain, key, chain_id(self._diff_ids[:number]) if detached else "", below)
+            await self._commit(number, key, detached, below)
         await self._store.content.label(layer.digest, {LABEL_UNCOMPRESSED: self._diff_ids[number]})
 
     async def _filled(self, number: int, detached: bool) -> str:
@@ -138,15 +155,14 @@ class _Unpacking:
 
     async def _prepare(self, layer: Descriptor, diff_ids: Sequence[str], detached: bool) -> tuple[str, Sequence[Mount]]:
         chain, parent = chain_id(diff_ids), chain_id(diff_ids[:-1])
-        own = {key: value for key, value in layer.annotations.items() if key.startswith(INHERITED)}
-        labels = own | {REF: chain, DIFF_ID: diff_ids[-1]} | ({PARENT: parent} if parent else {})
+        labels = _labels(layer, diff_ids)
         for _ in range(TRIES):
             key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {chain}"
             try:
                 mounts = await self._store.snapshots.prepare(self._snapshotter, key, "" if detached else parent, labels)
             except AlreadyExists:
                 # A remote snapshotter has the result; unless it went away again.
-                if await exists(self._store, self._snapshotter, chain):
+                if await held(self._store, self._snapshotter, chain):
                     return "", ()
                 continue
             return key, mounts
@@ -160,13 +176,16 @@ class _Unpacking:
         if applied.digest != diff_id:
             raise InvalidArgument(f"layer {layer.digest} unpacks to {applied.digest}, the config says {diff_id}")
 
-    async def _commit(self, chain: str, key: str, parent: str, below: asyncio.Future[None]) -> None:
+    async def _commit(self, number: int, key: str, detached: bool, below: asyncio.Future[None]) -> None:
         if not key:
             await below
             return
+        diff_ids = self._diff_ids[: number + 1]
+        parent = chain_id(diff_ids[:-1]) if detached else ""
+        labels = _labels(self._layers[number], diff_ids)
         try:
             await below
-            await self._store.snapshots.commit(self._snapshotter, chain, key, parent)
+            await self._store.snapshots.commit(self._snapshotter, chain_id(diff_ids), key, parent, labels)
         except AlreadyExists:
             await self._drop(key)
         except BaseException:
@@ -180,6 +199,13 @@ class _Unpacking:
             await asyncio.shield(self._store.snapshots.remove(self._snapshotter, key))
         except Error:
             pass  # why the layer failed is what has to be told; the lease takes the snapshot along
+
+
+def _labels(layer: Descriptor, diff_ids: Sequence[str]) -> dict[str, str]:
+    """Return the labels of a layer's snapshot, while it is being filled and afterwards."""
+    own = {key: value for key, value in layer.annotations.items() if key.startswith(INHERITED)}
+    parent = chain_id(diff_ids[:-1])
+    return own | {REF: chain_id(diff_ids), DIFF_ID: diff_ids[-1]} | ({PARENT: parent} if parent else {})
 
 
 def _without_lower(mounts: Sequence[Mount]) -> Sequence[Mount]:

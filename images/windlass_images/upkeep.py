@@ -55,7 +55,7 @@ async def check(store: Store, image: Image, snapshotter: str, wanted: Wanted = N
     """Tell how an image is, of its platforms those that are wanted."""
     try:
         node = await Survey(store, f"image {image.name}", wanted).look(image.target)
-        chains = [leaf.chain_id for leaf in _runnable(node)]
+        chains = [image.chain_id for image in _runnable(node)]
         unpacked = bool(chains) and all([not chain or await exists(store, snapshotter, chain) for chain in chains])
         nodes = list(node.below())
         return Condition(
@@ -73,8 +73,9 @@ async def check(store: Store, image: Image, snapshotter: str, wanted: Wanted = N
 
 
 def _runnable(root: Node) -> Sequence[ImageConfig]:
-    images = [node.image for node in root.images() if node.image]
-    return platforms.best(platforms.host(), images, lambda image: image.platform)
+    images = [node for node in root.images() if node.image]
+    chosen = platforms.best(platforms.host(), images, lambda node: node.platform)
+    return [node.image for node in chosen if node.image]
 
 
 async def _usage(store: Store, root: Node, snapshotter: str) -> Usage:

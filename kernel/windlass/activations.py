@@ -99,7 +99,7 @@ class MountManager(Protocol):
         ...
 
 
-MOUNT_MANAGER: PluginType[MountManager] = PluginType("io.containerd.mount-manager.v1")
+MOUNT_MANAGER: PluginType[MountManager] = PluginType("io.containerd.mount-manager.v1", MountManager)
 
 
 @contract
@@ -122,4 +122,4 @@ class MountHandler(Protocol):
         ...
 
 
-MOUNT_HANDLER: PluginType[MountHandler] = PluginType("io.containerd.mount-handler.v1")
+MOUNT_HANDLER: PluginType[MountHandler] = PluginType("io.containerd.mount-handler.v1", MountHandler)

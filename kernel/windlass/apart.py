@@ -32,15 +32,14 @@ def run(work: Callable[[], T], scratch: Path) -> T:
 
 
 def mounted(mounts: Sequence[Mount], place: Path, work: Work) -> None:
-    """Have ``work`` look at ``mounts``, on the directory ``place``, which is made for it and removed afterwards."""
+    """Have ``work`` look at ``mounts``, on the directory ``place``, which is made for it and stays for the next time.
+
+    Then a start needs no space for it.
+    """
 
     def look() -> None:
         mounting.mount_all(mounts, place)
         work(place)
 
-    # Somebody who was killed in it may have left one.
-    place.mkdir(exist_ok=True)
-    try:
-        run(look, place)
-    finally:
-        place.rmdir()
+    place.mkdir(mode=0o700, exist_ok=True)
+    run(look, place)

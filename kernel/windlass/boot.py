@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -14,11 +15,22 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from windlass.discovery import Found
-from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, StartError
+from windlass.disks import is_full
+from windlass.errors import (
+    DeadlineExceeded,
+    Error,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    StartError,
+    as_exception,
+    with_class,
+)
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
-from windlass.plugin import Meta, Plugin, PluginType, Record, SkipPlugin, State
+from windlass.ownloop import only_exceptions
+from windlass.plugin import InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 from windlass.settings import StreamProcessor
 
 logger = logging.getLogger(__name__)
@@ -29,6 +41,8 @@ INIT_TIMEOUT = "io.windlass.timeout.plugin.init"
 STOP_TIMEOUT = "io.windlass.timeout.plugin.stop"
 DEFAULT_TIMEOUTS = {INIT_TIMEOUT: 30.0, STOP_TIMEOUT: 10.0}
 UNKNOWN_TIMEOUT = 1.0
+UNWIND = 1.0
+"""Seconds that a callback of a plugin has to end once it is cancelled."""
 
 
 class Settings(Protocol):
@@ -101,6 +115,7 @@ class Context:
         self.start_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.stop_callbacks: list[Callable[[], Awaitable[None] | None]] = []
         self.holds_readiness = False
+        self.prepared: Any = None
 
     @property
     def stream_processors(self) -> Mapping[str, StreamProcessor]:
@@ -170,14 +185,19 @@ def _instance(entry: _Started, kind: PluginType[T]) -> T:
 class Daemon:
     """All plugins of a daemon, from their declarations to their end."""
 
-    def __init__(self, found: Sequence[Found], settings: Settings) -> None:
-        """Prepare to start what was ``found``; must be made on the loop that the daemon will run on."""
+    def __init__(self, found: Sequence[Found], settings: Settings, configured: Collection[str] = ()) -> None:
+        """Prepare to start what was ``found``; must be made on the loop that the daemon will run on.
+
+        Of the plugins whose URIs are ``configured`` none may fail: see `windlass.config.Config.configured`.
+        """
         self.settings = settings
+        self._configured = configured
         self.loop = asyncio.get_running_loop()
         self.hooks = Hooks()
         self._found = {entry.uri: entry for entry in found}
         self._entries: list[_Started] = []
         self._by_type: dict[str, list[_Started]] = {}
+        self._prepared: dict[str, Context] = {}
         self._waiting: set[str] = set()
         self._ready = asyncio.Event()
 
@@ -224,6 +244,9 @@ class Daemon:
         try:
             self._record_absent()
             for plugin in order:
+                if plugin.prepare is not None:
+                    await self._prepare(plugin, plugin.prepare)
+            for plugin in order:
                 self._add(await self._init(plugin))
             self._check_required()
             for entry in self._entries:
@@ -242,10 +265,12 @@ class Daemon:
         """Stop plugins last-started first; one that fails or hangs does not keep the rest running."""
         for entry in reversed(self._entries):
             for callback in reversed(entry.stop or []):
-                await self._run_stop(entry, callback)
+                await self._run_stop(entry.record.uri, callback)
             entry.stop = None
             if entry.gate:
                 entry.gate.close()
+        while self._prepared:
+            await self._release(self._prepared.popitem()[1])
 
     def _record_absent(self) -> None:
         for entry in self._found.values():
@@ -261,8 +286,23 @@ class Daemon:
         self._entries.append(entry)
         self._by_type.setdefault(entry.record.type, []).append(entry)
 
+    async def _prepare(self, plugin: Plugin[Any], prepare: Callable[[InitContext], Any]) -> None:
+        context = self._prepared[plugin.uri] = Context(self, plugin)
+        try:
+            async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
+                context.prepared = await only_exceptions(asyncio.to_thread(prepare, context))
+        except TimeoutError as error:
+            raise StartError(f"cannot start {plugin.uri}: it was not prepared in time") from error
+        except Exception as error:  # whatever it is, the operator gets the plugin's name with it
+            raise _cannot_start(plugin.uri, error) from error
+
+    async def _release(self, context: Context) -> None:
+        """Give back what a plugin has prepared and will not use."""
+        for callback in reversed(context.stop_callbacks):
+            await self._run_stop(context.uri, callback)
+
     async def _init(self, plugin: Plugin[Any]) -> _Started:
-        context = Context(self, plugin)
+        context = self._prepared.get(plugin.uri) or Context(self, plugin)
         record = Record(
             uri=plugin.uri,
             type=plugin.type.uri,
@@ -279,17 +319,29 @@ class Daemon:
             logger.info("plugin %s: %s", plugin.uri, error)
             record = replace(record, state=State.SKIPPED, error=error)
         except Exception as error:  # a plugin's defect must not keep the others from starting
-            logger.warning("plugin %s did not start: %s", plugin.uri, error, exc_info=_defect(error))
+            if is_full(error):
+                # Without it the daemon would run for months as half of itself; started again it may find room.
+                raise StartError(
+                    f"plugin {plugin.uri} finds no room: {error}; start the daemon again when there is"
+                ) from error
+            reason = with_class(error) if _defect(error) else str(error)
+            logger.warning("plugin %s did not start: %s", plugin.uri, reason, exc_info=_defect(error))
             # what it published before it failed is not to be relied on
             record = replace(record, state=State.FAILED, error=error, meta=Meta())
         else:
             record = replace(record, instance=instance)
         record = replace(record, seconds=time.monotonic() - started)
         entry = _Started(record, start=context.start_callbacks, stop=context.stop_callbacks)
+        self._prepared.pop(plugin.uri, None)  # its entry stops it from here on
         if record.state == State.OK:
-            entry.gate = Gate(plugin.uri)
+            entry.gate = Gate(plugin.uri, own_loop=plugin.type.own_loop)
             entry.handle = Handle(record.instance, entry.gate)
-        elif context.holds_readiness:
+        elif context.prepared is not None:
+            await self._release(context)
+            entry.stop = None
+        if record.state != State.OK:
+            self.hooks.withdraw(plugin.uri, "" if record.state == State.SKIPPED else record.message)
+        if record.state != State.OK and context.holds_readiness:
             self._add(entry)
             raise StartError(f"plugin {plugin.uri}, for which readiness waits, did not start: {record.message}")
         return entry
@@ -303,32 +355,67 @@ class Daemon:
             elif records[uri].state != State.OK:
                 reason = records[uri].message or "see disabled_plugins"
                 lines.append(f"required plugin {uri} is {records[uri].state}: {reason}")
+        mark = self.settings.mark("required_plugins") if lines else None
+        lines = [f"{mark}: {line}" for line in lines]
+        for uri in self._configured:
+            if uri in records and records[uri].state == State.FAILED and uri not in self.settings.required_plugins:
+                reason = f"plugin {uri}, which has a block here, did not start: {records[uri].message}"
+                remedy = "mend it, or name it in disabled_plugins"
+                lines.append(f"{self.settings.mark('plugins', uri)}: {reason}; {remedy}")
         if lines:
-            mark = self.settings.mark("required_plugins")
-            raise StartError("\n".join(f"{mark}: {line}" for line in lines))
+            raise StartError("\n".join(lines))
 
     async def _run_start(self, entry: _Started) -> None:
         for callback in entry.start or []:
             if entry.record.state != State.OK:
                 return
             try:
-                async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
-                    await callback()
-            except (Error, OSError, TimeoutError) as error:
-                reason = "it did not start in time" if isinstance(error, TimeoutError) else str(error)
-                raise StartError(f"cannot start {entry.record.uri}: {reason}") from error
+                await _within(self.timeout(INIT_TIMEOUT), _call(callback))
+            except TimeoutError as error:
+                raise StartError(f"cannot start {entry.record.uri}: it did not start in time") from error
+            except Exception as error:  # whatever it is, the operator gets the plugin's name with it
+                raise _cannot_start(entry.record.uri, error) from error
 
-    async def _run_stop(self, entry: _Started, callback: Callable[[], Awaitable[None] | None]) -> None:
+    async def _run_stop(self, uri: str, callback: Callable[[], Awaitable[None] | None]) -> None:
         try:
-            async with asyncio.timeout(self.timeout(STOP_TIMEOUT)):
-                asynchronous = inspect.iscoroutinefunction(callback)
-                result = callback() if asynchronous else await asyncio.to_thread(callback)
-                if inspect.isawaitable(result):
-                    await result
+            await _within(self.timeout(STOP_TIMEOUT), _call_anyhow(callback))
         except Exception as error:  # one plugin that cannot stop must not keep the others from stopping
-            logger.warning(
-                "cannot stop %s: %s", entry.record.uri, str(error) or type(error).__name__, exc_info=_defect(error)
-            )
+            logger.warning("cannot stop %s: %s", uri, str(error) or type(error).__name__, exc_info=_defect(error))
+
+
+def _cannot_start(uri: str, error: Exception) -> StartError:
+    if _defect(error):
+        logger.warning("cannot start %s", uri, exc_info=error)
+    return StartError(f"cannot start {uri}: {with_class(error) if _defect(error) else error}")
+
+
+async def _call(callback: Callable[[], Awaitable[None]]) -> None:
+    await callback()
+
+
+async def _call_anyhow(callback: Callable[[], Awaitable[None] | None]) -> None:
+    asynchronous = inspect.iscoroutinefunction(callback)
+    result = callback() if asynchronous else await asyncio.to_thread(callback)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _within(seconds: float, answer: Awaitable[None]) -> None:
+    """Await what a plugin's callback does; one that does not end although it is cancelled is left behind.
+
+    Raises TimeoutError, and RuntimeError for a callback that lets the cancellation of something else pass.
+    """
+    task = asyncio.ensure_future(only_exceptions(answer))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if late := task.cancel():
+            await asyncio.wait({task}, timeout=UNWIND)
+    if late:
+        raise TimeoutError(f"it did not end within {seconds:g} s")
+    if task.cancelled():
+        raise RuntimeError("it ended by CancelledError, which something that it awaited has raised")
+    task.result()
 
 
 def _defect(error: Exception) -> bool:
@@ -336,8 +423,39 @@ def _defect(error: Exception) -> bool:
     return not isinstance(error, (Error, OSError))
 
 
+def _close_to_others(*directories: Path) -> None:
+    """Make directories 0700 that others may read; one with mode 0711, for users that pass through, stays as it is."""
+    for directory in directories:
+        with contextlib.suppress(FileNotFoundError):
+            if directory.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                directory.chmod(0o700)
+
+
+# Any: whatever it provides.
+def _check_instance(plugin: Plugin[Any], instance: object) -> None:
+    """Raise InvalidArgument for an instance without the methods of the plugin type's contract."""
+    contract = plugin.type.contract
+    if contract is None:
+        return
+    if instance is None:
+        raise InvalidArgument(
+            f"its init returned None; it must return an object with the methods of {contract.__name__}"
+        )
+    wanted = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
+    methods = {name: method for name, method in wanted.items() if inspect.isfunction(method)}
+    missing = [name for name in methods if not callable(getattr(instance, name, None))]
+    if missing:
+        kind = type(instance).__name__
+        raise InvalidArgument(
+            f"its init returned an object of class {kind}, which lacks {', '.join(missing)} of {contract.__name__}"
+        )
+    for name, method in methods.items():
+        if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
+            raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")
+
+
 def _check_meta(meta: Meta) -> None:
-    """Raise TypeError for what could not be told to clients, whom it would keep from seeing any plugin."""
+    """Raise InvalidArgument for what could not be told to clients, whom it would keep from seeing any plugin."""
     texts = [
         *meta.exports,
         *meta.exports.values(),
@@ -346,7 +464,7 @@ def _check_meta(meta: Meta) -> None:
     ]
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"it publishes {text!r}, which is no text")
+            raise InvalidArgument(f"it publishes {text!r}, which is not text")
 
 
 # Any: whatever the plugin provides.
@@ -368,12 +486,12 @@ async def _in_thread(plugin: Plugin[Any], context: Context, timeout: float) -> A
         problem: Exception | None = None
         try:
             instance = plugin.init(context)
+            _check_instance(plugin, instance)
             _check_meta(context.meta)
-        except SystemExit as error:
-            # a thread would end by it without a word
-            problem = RuntimeError(f"its init raised SystemExit: {error}")
-        except Exception as error:  # noqa: BLE001 - handed to the loop, which records it
-            problem = error
+            _close_to_others(context.root, context.state)
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, which records it
+            # by some a thread would end without a word
+            problem = as_exception(error, "its init")
         # a plugin that hung may return when the daemon, and its loop with it, has ended
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, instance, problem)

@@ -42,4 +42,4 @@ class Checkpoints(Protocol):
         ...
 
 
-CHECKPOINTS: PluginType[Checkpoints] = PluginType("io.windlass.checkpoint.v1")
+CHECKPOINTS: PluginType[Checkpoints] = PluginType("io.windlass.checkpoint.v1", Checkpoints)

@@ -35,4 +35,4 @@ class Checked(Protocol):
         ...
 
 
-CHECK: PluginType[Checked] = PluginType("io.windlass.check.v1")
+CHECK: PluginType[Checked] = PluginType("io.windlass.check.v1", Checked)

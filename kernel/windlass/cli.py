@@ -25,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     add("--state", metavar="DIR", help="directory for what is lost at a reboot (default /run/windlass)")
     add("--containerd-paths", action="store_true", help="take containerd's paths as defaults instead of ours")
     commands = top.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    config = commands.add_parser("config", help="print, check or migrate the configuration", add_help=False)
+    # prefix_chars, so that an option such as --help is left to the parser of the rest
+    config = commands.add_parser(
+        "config", help="print, check or migrate the configuration", add_help=False, prefix_chars="+"
+    )
     config.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     publish = commands.add_parser("publish", help="send an event from stdin to the daemon", allow_abbrev=False)
     publish.add_argument("--namespace", required=True, help="namespace of the event")
@@ -33,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     hook = commands.add_parser("oci-hook", help="execute a hook with the container's values filled in")
     hook.add_argument("arguments", nargs=argparse.REMAINDER, help="program and its arguments")
     return top
+
+
+def without_end_of_options(arguments: Sequence[str]) -> Sequence[str]:
+    """Return what follows a first `--`, which ends options and which argparse leaves in a remainder."""
+    return arguments[1:] if arguments[:1] == ["--"] else arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "oci-hook":
         from windlass.ocihook import execute
 
-        return execute(options.arguments)
+        return execute(without_end_of_options(options.arguments))
     from windlass.config import CONTAINERD, WINDLASS, Flags
 
     paths = CONTAINERD if options.containerd_paths else WINDLASS

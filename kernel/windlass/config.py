@@ -78,6 +78,16 @@ class Config:
         return self.top.required_plugins
 
     @property
+    def configured(self) -> Collection[str]:
+        """URIs that a file has a block for: what the operator has set up must not be missing without a word.
+
+        Such a plugin may be skipped, disabled, or not installed, as blocks of files are that are shared by
+        several machines; it may not fail.
+        """
+        found = blocks(self.table).items()
+        return [uri for uri, block in found if block.mark.line or any(mark.line for mark in block.marks.values())]
+
+    @property
     def grpc_address(self) -> str:
         """Path of the grpc socket."""
         return str(self.table["plugins"][GRPC_SERVER]["address"])
@@ -162,16 +172,15 @@ class Draft:
         )
 
     def _check(self, table: Table) -> None:
+        """Report what is wrong with a file, and take it out, so that the rest can be checked as well."""
         version = table.get("version", 0)
         mark = table.place("version")
         if type(version) is int and not 0 <= version <= VERSION:
             remedy = f"Windlass knows versions up to {VERSION}"
             self.problems.append(Problem(ERROR, mark, f"version {version} is unknown; {remedy}"))
-            return
-        reader = Reader()
-        if reader.read(TopLevel, table):
-            reader.problems += _check_values(table, version)
-        self.problems += reader.problems
+            table["version"] = VERSION
+        self.problems += _take_out(table)
+        self.problems += _check_values(table, table.get("version", VERSION if "version" in table.marks else 0))
 
     def _apply_flags(self, table: Table) -> None:
         for key in ("root", "state"):
@@ -179,7 +188,11 @@ class Draft:
             if value is not None:
                 table.put(key, value, Mark(f"--{key}"))
         if self._flags.address is not None:
-            blocks(table)[GRPC_SERVER].put("address", self._flags.address, Mark("--address"))
+            grpc, ttrpc = blocks(table)[GRPC_SERVER], blocks(table).get(TTRPC_SERVER, {})
+            # before version 4 it follows from the line that the flag overrules, and follows the flag then
+            if "address" in ttrpc and ttrpc.place("address") == grpc.place("address"):
+                del ttrpc["address"]
+            grpc.put("address", self._flags.address, Mark("--address"))
         if self._flags.level is not None:
             if "debug" not in table:
                 table.put("debug", Table(Mark("--log-level")), Mark("--log-level"))
@@ -273,6 +286,35 @@ def check_paths(table: Table) -> list[Problem]:
             problems.append(Problem(ERROR, server.place("address"), f"{reason}; choose a shorter address"))
             break  # the ttrpc socket's name mostly follows from the other
     return problems
+
+
+def _take_out(table: Table) -> list[Problem]:
+    """Remove what is of a wrong type or not known, each as small a part as can be; return the problems."""
+    problems: list[Problem] = []
+    for key in list(table):
+        parts = list(table[key]) if isinstance(table[key], Table) else []
+        for inner in parts:
+            found = _problems_of(table, key, inner)
+            if found:
+                problems += found
+                del table[key][inner]
+        found = _problems_of(table, key)
+        if found:
+            problems += found
+            del table[key]
+    return problems
+
+
+def _problems_of(table: Table, key: str, inner: str | None = None) -> list[Problem]:
+    """Return the problems of one key of the top level, or of one key of a section, as if it were alone."""
+    alone, value = Table(table.mark), table[key]
+    if inner is not None:
+        value = Table(value.mark)
+        value.put(inner, table[key][inner], table[key].place(inner))
+    alone.put(key, value, table.place(key))
+    reader = Reader()
+    reader.read(TopLevel, alone)
+    return reader.problems
 
 
 def _check_values(table: Table, version: int) -> list[Problem]:

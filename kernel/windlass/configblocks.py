@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from windlass.discovery import Found
+from windlass.errors import with_class
 from windlass.known import containerd_knows, is_containerds
 from windlass.toml import Mark, Table
 from windlass.validate import ERROR, NOTE, WARNING, Problem, Reader, did_you_mean, unknown_is_error
@@ -25,7 +26,12 @@ def check_blocks(plugins: Table, found: Sequence[Found]) -> tuple[Mapping[str, o
     for uri, plugin in installed.items():
         if plugin is not None and plugin.config is not None:
             block = plugins.get(uri, Table(Mark("default")))
-            instances[uri] = reader.read(plugin.config, block, ("plugins", uri))
+            try:
+                instances[uri] = reader.read(plugin.config, block, ("plugins", uri))
+            except Exception as error:  # noqa: BLE001 - the operator gets the plugin's name, and every other problem
+                reason = f"plugin {uri} cannot read its settings: {with_class(error)}"
+                remedy = "mend it, or name it in disabled_plugins"
+                reader.problems.append(Problem(ERROR, block.mark, f"{reason}; {remedy}"))
         elif plugin is not None and plugins.get(uri):
             reader.problems.append(_no_config(uri, plugins[uri]))
     for uri in plugins:
@@ -67,6 +73,8 @@ def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem
     problems = []
     for table in tables:
         for uri in table.get("required_plugins", []):
+            if "." not in uri:
+                continue  # that has been told
             if uri not in installed:
                 reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed, _NEAR)}"
                 problems.append(Problem(ERROR, table.place("required_plugins"), reason))

@@ -73,11 +73,10 @@ def check(path: Path | None, paths: Paths, flags: Flags) -> list[Problem]:
     """Return every problem of a configuration, in the order of files and lines."""
     files = configfiles.read(path or Path(paths.config), required=path is not None)
     draft = config.Draft(paths, flags, files)
-    if not any(problem.severity == ERROR for problem in draft.problems):
-        try:
-            draft.settle(discovery.discover(draft.disabled))
-        except ConfigError:
-            pass  # the draft has the same problems, and the warnings
+    try:
+        draft.settle(discovery.discover(draft.disabled))
+    except ConfigError:
+        pass  # the draft has the same problems, and the warnings
     order = {table.mark.file: number for number, table in enumerate(files.tables)}
     unique = dict.fromkeys(draft.problems)
     return sorted(unique, key=lambda problem: (order.get(problem.mark.file, -1), problem.mark.line))
@@ -214,8 +213,11 @@ def _migrate(path: Path) -> int:
     files = configfiles.read(path, required=True)
     draft = config.Draft(config.WINDLASS, config.NO_FLAGS, files)
     raise_errors(draft.problems)
-    found = discovery.discover(draft.disabled)
-    sys.stdout.write(migrated_text(draft.tables[0], [entry.plugin for entry in found if entry.plugin]))
+    if draft.tables[0].get("version") == VERSION:
+        sys.stdout.write(path.read_text("utf-8-sig"))  # to the byte: there is nothing to migrate
+    else:
+        found = discovery.discover(draft.disabled)
+        sys.stdout.write(migrated_text(draft.tables[0], [entry.plugin for entry in found if entry.plugin]))
     old = [str(table.mark.file) for table in draft.tables[1:] if table.get("version", 0) != VERSION]
     for name in old:
         sys.stderr.write(f"{name} is imported and has an older version too; migrate it by itself\n")

@@ -128,9 +128,11 @@ class ContentStore(Protocol):
         """Open a blob by ``desc.digest``. Raises NotFound."""
         ...
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         """Open the ingest ``ref``, or continue it.
 
+        Only a ``size`` that contradicts the one it was begun with starts it again, as in containerd;
+        ``expected`` may change. Who publishes events tells ``media_type`` of the blob; stores ignore it.
         Raises Unavailable while another writer has it; AlreadyExists when ``expected``
         is there; InvalidArgument without a ref.
         """
@@ -149,7 +151,7 @@ class ContentStore(Protocol):
         ...
 
 
-CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1")
+CONTENT: PluginType[ContentStore] = PluginType("io.containerd.content.v1", ContentStore)
 
 
 @contract

@@ -21,10 +21,16 @@ from windlass.boot import Daemon
 from windlass.config import Config, Flags, Paths
 from windlass.discovery import Found
 from windlass.errors import StartError
-from windlass.plugin import State
+from windlass.ownloop import run_to_its_end
+from windlass.plugin import Record, State
+from windlass.services import SERVER
 from windlass.validate import NOTE
+from windlass.watchdog import WATCHDOG, owners_of
 
 logger = logging.getLogger(__name__)
+
+INSTALL = "pip install 'windlass-kernel[standard]' brings all of ours"
+HELD_UP = "no client is served meanwhile; blocking calls belong in a thread"
 
 DRAIN = 1.0
 """How long tasks and threads that are left over after the stop are waited for."""
@@ -39,11 +45,11 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     draft = config.read(path, paths, flags)
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format)
+    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
-        logger.warning("no plugin is installed; pip install 'windlass-kernel[standard]' brings all of ours")
+        raise StartError(f"no plugin is installed: {INSTALL}")
     found += discovery.made(settings.top, found, draft.disabled)
     lock = process.prepare(settings)
     try:
@@ -74,7 +80,7 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda *_: _dump_soon(loop))
     try:
-        return loop.run_until_complete(serve(found, settings, started))
+        return run_to_its_end(loop, loop.create_task(serve(found, settings, started)))
     finally:
         left = asyncio.all_tasks(loop)
         for task in left:
@@ -92,7 +98,9 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     stopping = _Stopping(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
-    daemon = Daemon(found, settings)
+    daemon = Daemon(found, settings, settings.configured)
+    WATCHDOG.watch(loop, threading.get_ident(), "the event loop", HELD_UP)
+    WATCHDOG.start(owners_of(found))
     stop = asyncio.create_task(stopping.event.wait())
     start = asyncio.create_task(_become_ready(daemon, started))
     try:
@@ -107,18 +115,33 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     finally:
         stop.cancel()
         await daemon.stop()
+        WATCHDOG.stop()
     logger.info("stopped")
     return 0
 
 
 async def _become_ready(daemon: Daemon, started: float) -> None:
     await daemon.start()
+    check_servers(daemon.records)
     await daemon.wait_ready()
     states = [record.state for record in daemon.records]
     counts = [f"{states.count(state)} {state}" for state in (State.OK, State.SKIPPED, State.FAILED, State.DISABLED)]
     seconds = time.monotonic() - started
     logger.info("windlass %s is ready after %.2f s; plugins: %s", __version__, seconds, ", ".join(counts))
     process.notify("READY=1")
+
+
+def check_servers(records: Sequence[Record]) -> None:
+    """Raise StartError when no server has started: the daemon would run, and no client could ever reach it."""
+    servers = [record for record in records if record.uri.startswith(f"{SERVER.uri}.")]
+    if any(record.state == State.OK for record in servers):
+        return
+    if not servers:
+        raise StartError(f"no server is installed, so no client could connect: {INSTALL}")
+    lines = ["no server has started, so no client could connect:"]
+    for record in servers:
+        lines.append(f"{record.uri} is {record.state}: {record.message or 'take it out of disabled_plugins'}")
+    raise StartError("\n".join(lines))
 
 
 class _Stopping:

@@ -60,4 +60,4 @@ class Differ(Protocol):
         ...
 
 
-DIFFER: PluginType[Differ] = PluginType("io.containerd.differ.v1")
+DIFFER: PluginType[Differ] = PluginType("io.containerd.differ.v1", Differ)

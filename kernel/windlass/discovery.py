@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
-from windlass.errors import StartError
+from windlass.errors import InvalidArgument, StartError, with_class
 from windlass.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -38,14 +38,13 @@ class Found:
     error: BaseException | None = None
 
 
-def installed() -> dict[str, str]:
-    """Return the URIs of all installed plugins and the distribution that brings each; imports none of them.
+def installed(entries: Collection[EntryPoint] | None = None) -> dict[str, str]:
+    """Return the URIs of all installed plugins, or of ``entries``, and what brings each; imports none of them.
 
     Raises StartError when two distributions bring plugins of one URI.
     """
     found: dict[str, str] = {}
-    # not through stevedore, whose cache forgets which distribution an entry point is from
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=GROUP) if entries is None else entries:
         distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
         if entry.name in found and found[entry.name] != distribution:
             raise StartError(
@@ -57,7 +56,8 @@ def installed() -> dict[str, str]:
 
 def discover(disabled: Collection[str] = ()) -> list[Found]:
     """Import every installed plugin's declaration except those of ``disabled``, which are listed without one."""
-    distributions = installed()
+    entries = entry_points(group=GROUP)
+    distributions = installed(entries)
     problems: dict[str, BaseException] = {}
 
     # Any, here and below: whatever an entry point names, until it is checked to be a Plugin.
@@ -65,7 +65,7 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
         problems[entry.name] = error
 
     wanted = [uri for uri in distributions if uri not in disabled]
-    loaded = _load(wanted, note)
+    loaded = _load(wanted, entries, note)
     return [
         Found(uri, distribution) if uri in disabled else _found(uri, distribution, loaded.get(uri), problems.get(uri))
         for uri, distribution in distributions.items()
@@ -75,17 +75,18 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
 def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] = ()) -> list[Found]:
     """Return the plugins that installed factories make of ``settings``, those of ``disabled`` without declaration.
 
-    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported.
+    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported or fails.
     """
     taken = {entry.uri: entry.distribution for entry in found}
     plugins: list[Found] = []
     for entry in entry_points(group=FACTORIES):
         distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
         try:
-            make = entry.load()
-        except ImportError as error:
-            raise StartError(f"{distribution} cannot be imported: {error}") from error
-        for plugin in make(settings):
+            made_here = entry.load()(settings)
+        except Exception as error:
+            reason = f"{distribution} cannot make the plugins of the configuration: {with_class(error)}"
+            raise StartError(f"{reason}; mend it or uninstall it") from error
+        for plugin in made_here:
             if plugin.uri in taken:
                 raise StartError(f"plugin {plugin.uri} is brought by {taken[plugin.uri]}; give yours another name")
             taken[plugin.uri] = distribution
@@ -94,20 +95,38 @@ def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] =
 
 
 # Any: as in `discover`.
-def _load(wanted: Sequence[str], note: Note) -> dict[str, Any]:
+class _Manager(NamedExtensionManager[Any]):
+    """Loads what is installed now: stevedore's own list comes from files in the user's cache directory.
+
+    Such a file, whoever wrote it, stays true to stevedore while the times of `sys.path` have the same
+    first 24 bits, which is up to 128 s after a package was installed anew.
+    """
+
+    def __init__(self, wanted: Sequence[str], entries: Collection[EntryPoint], note: Note) -> None:
+        self._entries = entries
+        super().__init__(GROUP, names=wanted, on_load_failure_callback=note)
+
+    def list_entry_points(self) -> list[EntryPoint]:
+        return list(self._entries)
+
+
+# Any: as in `discover`.
+def _load(wanted: Sequence[str], entries: Collection[EntryPoint], note: Note) -> dict[str, Any]:
     """Import the entry points of ``wanted``; ``note`` is told of those that cannot be."""
     loaded: dict[str, Any] = {}
     try:
-        manager: NamedExtensionManager[Any] = NamedExtensionManager(GROUP, names=wanted, on_load_failure_callback=note)
+        manager = _Manager(wanted, entries, note)
         return {extension.name: extension.plugin for extension in manager}
-    except (SystemExit, AssertionError) as error:
-        # stevedore lets these two through; only one by one it shows whose they are
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- an import may raise anything; it is its plugin's record
+        # stevedore lets some through; only one by one it shows whose they are
         if len(wanted) == 1:
-            problem = ImportError(f"its import ended with {type(error).__name__} {error}".rstrip())
+            problem = ImportError(f"its import ended with {with_class(error)}")
             note(None, EntryPoint(wanted[0], "", GROUP), problem)
             return {}
     for uri in wanted:
-        loaded |= _load([uri], note)
+        loaded |= _load([uri], entries, note)
     return loaded
 
 
@@ -115,8 +134,8 @@ def _found(uri: str, distribution: str, plugin: object, problem: BaseException |
     if problem is not None:
         return Found(uri, distribution, error=problem)
     if not isinstance(plugin, Plugin):
-        problem = TypeError(f"its entry point names a {type(plugin).__name__}, no Plugin")
+        problem = InvalidArgument(f"its entry point names a {type(plugin).__name__}, no Plugin")
         return Found(uri, distribution, error=problem)
     if plugin.uri != uri:
-        return Found(uri, distribution, error=ValueError(f"its declaration calls itself {plugin.uri}"))
+        return Found(uri, distribution, error=InvalidArgument(f"its declaration calls itself {plugin.uri}"))
     return Found(uri, distribution, plugin)

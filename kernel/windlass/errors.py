@@ -70,6 +70,10 @@ class ResourceExhausted(Error):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class NoSpace(ResourceExhausted):
+    """There is no space left on a disk, or under its quota."""
+
+
 class FailedPrecondition(Error):
     """The object is in a state that does not allow the call."""
 
@@ -138,8 +142,31 @@ def from_code(code: int, message: str) -> Error:
     return BY_CODE.get(code, Error)(message)
 
 
+def name_of(code: int) -> str:
+    """Return what a status is called in logs, such as NotFound."""
+    return BY_CODE[code].__name__ if code in BY_CODE else "Unknown"
+
+
 class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
+
+
+def as_exception(error: BaseException, what: str = "the plugin") -> Exception:
+    """Return an error of a plugin as one that every caller can handle.
+
+    `sys.exit` and KeyboardInterrupt would leave the loop, and the daemon with it; StopIteration no future can carry
+    (PEP 479); others, such as a panic of an extension in Rust, would pass by whoever answers the client.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"{what} raised {with_class(error)}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def with_class(error: BaseException) -> str:
+    """Return what an error says; the class of one that is not ours comes first, as in ``KeyError: 'x'``."""
+    return str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def in_words(error: OSError) -> str:

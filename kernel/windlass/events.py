@@ -30,7 +30,7 @@ class Exchange(Protocol):
         ...
 
     def forward(self, envelope: Envelope) -> None:
-        """Deliver an event that a shim or a client has stamped. Raises InvalidArgument."""
+        """Deliver an event as a shim or a client has stamped it. Raises InvalidArgument (topic, namespace)."""
         ...
 
     def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[AsyncIterator[Envelope]]:
@@ -43,4 +43,4 @@ class Exchange(Protocol):
         ...
 
 
-EXCHANGE: PluginType[Exchange] = PluginType("io.containerd.event.v1")
+EXCHANGE: PluginType[Exchange] = PluginType("io.containerd.event.v1", Exchange)

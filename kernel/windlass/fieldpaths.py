@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from windlass.errors import InvalidArgument
-from windlass.values import check_labels
+from windlass.values import check_label_keys, check_labels
 
 LABELS = "labels"
 
@@ -18,13 +18,18 @@ def updated_labels(
     No path, or ``labels``: replace them all. ``labels.<key>``: set that one, or remove it when ``changes`` lacks it.
     Raises InvalidArgument for any other path, naming ``what`` is being updated, and for a label that is too long.
     """
-    return updated_map(LABELS, current, changes, fieldpaths or (LABELS,), what)
+    result = updated_map(LABELS, current, changes, fieldpaths or (LABELS,), what)
+    check_labels(result)
+    return result
 
 
 def updated_map(
     name: str, current: Mapping[str, str], changes: Mapping[str, str], fieldpaths: Sequence[str], what: str
 ) -> dict[str, str]:
-    """Do the same for any field that maps strings to strings, such as ``annotations``; no path changes nothing."""
+    """Do the same for any field that maps strings to strings, such as ``annotations``, and of any length.
+
+    No path changes nothing. Raises InvalidArgument for another path and for an empty key.
+    """
     result = dict(current)
     for path in fieldpaths:
         if path == name:
@@ -35,7 +40,7 @@ def updated_map(
             raise InvalidArgument(
                 f"cannot update field {path[:128]!r} of {what}: only {name} and {name}.<key> can change"
             )
-    check_labels(result)
+    check_label_keys(result, name.removesuffix("s"))
     return kept_labels(result)
 
 

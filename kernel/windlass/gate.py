@@ -20,7 +20,8 @@ from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from windlass import faults
-from windlass.errors import DeadlineExceeded, Unavailable
+from windlass.errors import Unavailable
+from windlass.ownloop import OwnLoop, only_exceptions
 from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
 
@@ -105,11 +106,12 @@ class Breaker:
 
 
 class Gate:
-    """The boundary around one plugin's instance: accounts, breaker and pool."""
+    """The boundary around one plugin's instance: accounts, breaker, pool, and a loop if its type wants that."""
 
-    def __init__(self, uri: str, pool_size: int = POOL_SIZE) -> None:
-        """Guard the plugin ``uri``; threads start when they are needed."""
+    def __init__(self, uri: str, pool_size: int = POOL_SIZE, own_loop: bool = False) -> None:
+        """Guard the plugin ``uri``; threads start when they are needed. ``own_loop``: see `PluginType.own_loop`."""
         self.uri = uri
+        self._own_loop = OwnLoop(uri) if own_loop else None
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
@@ -137,7 +139,7 @@ class Gate:
     # Any, here and below: one piece of code guards the methods of every contract.
     def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return ``method`` with every call counted, timed and subject to the breaker."""
-        account, breaker, place = self.account(name), self.breaker, f"{self.uri}.{name}"
+        account, breaker, place, own_loop = self.account(name), self.breaker, f"{self.uri}.{name}", self._own_loop
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             breaker.check()
@@ -145,7 +147,10 @@ class Gate:
             try:
                 if faults.armed:
                     await asyncio.to_thread(faults.point, place)
-                result = await method(*args, **kwargs)
+                if own_loop is not None:
+                    result = await own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
+                else:
+                    result = await only_exceptions(method(*args, **kwargs))
                 failed = False
                 return result
             finally:
@@ -168,6 +173,8 @@ class Gate:
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
         self.pool.close()
+        if self._own_loop is not None:
+            self._own_loop.close()
 
 
 def _is_contract(value: object) -> bool:
@@ -248,28 +255,23 @@ async def offload_within(
     """
     gate = gate or _shared
     gate.breaker.check()
-    job, missed = gate.pool.submit(call, discard), False
-    future = job.future
-
-    def expire() -> None:
-        nonlocal missed
-        if not future.done():
-            missed = True
-            future.set_exception(DeadlineExceeded(f"{gate.uri}: {name or 'a call'} did not end within {timeout:g} s"))
-
-    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, expire)
+    job = gate.pool.submit(call, discard)
+    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, job.expire, name, timeout)
     try:
-        return await future
+        return await job.future
     except asyncio.CancelledError:
         job.abandon()
         raise
     finally:
         if timer is not None:
             timer.cancel()
-        if missed:
+        if job.missed:
             gate.breaker.missed()
-        elif not future.cancelled():
+        elif not job.future.cancelled():
             gate.breaker.answered()
+        # An error's traceback has this frame, and the job has the error: together they would stay until the next full
+        # collection, with the request that the call is made with.
+        del job
 
 
 async def offload_each(iterator: Iterator[R], gate: Gate | None, size: int = 100) -> list[R]:

@@ -17,4 +17,4 @@ class Collector(Protocol):
         ...
 
 
-GC: PluginType[Collector] = PluginType("io.containerd.gc.v1")
+GC: PluginType[Collector] = PluginType("io.containerd.gc.v1", Collector)

@@ -97,6 +97,20 @@ TIMEOUTS = {
 """Seconds; 0 is for as long as it takes."""
 
 
+NOT_BUILT = (
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
+    "io.containerd.nri.v1.nri",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.tracing.processor.v1.otlp",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+    "io.containerd.snapshotter.v1.aufs",
+)
+"""Plugins that containerd has or had and Windlass does not have: no installation brings them."""
+
+
 def is_containerds(uri: str) -> bool:
     """Tell whether containerd has a plugin of that URI which takes a block."""
     return uri in _KEYS

@@ -68,4 +68,4 @@ class LeaseStores(Protocol):
         ...
 
 
-LEASE_STORES: PluginType[LeaseStores] = PluginType("io.containerd.lease.v1")
+LEASE_STORES: PluginType[LeaseStores] = PluginType("io.containerd.lease.v1", LeaseStores)

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Collection
 
 TRACE = 5
 PANIC = 60
@@ -69,9 +70,25 @@ class Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def set_up(level: str, form: str) -> None:
-    """Log to stderr from now on; empty strings are ``info`` and ``text``."""
+class Ours(logging.Filter):
+    """Lets pass what Windlass and plugins say; of what libraries say below a warning, nothing above ``trace``."""
+
+    def __init__(self, packages: Collection[str]) -> None:
+        """Know plugins by the first part of their modules' names."""
+        super().__init__()
+        self._packages = frozenset(packages)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is logged."""
+        package = record.name.partition(".")[0]
+        return record.levelno >= logging.WARNING or package in self._packages or package.startswith("windlass")
+
+
+def set_up(level: str, form: str, packages: Collection[str] = ()) -> None:
+    """Log to stderr from now on; empty strings are ``info`` and ``text``, ``packages`` are plugins'."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if form == "json" else Text())
+    if level != "trace":
+        handler.addFilter(Ours(packages))
     logging.basicConfig(handlers=[handler], level=LEVELS[level or "info"], force=True)
     logging.raiseExceptions = False  # a broken pipe on stderr must not make more of itself

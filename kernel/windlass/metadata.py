@@ -124,4 +124,4 @@ class Metadata(Protocol):
         ...
 
 
-METADATA: PluginType[Metadata] = PluginType("io.containerd.metadata.v1")
+METADATA: PluginType[Metadata] = PluginType("io.containerd.metadata.v1", Metadata)

@@ -20,7 +20,6 @@ costs no fsync, and committing costs one, outside the lock.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sqlite3
@@ -31,7 +30,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass import errors, faults
+from windlass import databases, errors, faults
+from windlass.databases import reuse_log
+from windlass.disks import disk_errors
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.reserve import Reserve
@@ -92,49 +93,40 @@ class Metastore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._reserve = _reserve(path)
-        self._reserve.spend()
-        with self._explained():
-            self._writer = self._connect()
+        self._reserve = Reserve(path.with_name(path.name + "-reserve"), RESERVE)
+        self._writer, self._reader = databases.opened(path, self._reserve, self._open)
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        with self._explained(), disk_errors(f"open {self._path}", self._path.parent):
+            writer = self._connect()
             try:
-                self._migrate()
-                self._reader = self._connect()
+                _migrate(writer, self._path)
+                reader = self._connect()
             except BaseException:
-                self._writer.close()
+                writer.close()
                 raise
-        # SQLite itself syncs the directory only when it syncs the log, which `flush` does in its place.
-        _fsync(path.parent)
-        self._reserve.refill()
+            # SQLite itself syncs the directory only when it syncs the log, which `flush` does in its place.
+            _fsync(self._path.parent)
+        return writer, reader
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = databases.connect(self._path, BUSY_SECONDS)
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
-
-    def _migrate(self) -> None:
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise FailedPrecondition(
-                f"{self._path} has schema version {version}, newer than this program's {len(MIGRATIONS)}; upgrade it"
-            )
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
 
     def close(self) -> None:
         """Close the database; a second time is nothing."""
         with self._writing, self._reading:
             self._reader.close()
-            self._writer.close()
+            databases.close(self._writer, self._path, self._reserve)
 
     def flush(self) -> None:
         """Return when every change so far would survive a power cut."""
         # Transactions are only appended to the log before; a checkpoint syncs it first by itself.
-        log = self._path.with_name(self._path.name + "-wal")
-        try:
+        log = databases.log_of(self._path)
+        with disk_errors(f"write {log}", log.parent):
             _fsync(log)
-        except OSError as error:
-            raise disk_error(error, log) from error
 
     def check(self, key: str, parent: str = "") -> tuple[int, ...]:
         """Raise what `create` would raise now, and return the IDs of what would be beneath, nearest first."""
@@ -297,7 +289,7 @@ class Metastore:
         except sqlite3.ProgrammingError as error:
             raise FailedPrecondition(f"{self._path} is closed: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise _translated(error, self._path) from error
+            raise databases.translated(error, self._path) from error
 
 
 def adaptor(info: Info) -> Adaptor:
@@ -319,40 +311,14 @@ def adaptor(info: Info) -> Adaptor:
     return field
 
 
-def disk_error(error: OSError, path: Path) -> errors.Error | OSError:
-    """Return the class for a failure to write at ``path``: a full disk is told apart, others stay what they are."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.ResourceExhausted(f"no space left for {path}; free some or enlarge the filesystem")
-    return error
-
-
-def reuse_log(writer: sqlite3.Connection) -> None:
-    """Copy what is in the log into the database, if that can be, so that the next transaction needs no new blocks."""
-    try:
-        writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.Error:
-        pass  # then the log grows
-
-
-def make_room(path: Path) -> None:
-    """Give back what the database at ``path`` keeps for removals, until it is opened."""
-    _reserve(path).spend()
-
-
-def _reserve(path: Path) -> Reserve:
-    return Reserve(path.with_name(path.name + "-reserve"), RESERVE)
-
-
-def _translated(error: sqlite3.DatabaseError, path: Path) -> errors.Error:
-    # sqlite3 sets the attribute on every error that the library itself reported.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return errors.ResourceExhausted(f"no space left for {path}; free some or enlarge the filesystem")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return errors.Unavailable(f"{path} is locked by another process; stop it: {error}")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return errors.DataLoss(f"{path} is damaged; restore it or remove it together with its snapshots: {error}")
-    return errors.Internal(f"{path}: {error}")
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise FailedPrecondition(
+            f"{path} has schema version {version}, newer than this program's {len(MIGRATIONS)}; upgrade it"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
 
 
 def changed_labels(now: Mapping[str, str], wanted: Mapping[str, str], fieldpaths: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from windlass.errors import StartError, with_class
 from windlass.known import (
     DEBUG_SERVER,
     GRPC_SERVER,
@@ -39,7 +40,14 @@ def migrate(table: Table, plugins: Iterable[Plugin[Any]]) -> None:  # Any: what 
             _move_sections(table)
         for plugin in plugins:
             if plugin.migrate:
-                plugin.migrate(version, blocks(table))
+                try:
+                    plugin.migrate(version, blocks(table))
+                except Exception as error:
+                    reason = (
+                        f"plugin {plugin.uri} cannot migrate its settings from version {version}: {with_class(error)}"
+                    )
+                    remedy = "mend or disable it, or write the file in the newest version"
+                    raise StartError(f"{table.mark.file}: {reason}; {remedy}") from error
     table.put("version", VERSION, table.place("version"))
     if "plugins" in table:
         table["plugins"] = _settle(table["plugins"], table.place("plugins"), origins)

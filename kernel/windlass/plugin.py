@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from windlass.errors import Error, with_class
 
 if TYPE_CHECKING:
     from windlass.gate import Gate
@@ -71,6 +74,13 @@ class PluginType(Generic[T_co]):
     """A point of extension; ``T_co`` is the interface that its plugins provide."""
 
     uri: str
+    contract: builtins.type[object] | None = field(default=None, compare=False)
+    """The same interface, for the check of what ``init`` returns; without it anything will do, None too."""
+    own_loop: bool = field(default=False, compare=False)
+    """Whether async methods run on an event loop of each plugin's own, so that one that blocks stops no client.
+
+    For contracts whose methods share nothing with the daemon's loop: no futures, locks or streams of it.
+    """
 
 
 # Any: an event payload's, a shim's and a service's instances have nothing in common but that they are there.
@@ -98,12 +108,12 @@ class InitContext(Protocol):
 
     @property
     def root(self) -> Path:
-        """Persistent directory of this plugin; not created for it."""
+        """Persistent directory of this plugin; not created for it, and closed to others once ``init`` has."""
         ...
 
     @property
     def state(self) -> Path:
-        """Directory of this plugin that is lost at boot; not created for it."""
+        """Directory of this plugin that is lost at boot; as with `root`."""
         ...
 
     @property
@@ -170,6 +180,12 @@ class InitContext(Protocol):
         """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
         ...
 
+    # Any: what a plugin's own ``prepare`` has returned.
+    @property
+    def prepared(self) -> Any:
+        """What the plugin's ``prepare`` has returned, None without one."""
+        ...
+
     def register_readiness(self) -> Callable[[], None]:
         """Hold readiness back until the returned function has been called (from any thread)."""
         ...
@@ -182,7 +198,9 @@ class Plugin(Generic[T_co]):
     ``config`` is a frozen dataclass, its fields the TOML keys; ``requires`` lists
     the types whose plugins must start before. ``migrate`` may rename, move or
     delete blocks of the whole ``plugins`` table on the step from the given
-    configuration version to the next.
+    configuration version to the next. ``prepare`` is called before any plugin's
+    ``init``, for what others look for as soon as the daemon runs, such as a socket;
+    nothing has been started then, and when it raises, the daemon does not start.
     """
 
     type: PluginType[T_co]
@@ -193,6 +211,8 @@ class Plugin(Generic[T_co]):
     config: builtins.type[object] | None = None
     # Any: a TOML table as parsed.
     migrate: Callable[[int, dict[str, Any]], None] | None = None
+    # Any: ``init`` finds it in its context, and nobody else does.
+    prepare: Callable[[InitContext], Any] | None = None
 
     @property
     def uri(self) -> str:
@@ -207,6 +227,10 @@ class Plugin(Generic[T_co]):
             raise ValueError(f"plugin {self.uri}: ALL cannot be combined with other requirements")
         if self.type in self.requires:
             raise ValueError(f"plugin {self.uri} requires its own type")
+
+
+_TELLING = (Error, SkipPlugin, OSError, ImportError, ValueError, RuntimeError)
+"""Errors whose text is a sentence; that of a KeyError is a key."""
 
 
 class State:
@@ -238,5 +262,13 @@ class Record:
 
     @property
     def message(self) -> str:
-        """Why it did not start, empty when it did."""
-        return "" if self.error is None else str(self.error) or type(self.error).__name__
+        """Why it did not start, empty when it did; what is no message to people comes with its class and place."""
+        error = self.error
+        if error is None or (isinstance(error, _TELLING) and str(error)):
+            return str(error or "")
+        if isinstance(error, SyntaxError) and error.filename:
+            # its frames are those of the import
+            return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
+        return f"{with_class(error)}{place}"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from windlass.errors import Unavailable
+from windlass.errors import DeadlineExceeded, Unavailable, as_exception
 
 R = TypeVar("R")
 
@@ -24,7 +24,7 @@ class Pool:
 
     def __init__(self, name: str, size: int) -> None:
         """Start no thread yet; those to come carry ``name``."""
-        self._name = name
+        self.name = name
         self._size = size
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -42,12 +42,12 @@ class Pool:
         """Queue a job. Raises Unavailable once closed."""
         with self._lock:
             if self._closed:
-                raise Unavailable(f"{self._name} has been stopped; it takes no further calls")
+                raise Unavailable(f"{self.name} has been stopped; it takes no further calls")
             self._unfinished += 1
             grow = self._threads < min(self._size, self._unfinished)
             self._threads += grow
         if grow:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            threading.Thread(target=self._work, name=self.name, daemon=True).start()
         self._jobs.put(job)  # type: ignore[arg-type] # invariant: what a job returns is its caller's business
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Pool:
 class Job(Generic[R]):
     """One call on its way through a pool; ``future`` belongs to the loop that submitted it."""
 
-    __slots__ = ("_call", "_context", "_discard", "_loop", "_pool", "future")
+    __slots__ = ("_call", "_context", "_discard", "_loop", "_pool", "future", "missed")
 
     def __init__(self, pool: Pool, call: Callable[[], R], discard: Callable[[R], object] | None) -> None:
         """Give a result that nobody waits for any more to ``discard``, in a thread of the pool."""
@@ -86,6 +86,8 @@ class Job(Generic[R]):
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[R] = self._loop.create_future()
+        self.missed = False
+        """It has failed because it took too long."""
 
     def run(self) -> None:
         """Make the call and send the loop its outcome; in a thread."""
@@ -95,9 +97,17 @@ class Job(Generic[R]):
             result = self._context.run(self._call)
         except BaseException as error:  # noqa: BLE001 -- not swallowed: whoever awaits the future gets it
             self._send(self._fail, error)
+            del self  # the error's traceback has this frame, and this job's future has the error
         else:
             if not self._send(self._deliver, result) and self._discard is not None:
                 self._discard(result)
+
+    def expire(self, name: str, timeout: float) -> None:
+        """Fail a job that has not ended in time."""
+        if not self.future.done():
+            self.missed = True
+            what = f"{self._pool.name}: {name or 'a call'}"
+            self.future.set_exception(DeadlineExceeded(f"{what} did not end within {timeout:g} s"))
 
     def abandon(self) -> None:
         """Discard a result that has come, but not to its caller, who was cancelled in that very moment."""
@@ -132,7 +142,4 @@ class Job(Generic[R]):
     def _fail(self, error: BaseException) -> None:
         if self.future.done():
             return
-        if isinstance(error, StopIteration):  # which no future can carry (PEP 479)
-            wrapped = RuntimeError("the plugin raised StopIteration")
-            wrapped.__cause__, error = error, wrapped
-        self.future.set_exception(error)
+        self.future.set_exception(as_exception(error))

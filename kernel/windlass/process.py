@@ -1,6 +1,6 @@
 """What the daemon does to its own process before plugins start (reference 1.2).
 
-Directories, temporary directory, OOM score, control group, and systemd's socket.
+Directories, limit of descriptors, temporary directory, OOM score, control group, and systemd's socket.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import time
 from pathlib import Path
 
+from windlass import nofile
 from windlass.config import Config
 from windlass.errors import StartError
 
@@ -29,6 +30,7 @@ def prepare(config: Config) -> int:
     Raises StartError for what the daemon cannot do without; logs a warning for the rest.
     """
     os.umask(0o022)
+    nofile.raise_limit()
     make_directory(config.root, 0o700, f"root ({config.mark('root')})")
     make_directory(config.state, 0o711, f"state ({config.mark('state')})")
     if config.temp:
@@ -44,13 +46,17 @@ def prepare(config: Config) -> int:
 
 
 def make_directory(path: Path, mode: int, name: str) -> None:
-    """Make a directory with ``mode``, also if it is there already; raises StartError if it cannot be written."""
+    """Make a directory with ``mode``, also if it is there already.
+
+    Raises StartError if it cannot be written, and for one of another owner, who could put things in it for us to
+    trust; so could the owner of a link to it.
+    """
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
-        try:
-            path.chmod(mode)
-        except PermissionError:
-            logger.warning("cannot set the mode of %s to %o: it belongs to another user", path, mode)
+        for owner in {path.lstat().st_uid, path.stat().st_uid} - {os.geteuid()}:
+            remedy = f"choose another, or chown it to {os.geteuid()} if what is in it can be trusted"
+            raise StartError(f"{name}: {path} belongs to user {owner} and windlassd runs as {os.geteuid()}; {remedy}")
+        path.chmod(mode)
         if not os.access(path, os.W_OK | os.X_OK):
             raise StartError(f"{name}: {path} is not writable; choose another or run as its owner")
     except FileExistsError:
@@ -121,10 +127,24 @@ def join_cgroup(path: str, top: Path = CGROUPS) -> None:
     for hierarchy in hierarchies:
         group = hierarchy.joinpath(*parts)
         try:
-            group.mkdir(parents=True, exist_ok=True)
+            _make_group(hierarchy, parts)
             (group / "cgroup.procs").write_text("0")
         except OSError as error:
             raise StartError(f"cannot join control group {group}: {error.strerror}; see cgroup.path") from None
+
+
+def _make_group(hierarchy: Path, parts: list[str]) -> None:
+    """Make a control group and those above it."""
+    # Only version 1 has these at its root. A new group has neither processors nor memory there, and no process
+    # can join it before it has both (cpuset(7)).
+    names = [name for name in ("cpuset.cpus", "cpuset.mems") if (hierarchy / name).exists()]
+    group = hierarchy
+    for part in parts:
+        parent, group = group, group / part
+        group.mkdir(exist_ok=True)
+        for name in names:
+            if not (group / name).read_text().strip():
+                (group / name).write_text((parent / name).read_text())
 
 
 def notify(message: str) -> None:

@@ -11,6 +11,8 @@ import time
 from typing import BinaryIO
 
 from windlass.errors import StartError
+from windlass.rpc import authority
+from windlass.values import grpc_target
 
 METHOD = "/containerd.services.events.v1.Events/Forward"
 DEADLINE = 10.0
@@ -27,7 +29,8 @@ def publish(address: str | None, namespace: str, topic: str, stdin: BinaryIO | N
     if len(event) > LIMIT:
         raise StartError(f"event on stdin is longer than {LIMIT >> 20} MiB")
     request = forward_request(time.time_ns(), namespace, topic, event)
-    with grpc.insecure_channel(f"unix:{address or '/run/windlass/windlass.sock'}") as channel:
+    target = grpc_target(address or "/run/windlass/windlass.sock")
+    with grpc.insecure_channel(target, authority(target)) as channel:
         call = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
         try:
             # grpc's own back-off connects again until the deadline

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 SMALLEST = 4096
+HEADER = 32
 PAUSE = 1.0
 """Seconds between attempts to take what is missing."""
 
@@ -34,6 +35,39 @@ class Reserve:
         except OSError:
             return False  # not there, or a disk that gives nothing back
         return had
+
+    def become(self, path: Path) -> None:
+        """Let the file be ``path``, with its blocks, unless that is there with something in it.
+
+        For a log of SQLite's: one whose header is zeros is empty (sqlite.org/fileformat2.html, "The WAL File Format").
+        """
+        try:
+            if path.exists() and path.stat().st_size:
+                return
+            # Durable before the name is: it may have been a log, whose changes must not come again.
+            self._write_zeros(HEADER)
+            self._path.rename(path)
+        except OSError:
+            return  # not there, or a disk that allows nothing: then the log needs new blocks
+        self._held, self._tried = 0, 0.0
+
+    def adopt(self, path: Path) -> None:
+        """Take over the blocks of a log that is not needed any more, if not all is held; ``path`` is gone then."""
+        if self._held == self._size:
+            return
+        try:
+            path.replace(self._path)
+            os.truncate(self._path, min(self._path.stat().st_size, self._size))
+        except OSError:
+            return  # there is no log, or it stays and is removed as ever
+
+    def _write_zeros(self, length: int) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.pwrite(descriptor, bytes(length), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def refill(self) -> None:
         """Take what is missing, as far as there is room; a disk that allows nothing of it is none the worse."""

@@ -23,6 +23,24 @@ if TYPE_CHECKING:
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
+HTTP2_ERRORS = (
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+)
+"""By their numbers, RFC 9113 section 7."""
+_RESET = re.compile(r"RST_STREAM with error code (\d+)")
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -47,6 +65,22 @@ class Call:
     def lease(self) -> str:
         """The lease header, empty without one."""
         return self.metadata.get(LEASE, "")
+
+
+def authority(target: str) -> list[tuple[str, str]]:
+    """Return the option that channels to ``target`` need.
+
+    To a unix socket gRPC sends the percent-encoded path as ``:authority``. Servers that
+    want a host name there, such as those of Rust's h2, refuse that; grpc-go sends localhost.
+    """
+    return [("grpc.default_authority", "localhost")] if target.startswith("unix") else []
+
+
+def reset_by(details: str) -> str:
+    """Return the HTTP/2 error by which a peer has reset a call, from what grpc says of it, "" if that is not why."""
+    found = _RESET.search(details)
+    number = int(found[1]) if found else len(HTTP2_ERRORS)
+    return HTTP2_ERRORS[number] if number < len(HTTP2_ERRORS) else f"error {number}" if found else ""
 
 
 def method_name(name: str) -> str:
@@ -133,13 +167,13 @@ def _call(context: Any, given: dict[str, str]) -> Call:
     return Call(context, {**given, **metadata} if given else metadata)
 
 
-@cache
 def _told(error: Error) -> str:
     """Return a message on one line: it may quote names that strangers have chosen, and goes to terminals and logs."""
     text = str(error)
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
+@cache
 def _status(code: int) -> grpc.StatusCode:
     import grpc
 

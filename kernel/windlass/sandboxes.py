@@ -61,7 +61,7 @@ class SandboxStores(Protocol):
         ...
 
 
-SANDBOX_STORES: PluginType[SandboxStores] = PluginType("io.containerd.sandbox.store.v1")
+SANDBOX_STORES: PluginType[SandboxStores] = PluginType("io.containerd.sandbox.store.v1", SandboxStores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +144,4 @@ class SandboxController(Protocol):
         ...
 
 
-SANDBOX_CONTROLLER: PluginType[SandboxController] = PluginType("io.containerd.sandbox.controller.v1")
+SANDBOX_CONTROLLER: PluginType[SandboxController] = PluginType("io.containerd.sandbox.controller.v1", SandboxController)

@@ -39,6 +39,6 @@ class TtrpcService(Protocol):
         ...
 
 
-GRPC: PluginType[Service] = PluginType("io.containerd.grpc.v1")
-TTRPC: PluginType[TtrpcService] = PluginType("io.containerd.ttrpc.v1")
+GRPC: PluginType[Service] = PluginType("io.containerd.grpc.v1", Service)
+TTRPC: PluginType[TtrpcService] = PluginType("io.containerd.ttrpc.v1", TtrpcService)
 SERVER: PluginType[object] = PluginType("io.containerd.server.v1")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from windlass.plugin import PluginType
 
+CLEAN = b"done"
+"""What a shim's ``cleanup`` tells when nothing is left."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForkedShim:
@@ -14,20 +17,27 @@ class ForkedShim:
 
     ``entry`` is called in a child of the zygote as ``entry(arguments,
     descriptors)``. Arguments: bundle directory, namespace, container ID, the
-    daemon's grpc address, its ttrpc address, its log level. Descriptors: a
+    daemon's grpc address, its ttrpc address, its log level. The FIFO ``log`` in
+    the bundle is for what the shim has to say, and has to become its standard
+    error: as long as it has the daemon's, whoever reads the daemon's output by a
+    pipe waits for the shim's end. Descriptors: a
     listening unix socket on which to serve ``containerd.task.v3.Task`` and
     ``v2.Task`` over ttrpc (the daemon made it, so that nobody waits for it,
     and removes its file).
 
     ``cleanup`` is called in the same way when a shim has died, with bundle
     directory, namespace, container ID, the seconds after which it is killed, and
-    no descriptor: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
-    rootfs, and returns 0 also when there was nothing left to do. Without one the
-    daemon can only unmount and delete.
+    a pipe: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
+    rootfs, and writes `CLEAN` into the pipe, also when there was nothing left to do. Anything else that it writes is
+    the reason why something is left; that, and an end without a word, has it called again later, with more time.
+    Without one the daemon can only unmount and delete.
 
     ``describe`` is given a runtime's options, an encoded Any or nothing, and returns an encoded
     ``containerd.types.RuntimeInfo`` (reference 4.5). It is called in a thread, and raises ValueError for options
     that it cannot read.
+
+    ``program`` is the name of an executable that does the same for daemons without a zygote; where it is installed its
+    path is left in the bundle, for a daemon that takes over.
     """
 
     runtimes: tuple[str, ...]
@@ -35,6 +45,7 @@ class ForkedShim:
     preload: tuple[str, ...] = ()
     cleanup: str = ""
     describe: Callable[[bytes], bytes] | None = None
+    program: str = ""
 
 
-FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1")
+FORKED_SHIM: PluginType[ForkedShim] = PluginType("io.windlass.shim.v1", ForkedShim)

@@ -13,20 +13,17 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from windlass import faults, metastore, trees
+from windlass import faults, trees
 from windlass.checks import Problem
-from windlass.metastore import Metastore, Record, disk_error
+from windlass.disks import disk_errors, private_directory
+from windlass.metastore import Metastore, Record
 from windlass.snapshots import Info, Kind
 
 logger = logging.getLogger(__name__)
 
 
 DATABASE = "metadata.db"
-
-
-def make_room(root: Path) -> None:
-    """Give back the space below ``root`` that is kept for removals, before `Directories` opens it."""
-    metastore.make_room(root / DATABASE)
+SHOWN = 128
 
 
 class Directories:
@@ -36,8 +33,10 @@ class Directories:
         """``discard`` deletes a snapshot's directory, whole or half made, where more is needed than deleting files."""
         self._top = root / "snapshots"
         self._discard = discard
-        for directory in (root, self._top):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The root may be an operator's own directory; what is below it is ours alone. Containers with user
+        # namespaces need no way in: overlay looks its layers up as the daemon, and a bind mount has its own root.
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(self._top)
         self.store = Metastore(root / DATABASE)
         # What carries another process's token was left by a crash.
         self._token = secrets.token_hex(4)
@@ -62,11 +61,10 @@ class Directories:
         parents = self.store.check(key, parent)
         temporary = self._temporary("new")
         try:
-            temporary.mkdir(mode=0o700)
-            fill(temporary, parents)
-            return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
-        except OSError as error:
-            raise disk_error(error, self._top) from error
+            with disk_errors(f"make snapshot {key[:SHOWN]}", self._top):
+                temporary.mkdir(mode=0o700)
+                fill(temporary, parents)
+                return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
         finally:
             # Gone by now when all went well.
             if temporary.exists():

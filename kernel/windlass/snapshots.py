@@ -72,7 +72,7 @@ class Snapshotter(Protocol):
         ...
 
     def usage(self, key: str) -> Usage:
-        """Measure a snapshot: live for an active one, as stored at commit otherwise. Raises NotFound."""
+        """Measure a snapshot: live for an active one, 0 for a view, as stored at commit otherwise. Raises NotFound."""
         ...
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
@@ -115,7 +115,7 @@ class Snapshotter(Protocol):
         ...
 
 
-SNAPSHOTTER: PluginType[Snapshotter] = PluginType("io.containerd.snapshotter.v1")
+SNAPSHOTTER: PluginType[Snapshotter] = PluginType("io.containerd.snapshotter.v1", Snapshotter)
 
 LABEL_PREFIX = "containerd.io/snapshot/"
 LABEL_REF = "containerd.io/snapshot.ref"

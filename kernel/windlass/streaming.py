@@ -49,4 +49,4 @@ class Streams(Protocol):
         ...
 
 
-STREAMS: PluginType[Streams] = PluginType("io.containerd.streaming.v1")
+STREAMS: PluginType[Streams] = PluginType("io.containerd.streaming.v1", Streams)

@@ -184,4 +184,4 @@ class Tasks(Protocol):
         ...
 
 
-RUNTIME: PluginType[Tasks] = PluginType("io.containerd.runtime.v2")
+RUNTIME: PluginType[Tasks] = PluginType("io.containerd.runtime.v2", Tasks)

@@ -148,4 +148,4 @@ class Transferrer(Protocol):
         ...
 
 
-TRANSFER: PluginType[Transferrer] = PluginType("io.containerd.transfer.v1")
+TRANSFER: PluginType[Transferrer] = PluginType("io.containerd.transfer.v1", Transferrer)

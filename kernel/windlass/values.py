@@ -63,6 +63,18 @@ def host_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+def grpc_target(address: str) -> str:
+    """Return an address as gRPC spells it; a bare path is a unix socket, of whatever name.
+
+    gRPC takes what it connects to for a URI and decodes it: ``/run/a%41/x.sock`` would be another socket.
+    """
+    if not address.startswith("/"):
+        return address
+    for character in "%?#":
+        address = address.replace(character, f"%{ord(character):02X}")
+    return f"unix:{address}"
+
+
 def check_identifier(kind: str, value: str) -> None:
     """Raise InvalidArgument unless ``value`` is a valid identifier; ``kind`` names it in the message."""
     if not value:
@@ -75,8 +87,19 @@ def check_identifier(kind: str, value: str) -> None:
         )
 
 
+def check_label_keys(labels: Mapping[str, str], what: str = "label") -> None:
+    """Raise InvalidArgument for an empty key; one without a value is dropped anyway, and fine, as in containerd.
+
+    Leases, sandboxes and active mounts, and the annotations of images, have no other limit there
+    (core/metadata/boltutil/helpers.go); ``what`` names the entries in the message.
+    """
+    if labels.get(""):
+        raise InvalidArgument(f"the key of a {what} must not be empty; its value is {labels[''][:SHOWN_LABEL_KEY]!r}")
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Raise InvalidArgument for a label whose key and value together exceed 4096 bytes."""
+    """Raise InvalidArgument for an empty key, and for a label whose key and value together exceed 4096 bytes."""
+    check_label_keys(labels)
     for key, value in labels.items():
         size = len(key.encode()) + len(value.encode())
         if size > MAX_LABEL:

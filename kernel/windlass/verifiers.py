@@ -22,8 +22,15 @@ class ImageVerifier(Protocol):
     """Judges images by name and by the digest that the name stands for now."""
 
     async def verify(self, name: str, desc: Descriptor) -> Judgement:
-        """Judge an image. An error says that it could not be judged, and refuses it as a bad judgement does."""
+        """Judge an image. An error says that it could not be judged, and refuses it as a bad judgement does.
+
+        It runs on an event loop that this plugin has for itself, and is cancelled after
+        `JUDGEMENT_TIMEOUT`, or when whoever wanted the image gives up.
+        """
         ...
 
 
-IMAGE_VERIFIER: PluginType[ImageVerifier] = PluginType("io.containerd.image-verifier.v1")
+JUDGEMENT_TIMEOUT = 600.0
+"""Seconds that one verifier may take for one image; most have shorter limits of their own."""
+
+IMAGE_VERIFIER: PluginType[ImageVerifier] = PluginType("io.containerd.image-verifier.v1", ImageVerifier, own_loop=True)

@@ -107,6 +107,7 @@ class Blob:
 
     def _took(self, data: bytes) -> None:
         self.position += len(data)
+        self._session.meter.bring(len(data))
         self._breaks = 0
         if self._hash is not None:
             self._hash.update(data)
@@ -126,6 +127,7 @@ class Blob:
         except (HTTPError, OSError):
             more = b""
         self._session.close(answer)
+        self._session.meter.finish()
         if more:
             raise self._wrong(f"the body is longer than {self._end} bytes")
         if self._hash is not None:
@@ -185,11 +187,10 @@ class Blob:
         if answer.status == 200 and self._end < self._desc.size:
             raise NoRanges
         skip = self._skipped(host, answer)
-        length = answer.headers.get("Content-Length", "")
-        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+        length = failures.length_of(answer)
         expected = self._end - self.position + skip
-        if length.isdecimal() and not encoded and int(length) != expected:
-            raise HostFailure(host, f"sends {int(length)} bytes in place of {expected}", FailedPrecondition)
+        if length is not None and not failures.is_encoded(answer) and length != expected:
+            raise HostFailure(host, f"sends {length} bytes in place of {expected}", FailedPrecondition)
         while skip > 0:
             try:
                 data = answer.read(min(skip, 1 << 20), decode_content=True)
@@ -197,6 +198,7 @@ class Blob:
                 raise HostFailure(host, explain(error)) from None
             if not data:
                 raise HostFailure(host, "ended before the byte to go on at", DataLoss)
+            self._session.meter.bring(len(data))
             skip -= len(data)
 
     def _skipped(self, host: Host, answer: urllib3.BaseHTTPResponse) -> int:

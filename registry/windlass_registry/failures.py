@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -52,19 +53,42 @@ def of_answer(host: Host, answer: urllib3.BaseHTTPResponse) -> HostFailure:
     """Return the failure that an answer of 400 and above is; its body may say why."""
     kinds: dict[int, type[Error]] = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 410: NotFound}
     reason = _reason(answer)
-    text = f"{answer.status} {answer.reason or ''}".strip() + (f": {reason}" if reason else "")
+    text = (
+        f"{answer.status} {answer.reason or ''}".strip() + _elsewhere(host, answer) + (f": {reason}" if reason else "")
+    )
     kind = kinds.get(answer.status, Unavailable if answer.status >= 500 or answer.status == 429 else FailedPrecondition)
     return HostFailure(host, text, kind)
 
 
+def _elsewhere(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
+    """Return where an answer comes from, if not from the host itself."""
+    authority = urlsplit(answer.url or "").netloc
+    return f" from {authority}, where it redirects to" if authority not in ("", host.authority) else ""
+
+
 def _reason(answer: urllib3.BaseHTTPResponse) -> str:
+    if is_encoded(answer):  # a few bytes can be unpacked to a gigabyte
+        encoding = one_line(answer.headers["Content-Encoding"], 40)
+        return f"its reason is not read, since it has Content-Encoding {encoding!r}, which was not asked for"
     try:
-        data = answer.read(ERROR_LIMIT, decode_content=True)
+        data = answer.read(ERROR_LIMIT, decode_content=False)
         errors = json.loads(data)["errors"]
         texts = [f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors[:3]]
     except (HTTPError, OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return ""
     return one_line("; ".join(texts))
+
+
+def is_encoded(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Say whether a body is compressed on its way, which no request of ours asks for."""
+    return answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
+
+
+def length_of(answer: urllib3.BaseHTTPResponse) -> int | None:
+    """Return how many bytes an answer announces, None for no number, or one that no body can have."""
+    length = answer.headers.get("Content-Length", "")
+    # int() raises ValueError for texts of more than 4300 digits
+    return int(length) if length.isdecimal() and len(length) < 20 else None
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -92,6 +116,12 @@ def shown_url(url: str) -> str:
         return "a malformed URL"
     shown = urlencode([(key, value if key == "ns" else "…") for key, value in parse_qsl(parts.query)], safe="…:/")
     return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, shown, "")))
+
+
+def shown_proxy(proxy: str) -> str:
+    """Return a proxy's address without user and password, however it is written."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", proxy)
+    return one_line((scheme[0] if scheme else "") + proxy[scheme.end() if scheme else 0 :].rpartition("@")[2])
 
 
 def with_query(url: str, query: Sequence[tuple[str, str]]) -> str:

@@ -151,9 +151,8 @@ class _Hosts:
         return self._made(parts.scheme, parts.netloc, path, entry, mark, self._tls(entry, mark))
 
     def _made(self, scheme: str, authority: str, path: str, entry: _Entry, mark: Mark, tls: Tls) -> Host:
-        if entry.capabilities is not None and not entry.capabilities:
-            self._reader.problems.append(Problem(WARNING, mark, f"{authority} is never asked: it has no capabilities"))
-        capabilities = CAPABILITIES if entry.capabilities is None else frozenset(entry.capabilities)
+        # An empty list is all of them, as in containerd: core/remotes/docker/config/hosts.go
+        capabilities = frozenset(entry.capabilities) if entry.capabilities else CAPABILITIES
         headers = [
             (name, line)
             for name, value in entry.header.items()

@@ -9,8 +9,9 @@ from pathlib import Path
 from windlass.errors import Error
 from windlass_registry import hostsfile, references
 from windlass_registry.credentials import DockerConfig
+from windlass_registry.failures import shown_proxy
 from windlass_registry.hosts import PULL, RESOLVE, Host, directories
-from windlass_registry.transport import proxy_of
+from windlass_registry.pools import proxy_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _step(host: Host, docker: DockerConfig | None) -> Step:
     asked = tuple(name for name in (RESOLVE, PULL) if name in host.capabilities)
     url = host.base if not host.falls_back else f"{host.base} (https first)"
     names = tuple(dict.fromkeys(name for name, _ in host.headers))
-    return Step(url, asked, _tls(host), proxy_of(host.base), names, _credentials(host, docker), host.place)
+    return Step(url, asked, _tls(host), shown_proxy(proxy_of(host.base)), names, _credentials(host, docker), host.place)
 
 
 def _tls(host: Host) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urljoin, urlsplit
-
 import urllib3
 
 from windlass.errors import FailedPrecondition, NotFound
 from windlass.values import Descriptor
-from windlass_registry import failures
+from windlass_registry import failures, urls
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host
 from windlass_registry.references import Reference
@@ -66,8 +64,7 @@ class Pusher:
             return False
         headers = (("Content-Type", OCTETS), ("Content-Length", str(desc.size)))
         url = failures.with_query(place, [("digest", desc.digest)])
-        own = urlsplit(place).netloc == self.host.authority
-        request = Request("PUT", url=url, headers=headers, scopes=self._scopes, body=body, authorised=own)
+        request = Request("PUT", url=url, headers=headers, scopes=self._scopes, body=body)
         with self._session.ask(self.host, request) as answer:
             self._accepted(answer, desc)
         return True
@@ -94,12 +91,14 @@ class Pusher:
             return self._place(answer)
 
     def _place(self, answer: urllib3.BaseHTTPResponse) -> str:
+        """Return where to upload to; a relative place is one where the answer came from, after all redirects."""
         target = answer.headers.get("Location", "")
-        place = urljoin(answer.url or self.host.base, target)
-        parts = urlsplit(place)
-        if not target or parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not target:
             raise HostFailure(self.host, "gives no place to upload to", FailedPrecondition)
-        return place
+        try:
+            return urls.join(answer.url or self.host.base, target)
+        except urls.BadUrl as error:
+            raise HostFailure(self.host, f"gives {error} to upload to", FailedPrecondition) from None
 
     def push_manifest(self, desc: Descriptor, data: bytes, tag: str = "") -> bool:
         """Send a manifest or an index, under ``tag`` if there is one. Returns False if it was there."""

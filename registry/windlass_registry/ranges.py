@@ -43,8 +43,11 @@ class Ranges:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections; parts that are on their way are waited for, unless the session is aborted."""
+        """Let go of connections and bytes; parts on their way are waited for, unless the session is aborted."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        # An error's traceback leads here, and may be kept for long: some megabytes need not.
+        self._parts.clear()
+        self._current = memoryview(b"")
         if self._plain is not None:
             self._plain.close()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from windlass.errors import InvalidArgument
 from windlass.values import DIGEST
+from windlass_registry import urls
 
 _HOST = re.compile(
     r"(?:\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)"
@@ -51,6 +52,15 @@ class Reference:
         return self.digest or f"tag {self.tag}"
 
 
+def _can_be_asked(host: str) -> bool:
+    """Say whether a host's port and IPv6 address, if it has them, are some."""
+    try:
+        urls.parse(f"https://{host}/")
+    except urls.BadUrl:
+        return False
+    return True
+
+
 def parse(text: str) -> Reference:
     """Read ``host[:port]/path[:tag][@digest]``; nothing is added to it. Raises InvalidArgument."""
     shown = repr(text[:LIMIT])
@@ -60,7 +70,7 @@ def parse(text: str) -> Reference:
         raise InvalidArgument(f"reference {shown}… is longer than {LIMIT} characters")
     name, at, digest = text.partition("@")
     host, slash, path = name.partition("/")
-    if not slash or not _HOST.fullmatch(host):
+    if not slash or not _HOST.fullmatch(host) or not _can_be_asked(host):
         raise InvalidArgument(f"reference {shown} does not begin with a registry, as docker.io/library/busybox:1 does")
     repository, colon, tag = path.partition(":")
     if len(host) + len(repository) > 254 or not _REPOSITORY.fullmatch(repository):

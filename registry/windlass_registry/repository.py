@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -13,10 +14,11 @@ from urllib3.exceptions import HTTPError
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unimplemented
 from windlass.values import DIGEST, Descriptor
 from windlass_images import manifests
-from windlass_registry import failures, hosts
+from windlass_registry import failures, hosts, urls
 from windlass_registry.blobs import Blob
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host, Tls
+from windlass_registry.meter import Meter
 from windlass_registry.pushing import Pusher
 from windlass_registry.ranges import Ranges
 from windlass_registry.references import Reference
@@ -26,12 +28,17 @@ from windlass_registry.transport import explain
 MANIFEST_LIMIT = manifests.MANIFEST_LIMIT
 """Bytes of a manifest or an index (reference 7.7)."""
 LIST_LIMIT = 4 << 20
-MOST_TAGS = 100_000
+MOST_LISTED = 100_000
+"""Tags or referrers."""
 MOST_PAGES = 1000
 UNTOLD = frozenset({401, 403, 405})
 """Answers to HEAD after which the body, which HEAD has none of, may say more."""
 MOST_URLS = 8
 ACCEPT = ", ".join((*sorted(manifests.MANIFESTS), *sorted(manifests.INDEXES), "*/*"))
+
+_LINK = re.compile(r'<([^<>]*)>((?:[^<>",]|"[^"]*")*)')
+_NEXT = re.compile(r';\s*rel\s*=\s*(?:next\b|"(?:[^"]*\s)?next(?:\s[^"]*)?")', re.IGNORECASE)
+"""A relation of a link (RFC 8288 section 3): of several, and also without quotes."""
 
 R = TypeVar("R")
 
@@ -48,6 +55,11 @@ class Repository:
     def abort(self) -> None:
         """End everything that is under way, from any thread; whoever waits gets Cancelled."""
         self._session.abort()
+
+    @property
+    def meter(self) -> Meter:
+        """How what is under way gets on."""
+        return self._session.meter
 
     def distrust(self, host: Host) -> None:
         """Ask a host that has sent other bytes than it should for nothing any more."""
@@ -74,14 +86,14 @@ class Repository:
     def _described(self, host: Host, answer: urllib3.BaseHTTPResponse) -> Descriptor | None:
         """Return the descriptor that the headers give; None sends us for the body."""
         digest = self.reference.digest or answer.headers.get("Docker-Content-Digest", "")
-        length = answer.headers.get("Content-Length", "")
-        if not DIGEST.fullmatch(digest) or not length.isdecimal() or not int(length):
+        length = failures.length_of(answer)
+        if not DIGEST.fullmatch(digest) or not length:
             return None
-        if int(length) > MANIFEST_LIMIT:
+        if length > MANIFEST_LIMIT:
             raise HostFailure(
-                host, f"the manifest has {int(length)} bytes, {MANIFEST_LIMIT} are the limit", ResourceExhausted
+                host, f"the manifest has {length} bytes, {MANIFEST_LIMIT} are the limit", ResourceExhausted
             )
-        return Descriptor(_media_type(host, answer), digest, int(length))
+        return Descriptor(_media_type(host, answer), digest, length)
 
     def _counted(self, host: Host, patient: bool) -> Descriptor:
         request = self._manifest_request("GET", self.reference.object, ACCEPT, patient)
@@ -89,7 +101,7 @@ class Repository:
             if answer.status != 200:
                 raise failures.of_answer(host, answer)
             media_type = _media_type(host, answer)
-            data = _body(host, answer, MANIFEST_LIMIT)
+            data = self._body(host, answer, MANIFEST_LIMIT)
         if not data:
             raise HostFailure(host, "sends an empty manifest", FailedPrecondition)
         digest = self.reference.digest or f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -109,7 +121,7 @@ class Repository:
             with self._session.ask(host, request) as answer:
                 if answer.status != 200:
                     raise failures.of_answer(host, answer)
-                data = _body(host, answer, desc.size)
+                data = self._body(host, answer, desc.size)
             if len(data) != desc.size:
                 raise HostFailure(host, f"sends {len(data)} bytes in place of {desc.size}", FailedPrecondition)
             _verify(host, data, desc.digest)
@@ -144,13 +156,10 @@ class Repository:
     def _failing(self, desc: Descriptor) -> Callable[[list[HostFailure]], Error]:
         return lambda found: failures.combine(self.reference, desc.digest, "fetch blob of", found)
 
-    def _ways(self, desc: Descriptor, urls: Sequence[str]) -> Iterator[tuple[Host, Request]]:
+    def _ways(self, desc: Descriptor, places: Sequence[str]) -> Iterator[tuple[Host, Request]]:
         accept = (("Accept", f"{desc.media_type}, */*"),)
-        for url in urls[:MOST_URLS]:
-            parts = urlsplit(url)
-            if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
-                host = Host(parts.scheme, parts.netloc, "", tls=Tls(), place="the layer's descriptor")
-                yield host, Request("GET", url=url, headers=accept, authorised=False)
+        for url in places[:MOST_URLS]:
+            yield _foreign(url), Request("GET", url=url, headers=accept, authorised=False)
         scopes = each_scope(self.reference, "pull")
         kind = "manifests" if desc.media_type in manifests.MANIFESTS | manifests.INDEXES else "blobs"
         able = self.hosts(hosts.PULL)
@@ -165,19 +174,16 @@ class Repository:
         return self._first(hosts.RESOLVE, "tags", "list", self._tags)
 
     def _tags(self, host: Host, patient: bool) -> list[str]:
-        scopes = each_scope(self.reference, "pull")
-        request = Request("GET", "tags/list", scopes=scopes, patient=patient)
+        request = Request("GET", "tags/list", scopes=each_scope(self.reference, "pull"), patient=patient)
         found: list[str] = []
-        for _ in range(MOST_PAGES):
-            document, link = self._page(host, request, "list of tags")
+        for document in self._pages(host, request, "list of tags"):
             tags = document.get("tags") or []
             if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
                 raise HostFailure(host, "its list of tags is not one of strings", FailedPrecondition)
             found += tags
-            if link is None or len(found) >= MOST_TAGS:
-                return found[:MOST_TAGS]
-            request = Request("GET", url=link, scopes=scopes, patient=patient)
-        raise HostFailure(host, f"its list of tags has more than {MOST_PAGES} pages", ResourceExhausted)
+            if len(found) >= MOST_LISTED:
+                break
+        return found[:MOST_LISTED]
 
     def referrers(self, digest: str, artifact_type: str = "") -> list[tuple[Descriptor, str]]:
         """Return the manifests that have ``digest`` as their subject, each with its artifact type."""
@@ -187,14 +193,13 @@ class Repository:
             scopes = each_scope(self.reference, "pull")
             request = Request("GET", f"referrers/{digest}", query=query, scopes=scopes, patient=patient)
             try:
-                return _referrers(host, self._page(host, request, "list of referrers")[0])
+                return self._referrers(host, request)
             except HostFailure as failure:
                 if failure.kind is not NotFound:
                     raise
             tag = digest.replace(":", "-", 1)
-            request = self._manifest_request("GET", tag, f"{manifests.INDEX}, */*", patient)
             try:
-                return _referrers(host, self._page(host, request, "list of referrers")[0])
+                return self._referrers(host, self._manifest_request("GET", tag, f"{manifests.INDEX}, */*", patient))
             except HostFailure as failure:
                 if failure.kind is not NotFound:
                     raise
@@ -203,19 +208,45 @@ class Repository:
         found = self._first(hosts.REFERRERS, digest, "list referrers of", fetch)
         return [(desc, kind) for desc, kind in found if not artifact_type or kind == artifact_type]
 
-    def _page(self, host: Host, request: Request, name: str) -> tuple[Mapping[str, object], str | None]:
-        """Return a JSON object, and where its continuation is."""
-        with self._session.ask(host, request) as answer:
-            if answer.status != 200:
-                raise failures.of_answer(host, answer)
-            data = _body(host, answer, LIST_LIMIT)
-            link = answer.headers.get("Link", "")
+    def _referrers(self, host: Host, request: Request) -> list[tuple[Descriptor, str]]:
+        found: list[tuple[Descriptor, str]] = []
+        for document in self._pages(host, request, "list of referrers"):
+            found += _referrers(host, document)
+            if len(found) >= MOST_LISTED:
+                break
+        return found[:MOST_LISTED]
+
+    def _pages(self, host: Host, request: Request, name: str) -> Iterator[Mapping[str, object]]:
+        """Yield the JSON objects of a list, page after page."""
+        for _ in range(MOST_PAGES):
+            with self._session.ask(host, request) as answer:
+                if answer.status != 200:
+                    raise failures.of_answer(host, answer)
+                data = self._body(host, answer, LIST_LIMIT)
+                following = _next_page(host, answer)
+            try:
+                yield manifests.parse_object(data, f"its {name}")
+            except InvalidArgument as error:
+                raise HostFailure(host, str(error), FailedPrecondition) from None
+            if not following:
+                return
+            request = replace(request, path="", url=following, query=())
+        raise HostFailure(host, f"its {name} has more than {MOST_PAGES} pages", ResourceExhausted)
+
+    def _body(self, host: Host, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+        """Return a whole body of at most ``limit`` bytes."""
+        parts: list[bytes] = []
+        left = limit + 1
         try:
-            document = manifests.parse_object(data, f"its {name}")
-        except InvalidArgument as error:
-            raise HostFailure(host, str(error), FailedPrecondition) from None
-        target = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else ""
-        return document, _next_page(host, target) if target else None
+            while left > 0 and (data := answer.read(left, decode_content=True)):
+                self._session.meter.bring(len(data))
+                parts.append(data)
+                left -= len(data)
+        except (HTTPError, OSError) as error:
+            raise HostFailure(host, explain(error)) from None
+        if left <= 0:
+            raise HostFailure(host, f"sends more than {limit} bytes", ResourceExhausted)
+        return b"".join(parts)
 
     # Pushing
 
@@ -232,9 +263,12 @@ class Repository:
         able = self.hosts(capability)
         for host in able:
             try:
-                return ask(host, host is able[-1])
+                answer = ask(host, host is able[-1])
             except HostFailure as failure:
                 found.append(failure)
+            else:
+                self._session.meter.finish()
+                return answer
         raise failures.combine(self.reference, wanted, stage, found)
 
 
@@ -255,21 +289,6 @@ def _media_type(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
     return media_type
 
 
-def _body(host: Host, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
-    """Return a whole body of at most ``limit`` bytes."""
-    parts: list[bytes] = []
-    left = limit + 1
-    try:
-        while left > 0 and (data := answer.read(left, decode_content=True)):
-            parts.append(data)
-            left -= len(data)
-    except (HTTPError, OSError) as error:
-        raise HostFailure(host, explain(error)) from None
-    if left <= 0:
-        raise HostFailure(host, f"sends more than {limit} bytes", ResourceExhausted)
-    return b"".join(parts)
-
-
 def _verify(host: Host, data: bytes, digest: str) -> None:
     algorithm = digest.partition(":")[0]
     found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
@@ -277,14 +296,25 @@ def _verify(host: Host, data: bytes, digest: str) -> None:
         raise HostFailure(host, f"sends bytes with digest {found}", FailedPrecondition)
 
 
-def _next_page(host: Host, target: str) -> str:
-    """Return where the next page is; it has to be on the same host."""
-    if target.startswith("/") and not target.startswith("//"):
-        return f"{host.scheme}://{host.authority}{target}"
-    parts = urlsplit(target)
-    if parts.netloc != host.authority or parts.scheme not in ("http", "https"):
-        raise HostFailure(host, f"continues its list at {failures.shown_url(target)}, another host", FailedPrecondition)
-    return target
+def _foreign(url: str) -> Host:
+    """Return the host of a layer that lies elsewhere; a URL that is none is refused when it is asked."""
+    try:
+        parts = urls.parse(url)
+    except urls.BadUrl:
+        return Host("https", "a URL of the layer")
+    return Host(parts.scheme, parts.netloc, "", tls=Tls(), place="the layer's descriptor")
+
+
+def _next_page(host: Host, answer: urllib3.BaseHTTPResponse) -> str:
+    """Return where a list goes on, empty at its end; a relative place is one where this page came from."""
+    for header in answer.headers.getlist("Link"):
+        for target, parameters in _LINK.findall(header):
+            if _NEXT.search(parameters):
+                try:
+                    return urls.join(answer.url or host.base, target)
+                except urls.BadUrl as error:
+                    raise HostFailure(host, f"continues its list at {error}", FailedPrecondition) from None
+    return ""
 
 
 def _referrers(host: Host, document: Mapping[str, object]) -> list[tuple[Descriptor, str]]:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from email.utils import parsedate_to_datetime
 
 import urllib3
-from urllib3.exceptions import HTTPError
 
-from windlass.errors import Cancelled, Error, Unauthenticated
-from windlass_registry import failures
+from windlass.errors import Cancelled, Error, FailedPrecondition, Unauthenticated
+from windlass_registry import failures, urls
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host, same_registry
+from windlass_registry.meter import Meter
 from windlass_registry.references import Reference
 from windlass_registry.tokens import Authorizer
-from windlass_registry.transport import Body, Transport, Unreachable, Watch, release
+from windlass_registry.transport import Body, Transport, Unreachable
 
 MOST_TRIES = 5
 MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+SAME_METHOD = frozenset({307, 308})
+"""Redirects that are followed with any method and its body (RFC 9110 section 15.4); the others with GET and HEAD."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_WAIT = 30.0
 """Seconds that a busy host may ask us to wait."""
@@ -46,6 +49,15 @@ class Request:
     """Whether a busy host is asked again; there may be others."""
 
 
+@dataclass(frozen=True)
+class _Reply:
+    """An answer, whether it came from the host's own place, and the Authorization that the host was sent."""
+
+    answer: urllib3.BaseHTTPResponse
+    own: bool
+    sent: str
+
+
 class Session:
     """Requests of one reference to its hosts; any number of threads may send."""
 
@@ -64,20 +76,15 @@ class Session:
         self._headers = dict(headers)
         self._trace = trace
         self._clear: set[str] = set()
-        self._open: set[urllib3.BaseHTTPResponse] = set()
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._watch = Watch()
+        self._watch = authorizer.watch
+        self.meter = Meter()
+        """How it gets on."""
 
     def abort(self) -> None:
         """End everything that is under way, from any thread; whoever waits gets Cancelled."""
         self._stopped.set()
         self._watch.abort()
-        self._authorizer.watch.abort()
-        with self._lock:
-            answers = list(self._open)
-        for answer in answers:
-            shut_down(answer)
 
     def check(self) -> None:
         """Raise Cancelled after `abort`."""
@@ -95,30 +102,37 @@ class Session:
 
     def open(self, host: Host, request: Request) -> urllib3.BaseHTTPResponse:
         """Send a request and return its answer, whatever its status, for `close`. Raises HostFailure, Cancelled."""
+        self.meter.begin()
+        try:
+            return self._open_patiently(host, request)
+        except BaseException:
+            self.meter.end()
+            raise
+
+    def _open_patiently(self, host: Host, request: Request) -> urllib3.BaseHTTPResponse:
         refused = 0
         for number in range(MOST_TRIES):
             last = number + 1 == MOST_TRIES
             self.check()
-            answer, sent = self._try(host, request, last)
-            if answer is None:
+            reply = self._try(host, request, last)
+            if reply is None:
                 self._stopped.wait(0.05 * (number + 1))
-            elif answer.status == 401 and request.authorised and refused < 2:
+            elif reply.answer.status == 401 and reply.own and refused < 2:
                 refused += 1
-                challenge = answer.headers.getlist("WWW-Authenticate")
-                self.close(answer)
-                self._refused(host, challenge, sent)
-            elif answer.status in BUSY and request.patient and not last:
-                self.close(answer)
-                self._stopped.wait(_wait(answer, number))
+                challenge = reply.answer.headers.getlist("WWW-Authenticate")
+                self._watch.let_go(reply.answer)
+                self._refused(host, challenge, reply.sent)
+            elif reply.answer.status in BUSY and request.patient and not last:
+                self._watch.let_go(reply.answer)
+                self._stopped.wait(_wait(reply.answer, number))
             else:
-                return answer
+                return reply.answer
         raise HostFailure(host, "refused every attempt to log in", Unauthenticated)
 
     def close(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Let go of an answer."""
-        with self._lock:
-            self._open.discard(answer)
-        release(answer)
+        """Let go of an answer that `open` gave."""
+        self.meter.end()
+        self._watch.let_go(answer)
 
     def _refused(self, host: Host, challenge: list[str], sent: str) -> None:
         try:
@@ -126,36 +140,36 @@ class Session:
         except Error as error:
             raise HostFailure(host, str(error), type(error)) from None
 
-    def _try(self, host: Host, request: Request, last: bool) -> tuple[urllib3.BaseHTTPResponse | None, str]:
+    def _try(self, host: Host, request: Request, last: bool) -> _Reply | None:
         """Send a request once; no answer is given when the connection failed and another may not."""
+        url = _checked(host, request.url) if request.url else self._url(host, request)
+        own = request.authorised and urls.place(url) == urls.place(self._base(host))
         try:
-            sent = self._authorizer.header(host, request.scopes) if request.authorised else ""
+            sent = self._authorizer.header(host, request.scopes) if own else ""
         except Error as error:
             raise HostFailure(host, str(error), type(error)) from None
         try:
-            return self._follow(host, request, sent), sent
+            return self._follow(host, request, url, own, sent)
         except Unreachable as error:
             self.check()
             if error.plain and host.falls_back and host.authority not in self._clear:
                 self._clear.add(host.authority)
-                return None, sent
+                return None
             if last or not request.patient:
                 raise HostFailure(host, str(error)) from None
-            return None, sent
+            return None
 
-    def _follow(self, host: Host, request: Request, sent: str) -> urllib3.BaseHTTPResponse:
-        url = request.url or self._url(host, request)
-        own = request.authorised and _place(url) == _place(self._base(host))
-        method, body = request.method, request.body
+    def _follow(self, host: Host, request: Request, url: str, own: bool, sent: str) -> _Reply:
+        """Send a request to where it leads; what the registry is told alone goes no further than its own place."""
         for _ in range(MOST_REDIRECTS + 1):
             headers = self._all_headers(host, request, sent) if own else self._bare_headers(request)
-            answer = self._send(method, url, headers, host, body)
+            answer = self._send(request.method, url, headers, host, request.body)
             target = answer.headers.get("Location", "")
-            if answer.status not in REDIRECTS or not target or method not in ("GET", "HEAD"):
-                return answer
-            self.close(answer)
+            if not target or not _is_followed(request.method, answer.status):
+                return _Reply(answer, own, sent)
+            self._watch.let_go(answer)
             url = _redirected(host, url, target)
-            own = own and _place(url) == _place(self._base(host))
+            own = own and urls.place(url) == urls.place(self._base(host))
         raise HostFailure(host, f"redirects more than {MOST_REDIRECTS} times")
 
     def _send(
@@ -169,10 +183,8 @@ class Session:
             raise
         answer.url = url  # as asked: urllib3 keeps the path alone
         self._tell(f"{method} {shown}: {answer.status}")
-        with self._lock:
-            self._open.add(answer)
         if self._stopped.is_set():
-            self.close(answer)
+            self._watch.let_go(answer)
             self.check()
         return answer
 
@@ -203,40 +215,40 @@ class Session:
         return {"User-Agent": failures.USER_AGENT, "Accept-Encoding": "identity", **dict(request.headers)}
 
 
-def shut_down(answer: urllib3.BaseHTTPResponse) -> None:
-    """Make a read in another thread end now."""
+def _is_followed(method: str, status: int) -> bool:
+    return status in (REDIRECTS if method in ("GET", "HEAD") else SAME_METHOD)
+
+
+def _checked(host: Host, url: str) -> str:
     try:
-        if isinstance(answer, urllib3.HTTPResponse):
-            answer.shutdown()
-    except (ValueError, RuntimeError, OSError, HTTPError):
-        pass  # its connection has been given back already, or never was one of a socket
-
-
-def _place(url: str) -> tuple[str, str, int]:
-    """Return what has to be the same for credentials to be sent."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+        urls.parse(url)
+    except urls.BadUrl as error:
+        raise HostFailure(host, f"it is at {error}", FailedPrecondition) from None
+    return url
 
 
 def _redirected(host: Host, url: str, target: str) -> str:
     """Return where a redirect leads. Raises HostFailure for what is not http."""
     try:
-        joined = urljoin(url, target)
-        parts = urlsplit(joined)
-        _ = parts.port  # raises ValueError for what is no number
-    except ValueError:
-        raise HostFailure(host, "redirects to what is no URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise HostFailure(host, f"redirects to {failures.shown_url(joined)}, which is not followed")
-    return joined
+        return urls.join(url, target)
+    except urls.BadUrl as error:
+        raise HostFailure(host, f"redirects to {error}; that is not followed") from None
 
 
 def _wait(answer: urllib3.BaseHTTPResponse, number: int) -> float:
     """Return the seconds until a busy host is asked again."""
-    asked = answer.headers.get("Retry-After", "")
-    if asked.isdecimal() and len(asked) < 6:
-        return min(float(asked), LONGEST_WAIT)
-    return 0.25 * float(1 << number) * random.uniform(0.8, 1.2)
+    asked = seconds_asked(answer.headers.get("Retry-After", ""), time.time())
+    return 0.25 * float(1 << number) * random.uniform(0.8, 1.2) if asked is None else min(asked, LONGEST_WAIT)
+
+
+def seconds_asked(retry_after: str, now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for, which is a number or a date (RFC 9110 section 10.2.3)."""
+    if retry_after.isdecimal() and len(retry_after) < 10:
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
 
 
 def each_scope(reference: Reference, *actions: str, source: str = "") -> tuple[str, ...]:

@@ -15,16 +15,17 @@ import urllib3
 
 from windlass.errors import Unauthenticated, Unavailable
 from windlass.transfer import Credentials
-from windlass_registry import challenges
+from windlass_registry import challenges, urls
 from windlass_registry.challenges import Challenge
 from windlass_registry.credentials import Ask
 from windlass_registry.hosts import Host, is_loopback
-from windlass_registry.transport import Transport, Unreachable, Watch, release
+from windlass_registry.transport import Transport, Unreachable, Watch
 
 CLIENT_ID = "windlass"
 ANSWER_LIMIT = 1 << 20
 MARGIN = 10.0
 """Seconds before its end from which on a token is not used any more."""
+MOST_SECONDS = 1 << 32
 FALLS_BACK = frozenset({400, 401, 404, 405})
 """Answers to POST after which GET is tried: older token servers know nothing else."""
 
@@ -51,7 +52,7 @@ class Authorizer:
         self._credentials: dict[str, Credentials | None] = {}
         self._lock = threading.Lock()
         self.watch = Watch()
-        """What it waits for itself."""
+        """What it waits for, and the session with it."""
 
     def header(self, host: Host, scopes: Iterable[str]) -> str:
         """Return the Authorization for a request, empty as long as the host has not asked for any."""
@@ -103,9 +104,15 @@ class Authorizer:
         if credentials is not None and credentials.secret:
             answer = self._post(realm, service, scopes, credentials, host)
             if answer.status not in FALLS_BACK:
-                return _read(answer, server)
-            release(answer)
-        return _read(self._get(realm, service, scopes, credentials, host), server)
+                return self._read(answer, server)
+            self.watch.let_go(answer)
+        return self._read(self._get(realm, service, scopes, credentials, host), server)
+
+    def _read(self, answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
+        try:
+            return _token_of(answer, server)
+        finally:
+            self.watch.let_go(answer)
 
     def _post(
         self, realm: str, service: str, scopes: tuple[str, ...], credentials: Credentials, host: Host
@@ -140,9 +147,12 @@ class Authorizer:
 
 def _check_realm(realm: str, host: Host, credentials: Credentials | None) -> str:
     """Return the token server's name; a password goes in clear only to this machine, or where it went so before."""
-    parts = urlsplit(realm)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-        raise Unauthenticated(f"{host.authority} names no token server that can be asked: realm {realm[:100]!r}")
+    try:
+        parts = urls.parse(realm)
+    except urls.BadUrl as error:
+        raise Unauthenticated(
+            f"{host.authority} names no token server that can be asked: its realm is {error}"
+        ) from None
     clear = parts.scheme == "http" and host.scheme == "https" and not is_loopback(parts.netloc)
     if clear and credentials is not None:
         raise Unauthenticated(
@@ -151,18 +161,16 @@ def _check_realm(realm: str, host: Host, credentials: Credentials | None) -> str
     return parts.netloc
 
 
-def _read(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
+def _token_of(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
     """Return token and lifetime in seconds."""
     try:
+        if answer.status >= 500 or answer.status == 429:
+            raise Unavailable(f"token server {server} answered {answer.status}")
+        if answer.status != 200:
+            raise Unauthenticated(f"token server {server} gave no token: it answered {answer.status}")
         data = answer.read(ANSWER_LIMIT + 1, decode_content=True)
-    except urllib3.exceptions.HTTPError:
+    except (urllib3.exceptions.HTTPError, OSError):
         raise Unavailable(f"token server {server} broke off") from None
-    finally:
-        release(answer)
-    if answer.status >= 500 or answer.status == 429:
-        raise Unavailable(f"token server {server} answered {answer.status}")
-    if answer.status != 200:
-        raise Unauthenticated(f"token server {server} gave no token: it answered {answer.status}")
     try:
         document = json.loads(data) if len(data) <= ANSWER_LIMIT else None
     except (ValueError, RecursionError):
@@ -173,7 +181,9 @@ def _read(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float]:
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise Unauthenticated(f"token server {server} gave no token")
     seconds = document.get("expires_in")
-    return token, float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else float("inf")
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < MOST_SECONDS:  # what is larger may not fit a float
+        return token, float("inf")
+    return token, float(seconds)
 
 
 def _union(scopes: Iterable[str], challenge: Challenge) -> tuple[str, ...]:

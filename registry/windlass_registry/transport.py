@@ -6,11 +6,10 @@ import io
 import socket
 import ssl
 import threading
-import urllib.request
+import time
 from collections.abc import Callable, Mapping
-from http.client import BadStatusLine
+from http.client import BadStatusLine, HTTPException
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -23,16 +22,15 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from windlass.errors import FailedPrecondition
-from windlass_registry.hosts import Tls, is_loopback
+from windlass_registry.hosts import Tls
+from windlass_registry.pools import Pools
 
 RESPONSE_TIMEOUT = 30.0
 """Seconds that a peer may be silent."""
-IDLE_CONNECTIONS = 10
-BLOCK = 256 << 10
-"""Bytes that an upload reads at a time."""
 DRAINED = 16 << 10
 """Bytes of a body nobody wants that are read all the same, since a new connection costs more."""
+DRAIN_TIME = 1.0
+"""Seconds in which they have to come."""
 _PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of a peer that answers in clear."""
 
@@ -54,17 +52,25 @@ class Unreachable(Exception):
 
 
 class Watch:
-    """The connections on which a session waits for answers, so that another thread can end the wait."""
+    """What a session waits for, so that another thread can end the wait: once `abort` was called nothing begins."""
 
     def __init__(self) -> None:
-        """Watch none yet."""
+        """Watch nothing yet."""
         self._connections: set[HTTPConnection] = set()
+        self._answers: set[urllib3.BaseHTTPResponse] = set()
+        self._aborted = False
         self._lock = threading.Lock()
 
     def begin(self, connection: HTTPConnection) -> None:
-        """A request is about to be sent."""
+        """A connection is about to be used. Raises ConnectionAbortedError."""
+        self.check()
         with self._lock:
             self._connections.add(connection)
+
+    def check(self) -> None:
+        """Raise ConnectionAbortedError after `abort`."""
+        if self._aborted:
+            raise ConnectionAbortedError("the transfer was cancelled")
 
     def end(self) -> None:
         """The answer to this thread's request has come, or never will."""
@@ -72,16 +78,34 @@ class Watch:
         with self._lock:
             self._connections.discard(own)
 
+    def keep(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """An answer is about to be read."""
+        with self._lock:
+            self._answers.add(answer)
+        if self._aborted:
+            _shut_down(answer)
+
+    def let_go(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """Nobody reads an answer any more; its connection is used again, or closed."""
+        try:
+            _release(answer)
+        finally:
+            with self._lock:
+                self._answers.discard(answer)
+
     def abort(self) -> None:
         """Shut all connections down."""
+        self._aborted = True
         with self._lock:
-            connections = list(self._connections)
+            connections, answers = list(self._connections), list(self._answers)
         for connection in connections:
             try:
                 if connection.sock is not None:
                     connection.sock.shutdown(socket.SHUT_RDWR)
             except (OSError, ValueError):
                 pass  # it has ended by itself
+        for answer in answers:
+            _shut_down(answer)
 
 
 _waiting = threading.local()
@@ -91,10 +115,19 @@ _waiting = threading.local()
 class _Watched:
     """A connection that says when it is used."""
 
+    def connect(self) -> None:
+        self._begin()
+        super().connect()  # type: ignore[misc] # of the connection that this is mixed into
+        # Where TLS is agreed upon it has no socket that could be shut down.
+        _waiting.watch.check()
+
     def request(self, *arguments: Any, **named: Any) -> None:  # Any: as urllib3's own, whatever they are
+        self._begin()
+        super().request(*arguments, **named)  # type: ignore[misc] # as above
+
+    def _begin(self) -> None:
         _waiting.connection = self
         _waiting.watch.begin(self)
-        super().request(*arguments, **named)  # type: ignore[misc] # of the connection that this is mixed into
 
 
 class _HTTPConnection(_Watched, HTTPConnection):
@@ -114,12 +147,11 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class Transport:
-    """Pools of connections, by TLS settings and proxy."""
+    """Sends requests over connections that are kept open."""
 
     def __init__(self) -> None:
         """Connect to nobody yet."""
-        self._pools: dict[object, urllib3.PoolManager] = {}
-        self._lock = threading.Lock()
+        self._pools = Pools({"http": _HTTPPool, "https": _HTTPSPool})
 
     def send(
         self,
@@ -131,94 +163,67 @@ class Transport:
         watch: Watch,
         body: Body | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request and return its answer, whose body the caller reads and releases. Raises Unreachable.
+        """Send one request and return its answer, for ``watch`` to `Watch.let_go`. Raises Unreachable.
 
-        ``watch`` can end the wait.
+        ``watch`` can end the wait, and the reading.
         """
-        pool = self._pool(url, tls)
-        _waiting.watch = watch
         timeout = urllib3.Timeout(connect=dial, read=RESPONSE_TIMEOUT)
-        try:
-            return pool.urlopen(
-                method,
-                url,
-                body=None if body is None else body(),
-                headers=dict(headers),
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (HTTPError, OSError) as error:
-            raise Unreachable(explain(error, dial), _is_plain(error)) from None
-        finally:
-            watch.end()
-
-    def _pool(self, url: str, tls: Tls) -> urllib3.PoolManager:
-        proxy = proxy_of(url)
-        secure = "https" in (urlsplit(url).scheme, urlsplit(proxy).scheme)
-        key = (proxy, secure, tls, _stamps(tls))
-        with self._lock:
-            if key not in self._pools:
-                # Without need no context: to read the machine's certificates takes a fifth of a small pull's time.
-                # Any: each has its own type
-                named: dict[str, Any] = {"ssl_context": _context(tls)} if secure else {}
-                named |= {"maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
-                pool = urllib3.ProxyManager(proxy, **named) if proxy else urllib3.PoolManager(**named)
-                pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-                self._pools[key] = pool
-            return self._pools[key]
+        with self._pools.use(url, tls) as pool:
+            _waiting.watch = watch
+            try:
+                answer = pool.urlopen(
+                    method,
+                    url,
+                    body=None if body is None else body(),
+                    headers=dict(headers),
+                    timeout=timeout,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except (HTTPError, HTTPException, OSError, UnicodeError) as error:
+                raise Unreachable(explain(error, dial), _is_plain(error)) from None
+            finally:
+                watch.end()
+            watch.keep(answer)
+            return answer
 
     def close(self) -> None:
         """Close what is idle; answers that are being read are their readers'."""
-        with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        self._pools.close()
 
 
-def release(answer: urllib3.BaseHTTPResponse) -> None:
+def _release(answer: urllib3.BaseHTTPResponse) -> None:
     """Give an answer's connection back to its pool, or close it if too much of its body was not read."""
     left = getattr(answer, "length_remaining", None)
-    if left is not None and left <= DRAINED:
-        answer.drain_conn()
+    if left is not None and left <= DRAINED and _is_drained(answer):
         answer.release_conn()
     else:
         answer.close()
 
 
-def proxy_of(url: str) -> str:
-    """Return the environment's proxy for a URL, empty for none; this machine is never asked through one."""
-    parts = urlsplit(url)
-    if is_loopback(parts.netloc) or urllib.request.proxy_bypass(parts.netloc):
-        return ""
-    return urllib.request.getproxies().get(parts.scheme, "")
+def _is_drained(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Read the rest of a body, and say whether that was all in time."""
+    if not isinstance(answer, urllib3.HTTPResponse):
+        return False
+    end = time.monotonic() + DRAIN_TIME
+    try:
+        while answer.read1(DRAINED, decode_content=False):
+            if time.monotonic() > end:
+                return False
+    except (HTTPError, HTTPException, OSError, RuntimeError):
+        return False  # RuntimeError: what has come so far was unpacked
+    return True
 
 
-def _stamps(tls: Tls) -> tuple[int, ...]:
-    """Certificates that were renewed need a new context."""
-    files = [*tls.cas, *(path for pair in tls.pairs for path in pair if path is not None)]
-    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if tls.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for path in tls.cas:
-        try:
-            context.load_verify_locations(path)
-        except (OSError, ssl.SSLError) as error:
-            raise FailedPrecondition(f"CA {path} cannot be used: {error.strerror or 'not PEM'}") from None
-    for certificate, key in tls.pairs:
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or "certificate and key are not a pair in PEM"
-            raise FailedPrecondition(f"client certificate {certificate} cannot be used: {reason}") from None
-    return context
+def _shut_down(answer: urllib3.BaseHTTPResponse) -> None:
+    """Make a read in another thread end now."""
+    try:
+        if isinstance(answer, urllib3.HTTPResponse):
+            answer.shutdown()
+    except (ValueError, RuntimeError, OSError, HTTPError):
+        pass  # its connection has been given back already, or never was one of a socket
 
 
 def _is_plain(error: BaseException) -> bool:

@@ -56,8 +56,8 @@ class RemoteContent:
         """Find a blob; its parts are asked for when they are read."""
         return RemoteReader(self._peer, self._stub, self.info(desc.digest))
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> RemoteWriter:
-        """Open an ingest, or continue it."""
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> RemoteWriter:
+        """Open an ingest, or continue it; the wire has no media type."""
         if not ref:
             raise InvalidArgument("an ingest needs a ref")
         return RemoteWriter(self._peer, self._stub, ref, size, expected)

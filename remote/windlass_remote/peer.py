@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -10,7 +11,8 @@ import grpc
 from google.protobuf.message import Message
 
 from windlass.errors import Code, DeadlineExceeded, Error, Unavailable, from_code
-from windlass.rpc import LEASE, NAMESPACE
+from windlass.rpc import LEASE, NAMESPACE, authority, reset_by
+from windlass.values import grpc_target
 
 TIMEOUT = 60.0
 MESSAGE_LIMIT = 16 << 20
@@ -44,7 +46,7 @@ class Peer:
         self.name = name or f"the peer at {address}"
         self.timeout = timeout
         self.metadata = ((NAMESPACE, namespace), *([(LEASE, lease)] if lease else []))
-        self.channel = grpc.insecure_channel(target(address), OPTIONS)
+        self.channel = grpc.insecure_channel(target(address), options(address))
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
@@ -67,11 +69,41 @@ class Peer:
             raise self.error(error, timeout) from None
 
     def stream(self, method: Callable[..., Iterator[M]], request: Message, timeout: float = 0) -> Iterator[M]:
-        """Return the responses of a call, the first of which has arrived: what fails at once fails here."""
+        """Return the responses of a call, the first of which has arrived: what fails at once fails here.
+
+        ``timeout`` is for all of them, with what is done about each; the next one comes within the peer's own.
+        """
         call = method(request, timeout=timeout or self.timeout, metadata=self.metadata)
-        responses = self._responses(call, timeout)
+        responses = self._responses(self._in_time(call) if timeout > self.timeout else call, timeout)
         first = next(responses, None)
         return _chain(first, responses)
+
+    def _in_time(self, call: Iterator[M]) -> Iterator[M]:
+        """Yield the responses of a call, which is cancelled when one takes longer than the peer may."""
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            if isinstance(call, grpc.Call):
+                call.cancel()
+
+        while True:
+            watch = threading.Timer(self.timeout, expire)
+            watch.daemon = True
+            watch.start()
+            try:
+                response = next(call, None)
+            except grpc.RpcError:
+                if late.is_set():
+                    raise DeadlineExceeded(
+                        f"{self.name} sent nothing more for {self.timeout:g} s; see what keeps it"
+                    ) from None
+                raise
+            finally:
+                watch.cancel()
+            if response is None:
+                return
+            yield response
 
     def _responses(self, call: Iterator[M], timeout: float) -> Iterator[M]:
         try:
@@ -91,6 +123,9 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
     """Return what a call to ``name`` that failed means to the caller."""
     code: int = error.code().value[0]
     message = error.details() or error.code().name.lower().replace("_", " ")
+    if reset := reset_by(message):
+        remedy = "try again" if reset == "REFUSED_STREAM" else "its log may say why"
+        return from_code(code, f"{name} at {address} refused the call by HTTP/2's {reset}; {remedy}")
     # "Stream removed", with various codes, is what grpc itself says now and then of a peer that died during the call.
     if (code == Code.UNAVAILABLE and _nobody_there(message)) or message.startswith("Stream removed"):
         return Unavailable(f"{name} cannot be reached at {address}; see whether it runs, and try again")
@@ -101,7 +136,12 @@ def meaning(error: grpc.RpcError, name: str, address: str, timeout: float) -> Er
 
 def target(address: str) -> str:
     """Return an address as gRPC spells it; a bare path is a unix socket."""
-    return f"unix:{address}" if address.startswith("/") else address
+    return grpc_target(address)
+
+
+def options(address: str) -> list[tuple[str, str | int]]:
+    """Return the options of a channel to ``address``."""
+    return [*OPTIONS, *authority(target(address))]
 
 
 def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:

@@ -19,7 +19,7 @@ from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1.sandbox_pb2_grpc import ControllerStub
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
 from windlass_remote.messages import any_of, from_any, from_timestamp, payloads, to_any, to_mounts, to_timestamp
-from windlass_remote.peer import OPTIONS, TIMEOUT, meaning, target
+from windlass_remote.peer import TIMEOUT, meaning, options, target
 
 if TYPE_CHECKING:
     # Of type checkers alone.
@@ -138,7 +138,7 @@ class RemoteSandboxController:
     def _stub(self) -> ControllerAsyncStub:
         # Made on the loop, which a channel belongs to; plugins start in threads.
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(target(self._address), OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target(self._address), options(self._address))
         return ControllerStub(self._channel)
 
     async def _call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -49,6 +50,8 @@ class FakeDaemon:
         self.containers: list[containers.Container] = []
         self.namespaces: set[str] = set()
         self.disk = 1 << 40
+        self.slow = 0.0
+        self.changes: asyncio.Task[None] | None = None
 
     def services(self) -> list[tuple[Any, object]]:
         return [
@@ -167,6 +170,11 @@ class _Leases(_Part):
         self.daemon.leased[request.id] = set()
         return leases.CreateResponse(lease=leases.Lease(id=request.id))
 
+    async def add_resource(self, request: leases.AddResourceRequest, call: Call) -> Empty:
+        if self.daemon.changes:
+            await asyncio.shield(self.daemon.changes)
+        return Empty()
+
     async def delete(self, request: leases.DeleteRequest, call: Call) -> Empty:
         for digest in self.daemon.leased.pop(request.id) if request.sync else ():
             del self.daemon.blobs[digest]
@@ -204,6 +212,29 @@ class _Snapshots(_Part):
 
 
 class _Containers(_Part):
+    """As on a slow disk a record is there later than ``slow`` seconds say; other changes wait for it."""
+
+    async def create(
+        self, request: containers.CreateContainerRequest, call: Call
+    ) -> containers.CreateContainerResponse:
+        self.daemon.changes = asyncio.create_task(self._record(request.container))
+        await asyncio.shield(self.daemon.changes)
+        return containers.CreateContainerResponse(container=request.container)
+
+    async def _record(self, container: containers.Container) -> None:
+        await asyncio.sleep(self.daemon.slow)
+        self.daemon.containers.append(container)
+
+    async def get(self, request: containers.GetContainerRequest, call: Call) -> containers.GetContainerResponse:
+        for each in self.daemon.containers:
+            if each.id == request.id:
+                return containers.GetContainerResponse(container=each)
+        raise NotFound(f"container {request.id} does not exist")
+
+    async def delete(self, request: containers.DeleteContainerRequest, call: Call) -> Empty:
+        self.daemon.containers = [each for each in self.daemon.containers if each.id != request.id]
+        return Empty()
+
     async def list(self, request: containers.ListContainersRequest, call: Call) -> containers.ListContainersResponse:
         return containers.ListContainersResponse(containers=self.daemon.containers)
 

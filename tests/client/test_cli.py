@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 from client.conftest import ArchiveFiles
 
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2
 from windlass_client import output
-from windlass_client.cli import main, windlass
+from windlass_client.cli import exit_code, main, windlass
+from windlass_client.connection import target
 
 
 async def invoke(address, *arguments):
@@ -66,26 +69,96 @@ async def test_version(address):
     [
         (["image", "ls"], "windlass: daemon at /nonexistent/d.sock is not running: there is no such socket"),
         (["run", "x", "--rm"], "windlass: daemon at /nonexistent/d.sock is not running"),
+        (["exec", "x", "true"], "windlass: daemon at /nonexistent/d.sock is not running"),
         (["image", "import", "--platform", "x", "a"], "windlass: platform 'x' is not of the form"),
         (["run", "--memory", "lots", "x"], "windlass: size 'lots' is not a number"),
+        (["run", "--pids-limit", "-2", "x"], "windlass: daemon at"),
     ],
 )
 def test_a_failure_is_one_line(capfd, arguments, message):
-    """Exit code 1, no traceback, and what to do about it."""
-    assert main(["--address", "/nonexistent/d.sock", *arguments]) == 1
+    """Exit code 1, no traceback, and what to do about it; 125 where the exit code is a process's otherwise."""
+    code = 125 if arguments[0] in ("run", "exec") else 1
+    assert main(["--address", "/nonexistent/d.sock", *arguments]) == code
     shown = capfd.readouterr().err
     assert shown.startswith(message)
     assert shown.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["run", "--rm", "-d", "x"], ["kill", "-s", "SIGNOPE", "x"], ["frobnicate"], ["run"], ["image", "import"]],
+    ("arguments", "code"),
+    [
+        (["run", "--rm", "-d", "x"], 125),
+        (["run"], 125),
+        (["run", "--frobnicate", "x"], 125),
+        (["exec", "x"], 125),
+        (["exec", "-u", "0x0", "x", "true"], 125),
+        (["kill", "-s", "SIGNOPE", "x"], 2),
+        (["kill", "-s", "9" * 5000, "x"], 2),
+        (["frobnicate"], 2),
+        (["image", "import"], 2),
+    ],
 )
-def test_wrong_usage(capfd, arguments):
-    """Exit code 2, as everywhere."""
-    assert main(arguments) == 2
-    assert "Usage:" in capfd.readouterr().err
+def test_wrong_usage(capfd, arguments, code):
+    """Exit code 2, as everywhere; 125 where the exit code is a process's otherwise, as with docker."""
+    assert main(["--address", "/nonexistent/d.sock", *arguments]) == code
+    assert capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ('unable to start container process: exec: "nope": executable file not found in $PATH', 127),
+        ('unable to start container process: exec: "/nope": stat /nope: no such file or directory', 127),
+        ('unable to start container process: exec: "/etc/passwd": permission denied', 126),
+        ('unable to start container process: exec: "/etc": is a directory', 126),
+        ("executable file `nope` not found in $PATH: No such file or directory", 127),
+        ("open executable: Permission denied", 126),
+        ('error mounting "/none" to rootfs at "/x": stat /none: no such file or directory', 125),
+        ("blob sha256:00 not found", 125),
+    ],
+)
+def test_exit_code_for_an_error(message, code):
+    """What runc and crun say of a command that they cannot execute; all else is 125."""
+    assert exit_code(message) == code
+
+
+def groups(command, path=("windlass",)):
+    yield path, command
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from groups(found, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path[1:] for path, _ in groups(windlass)])
+def test_help_lists_each_command_once_with_a_whole_sentence(path):
+    """Nothing is doubled, and nothing is cut by dots."""
+    shown = CliRunner().invoke(windlass, [*path, "--help"]).output
+    listed = shown.partition("Commands:\n")[2]
+    names = [line.split()[0] for line in listed.splitlines() if line[:3].strip() and line.startswith("  ")]
+
+    assert names and len(names) == len(set(names))
+    assert "..." not in listed and "…" not in listed
+    assert listed.count(".\n") >= len(names)
+
+
+@pytest.mark.parametrize("form", ["d.sock", "./d.sock", "unix:d.sock", "unix://d.sock", "{directory}/d.sock"])
+async def test_sockets_may_be_named_from_here(address, monkeypatch, form):
+    """A path without a slash in front is one of the working directory, as for every other tool."""
+    directory, _, name = address.removeprefix("unix:").rpartition("/")
+    monkeypatch.chdir(directory)
+
+    shown = await invoke(form.format(directory=directory).replace("d.sock", name), "version")
+
+    assert shown.exit_code == 0, shown.exception
+
+
+def test_a_host_and_port_is_no_path():
+    """What gRPC connects to otherwise stays as it is."""
+    for address in ("localhost:1234", "ipv4:127.0.0.1:80", "dns:///x", "[::1]:80"):
+        assert target(address) == address
+    assert target("a/b:c/d.sock") == f"unix:{os.getcwd()}/a/b:c/d.sock"
 
 
 def test_config_is_the_kernels(capfd):

@@ -310,8 +310,9 @@ async def test_pull(run, transferred, daemon):
     assert not daemon.leased
 
 
-async def test_push(run, put, transferred):
+async def test_push(run, put, transferred, tmp_path, monkeypatch):
     """Under its own name or another; passwords come from a pipe or are asked for."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     await put(ArchiveFiles(b"one"))
 
     done = await run("push", NAME)
@@ -326,8 +327,9 @@ async def test_push(run, put, transferred):
         (NAME, NAME),
         (NAME, "example.org/y:2"),
     ]
-    assert (await transferred[1][2].ask("h", "r")).secret == "s3cret"
-    assert (await transferred[2][2].ask("h", "r")).secret == "typed"
+    assert (await transferred[1][2].ask("example.org", "r")).secret == "s3cret"
+    assert (await transferred[2][2].ask("example.org", "r")).secret == "typed"
+    assert await transferred[2][2].ask("mirror.example.org", "r") is None
     assert "typed" not in asked.output and "s3cret" not in as_json.output
     assert "nope does not exist" in str(missing.exception)
     assert len(transferred) == 3

@@ -25,6 +25,7 @@ UNPACK = Options(platform=AMD64)
 def _amd64(monkeypatch):
     """Tests are about an amd64 machine, wherever they run."""
     monkeypatch.setattr("windlass_images.platforms.host", lambda: AMD64)
+    monkeypatch.setattr("windlass_images.platforms._level", lambda: 1)
 
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
@@ -92,7 +93,7 @@ async def test_a_docker_archive_becomes_an_image(client, daemon, tmp_path):
 
 
 async def test_only_the_wanted_platform_is_imported(client, daemon, tmp_path):
-    """Of an index the manifests of other platforms may be missing; what is not wanted is not looked at."""
+    """Of an index the manifests of other platforms may be missing; they are named all the same, as by containerd."""
     files = ArchiveFiles()
     other = {"mediaType": files.target["mediaType"], "digest": digest_of(b"absent"), "size": 6}
     other["platform"] = {"os": "linux", "architecture": "arm64"}
@@ -102,7 +103,10 @@ async def test_only_the_wanted_platform_is_imported(client, daemon, tmp_path):
 
     [image] = await load(ClientStore(client), files.save(tmp_path / "a.tar"), OPTIONS)
 
-    assert daemon.labels[image.target.digest] == {"containerd.io/gc.ref.content.m.0": mine["digest"]}
+    assert daemon.labels[image.target.digest] == {
+        "containerd.io/gc.ref.content.m.0": other["digest"],
+        "containerd.io/gc.ref.content.m.1": mine["digest"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -137,14 +141,6 @@ def spoil_size(files):
 
 def lose_layer(files):
     del files.files["blobs/" + files.manifest["layers"][0]["digest"].replace(":", "/")]
-
-
-def name_blob(files):
-    files.files["blobs/sha256/nodigest"] = b"x"
-
-
-def climb(files):
-    files.files["blobs/sha256/../../etc/passwd"] = b"x"
 
 
 def add_layers(files):
@@ -182,8 +178,6 @@ BAD = {
     "a layer with another digest": (spoil_layer, "blobs/sha256/.* is refused"),
     "a layer with another size": (spoil_size, "has .* bytes, its descriptor says"),
     "a layer that is missing": (lose_layer, "is missing"),
-    "a blob whose name is no digest": (name_blob, "name is no digest"),
-    "a name that leads out": (climb, "leads out of the archive"),
     "10,000 layers": (add_layers, "has 10000 layers, the limit is 1000"),
     "a manifest that is not JSON": (lambda files: files.point_to(b"\xff{"), "is not JSON"),
     "a manifest nested 100,000 deep": (lambda files: files.point_to(b"[" * 100_000), "nested too deeply|is not JSON"),
@@ -191,21 +185,22 @@ BAD = {
     "a manifest that is an index too": (change_manifest(manifests=[]), "both a manifest and an index"),
     "a manifest that calls itself an index": (change_manifest(mediaType=f"{KIND}.index.v1+json"), "does not fit"),
     "a manifest of version 1": (change_manifest(schemaVersion=1), "schemaVersion 1"),
-    "a manifest that names itself as config": (
-        lambda files: files.manifest.update(config=dict(files.target)) or files.point_to(files.manifest),
-        "is an artifact",
-    ),
-    "a config for fewer layers": (change_manifest(layers=[]), "0 layers, but its config 1"),
+    "a config for fewer layers": (change_manifest(layers=[]), "0 layers of a file system, but its config 1"),
     "a diff ID that is not the layer's": (lie_about_diff_id, "unpacks to"),
     "a descriptor of 100 MB": (change_target(size=100 << 20), "the limit is"),
     "a descriptor with a negative size": (change_target(size=-1), "no valid size"),
     "a descriptor with a huge size": (change_target(size=10**30), "no valid size"),
     "a descriptor without digest": (change_target(digest="sha256:../../etc"), "no valid digest"),
-    "a descriptor of an unknown type": (change_target(mediaType="text/plain"), "no manifest and no index"),
+    "a descriptor of an unknown type": (change_target(mediaType="text/plain"), "neither a manifest nor an index"),
     "indexes in indexes": (nest, "nested indexes"),
     "an index that is not JSON": (document("index.json", b"{"), "index.json is not JSON"),
     "an index of 21 MB": (document("index.json", b" " * (21 << 20)), "index.json has .* the limit is"),
-    "an index without manifests": (document("index.json", b'{"schemaVersion":2}'), "manifests is not a list"),
+    "an index without manifests": (document("index.json", b'{"schemaVersion":2}'), "names no manifest"),
+    "manifests that are not a list": (
+        document("index.json", b'{"schemaVersion":2,"manifests":7}'),
+        "manifests is not a list",
+    ),
+    "a document of a million values": (document("index.json", b"[" + b"7," * 1_000_000 + b"7]"), "500000 values"),
     "an unknown layout": (document("oci-layout", b'{"imageLayoutVersion":"9"}'), "layout version 9"),
 }
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import pytest
+
+from windlass import discovery
+from windlass.known import NOT_BUILT
 from windlass_client.graphsvg import svg
 from windlass_client.plugingraph import Node, dot, kinds, tree, why
 
@@ -118,3 +122,36 @@ def test_why_of_something_that_runs():
     """There is nothing to explain, for a plugin and for a type."""
     assert [step.state for step in why(NODES, "metadata.db").chain] == ["ok"]
     assert [step.state for step in why(NODES, "snapshotter").chain] == ["ok"]
+
+
+def test_why_of_a_type_names_every_plugin_with_its_state():
+    """Images are refused while one verifier has failed, so "ok" alone would mislead."""
+    nodes = [Node("v", "a"), Node("v", "b", message="'x'"), Node("v", "c")]
+    assert why(nodes, "v").chain[0].message == "started: a, c; failed: b"
+
+
+def test_why_takes_an_id():
+    """It is what users write at `--snapshotter`; of several the one that did not start."""
+    assert [step.name for step in why(NODES, "btrfs").chain] == ["snapshotter.btrfs"]
+    assert why(NODES, "tasks").chain[0].name == "service.tasks"
+    assert [step.state for step in why(NODES, "overlay").chain] == ["ok"]
+    assert "did you mean snapshotter.overlay?" in why(NODES, "overlayy").remedy
+    both = [Node("a", "x"), Node("b", "x")]
+    assert [(step.state, step.message) for step in why(both, "x").chain] == [("ok", "started: a.x, b.x")]
+
+
+@pytest.mark.parametrize(
+    "name", ["cri", "CRI", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1", "nri", "devmapper"]
+)
+def test_why_knows_what_only_containerd_has(name):
+    """No installation brings it, so that none is advised."""
+    reason = why(NODES, name)
+    assert reason.chain[0].state == "not installed"
+    assert reason.chain[0].name in NOT_BUILT
+    assert "Windlass does not have it yet" in reason.chain[0].message
+    assert "compatibility.md" in reason.remedy
+
+
+def test_what_is_built_is_not_said_to_be_missing():
+    """The list of what Windlass does not have follows what it has."""
+    assert not set(NOT_BUILT) & set(discovery.installed())

@@ -43,6 +43,18 @@ def test_the_default_spec():
     assert document["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]
 
 
+def test_what_a_container_does_not_see():
+    """Not even who is root inside reads the energy meter, from which keys can be told (GHSA-7ww5-4wqc-m92c)."""
+    assert "/sys/devices/virtual/powercap" in spec.default("ns", "c1")["linux"]["maskedPaths"]
+
+
+def test_a_process_is_in_its_primary_group():
+    """A process without it could read what is closed to that group (CVE-2023-25173)."""
+    document = spec.default("ns", "c1")
+    spec.set_user(document, 33, 34, (44, 34))
+    assert document["process"]["user"] == {"uid": 33, "gid": 34, "additionalGids": [34, 44]}
+
+
 def test_two_specs_share_nothing():
     """What one container's options change must not appear in another's (CVE-2021-21334)."""
     first, second = spec.default("ns", "a"), spec.default("ns", "b")

@@ -11,8 +11,9 @@ from windlass.mounts import Mount
 from windlass_client.users import Accounts, User, is_numeric, parse, read_accounts, read_files
 
 ACCOUNTS = Accounts(
-    passwd="root:x:0:0::/root:/bin/sh\nweb:x:33:34:::\nbroken\nhuge:x:4294967296:0:::\n7:x:1007:1008:::\n",
-    group="root:x:0:\nwheel:x:10:root,web\nlogs:x:44:web\nshort:x\n",
+    passwd="huge:x:4294967296:0:::\nlong:x:999999999999999999999999:0:::\nbelow:x:-1:0:::\nroot:x:0:0::/root:/bin/sh\n"
+    "web:x:33:34:a\x0bb:::\nbroken\n7:x:1007:1008:::\n7zip:x:5:6:::\n",
+    group="hugegroup:x:4294967296:\nroot:x:0:\nwheel:x:10:root,web\nlogs:x:44:web\nshort:x\n",
 )
 
 
@@ -29,25 +30,40 @@ ACCOUNTS = Accounts(
         ("1000", User(1000, 0)),
         ("1000:1000", User(1000, 1000)),
         ("2147483647:2147483647", User(2147483647, 2147483647)),
+        ("+33:007", User(33, 7, (10, 44))),
+        ("-0", User(0, 0, (10,))),
+        (f"{'0' * 5000}33", User(33, 34, (10, 44))),
+        ("7zip", User(5, 6)),
     ],
 )
 def test_users(text, user):
-    """By name or number; a number that nobody has is in group 0."""
-    accounts = Accounts("\n".join(line for line in ACCOUNTS.passwd.splitlines() if "huge" not in line), ACCOUNTS.group)
-    assert parse(text, accounts) == user
+    """By name or number, which containerd reads with sign and zeros, too; a number that nobody has is in group 0."""
+    assert parse(text, ACCOUNTS) == user
 
 
-@pytest.mark.parametrize("text", ["2147483648", "0:2147483648", "99999999999999999999:0", "4294967296"])
-def test_a_number_that_wraps_around_is_refused(text):
-    """4294967296 is not root (CVE-2024-40635)."""
-    with pytest.raises(OutOfRange, match="larger than"):
-        parse(text, Accounts())
+@pytest.mark.parametrize("number", ["2147483648", "4294967296", "9" * 20, "9" * 21, "9" * 5000, "-1", f"-{'9' * 30}"])
+@pytest.mark.parametrize("form", ["{}", "{}:0", "0:{}", "{0}:{0}"])
+def test_a_number_out_of_range_is_refused(number, form):
+    """4294967296 is not root (CVE-2024-40635), and 21 digits are a number even if an account has that name."""
+    named = Accounts(f"{number}:x:0:0:::\n", f"{number}:x:0:\n")
+    with pytest.raises(OutOfRange, match="out of range"):
+        parse(form.format(number), named)
 
 
-def test_a_file_with_a_number_that_wraps_around_is_refused():
-    """Not even when the image's own file says so."""
+@pytest.mark.parametrize("text", ["0x0", "0X1f", "0x", "-0x1", "0o17", "0b0", "1_000"])
+@pytest.mark.parametrize("form", ["{}", "{}:0", "0:{}"])
+def test_what_looks_like_a_number_is_no_name(text, form):
+    """An image has no account 0x0 that a reader of its configuration could take for another number, or for root."""
+    named = Accounts(f"{text}:x:0:0:::\n", f"{text}:x:0:\n")
+    with pytest.raises(InvalidArgument, match="neither a name nor a decimal number"):
+        parse(form.format(text), named)
+
+
+@pytest.mark.parametrize("text", ["huge", "long", "0:hugegroup", "below"])
+def test_a_file_with_a_number_that_wraps_around_is_refused(text):
+    """Not even when the image's own file says so; the other accounts of that file can be used."""
     with pytest.raises(OutOfRange):
-        parse("huge", ACCOUNTS)
+        parse(text, ACCOUNTS)
 
 
 @pytest.mark.parametrize("text", [":", "web:", ":logs", "a:b:c"])
@@ -57,7 +73,7 @@ def test_what_is_no_user(text):
         parse(text, ACCOUNTS)
 
 
-@pytest.mark.parametrize("text", ["nobody", "web:none", "-1"])
+@pytest.mark.parametrize("text", ["nobody", "web:none", "-", "-web", "0xyz"])
 def test_unknown_names(text):
     """The error says in which file the name is missing."""
     with pytest.raises(NotFound, match=r"/etc/(passwd|group)"):
@@ -106,19 +122,16 @@ def test_a_huge_file_is_refused(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_snapshot_is_mounted_where_nobody_sees_it(tmp_path, monkeypatch):
-    """Accounts are read through the mounts, the table of mounts is as before, and no directory stays behind."""
+    """Accounts are read through the mounts, the table of mounts has none of them, and no directory stays behind."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("web:x:5:6:::\n")
-    with open("/proc/self/mountinfo") as table:
-        before = table.read()
-
     found = read_accounts([Mount("bind", str(tmp_path), ("rbind", "rw"))])
 
     assert found.passwd == "web:x:5:6:::\n"
     with open("/proc/self/mountinfo") as table:
-        assert table.read() == before
+        assert str(tmp_path) not in table.read()
     assert not list((tmp_path / "scratch").iterdir())
 
 

@@ -8,10 +8,10 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any  # JSON
 
-BUSYBOX = Path("/usr/bin/busybox")
+from windlass_conformance.boxes import BUSYBOX
+
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def require_foreign_tools() -> None:
             pytest.skip(f"{tool} is not installed; apt install {package}")
     if not BUSYBOX.exists():
         pytest.skip("busybox is not installed; apt install busybox-static")
+
+
+def require_criu(program: str) -> None:
+    """Skip a test where criu is not installed, or does not work: with this kernel, or with what others have mounted."""
+    path = shutil.which(program) if program else None
+    if path is None:
+        pytest.skip("criu is not installed; apt install criu, version 4.2 or later for Linux 6.18")
+    done = subprocess.run([path, "check"], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"{path} check: {(done.stderr.splitlines() or ['failed'])[0][:200]}")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-BUSYBOX = Path("/bin/busybox")
+from windlass_conformance.boxes import BUSYBOX
+
 OCI = "application/vnd.oci.image"
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 APPLETS = [

@@ -13,8 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import groups
+
+from windlass import cgroups
+
 WINDLASSD = "import sys; from windlass.cli import main; sys.exit(main())"
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
 CALL_TIMEOUT = 60.0
 RUNC_STATE = Path("/run/containerd/runc")
@@ -39,7 +43,7 @@ class Machine:
     def __init__(self, kind: str, directory: Path, root: Path | None = None) -> None:
         self.kind = kind
         self.directory = directory
-        self.namespace = f"ctr-{secrets.token_hex(4)}"
+        self.namespace = groups.parent(f"ctr-{secrets.token_hex(4)}")
         self.root = root or directory / "root"
         self.state = directory / "state"
         self.address = str(directory / "d.sock")
@@ -91,6 +95,11 @@ class Machine:
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
+
+    def ended(self) -> int | None:
+        """Return the exit code of a daemon that has ended, None of one that runs."""
+        assert self._process is not None
+        return self._process.poll()
 
     def kill(self) -> None:
         """End the daemon as a crash would."""
@@ -224,11 +233,7 @@ class Machine:
                 os.kill(pid, signal.SIGKILL)
         for point in reversed(self.mounts()):
             subprocess.run(["umount", "-l", point], check=False)
-        time.sleep(0.1)
-        for group in [*self.cgroups(), *(each.parent for each in self.cgroups())]:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-        # The last is where Debian's shim has runc keep its state.
-        for empty in (*Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"), RUNC_STATE / self.namespace):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        cgroups.remove_within([f"{place}/{self.namespace}" for place, _, _ in cgroups.hierarchies()], STOP_TIMEOUT)
+        # Where Debian's shim has runc keep its state.
+        with contextlib.suppress(OSError):
+            (RUNC_STATE / self.namespace).rmdir()

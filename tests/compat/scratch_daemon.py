@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import groups
 import grpc
 import pytest
 
@@ -57,6 +58,7 @@ class ScratchDaemon:
 
     def start(self) -> None:
         """Start and wait until it is ready."""
+        groups.shared(NAMESPACE)
         notify = self.scratch / "notify"
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer, self.log.open("ab") as log:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,45 @@ def test_deletions_go_on_while_the_disk_stays_full(small: Machine, disk: Disk) -
         disk.fill()
 
 
+@contextmanager
+def being_filled(disk: Disk) -> Iterator[None]:
+    """Have somebody take every block the moment it is free."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.0005):
+            disk.grab()
+
+    taker = threading.Thread(target=work)
+    taker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        taker.join()
+
+
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_a_disk_that_is_filled_while_the_daemon_starts_costs_no_plugin(small: Machine, disk: Disk, ended: str) -> None:
+    """Every start comes up with all that it had, and can be used; or it ends with exit code 1, to be started again."""
+    before = small.ctr("plugins", "ls")
+    assert "overlayfs" in before
+    for _ in range(2):
+        with being_filled(disk):
+            small.stop() if ended == "stopped" else small.kill()
+            try:
+                small.start()
+            except AssertionError:
+                assert small.ended() == 1, small.log.read_text()
+                assert "finds no room" in small.log.read_text()
+                continue
+            assert small.ctr("plugins", "ls") == before
+            assert small.ctr("images", "ls", "-q").split() == [IMAGE]
+    if small.ended() is not None:
+        disk.release()
+        small.start()
+
+
 def test_a_daemon_that_died_on_a_full_disk_starts_again(small: Machine, disk: Disk) -> None:
     """Nothing was closed properly, and there is not a block to be had."""
     disk.fill()
@@ -171,3 +212,16 @@ def test_a_daemon_that_died_on_a_full_disk_starts_again(small: Machine, disk: Di
     disk.fill()
     small.start()
     assert small.ctr("images", "ls", "-q").split() == [IMAGE]
+
+
+def test_what_a_daemon_keeps_is_its_owners_alone(small: Machine) -> None:
+    """Directories of stores and files of databases; blobs are as containerd has them, in a directory like that.
+
+    The runtime's can be passed through: a container with a user namespace finds its bundle by its path.
+    """
+    open_to_others = [
+        f"{path.relative_to(small.root)} {path.stat().st_mode:o}"
+        for path in [small.root, *small.root.iterdir(), *small.root.glob("*/*.db*"), *small.root.glob("*/snapshots")]
+        if path.stat().st_mode & 0o077 and path.name not in ("lost+found", "io.containerd.runtime.v2.task")
+    ]
+    assert open_to_others == []

@@ -15,6 +15,7 @@ SOURCES = {
     "syntaxerror": "def broken(:\n",
     "exits": "raise SystemExit(3)\n",
     "asserts": "assert 1 == 2\n",
+    "panics": "class Panic(BaseException): ...\nraise Panic('as extensions in Rust do')\n",
     "raises": """
 from windlass.plugin import Plugin, PluginType
 def init(context):
@@ -55,6 +56,7 @@ MESSAGES = {
     "importerror": "no_such_module",
     "syntaxerror": "invalid syntax",
     "exits": "3",
+    "panics": "Panic: as extensions in Rust do",
     "raises": "its state file is damaged",
     "initexits": "an init that ends the process",
     "noplugin": "no Plugin",

@@ -1,7 +1,7 @@
 """Checkpoints by Debian's `ctr`: dumps become blobs and blobs tasks, and what is refused leaves nothing.
 
-criu is played by an OCI runtime that writes down what it was asked for, and runs
-a restored container from its start; test_shim_checkpoint.py has the real one.
+criu is mostly played by an OCI runtime that writes down what it was asked for, and runs
+a restored container from its start. The real one, where PATH has one that works, makes the last test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from compat.conftest import IMAGE
+from compat.conftest import IMAGE, require_criu
 from compat.machines import Machine, eventually
 
 from windlass.checkpoints import CHECKPOINT, CONFIG
@@ -267,3 +267,33 @@ def test_checkpoints_of_what_does_not_run_are_refused(
         assert isinstance(caught.value, grpc.Call)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert scratch(windlass) == []
+
+
+@pytest.fixture
+def criu(windlass: Machine) -> Iterator[Machine]:
+    """A machine whose kernel a criu in PATH takes; the containers of its test are gone afterwards."""
+    require_criu("criu")
+    yield windlass
+    for box in ("dumped", "restored"):
+        windlass.remove(box)
+
+
+def test_a_real_dump_comes_back_to_life_from_the_content_store(criu: Machine) -> None:
+    """What the program knew is in the blobs: it goes on, in another container with the files of the first."""
+    counting = "n=0; while :; do n=$((n+1)); echo $n >/count; sleep 0.05; done"
+    criu.ctr("run", "-d", IMAGE, "dumped", "/bin/sh", "-c", counting)
+
+    def count(box: str) -> int:
+        return int(criu.ctr("tasks", "exec", "--exec-id", "look", box, "/bin/cat", "/count") or 0)
+
+    eventually(lambda: count("dumped") > 20)
+    reached = count("dumped")
+    criu.ctr("containers", "checkpoint", "--task", "--rw", "--image", "dumped", "docker.io/test/real:1")
+    criu.remove("dumped")
+
+    criu.ctr("containers", "restore", "--live", "--rw", "restored", "docker.io/test/real:1")
+
+    assert count("restored") >= reached
+    before = count("restored")
+    eventually(lambda: count("restored") > before)
+    criu.ctr("images", "rm", "docker.io/test/real:1")

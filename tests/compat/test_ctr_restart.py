@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from compat.conftest import IMAGE
@@ -70,8 +71,8 @@ def test_a_killed_task_comes_back(watcher: Machine, kept: str) -> None:
 
 def test_what_it_writes_after_a_restart_goes_to_its_log(watcher: Machine, kept: str, tmp_path: Path) -> None:
     """The first run had a client for that."""
-    log = tmp_path / "log"
-    run(watcher, kept, "/bin/sh", "-c", "echo hello; sleep 1000", loguri=f"file://{log}")
+    log = tmp_path / "a log"
+    run(watcher, kept, "/bin/sh", "-c", "echo hello; sleep 1000", loguri=f"file://{quote(str(log))}")
     watcher.ctr("tasks", "kill", "-s", "SIGKILL", kept)
     eventually(lambda: log.exists() and log.read_text() == "hello\n", TIMEOUT)
 

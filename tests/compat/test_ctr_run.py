@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import subprocess
@@ -16,6 +15,7 @@ import time
 import pytest
 from compat.images import digest_of
 from compat.machines import Machine, eventually
+from polling import is_readable
 
 IMAGE = "docker.io/library/busy:1"
 
@@ -138,8 +138,9 @@ class Terminal:
     def expect(self, pattern: str, timeout: float = 15.0) -> str:
         deadline = time.monotonic() + timeout
         while not (found := re.search(pattern, self.seen)):
-            ready, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"{pattern!r} did not appear in {self.seen!r}"
+            assert is_readable(self.master, max(0.0, deadline - time.monotonic())), (
+                f"{pattern!r} did not appear in {self.seen!r}"
+            )
             try:
                 self.seen += os.read(self.master, 4096).decode()
             except OSError:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import time
 from pathlib import Path
 
+import grpc
+import pytest
 from compat.machines import Machine, eventually
+from polling import is_readable
+
+from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 
 IMAGE = "docker.io/library/busy:1"
 
@@ -48,6 +52,44 @@ def test_an_exec_is_killed_alone(machine: Machine, running: str) -> None:
     assert machine.status(running) == "RUNNING"
 
 
+def test_all_of_an_exec_is_the_exec(machine: Machine, running: str) -> None:
+    """A kill with both leaves init alone; `ctr` itself does not ask for it."""
+    with machine.background("tasks", "exec", "--exec-id", "victim", running, "/bin/sleep", "999") as process:
+        eventually(lambda: len(machine.rows("tasks", "ps", running)) == 2)
+        with grpc.insecure_channel(f"unix://{machine.address}") as channel:
+            request = tasks_pb2.KillRequest(container_id=running, exec_id="victim", signal=9, all=True)
+            metadata = (("containerd-namespace", machine.namespace),)
+            tasks_pb2_grpc.TasksStub(channel).Kill(request, metadata=metadata, timeout=20)
+        assert process.wait(20) == 137
+    assert machine.status(running) == "RUNNING"
+
+
+def test_a_container_ignores_no_signal(machine: Machine, box: str) -> None:
+    """What a daemon or shim ignores would stay ignored in every program."""
+    status = machine.ctr("run", "--rm", IMAGE, box, "/bin/cat", "/proc/self/status")
+    assert "\nSigIgn:\t0000000000000000\n" in status
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_input_is_closed_of_tasks_alone(machine: Machine, running: str, stdin: bool) -> None:
+    """NOT_FOUND without a container, a task or an exec, also when there is nothing to close."""
+    without = machine.new_id()
+    machine.ctr("containers", "create", IMAGE, without, "/bin/true")
+    metadata = (("containerd-namespace", machine.namespace),)
+    try:
+        with grpc.insecure_channel(f"unix://{machine.address}") as channel:
+            close = tasks_pb2_grpc.TasksStub(channel).CloseIO
+            close(tasks_pb2.CloseIORequest(container_id=running, stdin=stdin), metadata=metadata, timeout=20)
+            for id, exec_id in (("nobody", ""), (without, ""), (running, "nobody")):
+                request = tasks_pb2.CloseIORequest(container_id=id, exec_id=exec_id, stdin=stdin)
+                with pytest.raises(grpc.RpcError) as caught:
+                    close(request, metadata=metadata, timeout=20)
+                assert isinstance(caught.value, grpc.Call)
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    finally:
+        machine.ctr("containers", "rm", without)
+
+
 def test_an_exec_that_cannot_start_says_why(machine: Machine, running: str) -> None:
     """The message is the OCI runtime's, and its id is free again."""
     done = machine.try_ctr("tasks", "exec", "--exec-id", "bad", running, "/no/such")
@@ -65,11 +107,11 @@ def test_a_paused_container_stands_still_until_it_is_resumed(machine: Machine, b
         machine.ctr("tasks", "pause", box)
         assert machine.status(box) == "PAUSED"
         time.sleep(0.2)
-        while select.select([run.stdout], [], [], 0.2)[0]:
+        while is_readable(run.stdout.fileno(), 0.2):
             assert os.read(run.stdout.fileno(), 65536)
         machine.ctr("tasks", "resume", box)
         assert machine.status(box) == "RUNNING"
-        assert select.select([run.stdout], [], [], 10)[0]
+        assert is_readable(run.stdout.fileno(), 10)
         machine.ctr("tasks", "kill", "-s", "SIGKILL", box)
         assert run.wait(20) == 137
 
@@ -167,7 +209,7 @@ def test_events_tell_the_life_of_a_container_in_order(machine: Machine, box: str
         machine.try_ctr("run", "--rm", IMAGE, box, "/bin/sh", "-c", "exit 7")
         text = ""
         while "/containers/delete" not in text or "/tasks/delete" not in text:
-            assert select.select([events.stdout], [], [], 10)[0], text
+            assert is_readable(events.stdout.fileno(), 10), text
             text += os.read(events.stdout.fileno(), 65536).decode()
     lines = [line.split(maxsplit=6) for line in text.splitlines() if box in line]
     assert all(line[4] == machine.namespace for line in lines)

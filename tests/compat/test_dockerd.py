@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.conftest import require_foreign_tools
+from compat.conftest import require_criu, require_foreign_tools
 from compat.images import BUSYBOX
 from compat.machines import Machine, Result, eventually
 
@@ -43,7 +43,7 @@ class Docker:
         self._socket = machine.directory / "docker.sock"
         self.log = machine.directory / "docker.log"
         self._client = program("docker")
-        directory = machine.directory
+        self.directory = directory = machine.directory
         # libnetwork's socket in there has to fit into an address.
         self._exec_root = tempfile.mkdtemp(prefix="windlass-dk-")
         argv = [program("dockerd"), "--containerd", machine.address, "-H", f"unix://{self._socket}"]
@@ -52,7 +52,8 @@ class Docker:
         argv += ["--config-file", f"{directory}/docker.json", "--pidfile", f"{directory}/docker.pid"]
         argv += ["--containerd-namespace", machine.namespace, "--cgroup-parent", f"/{machine.namespace}"]
         argv += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-        argv += ["--storage-driver", "vfs"]
+        # Checkpoints are an experiment of docker's, for ten years.
+        argv += ["--storage-driver", "vfs", "--experimental"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
 
@@ -187,3 +188,30 @@ def test_a_container_of_docker_outlives_its_containerd(docker: Docker) -> None:
     assert docker.ask("inspect", "-f", "{{.State.Pid}} {{.State.Running}}", "sleeper") == f"{before} true"
     docker.ask("stop", "-t", "1", "sleeper")
     docker.ask("rm", "sleeper")
+
+
+@pytest.mark.parametrize("docker", ["windlass"], indirect=True)
+def test_a_container_goes_on_from_its_checkpoint(docker: Docker) -> None:
+    """`docker start --checkpoint`; one that cannot be restored says why and waits for nobody, and starts anew."""
+    require_criu("criu")
+    counting = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done"
+    docker.ask(*RUN, "-d", "--security-opt", "seccomp=unconfined", "--name", "box", IMAGE, "/bin/sh", "-c", counting)
+
+    def said() -> int:
+        return int(docker.ask("logs", "--tail", "1", "box") or 0)
+
+    eventually(lambda: said() > 20)
+    docker.ask("checkpoint", "create", "box", "saved")
+    reached = said()
+
+    docker.ask("start", "--checkpoint", "saved", "box")
+
+    eventually(lambda: said() > reached)
+    docker.ask("kill", "box")
+    for image in docker.directory.glob("docker/containers/*/checkpoints/saved/*.img"):
+        image.unlink()
+    done = docker.run("start", "--checkpoint", "saved", "box")
+    assert done.returncode == 1
+    assert "restore failed" in done.stderr and "criu said" in done.stderr
+    docker.ask("start", "box")
+    docker.ask("rm", "-f", "box")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 from compat.conftest import require_foreign_tools
 from compat.images import Archive, busybox_layer, layer
-from compat.machines import Machine
+from compat.machines import Machine, eventually
 
 IMAGE = "docker.io/library/checked:1"
 WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
@@ -67,6 +70,42 @@ def test_damage_is_named_mended_and_gone(machine: Machine) -> None:
     machine.start()
     machine.ctr("images", "import", str(machine.directory.parent / "image.tar"))
     machine.ctr("run", "--rm", IMAGE, "second", "/bin/true")
+
+
+def test_a_container_that_nobody_knows_is_found(machine: Machine) -> None:
+    """Its bundle is gone and it runs on: process, control group and what runc keeps are named, each with its remedy."""
+    machine.ctr("run", "-d", IMAGE, "lost", "/bin/sleep", "1000")
+    machine.ctr("run", "-d", IMAGE, "kept", "/bin/sleep", "1000")
+    pids = {id: int(words[1]) for id, words in machine.rows("tasks", "ls").items()}
+    machine.kill()
+    clean = fsck(machine)
+    assert (clean.returncode, clean.stdout) == (0, "clean\n"), "what has a shim that lives is in order"
+    lose(machine.state / "io.containerd.runtime.v2.task" / machine.namespace / "lost", pids["lost"])
+
+    found = fsck(machine, "--json", "--repair")
+
+    assert found.returncode == 4
+    problems = {problem["object"]: problem for problem in json.loads(found.stdout)}
+    assert problems.pop(f"process {pids['lost']} (sleep)")["remedy"] == f"end it: kill -9 {pids['lost']}"
+    (group,) = [each for name, each in problems.items() if name.startswith("control group ")]
+    assert f"has processes, {pids['lost']}, although" in group["state"]
+    (kept,) = [each for name, each in problems.items() if name.startswith("container ")]
+    assert kept["state"] == f"has no bundle and runs as process {pids['lost']}"
+    assert len(problems) == 2
+    subprocess.run(kept["remedy"].removeprefix("end it: ").split(), check=True)
+    assert fsck(machine).returncode == 0
+    machine.start()
+    assert machine.status("kept") == "RUNNING"
+
+
+def lose(bundle: Path, pid: int) -> None:
+    """Kill a container's shim and remove its bundle, as nothing but a defect does."""
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{shim}").exists() or "Z" in Path(f"/proc/{shim}/stat").read_text())
+    subprocess.run(["umount", bundle / "rootfs"], check=True)
+    shutil.rmtree((bundle / "work").resolve())
+    shutil.rmtree(bundle)
 
 
 def test_a_database_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,15 @@ def image(tmp_path: Path) -> Archive:
 
 def windlass(machine: Machine, *arguments: str | Path, code: int = 0, data: bytes = b"") -> bytes:
     """Run the command line against a machine and return what it prints."""
-    command = [sys.executable, "-c", WINDLASS, "--address", machine.address, "--namespace", machine.namespace, "image"]
-    done = subprocess.run([*command, *map(str, arguments)], input=data, capture_output=True, timeout=60)
+    done = run_windlass(machine, *arguments, data=data)
     assert done.returncode == code, (arguments, done.stderr.decode())
     return done.stdout
+
+
+def run_windlass(machine: Machine, *arguments: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command line against a machine, however it ends."""
+    command = [sys.executable, "-c", WINDLASS, "--address", machine.address, "--namespace", machine.namespace, "image"]
+    return subprocess.run([*command, *map(str, arguments)], input=data, capture_output=True, timeout=60)
 
 
 def skopeo(tmp_path: Path, *arguments: str) -> bytes:
@@ -262,6 +268,44 @@ def test_mount_and_unmount(stored: Machine, tmp_path: Path) -> None:
     assert listed == gone == [{"image": NAME, "directory": str(target)}]
     assert not mounts_at(target) and not os.listdir(target)
     assert resources(stored) == before
+
+
+def options_at(path: Path) -> set[str]:
+    [line] = mounts_at(path)
+    return set(line.split()[5].split(","))
+
+
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])
+@pytest.mark.parametrize("writable", [[], ["--rw"]], ids=["ro", "rw"])
+def test_a_mounted_image_makes_nobody_root(
+    stored: Machine, tmp_path: Path, snapshotter: str, writable: list[str]
+) -> None:
+    """Set-user-ID programs and device files of an image do nothing on the host, unless somebody asks for it."""
+    target = tmp_path / "root"
+    target.mkdir()
+
+    windlass(stored, "mount", "--snapshotter", snapshotter, *writable, NAME, target)
+    assert {"nosuid", "nodev"} <= options_at(target)
+    windlass(stored, "unmount", target)
+    windlass(stored, "mount", "--snapshotter", snapshotter, *writable, "--suid", "--dev", NAME, target)
+    assert not {"nosuid", "nodev"} & options_at(target)
+    windlass(stored, "unmount", target)
+
+
+def test_a_mount_that_others_can_reach_is_warned_of(stored: Machine) -> None:
+    """Others can read what the image has; below a directory that only root enters they cannot."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        target = Path(place, "root")
+        target.mkdir()
+        private = run_windlass(stored, "mount", NAME, target)
+        windlass(stored, "unmount", target)
+        Path(place).chmod(0o755)
+        public = run_windlass(stored, "mount", NAME, target)
+        windlass(stored, "unmount", target)
+
+    assert (private.returncode, public.returncode) == (0, 0)
+    assert b"warning" not in private.stderr
+    assert f"warning: other users can read the image at {target}".encode() in public.stderr
 
 
 @pytest.mark.parametrize("snapshotter", ["native", "erofs"])

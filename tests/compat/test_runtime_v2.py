@@ -8,6 +8,8 @@ import dataclasses
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,32 +18,35 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import groups
 import pytest
 from runtime_v2.harness import SPEC_TYPE, Daemon, daemon, event_sink, eventually
 
-from windlass import errors
+from windlass import cgroups, errors, nofile
 from windlass.containers import Container
 from windlass.mounts import Mount
 from windlass.shims import ForkedShim
 from windlass.tasks import IO, CreateOptions, Status
 from windlass.values import Payload
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import plugin as shim_plugin
 from windlass_zygote.spawner import ForkingZygote
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="containers need root on Linux"),
     pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: apt install runc"),
-    pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="busybox is missing: apt install busybox-static"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
 RUNC = "io.containerd.runc.v2"
 SHIM = "windlass-shim\n"
+SCRIPTS = str(Path(sys.executable).parent)
 SLOW_RUNC = """
 import os, shutil, sys, time
 arguments = sys.argv[1:]
 if "create" in arguments:
     bundle = arguments[arguments.index("--bundle") + 1]
-    shutil.copytree(bundle, "{copy}", symlinks=True)
+    shutil.copytree(bundle, "{copy}", symlinks=True, ignore=shutil.ignore_patterns("log"))
     open("{begun}", "w").close()
     time.sleep(0.7)
     arguments = [each.replace(bundle, "{copy}") for each in arguments]
@@ -74,7 +79,7 @@ def image(tmp_path: Path) -> Path:
     rootfs = tmp_path / "image"
     for name in ("bin", "proc", "dev", "sys", "tmp"):
         (rootfs / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", rootfs / "bin/busybox")
+    shutil.copy(BUSYBOX, rootfs / "bin/busybox")
     for applet in ("sh", "true", "sleep", "cat", "echo"):
         (rootfs / "bin" / applet).symlink_to("busybox")
     return rootfs
@@ -109,7 +114,7 @@ def box(command: list[str], tmp_path: Path) -> Container:
     spec["process"]["terminal"] = False
     spec["process"]["args"] = command
     spec["root"] = {"path": "rootfs", "readonly": False}
-    spec["linux"]["cgroupsPath"] = f"/windlass-test/{id}"
+    spec["linux"]["cgroupsPath"] = groups.path_of(id)
     root = str(tmp_path / "runc")
     # Options.root, field 7: the runtime's own state stays in the test's directory
     options = Payload(OPTIONS_TYPE, b"\x3a" + bytes([len(root)]) + root.encode())
@@ -182,7 +187,7 @@ async def test_what_runc_says_reaches_the_client(windlass: Daemon, image: Path, 
     with pytest.raises(errors.Error, match=r"failed to create shim task: .*OCI runtime create failed.*no such file"):
         await windlass.tasks.create("test", made, bind(image))
     await eventually(lambda: windlass.left() == NOTHING)
-    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+    assert not groups_of(made)
 
 
 async def test_a_container_survives_its_daemon_and_zygote(
@@ -221,8 +226,89 @@ async def test_a_shim_that_is_killed_takes_its_container_along(windlass: Daemon,
     assert windlass.exchange.topics == ["/tasks/exit", "/tasks/delete"]
     assert windlass.left() == NOTHING
     await eventually(lambda: not Path(f"/proc/{pid}").exists())
-    assert not Path(f"/sys/fs/cgroup/windlass-test/{made.id}").exists()
+    assert not groups_of(made)
     assert not list((tmp_path / "runc/test").iterdir())
+
+
+async def test_a_container_that_runc_cannot_end_yet_is_ended_later(
+    windlass: Daemon, image: Path, tmp_path: Path
+) -> None:
+    """runc fails when the shim has died: the task has not ended until the next attempt has succeeded."""
+    runc, broken = tmp_path / "broken" / "runc", tmp_path / "broken" / "now"
+    runc.parent.mkdir()
+    runc.write_text(f'#!/bin/sh\n[ -e {broken} ] && exit 3\nexec runc "$@"\n')
+    runc.chmod(0o755)
+    made = named(box(["/bin/sleep", "100"], tmp_path), runc)
+    pid = await windlass.tasks.create("test", made, bind(image))
+    await windlass.tasks.start("test", made.id)
+    waiting = asyncio.create_task(windlass.tasks.wait("test", made.id))
+    await asyncio.sleep(0.1)
+    broken.touch()
+
+    os.kill(parent_of(pid), signal.SIGKILL)
+
+    async with asyncio.timeout(20):
+        while [each.status for each in await windlass.tasks.list("test")] != [Status.UNKNOWN]:
+            await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert Path(f"/proc/{pid}").exists()
+    broken.unlink()
+    assert (await asyncio.wait_for(waiting, 20)).status == 137
+    await eventually(lambda: windlass.left() == NOTHING)
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert not groups_of(made)
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["forked", "executed"])
+async def test_a_runtime_gets_the_limit_of_descriptors_that_the_daemon_found(
+    tmp_path: Path, shims: dict[str, ForkedShim], image: Path, foreign: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Daemon and shim raise their own; a container is not to notice."""
+    if foreign and shutil.which("containerd-shim-windlass-v1", path=SCRIPTS) is None:
+        pytest.skip("containerd-shim-windlass-v1 is not installed")
+    monkeypatch.setenv("PATH", f"{SCRIPTS}:{os.environ['PATH']}")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip(f"the hard limit of open files is {limits[1]}; raise it to 2048")
+    runc, told = tmp_path / "asking" / "runc", tmp_path / "told"
+    runc.parent.mkdir()
+    runc.write_text(f'#!/bin/sh\nulimit -Sn >>{told}\nexec runc "$@"\n')
+    runc.chmod(0o755)
+    monkeypatch.setattr(nofile, "_found", 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1500, limits[1]))
+    nofile.raise_limit()
+    zygote = ForkingZygote()
+    try:
+        unused = {"runc": ForkedShim(runtimes=("io.example.unused.v1",), entry="nothing:nothing")}
+        made = named(box(["/bin/sleep", "100"], tmp_path), runc)
+        if foreign:
+            made = dataclasses.replace(made, runtime="io.containerd.windlass.v1")
+        async with daemon(tmp_path, zygote, unused if foreign else shims) as running:
+            pid = await running.tasks.create("test", made, bind(image))
+            await running.tasks.start("test", made.id)
+            shim = Path(f"/proc/{parent_of(pid)}/limits").read_text()
+            assert re.search(rf"^Max open files +{limits[1]} +{limits[1]} ", shim, re.MULTILINE), shim
+            await running.tasks.kill("test", made.id, "", signal.SIGKILL)
+            await running.tasks.wait("test", made.id)
+            await running.tasks.delete("test", made.id)
+        assert set(told.read_text().split()) == {"1500"}
+    finally:
+        zygote.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def named(made: Container, runc: Path) -> Container:
+    """Have a container made by another program than runc."""
+    assert made.runtime_options is not None
+    # Options.binary_name, field 6
+    value = b"\x32" + bytes([len(str(runc))]) + str(runc).encode() + made.runtime_options.value
+    return dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, value))
+
+
+def groups_of(made: Container) -> list[str]:
+    """Return the control groups that there are of a container."""
+    assert made.spec is not None
+    return [group for group in cgroups.groups_of(made.spec.value, made.id) if Path(group).exists()]
 
 
 async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
@@ -232,11 +318,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
     made, begun, runc = box(["/bin/sleep", "100"], tmp_path), tmp_path / "begun", tmp_path / "slow-runc"
     runc.write_text(f"#!{sys.executable}\n{SLOW_RUNC.format(begun=begun, copy=tmp_path / 'copy')}")
     runc.chmod(0o755)
-    assert made.runtime_options is not None
-    # Options.binary_name, field 6
-    named = b"\x32" + bytes([len(str(runc))]) + str(runc).encode()
-    made = dataclasses.replace(made, runtime_options=Payload(OPTIONS_TYPE, named + made.runtime_options.value))
-    creating = asyncio.create_task(windlass.tasks.create("test", made, bind(image)))
+    creating = asyncio.create_task(windlass.tasks.create("test", named(made, runc), bind(image)))
     await eventually(begun.exists)
 
     os.kill(shim_of(tmp_path), signal.SIGKILL)
@@ -246,7 +328,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
             await asyncio.wait_for(creating, 20)
         await asyncio.sleep(1)
         assert windlass.left() == NOTHING
-        assert not list(Path("/sys/fs/cgroup").glob(f"**/windlass-test/{made.id}"))
+        assert not groups_of(made)
         assert not list((tmp_path / "runc/test").iterdir())
     finally:
         subprocess.run(["runc", "--root", tmp_path / "runc/test", "delete", "--force", made.id], check=False)
@@ -326,7 +408,8 @@ async def test_a_daemon_killed_at_any_moment_loses_and_leaks_nothing(
         zygote.close()
     await eventually(lambda: not processes_of(tmp_path))
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
-    assert not list((tmp_path / "runc/test").iterdir())
+    # On a busy machine it may have been killed each time before there was one.
+    assert not list((tmp_path / "runc/test").glob("*"))
 
 
 async def end_all(running: Daemon) -> None:

@@ -5,15 +5,16 @@ A criu newer than the distribution's is named by the environment variable CRIU.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from compat.conftest import require_criu
 from shim_runc.harness import Shim, shims
 
 from windlass import errors
@@ -40,11 +41,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture(scope="module")
 def criu() -> messages.AnyMessage:
     """Options with a criu that works here."""
-    if not CRIU:
-        pytest.skip("criu is not installed: apt install criu")
-    done = subprocess.run([CRIU, "check"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{CRIU} check: {(done.stderr.splitlines() or ['failed'])[0]}")
+    require_criu(CRIU)
     return options(criu_path=CRIU)
 
 
@@ -113,6 +110,7 @@ def test_a_checkpoint_comes_back_to_life_in_another_container(
     )
     assert twin.call(messages.PidResponse, "Create", request).pid == 0
     assert twin.status().status == 1
+    twin.rest()
     (twin.bundle / "rootfs" / "count").write_text("0\n")
     pid = twin.start()
     assert pid > 0
@@ -261,6 +259,36 @@ def test_bad_checkpoint_requests_are_refused(make: Make, tmp_path: Path) -> None
     other = make("two")
     with pytest.raises(errors.InvalidArgument, match="checkpoint '/no/such' is no directory"):
         other.create(["/bin/true"], checkpoint="/no/such")
+
+
+def is_open(fifo: str) -> bool:
+    """Tell whether somebody has a FIFO open for reading, as a shim has those that it writes to."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        assert error.errno == errno.ENXIO
+        return False
+    return True
+
+
+@pytest.mark.parametrize("starts", [False, True], ids=["not started", "start failed"])
+def test_what_is_to_be_restored_has_no_stream_open(make: Make, tmp_path: Path, starts: bool) -> None:
+    """Neither before its start nor after one that failed: a client that deletes it waits for its FIFOs to end."""
+    (tmp_path / "image").mkdir()
+    runtime = options(binary_name=fake_runtime(tmp_path, "exit 1"), criu_path=criu_at(tmp_path))
+    shim = make()
+    fifos = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    shim.create(["/bin/true"], checkpoint=str(tmp_path / "image"), options=runtime, **fifos)
+    assert not any(is_open(fifo) for fifo in fifos.values())
+    if starts:
+        with pytest.raises(errors.Error, match="restore failed"):
+            shim.start()
+        assert not any(is_open(fifo) for fifo in fifos.values())
+
+    shim.rest()
+    assert shim.delete().exit_status == 0
+
+    assert shim.shutdown()
 
 
 def test_a_restore_that_fails_says_why_and_can_be_deleted(make: Make, tmp_path: Path) -> None:

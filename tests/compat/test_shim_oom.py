@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import groups
 import pytest
 from shim_runc.harness import Shim, shims
 
@@ -40,7 +41,7 @@ def limit(shim: Shim, program: list[str]) -> None:
     path = shim.bundle / "config.json"
     spec = json.loads(path.read_text())
     spec["linux"]["resources"]["memory"] = {"limit": 8 << 20, "swap": 8 << 20}
-    spec["linux"]["cgroupsPath"] = f"/windlass-oom-{os.getpid()}"
+    spec["linux"]["cgroupsPath"] = groups.path_of(f"oom-{shim.state.name}")
     path.write_text(json.dumps(spec))
     shim.call(messages.PidResponse, "Create", messages.CreateTaskRequest(id=shim.id, bundle=str(shim.bundle)))
 

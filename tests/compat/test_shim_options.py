@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import groups
 import pytest
 from shim_runc.harness import Shim, shims
 
@@ -153,7 +154,7 @@ with shims(Path(sys.argv[1])) as make:
     shim.make_bundle(["/bin/sleep", "1000"])
     path = shim.bundle / "config.json"
     spec = json.loads(path.read_text())
-    spec["linux"]["cgroupsPath"] = "/windlass-crun/" + sys.argv[2]
+    spec["linux"]["cgroupsPath"] = sys.argv[2]
     path.write_text(json.dumps(spec))
     options = messages.pack(messages.Options(binary_name="crun"))
     request = messages.CreateTaskRequest(id=shim.id, bundle=str(shim.bundle), options=options)
@@ -181,18 +182,13 @@ def test_crun_runs_containers_or_its_own_words_reach_the_client(tmp_path: Path) 
         state.mkdir()
         script = f'{prefix} exec "$0" -c "$1" "$2" "$3"'
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-        arguments = [sys.executable, CRUN, str(state), f"{os.getpid()}-{name}"]
+        arguments = [sys.executable, CRUN, str(state), groups.path_of(f"crun-{name}")]
         # crun kills whatever is in a container's cgroup: only what is in this pid namespace can be meant.
         command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
 
     hybrid = Path("/sys/fs/cgroup/unified/cgroup.procs").exists()
-    try:
-        if hybrid:
-            refusal = run("", "hybrid")
-            assert "refused OCI runtime create failed: cgroups in hybrid mode not supported" in refusal
-        assert run("umount -l /sys/fs/cgroup/unified;" if hybrid else "", "one") == "status 6 137\nleft 0\n"
-    finally:
-        for parent in (*Path("/sys/fs/cgroup").glob("*/windlass-crun"), Path("/sys/fs/cgroup/windlass-crun")):
-            if parent.is_dir():
-                parent.rmdir()
+    if hybrid:
+        refusal = run("", "hybrid")
+        assert "refused OCI runtime create failed: cgroups in hybrid mode not supported" in refusal
+    assert run("umount -l /sys/fs/cgroup/unified;" if hybrid else "", "one") == "status 6 137\nleft 0\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import sys
@@ -13,16 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from polling import is_readable
 from shim_runc.harness import ALWAYS_RESTING, Client, Shim, shims
 
 from windlass import errors
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages
+from windlass_shim_runc.leftovers import clean
 from windlass_shim_runc.messages import Message
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="containers need root on Linux"),
     pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: apt install runc"),
-    pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="busybox is missing: apt install busybox-static"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
 
@@ -49,7 +51,7 @@ def cat(shim: Shim) -> Iterator[tuple[int, int]]:
 
 def heard(fd: int) -> bytes:
     """Return what comes next."""
-    assert select.select([fd], [], [], 10)[0]
+    assert is_readable(fd, 10)
     return os.read(fd, 4096)
 
 
@@ -208,28 +210,28 @@ def test_a_stop_signal_ends_one_without_container(shim: Shim) -> None:
     """Its worker's is its own end."""
     shim.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="x"))
     os.kill(shim.child.pid, signal.SIGTERM)
-    assert select.select([shim.child.pidfd], [], [], 5)[0]
+    assert is_readable(shim.child.pidfd, 5)
 
 
 @pytest.mark.parametrize("victim", ["keeper", "worker"])
 def test_neither_survives_the_other(shim: Shim, victim: str) -> None:
     """A shim that has lost its mind or its hands is dead as a whole, and the daemon sees it."""
-    pid = shim.create(["/bin/yes"], stdout=shim.fifo("out"))
+    shim.create(["/bin/yes"], stdout=shim.fifo("out"))
     shim.start()
     time.sleep(0.2)
     (worker,) = shim.workers()  # which waits for a reader now
     os.kill(worker if victim == "worker" else shim.child.pid, 9)
-    assert select.select([shim.child.pidfd], [], [], 5)[0]
+    assert is_readable(shim.child.pidfd, 5)
     pidfd = None
     try:
         pidfd = os.pidfd_open(worker)
-        assert select.select([pidfd], [], [], 5)[0]
+        assert is_readable(pidfd, 5)
     except ProcessLookupError:
         pass
     finally:
         if pidfd is not None:
             os.close(pidfd)
-    os.kill(pid, 9)
+    assert clean((str(shim.bundle), shim.namespace, shim.id), ()) == 0
 
 
 def test_many_at_once_wake_one_worker(shim: Shim) -> None:

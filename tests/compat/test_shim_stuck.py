@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from shim_runc.harness import Shim, shims
+from shim_runc.harness import Client, Shim, shims
 
 from windlass import errors
 from windlass_shim_runc import messages
@@ -23,6 +23,8 @@ pytestmark = [
 ]
 
 Make = Callable[..., Shim]
+
+IMPATIENT = "shim_runc.impatient:serve"
 
 
 @pytest.fixture
@@ -74,6 +76,56 @@ def test_a_frozen_create_ends_within_the_clients_deadline(make: Make, tmp_path: 
     shim.start()
     assert shim.wait() == 0
     shim.delete()
+
+
+def test_a_runtime_that_is_killed_takes_with_it_what_it_has_begun(make: Make, tmp_path: Path) -> None:
+    """An exec of which nobody knows must not run: runc's own child is in another session, and may be frozen."""
+    shim, begun = make(), tmp_path / "begun"
+    program = tmp_path / "fake" / "runc"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nbegin() {{ setsid sh -c "echo \\$\\$ >{begun}; sleep 1000" & wait; }}\n'
+        'for word; do [ "$word" = exec ] && begin; done\nexec runc "$@"\n'
+    )
+    program.chmod(0o755)
+    shim.create(["/bin/sleep", "1000"], options=messages.pack(messages.Options(binary_name=str(program))))
+    shim.start()
+    shim.exec("e", ["/bin/sleep", "1000"])
+
+    with pytest.raises(errors.DeadlineExceeded, match="OCI runtime exec of one did not end"):
+        shim.client.call(messages.PidResponse, "Start", process(shim, "e"), timeout=1.0)
+
+    pid = int(begun.read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    shim.delete("e")
+
+
+def test_what_is_started_while_its_container_is_paused_does_not_run_after_its_deadline(make: Make) -> None:
+    """runc has put it into the frozen cgroup already, or not: after the deadline nothing of it is left."""
+    shim = make()
+    shim.create(["/bin/sleep", "1000"])
+    shim.start()
+    other = Client(str(shim.socket_path))
+    for number in range(6):
+        shim.exec(f"e{number}", ["/bin/sleep", "1000"])
+        starting = other.send("Start", process(shim, f"e{number}"), timeout=1.0)
+        time.sleep(0.01 * number)
+        shim.call(Message, "Pause", messages.TaskRequest(id=shim.id))
+        started = other.receive(starting).code == 0
+        shim.call(Message, "Resume", messages.TaskRequest(id=shim.id))
+        if started:
+            shim.kill(9, f"e{number}")
+            shim.wait(f"e{number}")
+        shim.delete(f"e{number}")
+    other.close()
+
+    deadline = time.monotonic() + 10
+    while len(shim.call(messages.PidsResponse, "Pids", messages.TaskRequest(id=shim.id)).processes) > 1:
+        assert time.monotonic() < deadline, "an exec runs that nobody knows"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("verb", "method"), [("pause", "Pause"), ("kill", "Kill"), ("update", "Update")])
@@ -261,3 +313,36 @@ def test_figures_of_a_stopped_container_are_not_found(make: Make) -> None:
     for method in ("Stats", "Pids"):
         with pytest.raises(errors.NotFound, match="cgroup of container one is gone"):
             shim.call(Message, method, messages.TaskRequest(id=shim.id))
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_logger_that_does_not_end_is_gone_with_its_container(tmp_path: Path, is_ready: bool) -> None:
+    """It heeds neither end of file nor SIGTERM, or has never become ready; no shim is left that could end it later."""
+    program, pid_file = tmp_path / "logger", tmp_path / "pid"
+    ready = "exec 5>&-" if is_ready else ":"
+    program.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ >{pid_file}\n{ready}\nwhile :; do sleep 0.1; done\n")
+    program.chmod(0o755)
+    with shims(tmp_path, IMPATIENT) as make:
+        shim = make()
+        if is_ready:
+            shim.create(["/bin/true"], stdout=f"binary://{program}")
+            shim.start()
+            shim.wait()
+            shim.delete()
+        else:
+            with pytest.raises(errors.DeadlineExceeded, match="was not ready"):
+                shim.create(["/bin/true"], stdout=f"binary://{program}")
+        assert shim.shutdown()
+        assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
+
+
+def test_a_logger_that_has_ended_is_sent_no_signal(tmp_path: Path) -> None:
+    """By then its number may be another's; and nothing waits for it."""
+    with shims(tmp_path, IMPATIENT) as make:
+        shim = make()
+        shim.create(["/bin/sleep", "1000"], stdout="binary:///bin/true")
+        shim.start()
+        shim.rest()
+        shim.kill(9)
+        assert shim.wait() == 137
+        shim.delete()

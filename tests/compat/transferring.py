@@ -1,6 +1,6 @@
 """What a client does with a daemon's transfers, in a process of its own: the tests' process forks, which gRPC forbids.
 
-    PYTHONPATH=tests python -m compat.transferring SOCKET NAMESPACE round-trip|give-up|leave|nonsense [ARCHIVE]
+    PYTHONPATH=tests python -m compat.transferring SOCKET NAMESPACE round-trip|give-up|leave|nonsense|take [ARCHIVE]
 
 Prints a JSON document.
 """
@@ -74,6 +74,25 @@ async def nonsense(address: str, namespace: str, _: str) -> object:
     return "nothing"
 
 
+async def take(address: str, namespace: str, archive: str) -> object:
+    """Import an archive; return what is said to it, and how many new clients were answered meanwhile."""
+    answered = 0
+    async with Client(address, namespace) as client:
+        sender = Sender(Path(archive).read_bytes())
+        taking = asyncio.create_task(client.transfer.import_(sender, Stored("taken/it:1")))
+        while not taking.done():
+            async with Client(address, namespace, timeout=5) as other:
+                await other.version()
+                answered += not taking.done()
+            await asyncio.sleep(0.1)
+        try:
+            await taking
+        except Error as error:
+            return {"said": f"{type(error).__name__}: {error}", "answered": answered}
+    return {"said": "taken", "answered": answered}
+
+
 if __name__ == "__main__":
-    what = {"round-trip": round_trip, "give-up": give_up, "leave": leave, "nonsense": nonsense}[sys.argv[3]]
+    verbs = {"round-trip": round_trip, "give-up": give_up, "leave": leave, "nonsense": nonsense, "take": take}
+    what = verbs[sys.argv[3]]
     sys.stdout.write(json.dumps(asyncio.run(what(sys.argv[1], sys.argv[2], "".join(sys.argv[4:])))))

@@ -180,6 +180,11 @@ class DescribesViewsAsActive(NativeSnapshotter):
         return dataclasses.replace(info, kind=Kind.ACTIVE) if info.kind == Kind.VIEW else info
 
 
+class MeasuresViews(NativeSnapshotter):
+    def usage(self, key: str) -> Usage:
+        return Usage(1, 4096) if self.stat(key).kind == Kind.VIEW else super().usage(key)
+
+
 class StartsEmpty(NativeSnapshotter):
     """On a parent, whose files are not there."""
 
@@ -250,6 +255,7 @@ SNAPSHOTTERS: tuple[tuple[type[NativeSnapshotter], str], ...] = (
     (TakesAllFiltersAtOnce, "test_walk"),
     (WalksTwice, "test_walk"),
     (DescribesViewsAsActive, "test_a_view_is_never_committed"),
+    (MeasuresViews, "test_a_view_takes_nothing"),
     (StartsEmpty, "test_basic"),
     (SharesFilesWithTheParent, "test_a_snapshot_does_not_change_with_its_children"),
     (ForgetsOwners, "test_owners_change"),
@@ -271,25 +277,25 @@ class Tampered:
 
 
 class TakesAnyDigest(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(size, "", labels))
 
 
 class TakesAnySize(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(0, expected, labels))
 
 
 class LosesLabelsOfBlobs(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Any:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Any:
         inner = super().writer(ref, size, expected)
         return Tampered(inner, commit=lambda size=0, expected="", labels=None: inner.commit(size, expected))
 
 
 class LetsTwoWrite(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         ingest = self.ingests.get(ref)
         if ingest is not None:
             ingest.writer = None
@@ -297,7 +303,7 @@ class LetsTwoWrite(MemoryContent):
 
 
 class StartsAgainInPlaceOfContinuing(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         writer = super().writer(ref, size, expected)
         writer.truncate(0)
         return writer
@@ -309,7 +315,7 @@ class AbortsNothing(MemoryContent):
 
 
 class WritesWhatIsThere(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         return super().writer(ref, size)
 
 
@@ -360,7 +366,7 @@ class MixesUpDigests(MemoryContent):
 
 
 class TakesEmptyRefs(MemoryContent):
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         return super().writer(ref or "unnamed", size, expected)
 
 

@@ -233,8 +233,12 @@ def test_data_that_was_changed_behind_the_writer_is_not_committed(store: LocalSt
 
 
 def test_ref_longer_than_its_limit_is_refused(store: LocalStore) -> None:
-    with pytest.raises(InvalidArgument, match="4096"):
-        store.writer("x" * 4097)
+    """Clients' refs have up to 64 KiB, and a prefix of the metadata store's."""
+    long = "default/1/" + "x" * (64 << 10)
+    store.writer(long).close()
+    assert store.status(long).ref == long
+    with pytest.raises(InvalidArgument, match="131072"):
+        store.writer("x" * 131073)
 
 
 def test_write_that_fails_leaves_the_ingest_as_it_was(store: LocalStore, tmp_path: Path, monkeypatch) -> None:

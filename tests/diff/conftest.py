@@ -148,7 +148,7 @@ class MemoryContent:
             raise NotFound(f"content {desc.digest} does not exist")
         return MemoryReader(self.blobs[desc.digest])
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> MemoryWriter:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> MemoryWriter:
         self.ingests.setdefault(ref, bytearray())
         return MemoryWriter(self, ref)
 

@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any  # fixtures whose classes live in conftest, which tests cannot import
@@ -16,7 +17,7 @@ import pytest
 import zstandard
 
 from windlass.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
-from windlass.errors import InvalidArgument, NotFound, ResourceExhausted, Unimplemented
+from windlass.errors import InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unimplemented
 from windlass.mounts import Mount
 from windlass.values import Descriptor
 
@@ -116,6 +117,16 @@ def test_whiteouts_and_opaque_directories(apply: Any, members: Any, root: Path) 
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == ["d", "d/late", "d/sub", "d/sub/new", "kept"]
 
 
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_a_whiteout_is_one_whatever_its_entry_is(apply: Any, members: Any, root: Path, kind: bytes) -> None:
+    """Buildkit and others write empty files, but the name alone says it (OCI image-spec, layer.md)."""
+    apply(members().file("gone").dir("d").file("d/old").dir("e").file("e/old").bytes(), root)
+
+    apply(members().add(".wh.gone", kind).add("d/.wh.old", kind).add("e/.wh..wh..opq", kind).bytes(), root)
+
+    assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == ["d", "e"]
+
+
 def test_kinds_replace_each_other(apply: Any, members: Any, root: Path) -> None:
     """A directory with children gives way to a file, and a file to a directory; directories merge."""
     apply(members().dir("a").file("a/x").file("b").dir("c").file("c/kept").bytes(), root)
@@ -165,6 +176,48 @@ def test_streams_that_are_cut_or_damaged_are_refused(
         desc = content.add(broken, media_type)
         with pytest.raises(InvalidArgument, match=f"layer {desc.digest}: "):
             differ.apply(content, desc, bind(root))
+
+
+def test_a_plain_layer_that_is_compressed_is_unpacked(differ: Any, content: Any, members: Any, root: Path) -> None:
+    """Some builders give their layers the wrong media type; a tar that begins as gzip does is a tar all the same."""
+    plain = members().file("f").bytes()
+    odd = members().file(os.fsdecode(b"\x1f\x8b\x08name")).bytes()
+    for data in (gzip.compress(plain), zstandard.ZstdCompressor().compress(plain)):
+        assert differ.apply(content, content.add(data, LAYER), bind(root)).size == len(plain)
+    assert differ.apply(content, content.add(odd, LAYER), bind(root)).size == len(odd)
+
+
+def zstd_frame(window_log: int, data: bytes) -> bytes:
+    """Return a frame whose decoder has to keep so much, and one raw block in it (RFC 8878, 3.1.1)."""
+    assert len(data) < 1 << 17
+    head = zstandard.FRAME_HEADER + bytes((0, (window_log - 10) << 3))
+    return head + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+def test_a_window_of_half_a_gigabyte_is_allowed_and_more_is_not_called_damaged(
+    differ: Any, content: Any, members: Any, root: Path
+) -> None:
+    """`zstd --ultra --long=29` writes such layers, and containerd takes them; the message says what is allowed."""
+    plain = members().file("f").bytes()
+
+    differ.apply(content, content.add(zstd_frame(29, plain), LAYER_ZSTD), bind(root))
+    with pytest.raises(OutOfRange, match="needs more memory than the 512 MiB that are allowed"):
+        differ.apply(content, content.add(zstd_frame(30, plain), LAYER_ZSTD), bind(root))
+
+    assert (root / "f").exists()
+
+
+@pytest.mark.parametrize("missing", [1, 411, 412])
+def test_a_tar_that_is_cut_in_its_last_padding(
+    differ: Any, content: Any, members: Any, root: Path, missing: int
+) -> None:
+    """All its data is there; nothing else at its end is needed. A byte of the data less is refused."""
+    whole = members().file("f", b"x" * 100).bytes()[: 2 * 512]
+
+    differ.apply(content, content.add(whole[:-missing], LAYER), bind(root))
+    assert (root / "f").read_bytes() == b"x" * 100
+    with pytest.raises(InvalidArgument, match="truncated"):
+        differ.apply(content, content.add(whole[:-413], LAYER), bind(root))
 
 
 def test_unknown_media_types_are_for_the_next_differ(differ: Any, content: Any, root: Path) -> None:

@@ -15,7 +15,7 @@ from windlass.values import Payload
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerUpdate
 from windlass_api.containerd.events.task_pb2 import TaskCreate, TaskExit, TaskIO
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate
-from windlass_events import subscription
+from windlass_events import fields, subscription
 from windlass_events.exchange import LocalExchange
 
 NOTHING = Payload("containerd.events.TaskStart", b"")
@@ -80,16 +80,17 @@ async def test_events_of_many_threads_come_in_one_order_for_all(exchange: LocalE
         assert mine == list(range(500))
 
 
-async def test_forwarded_event_keeps_its_stamp(exchange: LocalExchange) -> None:
-    envelope = Envelope(12345, "other", "/tasks/exit", NOTHING)
+@pytest.mark.parametrize("stamp", [12345, 0, -5])
+async def test_forwarded_event_keeps_its_stamp(exchange: LocalExchange, stamp: int) -> None:
+    """The epoch and what was before it are times too."""
+    envelope = Envelope(stamp, "other", "/tasks/exit", NOTHING)
     async with exchange.subscribe() as events:
         exchange.forward(envelope)
         assert await take(events, 1) == [envelope]
 
 
-async def test_forwarded_event_needs_namespace_topic_and_time(exchange: LocalExchange) -> None:
+async def test_forwarded_event_needs_namespace_and_topic(exchange: LocalExchange) -> None:
     for envelope in (
-        Envelope(0, "ns", "/topic", NOTHING),
         Envelope(1, "", "/topic", NOTHING),
         Envelope(1, "ns", "topic", NOTHING),
     ):
@@ -258,3 +259,31 @@ async def test_waiting_reader_can_be_cancelled(exchange: LocalExchange) -> None:
                 await anext(events)
         exchange.publish("default", "/t", NOTHING)
         assert len(await take(events, 1)) == 1
+
+
+def test_each_event_of_a_task_is_a_line_on_level_debug(
+    exchange: LocalExchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the container and the exec, so that a log tells a container's life; other events are left to subscribers."""
+    with caplog.at_level("DEBUG"):
+        exchange.publish("default", "/tasks/exit", payload(TaskExit(container_id="c1", id="e1", exit_status=3)))
+        exchange.forward(Envelope(1, "default", "/tasks/create", payload(TaskCreate(container_id="c1"))))
+        exchange.publish("default", "/images/create", payload(ImageCreate(name="x")))
+        exchange.publish("default", "/tasks/odd", Payload("no.such.Type", b"\xff"))
+    told = [
+        (record.getMessage(), vars(record).get("container_id"), vars(record).get("id")) for record in caplog.records
+    ]
+    assert told == [
+        ("event /tasks/exit", "c1", "e1"),
+        ("event /tasks/create", "c1", None),
+        ("event /tasks/odd", None, None),
+    ]
+
+
+def test_a_types_name_of_any_length_is_not_remembered() -> None:
+    """Whoever forwards events with types of a megabyte each would fill the daemon's memory."""
+    before = fields._message_class.cache_info().currsize
+    for number in range(3):
+        assert fields.decode(f"x.{number}." + "y" * 1000, b"") is None
+    assert fields._message_class.cache_info().currsize == before
+    assert fields.decode("types/containerd.events.TaskExit", b"") == TaskExit()

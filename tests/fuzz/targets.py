@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any  # JSON
 
 from fuzz.connections import Grpc, Ttrpc
+from urllib3.util import parse_url
 
 from windlass import config as configuration
 from windlass import durations, fieldpaths, filters, toml
-from windlass.errors import DataLoss, Error, FailedPrecondition, InvalidArgument, from_code
+from windlass.errors import DataLoss, Error, FailedPrecondition, InvalidArgument, OutOfRange, from_code
 from windlass.regexp import InvalidRegexp, Regexp
 from windlass.validate import ConfigError
 from windlass.values import check_digest, check_identifier, check_labels
@@ -29,6 +30,9 @@ from windlass_diff.apply import clean
 from windlass_images import dockersave, manifests, platforms
 from windlass_metadata import references
 from windlass_metadata.rows import decode_map, encode_map
+from windlass_registry import challenges, failures, urls
+from windlass_registry import references as registry_references
+from windlass_registry.session import seconds_asked
 from windlass_restart.monitor import _has_terminal
 from windlass_runtime_v2 import bundles, foreign, joining, tasks
 from windlass_server.headers import Decoder, HeaderFailure
@@ -79,7 +83,7 @@ def read_layer(data: bytes) -> None:
         blob.flush()
         pipeline = streams.Pipeline(lambda: streams.open_source(streams.Blob(blob.fileno()), True), lambda: None)
         most = MOST
-        with suppress(InvalidArgument, DataLoss):
+        with suppress(InvalidArgument, OutOfRange, DataLoss):
             while most > 0 and (chunk := pipeline.read()):
                 assert len(chunk) <= streams.CHUNK
                 most -= len(chunk)
@@ -137,7 +141,7 @@ def read_names(data: bytes) -> None:
         assert platforms.parse(platforms.write(platforms.parse(text))) == platforms.parse(text)
     with suppress(ValueError):
         durations.write(durations.seconds(text))
-    dockersave.familiar(text)
+    dockersave.full_name(text)
 
 
 def read_toml(data: bytes) -> None:
@@ -249,6 +253,29 @@ def container(spec: bytes) -> Any:
 
 _grpc = Grpc()
 _ttrpc = Ttrpc()
+
+
+def read_registry(data: bytes) -> None:
+    """A URL, a challenge, a date and a reference of a registry; what is asked is what was looked at."""
+    text = text_of(data)
+    base = "https://a.test:5000/v2/x/blobs/uploads/"
+    for read in (lambda: text if urls.parse(text) else "", lambda: urls.join(base, text)):
+        try:
+            url = read()
+        except urls.BadUrl as error:
+            assert str(error).isprintable()
+            continue
+        scheme, host, port = urls.place(url)
+        asked = parse_url(url)
+        assert (asked.scheme, (asked.host or "").strip("[]")) == (scheme, host) and asked.auth is None
+        assert (asked.port or {"http": 80, "https": 443}[scheme]) == port
+    with suppress(InvalidArgument):
+        urls.place(f"https://{registry_references.parse(text).host}/")
+    challenges.parse([text])
+    seconds_asked(text, NOW / 1e9)
+    failures.shown_url(text)
+    assert "@" not in failures.shown_proxy(text)
+
 
 TARGETS: dict[str, Target] = {
     name.removeprefix("read_"): target for name, target in list(globals().items()) if name.startswith("read_")

@@ -51,14 +51,17 @@ class Receiver:
         return json.loads(self.files()[name])
 
 
-def several(*architectures, name="example.org/x:1", missing=(), artifact=False):
+def several(*architectures, name="example.org/x:1", missing=(), artifact=False, platform=None):
     """Return the files of an archive whose image is an index over some architectures; of some all but the manifest
     is missing."""  # fmt: skip
     whole = ArchiveFiles(b"unused", name=name)
     whole.files = {key: whole.files[key] for key in ("oci-layout", "index.json")}
     manifests = []
     for architecture in architectures:
-        one = ArchiveFiles(f"layer of {architecture}".encode(), platform={"os": "linux", "architecture": architecture})
+        one = ArchiveFiles(
+            f"layer of {architecture}".encode(),
+            platform={"os": "linux", "architecture": architecture, **(platform or {})},
+        )
         for key, data in one.files.items():
             if key.startswith("blobs/") and (architecture not in missing or digest_of(data) == one.target["digest"]):
                 whole.files[key] = data

@@ -13,7 +13,8 @@ __all__ = ["address", "client", "daemon"]
 
 @pytest.fixture(autouse=True)
 def _amd64(monkeypatch):
-    """Tests are about an amd64 machine, wherever they run."""
+    """Tests are about an amd64 machine of the first level, wherever they run."""
+    monkeypatch.setattr("windlass_images.platforms._level", lambda: 1)
     monkeypatch.setattr("windlass_images.platforms.host", lambda: Platform("linux", "amd64"))
 
 

@@ -14,7 +14,7 @@ import zstandard
 from client.conftest import KIND, ArchiveFiles, digest_of
 from images.archives import Sender, saved, several
 
-from windlass.errors import Error, InvalidArgument, NotFound
+from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass.values import Platform
 from windlass_images import importer
 from windlass_images.converter import Options, convert
@@ -100,6 +100,47 @@ async def test_from_each_form_to_each(store, daemon, tmp_path, source, form):
     again = await convert(store, "new", "again", Options(form))
     assert again.target == made.target and not again.layers
     assert not daemon.leased and not daemon.ingests
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0size"
+
+
+@pytest.mark.parametrize("data", [zstandard.compress(b"one"), SKIPPABLE + zstandard.compress(b"one"), b"one"])
+async def test_a_layer_that_is_not_what_it_is_called(store, daemon, tmp_path, data):
+    """Its first bytes say how it is packed, a frame that pzstd puts in front too; what comes of it is what it says."""
+    files = replace_layer(ArchiveFiles(b"one"), data)
+    await put(store, files, tmp_path)
+
+    made = await convert(store, NAME, "new", Options(Form.GZIP))
+
+    [layer] = document(daemon, made.target.digest)["layers"]
+    assert layer["mediaType"] == f"{KIND}.layer.v1.tar+gzip"
+    assert gzip.decompress(daemon.blobs[layer["digest"]]) == b"one"
+
+
+async def test_what_lies_beside_the_layers_stays(store, daemon, tmp_path):
+    """A document has no diff ID, and is named by the new manifest as it was by the old."""
+    files = ArchiveFiles(b"one", b"two")
+    licence = files.blob(b"# Licence", "text/markdown")
+    first, second = files.manifest["layers"]
+    files.point_to({**files.manifest, "layers": [first, licence, second]})
+    await put(store, files, tmp_path)
+
+    made = await convert(store, NAME, "new", Options(Form.ZSTD))
+
+    layers = document(daemon, made.target.digest)["layers"]
+    assert layers[1] == licence
+    assert [plain_of(daemon.blobs[layers[number]["digest"]]) for number in (0, 2)] == [b"one", b"two"]
+    assert daemon.labels[made.target.digest]["containerd.io/gc.ref.content.0"] == licence["digest"]
+
+
+async def test_an_artifact_cannot_be_converted(store, daemon, tmp_path):
+    """It has no layers of a file system, and the message says so."""
+    files = replace_layer(ArchiveFiles(), b"\0asm", "application/wasm")
+    await put(store, files, tmp_path)
+
+    with pytest.raises(FailedPrecondition, match="is an artifact, not an image"):
+        await convert(store, NAME, "new", Options(Form.ZSTD))
 
 
 async def test_docker_becomes_oci(store, daemon, tmp_path):
@@ -284,8 +325,11 @@ BAD = {
     "truncated gzip": (lambda: replace_layer(ArchiveFiles(), gzip.compress(b"layer one" * 99)[:-9]), "is damaged"),
     "broken gzip": (lambda: replace_layer(ArchiveFiles(), b"\x1f\x8b" + b"\xff" * 99), "is damaged"),
     "broken zstd": (lambda: replace_layer(ArchiveFiles(), b"\x28\xb5\x2f\xfd" + b"\xff" * 99), "is damaged"),
+    "a frame that needs a gigabyte": (
+        lambda: replace_layer(ArchiveFiles(), b"\x28\xb5\x2f\xfd\x00" + bytes([20 << 3]) + bytes(99)),
+        "needs more memory than the 512 MiB",
+    ),
     "xz": (lambda: replace_layer(ArchiveFiles(), b"\xfd7zXZ\x00" + bytes(99)), "xz or bzip2"),
-    "an unknown form": (lambda: replace_layer(ArchiveFiles(), b"x", "application/x-secret"), "cannot be converted"),
     "encrypted": (
         lambda: replace_layer(ArchiveFiles(), b"x", f"{KIND}.layer.v1.tar+gzip+encrypted"),
         "cannot be converted",

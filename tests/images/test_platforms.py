@@ -56,6 +56,32 @@ def test_what_is_no_platform(text):
         parse(text)
 
 
+@pytest.mark.parametrize(("mine", "taken"), [(1, ["amd64", "386"]), (3, ["amd64", "amd64/v2", "amd64/v3", "386"])])
+def test_what_the_processor_can_counts(monkeypatch, mine, taken):
+    """Who asks for amd64 gets what is for every processor, else what is for this one, and 386 last of all."""
+    monkeypatch.setattr(platforms, "_level", lambda: mine)
+
+    assert [write(each).removeprefix("linux/") for each in runs(parse("linux/amd64"))] == taken
+    assert matches(parse("linux/amd64"), parse("linux/amd64/v3")) is (mine == 3)
+    assert [write(each) for each in runs(parse("linux/amd64/v2"))][1:] == ["linux/amd64", "linux/386"]
+
+
+def test_the_level_of_a_processor(tmp_path):
+    """What a kernel tells of it decides; of another architecture, or without /proc, nothing is known."""
+    flags = "fpu lahf_lm cx16 popcnt sse4_1 sse4_2 ssse3"
+    cases = {
+        "v1": ("fpu sse2", 1),
+        "v2": (flags, 2),
+        "v3": (f"{flags} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave", 3),
+        "v4": (f"{flags} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave avx512bw avx512cd avx512dq avx512f avx512vl", 4),
+        "no v2": ("abm avx avx2 bmi1 bmi2 f16c fma movbe xsave", 1),
+    }
+    for name, (text, expected) in cases.items():
+        (tmp_path / name).write_text(f"processor\t: 0\nflags\t\t: {text}\n\n")
+        assert platforms.level(tmp_path / name) == expected
+    assert platforms.level(tmp_path / "missing") == 1
+
+
 def test_what_runs_where():
     """Lesser variants follow the own one; amd64 runs 386, arm64 runs arm, v9 grew from v8.5."""
 
@@ -113,3 +139,11 @@ def test_the_best_is_taken():
     windows = Platform("windows", "amd64", "", "10.0.26100")
     builds = ("windows(10.0.20348.1)/amd64", "windows(10.0.25398.1)/amd64", "windows(10.0.17763.1)/amd64")
     assert chosen(windows, *builds) == [builds[1], builds[0]]
+
+
+def test_what_runs_on_a_long_platform_is_not_kept() -> None:
+    """Clients and images name platforms, and whatever long names they choose stay in no cache."""
+    long, many = Platform("linux", "a" * 1000), Platform("linux", "amd64", os_features=("",) * 1000)
+    before = platforms._runs_short.cache_info().currsize
+    assert (platforms.runs(long)[0].architecture, platforms.runs(many)[0].architecture) == ("a" * 1000, "amd64")
+    assert platforms._runs_short.cache_info().currsize == before

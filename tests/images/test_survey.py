@@ -126,7 +126,7 @@ async def test_what_is_refused(store, daemon, put, monkeypatch, case):
 async def test_what_points_to_no_manifest(store):
     """A name may point to anything; what it is called says that it is no image."""
     await store.images.put(NAME, Descriptor("text/plain", digest_of(b""), 0))
-    with pytest.raises(Error, match=r"points to media type 'text/plain', which is no manifest and no index"):
+    with pytest.raises(Error, match=r"points to media type 'text/plain', neither a manifest nor an index"):
         await survey(store, NAME)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.discovery import Found
-from windlass.errors import FailedPrecondition, NotFound, StartError
-from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State
+from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
+from windlass.hooks import hookimpl
+from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
 
 A: PluginType[Any] = PluginType("type.a")
 B: PluginType[Any] = PluginType("type.b")
@@ -54,7 +56,7 @@ def record(daemon: Daemon, uri: str) -> Record:
     return next(each for each in daemon.records if each.uri == uri)
 
 
-def refuse(error: Exception) -> Callable[[InitContext], None]:
+def refuse(error: BaseException) -> Callable[[InitContext], None]:
     def init(context: InitContext) -> None:
         raise error
 
@@ -73,6 +75,13 @@ async def test_a_plugin_that_raises_is_recorded_and_the_rest_runs() -> None:
     daemon = await started(plugin(A, "1", refuse(RuntimeError("boom"))), plugin(B, "1", lambda context: "fine"))
     assert (record(daemon, "type.a.1").state, record(daemon, "type.a.1").message) == (State.FAILED, "boom")
     assert record(daemon, "type.b.1").state == State.OK
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), NoSpace("full")])
+async def test_a_plugin_that_finds_no_space_ends_the_daemon(error: Exception) -> None:
+    """There may be room when it is started again; half a daemon would stay half of one for months."""
+    with pytest.raises(StartError, match=r"plugin type\.a\.1 finds no room: .*; start the daemon again"):
+        await started(plugin(A, "1", refuse(error)))
 
 
 async def test_a_plugin_that_cannot_be_imported_is_a_record_too() -> None:
@@ -168,6 +177,62 @@ async def test_plugins_stop_in_reverse_order_and_all_of_them() -> None:
     assert stopped == ["b1", "a2", "a1"]
 
 
+class Panic(BaseException):
+    """As extensions in Rust raise: no Exception."""
+
+
+async def let_a_cancellation_pass() -> None:
+    """Do what many do at a stop: cancel a task and await it."""
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+async def hold_on() -> None:
+    """Not end, although it is cancelled."""
+    for _ in range(50):
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            continue
+
+
+async def panic() -> None:
+    raise Panic("a stop callback's")
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("callback", [let_a_cancellation_pass, hold_on, panic, leave])
+async def test_a_stop_callback_keeps_nobody_from_stopping(
+    callback: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises, and whether it heeds its cancellation or not."""
+    stopped = []
+    daemon = await started(
+        plugin(A, "1", lambda context: context.on_stop(lambda: stopped.append("a1"))),
+        plugin(B, "1", lambda context: context.on_stop(callback), A),
+    )
+    await daemon.stop()
+    assert stopped == ["a1"]
+    assert "cannot stop type.b.1: " in caplog.text
+
+
+@pytest.mark.parametrize("callback", [let_a_cancellation_pass, panic])
+async def test_a_start_callback_fails_by_whatever_it_raises(callback: Callable[[], Any]) -> None:
+    """The operator gets the plugin's name."""
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: "):
+        await started(plugin(A, "1", lambda context: context.on_start(callback)))
+
+
+async def test_an_init_fails_by_whatever_it_raises() -> None:
+    """At once, not when its time is over."""
+    daemon = await started(plugin(A, "1", refuse(Panic("at once"))))
+    assert record(daemon, "type.a.1").message == "its init raised Panic: at once"
+
+
 async def test_whatever_a_stop_callback_returns_is_awaited() -> None:
     """A lambda around a coroutine function is a callback like any other."""
     stopped = []
@@ -223,3 +288,178 @@ async def test_a_plugin_gets_directories_of_its_own() -> None:
     seen: list[Path] = []
     await started(plugin(A, "1", lambda context: seen.extend((context.root, context.state))))
     assert seen == [Path("/nowhere/root/type.a.1"), Path("/nowhere/state/type.a.1")]
+
+
+@contract
+class Reads(Protocol):
+    def read(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+READS: PluginType[Any] = PluginType("type.reads", Reads)
+
+
+class Half:
+    async def read(self) -> str:
+        return ""
+
+
+class Waits(Half):
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("instance", "told"),
+    [
+        (None, "its init returned None; it must return an object with the methods of Reads"),
+        (object(), "its init returned an object of class object, which lacks close, read of Reads"),
+        (Half(), "its init returned an object of class Half, which lacks close of Reads"),
+        (Waits(), "its read is async, and that of Reads is not"),
+    ],
+)
+async def test_an_instance_without_the_contracts_methods_is_a_failure(instance: object, told: str) -> None:
+    """At its start, by name: a caller would find it as an AttributeError much later."""
+    daemon = await started(plugin(READS, "1", lambda context: instance))
+    assert (record(daemon, "type.reads.1").state, record(daemon, "type.reads.1").message) == (State.FAILED, told)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(KeyError("x"), "KeyError: 'x' at "), (RuntimeError(), "RuntimeError at ")]
+)
+async def test_a_defect_is_told_with_its_class_and_place(
+    error: Exception, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A KeyError's own text is a key, which helps nobody."""
+    daemon = await started(plugin(A, "1", refuse(error)))
+    message = record(daemon, "type.a.1").message
+    assert message.startswith(told)
+    assert f"plugin type.a.1 did not start: {told.removesuffix(' at ')}" in caplog.text
+    assert "test_boot.py:" in message
+
+
+async def test_a_plugin_that_did_not_start_takes_part_in_no_step() -> None:
+    """Also if it added its participant before it failed; the steps that it lost are known, unless it skipped itself."""
+
+    class Admits:
+        @hookimpl(specname="admit_image")
+        def admit(self, name: str) -> None: ...
+
+    def adds(then: Exception) -> Callable[[InitContext], None]:
+        def init(context: InitContext) -> None:
+            context.hooks.add(Admits(), context.uri)
+            raise then
+
+        return init
+
+    daemon = await started(plugin(A, "fails", adds(KeyError("x"))), plugin(A, "skips", adds(SkipPlugin("x"))))
+    assert not daemon.hooks.wanted("admit_image")
+    assert daemon.hooks.missing("admit_image") == {"type.a.fails": record(daemon, "type.a.fails").message}
+
+
+async def test_a_plugin_with_a_block_may_be_skipped_and_must_not_fail() -> None:
+    """Each one that failed is named with the place of its block, and what had started is stopped."""
+    stopped: list[str] = []
+
+    def init(context: InitContext) -> None:
+        context.on_stop(lambda: stopped.append(context.uri))
+
+    found = [
+        plugin(A, "fails", refuse(KeyError("x"))),
+        plugin(A, "skips", refuse(SkipPlugin("x"))),
+        plugin(B, "1", init),
+    ]
+    found.append(Found("type.b.disabled", "test 1.0"))
+    daemon = Daemon(found, Settings(), ["type.a.fails", "type.a.skips", "type.b.1", "type.b.disabled", "type.gone.1"])
+    with pytest.raises(StartError) as caught:
+        await daemon.start()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("c.toml:1: plugin type.a.fails, which has a block here, did not start: KeyError: 'x'")
+    assert stopped == ["type.b.1"]
+
+
+async def test_a_start_callback_with_a_defect_is_one_line() -> None:
+    """It names the plugin and the exception; the log has the stack."""
+
+    def server(context: InitContext) -> None:
+        async def start() -> None:
+            raise KeyError("x")
+
+        context.on_start(start)
+
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: KeyError: 'x'"):
+        await started(plugin(A, "1", server))
+
+
+@pytest.mark.parametrize(("mode", "after"), [(0o755, 0o700), (0o777, 0o700), (0o711, 0o711), (0o750, 0o750)])
+async def test_a_plugins_directories_are_closed_to_others(tmp_path: Path, mode: int, after: int) -> None:
+    """As mkdir makes them they are open; what a plugin chose for itself stays, unless everybody can read it."""
+
+    def init(context: InitContext) -> None:
+        for directory in (context.root, context.state):
+            directory.mkdir(parents=True)
+            directory.chmod(mode)
+
+    await started(plugin(A, "1", init), settings=Settings(root=tmp_path / "root", state=tmp_path / "state"))
+    for path in (tmp_path / "root" / "type.a.1", tmp_path / "state" / "type.a.1"):
+        assert path.stat().st_mode & 0o777 == after
+
+
+# What is prepared
+
+
+def prepared(kind: PluginType[Any], id: str, log: list[str], init: Callable[[InitContext], Any]) -> Found:
+    """Return a plugin that prepares something, whose life ``log`` tells."""
+
+    def prepare(context: InitContext) -> str:
+        log.append(f"prepare {id}")
+        context.on_stop(lambda: log.append(f"release {id}"))
+        return f"what {id} has prepared"
+
+    declared: Plugin[Any] = Plugin(kind, id=id, init=init, prepare=prepare)
+    return Found(declared.uri, "test 1.0", declared)
+
+
+async def test_all_is_prepared_before_anything_is_initialised() -> None:
+    """And each plugin finds in its context what it has prepared itself."""
+    log: list[str] = []
+
+    def init(context: InitContext) -> str:
+        log.append(f"init {context.prepared}")
+        return "fine"
+
+    daemon = await started(plugin(A, "1", init), prepared(A, "2", log, init), prepared(B, "1", log, init))
+    assert log[:2] == ["prepare 2", "prepare 1"]
+    assert log[2:] == ["init None", "init what 2 has prepared", "init what 1 has prepared"]
+    await daemon.stop()
+    assert log[5:] == ["release 1", "release 2"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), Panic("x")])
+async def test_a_preparation_fails_by_whatever_it_raises(error: BaseException) -> None:
+    """The daemon does not start, and the operator gets the plugin's name."""
+
+    def prepare(context: InitContext) -> None:
+        raise error
+
+    found = Found("type.a.1", "test 1.0", Plugin(A, id="1", init=lambda context: None, prepare=prepare))
+    with pytest.raises(StartError, match=r"cannot start type\.a\.1: .*'?x'?"):
+        await started(found)
+
+
+async def test_what_is_prepared_in_vain_is_released() -> None:
+    """At once when its plugin fails: nobody would answer at a socket that stays. And when the daemon does not start."""
+    log: list[str] = []
+    daemon = await started(prepared(A, "1", log, refuse(RuntimeError("boom"))))
+    assert log == ["prepare 1", "release 1"]
+    await daemon.stop()
+    assert log == ["prepare 1", "release 1"]
+
+    def fail(context: InitContext) -> None:
+        raise FailedPrecondition("the address is in use")
+
+    broken: Plugin[Any] = Plugin(B, id="1", init=lambda context: "fine", prepare=fail)
+    with pytest.raises(StartError, match=r"cannot start type\.b\.1: the address is in use"):
+        await started(prepared(A, "1", log, lambda context: "fine"), Found(broken.uri, "test 1.0", broken))
+    assert log[2:] == ["prepare 1", "release 1"]

@@ -13,6 +13,7 @@ import pytest
 from windlass import config, configcommands, properties
 from windlass.config import CONTAINERD, WINDLASS, Flags
 from windlass.discovery import Found
+from windlass.errors import StartError
 from windlass.plugin import Plugin, PluginType
 from windlass.toml import parse
 from windlass.validate import NOTE, WARNING, ConfigError
@@ -137,6 +138,17 @@ def test_a_configured_ttrpc_socket_stays(etc: Etc) -> None:
     text = 'version = 4\n[plugins."io.containerd.server.v1.ttrpc"]\naddress = "/t"\n'
 
     assert etc.load(text, address="/w.sock").ttrpc_address == "/t"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_derived_ttrpc_socket_follows_the_flag(etc: Etc, version: int) -> None:
+    """As of containerd 1.x: a second daemon on a file of the first one's does not take its ttrpc socket."""
+    text = f'version = {version}\n[grpc]\naddress = "/g.sock"\nuid = 7\n'
+    settled = etc.load(text, address="/w.sock")
+    assert (settled.grpc_address, settled.ttrpc_address) == ("/w.sock", "/w.sock.ttrpc")
+    assert etc.load(text).ttrpc_address == "/g.sock.ttrpc"
+    own = etc.load(f'{text}[ttrpc]\naddress = "/t"\n', address="/w.sock")
+    assert own.ttrpc_address == "/t"
 
 
 # Mistakes: one line each, with file, line and remedy
@@ -401,6 +413,40 @@ def test_a_plugin_migrates_its_block_and_values_keep_their_lines(etc: Etc) -> No
     migrated = configcommands.migrated_text(parse(text, "f"), [entry.plugin for entry in plugins if entry.plugin])
     assert tomllib.loads(migrated) == {"version": 4, "plugins": {OVERLAY: {"root_path": "/o"}}}
     assert "# where" in migrated
+
+
+@dataclass(frozen=True)
+class Defective:
+    """A class whose author has made a mistake."""
+
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        raise KeyError("x")
+
+
+def test_a_defect_of_a_configuration_class_names_the_plugin_and_hides_nothing(etc: Etc) -> None:
+    """One line among the other problems, with the remedy."""
+    plugins = found(Plugin(SNAPSHOTTER, "overlayfs", lambda _: object(), config=Defective))
+    text = f'version = 4\nrequired_plugins = ["x.gone.y"]\n[plugins."{OVERLAY}"]\npath = "/x"\n'
+    told = etc.errors(text, plugins)
+    assert len(told) == 2
+    assert told[1].endswith(
+        f":3: plugin {OVERLAY} cannot read its settings: KeyError: 'x'; mend it, or name it in disabled_plugins"
+    )
+
+
+def test_a_defect_of_a_migration_names_the_plugin(etc: Etc) -> None:
+    """And the file, and how to do without the migration."""
+
+    def migrate(version: int, plugins: dict[str, Any]) -> None:
+        plugins["gone"]["x"] = 1
+
+    plugins = found(Plugin(SNAPSHOTTER, "overlayfs", lambda _: object(), migrate=migrate))
+    with pytest.raises(
+        StartError, match=f"config.toml: plugin {OVERLAY} cannot migrate .* version 3: KeyError: 'gone'"
+    ):
+        etc.load("version = 3\n", plugins)
 
 
 def test_a_migrated_file_keeps_every_comment() -> None:

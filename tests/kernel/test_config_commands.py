@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from windlass import configcommands, durations
+from windlass.cli import main
 from windlass.config import WINDLASS, Flags
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
@@ -46,6 +47,61 @@ def test_check_reports_everything_and_says_by_its_exit_code(tmp_path: Path, caps
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"{file}:2: warning: ")
     assert out[1].startswith(f"{file}:3: note: ")
+
+
+def test_check_reports_every_problem_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One mistake on the top level hides none of the others, there, in sections and in plugins' blocks."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        """version = 4
+rot = 1
+oom_score = "low"
+state = 4
+required_plugins = ["nodot"]
+[debug]
+level = "loud"
+format = 3
+[timeouts]
+x = "soon"
+y = 5
+[proxy_plugins.p]
+type = "snapshot"
+[plugins.x]
+y = 1
+[plugins."io.containerd.snapshotter.v1.overlayfs"]
+root_pat = "/x"
+mount_options = 7
+"""
+    )
+    assert configcommands.run(["check", str(file)]) == 1
+    lines = [line.split(": ", 2)[0].rpartition(":")[2] for line in capsys.readouterr().out.splitlines()]
+    assert [int(line) for line in lines] == [2, 3, 4, 5, 7, 8, 10, 11, 12, 14, 17, 18]
+
+
+def test_migrating_what_is_of_the_newest_version_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the byte: neither the file that `config default` prints, nor one with its owner's own blanks and order."""
+    configcommands.run(["default"])
+    default = capsys.readouterr().out
+    own = '# mine\n\nversion=4 # four\n[debug]\n  level  = "info"\n\n\n[timeouts]\n\n# the end'
+    for text in (default, own):
+        file = tmp_path / "config.toml"
+        file.write_text(text)
+        assert configcommands.run(["migrate", str(file)]) == 0
+        assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("version", ["9", '"four"'])
+def test_check_goes_on_after_an_unknown_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    """The rest is checked as of the newest version."""
+    file = tmp_path / "config.toml"
+    file.write_text(f"version = {version}\nrot = 1\n")
+    assert configcommands.run(["check", str(file)]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in out] == [f"{file}:1", f"{file}:2"]
 
 
 def test_dump_says_where_each_value_is_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +151,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     """Bare numbers too: nobody knows the unit."""
     with pytest.raises(ValueError, match=r"duration|longer"):
         durations.seconds(text)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_the_actions(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also when the option comes first after ``config``."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", option])
+    assert caught.value.code == 0
+    assert "migrate" in capsys.readouterr().out

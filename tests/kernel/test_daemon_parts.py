@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import groups
 import pytest
 
-from windlass import logs, ocihook, process, publish
+from windlass import cgroups, logs, ocihook, process, publish
 from windlass.errors import StartError
 
 
@@ -40,6 +41,23 @@ def test_json_lines_are_objects() -> None:
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "passes"),
+    [
+        ("windlass.boot", logging.DEBUG, True),
+        ("windlass_registry.client", logging.DEBUG, True),
+        ("theirs.plugin", logging.DEBUG, True),
+        ("asyncio", logging.DEBUG, False),
+        ("urllib3.connectionpool", logging.INFO, False),
+        ("urllib3.connectionpool", logging.WARNING, True),
+    ],
+)
+def test_libraries_make_no_noise(name: str, level: int, passes: bool) -> None:
+    """On level debug the daemon and its plugins speak; a library's warning is heard."""
+    made = logging.LogRecord(name, level, "f", 1, "x", None, None)
+    assert logs.Ours(["theirs"]).filter(made) is passes
+
+
 def test_help_imports_nothing_that_costs() -> None:
     """The parser is there before plugins, asyncio or grpc are."""
     code = "import sys; from windlass.cli import parser; parser(); print(sorted(sys.modules))"
@@ -59,6 +77,35 @@ def test_a_second_daemon_on_one_root_is_refused(tmp_path: Path) -> None:
     os.close(first)
 
     os.close(process.hold(tmp_path, wait=0))
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a directory of another user")
+
+
+@needs_root
+@pytest.mark.parametrize("link", [False, True])
+def test_a_directory_of_another_owner_is_refused(tmp_path: Path, link: bool) -> None:
+    """They, or the owner of a link, could put into it what the daemon trusts; nothing of it is changed."""
+    place = tmp_path / "place"
+    if link:
+        place.symlink_to(tmp_path / "real")
+        (tmp_path / "real").mkdir(0o755)
+    else:
+        place.mkdir(0o755)
+    os.chown(place, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(
+        StartError, match=r"^root: .*/place belongs to user 1234 and windlassd runs as 0; choose another"
+    ):
+        process.make_directory(place, 0o700, "root")
+    assert place.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_directory_of_ours_is_closed(tmp_path: Path) -> None:
+    """Also one that was there before."""
+    (tmp_path / "old").mkdir(0o777)
+    for name in ("old", "new"):
+        process.make_directory(tmp_path / name, 0o700, "root")
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
 
 
 def test_an_oom_score_that_is_refused_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -90,6 +137,27 @@ def test_the_control_groups_of_version_1_are_joined(tmp_path: Path) -> None:
 
     assert (tmp_path / "memory/windlass/cgroup.procs").read_text() == "0"
     assert (tmp_path / "cpu,cpuacct/windlass/cgroup.procs").read_text() == "0"
+
+
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup", os.W_OK), reason="control groups cannot be made here")
+def test_a_control_group_of_this_machine_is_joined() -> None:
+    """In every hierarchy, however deep: a new cpuset of version 1 has no processors, and nothing can join it."""
+    top = groups.parent(f"windlass-test-join-{os.getpid()}")
+    code = f"""
+from pathlib import Path
+from windlass import process
+
+process.join_cgroup("{top}/below")
+print(Path("/proc/self/cgroup").read_text())
+"""
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        joined = [line for line in done.stdout.split() if line.endswith(f"/{top}/below")]
+        assert len(joined) == len(cgroups.hierarchies()), done.stdout
+    finally:
+        left = cgroups.remove_within([f"{place}/{top}" for place, _, _ in cgroups.hierarchies()])
+    assert left == []
 
 
 @pytest.mark.parametrize("path", ["../x", "/", "a/../../b", "."])
@@ -141,6 +209,19 @@ def test_a_hook_gets_the_containers_values(tmp_path: Path) -> None:
     assert ocihook.expand(template, values) == f"c1 7 {tmp_path}/rootfs v created {{x}}"
     with pytest.raises(StartError, match=r"knows no \{\{nothing\}\}"):
         ocihook.expand("{{nothing}}", values)
+
+
+@pytest.mark.parametrize("end", [[], ["--"]])
+def test_a_hook_may_be_named_after_two_dashes(end: list[str], tmp_path: Path) -> None:
+    """So that options of the program are not ours; containerd's own test writes `oci-hook -- ps --pid {{pid}}`."""
+    (tmp_path / "config.json").write_text("{}")
+    state = json.dumps({"bundle": str(tmp_path), "pid": 7})
+    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())", "oci-hook"]
+
+    program = ["printf", "%s.", "--pid", "{{pid}}", "--", "x"]
+    done = subprocess.run([*command, *end, *program], input=state, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--pid.7.--.x.", "")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"[" * 100_000])

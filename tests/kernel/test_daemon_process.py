@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 DRIVER = """
@@ -19,6 +20,7 @@ import asyncio, sys, threading, time
 from windlass import cli, discovery
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
+from windlass.services import SERVER
 
 KIND = PluginType("io.example.v1")
 found = []
@@ -26,6 +28,8 @@ found = []
 def plugin(id, init):
     found.append(Found(KIND.uri + "." + id, "example 1.0", Plugin(KIND, id, init)))
 
+# without a server no daemon starts
+found.append(Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", lambda context: None)))
 discovery.discover = lambda disabled=(): found
 
 {body}
@@ -110,7 +114,7 @@ def test_ready_and_stopped_in_order(scratch: Path, daemons: list[Running], numbe
     assert daemon.told() == "STOPPING=1"
     assert code == 0
     assert "good is closed" in err
-    assert "plugins: 1 ok, 0 skipped, 0 failed, 0 disabled" in err
+    assert "plugins: 2 ok, 0 skipped, 0 failed, 0 disabled" in err
 
 
 def test_idle_threads_do_not_delay_the_end(scratch: Path, daemons: list[Running]) -> None:
@@ -281,3 +285,130 @@ def test_what_cannot_start_says_why_in_one_line(
     assert daemon.process.returncode == 1
     assert err.startswith(f"windlassd: {message}")
     assert err.count("\n") == 1
+
+
+SICK_SERVER = """
+def fail(context):
+    raise KeyError("x")
+found[0] = Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", fail))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("found.clear()", "windlassd: no plugin is installed: pip install 'windlass-kernel[standard]'"),
+        (f"found.clear()\n{GOOD}", "windlassd: no server is installed, so no client could connect: pip install"),
+        (GOOD + SICK_SERVER, "windlassd: io.containerd.server.v1.none is failed: KeyError: 'x'"),
+    ],
+    ids=["nothing", "no server", "failed server"],
+)
+def test_a_daemon_that_no_client_could_reach_does_not_start(
+    scratch: Path, daemons: list[Running], body: str, told: str
+) -> None:
+    """Exit code 1, the reason and the remedy; what had started is closed."""
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+
+    _, err = daemon.process.communicate(timeout=15)
+
+    assert daemon.process.returncode == 1
+    assert told in err
+    assert ("good is closed" in err) is ("good" in body)
+
+
+def test_what_holds_the_daemons_loop_up_is_in_the_log(scratch: Path, daemons: list[Running]) -> None:
+    """The plugin's distribution and the place, while it lasts."""
+    body = """
+        def init(context):
+            async def block():
+                time.sleep(2.5)
+            async def start():
+                await block()
+            context.on_start(start)
+            return object()
+
+        plugin("blocks", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "the event loop has been held up for " in err
+    assert f"by a plugin of example 1.0 at {scratch}/driver.py:" in err
+    assert "no client is served meanwhile" in err
+
+
+def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemons: list[Running]) -> None:
+    """It is logged with its stack, and the daemon serves until it is stopped."""
+    body = """
+        async def leave():
+            sys.exit(7)
+
+        def init(context):
+            async def start():
+                context.leaving = asyncio.create_task(leave())
+            context.on_start(start)
+            context.on_stop(lambda: sys.stderr.write("stopped in order\\n"))
+            return object()
+
+        plugin("leaves", init)
+    """
+    daemon = Running(scratch, body, [])
+    daemons.append(daemon)
+    assert daemon.told() == "READY=1"
+
+    code, err = daemon.end()
+
+    assert code == 0
+    assert "stopped in order" in err
+    assert "what a plugin's task raises ends that task only: SystemExit: 7" in err
+    assert f'File "{scratch}/driver.py"' in err
+
+
+SLOW = """
+import os
+from windlass.services import GRPC
+from windlass_server.plugin import GRPC_SERVER, TTRPC_SERVER
+
+class Nothing:
+    name = "test.Nothing"
+    def register(self, server):
+        pass
+
+def slow(context):
+    while not os.path.exists(str(context.state.parent) + "/go"):
+        time.sleep(0.01)
+    return Nothing()
+
+for declared in (GRPC_SERVER, TTRPC_SERVER, Plugin(GRPC, "slow", slow)):
+    found.append(Found(declared.uri, "example 1.0", declared))
+"""
+
+
+def test_who_comes_before_the_daemon_is_ready_waits(scratch: Path, daemons: list[Running]) -> None:
+    """A client that is started beside the daemon finds both sockets, and is answered as soon as there is an answer."""
+    daemon = Running(scratch, SLOW, [])
+    daemons.append(daemon)
+    paths = [scratch / "w.sock", scratch / "w.sock.ttrpc"]
+    end = time.monotonic() + 60
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with socket.socket(socket.AF_UNIX) as shim, grpc.insecure_channel(f"unix:{paths[0]}") as channel:
+        shim.settimeout(30)
+        shim.connect(str(paths[1]))
+        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=60)
+        daemon.peer.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            daemon.told()
+        assert not call.done()
+        (scratch / "state" / "go").touch()
+        assert call.exception().code() == grpc.StatusCode.UNIMPLEMENTED
+    daemon.peer.settimeout(30)
+    assert daemon.told() == "READY=1"
+    assert daemon.end()[0] == 0
+    assert not any(path.exists() for path in paths)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
-from stevedore import ExtensionManager
 
 from windlass import discovery
 from windlass.errors import StartError
+from windlass.settings import TopLevel
 
-Install = Callable[[str, str, str], None]
+Install = Callable[..., None]
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return a function that makes a distribution with one entry point visible to this process."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(ExtensionManager, "ENTRY_POINT_CACHE", {})
 
-    def make(name: str, entry: str, source: str) -> None:
+    def make(name: str, entry: str, source: str, group: str = discovery.GROUP) -> None:
         module = name.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[windlass.plugins]\n{entry} = {module}:PLUGIN\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry} = {module}:PLUGIN\n")
         (info / "RECORD").write_text("")
 
     return make
@@ -83,3 +87,97 @@ def test_two_distributions_with_one_uri_stop_the_daemon(install: Install) -> Non
     expected = r"test\.type\.v1\.f is brought by windlass-test-[fg] 1\.0 and by windlass-test-[fg] 1\.0"
     with pytest.raises(StartError, match=expected):
         discovery.installed()
+
+
+SHOW = """
+import sys
+from stevedore import _cache
+print(_cache._c._dir, _cache._c._disable_caching)
+from windlass import discovery
+for each in discovery.discover():
+    print(each.uri, each.plugin.id if each.plugin else repr(each.error))
+print(sys.executable)
+"""
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A directory outside of /tmp, for an interpreter: below /tmp stevedore keeps no cache."""
+    place = Path(mkdtemp(prefix="windlass-test-", dir="/var/tmp"))  # a name of our own in it
+    yield place
+    shutil.rmtree(place)
+
+
+def shown(outside: Path) -> list[str]:
+    """Return what an interpreter outside of /tmp finds, in a process of its own."""
+    python = outside / "python"
+    if not python.exists():
+        python.symlink_to(Path(sys.executable).resolve())
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(outside / "site"), *sys.path]),
+        "XDG_CACHE_HOME": str(outside / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run([python, "-c", SHOW], env=environment, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{outside}/cache/python-entrypoints False"
+    assert lines[-1] == str(python)
+    return [line for line in lines if line.startswith("test.type.v1.")]
+
+
+def bring(outside: Path, attribute: str) -> None:
+    """Install the distribution anew, as pip may do within a second: the times that stevedore goes by stay."""
+    site = outside / "site"
+    info = site / "thirdparty-1.0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
+    entries = info / "entry_points.txt"
+    entries.write_text(f"[windlass.plugins]\ntest.type.v1.{attribute} = thirdparty:{attribute.upper()}\n")
+    lines = [f"{name.upper()} = Plugin(PluginType('test.type.v1'), id='{name}', init=print)" for name in ("a", "b")]
+    (site / "thirdparty.py").write_text("from windlass.plugin import Plugin, PluginType\n" + "\n".join(lines))
+    for path in (entries, info, site):
+        os.utime(path, (10**9, 10**9))
+
+
+def test_what_was_installed_a_moment_ago_is_found(outside: Path) -> None:
+    """And what has gone is not, however little the clock has moved."""
+    bring(outside, "a")
+    assert shown(outside) == ["test.type.v1.a a"]
+    bring(outside, "b")
+    assert shown(outside) == ["test.type.v1.b b"]
+    assert not (outside / "cache").exists()
+
+
+def test_a_cache_that_somebody_planted_is_not_read(outside: Path) -> None:
+    """stevedore would load whatever it names, into a daemon that is root."""
+    bring(outside, "a")
+    plant = outside / "plant.py"
+    plant.write_text("import sys\nfrom stevedore import _cache\n_cache.get_group_all('windlass.plugins')\n")
+    bring(outside, "b")
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(outside / "site"), *sys.path]),
+        "XDG_CACHE_HOME": f"{outside}/cache",
+    }
+    shown(outside)
+    subprocess.run([outside / "python", plant], env=environment, check=True)
+    planted = list((outside / "cache" / "python-entrypoints").iterdir())
+    for file in planted:
+        cached = json.loads(file.read_text())
+        cached["groups"]["windlass.plugins"] = [["test.type.v1.b", "os:abort", "windlass.plugins"]]
+        file.write_text(json.dumps(cached))
+    assert planted
+    assert shown(outside) == ["test.type.v1.b b"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def PLUGIN(settings):\n    return settings['x']", "TypeError: 'TopLevel' object is not subscriptable"),
+    ],
+)
+def test_a_factory_that_is_broken_stops_the_daemon_by_name(install: Install, source: str, reason: str) -> None:
+    """Whatever it raises, the operator gets the distribution and the remedy."""
+    install("windlass-test-h", "factory", source, group=discovery.FACTORIES)
+    with pytest.raises(StartError, match=f"windlass-test-h 1.0 cannot make .*: {reason}; mend it or uninstall it"):
+        discovery.made(TopLevel(), [])

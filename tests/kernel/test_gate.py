@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -216,3 +216,31 @@ async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_not
     async with asyncio.timeout(5):
         while released != ["file"]:
             await asyncio.sleep(0.01)
+
+
+class Panic(BaseException):
+    """As extensions in Rust raise: no Exception."""
+
+
+class Raises:
+    """A plugin whose methods raise what is no Exception."""
+
+    def in_thread(self, error: BaseException) -> None:
+        raise error
+
+    async def on_loop(self, error: BaseException) -> None:
+        raise error
+
+
+@pytest.mark.parametrize("own_loop", [False, True])
+@pytest.mark.parametrize("kind", [Panic, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
+async def test_what_is_no_exception_is_told_as_one(kind: type[BaseException], own_loop: bool) -> None:
+    """It neither ends the loop nor passes by those who answer a client, and the next call is answered."""
+    gate = Gate("type.a.1", own_loop=own_loop)
+    handle: Any = Handle(Raises(), gate)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=kind.__name__):
+            await offload(handle.in_thread, kind("x"))
+        with pytest.raises(RuntimeError, match="StopIteration" if kind is StopIteration else f"{kind.__name__}: x"):
+            await handle.on_loop(kind("x"))
+    gate.close()

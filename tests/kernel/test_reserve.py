@@ -11,6 +11,7 @@ import pytest
 
 from windlass import reserve
 from windlass.errors import ResourceExhausted
+from windlass.metastore import RESERVE as reserve_size
 from windlass.metastore import Metastore
 from windlass.reserve import Reserve
 from windlass.snapshots import Kind
@@ -74,6 +75,66 @@ def test_what_is_left_is_taken(small: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (small / "other").unlink()
     held.refill()
     assert used(small / "reserve") == 2 << 20
+
+
+def test_a_start_takes_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept back is the log from the first moment, in the same blocks; at the end it is kept back again."""
+    path, kept = tmp_path / "metadata.db", tmp_path / "metadata.db-reserve"
+    Metastore(path).close()
+    inode = kept.stat().st_ino
+    # From now on a disk that gives nothing.
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    for name in ("first", "second"):
+        store = Metastore(path)
+        log = tmp_path / "metadata.db-wal"
+        assert (log.stat().st_ino, used(log)) == (inode, reserve_size)
+        store.create(Kind.ACTIVE, name)
+        store.close()
+        assert (kept.stat().st_ino, used(kept), log.exists()) == (inode, reserve_size, False)
+
+
+def test_an_old_log_that_was_kept_back_never_comes_again(tmp_path: Path) -> None:
+    """Its changes are in the database, or were taken back since."""
+    path, kept, log = (tmp_path / name for name in ("metadata.db", "metadata.db-reserve", "metadata.db-wal"))
+    store = Metastore(path)
+    store.create(Kind.ACTIVE, "gone")
+    old = log.read_bytes()
+    store.remove("gone")
+    store.close()
+    kept.write_bytes(old)
+
+    store = Metastore(path)
+    assert list(store.walk()) == []
+    store.close()
+
+
+def test_a_database_is_its_owners_alone(tmp_path: Path) -> None:
+    """So are its log and what is kept back, also where they were others' to read before."""
+    path = tmp_path / "metadata.db"
+    path.touch(0o644)
+    path.chmod(0o644)
+    store = Metastore(path)
+    store.create(Kind.ACTIVE, "key")
+    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    store.close()
+    assert modes == dict.fromkeys(("metadata.db", "metadata.db-wal", "metadata.db-reserve"), 0o600)
+
+
+def test_a_log_that_a_daemon_left_is_its_owners_alone(tmp_path: Path) -> None:
+    """One that was killed, and had it with the mode of its mask."""
+    path, log = tmp_path / "metadata.db", tmp_path / "metadata.db-wal"
+    store = Metastore(path)
+    store.create(Kind.ACTIVE, "key")
+    left = path.read_bytes(), log.read_bytes()
+    store.close()
+    path.write_bytes(left[0])
+    log.write_bytes(left[1])
+    log.chmod(0o644)
+
+    store = Metastore(path)
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert [info.name for info in store.walk()] == ["key"]
+    store.close()
 
 
 def test_a_snapshot_is_removed_on_a_full_disk(small: Path) -> None:

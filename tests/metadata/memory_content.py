@@ -73,7 +73,7 @@ class MemoryContent(ContentStore):
         check_digest(desc.digest)
         return MemoryReader(self._blob(desc.digest)[1])
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         if not ref:
             raise InvalidArgument("ref must not be empty")
         self.before("writer", ref)
@@ -84,7 +84,7 @@ class MemoryContent(ContentStore):
             ingest = self.ingests.setdefault(ref, Ingest(Status(ref, 0, size, expected, moment, moment)))
             if ingest.writer:
                 raise Unavailable(f"ref {ref} is locked")
-            if size and ingest.status.total != size:
+            if 0 < size != ingest.status.total > 0:
                 ingest = self.ingests[ref] = Ingest(Status(ref, 0, size, expected, moment, moment))
             ingest.writer = MemoryWriter(self, ref, ingest)
             return ingest.writer

@@ -40,8 +40,7 @@ class MemorySnapshotter(Snapshotter):
             return self.snapshots[info.name]
 
     def usage(self, key: str) -> Usage:
-        self._get(key)
-        return Usage(1, 0)
+        return Usage(1, 0) if self._get(key).kind != Kind.VIEW else Usage(0, 0)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         if self._get(key).kind == Kind.COMMITTED:

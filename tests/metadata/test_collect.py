@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import closing
@@ -350,6 +351,31 @@ class TestStoresThatFail:
         time.sleep(0.15)
         assert metadata.collect().failures == ()
         assert world.snapshotter.snapshots == {}
+
+    def test_a_snapshotter_that_is_away_is_told_once_and_again_when_that_changes(
+        self,
+        metadata: MetadataStore,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(cleaner_module, "FIRST_PAUSE", 0.0)
+        caplog.set_level(logging.INFO, cleaner_module.__name__)
+        reasons = iter(["away"] * 5 + ["broken"] * 5)
+
+        def fail(method: str, key: str) -> None:
+            if method == "remove":
+                raise Internal(next(reasons))
+
+        metadata.snapshotter("memory", "ns").prepare("a")
+        world.snapshotter.before = fail
+        for _ in range(10):
+            assert metadata.collect().failures
+        world.snapshotter.before = lambda method, key: None
+        for _ in range(3):
+            assert metadata.collect().failures == ()
+        told = [record.getMessage().partition(";")[0] for record in caplog.records]
+        assert told == [f"cleaning snapshotter memory: {what}" for what in ("away", "broken", "all is well again")]
 
     def test_defective_snapshotter_is_a_failure_and_no_more(self, metadata: MetadataStore, world: World) -> None:
         def crash(method: str, key: str) -> None:

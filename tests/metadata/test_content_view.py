@@ -150,6 +150,14 @@ class TestLeases:
         content.abort("ref")
         assert self.held(metadata) == []
 
+    def test_abort_is_no_reason_to_collect(self, metadata: MetadataStore, content: ContentStore) -> None:
+        """Clients without a lease abort an ingest of what is there already, which a collection would take."""
+        content.writer("ref").close()
+        deletions: list[bool] = []
+        metadata.on_mutation(deletions.append)
+        content.abort("ref")
+        assert deletions == [False]
+
     def test_existing_blob_is_held_when_a_writer_is_refused(
         self, metadata: MetadataStore, content: ContentStore
     ) -> None:
@@ -185,6 +193,20 @@ def test_events_tell_of_new_entries_only(metadata: MetadataStore, world: World) 
     assert (created, deleted) == ("/content/create", "/content/delete")
     assert ContentCreate.FromString(first.value) == ContentCreate(digest=DIGEST, size=len(DATA))
     assert ContentDelete.FromString(second.value) == ContentDelete(digest=DIGEST)
+
+
+def test_the_event_of_a_blob_has_the_media_type_that_its_writer_was_opened_with(
+    metadata: MetadataStore, world: World
+) -> None:
+    """Also of one that another namespace has already. Clients of the Content service cannot say one."""
+    for namespace in ("one", "two"):
+        with closing(metadata.content(namespace).writer("ref", len(DATA), DIGEST, "text/plain")) as writer:
+            if not writer.status().offset:
+                writer.write(DATA)
+            writer.commit()
+
+    wanted = ContentCreate(digest=DIGEST, size=len(DATA), mediaType="text/plain")
+    assert [ContentCreate.FromString(event.value) for _, _, event in world.events.published] == [wanted, wanted]
 
 
 def test_failed_commit_leaves_the_ingest(metadata: MetadataStore, world: World) -> None:

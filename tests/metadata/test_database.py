@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
 
-from windlass.errors import DataLoss, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
+from windlass.errors import DataLoss, Error, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore
 
@@ -346,3 +348,27 @@ def fill(directory: Path) -> None:
     with (directory / "filler").open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("kind", [NotFound, sqlite3.OperationalError])
+def test_an_error_goes_with_who_catches_it(database: Database, kind: type[Exception]) -> None:
+    """Without the garbage collector, which runs late: errors hold the requests that they came of."""
+
+    class Large:
+        """What a change was about."""
+
+    large = Large()
+    kept = weakref.ref(large)
+
+    def refuse(rows: sqlite3.Connection, large: Large = large) -> None:
+        raise kind("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Error):
+            database.write(refuse)
+        del refuse, large
+        assert kept() is None
+    finally:
+        gc.enable()

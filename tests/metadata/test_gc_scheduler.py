@@ -133,13 +133,19 @@ async def test_schedule_delay_lets_waiters_gather(metadata: Collections) -> None
     assert metadata.times[1] - started >= 0.1
 
 
-async def test_failed_collection_is_told_and_tried_again(metadata: Collections) -> None:
+async def test_failed_collection_is_told_and_tried_again(
+    metadata: Collections, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits gets the error; the log has it once, however often it is tried."""
     async with running(metadata, pause_threshold=0.5) as scheduler:
         await runs(metadata, 1)
         metadata.problem = Unavailable("no")
         with pytest.raises(Unavailable):
             await scheduler.collect()
         await runs(metadata, 3)
+    assert [record.getMessage().partition(";")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "garbage collection: no"
+    ]
 
 
 async def test_counts_come_from_any_thread(metadata: Collections) -> None:

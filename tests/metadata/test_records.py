@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from metadata.conftest import World, digest_of, image, put
 
 from windlass.containers import Container
+from windlass.content import Info
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass.leases import Resource
 from windlass.namespaces import Namespace
 from windlass.sandboxes import Sandbox
+from windlass.snapshots import Info as SnapshotInfo
+from windlass.snapshots import Kind
 from windlass.values import Descriptor, Payload
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerUpdate
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageUpdate
@@ -41,6 +45,80 @@ def test_unknown_snapshotters_are_invalid(metadata: MetadataStore) -> None:
         with pytest.raises(InvalidArgument):
             metadata.snapshotter(name, "ns")
     assert metadata.snapshotters() == ["memory", "other"]
+
+
+class TestLabelKeys:
+    """An empty key is refused wherever labels come in (containerd: "key required"); without a value it is none."""
+
+    BAD, NONE = {"": "x"}, {"": ""}
+
+    def test_namespaces(self, metadata: MetadataStore) -> None:
+        namespaces = metadata.namespaces()
+        with pytest.raises(InvalidArgument, match="key of a label must not be empty"):
+            namespaces.create(Namespace("one", self.BAD))
+        assert namespaces.create(Namespace("one", self.NONE)).labels == {}
+        with pytest.raises(InvalidArgument):
+            namespaces.update(Namespace("one", self.BAD))
+
+    def test_containers(self, metadata: MetadataStore) -> None:
+        containers = metadata.containers("ns")
+        with pytest.raises(InvalidArgument):
+            containers.create(container(labels=self.BAD))
+        assert containers.create(container(labels=self.NONE)).labels == {}
+        for paths in ([], ["labels"]):
+            with pytest.raises(InvalidArgument):
+                containers.update(container(labels=self.BAD), paths)
+
+    def test_images(self, metadata: MetadataStore) -> None:
+        """Annotations of their targets the same."""
+        images = metadata.images("ns")
+        bad = replace(image("i", ONE), target=Descriptor("application/x", ONE, 3, self.BAD))
+        for refused in (bad, replace(image("i", ONE), labels=self.BAD)):
+            with pytest.raises(InvalidArgument):
+                images.create(refused)
+        assert images.create(replace(image("i", ONE), labels=self.NONE)).labels == {}
+        for paths in ([], ["annotations"], ["target"]):
+            with pytest.raises(InvalidArgument):
+                images.update(bad, paths)
+
+    def test_leases_and_sandboxes(self, metadata: MetadataStore) -> None:
+        leases, sandboxes = metadata.leases("ns"), metadata.sandboxes("ns")
+        with pytest.raises(InvalidArgument):
+            leases.create("l", self.BAD)
+        with pytest.raises(InvalidArgument):
+            sandboxes.create(Sandbox("s", labels=self.BAD))
+        assert leases.create("l", self.NONE).labels == {} == sandboxes.create(Sandbox("s", labels=self.NONE)).labels
+        with pytest.raises(InvalidArgument):
+            sandboxes.update(Sandbox("s", labels=self.BAD), ["labels"])
+
+    def test_content_and_snapshots(self, metadata: MetadataStore) -> None:
+        content, snapshots = metadata.content("ns"), metadata.snapshotter("memory", "ns")
+        with closing(content.writer("ref")) as writer, pytest.raises(InvalidArgument):
+            writer.commit(labels=self.BAD)
+        put(content, b"one")
+        with pytest.raises(InvalidArgument):
+            content.update(Info(ONE, labels=self.BAD))
+        for make in (snapshots.prepare, snapshots.view):
+            with pytest.raises(InvalidArgument):
+                make("s", "", self.BAD)
+        snapshots.prepare("s", "", self.NONE)
+        with pytest.raises(InvalidArgument):
+            snapshots.commit("name", "s", self.BAD)
+        with pytest.raises(InvalidArgument):
+            snapshots.update(SnapshotInfo(Kind.ACTIVE, "s", labels=self.BAD))
+
+
+def test_leases_and_sandboxes_take_long_labels(metadata: MetadataStore) -> None:
+    """containerd limits neither (core/metadata/leases.go, sandbox.go); annotations of images are not limited either."""
+    long = {"k": "v" * 8000}
+    leases, sandboxes, images = metadata.leases("ns"), metadata.sandboxes("ns"), metadata.images("ns")
+
+    assert leases.create("l", long).labels == long
+    assert sandboxes.create(Sandbox("s", labels=long)).labels == long
+    assert sandboxes.update(Sandbox("s", labels={"l": "w" * 9000}), ["labels.l"]).labels == {**long, "l": "w" * 9000}
+    images.create(image("i", ONE))
+    annotated = replace(image("i", ONE), target=Descriptor("application/x", ONE, 3, long))
+    assert images.update(annotated, ["annotations.k"]).target.annotations == long
 
 
 class TestNamespaces:

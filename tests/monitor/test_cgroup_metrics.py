@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from windlass.errors import Unavailable
 from windlass.metrics import Family, Kind
 from windlass.namespaces import Namespace
@@ -129,8 +131,9 @@ async def test_nobody_is_asked_when_no_metrics_are_wanted() -> None:
     assert world.asked == 0
 
 
-def test_the_old_name_of_the_block_still_counts() -> None:
-    """Step 2 to 3 moves it."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_old_name_of_the_block_still_counts(version: int) -> None:
+    """In files of version 2 and 3."""
     plugins = {"io.containerd.monitor.v1.cgroups": {"no_prometheus": True}}
-    migrate(2, plugins)
+    migrate(version, plugins)
     assert plugins == {"io.containerd.monitor.task.v1.cgroups": {"no_prometheus": True}}

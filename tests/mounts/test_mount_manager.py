@@ -338,6 +338,18 @@ def test_two_calls_for_one_name_do_not_meet(manager: ActiveMounts, house: House)
     assert results == manager.list(NS)
 
 
+def test_labels_have_keys_and_any_length(manager: ActiveMounts) -> None:
+    """As in containerd, which limits no label of a mount but needs its key."""
+    long = {"k": "v" * 5000}
+    with pytest.raises(InvalidArgument):
+        manager.activate(NS, "bad", [TMPFS], ActivateOptions(temporary=True, labels={"": "x"}))
+    assert manager.activate(NS, "long", [TMPFS], ActivateOptions(temporary=True, labels=long)).labels == long
+    assert manager.update(NS, Activation("long", labels={"l": "w" * 5000}), ["labels.l"]).labels["l"] == "w" * 5000
+    with pytest.raises(InvalidArgument):
+        manager.update(NS, Activation("long", labels={"": "x"}))
+    manager.deactivate(NS, "long")
+
+
 def test_labels_can_be_changed(manager: ActiveMounts) -> None:
     """As of everything else that has labels; nothing else changes."""
     options = ActivateOptions(temporary=True, labels={"a": "1", "b": "2"})

@@ -142,7 +142,6 @@ def test_a_content_store_is_served(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["io.containerd.snapshotter.v1.nothing", "--address", "/tmp/x.sock"], "is not installed; there are: "),
-        ([NATIVE, "--address", "x.sock"], "is not absolute; name a socket such as"),
         (["io.containerd.event.v1.exchange", "--address", "/tmp/x.sock"], "no other plugins can be served"),
     ],
 )

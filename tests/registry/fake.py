@@ -46,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
         fake.requests.append((self.command, self.path, dict(self.headers)))
+        fake.bodies.append(self.body)
         if any(misbehave(self) for misbehave in fake.misbehaviours):
             return
         self.serve()
@@ -113,6 +114,7 @@ class Fake(ThreadingHTTPServer):
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.tags: set[str] = set()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.misbehaviours: list[Misbehave] = []
         self.ranges = True
 

@@ -92,6 +92,13 @@ skip_verify = true
     assert origin.tls.cas == (directory / "origin.pem",)
 
 
+def test_an_empty_list_of_capabilities_is_all_of_them(tmp_path: Path) -> None:
+    """As in containerd: a host that may be asked for nothing is left out of the file."""
+    configure(tmp_path, 'server = "https://a.test"\ncapabilities = []\n[host."https://m.test"]\ncapabilities = []')
+
+    assert [host.capabilities for host in found(tmp_path)] == [CAPABILITIES, CAPABILITIES]
+
+
 def test_without_a_server_the_registry_itself_comes_last(tmp_path: Path) -> None:
     configure(tmp_path, '[host."https://mirror.test"]\n')
 

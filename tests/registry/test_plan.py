@@ -73,10 +73,20 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, words: 
     assert words in shown.output and str(path) in shown.output
 
 
-def test_a_proxy_is_named(tmp_path: Path) -> None:
-    command = ["pull", "--plan", "--hosts-dir", str(tmp_path), "a.test/team/app:1"]
-    shown = CliRunner().invoke(
-        windlass, command, env={"DOCKER_CONFIG": str(tmp_path), "https_proxy": "http://p.test:1"}
-    )
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://p.test:1", "http://p.test:1"),
+        (f"http://me:{SECRET}@p.test:1", "http://p.test:1"),
+        (f"me:{SECRET}@p.test:1", "http://p.test:1"),
+        (f"http://me:a/{SECRET}://@{SECRET}@p.test:1/", "http://p.test:1/"),
+        (f"https://{SECRET}@[::1]:1", "https://[::1]:1"),
+    ],
+)
+@pytest.mark.parametrize("json", [False, True])
+def test_a_proxy_is_named_without_its_password(tmp_path: Path, proxy: str, shown: str, json: bool) -> None:
+    command = ["pull", "--plan", "--hosts-dir", str(tmp_path), "a.test/team/app:1", *(["--json"] if json else [])]
+    made = CliRunner().invoke(windlass, command, env={"DOCKER_CONFIG": str(tmp_path), "https_proxy": proxy})
 
-    assert "proxy: http://p.test:1" in shown.output
+    assert f"{shown}\n" in made.output or f'"{shown}"' in made.output
+    assert SECRET not in made.output and "me:" not in made.output

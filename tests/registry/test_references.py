@@ -60,6 +60,9 @@ def test_a_host_has_a_name_without_its_port(host: str, name: str) -> None:
         "user@a.test/app:1",
         "a.test/app:1\n",
         "a.test/app:1?x=y",
+        "a.test:99999/app:1",
+        "[::::]/app:1",
+        "[1.2.3.4]:5000/app:1",
         "/app:1",
     ],
 )

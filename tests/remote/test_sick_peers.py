@@ -40,6 +40,11 @@ class Garbage(content_pb2_grpc.ContentServicer, snapshots_pb2_grpc.SnapshotsServ
         self.over.wait(20)
         yield from ()
 
+    def List(self, request: snapshots_pb2.ListSnapshotsRequest, context: grpc.ServicerContext) -> Iterator[object]:
+        for name in request.filters:
+            yield snapshots_pb2.ListSnapshotsResponse(info=[snapshots_pb2.Info(name=name, kind=2)])
+        self.over.wait(20)
+
     def Stat(self, request: object, context: object) -> snapshots_pb2.StatSnapshotResponse:
         return snapshots_pb2.StatSnapshotResponse(info=snapshots_pb2.Info(name="a", kind=7))
 
@@ -62,6 +67,19 @@ def test_a_writer_does_not_wait_for_ever(garbage: Garbage, tmp_path: Path) -> No
         pytest.raises(DeadlineExceeded, match="did not answer in time"),
     ):
         RemoteContent(peer).writer("ref")
+
+
+@pytest.mark.parametrize("names", [(), ("a", "b")])
+def test_a_walk_that_gets_nothing_more_ends_long_before_its_deadline(
+    garbage: Garbage, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Whether it has begun or not: who cleans up there goes on, and the peer may be well again soon."""
+    with (
+        Peer(f"{tmp_path}/p.sock", timeout=0.5) as peer,
+        pytest.raises(DeadlineExceeded, match=r"sent nothing more for 0\.5 s"),
+    ):
+        for info, name in zip(RemoteSnapshotter(peer, "x").walk(names), (*names, "none"), strict=True):
+            assert info.name == name
 
 
 def test_more_than_was_asked_for_is_refused(garbage: Garbage, tmp_path: Path) -> None:

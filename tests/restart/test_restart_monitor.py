@@ -192,16 +192,15 @@ async def test_a_policy_that_does_not_parse_never_restarts() -> None:
 async def test_the_log_goes_where_the_label_says() -> None:
     """Both streams; with a terminal there is one."""
     world = World()
-    world.add(labels={LOG_URI: "file:///tmp/log"})
-    await world.round()
-    assert (world.tasks.created[0].io.stdout, world.tasks.created[0].io.stderr) == (
-        "file:///tmp/log",
-        "file:///tmp/log",
-    )
+    for number, uri in enumerate(("file:///tmp/a%20log", "file:/tmp/log")):
+        world.add(f"box{number}", labels={LOG_URI: uri})
+        await world.round()
+        io = world.tasks.created[number].io
+        assert (io.stdout, io.stderr) == (uri, uri)
 
     world.add("tty", spec={"process": {"terminal": True}}, labels={LOG_URI: "binary:///bin/log"})
     await world.round()
-    io = world.tasks.created[1].io
+    io = world.tasks.created[2].io
     assert (io.stdout, io.stderr, io.terminal) == ("binary:///bin/log", "", True)
 
 
@@ -287,12 +286,13 @@ async def test_a_container_that_hangs_delays_no_other_one() -> None:
     await world.monitor.settle()
 
 
-def test_the_old_name_of_the_block_still_counts() -> None:
-    """Step 2 to 3 moves it; a block of the new name wins."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_old_name_of_the_block_still_counts(version: int) -> None:
+    """In files of version 2 and 3; a block of the new name wins."""
     plugins = {"io.containerd.internal.v1.restart": {"interval": "3s"}}
     migrate(1, plugins)
     assert list(plugins) == ["io.containerd.internal.v1.restart"]
-    migrate(2, plugins)
+    migrate(version, plugins)
     assert plugins == {"io.containerd.monitor.container.v1.restart": {"interval": "3s"}}
 
 

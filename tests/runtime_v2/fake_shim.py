@@ -2,7 +2,9 @@
 
 Keys of the spec: ``hang`` lists methods that are never answered (``cleanup`` as well), ``die`` methods
 on which the shim exits at once, ``fail`` maps methods to code and message,
+``says`` is written to the bundle's log when it begins and at each State,
 ``pid`` is what it claims to be the init's, ``version`` the only one it knows,
+``unclean`` is what its cleanup tells while the spec says so,
 ``sandbox`` is there when it serves the Sandbox API, ``hidden`` how often State and Delete do not find the init.
 Every call is noted in the file ``calls`` beside the namespaces' bundles.
 """
@@ -58,6 +60,13 @@ class FakeShim:
         self.sandbox = ""
         self.stopped = threading.Event()
         self.calls = bundle.parent.parent / "calls"
+        self.say()
+
+    def say(self) -> None:
+        if "says" in self.spec:
+            # Neither waits for a reader nor makes a plain file.
+            with os.fdopen(os.open(self.bundle / "log", os.O_WRONLY | os.O_NONBLOCK), "w") as log:
+                log.write(f"{self.spec['says']}\n")
 
     def serve(self, listener: socket.socket) -> None:
         while True:
@@ -134,6 +143,7 @@ class FakeShim:
 
     def do_state(self, data: bytes) -> Any:
         request = pb.StateRequest.FromString(data)
+        self.say()
         process = self._process(request.exec_id)
         answer = pb.StateResponse(id=request.id, bundle=str(self.bundle), pid=process.pid, stdout="/out")
         answer.status = process.status  # type: ignore[assignment] # the numbers are the wire's
@@ -213,11 +223,15 @@ class FakeShim:
 def main() -> None:
     """Run as the process that a zygote would have forked."""
     if sys.argv[1] != "fake:serve":
-        bundle = Path(sys.argv[2])
+        told, bundle = int(sys.argv[2]), Path(sys.argv[3])
         with (bundle.parent.parent / "calls").open("a") as file:
             file.write(f"cleanup {bundle.name}\n")
-        if "cleanup" in json.loads((bundle / "config.json").read_bytes()).get("hang", ()):
-            time.sleep(float(sys.argv[5]) + 1000)
+        spec = json.loads((bundle / "config.json").read_bytes())
+        if "cleanup" in spec.get("hang", ()):
+            time.sleep(float(sys.argv[6]) + 1000)
+        if "cleanup" in spec.get("die", ()):
+            os._exit(1)
+        os.write(told, spec.get("unclean", "done").encode())
         return
     descriptor, bundle = int(sys.argv[2]), Path(sys.argv[3])
     FakeShim(bundle).serve(socket.socket(fileno=descriptor))

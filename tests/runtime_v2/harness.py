@@ -60,6 +60,7 @@ class ProcessZygote:
         self.children: list[subprocess.Popen[bytes]] = []
         self.entries: list[str] = []
         self.broken = False
+        self.defective = False
 
     def preload(self, modules: Sequence[str]) -> None:
         pass
@@ -67,6 +68,8 @@ class ProcessZygote:
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
         if self.broken:
             raise Unavailable("the zygote is broken on purpose")
+        if self.defective:
+            raise ValueError("the zygote has a defect on purpose")
         self.entries.append(entry)
         command = [sys.executable, str(FAKE), entry, *map(str, descriptors), *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

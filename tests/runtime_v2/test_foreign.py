@@ -15,9 +15,10 @@ from windlass import errors
 from windlass.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundles
-from windlass_runtime_v2.foreign import ForeignShims, ShimLog, parse_result
+from windlass_runtime_v2.foreign import ForeignShims, parse_result
 from windlass_runtime_v2.runtimes import Executables, binary_name
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
+from windlass_runtime_v2.shimlog import ShimLog
 
 MESSAGE = pb.BootstrapResult(version=3, address="unix:///s", protocol="ttrpc")
 ENDS_IN_NEWLINE = pb.BootstrapResult(version=3, address="unix:///s", protocol="grpc\n")
@@ -40,7 +41,7 @@ def test_an_absolute_path_is_used_as_it_is(tmp_path: Path) -> None:
     """When there is such a file."""
     (tmp_path / "shim").write_text("")
     assert Executables().resolve(str(tmp_path / "shim")) == str(tmp_path / "shim")
-    with pytest.raises(errors.Error, match="invalid custom binary path: /nowhere/shim is not a file"):
+    with pytest.raises(errors.Error, match='invalid custom binary path: "/nowhere/shim" is not a file'):
         Executables().resolve("/nowhere/shim")
 
 
@@ -50,7 +51,7 @@ def test_a_binary_is_found_on_the_path_and_remembered(tmp_path: Path, monkeypatc
     shim.write_text("#!/bin/sh\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     executables = Executables()
-    with pytest.raises(errors.Error, match="containerd-shim-odd-v1 is not installed"):
+    with pytest.raises(errors.Error, match='"containerd-shim-odd-v1" is not installed'):
         executables.resolve("io.containerd.odd.v1")
     shim.chmod(0o755)
     assert executables.resolve("io.containerd.odd.v1") == str(shim)
@@ -58,13 +59,36 @@ def test_a_binary_is_found_on_the_path_and_remembered(tmp_path: Path, monkeypatc
     assert executables.resolve("io.containerd.odd.v1") == str(shim)
 
 
+@pytest.mark.parametrize("path", ["", ".", "here", ":/nowhere", "./here:/nowhere"])
+def test_the_working_directory_is_no_place_for_shims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nor is what a relative entry of PATH leads to from there: what anybody may have put there would run as root."""
+    for place in (tmp_path, tmp_path / "here"):
+        place.mkdir(exist_ok=True)
+        (place / "containerd-shim-odd-v1").write_text("#!/bin/sh\n")
+        (place / "containerd-shim-odd-v1").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(errors.Error, match='"containerd-shim-odd-v1" is not installed'):
+        Executables().resolve("io.containerd.odd.v1")
+
+
 def test_a_missing_binary_is_named_with_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is all that an operator has to go by."""
     monkeypatch.setenv("PATH", "/first:/second")
     with pytest.raises(
-        errors.Error, match=r"binary containerd-shim-no-v9 is not installed; looked in .*/first:/second"
+        errors.Error,
+        match=r'"io.example.no.v9": binary "containerd-shim-no-v9" is not installed; looked in /first:/second',
     ):
         Executables().resolve("io.example.no.v9")
+
+
+def test_a_refusal_quotes_the_runtime_as_the_client_wrote_it() -> None:
+    """In double quotes, as Go does, which clients look for."""
+    with pytest.raises(errors.Error, match='invalid runtime name "no-runc": '):
+        Executables().resolve("no-runc")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +188,7 @@ async def test_a_log_is_read_whoever_ends_and_begins_to_write(tmp_path: Path, ca
     bundle = Bundles(tmp_path / "state", tmp_path / "root").create("test", "box", b"{}")
     caplog.set_level(logging.INFO)
     log = ShimLog(bundle)
+    log.follow()
     try:
         for line in ("first", "second"):
             # Not to wait for a reader: without one this fails.

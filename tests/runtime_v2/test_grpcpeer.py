@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
 from windlass import errors
+from windlass.values import grpc_target
 from windlass_runtime_v2.bundles import Bootstrap
 from windlass_runtime_v2.shim import connect
 
@@ -30,13 +31,15 @@ class Echo(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-async def test_a_grpc_shim_is_called_like_any_other(tmp_path: Path) -> None:
-    """Answers, errors and deadlines are the same; its end is noticed."""
+@pytest.mark.parametrize("name", ["s", "a%41?b#c d"])
+async def test_a_grpc_shim_is_called_like_any_other(tmp_path: Path, name: str) -> None:
+    """Answers, errors and deadlines are the same; its end is noticed; its socket may have any name."""
     server = aio.server()
     server.add_generic_rpc_handlers((Echo(),))
-    server.add_insecure_port(f"unix:{tmp_path}/s")
+    server.add_insecure_port(grpc_target(f"{tmp_path}/{name}"))
     await server.start()
-    shim = await connect(Bootstrap(f"unix://{tmp_path}/s", 3, "GRPC"), "tenant")
+    assert (tmp_path / name).is_socket()
+    shim = await connect(Bootstrap(f"unix://{tmp_path}/{name}", 3, "GRPC"), "tenant")
 
     await shim.call("Start", Empty(), Empty, 5)
     with pytest.raises(errors.NotFound, match="tenant has none"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,70 @@ async def test_what_a_dead_shim_left_is_cleaned_up_and_told(tmp_path: Path, zygo
         assert len(second.sockets) == 1
 
 
+async def test_what_is_left_when_a_daemon_stops_is_for_the_next(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """A stop does not wait for the next attempt; the next daemon begins with it, and keeps the name meanwhile."""
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 60.0}) as first:
+        await run(first.tasks, container(unclean="no runc"))
+        os.kill(zygote.children[0].pid, signal.SIGKILL)
+        await first.tasks.wait("test", "box")
+        await eventually(lambda: zygote.entries.count("fake:cleanup") == 2, 60)
+    tried = zygote.entries.count("fake:cleanup")
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 60.0}) as second:
+        await asyncio.wait_for(second.context.ready.wait(), 60)
+        assert zygote.entries.count("fake:cleanup") > tried
+        assert second.bundles == ["box"]
+        with pytest.raises(errors.AlreadyExists, match="no runc"):
+            await second.tasks.create("test", container(), CreateOptions())
+        (second.context.state / "test/box/config.json").write_text("{}")
+        await eventually(lambda: second.left() == NOTHING, 60)
+
+
+async def test_a_container_that_outlives_its_shim_is_known_to_the_next_daemon(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """It is listed as unknown until its process ends; then whoever waits is told, and its events come."""
+    with subprocess.Popen(["sleep", "1000"]) as init:
+        try:
+            async with daemon(tmp_path, zygote) as first:
+                await run(first.tasks, container(pid=init.pid, unclean="no runc"))
+                (first.context.state / "test/box/init.pid").write_text(str(init.pid))
+            os.kill(zygote.children[0].pid, signal.SIGKILL)
+            zygote.children[0].wait()
+            timeouts = {"shim.cleanup": 1.0, "shim.shutdown": 0.3}
+            async with daemon(tmp_path, zygote, timeouts=timeouts) as second:
+                found = await second.tasks.list("test")
+                assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
+                assert (await second.tasks.get("test", "box")).status == Status.UNKNOWN
+                with pytest.raises(errors.Unavailable, match="its container has not gone yet: no runc"):
+                    await second.tasks.delete("test", "box")
+                waiting = asyncio.create_task(second.tasks.wait("test", "box"))
+                await asyncio.sleep(0)
+                init.kill()
+                assert (await asyncio.wait_for(waiting, 20)).status == 137
+                assert second.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+                assert await second.tasks.list("test") == []
+                (second.context.state / "test/box/config.json").write_text("{}")
+                await eventually(lambda: second.left() == NOTHING, 60)
+        finally:
+            init.kill()
+
+
+async def test_only_what_was_there_is_counted(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tasks that are made while earlier ones are looked for are not found again."""
+    caplog.set_level(logging.INFO)
+    async with daemon(tmp_path, zygote) as first:
+        await run(first.tasks, container(slow={"State": 0.5}))
+        await run(first.tasks, container("dead"))
+    os.kill(zygote.children[1].pid, signal.SIGKILL)
+    zygote.children[1].wait()
+    async with daemon(tmp_path, zygote) as second:
+        await run(second.tasks, container("new"))
+        await asyncio.wait_for(second.context.ready.wait(), 10)
+    assert "1 of 2 tasks were found again" in caplog.text
+
+
 @pytest.mark.parametrize("content", [None, b"", b'{"addr'], ids=["missing", "empty", "cut off"])
 async def test_a_bundle_without_bootstrap_is_removed(
     tmp_path: Path, zygote: ProcessZygote, content: bytes | None
@@ -138,6 +204,26 @@ async def test_an_executed_shim_without_its_task_is_awaited_and_cleaned_up(
         assert (tmp_path / "executed").read_text().endswith(" delete\n")
         with pytest.raises(errors.NotFound):
             await second.tasks.get("test", "box")
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["unused", "runs"])
+async def test_a_failed_delete_of_an_executed_shim_counts_if_there_is_something_left(
+    tmp_path: Path, zygote: ProcessZygote, runs: bool
+) -> None:
+    """Those of containerd fail when they never came to make anything; a process that is there is something."""
+    bundle, binary = tmp_path / "state/io.containerd.runtime.v2.task/test/box", tmp_path / "shim"
+    (bundle / "rootfs").mkdir(parents=True)
+    binary.write_text("#!/bin/sh\necho no file runtime >&2\nexit 1\n")
+    binary.chmod(0o755)
+    (bundle / "bootstrap.json").write_text(json.dumps({"address": f"unix://{tmp_path}/gone", "version": 2}))
+    (bundle / "shim-binary-path").write_text(str(binary))
+    (bundle / "init.pid").write_text(str(os.getpid()) if runs else "")
+    async with daemon(tmp_path, zygote) as running:
+        await asyncio.wait_for(running.context.ready.wait(), 60)
+        assert running.bundles == (["box"] if runs else [])
+        if runs:
+            with pytest.raises(errors.AlreadyExists, match="delete ended with 1: no file runtime"):
+                await running.tasks.create("test", container(), CreateOptions())
 
 
 async def test_a_shim_that_does_not_answer_is_kept(tmp_path: Path, zygote: ProcessZygote) -> None:

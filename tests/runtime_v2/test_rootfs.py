@@ -14,6 +14,7 @@ from windlass_runtime_v2.rootfs import Rootfs
 
 PLAIN = (Mount("overlay", "overlay", ("lowerdir=/a:/b",)),)
 LAYERED = (Mount("erofs", "/a"), Mount("format/overlay", "overlay"))
+MADE = (Mount("bind", "/made/by/a/client"),)
 READY = (Mount("overlay", "overlay", ("lowerdir=/made",)),)
 
 
@@ -32,6 +33,11 @@ class Manager:
             raise AlreadyExists(name)
         self.active[namespace, name] = options
         return Activation(name, system=READY)
+
+    def info(self, namespace: str, name: str) -> Activation:
+        if (namespace, name) not in self.active:
+            raise NotFound(name)
+        return Activation(name, system=MADE, labels=self.active[namespace, name].labels)
 
     def deactivate(self, namespace: str, name: str) -> None:
         if self.stuck:
@@ -66,9 +72,21 @@ async def test_the_rest_is_held_by_the_container(rootfs: Rootfs, manager: Manage
         async with rootfs.active("ns", "box", LAYERED) as given:
             assert given == READY
     ((key, options),) = manager.active.items()
-    assert key == ("ns", "tasks/box")
+    assert key == ("ns", "box")
     assert options.labels == {"containerd.io/gc.bref.container": "box"}
     await rootfs.release("ns", "box")
+    await rootfs.release("ns", "box")
+    assert not manager.active
+
+
+async def test_what_a_client_has_activated_under_the_name_is_used(rootfs: Rootfs, manager: Manager) -> None:
+    """As in containerd; it stays when the task does not come to be, and goes with the task."""
+    manager.activate("ns", "box", LAYERED, ActivateOptions(labels={"mine": "yes"}))
+    with pytest.raises(FailedPrecondition):
+        async with rootfs.active("ns", "box", LAYERED) as given:
+            assert given == MADE
+            raise FailedPrecondition("no shim")
+    assert manager.active
     await rootfs.release("ns", "box")
     assert not manager.active
 

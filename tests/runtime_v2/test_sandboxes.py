@@ -173,7 +173,7 @@ async def test_a_shim_that_never_answers_is_shut_down_all_the_same(tmp_path: Pat
     async with controlling(tmp_path, zygote, shim_cleanup=0.2, shim_shutdown=0.2) as running:
         await running.controller.create("test", pod(hang=["ShutdownSandbox", "Shutdown"]), NOW)
         await asyncio.wait_for(running.controller.shutdown("test", "pod"), 5)
-        assert running.bundles == running.sockets == []
+        await eventually(lambda: running.bundles == running.sockets == [], 60)
         await eventually(lambda: not zygote.running)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import resource
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from windlass import errors
 from windlass.containers import Container
 from windlass.hooks import hookimpl
 from windlass.shims import ForkedShim
-from windlass.tasks import IO, CreateOptions, Resources, Status
+from windlass.tasks import IO, CreateOptions, Exit, Resources, Status
 from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
@@ -60,6 +64,66 @@ async def test_a_task_is_created_started_waited_for_and_deleted(tmp_path: Path, 
             "Create", "Delete", "Kill", "Shutdown", "Start", "Wait",
         ]  # fmt: skip
         assert running.exchange.topics == []
+
+
+async def test_what_a_forked_shim_says_reaches_the_log_of_each_daemon(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the FIFO in its bundle, as with shims of others; also that of a daemon that finds the shim again."""
+    caplog.set_level(logging.INFO)
+    for first in (True, False):
+        caplog.clear()
+        async with daemon(tmp_path, zygote) as running:
+            if first:
+                await run(running.tasks, container(says="hello"))
+            await running.tasks.get("test", "box")
+            await eventually(lambda: "shim of task box: hello" in caplog.messages)
+            if not first:
+                await running.tasks.kill("test", "box", "", 9)
+                await running.tasks.delete("test", "box")
+                assert running.left() == NOTHING
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "directory", "nothing"])
+async def test_what_is_in_the_place_of_a_shims_log_is_left_alone(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """The task is found again; only a FIFO is read, and nothing else stays open."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        log = running.context.state / "test/box/log"
+    log.unlink()
+    if kind == "file":
+        log.write_text("what somebody has written\n")
+    elif kind == "link":
+        log.symlink_to(tmp_path)
+    elif kind == "directory":
+        log.mkdir()
+    async with daemon(tmp_path, zygote) as running:
+        assert (await running.tasks.get("test", "box")).status == Status.RUNNING
+        opened = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        assert (str(log) in opened) == (kind == "nothing")
+        assert ("cannot read its shim's log" in caplog.text) == (kind != "nothing")
+        await running.tasks.kill("test", "box", "", 9)
+        await running.tasks.delete("test", "box")
+        assert running.left() == NOTHING
+
+
+@pytest.mark.parametrize("installed", [True, False])
+async def test_the_bundle_names_an_executable_that_can_clean_up(
+    tmp_path: Path, zygote: ProcessZygote, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """`shim-binary-path`, for a containerd that takes over; where it is not installed there is no such file."""
+    program = tmp_path / "containerd-shim-fake-v1"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755 if installed else 0o644)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    shims = {"fake": ForkedShim(runtimes=(RUNTIME,), entry="fake:serve", program=program.name)}
+    async with daemon(tmp_path, zygote, shims) as running:
+        await running.tasks.create("test", container(), CreateOptions())
+        named = running.context.state / "test/box/shim-binary-path"
+        assert (named.read_text() if named.exists() else "") == (str(program) if installed else "")
+        await running.tasks.delete("test", "box")
 
 
 async def test_a_second_task_of_a_name_is_refused(tmp_path: Path, zygote: ProcessZygote) -> None:
@@ -127,7 +191,7 @@ async def test_a_shim_that_does_not_start_leaves_nothing(tmp_path: Path, zygote:
         (container("a" * 77), errors.InvalidArgument, "longer than 76"),
         (Container("box", runtime=RUNTIME), errors.InvalidArgument, "container box has no spec"),
         (container(runtime=""), errors.Error, "names no runtime"),
-        (container(runtime="io.example.no.v9"), errors.Error, "binary containerd-shim-no-v9 is not installed"),
+        (container(runtime="io.example.no.v9"), errors.Error, 'binary "containerd-shim-no-v9" is not installed'),
     ],
 )
 async def test_bad_requests_are_refused_and_leave_nothing(
@@ -220,7 +284,7 @@ async def test_a_shim_that_knows_the_task_no_more(tmp_path: Path, zygote: Proces
 
 async def test_a_frozen_shim_does_not_keep_its_task_for_ever(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Nothing of the task runs, so the shim is killed and the task is deleted."""
-    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=3.0)) as running:
         await running.tasks.create("test", container(pid=NO_PROCESS, hang=["Delete"]), CreateOptions())
         exit = await running.tasks.delete("test", "box")
         assert (exit.pid, exit.status) == (NO_PROCESS, 137)
@@ -230,9 +294,9 @@ async def test_a_frozen_shim_does_not_keep_its_task_for_ever(tmp_path: Path, zyg
 
 async def test_a_frozen_shim_with_a_live_container_is_left_alone(tmp_path: Path, zygote: ProcessZygote) -> None:
     """The error names task and step, and nobody is killed."""
-    async with daemon(tmp_path, zygote, config=Config(request_timeout=0.5)) as running:
+    async with daemon(tmp_path, zygote, config=Config(request_timeout=3.0)) as running:
         await running.tasks.create("test", container(hang=["Delete"]), CreateOptions())
-        with pytest.raises(errors.DeadlineExceeded, match=r"task box: Delete: no answer to Delete within 0\.5 s"):
+        with pytest.raises(errors.DeadlineExceeded, match=r"task box: Delete: no answer to Delete within 3 s"):
             await running.tasks.delete("test", "box")
         assert zygote.running
 
@@ -281,23 +345,89 @@ async def test_an_exit_that_was_seen_is_not_told_differently(tmp_path: Path, zyg
         assert deleted.exit_status == 143
 
 
-async def test_a_cleanup_that_hangs_is_ended_before_its_bundle_goes(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """It is told how long it may take, and is killed; the events come all the same."""
-    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": 0.3}) as running:
-        await run(running.tasks, container(hang=["cleanup"]))
-        os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: running.exchange.topics == ["/tasks/exit", "/tasks/delete"])
+@pytest.mark.parametrize(
+    ("trouble", "seconds", "reason"),
+    [
+        ({"hang": ["cleanup"]}, 0.3, r"cleaning up did not end within [\d.]+ s and was killed"),
+        ({"die": ["cleanup"]}, 20.0, "what cleans up was killed"),
+        ({"unclean": "runc delete ended with 1"}, 20.0, "runc delete ended with 1"),
+    ],
+    ids=["hangs", "dies", "fails"],
+)
+async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
+    tmp_path: Path,
+    zygote: ProcessZygote,
+    caplog: pytest.LogCaptureFixture,
+    trouble: dict[str, Any],
+    seconds: float,
+    reason: str,
+) -> None:
+    """The bundle and the name stay until it succeeds, and the log says why; the end of the process is told at once."""
+    caplog.set_level(logging.INFO)
+    async with daemon(tmp_path, zygote, timeouts={"shim.cleanup": seconds}) as running:
+        await run(running.tasks, container(**trouble))
+        await killed(running, zygote.children[0].pid)
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        with pytest.raises(errors.NotFound):
+            await running.tasks.get("test", "box")
+        assert running.bundles == ["box"]
+        with pytest.raises(errors.AlreadyExists, match=f"what an earlier one has left is not gone yet: {reason}"):
+            await running.tasks.create("test", container(), CreateOptions())
+        (running.context.state / "test/box/config.json").write_text("{}")
+        await eventually(lambda: "had left is gone now" in caplog.text, 60)
         assert running.left() == NOTHING
-        assert await asyncio.to_thread(zygote.children[1].wait, 10) == -signal.SIGKILL
+        assert zygote.entries.count("fake:cleanup") >= 2
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
+        await run(running.tasks, container())
+    assert "is tried again: " in caplog.text
 
 
-async def test_a_dead_shim_is_cleaned_up_without_a_zygote_too(tmp_path: Path, zygote: ProcessZygote) -> None:
-    """The bundle goes and the events come, even when nothing can be forked."""
+async def test_a_container_that_outlives_its_shim_is_not_said_to_have_ended(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it cannot be ended, waits go on, it is listed as unknown, and what else is asked says why it fails."""
+    timeouts = {"shim.cleanup": 1.0, "shim.shutdown": 0.3}
+    with subprocess.Popen(["sleep", "1000"]) as init:
+        try:
+            async with daemon(tmp_path, zygote, timeouts=timeouts) as running:
+                await run(running.tasks, container(pid=init.pid, unclean="no runc"))
+                waiting = asyncio.create_task(killed(running, zygote.children[0].pid))
+                await eventually(lambda: "no runc" in caplog.text, 60)
+                found = await running.tasks.list("test")
+                assert [(each.pid, each.status) for each in found] == [(init.pid, Status.UNKNOWN)]
+                for ask in (running.tasks.delete, running.tasks.pause):
+                    with pytest.raises(errors.Unavailable, match="its container has not gone yet: no runc"):
+                        await ask("test", "box")
+                assert running.exchange.topics == []
+                init.kill()
+                assert (await asyncio.wait_for(waiting, 10)).status == 137
+                assert running.bundles == ["box"]
+        finally:
+            init.kill()
+
+
+async def test_a_dead_shim_is_cleaned_up_when_there_is_a_zygote_again(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """The events come at once, even when nothing can be forked."""
     async with daemon(tmp_path, zygote) as running:
         await run(running.tasks, container())
         zygote.broken = True
         os.kill(zygote.children[0].pid, signal.SIGKILL)
-        await eventually(lambda: len(running.exchange.topics) == 2 and running.left() == NOTHING)
+        await eventually(lambda: len(running.exchange.topics) == 2)
+        assert running.bundles == ["box"]
+        zygote.broken = False
+        await eventually(lambda: running.left() == NOTHING, 60)
+
+
+async def test_a_defect_of_what_cleans_up_keeps_nobody_waiting(
+    tmp_path: Path, zygote: ProcessZygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has it, and whoever waits for the task gets an answer."""
+    async with daemon(tmp_path, zygote) as running:
+        await run(running.tasks, container())
+        zygote.defective = True
+        assert (await asyncio.wait_for(killed(running, zygote.children[0].pid), 10)).status == 137
+        assert "the zygote has a defect on purpose" in caplog.text
+        assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
 
 
 async def test_delete_of_a_task_whose_shim_dies_in_it(tmp_path: Path, zygote: ProcessZygote) -> None:
@@ -434,3 +564,53 @@ def test_other_cgroups_are_the_clients_choice(path: str) -> None:
     """Also those that runtimes choose, and systemd's names."""
     refuse_root_cgroup("box", {"linux": {"cgroupsPath": path}})
     refuse_root_cgroup("box", {})
+
+
+async def test_beyond_a_thousand_descriptors_all_is_as_before(tmp_path: Path, zygote: ProcessZygote) -> None:
+    """With 1,500 open: a deletion and a shim's death are finished, waits answer, names are free, no pidfd is left."""
+    with descriptors(1500):
+        async with daemon(tmp_path, zygote) as running:
+            before = open_pidfds()
+            pid = await run(running.tasks, container())
+            assert (await asyncio.wait_for(killed(running, zygote.children[0].pid), 10)).pid == pid
+            await run(running.tasks, container())
+            await running.tasks.kill("test", "box", "", signal.SIGTERM)
+            assert (await asyncio.wait_for(running.tasks.delete("test", "box"), 10)).status == 143
+            await eventually(lambda: not zygote.running)
+            await run(running.tasks, container())
+            await killed(running, zygote.running[0])
+            await eventually(lambda: open_pidfds() == before)
+            assert running.left() == NOTHING
+
+
+async def killed(running: Daemon, shim: int) -> Exit:
+    """Kill a shim whose task is box, and return how the task ended."""
+    waiting = asyncio.create_task(running.tasks.wait("test", "box"))
+    await asyncio.sleep(0.05)
+    os.kill(shim, signal.SIGKILL)
+    return await waiting
+
+
+@contextlib.contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Have so many open that whatever is opened meanwhile has a higher number."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2 * count:
+        pytest.skip(f"the hard limit of open files is {limits[1]}; raise it to {2 * count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def open_pidfds() -> int:
+    """Return how many processes this one has a descriptor of."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
+    return count

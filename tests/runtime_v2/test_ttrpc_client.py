@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import resource
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -185,3 +187,15 @@ async def test_nobody_listens(tmp_path: Path) -> None:
         await connect(f"unix://{tmp_path}/missing")
     with pytest.raises(errors.InvalidArgument, match="not a unix socket"):
         await connect("vsock://3:1024")
+
+
+async def test_without_room_for_a_descriptor_a_shim_is_unavailable(tmp_path: Path) -> None:
+    """Which whoever starts one undoes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = next(fd for fd in itertools.count() if not Path(f"/proc/self/fd/{fd}").exists())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(errors.Unavailable, match="Too many open files"):
+            await connect(f"unix://{tmp_path}/shim.sock")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

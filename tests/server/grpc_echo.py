@@ -16,6 +16,10 @@ from windlass_server.registry import Server
 LIMIT = 16 << 20
 
 
+class Panic(BaseException):
+    """No Exception."""
+
+
 class Echo:
     """Methods that speak bytes; ``running`` handlers have not returned, ``ended`` says how each of them did."""
 
@@ -51,6 +55,12 @@ class Echo:
 
     async def fail(self, request: bytes, context: Any) -> bytes:
         raise ZeroDivisionError("by zero")
+
+    async def exit(self, request: bytes, context: Any) -> bytes:
+        raise SystemExit(3)
+
+    async def panic(self, request: bytes, context: Any) -> bytes:
+        raise Panic("as extensions in Rust raise it")
 
     async def abort(self, request: bytes, context: Any) -> bytes:
         await context.abort(grpc.StatusCode.NOT_FOUND, "nicht da: 100 % ü\n", (("x-why", "gone"),))
@@ -103,7 +113,7 @@ class Echo:
         yield b""
 
     def handlers(self) -> dict[str, Any]:
-        unary = ["echo", "metadata", "hang", "fail", "abort", "code", "size", "remaining"]
+        unary = ["echo", "metadata", "hang", "fail", "exit", "panic", "abort", "code", "size", "remaining"]
         return {
             **{name: grpc.unary_unary_rpc_method_handler(getattr(self, name)) for name in unary},
             "count": grpc.unary_stream_rpc_method_handler(self.count),
@@ -128,6 +138,6 @@ async def serving(path: Path) -> AsyncIterator[tuple[Echo, Server]]:
 
 async def eventually(condition: Any) -> None:
     """Return when ``condition()`` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)

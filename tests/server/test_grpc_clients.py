@@ -99,6 +99,27 @@ async def test_a_defect_of_a_handler_is_unknown_and_logged(client: Client, caplo
     assert "/t.Echo/fail failed" in caplog.text
 
 
+async def test_whatever_a_handler_raises_is_its_defect(client: Client) -> None:
+    """The client gets it instead of waiting for ever, and the server goes on."""
+    assert await refused(client.exit(b"")) == (Code.UNKNOWN, "Unexpected <class 'SystemExit'>: 3")
+    code, details = await refused(client.panic(b""))
+    assert (code, details.partition(": ")[2]) == (Code.UNKNOWN, "as extensions in Rust raise it")
+    assert await client.echo(b"x") == b"x"
+
+
+async def test_each_failed_call_is_a_line_on_level_debug(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Method, status and message, whether it failed in its handler or found none; what succeeds says nothing."""
+    caplog.set_level("DEBUG", "windlass_server")
+    await client.echo(b"x")
+    assert not caplog.records
+    await refused(client.channel.unary_unary("/t.Echo/gone")(b""))
+    assert "/t.Echo/gone failed: Unimplemented: " in caplog.text
+    await refused(client.abort(b""))
+    assert "/t.Echo/abort failed: NotFound: nicht da" in caplog.text
+    _, details = await refused(client.fail(b""))
+    assert f"/t.Echo/fail failed: Unknown: {details}" in caplog.text
+
+
 async def test_what_is_not_served_is_unimplemented(client: Client) -> None:
     """In the words of grpc-go, which containerd's clients know."""
     channel = client.channel
@@ -132,6 +153,25 @@ async def test_compressed_requests_are_read(client: Client, compression: grpc.Co
     code, _ = await refused(client.echo(bytes(LIMIT + 1), compression=compression))
     assert code == Code.RESOURCE_EXHAUSTED
     assert await client.total(iter([b"a" * 5000, b"b"]), compression=compression) == b"5001"
+
+
+@pytest.mark.parametrize("size", [0, 100, 1 << 20, LIMIT])
+async def test_a_client_that_sends_gzip_can_read_what_it_gets(client: Client, size: int) -> None:
+    """Small messages are compressed on the loop, large ones in a thread."""
+    assert await client.echo(bytes(size), compression=grpc.Compression.Gzip) == bytes(size)
+    counted = client.count(b"3 5000", compression=grpc.Compression.Gzip)
+    assert [each async for each in counted] == [b"%d" % each + bytes(5000) for each in range(3)]
+
+
+async def test_errors_and_metadata_for_a_client_that_sends_gzip(client: Client) -> None:
+    """An answer without message names no encoding; too large a message is refused, whatever it is compressed to."""
+    call = client.abort(b"x", compression=grpc.Compression.Gzip)
+    assert await refused(call) == (Code.NOT_FOUND, "nicht da: 100 % ü\n")
+    metadata = client.metadata(b"x", compression=grpc.Compression.Gzip)
+    assert b"user-agent" in await metadata
+    assert dict(await metadata.initial_metadata())["x-head"] == "h"
+    code, _ = await refused(client.size(b"%d" % (LIMIT + 1), compression=grpc.Compression.Gzip))
+    assert code == Code.RESOURCE_EXHAUSTED
 
 
 async def test_a_thousand_calls_at_once(client: Client) -> None:

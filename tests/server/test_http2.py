@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from server.grpc_echo import LIMIT, Echo, eventually, serving
 
 from windlass_server import frames, http2, streams
+from windlass_server.budgets import Budget
 from windlass_server.frames import (
     CONTINUATION,
     DATA,
@@ -68,7 +70,7 @@ class Peer:
         self.send(pack(DATA, END_STREAM, stream, struct.pack(">BI", 0, len(message)) + message))
 
     async def frame(self) -> Frame:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             high, low, kind, flags, stream = frames.HEADER.unpack(await self.reader.readexactly(9))
             return kind, flags, stream, await self.reader.readexactly(high << 16 | low)
 
@@ -108,7 +110,7 @@ class Peer:
         """Return the code of GOAWAY; afterwards the connection ends."""
         *_, payload = await self.until(GOAWAY)
         code = ErrorCode(struct.unpack(">II", payload[:8])[1])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await self.reader.read(1 << 20) == b""
         return code
 
@@ -231,6 +233,25 @@ async def test_a_peer_that_says_nothing_is_sent_away(place: Place, monkeypatch: 
     peer.writer.close()
 
 
+async def test_a_loop_that_was_held_up_ends_no_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What peers have sent meanwhile is read before their time is found to be over: it was ours."""
+    monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.2)
+    old = await Peer.connect(place.path)
+    old.call(1)
+    assert await old.status(1) == (0, "")
+    new = Peer(*await asyncio.open_unix_connection(place.path))
+    await asyncio.sleep(0.05)
+
+    time.sleep(0.5)  # a plugin's blocking call
+    new.send(PREFACE + frames.settings({}))
+    for peer in (old, new):
+        peer.call(3)
+
+    for peer in (old, new):
+        assert await peer.status(3) == (0, "")
+        peer.writer.close()
+
+
 async def test_a_connection_may_be_silent_once_it_has_said_hello(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients keep connections for hours."""
     monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.1)
@@ -313,6 +334,31 @@ async def test_a_message_that_is_none_is_refused(peer: Peer, data: bytes, encodi
             peer.send(pack(DATA, 0, stream, data[start : start + 16384]))
         peer.send(pack(DATA, END_STREAM, stream))
         assert (await peer.status(stream))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "compressed"),
+    [
+        ({"grpc_encoding": "gzip"}, True),
+        ({"grpc_encoding": "gzip", "grpc_accept_encoding": "identity"}, True),
+        ({"grpc_encoding": "deflate"}, False),
+        ({"grpc_encoding": "identity", "grpc_accept_encoding": "gzip"}, False),
+        ({"grpc_accept_encoding": "gzip"}, False),
+    ],
+    ids=str,
+)
+async def test_who_sends_gzip_gets_gzip(peer: Peer, fields: dict[str, str], compressed: bool) -> None:
+    """As of grpc-go's servers, so of containerd: whatever is accepted, and also if the message itself is as it is."""
+    peer.call(1, b"hi", **fields)
+    found, data = await peer.answer(1)
+    assert found.get("grpc-encoding") == ("gzip" if compressed else None)
+    flag, size = struct.unpack(">BI", data[:5])
+    assert (flag, size) == (int(compressed), len(data) - 5)
+    assert (zlib.decompress(data[5:], wbits=31) if compressed else data[5:]) == b"hi"
+    peer.call(3, b"", **fields)
+    assert (await peer.answer(3))[1] == bytes(5)
+    peer.call(5, b"", "/t.Echo/abort", **fields)
+    assert "grpc-encoding" not in (await peer.answer(5))[0]
 
 
 async def test_a_message_in_pieces_and_with_padding_is_whole(peer: Peer) -> None:
@@ -418,13 +464,95 @@ async def test_trailers_end_a_request_and_must_say_so(peer: Peer) -> None:
     assert await peer.reset(3) == ErrorCode.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize("path", ["/t.Echo/echo", "/t.Echo/total", "/t.Echo/chat"])
+@pytest.mark.parametrize(
+    "field", [(":path", "/t.Echo/echo"), (":status", "200"), ("Upper", "x"), ("x", "a\nb")], ids=str
+)
+async def test_trailers_that_no_request_may_have(peer: Peer, path: str, field: tuple[str, str]) -> None:
+    """Pseudo-headers, and what no header may be (RFC 9113, sections 8.1 and 8.2.1); the next call is served."""
+    peer.open(1, path)
+    peer.send(pack(DATA, 0, 1, b"\0\0\0\0\2hi"))
+    peer.send(frames.headers(1, bytes(peer.encoder.encode([field])), END_STREAM))
+    assert await peer.reset(1) == ErrorCode.PROTOCOL_ERROR
+    peer.call(3)
+    assert await peer.status(3) == (0, "")
+
+
+@pytest.mark.parametrize("path", ["/t.Echo/echo", "/t.Echo/total", "/t.Echo/deaf"])
+async def test_a_second_block_that_ends_nothing(peer: Peer, path: str) -> None:
+    """Also one that looks like a request of its own."""
+    peer.open(1, path)
+    peer.send(frames.headers(1, peer.block(path)))
+    assert await peer.reset(1) == ErrorCode.PROTOCOL_ERROR
+    peer.call(3)
+    assert await peer.status(3) == (0, "")
+
+
+@pytest.mark.parametrize("path", ["/t.Echo/hang", "/t.Echo/deaf", "/t.Echo/count"])
+async def test_a_deadline_that_has_passed(place: Place, peer: Peer, path: str) -> None:
+    """The handler does not begin: what it does could not be told to anybody."""
+    for stream, timeout in ((1, "0S"), (3, "0n"), (5, "1n")):
+        peer.call(stream, b"1", path, grpc_timeout=timeout)
+        assert (await peer.status(stream))[0] == 4
+    assert (place.echo.running, place.echo.ended, place.echo.sent) == (0, [], 0)
+
+
 async def test_streams_opened_and_reset_without_end(place: Place, peer: Peer) -> None:
     """CVE-2023-44487: the peer is sent away, and no handler is left behind."""
-    for number in range(http2.MOST_STREAMS + 2000):
+    for number in range(http2.MOST_RESETS + 2000):
         peer.call(2 * number + 1, path="/t.Echo/hang")
         peer.send(frames.rst_stream(2 * number + 1, 8))
     assert await peer.sent_away() == ErrorCode.ENHANCE_YOUR_CALM
     assert place.echo.running == 0
+
+
+async def test_many_old_calls_may_be_reset(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that stops waiting for thousands of containers is no attacker."""
+    monkeypatch.setattr(http2, "MOST_RESETS", 10)
+    monkeypatch.setattr(http2, "YOUNG", 0.05)
+    peer = await Peer.connect(place.path)
+    for number in range(200):
+        peer.call(2 * number + 1, path="/t.Echo/hang")
+    await eventually(lambda: place.echo.running == 200)
+    await asyncio.sleep(0.1)
+    for number in range(200):
+        peer.send(frames.rst_stream(2 * number + 1, 8))
+    peer.call(1001)
+    assert await peer.status(1001) == (0, "")
+    peer.writer.close()
+    await place.check()
+
+
+async def test_window_updates_without_end(peer: Peer) -> None:
+    """Nothing was sent that could have used a window up."""
+    peer.open(1, "/t.Echo/deaf")
+    peer.send((frames.window_update(0, 1) + frames.window_update(1, 1)) * 30_000)
+    assert await peer.sent_away() == ErrorCode.ENHANCE_YOUR_CALM
+
+
+async def test_a_reader_may_update_its_windows_for_every_frame(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream's and its connection's, as clients do that read a great deal, however many frames that are."""
+    monkeypatch.setattr(http2, "Budget", lambda what, burst, rate: Budget(what, min(burst, 50), 0))
+    peer = await Peer.connect(place.path)
+    peer.call(1, b"500 1000", "/t.Echo/count")
+    for _ in range(500):
+        size = len((await peer.until(DATA, 1))[3])
+        peer.send(frames.window_update(0, size) + frames.window_update(1, size))
+    assert (await peer.status(1))[0] == 0
+    peer.writer.close()
+    await place.check()
+
+
+async def test_a_call_is_served_beside_many_that_wait(place: Place, peer: Peer) -> None:
+    """An agent waits for each container of a machine on one connection; containerd takes any number."""
+    count = 10_000
+    for number in range(count):
+        peer.call(2 * number + 1, path="/t.Echo/hang")
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    peer.call(2 * count + 1)
+    assert await peer.status(2 * count + 1) == (0, "")
+    await eventually(lambda: place.echo.running == count)
 
 
 async def test_more_calls_than_allowed_are_refused(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,7 +620,7 @@ def test_any_frames_are_survived(tmp_path: Path, found: list[bytes | str]) -> No
                     peer.call(2 * number + 1)
             peer.send(pack(PING, 0, 0, b"the last"))
             peer.writer.write_eof()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await peer.reader.read(-1)
             peer.writer.close()
             await Place(path, echo, server).check()

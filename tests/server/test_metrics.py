@@ -28,6 +28,30 @@ class Source:
         return [Family("box_bytes", "Of a box.", Kind.GAUGE, (Sample({"id": 'a"\n'}, 7), Sample({"id": "b"}, 8)))]
 
 
+class Slow:
+    """Waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+
+    async def measure(self) -> list[Family]:
+        self.asked += 1
+        await self.go.wait()
+        return []
+
+
+class Large:
+    """Tells more than a connection holds that nobody reads."""
+
+    asked = 0
+
+    async def measure(self) -> list[Family]:
+        self.asked += 1
+        samples = tuple(Sample({"id": f"{number}" + "x" * 10_000}, number) for number in range(1000))
+        return [Family("large", "Of a box.", Kind.GAUGE, samples)]
+
+
 class Sick:
     """Fails."""
 
@@ -50,7 +74,7 @@ async def ask(server: MetricsServer, request: bytes) -> tuple[str, str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             answer = await reader.read()
     finally:
         writer.close()
@@ -103,19 +127,50 @@ async def test_a_client_that_sends_too_much_or_nothing_is_dropped(monkeypatch: p
         assert (await ask(server, get("/v1/metrics")))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_only_so_many_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever connects and waits takes no more than his share of the daemon."""
-    monkeypatch.setattr(metrics, "MAX_CONNECTIONS", 2)
+async def test_idle_peers_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a scraper is answered; who has waited longest without a request goes."""
+    monkeypatch.setattr(metrics, "MAX_CONNECTIONS", 3)
     async with serving(Source()) as server:
-        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
-        await asyncio.sleep(0.05)
-        with contextlib.suppress(ConnectionResetError):
-            assert await ask(server, get("/v1/metrics")) == ("", "")
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(10)]
+        for _ in range(5):
+            assert (await ask(server, get("/v1/metrics")))[0] == "HTTP/1.1 200 OK"
+        assert len(server._connections) <= 3
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionResetError):
+                assert await idle[0][0].read() == b""
         for _, writer in idle:
             writer.close()
-            await writer.wait_closed()
-        await asyncio.sleep(0.05)
-        assert (await ask(server, get("/v1/metrics")))[0] == "HTTP/1.1 200 OK"
+
+
+async def test_peers_that_do_not_take_their_answer_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as idle as the others."""
+    monkeypatch.setattr(metrics, "MAX_CONNECTIONS", 3)
+    large = Large()
+    async with serving(large) as server:
+        idle = [await asyncio.open_connection("127.0.0.1", server.port, limit=1) for _ in range(3)]
+        for _, writer in idle:
+            writer.write(get("/v1/metrics"))
+        async with asyncio.timeout(30):
+            while large.asked < 3 or len(server._idle) < 3:  # who is measured for is not idle
+                await asyncio.sleep(0.01)
+        assert (await ask(server, get("/", "HEAD")))[0] == "HTTP/1.1 404 Not Found"
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_peers_that_are_being_answered_are_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all are, another one is refused: what is measured for them costs."""
+    monkeypatch.setattr(metrics, "MAX_CONNECTIONS", 2)
+    slow = Slow()
+    async with serving(slow) as server:
+        asked = [asyncio.create_task(ask(server, get("/v1/metrics"))) for _ in range(2)]
+        async with asyncio.timeout(30):
+            while slow.asked < 2:
+                await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionResetError):
+            assert await ask(server, get("/v1/metrics")) == ("", "")
+        slow.go.set()
+        assert [(await each)[0] for each in asked] == ["HTTP/1.1 200 OK"] * 2
 
 
 async def test_an_address_that_is_taken_says_so() -> None:

@@ -21,6 +21,7 @@ from windlass_api.ttrpc import (
     encode_request,
     pack_frame,
 )
+from windlass_server.sockets import listen
 from windlass_server.ttrpc import NAMESPACE, TtrpcServer
 
 
@@ -55,7 +56,7 @@ class Peer:
         self.writer.write(pack_frame(stream, REQUEST, 0, encode_request(request)))
 
     async def answer(self) -> tuple[int, Response]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.frames:
                 data = await self.reader.read(65536)
                 assert data, "the connection ended"
@@ -67,7 +68,7 @@ class Peer:
 @pytest.fixture
 async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
     path = tmp_path / "t.sock"
-    server = TtrpcServer(path, (-1, -1), [Echo()])
+    server = TtrpcServer(listen(path, (-1, -1)), [Echo()])
     await server.start()
     reader, writer = await asyncio.open_unix_connection(path)
     yield Peer(reader, writer)

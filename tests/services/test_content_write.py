@@ -41,20 +41,52 @@ def write(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 async def test_a_commit_is_held_to_what_was_expected_at_the_beginning(write: Any) -> None:
     """A client need not say twice what it is going to send."""
-    begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=b"other", expected=DIGEST)
+    begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=b"else", expected=DIGEST)
     with pytest.raises(FailedPrecondition, match="has digest"):
-        await write(begin, pb.WriteContentRequest(action=pb.COMMIT))
+        await write(begin, pb.WriteContentRequest(action=pb.COMMIT, offset=4))
 
 
 async def test_a_commit_is_held_to_the_size_of_the_beginning(write: Any) -> None:
     """Half of a blob is none."""
     begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA, total=8)
     with pytest.raises(FailedPrecondition, match="has 4 bytes"):
-        await write(begin, pb.WriteContentRequest(action=pb.COMMIT))
+        await write(begin, pb.WriteContentRequest(action=pb.COMMIT, offset=4))
 
 
 async def test_the_last_word_counts(write: Any) -> None:
     """As the commit's own is the best informed."""
     begin = pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA, total=8, expected="sha256:" + "0" * 64)
-    *_, committed = await write(begin, pb.WriteContentRequest(action=pb.COMMIT, total=4, expected=DIGEST))
+    *_, committed = await write(begin, pb.WriteContentRequest(action=pb.COMMIT, offset=4, total=4, expected=DIGEST))
     assert committed.digest == DIGEST
+
+
+async def test_a_total_that_comes_later_continues_the_ingest(write: Any) -> None:
+    """The answers tell it; one below zero is none."""
+    await write(pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA[:2]))
+    (late,) = await write(pb.WriteContentRequest(action=pb.STAT, ref="r", total=4))
+    (none,) = await write(pb.WriteContentRequest(action=pb.STAT, ref="r", total=-1))
+    assert (late.offset, late.total, none.offset) == (2, 4, 2)
+    *_, committed = await write(
+        pb.WriteContentRequest(action=pb.COMMIT, ref="r", offset=2, total=4, data=DATA[2:], expected=DIGEST)
+    )
+    assert (committed.offset, committed.digest) == (4, DIGEST)
+
+
+async def test_offset_zero_begins_again_also_without_data(write: Any) -> None:
+    """containerd's client truncates so, and commits an empty blob by it."""
+    await write(pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA))
+    again, committed = await write(
+        pb.WriteContentRequest(action=pb.WRITE, ref="r"), pb.WriteContentRequest(action=pb.COMMIT)
+    )
+    empty = "sha256:" + hashlib.sha256().hexdigest()
+    assert (again.offset, again.digest, committed.digest) == (0, empty, empty)
+
+
+async def test_a_commit_tells_the_digest_that_the_blob_is_called_by(write: Any) -> None:
+    """Also one of another algorithm than that of the answers before."""
+    other = "sha512:" + hashlib.sha512(DATA).hexdigest()
+    *_, committed = await write(
+        pb.WriteContentRequest(action=pb.WRITE, ref="r", data=DATA),
+        pb.WriteContentRequest(action=pb.COMMIT, offset=4, expected=other),
+    )
+    assert committed.digest == other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import threading
 import time
@@ -13,9 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import groups
+from polling import is_readable
+
 from windlass.errors import from_code
 from windlass.zygote import Child
 from windlass_api.ttrpc import framing as ttrpc
+from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message, decode
 from windlass_zygote.spawner import ForkingZygote
@@ -159,7 +162,10 @@ def spec(args: list[str], terminal: bool = False, **more: Any) -> dict[str, Any]
                 "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
             },
         ],
-        "linux": {"namespaces": namespaces, "resources": {"devices": [{"allow": True, "access": "rwm"}]}},
+        "linux": {
+            "namespaces": namespaces,
+            "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+        },
         **more,
     }
 
@@ -186,13 +192,15 @@ class Shim:
 
     def make_bundle(self, args: list[str], terminal: bool = False, **more: Any) -> None:
         """Write config.json and a rootfs with busybox."""
-        (self.bundle / "config.json").write_text(json.dumps(spec(args, terminal, **more)))
+        document = spec(args, terminal, **more)
+        document["linux"].setdefault("cgroupsPath", groups.path_of(f"{self.state.name}-{self.id}"))
+        (self.bundle / "config.json").write_text(json.dumps(document))
         binaries = self.bundle / "rootfs" / "bin"
         binaries.mkdir(parents=True, exist_ok=True)
         for name in ("proc", "dev"):
             (self.bundle / "rootfs" / name).mkdir(exist_ok=True)
         if not (binaries / "busybox").exists():
-            os.link("/bin/busybox", binaries / "busybox") if same_device("/bin", binaries) else copy(binaries)
+            os.link(BUSYBOX, binaries / "busybox") if same_device(BUSYBOX.parent, binaries) else copy(binaries)
             for name in ("sh", "cat", "true", "sleep", "echo", "stty", "tty", "yes", "head", "seq", "sha256sum"):
                 (binaries / name).symlink_to("busybox")
 
@@ -260,11 +268,11 @@ class Shim:
     def shutdown(self) -> bool:
         """Ask the shim to end, and tell whether it did."""
         self.call(Message, "Shutdown", messages.ShutdownRequest(id=self.id))
-        return bool(select.select([self.child.pidfd], [], [], 5)[0])
+        return is_readable(self.child.pidfd, 5)
 
     def close(self) -> None:
         """Remove whatever is left, by force."""
-        if not select.select([self.child.pidfd], [], [], 0)[0]:
+        if not is_readable(self.child.pidfd, 0):
             try:
                 self.client.close()
                 self.client = Client(str(self.socket_path))
@@ -283,14 +291,14 @@ class Shim:
         os.close(self.child.pidfd)
 
 
-def same_device(one: str, other: Path) -> bool:
+def same_device(one: Path, other: Path) -> bool:
     """Whether a hard link is possible."""
-    return os.stat(one).st_dev == os.stat(other).st_dev
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def copy(binaries: Path) -> None:
     """Copy busybox."""
-    (binaries / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (binaries / "busybox").write_bytes(BUSYBOX.read_bytes())
     (binaries / "busybox").chmod(0o755)
 
 

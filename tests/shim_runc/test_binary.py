@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from polling import is_readable
 from shim_runc.harness import Client
 
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
@@ -62,7 +62,7 @@ def shut_down(address: str) -> None:
     answer = client.call(messages.ConnectResponse, "Connect", messages.TaskRequest(id="one"))
     pidfd = os.pidfd_open(answer.shim_pid)
     client.call(messages.Message, "Shutdown", messages.ShutdownRequest(id="one"))
-    assert select.select([pidfd], [], [], 10)[0]
+    assert is_readable(pidfd, 10)
     os.close(pidfd)
     client.close()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from polling import is_readable
 from shim_runc.fake_worker import PIPES, STATE
 
 from windlass_shim_runc.keeper import Line, Luggage
@@ -35,7 +35,7 @@ def test_much_is_left_as_whole_as_little(tmp_path: Path, monkeypatch: pytest.Mon
                 if lines < 3:
                     with socket.socket(socket.AF_UNIX) as client:
                         client.connect(str(tmp_path / "s.sock"))
-            assert select.select([child.pidfd], [], [], 5)[0]
+            assert is_readable(child.pidfd, 5)
         finally:
             os.close(child.pidfd)
             zygote.close()

@@ -169,7 +169,7 @@ class TestImages:
             pytest.skip(f"{tmp_path} has no immutable files: {error.strerror}")
         set_immutable(probe_file, False)
         images = Images(immutable=True)
-        snapshotter = ErofsSnapshotter(tmp_path / "root", images, probe(tmp_path / "root", images))
+        snapshotter = ErofsSnapshotter(tmp_path / "root", images, probe(tmp_path / "root", images, tmp_path))
         image = upper(snapshotter.prepare("key")).parent / "layer.erofs"
         snapshotter.commit("name", "key")
         for change in (image.unlink, lambda: image.open("r+b")):
@@ -201,7 +201,7 @@ class TestImages:
 
     def test_owners_are_mapped(self, snapshotter: ErofsSnapshotter, tmp_path: Path) -> None:
         """Where overlay can, files of images show the owners that the labels ask for, and so do new ones."""
-        if not probe(tmp_path / "probe", Images()).remap_ids:
+        if not probe(tmp_path / "probe", Images(), tmp_path).remap_ids:
             pytest.skip("this Linux has no ID-mapped overlay on images")
         snapshotter._features = Features(remap_ids=True, index=True)
         (upper(snapshotter.prepare("key")) / "file").touch()
@@ -242,16 +242,15 @@ class TestImages:
 
     def test_a_machine_that_cannot_is_told_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A skip has its reason and its remedy."""
-        (tmp_path / "probe-left").mkdir()
         with pytest.raises(SkipPlugin, match="rename it: skip plugin"):
-            probe(tmp_path / "a:b", Images())
+            probe(tmp_path / "a:b", Images(), tmp_path)
         with pytest.raises(SkipPlugin, match=r"no image can be made .* try another root_path"):
-            probe(tmp_path, Images(["--nonsense"]))
+            probe(tmp_path, Images(["--nonsense"]), tmp_path)
         monkeypatch.setattr(images_module, "SEARCHED", "")
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(SkipPlugin, match="install erofs-utils"):
-            probe(tmp_path, Images())
-        assert not list(tmp_path.iterdir())
+            probe(tmp_path, Images(), tmp_path)
+        assert [each.name for each in tmp_path.iterdir()] == ["probe"]
 
 
 class Blob:

@@ -79,7 +79,7 @@ class TestErofs(SnapshotterSuite):
     def snapshotter(self, tmp_path: Path) -> Iterator[Snapshotter]:
         root, images = tmp_path / "root", Images()
         manager = ActiveMounts(tmp_path / "mounts", {"erofs": ErofsHandler()}, (tmp_path,), lambda *_: None)
-        inner = ErofsSnapshotter(root, images, probe(root, images))
+        inner = ErofsSnapshotter(root, images, probe(root, images, tmp_path / "state"))
         yield Activated(inner, manager)
         for each in manager.list(NS):
             manager.deactivate(NS, each.name)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import mounting
-from windlass.errors import InvalidArgument, ResourceExhausted
+from windlass import mounting, trees
+from windlass.errors import InvalidArgument, NoSpace, ResourceExhausted
 from windlass.metastore import Record
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -254,21 +254,43 @@ def test_a_full_disk_is_told_and_harmless(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_probe_that_was_killed_leaves_nothing_for_long(tmp_path: Path) -> None:
-    """The next one unmounts and deletes what it was doing."""
-    left = tmp_path / "root/probe-left"
+def test_a_probe_that_was_killed_leaves_no_mount_for_long(tmp_path: Path) -> None:
+    """The next one unmounts what it was doing."""
+    left = tmp_path / "root/probe"
     (left / "merged").mkdir(parents=True)
     mounting.mount_one(Mount("tmpfs", "tmpfs", ()), str(left / "merged"))
     probing.probe(tmp_path / "root")
-    assert not list((tmp_path / "root").iterdir())
+    assert mounting.mounts_below(tmp_path) == []
 
 
 @needs_root
-def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
+def test_the_probe_leaves_directories_for_the_next_one(tmp_path: Path) -> None:
+    """No mounts; and what it finds is the same, also of a copy with all its attributes."""
     features = probing.probe(tmp_path / "root")
     assert not features.user_namespace
-    assert list((tmp_path / "root").iterdir()) == []
+    assert [each.name for each in (tmp_path / "root").iterdir()] == ["probe"]
     assert mounting.mounts_below(tmp_path) == []
+    (tmp_path / "copy").mkdir()
+    trees.copy(tmp_path / "root", tmp_path / "copy")
+    assert probing.probe(tmp_path / "root") == probing.probe(tmp_path / "copy") == features
+
+
+@needs_root
+def test_a_second_probe_needs_no_space(tmp_path: Path) -> None:
+    """A disk that is full does not cost the snapshotter, nor what it can do; for the first one it is NoSpace."""
+    (tmp_path / "image").touch()
+    os.truncate(tmp_path / "image", 8 << 20)
+    if subprocess.run(["mke2fs", "-q", "-F", "-m", "0", tmp_path / "image"], check=False).returncode:
+        pytest.skip("mke2fs does not work here; apt install e2fsprogs")
+    with mounting.mounted([Mount("ext4", str(tmp_path / "image"), ("loop",))], tmp_path) as place:
+        features = probing.probe(Path(place) / "root")
+        (Path(place) / "new").mkdir()
+        with (Path(place) / "filler").open("wb") as filler, pytest.raises(OSError, match="No space"):
+            while True:
+                os.posix_fallocate(filler.fileno(), os.fstat(filler.fileno()).st_size, 1024)
+        assert probing.probe(Path(place) / "root") == features
+        with pytest.raises(NoSpace):
+            probing.probe(Path(place) / "new")
 
 
 @needs_root

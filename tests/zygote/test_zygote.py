@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-import select
+import resource
 import signal
 import socket
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from polling import is_readable
 
 from windlass.errors import Internal, Unavailable
 from windlass.zygote import Child
@@ -67,7 +70,7 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkingZ
 def ended(child: Child, timeout: float = 5.0) -> bool:
     """Whether the child ends in time; closes its pidfd."""
     try:
-        return bool(select.select([child.pidfd], [], [], timeout)[0])
+        return is_readable(child.pidfd, timeout)
     finally:
         os.close(child.pidfd)
 
@@ -119,7 +122,7 @@ def test_a_killed_zygote_is_replaced_and_its_children_live_on(zygote: ForkingZyg
 
         assert tell(zygote)
         assert zygote.pid != first
-        assert not select.select([child.pidfd], [], [], 0)[0]
+        assert not is_readable(child.pidfd, 0)
     assert ended(child)
 
 
@@ -278,3 +281,30 @@ def test_the_zygote_ends_with_the_daemon(tmp_path: Path) -> None:
             break
         time.sleep(0.02)
     assert time.monotonic() < deadline
+
+
+def test_without_room_for_descriptors_no_child_runs_unseen(zygote: ForkingZygote) -> None:
+    """However few are left: the caller gets a child or Unavailable, and later there are children again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        tell(zygote)
+        for spare in range(10):
+            child = None
+            with contextlib.ExitStack() as stack:
+                stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest_free(spare), hard))
+                with contextlib.suppress(Unavailable):
+                    child = zygote.spawn("zygote_entries:linger", (), [theirs.fileno()])
+            if child is not None:
+                assert mine.recv(2) == b"up"
+                mine.send(b"x")
+                assert ended(child)
+            assert not is_readable(mine.fileno(), 0.1), "a child runs that the caller knows nothing of"
+            assert tell(zygote)["arguments"] == []
+
+
+def highest_free(spare: int) -> int:
+    """Return a limit below which so many numbers of descriptors are free."""
+    numbers = (fd for fd in range(1 << 20) if not Path(f"/proc/self/fd/{fd}").exists())
+    return next(itertools.islice(numbers, spare, None))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from windlass_client import output
-from windlass_client.cli import Where
+from windlass_client.cli import ProcessCommand, Where
+
+if TYPE_CHECKING:
+    from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+    from windlass_api.containerd.v1.types.task_pb2 import Process
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=ProcessCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("image")
 @click.argument("arguments", nargs=-1)
 @click.option("--rm", "remove", is_flag=True, help="Remove the container when it has ended.")
@@ -23,6 +29,15 @@ from windlass_client.cli import Where
 @click.option("--mount", multiple=True, metavar="type=bind,src=…,dst=…,options=rbind:ro", help="Add a mount.")
 @click.option("-m", "--memory", default="", metavar="64M", help="Limit memory.")
 @click.option("--cpus", type=float, default=0, help="Limit processor time; 1 is all of one processor.")
+@click.option("--pids-limit", type=int, default=0, help="Limit processes and threads; 0 is no limit.")
+@click.option("--cap-add", multiple=True, metavar="NAME", help="Add a capability, or ALL.")
+@click.option("--cap-drop", multiple=True, metavar="NAME", help="Take a capability, or ALL.")
+@click.option(
+    "--security-opt",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="seccomp=FILE or unconfined, no-new-privileges=false, apparmor=PROFILE, systempaths=unconfined.",
+)
 @click.option("--net-host", is_flag=True, help="Stay in the host's network.")
 @click.option("--name", default="", help="Name of the container; one is made up otherwise.")
 @click.option("--hostname", default="", help="Host name inside; the container's name otherwise.")
@@ -44,7 +59,7 @@ def run(where: Where, /, **options: object) -> int:
     return run_container(where, options)
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=ProcessCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("container")
 @click.argument("arguments", nargs=-1, required=True)
 @click.option("-d", "--detach", is_flag=True, help="Leave it running.")
@@ -88,8 +103,8 @@ def ps(where: Where, everything: bool, quiet: bool, as_json: bool) -> None:
                     "container": container.id,
                     "image": container.image,
                     "pid": task.pid if task else None,
-                    "status": task_pb2.Status.Name(task.status).lower() if task else "created",
-                    "exit_status": task.exit_status if task and task.status == task_pb2.STOPPED else None,
+                    "status": _status(container, task),
+                    "exit_status": _exit_status(container, task),
                     "runtime": container.runtime.name,
                     "snapshotter": container.snapshotter,
                     "labels": dict(container.labels),
@@ -100,9 +115,30 @@ def ps(where: Where, everything: bool, quiet: bool, as_json: bool) -> None:
             for record in records:
                 click.echo(record["container"])
         else:
-            output.rows(records, ("container", "image", "pid", "status", "created"), as_json)
+            exit_status = ("exit_status",) if everything else ()
+            output.rows(records, ("container", "image", "pid", "status", *exit_status, "created"), as_json)
 
     asyncio.run(work())
+
+
+def _status(container: Container, task: Process | None) -> str:
+    from windlass_api.containerd.v1.types import task_pb2
+    from windlass_client.launch import EXIT_STATUS
+
+    if task:
+        return task_pb2.Status.Name(task.status).lower()
+    return "stopped" if EXIT_STATUS in container.labels else "created"
+
+
+def _exit_status(container: Container, task: Process | None) -> int | None:
+    from windlass_api.containerd.v1.types import task_pb2
+    from windlass_client.launch import EXIT_STATUS
+
+    if task:
+        return task.exit_status if task.status == task_pb2.STOPPED else None
+    # Written when `windlass run` deleted the task; another client may have written anything.
+    told = container.labels.get(EXIT_STATUS, "")
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 11 else None
 
 
 @click.command()
@@ -125,12 +161,12 @@ def kill(where: Where, containers: tuple[str, ...], name: str, exec_id: str, eve
 
 def signal_number(name: str) -> int:
     """Return the number of a signal: 9, KILL or SIGKILL."""
-    if name.isdecimal() and 0 < int(name) <= signal.SIGRTMAX:
+    if re.fullmatch(r"[0-9]{1,3}", name) and 0 < int(name) <= signal.SIGRTMAX:
         return int(name)
     try:
         return signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"].value
     except KeyError:
-        raise click.BadParameter(f"{name!r} is no signal of Linux", param_hint="--signal") from None
+        raise click.BadParameter(f"{name!r} is not a signal of Linux", param_hint="--signal") from None
 
 
 @click.command()

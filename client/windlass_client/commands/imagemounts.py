@@ -16,6 +16,8 @@ from windlass_client.commands.images import as_json_option
 @click.argument("directory", required=False)
 @click.option("--platform", default="", metavar="OS/ARCH", help="Mount this platform instead of the machine's.")
 @click.option("--snapshotter", default="", help="Snapshotter that the layers are unpacked with.")
+@click.option("--suid", is_flag=True, help="Let its set-user-ID programs act as their owners.")
+@click.option("--dev", is_flag=True, help="Let its device files be devices.")
 @click.option("--rw", "writable", is_flag=True, help="Let it be written to; all of that is gone when it is unmounted.")
 @as_json_option
 @click.pass_obj
@@ -26,6 +28,8 @@ def mount(
     platform: str,
     snapshotter: str,
     writable: bool,
+    suid: bool,
+    dev: bool,
     as_json: bool,
 ) -> None:
     """Mount the root file system of IMAGE on an empty DIRECTORY; without both, list what is mounted."""
@@ -45,13 +49,22 @@ def mount(
                 return
             wanted = platforms.parse(platform) if platform else platforms.host()
             chosen = await client.namespaces.default(SNAPSHOTTER, snapshotter)
-            made = await imagemount.mount(client, image, directory, wanted, chosen, writable)
+            options = ("suid" if suid else "nosuid", "dev" if dev else "nodev")
+            made = await imagemount.mount(client, image, directory, wanted, chosen, writable, options)
+        if imagemount.reachable(made.target):
+            click.echo(f"windlass: warning: {_warning(made.target, suid or dev)}", err=True)
         if as_json:
             output.document({"image": made.image, "directory": made.target})
         else:
             click.echo(output.printable(made.target))
 
     asyncio.run(work())
+
+
+def _warning(target: str, dangerous: bool) -> str:
+    more = ", run its set-user-ID programs and open its devices" if dangerous else ""
+    remedy = "mount it below a directory with mode 0700 to prevent that"
+    return f"other users can read the image at {output.printable(target)}{more}; {remedy}"
 
 
 @click.command()

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
+from windlass_client.cli import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def plugin() -> None:
     """Work with a plugin that is installed here, without a daemon."""
 
 
 @plugin.command()
 @click.argument("uri")
-@click.option("--address", "socket", required=True, metavar="SOCKET", help="Where to serve it: an absolute path.")
+@click.option("--address", "socket", required=True, metavar="SOCKET", help="Where to serve it: a path.")
 @click.option(
     "--root", metavar="DIR", default="", help="Where it keeps its files; by default below /var/lib/windlass/serve."
 )

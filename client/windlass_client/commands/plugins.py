@@ -9,11 +9,11 @@ from typing import TextIO
 import click
 
 from windlass_client import output, plugingraph
-from windlass_client.cli import Where
+from windlass_client.cli import Group, Where
 from windlass_client.plugingraph import Node
 
 
-@click.group()
+@click.group(cls=Group)
 def plugins() -> None:
     """Show the daemon's plugins."""
 
@@ -82,15 +82,16 @@ def graph(where: Where, form: str, file: TextIO) -> None:
 
 
 @plugins.command()
-@click.argument("uri")
+@click.argument("uri", metavar="URI|ID|TYPE")
 @click.pass_obj
 def why(where: Where, uri: str) -> int:
-    """Tell why the plugin, or every plugin of the type, URI is missing."""
+    """Tell why a plugin, or every plugin of a type, is missing."""
     reason = plugingraph.why(asyncio.run(_nodes(where)), uri)
     for depth, step in enumerate(reason.chain):
         lead = "   " * (depth - 1) + "└─ " if depth else ""
         message = f": {output.printable(step.message)}" if step.message else ""
-        sys.stdout.write(f"{lead}{step.name} is {step.state}{message}\n")
+        verb = "has" if step.state == plugingraph.FAILED else "is"
+        sys.stdout.write(f"{lead}{step.name} {verb} {step.state}{message}\n")
     if reason.remedy:
         sys.stdout.write(f"remedy: {reason.remedy}\n")
     return 0 if reason.chain[-1].state == plugingraph.OK else 1

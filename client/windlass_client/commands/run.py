@@ -56,6 +56,10 @@ def _wishes(options: Options) -> Wishes:
         hostname=options["hostname"],
         memory=spec.parse_size(options["memory"]) if options["memory"] else 0,
         cpus=options["cpus"],
+        pids=options["pids_limit"],
+        cap_add=options["cap_add"],
+        cap_drop=options["cap_drop"],
+        security=options["security_opt"],
         net_host=options["net_host"],
         read_only=options["read_only"],
         terminal=options["tty"],
@@ -72,6 +76,7 @@ async def _run(where: Where, wishes: Wishes, options: Options) -> int:
     async with where.client() as client:
         with output.progress() as show:
             launched = await launch.create(client, wishes, show)
+        session = None
         try:
             with _streams(wishes.id, options) as streams:
                 await client.tasks.create(wishes.id, launched.rootfs, streams)
@@ -82,10 +87,13 @@ async def _run(where: Where, wishes: Wishes, options: Options) -> int:
                 session = Session(client, wishes.id, "", streams)
                 status = await session.run(lambda: client.tasks.delete(wishes.id))
         except BaseException:
-            await asyncio.shield(launch.undo(client, wishes.id))
+            if not (session and session.left):
+                await asyncio.shield(launch.undo(client, wishes.id))
             raise
         if options["remove"]:
             await launch.remove(client, wishes.id, force=True)
+        else:
+            await client.containers.label(wishes.id, {launch.EXIT_STATUS: str(status)})
         return status
 
 
@@ -111,6 +119,7 @@ def run_exec(where: Where, options: Options) -> int:
 
 
 async def _exec(where: Where, options: Options) -> int:
+    from windlass.errors import FailedPrecondition, NotFound
     from windlass_client.containers import PROCESS, spec_of, to_any
     from windlass_client.session import Session
 
@@ -119,7 +128,10 @@ async def _exec(where: Where, options: Options) -> int:
     async with where.client() as client:
         process = _process(spec_of(await client.containers.get(id))["process"], options)
         with _streams(exec_id, options) as streams:
-            await client.tasks.exec(id, exec_id, to_any(PROCESS, process), streams)
+            try:
+                await client.tasks.exec(id, exec_id, to_any(PROCESS, process), streams)
+            except NotFound:
+                raise FailedPrecondition(f"container {id} is not running; it has no task") from None
             try:
                 if options["detach"]:
                     await client.tasks.start(id, exec_id)

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from windlass_client import output
+from windlass_client.cli import Group
 from windlass_client.output import printable
 from windlass_images.signpolicy import DEFAULT_FILE, Policy
 
 
-@click.group("sign-policy")
+@click.group("sign-policy", cls=Group)
 @click.option(
     "--file",
     "path",

@@ -27,7 +27,11 @@ def registry_options(function: F) -> F:
     """Add what says how a registry is reached."""
     options = (
         click.option(
-            "-u", "--user", default="", metavar="USER[:PASSWORD]", help="Log in; without a password it is asked for."
+            "-u",
+            "--user",
+            default="",
+            metavar="USER[:PASSWORD]",
+            help="Log in to the registry of the name, not to mirrors; without a password it is asked for.",
         ),
         click.option("--password-stdin", is_flag=True, help="Read the password from standard input."),
         click.option("--anonymous", is_flag=True, help="Do not log in, whatever docker's configuration has."),
@@ -53,12 +57,13 @@ def remote(
     from windlass_client.transfer import Remote
 
     trace = (lambda line: click.echo(output.printable(line), err=True)) if http_trace else None
-    ask = None if anonymous else _asker(user, password_stdin)
+    ask = None if anonymous else _asker(reference, user, password_stdin)
     return Remote(reference, ask, host_dir=hosts_dir, plain_http=plain_http, trace=trace)
 
 
-def _asker(user: str, password_stdin: bool) -> Ask:
+def _asker(reference: str, user: str, password_stdin: bool) -> Ask:
     from windlass.transfer import Credentials
+    from windlass_registry.hosts import same_registry
 
     if not user:
         if password_stdin:
@@ -73,8 +78,11 @@ def _asker(user: str, password_stdin: bool) -> Ask:
         password = click.prompt("Password", hide_input=True, err=True)
     given = Credentials(name, password)
 
-    async def ask(host: str, reference: str) -> Credentials:
-        return given
+    registry = reference.partition("/")[0]
+
+    async def ask(host: str, reference: str) -> Credentials | None:
+        # A mirror, or whoever else the daemon is sent to, is not the one that the user has a password for.
+        return given if same_registry(host, registry) else await _from_docker(host, reference)
 
     return ask
 

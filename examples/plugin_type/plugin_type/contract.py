@@ -16,4 +16,4 @@ class Greeter(Protocol):
         ...
 
 
-GREETER: PluginType[Greeter] = PluginType("dev.example.greeter.v1")
+GREETER: PluginType[Greeter] = PluginType("dev.example.greeter.v1", Greeter)

@@ -23,7 +23,7 @@ def init(context: InitContext) -> CopySnapshotter:
 
     from snapshot_copy.snapshotter import CopySnapshotter
 
-    context.root.mkdir(parents=True, exist_ok=True)
+    context.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if shutil.disk_usage(context.root).free < context.config(Config).minimum_free:
         raise SkipPlugin(f"{context.root} has little space left; free some, or lower minimum_free")
     context.meta.exports["root"] = str(context.root)

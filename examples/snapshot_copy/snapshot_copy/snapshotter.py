@@ -40,7 +40,7 @@ class CopySnapshotter:
 
     def usage(self, key: str) -> Usage:
         record = self._store.lookup(key)
-        return record.usage if record.kind == Kind.COMMITTED else self._measure(record)
+        return self._measure(record) if record.kind == Kind.ACTIVE else record.usage
 
     def _measure(self, record: Record) -> Usage:
         return trees.measure(self._directories.path(record.id))

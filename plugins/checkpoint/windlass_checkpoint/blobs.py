@@ -160,7 +160,7 @@ class BlobCheckpoints:
 def _write(content: ContentStore, data: bytes) -> Descriptor:
     """Write a small blob; one that is there already is as good."""
     ref = _new_ref()
-    writer = content.writer(ref)
+    writer = content.writer(ref, media_type=CONFIG)
     try:
         writer.write(data)
         digest = writer.digest()

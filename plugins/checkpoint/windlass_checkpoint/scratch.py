@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windlass import trees
+from windlass.disks import private_directory
 from windlass.errors import InvalidArgument
 
 KEPT = "kept-"
@@ -22,7 +23,7 @@ class Scratch:
     def __init__(self, directory: Path) -> None:
         """Take ``directory``, which is nobody else's."""
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(directory)
         for left in directory.iterdir():
             if not left.name.startswith(KEPT):
                 trees.remove(left)

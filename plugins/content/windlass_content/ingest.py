@@ -14,7 +14,7 @@ from windlass_content.disk import replace_file
 REF, DATA, STARTED_AT, UPDATED_AT, TOTAL = "ref", "data", "startedat", "updatedat", "total"
 RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 SECOND = 1_000_000_000
-MAX_SMALL_FILE = 64 << 10
+MAX_SMALL_FILE = 128 << 10
 
 
 def ingest_path(ingests: Path, ref: str) -> Path:

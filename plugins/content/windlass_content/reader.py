@@ -6,8 +6,8 @@ import os
 import threading
 from pathlib import Path
 
+from windlass.disks import disk_errors
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
-from windlass_content.disk import disk_errors
 
 CLOSED = -1
 

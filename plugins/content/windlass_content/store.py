@@ -11,18 +11,20 @@ from pathlib import Path
 
 from windlass import faults
 from windlass.content import Info, Reader, Status, Writer
+from windlass.disks import disk_errors, private_directory
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.fieldpaths import kept_labels, updated_labels
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.values import DIGEST, Descriptor, check_digest
 from windlass_content import ingest
-from windlass_content.disk import disk_errors, sync_directory
+from windlass_content.disk import sync_directory
 from windlass_content.labels import LabelFiles
 from windlass_content.reader import BlobReader
 from windlass_content.writer import IngestWriter
 
 ALGORITHMS = ("sha256", "sha384", "sha512")
-MAX_REF = 4096
+MAX_REF = 128 << 10
+"""Bytes of a ref. The metadata store puts a namespace and a number before those of clients, which have up to 64 KiB."""
 
 
 class LocalStore:
@@ -37,7 +39,7 @@ class LocalStore:
         # Held while names in blobs and labels change, so that the two belong together; never while data moves.
         self._naming = threading.Lock()
         with disk_errors("open the content store", root):
-            root.mkdir(parents=True, exist_ok=True, mode=0o755)
+            private_directory(root)
             self._sweep()
 
     def info(self, digest: str) -> Info:
@@ -73,7 +75,7 @@ class LocalStore:
         """Open a blob by its digest."""
         return BlobReader(self._blob(desc.digest), desc.digest)
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         """Open the ingest ``ref``, or continue it."""
         _check_ref(ref)
         if size < 0:
@@ -138,7 +140,7 @@ class LocalStore:
     def _open(self, ref: str, size: int, expected: str) -> IngestWriter:
         path = ingest.ingest_path(self._ingests, ref)
         found = ingest.read_status(path)
-        if found is None or found.ref != ref or (size and size != found.total):
+        if found is None or found.ref != ref or 0 < size != found.total > 0:
             now = time.time_ns()
             ingest.create(path, ref, size, now)
             found = Status(ref, 0, size, "", now, now)

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from windlass import faults
 from windlass.content import CHUNK, Status
+from windlass.disks import disk_errors
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, Unimplemented
 from windlass.values import check_digest, check_labels
 from windlass_content import ingest
-from windlass_content.disk import disk_errors, write_all
+from windlass_content.disk import write_all
 
 CLOSED = -1
 INGEST_MODE, BLOB_MODE = 0o644, 0o444

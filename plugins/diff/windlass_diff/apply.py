@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,13 +20,14 @@ from windlass.errors import DataLoss, Error, FailedPrecondition, Internal, Inval
 from windlass_diff import tar
 from windlass_diff.lowers import Lowers
 from windlass_diff.paths import make_parents, remove, resolve
+from windlass_diff.times import DirectoryTimes
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 OVERLAY_OPAQUE = "trusted.overlay.opaque"
 
 MAX_REMEMBERED = 1 << 21
-"""Directories whose times are set at the end, and in a tree that was there, names that an opaque marker spares."""
+"""Names in a tree that was there, which an opaque marker spares."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DAMAGED_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
@@ -53,9 +54,9 @@ class Applier:
         self._lowers = lowers
         self._where = where
         self._empty = not any(os.scandir(b"/"))
-        self._unpacked: set[bytes] = set()
-        self._directories: dict[bytes, tuple[int, tuple[int, int]]] = {}
-        """Inode and times, which are set last, as whatever is made in a directory changes them."""
+        self._unpacked: set[int] = set()
+        """Hashes of names, by a key that no layer knows: 60 bytes each, however long the names are."""
+        self._times = DirectoryTimes()
         self._makers: dict[bytes, Callable[[tar.Archive, tar.Entry, bytes], None]] = {
             tar.FILE: self._file,
             tar.DIRECTORY: self._directory,
@@ -78,11 +79,11 @@ class Applier:
                 self._fail(error, entry)
             progress()
         archive.drain()
-        self._set_directory_times(progress)
+        self._times.set(progress)
 
     def _apply(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
         base = path[path.rindex(b"/") + 1 :]
-        if base.startswith(WHITEOUT) and entry.type != tar.DIRECTORY:
+        if base.startswith(WHITEOUT):
             self._whiteout(entry, path, base)
             return
         if self._rules.user_namespace and entry.type in (tar.CHARACTER, tar.BLOCK_DEVICE):
@@ -125,8 +126,7 @@ class Applier:
         for key, value in entry.xattrs:
             self._set_xattr(entry, path, key, value)
         os.chmod(path, entry.mode)
-        self._remember(self._directories)
-        self._directories[path] = (os.lstat(path).st_ino, _times(entry))
+        self._times.remember(path, os.lstat(path).st_ino, _times(entry))
 
     def _symlink(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
         os.symlink(entry.link, path)
@@ -235,32 +235,18 @@ class Applier:
             return
         for item in entries:
             path = directory.rstrip(b"/") + b"/" + item.name
-            if path not in self._unpacked:
+            if hash(path) not in self._unpacked:
                 remove(path)
             elif item.is_dir(follow_symlinks=False):
                 self._clear(path)
 
     def _keep(self, path: bytes) -> None:
         """Have an opaque marker spare ``path`` and the directories above it."""
-        while path and path not in self._unpacked:
-            self._remember(self._unpacked)
-            self._unpacked.add(path)
+        while path and hash(path) not in self._unpacked:
+            if len(self._unpacked) >= MAX_REMEMBERED:
+                raise ResourceExhausted(f"archive has more than {MAX_REMEMBERED} entries that have to be remembered")
+            self._unpacked.add(hash(path))
             path = path[: path.rindex(b"/")]
-
-    def _remember(self, memory: Sized) -> None:
-        if len(memory) >= MAX_REMEMBERED:
-            raise ResourceExhausted(f"archive has more than {MAX_REMEMBERED} entries that have to be remembered")
-
-    def _set_directory_times(self, progress: Callable[[], None]) -> None:
-        for path, (inode, times) in self._directories.items():
-            try:
-                status = os.lstat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            # A later entry may have put something else there, or led the path elsewhere.
-            if stat.S_ISDIR(status.st_mode) and status.st_ino == inode:
-                os.utime(path, ns=times, follow_symlinks=False)
-            progress()
 
     def _fail(self, error: OSError, entry: tar.Entry) -> NoReturn:
         name = f"entry {tar.shown(entry.name)}"

@@ -35,13 +35,19 @@ class Channel:
         self._calls = 0
 
     # Any: JSON as parsed; the daemon wrote it.
-    def request(self) -> Any:
-        """Return what the daemon asks for, and from now on end when the daemon does."""
+    def request(self, prepare: Callable[[Any], None] | None = None) -> Any:
+        """Return what the daemon asks for, and from now on end when the daemon does.
+
+        ``prepare`` is called with it while there is no other thread yet.
+        """
         data = self._socket.recv(MAX_PACKET)
         if not data:
             os._exit(1)
+        request = json.loads(data)
+        if prepare is not None:
+            prepare(request)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        return json.loads(data)
+        return request
 
     def step(self, name: str) -> None:
         """Say what begins now; it is named when it turns out to take too long."""

@@ -13,6 +13,7 @@ from typing import IO, Any
 from windlass.activations import MountManager
 from windlass.content import ContentStore, Info, Writer
 from windlass.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.disks import private_directory
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
 from windlass.mounts import Mount
 from windlass.settings import StreamProcessor
@@ -49,7 +50,7 @@ class WalkingDiffer:
         self._jobs: set[Job] = set()
         self._lock = threading.Lock()
         self._closed = False
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(directory)
 
     def apply(
         self,
@@ -91,7 +92,7 @@ class WalkingDiffer:
             "compression": MADE[media_type],
             "epoch": options.source_date_epoch,
         }
-        writer = content.writer(ref)
+        writer = content.writer(ref, media_type=media_type)
         try:
             if writer.status().offset:
                 writer.truncate(0)

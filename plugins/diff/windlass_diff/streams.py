@@ -14,8 +14,8 @@ from typing import IO, Protocol, cast
 import zstandard
 from isal import igzip, isal_zlib
 
-from windlass.errors import DataLoss, InvalidArgument
-from windlass_diff import zstd
+from windlass.errors import DataLoss, InvalidArgument, OutOfRange
+from windlass_diff import tar, zstd
 
 CHUNK = 256 << 10
 """Bytes per chunk of plain tar: two threads work on chunks that stay in the cache."""
@@ -26,8 +26,10 @@ WAITING = 1.0
 """Seconds after which somebody may want to know that nothing comes."""
 
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_WINDOW = 128 << 20
-"""Of zstd, the library's own limit: what a frame may make the decompressor allocate."""
+MAX_WINDOW = 512 << 20
+"""What a frame of zstd may make the decompressor allocate, as much as containerd allows."""
+TOO_LARGE = "too much memory"
+"""How the library says that a frame asks for more."""
 
 
 class Source(Protocol):
@@ -98,9 +100,14 @@ class Pipe(Input):
 
 
 def open_source(blob: Input, compressed: bool) -> Source:
-    """Return the plain tar inside ``blob``; if it may be ``compressed``, its first bytes say how."""
-    if compressed:
-        magic = blob.peek(4)
+    """Return the plain tar inside ``blob``; if it may be ``compressed``, its first bytes say how.
+
+    What is called plain and begins as a compressed stream, but not as a tar, is compressed: some builders name their
+    layers wrongly, and the diff ID says whether that was right.
+    """
+    head = blob.peek(tar.BLOCK)
+    magic = head[:4]
+    if compressed or not _begins_as_tar(head):
         if magic.startswith(GZIP_MAGIC):
             source: Source = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]  # has no types
             return source
@@ -109,6 +116,13 @@ def open_source(blob: Input, compressed: bool) -> Source:
             frames = cast("IO[bytes]", zstd.WholeFrames(blob))  # read() is all that it calls
             return decompressor.stream_reader(frames, read_size=READ_SIZE, read_across_frames=True)
     return blob
+
+
+def _begins_as_tar(head: bytes) -> bool:
+    try:
+        return len(head) == tar.BLOCK and tar.is_header(head)
+    except InvalidArgument:
+        return False
 
 
 class Pipeline:
@@ -137,7 +151,8 @@ class Pipeline:
     def read(self) -> bytes:
         """Return the next chunk, nothing at the end.
 
-        Raises InvalidArgument for a damaged stream, DataLoss for a blob that cannot be read.
+        Raises InvalidArgument for a damaged stream, OutOfRange for one that asks for too much memory, DataLoss for a
+        blob that cannot be read.
         """
         if self._ended:
             return b""
@@ -148,6 +163,9 @@ class Pipeline:
             if self._error is not None:
                 if isinstance(self._error, OSError) and not isinstance(self._error, gzip.BadGzipFile):
                     raise DataLoss(f"the blob cannot be read: {self._error}") from self._error
+                if TOO_LARGE in str(self._error):
+                    limit = f"{MAX_WINDOW >> 20} MiB"
+                    raise OutOfRange(f"a zstd frame needs more memory than the {limit} that are allowed; pack it anew")
                 raise InvalidArgument(f"compressed data is damaged: {self._error}") from self._error
         return chunk
 

@@ -82,6 +82,8 @@ class Archive:
         self._position = 0
         self._left = 0
         """Bytes of the current entry, padding included, that have not been passed."""
+        self._padding = 0
+        """How many of them at most may be missing at the end: Go's reader does without the last padding, too."""
         self._name = b""
 
     def __iter__(self) -> Archive:
@@ -90,8 +92,8 @@ class Archive:
 
     def __next__(self) -> Entry:
         """Return the next entry; raises InvalidArgument where the archive is damaged."""
-        self._skip(self._left)
-        self._left = 0
+        self._skip(self._left, self._padding)
+        self._left = self._padding = 0
         records: pax.Records = []
         long_name = long_link = b""
         while True:
@@ -143,12 +145,15 @@ class Archive:
         self._position = 0
         return bool(self._chunk)
 
-    def _skip(self, size: int) -> None:
+    def _skip(self, size: int, padding: int = 0) -> None:
+        """Pass over bytes, of which the last may be missing at the end of the stream if they are ``padding``."""
         while size:
             step = min(size, len(self._chunk) - self._position)
             self._position += step
             size -= step
             if size and not self._fill():
+                if size <= padding:
+                    return
                 raise self._truncated()
 
     def _take(self, size: int) -> bytes:
@@ -184,11 +189,7 @@ class Archive:
             if self._take(BLOCK).rstrip(b"\0"):
                 raise InvalidArgument(f"archive goes on after an end-of-archive block{self._after()}")
             return None
-        # adler32's lower half is 1 + the sum of the bytes, modulo 65521: the header's own checksum at a tenth of the
-        # cost of sum(). The checksum field counts as eight spaces.
-        announced = _number(block[148:156], "checksum")
-        adler = zlib.adler32(b"        ", zlib.adler32(block[156:], zlib.adler32(block[:148]))) & 0xFFFF
-        if adler != (announced + 1) % 65521 and not _signed_checksum(block, announced):
+        if not is_header(block):
             raise InvalidArgument(f"archive is damaged: a header has a wrong checksum{self._after()}")
         return block
 
@@ -239,6 +240,7 @@ class Archive:
 
     def _prepare_data(self, entry: Entry, header: bytes, records: pax.Records, facts: dict[bytes, bytes]) -> None:
         stored = entry.size
+        self._padding = _padded(stored) - stored
         if header[156:157] == b"S":
             entry.extents, entry.size = sparse.old_gnu(header, _number, self._block)
             self._left = _padded(stored)
@@ -263,6 +265,15 @@ class Archive:
 
     def _truncated(self) -> InvalidArgument:
         return InvalidArgument(f"archive is truncated: it ends inside or{self._after() or ' before its first entry'}")
+
+
+def is_header(block: bytes) -> bool:
+    """Tell whether a block has the checksum of a header. Raises InvalidArgument for a checksum that is no number."""
+    # adler32's lower half is 1 + the sum of the bytes, modulo 65521: the header's own checksum at a tenth of the cost
+    # of sum(). The checksum field counts as eight spaces.
+    announced = _number(block[148:156], "checksum")
+    adler = zlib.adler32(b"        ", zlib.adler32(block[156:], zlib.adler32(block[:148]))) & 0xFFFF
+    return adler == (announced + 1) % 65521 or _signed_checksum(block, announced)
 
 
 def _padded(size: int) -> int:

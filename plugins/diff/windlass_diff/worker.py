@@ -12,12 +12,20 @@ from windlass_diff import streams, tar
 from windlass_diff.apply import Applier
 from windlass_diff.channel import Channel
 from windlass_diff.compare import write_layer
+from windlass_diff.confine import give_up_privileges, raise_oom_score
 from windlass_diff.target import Sides, Target
 
 
 def to_mounts(rows: Sequence[Sequence[str]]) -> tuple[Mount, ...]:
     """Return mounts from their form in a request: type, source, target, options."""
     return tuple(Mount(kind, source, tuple(options), target) for kind, source, target, *options in rows)
+
+
+def prepare(request: Mapping[str, Any]) -> None:  # Any: as below
+    """Be ready for what strangers have made; stream processors have still to be started with what we have."""
+    raise_oom_score()
+    if not request.get("processors"):
+        give_up_privileges()
 
 
 @contextmanager
@@ -39,6 +47,7 @@ def plain_tar(
 
     channel.step("start " + ", ".join(str(row[0]) for row in request["processors"]))
     chain = Chain(request["processors"], descriptors[1], descriptors[2:])
+    give_up_privileges()
 
     def waiting() -> None:
         # Some read it all before they write.
@@ -59,7 +68,7 @@ def plain_tar(
 def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Apply the blob ``descriptors[1]`` as the request on the socket ``descriptors[0]`` says."""
     channel = Channel(descriptors[0])
-    request = channel.request()
+    request = channel.request(prepare)
     through = "".join(f", through {row[0]}" for row in request["processors"])
 
     def work() -> dict[str, object]:
@@ -85,7 +94,7 @@ def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
 def compare(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Write the layer between two sets of mounts to the pipe ``descriptors[1]``."""
     channel = Channel(descriptors[0])
-    request = channel.request()
+    request = channel.request(prepare)
 
     def work() -> dict[str, object]:
         channel.step("mount")

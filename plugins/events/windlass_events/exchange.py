@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +14,8 @@ from windlass.filters import parse
 from windlass.values import Payload, check_identifier
 from windlass_events.fields import ReadableEvent
 from windlass_events.subscription import Subscription
+
+logger = logging.getLogger(__name__)
 
 MAX_TOPIC = 1024
 SHOWN = 128
@@ -37,8 +40,6 @@ class LocalExchange:
         """Deliver an event that carries its own stamp."""
         check_identifier("namespace", envelope.namespace)
         check_topic(envelope.topic)
-        if envelope.timestamp == 0:
-            raise InvalidArgument(f"event on {envelope.topic} has no timestamp; whoever forwards it must set one")
         with self._publishing:
             self._deliver(envelope)
 
@@ -55,6 +56,8 @@ class LocalExchange:
 
     def _deliver(self, envelope: Envelope) -> None:
         event = ReadableEvent(envelope)
+        if envelope.topic.startswith("/tasks/") and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("event %s", envelope.topic, extra=_told(event))
         for subscription in self._subscriptions:
             subscription.offer(event)
 
@@ -65,6 +68,16 @@ class LocalExchange:
     def _leave(self, subscription: Subscription) -> None:
         with self._publishing:
             self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+
+
+def _told(event: ReadableEvent) -> dict[str, str]:
+    """Return what the log has of an event besides its topic."""
+    told = {"namespace": event.envelope.namespace}
+    for name in ("container_id", "exec_id", "id"):
+        value, _ = event.field(("event", name))
+        if value:
+            told[name] = value
+    return told
 
 
 def check_topic(topic: str) -> None:

@@ -29,6 +29,8 @@ PAYLOADS = (
 LABELS = "labels"
 MAX_DEPTH = 16
 MAX_TYPES = 256
+LONGEST_NAME = 256
+"""Characters of a type's name; those of longer ones, which strangers may send, are not remembered."""
 
 
 class ReadableEvent:
@@ -82,7 +84,8 @@ def read_field(message: Message, fieldpath: Sequence[str]) -> tuple[str, bool]:
 
 def decode(type_url: str, value: bytes) -> Message | None:
     """Return the message in a payload; None for a type that is not known, and for bytes that do not fit it."""
-    kind = _message_class(type_url.rpartition("/")[2])
+    name = type_url.rpartition("/")[2]
+    kind = _message_class(name) if len(name) <= LONGEST_NAME else None
     if kind is None:
         return None
     try:

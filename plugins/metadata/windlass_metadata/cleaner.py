@@ -13,11 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from windlass_metadata.threads import in_thread
+from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 300.0
+LONGEST_PAUSE = 60.0
+"""A store that is well again waits for so long at most."""
 
 
 class Cleaner:
@@ -35,6 +37,7 @@ class Cleaner:
         self._overdue = False
         self._pause = 0.0
         self._parked_until = 0.0
+        self._trouble = Trouble(logger, f"cleaning {title}")
         self.removed = 0
         """Objects removed since the daemon started."""
 
@@ -65,6 +68,7 @@ class Cleaner:
         except TimeoutError:
             with self._guard:
                 self._overdue = self._run is run
+            self._trouble.tell("it has not ended in time")
             return f"{self.title} has not ended in time; it goes on in the background"
         return f"{self.title}: {error}" if error else ""
 
@@ -77,13 +81,15 @@ class Cleaner:
                     full, self._full = self._full, False
                 try:
                     self.removed += self._clean(full)
-                except BaseException:
+                except BaseException as error:
                     self._full = self._full or full
+                    self._trouble.tell(str(error) or type(error).__name__)
                     raise
                 with self._guard:
                     ended = not self._again
                     if ended:
                         self._end(0.0)
+            self._trouble.tell("")
         finally:
             if not ended:
                 self._park()
@@ -91,7 +97,6 @@ class Cleaner:
     def _park(self) -> None:
         with self._guard:
             self._end(min(max(FIRST_PAUSE, 2 * self._pause), LONGEST_PAUSE))
-        logger.warning("%s could not be cleaned; it is tried again after %.0f s", self.title, self._pause)
 
     def _end(self, pause: float) -> None:
         self._run, self._overdue, self._pause = None, False, pause

@@ -135,7 +135,7 @@ class Content(RememberedContent):
             return self._open_blobs.read(digest, offset, length)
         return len(blob), blob[offset : offset + length if length > 0 else None]
 
-    def writer(self, ref: str, size: int = 0, expected: str = "") -> Writer:
+    def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
         """See the contract. A blob that this namespace may share is complete at once."""
         _check_ref(ref)
         if expected:
@@ -148,7 +148,9 @@ class Content(RememberedContent):
         except BaseException:
             self._ledger.drop_ref(self._namespace, ref)
             raise
-        return IngestWriter(self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner)
+        return IngestWriter(
+            self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner, media_type
+        )
 
     def status(self, ref: str) -> Status:
         """See the contract."""
@@ -179,7 +181,9 @@ class Content(RememberedContent):
                 self._store.abort(row.backend)
             except NotFound:
                 pass  # a virtual ingest has no bytes
-            self._ledger.change(lambda rows: self._ingests.close(rows, row), deletion=True, durable=False)
+            # Not a deletion, as in containerd: clients that have no lease abort what turned out to be there already,
+            # and a collection now would take it, and all else that they are about to name.
+            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False, frees=True)
         finally:
             self._ledger.drop_ref(self._namespace, ref)
 

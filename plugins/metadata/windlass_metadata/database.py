@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from windlass import faults
-from windlass.errors import DataLoss, DeadlineExceeded, Error, Internal, ResourceExhausted, Unavailable
-from windlass.metastore import reuse_log
+from windlass import databases, faults
+from windlass.databases import primary_code, reuse_log
+from windlass.disks import disk_errors, private_directory
+from windlass.errors import DeadlineExceeded, Error, Internal, Unavailable
 from windlass.reserve import Reserve
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
@@ -34,9 +35,6 @@ IDLE_READERS = 16
 RESERVE = 1 << 20
 """Bytes kept back for deletions: the log and its index, and some pages for each."""
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PRIMARY_CODE = 0xFF
-"""The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,14 +65,13 @@ class Database:
         may lose the last changes; the end of this process does not.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_name(path.name + ".lock"), wait)
+        with disk_errors(f"open metadata database {path}", path.parent):
+            private_directory(path.parent)
+            self._lock = FileLock(path.with_name(path.name + ".lock"), wait)
         self._sync = sync
         self._reserve = Reserve(path.with_name(path.name + "-reserve"), RESERVE)
         try:
-            self._reserve.spend()
-            self._writer = self._open()
-            self._reserve.refill()
+            self._writer = databases.opened(path, self._reserve, self._open)
         except BaseException:
             self._lock.release()
             raise
@@ -131,7 +128,7 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-        self._writer.close()
+        databases.close(self._writer, self.path, self._reserve)
         self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
@@ -150,10 +147,7 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        # autocommit, because transactions begin and end where we say so; a connection is used by one thread at a time
-        return sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=COMMIT_TIMEOUT, cached_statements=256
-        )
+        return databases.connect(self.path, COMMIT_TIMEOUT, cached_statements=256)
 
     def _borrow(self) -> sqlite3.Connection:
         with self._guard:
@@ -246,15 +240,20 @@ class Database:
         writer = self._writer
         writer.execute("SAVEPOINT request")
         request.outcome = attempt(lambda: request.change(writer))
-        error = request.outcome.error
-        if error is not None:
-            # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
-            if isinstance(error, sqlite3.Error) and (not writer.in_transaction or _is_full(error)):
-                raise error
-            if isinstance(error, sqlite3.Error):
-                request.outcome.error = translated(self.path, error)
-            writer.execute("ROLLBACK TO request")
+        if request.outcome.error is not None:
+            self._undo(request.outcome)
         writer.execute("RELEASE request")
+
+    def _undo(self, outcome: Outcome[Any]) -> None:
+        """Take back what a request did before it failed."""
+        # Not in `_apply`: a variable of that frame would keep the error, whose traceback leads there, for ever.
+        error = outcome.error
+        # A full disk may end the transaction, savepoints and all (sqlite.org/lang_transaction.html).
+        if isinstance(error, sqlite3.Error) and (not self._writer.in_transaction or _is_full(error)):
+            raise error
+        if isinstance(error, sqlite3.Error):
+            outcome.error = translated(self.path, error)
+        self._writer.execute("ROLLBACK TO request")
 
     def _set_durable(self, durable: bool) -> None:
         if self._sync and durable != self._durable:
@@ -263,20 +262,9 @@ class Database:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    # errors of the module's own, such as "Cannot operate on a closed database.", have no code
-    return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in DISK_FULL
+    return primary_code(error) in DISK_FULL
 
 
 def translated(path: Path, error: sqlite3.Error) -> Error:
-    """Return what a caller should be told of an error of SQLite's."""
-    # errors of the module's own, such as "Cannot operate on a closed database.", have no code
-    code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
-    if code == sqlite3.SQLITE_FULL:
-        return ResourceExhausted(f"no space left for metadata database {path}; free space on its disk")
-    if code in DISK_FULL:
-        return ResourceExhausted(f"metadata database {path} cannot be written ({error}); free space on its disk")
-    if code in DAMAGED:
-        return DataLoss(f"metadata database {path} is damaged ({error}); restore it, or move it away")
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return Unavailable(f"metadata database {path} cannot be opened ({error}); check its directory and free space")
-    return Internal(f"metadata database {path}: {error}")
+    """Return what the caller gets for an error of SQLite's."""
+    return databases.translated(error, path, "metadata database")

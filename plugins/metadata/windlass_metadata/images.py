@@ -12,7 +12,7 @@ from windlass.fieldpaths import kept_labels, selects, updated_map
 from windlass.images import Image, ImageStore
 from windlass.leases import LABEL_EXPIRE
 from windlass.plugin import quick
-from windlass.values import Descriptor, check_digest, check_labels
+from windlass.values import Descriptor, check_digest, check_label_keys, check_labels
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, require_lease
@@ -140,6 +140,7 @@ def check_image(image: Image) -> None:
         raise InvalidArgument(f"image {image.name}: the size of its target must be greater than zero")
     if not image.target.media_type:
         raise InvalidArgument(f"image {image.name}: the media type of its target must not be empty")
+    check_label_keys(image.target.annotations, "annotation")
     check_labels(image.labels)
 
 

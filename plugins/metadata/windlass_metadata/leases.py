@@ -10,7 +10,7 @@ from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from windlass.fieldpaths import kept_labels
 from windlass.leases import Lease, LeaseStore, Resource
-from windlass.values import check_digest, check_labels
+from windlass.values import check_digest, check_label_keys
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace
 from windlass_metadata.rows import decode_map, encode_map, now
@@ -28,7 +28,7 @@ class Leases(LeaseStore):
 
     def create(self, id: str = "", labels: Mapping[str, str] | None = None) -> Lease:
         """See the contract."""
-        check_labels(labels or {})
+        check_label_keys(labels or {})
         moment = now()
         lease = Lease(id or random_id(moment), kept_labels(labels or {}), moment)
 

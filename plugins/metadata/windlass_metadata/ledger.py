@@ -59,9 +59,12 @@ class Ledger:
         """Lend a connection on which everything is as of one moment."""
         return self.database.read()
 
-    def change(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
-        """Commit a change; ``deletion`` says that something may now be garbage."""
-        result = self._patiently(change, durable, frees=deletion)
+    def change(self, change: Change[R], deletion: bool = False, durable: bool = True, frees: bool | None = None) -> R:
+        """Commit a change; ``deletion`` says that something may now be garbage.
+
+        ``frees`` says whether a full disk must not stop it, as none does a deletion.
+        """
+        result = self._patiently(change, durable, frees=deletion if frees is None else frees)
         for watcher in self._watchers:
             watcher(deletion)
         return result

@@ -10,6 +10,7 @@ from pathlib import Path
 from windlass.errors import FailedPrecondition
 
 POLL = 0.05
+LENGTH = 20
 
 
 class FileLock:
@@ -21,11 +22,11 @@ class FileLock:
         The lock is on a file beside the database: closing a descriptor of the database
         itself would drop the locks that SQLite holds on it (fcntl(2), "Record locks").
         """
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _lock(self._descriptor, path, time.monotonic() + wait)
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            # Of one length, so that it never needs another block: the disk may be full.
+            os.pwrite(self._descriptor, f"{os.getpid():<{LENGTH - 1}}\n".encode(), 0)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -41,7 +42,7 @@ def _lock(descriptor: int, path: Path, deadline: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                holder = os.pread(descriptor, LENGTH, 0).decode("ascii", "replace").strip() or "unknown"
                 raise FailedPrecondition(
                     f"{path} is held by process {holder}; stop that daemon, or give this one another root"
                 ) from None

@@ -11,6 +11,7 @@ from windlass.metadata import Collectible, Collectibles
 from windlass_metadata import nodes
 from windlass_metadata.cleaner import Cleaner
 from windlass_metadata.nodes import Node
+from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ class Outside:
         for kind, one in self._stores.items():
             try:
                 found += [(kind, each) for each in one.store.collectibles()]
+                one.trouble.tell("")
             except Error as error:
-                logger.warning("nothing of kind %s is collected this time: %s", kind, error)
+                one.trouble.tell(str(error))
         return found
 
     def begin(self, garbage: Iterable[Node]) -> list[Cleaner]:
@@ -46,6 +48,7 @@ class Outside:
 class _Store:
     def __init__(self, kind: str, store: Collectibles) -> None:
         self.store = store
+        self.trouble = Trouble(logger, f"finding what of kind {kind} is garbage")
         self.cleaner = Cleaner(f"{kind} store", lambda: bool(self._garbage), self._clean)
         self._garbage: dict[tuple[str, str], None] = {}
         self._guard = threading.Lock()

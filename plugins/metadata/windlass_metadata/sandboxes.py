@@ -10,7 +10,7 @@ from windlass import filters as filter_expressions
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
 from windlass.fieldpaths import kept_labels, selects, updated_map
 from windlass.sandboxes import Sandbox, SandboxStore
-from windlass.values import check_identifier, check_labels
+from windlass.values import check_identifier, check_label_keys
 from windlass_metadata import nodes
 from windlass_metadata.containers import check_extensions, updated_extensions
 from windlass_metadata.ledger import Ledger, ensure_namespace
@@ -121,7 +121,7 @@ class Sandboxes(SandboxStore):
 def check_sandbox(sandbox: Sandbox) -> None:
     """Raise InvalidArgument unless a sandbox may be recorded as it is."""
     check_identifier("sandbox ID", sandbox.id)
-    check_labels(sandbox.labels)
+    check_label_keys(sandbox.labels)
     check_extensions(f"sandbox {sandbox.id}", sandbox.extensions)
 
 

@@ -18,6 +18,7 @@ from windlass.errors import Error, Unavailable
 from windlass.gate import gate_of, offload_within
 from windlass.gc import Collector
 from windlass.metadata import Collected, Metadata
+from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Scheduler(Collector):
         self._total = 0.0
         self._collections = 0
         self._allowed = 0.0
+        self._trouble = Trouble(logger, "garbage collection")
         metadata.on_mutation(self._mutated)
 
     async def start(self) -> None:
@@ -162,8 +164,10 @@ class Scheduler(Collector):
             done.blobs,
             done.snapshots,
         )
+        self._trouble.tell("")
         for failure in done.failures:
-            logger.warning("garbage collection: %s", failure)
+            # Their stores have told it already, once.
+            logger.debug("garbage collection: %s", failure)
         if done.failures:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._mutated, True)
         for waiter in waiters:
@@ -171,7 +175,7 @@ class Scheduler(Collector):
                 waiter.set_result(done)
 
     def _failed(self, error: Error, changes: _Changes, waiters: list[asyncio.Future[Collected]]) -> None:
-        logger.warning("garbage collection failed and is tried again: %s", error)
+        self._trouble.tell(str(error))
         with self._guard:
             self._changes.deletions += max(1, changes.deletions)
             self._changes.mutations += changes.mutations

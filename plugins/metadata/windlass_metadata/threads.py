@@ -19,9 +19,13 @@ class Outcome(Generic[R]):
     error: Exception | None = None
 
     def get(self) -> R:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
+        """Return the result, or raise the error, which is let go of: together with its traceback it would stay."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
         return cast(R, self.result)  # without an error there is a result, None though it may be
 
 

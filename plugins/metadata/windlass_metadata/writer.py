@@ -32,6 +32,7 @@ class IngestWriter(Writer):
         lease: str,
         row: IngestRow,
         inner: Writer | None,
+        media_type: str,
     ) -> None:
         """Own ``inner``, a writer of ``store``, or be virtual without; the ref has been taken."""
         self._ledger = ledger
@@ -41,6 +42,7 @@ class IngestWriter(Writer):
         self._lease = lease
         self._row = row
         self._inner = inner
+        self._media_type = media_type
         self._closed = False
 
     def write(self, data: bytes | memoryview) -> int:
@@ -81,7 +83,7 @@ class IngestWriter(Writer):
         self._end()
         if not created:
             raise AlreadyExists(f"content {digest} already exists")
-        event = ContentCreate(digest=digest, size=length)
+        event = ContentCreate(digest=digest, size=length, mediaType=self._media_type)
         self._ledger.publish(self._namespace, "/content/create", event)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,22 +12,23 @@ from pathlib import Path
 
 from windlass.activations import ActivateOptions, Activation, ActiveMount, MountHandler
 from windlass.directory_handler import DirectoryHandler
+from windlass.disks import is_full
 from windlass.errors import (
     AlreadyExists,
     Error,
     FailedPrecondition,
     InvalidArgument,
+    NoSpace,
     NotFound,
-    ResourceExhausted,
     Unavailable,
     Unimplemented,
 )
-from windlass.fieldpaths import kept_labels, updated_labels
+from windlass.fieldpaths import kept_labels, updated_map
 from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.metadata import Collectible
 from windlass.mounts import Mount
 from windlass.plugin import quick
-from windlass.values import check_identifier, check_labels
+from windlass.values import check_identifier, check_label_keys
 from windlass_mounts.places import Places
 from windlass_mounts.plan import Plan, plan
 from windlass_mounts.records import Records, Row, State
@@ -83,7 +83,7 @@ class ActiveMounts:
         """Make the mounts that are ours to make."""
         options = options or DEFAULTS
         _check(namespace, name)
-        check_labels(options.labels)
+        check_label_keys(options.labels)
         todo = plan(mounts, self._handlers, options.allowed, options.temporary)
         if not todo.needed:
             raise Unimplemented(f"mount {_shown(name)} has nothing to activate; make its mounts with mount(2)")
@@ -120,7 +120,7 @@ class ActiveMounts:
         row = self._find(namespace, activation.name)
         with self._held(row.id, f"mount {_shown(activation.name)}"):
             now = self.info(namespace, activation.name)
-            labels = updated_labels(now.labels, activation.labels, fieldpaths, "a mount")
+            labels = updated_map("labels", now.labels, activation.labels, fieldpaths or ("labels",), "a mount")
             self._records.label(row.id, labels)
         return replace(now, labels=labels)
 
@@ -279,9 +279,8 @@ def adaptor(activation: Activation) -> Adaptor:
 
 
 def _refused(error: OSError) -> Error:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(f"{error}; free space there")
-    return FailedPrecondition(str(error))
+    """A full disk is told apart; what else keeps a mount from being made, a damaged image too, is the caller's."""
+    return NoSpace(f"{error}; make room there") if is_full(error) else FailedPrecondition(str(error))
 
 
 def _check(namespace: str, name: str = "-") -> None:

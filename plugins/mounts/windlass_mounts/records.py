@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from windlass import errors
+from windlass import databases, errors
 from windlass.activations import Activation, ActiveMount
 from windlass.mounts import Mount
 
@@ -61,9 +61,9 @@ class Records:
     def __init__(self, path: Path) -> None:
         """Open the database at ``path``, or make it."""
         self._path = path
-        path.touch(mode=0o600)
+        databases.make_private(path)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._db = databases.connect(path, BUSY_SECONDS)
         try:
             with self._open() as db:
                 for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", SCHEMA):
@@ -137,7 +137,7 @@ class Records:
             except sqlite3.ProgrammingError as error:
                 raise errors.Unavailable(f"{self._path} is closed: the daemon is stopping") from error
             except sqlite3.Error as error:
-                raise errors.Internal(f"{self._path}: {error}; remove it, then its mounts are cleaned up") from error
+                raise databases.translated(error, self._path, "database of mounts") from error
 
 
 def _row(row: tuple[int, str, str, int, str, str, str]) -> Row:

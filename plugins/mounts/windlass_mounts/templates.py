@@ -33,7 +33,7 @@ def format_mount(mount: Mount, active: Sequence[ActiveMount]) -> Mount:
 
 
 def fill(text: str, active: Sequence[ActiveMount]) -> str:
-    """Return ``text`` with its templates filled in."""
+    """Return ``text`` with its templates filled in. Raises InvalidArgument for one that does not parse."""
     size = len(text)
 
     def value(match: re.Match[str]) -> str:
@@ -44,6 +44,9 @@ def fill(text: str, active: Sequence[ActiveMount]) -> str:
             raise InvalidArgument(f"mount template {text[:SHOWN]!r}… becomes too long, the limit is {MAX_LENGTH}")
         return found
 
+    # Between templates, braces that open one are its beginning without an end; a lone "}}" is text, as in Go.
+    if "{{" in TEMPLATE.sub("", text):
+        raise InvalidArgument(f"mount template {text[:SHOWN]!r} begins with {{{{ and has no }}}}; close it")
     return TEMPLATE.sub(value, text)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from windlass.content import ContentStore
 from windlass.diff import Differ
 from windlass.errors import InvalidArgument
@@ -21,7 +23,7 @@ Proxied = Snapshotter | ContentStore | Differ | SandboxController
 
 def connect(name: str, proxy: ProxyPlugin, context: InitContext) -> Proxied:
     """Return the object for an entry, and publish what the entry says of it (reference 1.3, proxy_plugins)."""
-    path = proxy.address.removeprefix("unix://")
+    path = proxy.address if proxy.address.startswith("/") else unquote(proxy.address.removeprefix("unix://"))
     if not path.startswith("/"):
         raise InvalidArgument(f"address {proxy.address!r} of proxy plugin {name} is no absolute path; name its socket")
     context.meta.exports.update({**proxy.exports, "address": proxy.address})

@@ -45,8 +45,11 @@ def init(context: InitContext) -> object:
 
 # Any: a TOML table as parsed.
 def migrate(version: int, plugins: dict[str, Any]) -> None:
-    """Step 2 to 3: the monitor has a type of its own (reference 1.3)."""
-    if version == 2 and OLD_URI in plugins:
+    """Steps 2 to 3 and 3 to 4: the monitor has a type of its own (reference 1.3).
+
+    Files of version 3 with the old name work in containerd, whose migration of this block asks for a version before 4.
+    """
+    if version in (2, 3) and OLD_URI in plugins:
         old = plugins.pop(OLD_URI)
         plugins.setdefault(NEW_URI, old)
 

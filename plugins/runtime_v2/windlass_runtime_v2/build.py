@@ -41,7 +41,7 @@ def build(
         zygote.preload(shim.preload)
     bundles = Bundles(context.state, context.root)
     forked = ForkedShims(zygote, shims, settings, deadlines)
-    launcher = Launcher(bundles, forked, ForeignShims(settings, deadlines), deadlines)
+    launcher = Launcher("task", bundles, forked, ForeignShims(settings, deadlines), deadlines)
     lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.beside(context.state), Rootfs(mounts))
     recovery = Recovery(lifecycle, settings.socket_dir, context.register_readiness())
     context.on_start(recovery.start)
@@ -59,7 +59,8 @@ def build_sandboxes(
     """Return the sandbox controller; ``context`` starts and stops it."""
     settings.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     forked = ForkedShims(zygote, shims, settings, deadlines)
-    launcher = Launcher(Bundles(context.state, context.root), forked, ForeignShims(settings, deadlines), deadlines)
+    bundles = Bundles(context.state, context.root)
+    launcher = Launcher("sandbox", bundles, forked, ForeignShims(settings, deadlines), deadlines)
     sandboxes = Sandboxes(launcher, deadlines, Jobs())
     recovery = SandboxRecovery(sandboxes, context.register_readiness())
     context.on_start(recovery.start)

@@ -80,14 +80,20 @@ class Bundle:
         _write_whole(self.path / BOOTSTRAP_FILE, json.dumps(asdict(bootstrap)).encode(), 0o644)
 
     def read_shim_binary(self) -> str:
-        """Return the path of the shim's executable, "" for a forked shim."""
+        """Return the path of the shim's executable, "" when there is none."""
         with contextlib.suppress(OSError, ValueError):
             return _read_bounded(self.path / SHIM_BINARY_FILE).decode().strip()
         return ""
 
     def write_shim_binary(self, path: str) -> None:
-        """Remember the shim's executable, which a later daemon calls to clean up."""
+        """Remember the shim's executable, which a later daemon, ours or another, calls to clean up."""
         _write_whole(self.path / SHIM_BINARY_FILE, path.encode(), 0o600)
+
+    def init_pid(self) -> int:
+        """Return the pid that the shim had written into the bundle, 0 when there is none."""
+        with contextlib.suppress(OSError, ValueError), (self.path / "init.pid").open("rb") as file:
+            return int(file.read(20))
+        return 0
 
     def adopt_checkpoint(self, directory: str) -> str:
         """Move an unpacked checkpoint into the work directory, with which it goes; return where it is.

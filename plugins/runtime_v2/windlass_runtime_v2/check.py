@@ -1,29 +1,57 @@
-"""Looks for bundles, and mounts in them, that belong to no container, for `windlass fsck`."""
+"""Looks for bundles, control groups and processes that belong to no container or task, for `windlass fsck`."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
-from windlass import mounting
+from windlass import cgroups, mounting
 from windlass.checks import Problem
 from windlass.errors import Error, NotFound
 from windlass.metadata import Metadata
 from windlass_runtime_v2.bundles import Bundle, Bundles, sweep
+from windlass_runtime_v2.strays import strays
+from windlass_runtime_v2.task import is_alive
 
 CONNECT_TIMEOUT = 1.0
+MOST_NAMED = 10
 
 
 class BundleCheck:
     """A `windlass.checks.Checked`; what has a shim that lives is the daemon's business when it starts."""
 
-    def __init__(self, bundles: Bundles, metadata: Metadata) -> None:
+    def __init__(self, bundles: Bundles, metadata: Metadata, root: Path) -> None:
         self._bundles = bundles
         self._metadata = metadata
+        self._root = root
 
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
         """See the contract."""
-        return list(self._strays(repair))
+        return [*self._strays(repair), *self._groups(repair), *self._processes()]
+
+    def _groups(self, repair: bool) -> Iterator[Problem]:
+        """Yield control groups that containers without a task have left."""
+        idle: list[tuple[str, str, list[str]]] = []
+        in_use: set[str] = set()
+        for namespace in self._metadata.namespaces().list():
+            for container in self._metadata.containers(namespace.name).list():
+                groups = cgroups.groups_of(container.spec.value, container.id) if container.spec else []
+                if self._bundles.bundle(namespace.name, container.id).path.exists():
+                    in_use.update(groups)
+                else:
+                    idle.append((namespace.name, container.id, [each for each in groups if Path(each).is_dir()]))
+        for namespace_name, id, groups in idle:
+            # Some clients put several containers into one.
+            if groups and not in_use.intersection(groups):
+                yield _group_problem(namespace_name, id, groups, repair)
+
+    def _processes(self) -> Iterator[Problem]:
+        known = [pid for bundle in self._bundles.walk() if (pid := bundle.init_pid())]
+        for stray in strays(self._root, known):
+            what = f"process {stray.pid} ({stray.name})"
+            state = f"runs in a root filesystem of this daemon and belongs to no bundle; its group is {stray.group}"
+            yield Problem(what, state, f"end it: kill -9 {stray.pid}")
 
     def _strays(self, repair: bool) -> Iterator[Problem]:
         for bundle in list(self._bundles.walk()):
@@ -34,6 +62,8 @@ class BundleCheck:
             what, state = f"bundle {bundle.path}", f"belongs to no container{held}"
             if _has_shim(bundle):
                 yield Problem(what, f"{state}, and its shim runs", "start windlassd, which ends it")
+            elif is_alive(pid := bundle.init_pid()):
+                yield Problem(what, f"{state}, and its process {pid} runs", "start windlassd, which ends it")
             elif not repair:
                 yield Problem(what, state, "run with --repair, or start windlassd, to have it removed")
             else:
@@ -46,6 +76,20 @@ class BundleCheck:
         except NotFound:
             return False
         return True
+
+
+def _group_problem(namespace: str, id: str, groups: list[str], repair: bool) -> Problem:
+    what = f"control group {groups[0]} of container {namespace}/{id}"
+    if pids := sorted({pid for group in groups for pid in cgroups.processes_in(group)}):
+        words = " ".join(map(str, pids[:MOST_NAMED]))
+        state = f"has processes, {words}, although the container has no task"
+        return Problem(what, state, f"end them: kill -9 {words}")
+    state = "is there although the container has no task"
+    if not repair:
+        return Problem(what, state, "run with --repair, or start a task of it, to have it removed")
+    if left := cgroups.remove(groups):
+        return Problem(what, state, f"it cannot be removed: {left[0]} is in use")
+    return Problem(what, state, "it was removed", repaired=True)
 
 
 def _has_shim(bundle: Bundle) -> bool:

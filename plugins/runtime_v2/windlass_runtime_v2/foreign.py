@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -14,7 +13,7 @@ from pathlib import Path
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from windlass import __version__
+from windlass import __version__, nofile
 from windlass.errors import DeadlineExceeded, Error, Unimplemented
 from windlass.tasks import Exit
 from windlass.values import Payload
@@ -27,8 +26,6 @@ from windlass_runtime_v2.wire import exit_of
 logger = logging.getLogger(__name__)
 
 LOG_LEVELS = {"trace": -8, "debug": -4, "info": 0, "warn": 4, "error": 8, "fatal": 10, "panic": 12}
-MOST_CHUNKS = 16
-LOG_CHUNK = 16 << 10
 MAX_SOCKET_DIR = 42
 MAX_OUTPUT_SHOWN = 2000
 BARE_OPTIONS = ("shim-runc-v1", "shim-runhcs-v1")
@@ -81,17 +78,12 @@ class ForeignShims:
             raise Error(f"shim {binary} -info ended with {done.returncode}: {_shown(done.stderr or done.stdout)}")
         return done.stdout
 
-    def clean(self, bundle: Bundle, binary: str) -> Exit | None:
-        """Execute the shim's ``delete``, which ends what a dead shim left; says in the log when it fails."""
+    def clean(self, bundle: Bundle, binary: str, seconds: float) -> Exit | None:
+        """Execute the shim's ``delete``, which ends what a dead shim left. Raises Error when it fails."""
         action = ["-bundle", str(bundle.path), "delete"]
-        try:
-            code, output, said = self._execute(bundle, binary, action, b"", self._deadlines.cleanup)
-        except (Error, OSError) as error:
-            logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
-            return None
+        code, output, said = self._execute(bundle, binary, action, b"", seconds)
         if code:
-            logger.warning("task %s: %s delete ended with %d: %s", bundle.id, binary, code, _shown(said))
-            return None
+            raise Error(f"{binary} delete ended with {code}: {_shown(said)}")
         try:
             answer = pb.DeleteResponse.FromString(output)
         except DecodeError:
@@ -127,7 +119,7 @@ class ForeignShims:
         try:
             # CPython starts it by vfork(2), since it has neither a preexec_fn nor another user.
             done = subprocess.run(
-                arguments + action,
+                nofile.limited(arguments + action),
                 cwd=bundle.path,
                 env=self._environment(bundle.namespace),
                 input=data,
@@ -194,40 +186,3 @@ def _shown(output: bytes) -> str:
 def _daemon_binary() -> str:
     program = Path(sys.argv[0]).absolute()
     return str(program) if program.is_file() else sys.executable
-
-
-class ShimLog:
-    """Copies what a shim writes to the ``log`` FIFO of its bundle to the daemon's log."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        """Open the FIFO, made if it is not there; a shim waits in its open until somebody reads.
-
-        For writing too, so that there is no end of file: a shim's ``start`` may try twice.
-        """
-        path = bundle.path / "log"
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-        self._id = bundle.id
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self._loop.add_reader(self._descriptor, self._copy)
-
-    def _copy(self) -> bool:
-        """Log what there is; False when that is nothing."""
-        try:
-            data = os.read(self._descriptor, LOG_CHUNK)
-        except BlockingIOError:
-            return False
-        for line in data.decode(errors="replace").splitlines():
-            logger.info("shim of task %s: %s", self._id, line)
-        return True
-
-    def close(self) -> None:
-        """Log the rest, at most what the FIFO holds, and stop reading; may be called twice."""
-        if self._descriptor >= 0:
-            self._loop.remove_reader(self._descriptor)
-            for _ in range(MOST_CHUNKS):
-                if not self._copy():
-                    break
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from windlass.errors import Error, InvalidArgument, Unimplemented
+from windlass.errors import DeadlineExceeded, Error, InvalidArgument, Unavailable, Unimplemented
 from windlass.gate import offload
-from windlass.shims import ForkedShim
+from windlass.shims import CLEAN, ForkedShim
 from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
+from windlass_runtime_v2.runtimes import find_program
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.shim import Shim, connect, kill_process, process_ended
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
 
 logger = logging.getLogger(__name__)
+
+MAX_ANSWER = 4096
 
 
 class ForkedShims:
@@ -33,6 +36,7 @@ class ForkedShims:
         self._settings = settings
         self._deadlines = deadlines
         self._by_runtime = {runtime: shim for shim in shims.values() for runtime in shim.runtimes}
+        self._programs = {shim.program: find_program(shim.program) for shim in shims.values() if shim.program}
 
     def serves(self, runtime: str) -> bool:
         """Tell whether a runtime's shim can be forked."""
@@ -58,6 +62,8 @@ class ForkedShims:
         path = self._settings.socket_dir / hashlib.sha256(seed.encode()).hexdigest()
         bootstrap = Bootstrap(f"unix://{path}", runtime=runtime)
         bundle.write_bootstrap(bootstrap)
+        if program := self._programs.get(self._by_runtime[runtime].program):
+            bundle.write_shim_binary(program)
         return bootstrap, listen_unix(path)
 
     async def start(self, bundle: Bundle, bootstrap: Bootstrap, listener: socket.socket) -> Shim:
@@ -71,32 +77,46 @@ class ForkedShims:
             try:
                 return await connect(bootstrap, bundle.namespace, child.pidfd)
             except Error:
+                # It would wait for half a minute for somebody to connect.
+                kill_process(child.pidfd)
                 os.close(child.pidfd)
                 raise
 
-    async def clean(self, bundle: Bundle, runtime: str) -> None:
-        """End what a dead shim has left running; says in the log when that cannot be done.
+    async def clean(self, bundle: Bundle, runtime: str, seconds: float) -> None:
+        """End what a dead shim has left running. Raises Error, with the reason, when not all of it is gone.
 
-        Whatever does that is told its deadline, and is killed when it keeps on: the bundle that it works in is removed.
+        Whatever does that is told its deadline, and is killed when it keeps on.
         """
         shim = self._by_runtime.get(runtime)
-        entry = shim.cleanup if shim else ""
-        if not entry:
+        if shim is None:
+            raise Unavailable(f"no plugin serves runtime {runtime}; install the one that did")
+        if not shim.cleanup:
             logger.warning("task %s: its shim, of runtime %s, has no cleanup: processes may run on", bundle.id, runtime)
             return
-        seconds = self._deadlines.cleanup
         arguments = (str(bundle.path), bundle.namespace, bundle.id, f"{seconds:g}")
+        answer, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            child = await offload(self._zygote.spawn, entry, arguments, (), self._deadlines.spawn)
-        except Error as error:
-            logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
-            return
-        try:
-            if not await process_ended(child.pidfd, seconds):
-                logger.warning("task %s: cleaning up did not end within %g s and is killed", bundle.id, seconds)
-                kill_process(child.pidfd)
+            try:
+                child = await offload(self._zygote.spawn, shim.cleanup, arguments, (told,), self._deadlines.spawn)
+            finally:
+                os.close(told)
+            try:
+                if not await process_ended(child.pidfd, seconds):
+                    kill_process(child.pidfd)
+                    raise DeadlineExceeded(f"cleaning up did not end within {seconds:g} s and was killed")
+            finally:
+                os.close(child.pidfd)
+            if (found := _read(answer)) != CLEAN:
+                raise Unavailable(found.decode(errors="replace") or "what cleans up was killed")
         finally:
-            os.close(child.pidfd)
+            os.close(answer)
+
+
+def _read(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, MAX_ANSWER)
+    except BlockingIOError:
+        return b""
 
 
 def list_sockets(directory: Path) -> list[Path]:

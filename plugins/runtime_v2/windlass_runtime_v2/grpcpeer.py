@@ -8,6 +8,8 @@ import grpc
 from grpc import aio
 
 from windlass.errors import Unavailable, from_code
+from windlass.rpc import authority
+from windlass.values import grpc_target
 
 NAMESPACE_KEY = "containerd-namespace"
 DIAL_TIMEOUT = 10.0
@@ -61,8 +63,9 @@ def _same(data: bytes) -> bytes:
 
 
 async def connect(address: str) -> GrpcPeer:
-    """Connect to ``unix://<path>``; raises Unavailable when nobody listens."""
-    channel = aio.insecure_channel("unix:" + address.removeprefix("unix://"))
+    """Connect to ``unix://<path>``, where shims do not encode the path; raises Unavailable when nobody listens."""
+    target = grpc_target(address.removeprefix("unix://"))
+    channel = aio.insecure_channel(target, authority(target))
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
             await channel.channel_ready()

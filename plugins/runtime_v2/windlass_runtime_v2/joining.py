@@ -22,7 +22,7 @@ GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The shim of a sandbox that runs; ``binary`` is its executable, "" for a forked one."""
+    """The shim of a sandbox that runs; ``binary`` is its executable, "" when it has none."""
 
     bootstrap: Bootstrap
     binary: str

@@ -15,12 +15,13 @@ from windlass.tasks import CreateOptions, Exit
 from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
+from windlass_runtime_v2.cleaning import Cleaning
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.names import Names
 from windlass_runtime_v2.rootfs import Rootfs
 from windlass_runtime_v2.settings import Deadlines
-from windlass_runtime_v2.shim import Shim
+from windlass_runtime_v2.shim import Shim, lost_shim
 from windlass_runtime_v2.task import UNKNOWN_EXIT, Jobs, Task, is_alive, now
 from windlass_runtime_v2.wire import create_request, exit_events, exit_of
 
@@ -50,7 +51,7 @@ class Lifecycle:
         self.jobs = jobs
         self.tasks: dict[tuple[str, str], Task] = {}
         self._exchange = exchange
-        self.names = Names("task", self.tasks, "already exists", "deleted")
+        self.names = Names("task", self.tasks, "already exists", "deleted", launcher.cleaner.left)
         self._stopping = False
 
     async def create(self, namespace: str, container: Container, options: CreateOptions, spec: bytes) -> Task:
@@ -95,18 +96,31 @@ class Lifecycle:
             # Nothing runs any more and the shim does not answer, so its end costs nothing and frees the task.
             logger.warning("task %s: its shim does not answer to Delete and is killed", task.id)
             task.shim.kill()
-            return await asyncio.shield(task.ended)
+            return await self.end_of(task)
         except Unavailable:
             if not task.shim.gone.done():
                 raise
-            return await asyncio.shield(task.ended)
+            return await self.end_of(task)
         if task.deleted:
-            return await asyncio.shield(task.ended)
+            return await self.end_of(task)
         await self._discard(task)
         task.settle(exit)
         if missing is not None:
             raise missing
         return exit
+
+    async def end_of(self, task: Task) -> Exit:
+        """Return how a task ended whose shim is gone. Raises Unavailable when that is not known in time."""
+        try:
+            async with asyncio.timeout(self.deadlines.cleanup + self.deadlines.shutdown):
+                return await asyncio.shield(task.ended)
+        except TimeoutError:
+            reason = self.launcher.cleaner.left.get((task.bundle.namespace, task.id), "it is being removed")
+            raise Unavailable(f"task {task.id}: its shim has died, its container has not gone yet: {reason}") from None
+
+    def runs_on(self, task: Task) -> bool:
+        """Tell whether a task has lost its shim and could not be cleaned up yet."""
+        return task.deleted and (task.bundle.namespace, task.id) in self.launcher.cleaner.left
 
     async def _discard(self, task: Task) -> None:
         with self._departing(task):
@@ -145,9 +159,11 @@ class Lifecycle:
                 helped = await self._ask_to_delete(bundle, shim)
         if helped and await shim.shut_down(bundle.id, self.deadlines.shutdown) and not unfinished:
             await self.launcher.remove(bundle, shim.bootstrap)
-        else:
-            shim.kill()
-            await self.clean(bundle, shim.bootstrap)
+            return
+        shim.kill()
+        try:
+            await self.launcher.cleaner.clean(bundle, shim.bootstrap)
+        finally:
             shim.release()
 
     async def _ask_to_delete(self, bundle: Bundle, shim: Shim) -> bool:
@@ -178,8 +194,21 @@ class Lifecycle:
 
     async def _bury(self, task: Task) -> None:
         task.shim.kill()
-        found = await self.clean(task.bundle, task.shim.bootstrap)
-        await self._release(task)
+        await self._mourn(task, self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap))
+
+    def keep_lost(self, bundle: Bundle, bootstrap: Bootstrap | None, pid: int, cleaning: Cleaning) -> None:
+        """Know a task whose shim was gone before this daemon began, for as long as its process cannot be ended."""
+        task = Task(bundle, lost_shim(bundle.namespace, bootstrap))
+        task.pids[""], task.deleted = pid, True
+        self.tasks[bundle.namespace, bundle.id] = task
+        self.jobs.start(self._mourn(task, cleaning))
+
+    async def _mourn(self, task: Task, cleaning: Cleaning) -> None:
+        found = await cleaning.until_ended(task.pids[""])
+        if cleaning.job.done():
+            await self._release(task)
+        else:
+            self.jobs.start(self._release_after(task, cleaning))
         status = KILLED if task.shim.forked else UNKNOWN_EXIT
         exit = task.known_exit() or found or Exit(task.pids[""], status, now())
         del self.tasks[task.bundle.namespace, task.id]
@@ -187,13 +216,10 @@ class Lifecycle:
         self.announce(task.bundle, exit)
         task.settle(exit)
 
-    async def clean(self, bundle: Bundle, bootstrap: Bootstrap | None) -> Exit | None:
-        """Clean up after a dead shim, whatever goes wrong with it."""
-        try:
-            return await self.launcher.clean(bundle, bootstrap)
-        except (Error, OSError) as error:
-            logger.warning("task %s: cannot clean up after its shim: %s", bundle.id, error)
-            return None
+    async def _release_after(self, task: Task, cleaning: Cleaning) -> None:
+        await asyncio.wait({cleaning.job})
+        if cleaning.job.exception() is None:
+            await self._release(task)
 
     def announce(self, bundle: Bundle, exit: Exit) -> None:
         """Publish the events that a dead shim cannot send any more."""
@@ -204,7 +230,7 @@ class Lifecycle:
     async def stop(self, timeout: float) -> None:
         """Let go of every shim, all of which run on, and finish what is under way."""
         self._stopping = True
-        await self.jobs.finish(timeout)
+        await asyncio.gather(self.launcher.cleaner.stop(timeout), self.jobs.finish(timeout))
         for task in self.tasks.values():
             task.close()
             task.shim.release()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 from windlass.errors import AlreadyExists
 
@@ -14,9 +14,13 @@ Key = tuple[str, str]
 class Names:
     """Says which names are taken: those that are known, and those that are kept here for a while."""
 
-    def __init__(self, kind: str, known: Container[Key], is_there: str, removed: str) -> None:
-        """Word refusals by ``kind``, by what it means to be ``known``, and by what its removal is called."""
+    def __init__(self, kind: str, known: Container[Key], is_there: str, removed: str, left: Mapping[Key, str]) -> None:
+        """Word refusals by ``kind``, by what it means to be ``known``, and by what its removal is called.
+
+        ``left`` says why names are taken of which something is left.
+        """
         self._kind = kind
+        self._left = left
         self._known = known
         self._is_there = is_there
         self._removed = removed
@@ -26,6 +30,8 @@ class Names:
     def taken(self, namespace: str, id: str) -> Iterator[None]:
         """Take a name for the length of a creation. Raises AlreadyExists."""
         key = (namespace, id)
+        if key in self._left:
+            raise AlreadyExists(f"{self._kind} {id}: what an earlier one has left is not gone yet: {self._left[key]}")
         if key in self._known:
             raise AlreadyExists(f"{self._kind} {id} {self._is_there}")
         if key in self._kept:

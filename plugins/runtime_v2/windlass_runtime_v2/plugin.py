@@ -13,7 +13,7 @@ from windlass.errors import InvalidArgument
 from windlass.events import EXCHANGE
 from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
-from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
+from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, ROOT, STATE, TTRPC_ADDRESS
 from windlass.sandboxes import SANDBOX_CONTROLLER, SandboxController
 from windlass.shims import FORKED_SHIM
 from windlass.tasks import RUNTIME, Tasks
@@ -98,7 +98,7 @@ def init_check(context: InitContext) -> Checked:
     from windlass_runtime_v2.check import BundleCheck
 
     root, state = (path.parent / PLUGIN.uri for path in (context.root, context.state))
-    return BundleCheck(Bundles(state, root), context.single(METADATA))
+    return BundleCheck(Bundles(state, root), context.single(METADATA), Path(context.properties[ROOT]))
 
 
 def _settings(context: InitContext, request_timeout: float) -> tuple[ShimSettings, Deadlines]:

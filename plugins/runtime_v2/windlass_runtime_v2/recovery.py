@@ -17,11 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
 from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, sweep
+from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, sweep
 from windlass_runtime_v2.forked import list_sockets, sweep_sockets
 from windlass_runtime_v2.lifecycle import KILLED, Lifecycle
 from windlass_runtime_v2.shim import Shim
-from windlass_runtime_v2.task import Task, now
+from windlass_runtime_v2.task import Task, is_alive, now
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Recovery:
         self._done = done
         self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._cleanups = asyncio.Semaphore(PARALLEL_CLEANUPS)
+        self._found = 0
 
     async def start(self) -> None:
         """See which bundles there are and begin to look at them."""
@@ -64,7 +65,7 @@ class Recovery:
     async def _finish(self, leftovers: list[Path], sockets: list[Path]) -> None:
         if self._jobs:
             await asyncio.wait(self._jobs.values())
-            logger.info("%d of %d tasks were found again", len(self._lifecycle.tasks), len(self._jobs))
+            logger.info("%d of %d tasks were found again", self._found, len(self._jobs))
         self._jobs.clear()
         try:
             await self._launcher.on_disk(sweep, leftovers)
@@ -119,6 +120,7 @@ class Recovery:
                 return
             logger.warning("task %s: its shim is kept although it does not answer: %s", bundle.id, error)
         self._lifecycle.add(task, pid)
+        self._found += 1
 
     async def _await_creation(self, task: Task) -> None:
         """Have a shim that cannot be killed end, or make the task that it may be making, for a bounded time."""
@@ -134,9 +136,16 @@ class Recovery:
                     await asyncio.sleep(POLL)
 
     async def _bury(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-        pid = await self._launcher.on_disk(_init_pid, bundle)
+        pid = 0
+        with logged(f"task {bundle.id}: cannot read which process it had"):
+            pid = await self._launcher.on_disk(bundle.init_pid)
         async with self._cleanups:
-            exit = await self._lifecycle.clean(bundle, bootstrap)
+            cleaning = self._launcher.cleaner.begin(bundle, bootstrap)
+            await asyncio.wait({cleaning.tried})
+        if not cleaning.job.done() and is_alive(pid):
+            self._lifecycle.keep_lost(bundle, bootstrap, pid, cleaning)
+            return
+        exit = await cleaning.until_ended(pid)
         if pid or exit:
             self._lifecycle.announce(bundle, exit or Exit(pid, KILLED, now()))
 
@@ -150,10 +159,3 @@ def read_bundles(bundles: Bundles) -> list[tuple[Bundle, Bootstrap | None]]:
             bootstrap = bundle.read_bootstrap()
         found.append((bundle, bootstrap))
     return found
-
-
-def _init_pid(bundle: Bundle) -> int:
-    """Return the pid that the shim wrote into the bundle, 0 when there is none."""
-    with contextlib.suppress(OSError, ValueError), (bundle.path / "init.pid").open("rb") as file:
-        return int(file.read(20))
-    return 0

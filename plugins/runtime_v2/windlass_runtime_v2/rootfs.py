@@ -13,9 +13,12 @@ from windlass.mounts import Mount
 
 logger = logging.getLogger(__name__)
 
+HOLDER = f"{LABEL_BACK_REFERENCE}container"
+"""Label by which a container keeps what is active from garbage collection."""
+
 
 class Rootfs:
-    """The mounts of tasks that are active, under names of their own; for use on the loop."""
+    """The mounts of tasks that are active, each under its container's ID, as in containerd; for use on the loop."""
 
     def __init__(self, manager: MountManager | None) -> None:
         """Without a mount manager shims get all mounts as they are."""
@@ -27,11 +30,12 @@ class Rootfs:
         if not mounts or self._manager is None or not await offload(self._manager.handles, mounts):
             yield mounts
             return
-        system = await self._activate(self._manager, namespace, id, mounts)
+        system, is_own = await self._activate(self._manager, namespace, id, mounts)
         try:
             yield system
         except BaseException:
-            await self.release(namespace, id)
+            if is_own:
+                await self.release(namespace, id)
             raise
 
     async def release(self, namespace: str, id: str) -> None:
@@ -39,7 +43,7 @@ class Rootfs:
         if self._manager is None:
             return
         try:
-            await offload(self._manager.deactivate, namespace, _name(id))
+            await offload(self._manager.deactivate, namespace, id)
         except NotFound:
             pass
         except Error as error:
@@ -47,16 +51,17 @@ class Rootfs:
 
     async def _activate(
         self, manager: MountManager, namespace: str, id: str, mounts: tuple[Mount, ...]
-    ) -> tuple[Mount, ...]:
-        options = ActivateOptions(labels={f"{LABEL_BACK_REFERENCE}container": id})
+    ) -> tuple[tuple[Mount, ...], bool]:
+        """Return the mounts for the shim, and whether what they build on was made for this creation."""
+        options = ActivateOptions(labels={HOLDER: id})
         try:
-            return (await offload(manager.activate, namespace, _name(id), mounts, options)).system
+            return (await offload(manager.activate, namespace, id, mounts, options)).system, True
         except AlreadyExists:
-            # Of a task that ended while no daemon was there: whoever creates has the task's name for itself.
-            await offload(manager.deactivate, namespace, _name(id))
-            return (await offload(manager.activate, namespace, _name(id), mounts, options)).system
-
-
-def _name(id: str) -> str:
-    """Return a name that no client is likely to use."""
-    return f"tasks/{id}"
+            with contextlib.suppress(NotFound):
+                found = await offload(manager.info, namespace, id)
+                if HOLDER not in found.labels:
+                    # A client has made them ready for the task, as it may with containerd.
+                    return found.system, False
+        # Of a task that ended while no daemon was there: whoever creates has the task's name for itself.
+        await offload(manager.deactivate, namespace, id)
+        return (await offload(manager.activate, namespace, id, mounts, options)).system, True

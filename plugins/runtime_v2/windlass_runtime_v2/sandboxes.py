@@ -96,7 +96,7 @@ class Sandboxes:
         self.deadlines = deadlines
         self.jobs = jobs
         self.running: dict[Key, Running] = {}
-        self._names = Names("sandbox", self.running, "is already running", "shut down")
+        self._names = Names("sandbox", self.running, "is already running", "shut down", launcher.cleaner.left)
         self._stopping = False
 
     async def create(self, namespace: str, sandbox: Sandbox, options: SandboxOptions) -> Running:
@@ -133,7 +133,7 @@ class Sandboxes:
         if await running.shim.shut_down(running.id, self.deadlines.shutdown):
             await self.launcher.remove(running.bundle, running.shim.bootstrap)
         else:
-            await self._clean(running.bundle, running.shim.bootstrap)
+            await self.launcher.cleaner.clean(running.bundle, running.shim.bootstrap)
 
     def add(self, running: Running) -> None:
         """Know a sandbox from now on, and notice when its shim dies."""
@@ -149,20 +149,10 @@ class Sandboxes:
     async def _bury(self, running: Running) -> None:
         running.shim.kill()
         with self._departing((running.bundle.namespace, running.id)):
-            exit = await self._clean(running.bundle, running.shim.bootstrap)
+            cleaning = self.launcher.cleaner.begin(running.bundle, running.shim.bootstrap)
+            exit = await cleaning.until_ended(0)
         running.settle(exit or Exit(0, KILLED if running.shim.forked else UNKNOWN_EXIT, now()))
         running.shim.release()
-
-    async def bury_unknown(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-        """Clean up after a sandbox whose shim was gone before it was known."""
-        await self._clean(bundle, bootstrap)
-
-    async def _clean(self, bundle: Bundle, bootstrap: Bootstrap | None) -> Exit | None:
-        try:
-            return await self.launcher.clean(bundle, bootstrap)
-        except (Error, OSError) as error:
-            logger.warning("sandbox %s: cannot clean up after its shim: %s", bundle.id, error)
-            return None
 
     @contextlib.contextmanager
     def _departing(self, key: Key) -> Iterator[None]:
@@ -174,7 +164,7 @@ class Sandboxes:
     async def stop(self, timeout: float) -> None:
         """Let go of every shim, all of which run on, and finish what is under way."""
         self._stopping = True
-        await self.jobs.finish(timeout)
+        await asyncio.gather(self.launcher.cleaner.stop(timeout), self.jobs.finish(timeout))
         for running in self.running.values():
             running.close()
         self.launcher.close()
@@ -189,6 +179,7 @@ class SandboxRecovery:
         self._launcher = sandboxes.launcher
         self._done = done
         self._jobs: dict[Key, asyncio.Task[None]] = {}
+        self._found = 0
 
     async def start(self) -> None:
         """See which bundles there are and begin to look at them."""
@@ -206,7 +197,7 @@ class SandboxRecovery:
     async def _finish(self, leftovers: list[Path]) -> None:
         if self._jobs:
             await asyncio.wait(self._jobs.values())
-            logger.info("%d of %d sandboxes were found again", len(self._sandboxes.running), len(self._jobs))
+            logger.info("%d of %d sandboxes were found again", self._found, len(self._jobs))
         self._jobs.clear()
         try:
             await self._launcher.on_disk(sweep, leftovers)
@@ -224,10 +215,11 @@ class SandboxRecovery:
                 shim = await self._launcher.find(bundle, bootstrap)
         except (Error, TimeoutError) as error:
             logger.warning("sandbox %s: its shim is gone: %s", bundle.id, error)
-            await self._sandboxes.bury_unknown(bundle, bootstrap)
+            await self._launcher.cleaner.clean(bundle, bootstrap)
             return
         running = Running(bundle, shim)
         self._sandboxes.add(running)
+        self._found += 1
         try:
             connected = await shim.call(
                 "Connect", task_pb.ConnectRequest(id=bundle.id), task_pb.ConnectResponse, timeout
@@ -241,6 +233,7 @@ class SandboxRecovery:
             await running.call("PingSandbox", request, pb.PingResponse, timeout)
         except NotFound:
             logger.info("sandbox %s: its shim does not have it and is shut down", bundle.id)
+            self._found -= 1
             await self._sandboxes.remove(running)
         except Error as error:
             # A shim that is gone is buried by `Sandboxes`; one that is slow, or knows no Ping, is kept.
@@ -267,6 +260,8 @@ class ShimSandboxes:
         except asyncio.CancelledError:
             self._sandboxes.jobs.start(self._undo(job))
             raise
+        finally:
+            del job  # an error's traceback has this frame, and the job has the error
 
     async def start(self, namespace: str, id: str) -> StartedSandbox:
         """See `windlass.sandboxes.SandboxController.start`."""

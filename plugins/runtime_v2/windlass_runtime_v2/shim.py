@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
-from windlass.errors import Error, Internal, InvalidArgument, Unimplemented
+from windlass.errors import Error, Internal, InvalidArgument, Unavailable, Unimplemented
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2 import ttrpc
 from windlass_runtime_v2.bundles import Bootstrap
@@ -97,10 +97,12 @@ class Shim:
             with contextlib.suppress(Error):
                 await self.call("Shutdown", pb.ShutdownRequest(id=id), Empty, timeout)
         self._peer.close()
-        ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
-        if not ended:
-            self.kill()
-        self.release()
+        try:
+            ended = self._pidfd is None or await process_ended(self._pidfd, timeout)
+            if not ended:
+                self.kill()
+        finally:
+            self.release()
         return ended
 
     def adopt(self, pid: int) -> None:
@@ -127,6 +129,26 @@ def _decode(method: str, answer: type[M], data: bytes) -> M:
         return answer.FromString(data)
     except DecodeError as error:
         raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
+
+
+class NoPeer:
+    """The `Peer` of a shim that is gone."""
+
+    def __init__(self) -> None:
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone.set_result(None)
+
+    async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        """Raise Unavailable."""
+        raise Unavailable("its shim is gone")
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+
+def lost_shim(namespace: str, bootstrap: Bootstrap | None) -> Shim:
+    """Return a shim that was gone before it could be connected to; nothing may be known of it."""
+    return Shim(NoPeer(), bootstrap or Bootstrap(""), namespace)
 
 
 async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> Shim:
@@ -165,7 +187,10 @@ def kill_process(pidfd: int) -> None:
 
 async def process_ended(pidfd: int, timeout: float) -> bool:
     """Wait for a process to end; tell whether it did within ``timeout`` seconds."""
-    if select.select([pidfd], [], [], 0)[0]:
+    # Not select(2), which cannot take a descriptor whose number is 1,024 or more.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(0):
         return True
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()

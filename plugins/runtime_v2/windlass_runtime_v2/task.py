@@ -64,7 +64,10 @@ class Task:
         if job is None:
             job = self._waits[exec_id] = asyncio.create_task(self._wait(exec_id))
             job.add_done_callback(lambda job: self._forget_failed(exec_id, job))
-        return await asyncio.shield(job)
+        try:
+            return await asyncio.shield(job)
+        finally:
+            del job  # an error's traceback has this frame, and the job has the error
 
     def known_exit(self, exec_id: str = "") -> Exit | None:
         """Return how a process ended, if somebody has waited for it."""

@@ -52,6 +52,8 @@ class ShimTasks:
         except asyncio.CancelledError:
             self._lifecycle.jobs.start(self._undo(job))
             raise
+        finally:
+            del job  # an error's traceback has this frame, and the job has the error
         return task.pids[""]
 
     async def start(self, namespace: str, id: str, exec_id: str = "") -> int:
@@ -183,16 +185,15 @@ class ShimTasks:
         except Unavailable as error:
             if not task.shim.gone.done():
                 raise
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._deadlines.cleanup):
-                    await asyncio.shield(task.ended)
-                raise NotFound(f"task {task.id} does not exist: its shim has died") from error
-            raise
+            await self._lifecycle.end_of(task)
+            raise NotFound(f"task {task.id} does not exist: its shim has died") from error
 
     def _in(self, namespace: str) -> builtins.list[Task]:
         return [task for (found, _), task in self._lifecycle.tasks.items() if found == namespace]
 
     async def _state(self, task: Task, exec_id: str) -> Process:
+        if self._lifecycle.runs_on(task):
+            return Process(task.id, exec_id, task.pids.get(exec_id, 0), Status.UNKNOWN, bundle=str(task.bundle.path))
         request = pb.StateRequest(id=task.id, exec_id=exec_id)
         try:
             answer = await task.call("State", request, pb.StateResponse, self._deadlines.state)

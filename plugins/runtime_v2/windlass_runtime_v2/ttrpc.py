@@ -8,6 +8,7 @@ peer that is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from windlass.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unavailable, from_code
@@ -70,6 +71,7 @@ class Client(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             self._pending.pop(stream, None)
+            del answer  # an error's traceback has this frame, and the future has the error
 
     def close(self) -> None:
         """End the connection; pending calls fail with Unavailable."""
@@ -131,14 +133,12 @@ async def connect(address: str) -> Client:
     if separator and scheme != "unix":
         raise InvalidArgument(f"shim address {address!r} is not a unix socket")
     path = rest if separator else address
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        connect_unix(peer, path if path.startswith("/") else "\0" + path)
-        _, client = await asyncio.get_running_loop().create_unix_connection(lambda: Client(address), sock=peer)
-    except (OSError, ValueError) as error:
-        peer.close()
-        raise Unavailable(f"cannot connect to {address}: {error}") from error
-    except BaseException:
-        peer.close()
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+            connect_unix(peer, path if path.startswith("/") else "\0" + path)
+            _, client = await asyncio.get_running_loop().create_unix_connection(lambda: Client(address), sock=peer)
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"cannot connect to {address}: {error}") from error
+        stack.pop_all()
     return client

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from windlass.errors import Code
+from windlass.errors import Code, name_of
 from windlass_server import messages
 from windlass_server import metadata as wire
 from windlass_server.context import EOF, Context
@@ -73,6 +73,7 @@ class Call:
 
     __slots__ = (
         "_callbacks",
+        "_compresses",
         "_deadline",
         "_incoming",
         "_kept",
@@ -80,6 +81,7 @@ class Call:
         "_loop",
         "_method",
         "_owed",
+        "_path",
         "_peer_ended",
         "_started",
         "_task",
@@ -111,7 +113,8 @@ class Call:
         self._callbacks: list[Callable[[], None]] | None = None
         self._unsent_headers: bytes | None = wire.INITIAL
         self._kept = self._owed = 0
-        self._peer_ended = self._started = False
+        self._path = "a call"
+        self._peer_ended = self._started = self._compresses = False
         self.metadata: Metadata = ()
         self.trailing: Metadata = ()
         self.code: int | None = None
@@ -131,8 +134,11 @@ class Call:
                 raise Refused(Code.RESOURCE_EXHAUSTED, "the headers are larger than this server takes", status=431)
             head = wire.parse(fields)
             self.metadata = head.metadata
+            self._path = head.path
             self._method = find(head.path, head.metadata)
             self._incoming = Incoming(self._limits.receive, head.encoding)
+            # as grpc-go: who sends gzip gets gzip, whatever it says that it accepts
+            self._compresses = head.encoding == messages.GZIP
         except Refused as refused:
             self._refuse(refused)
             return
@@ -231,12 +237,16 @@ class Call:
             return
         self._task.cancel()
         if not self._started:  # a task that is cancelled before its first step never runs a line of its coroutine
+            self._task = None
             self.running = False
             self.stream.released()
 
     # The handler
 
     def _run(self, compressed: bool, message: bytes) -> None:
+        if self._deadline is not None and self._deadline <= self._loop.time():
+            self._expire()
+            return
         self.running = True
         self._task = self._loop.create_task(self._serve(compressed, message))
 
@@ -250,7 +260,7 @@ class Call:
                 await self._stream_out(answer)
                 self.finish(self.code or Code.OK, self.details)
             else:
-                self._respond(await answer)
+                await self._respond(await answer)
         except Refused as refused:
             self._refuse(refused)
         except grpc.aio.AbortError:
@@ -258,11 +268,12 @@ class Call:
         except asyncio.CancelledError:
             self.finish(Code.CANCELLED, "the call was cancelled by its handler")
             raise
-        except Exception as error:  # a defect of a handler is told to its caller, and to the log
+        except BaseException as error:  # a defect of a handler is told to its caller, and to the log
             if not self.over and self.code is None:
                 logger.exception("%s failed", method.path)
             self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")
         finally:
+            self._task = None  # which may keep an error whose traceback leads back here
             self.running = False
             self.stream.released()
 
@@ -311,28 +322,37 @@ class Call:
 
     async def write(self, response: Any) -> None:
         """Send a response of a stream, and wait until there is room for another."""
-        headers, self._unsent_headers = self._unsent_headers, None
+        data = b"" if self.over else await self._encode(response)
         if self.over:
             raise grpc.aio.UsageError("the call is over")
-        self.stream.send(headers, self._encode(response), None)
+        self.stream.send(self._headers(), data, None)
         await self.stream.drained()
 
-    def _respond(self, response: Any) -> None:
-        if self.over:
-            return
+    async def _respond(self, response: Any) -> None:
         if response is None and self.code:
             self.finish(self.code, self.details)
             return
-        data = self._encode(response)
-        headers, self._unsent_headers = self._unsent_headers, None
+        data = b"" if self.over else await self._encode(response)
+        if self.over:
+            return
+        headers = self._headers()
         trailers = wire.OK
         if self.code or self.trailing or self.details:
             trailers = wire.trailers(self.code or Code.OK, self.details, wire.encode_metadata(self.trailing))
         self._over()
         self.stream.send(headers, data, trailers)
 
-    def _encode(self, response: Any) -> bytes:
-        data = messages.frame(self._method.serialize(response), self._limits.send)
+    def _headers(self) -> bytes | None:
+        """Return the headers of an answer that has messages, None when they are sent."""
+        headers, self._unsent_headers = self._unsent_headers, None
+        return headers + wire.GZIPPED if headers is not None and self._compresses else headers
+
+    async def _encode(self, response: Any) -> bytes:
+        message = self._method.serialize(response)
+        if self._compresses:
+            data = await messages.gzipped(message, self._limits.send)
+        else:
+            data = messages.frame(message, self._limits.send)
         if self.stream.backlog + len(data) > MOST_HELD:
             raise Refused(Code.RESOURCE_EXHAUSTED, "responses that the client does not read take too much memory")
         return data
@@ -341,10 +361,10 @@ class Call:
         """Send the headers."""
         if self._unsent_headers is None:
             raise grpc.aio.UsageError("the initial metadata was sent already")
-        headers = self._unsent_headers + wire.encode_metadata(metadata)
-        self._unsent_headers = None
-        if not self.over:
-            self.stream.send(headers, b"", None)
+        encoded = wire.encode_metadata(metadata)
+        headers = self._headers()
+        if not self.over and headers is not None:
+            self.stream.send(headers + encoded, b"", None)
 
     def _refuse(self, refused: Refused) -> None:
         if self._unsent_headers is not None:
@@ -355,6 +375,8 @@ class Call:
         """Send the status, unless the call is over."""
         if self.over:
             return
+        if code != Code.OK:
+            logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
         trailers = wire.trailers(code, message, wire.encode_metadata(self.trailing))
         if self._unsent_headers is not None:
             trailers, self._unsent_headers = self._unsent_headers + trailers, None

@@ -25,7 +25,7 @@ def number(code: grpc.StatusCode | int) -> int:
 
 
 class Context:
-    """One call, as its handler sees it. Not there: compression of responses, which are sent as they are."""
+    """One call, as its handler sees it. Not there: compression of responses by a handler's wish."""
 
     __slots__ = ("_call",)
 
@@ -109,7 +109,7 @@ class Context:
         return self._call.details
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Accept any wish; responses are not compressed."""
+        """Accept any wish; responses are compressed for clients that send gzip."""
 
     def disable_next_message_compression(self) -> None:
         """Do nothing, as `set_compression`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 from windlass.services import Service
-from windlass_server import sockets
+from windlass_server.accepting import Acceptor
 from windlass_server.calls import Limits
 from windlass_server.registry import Server
+from windlass_server.sockets import Place
 
 GRACE = 1.0
 """Seconds that calls under way are given at stop; long ones (Wait, Subscribe) never end by themselves."""
@@ -18,27 +17,23 @@ GRACE = 1.0
 class GrpcServer:
     """Serves every gRPC service on one unix socket."""
 
-    def __init__(
-        self, path: Path, owner: tuple[int, int], services: Sequence[Service], max_recv: int, max_send: int
-    ) -> None:
-        """Listen on ``path`` once started; sizes in bytes."""
-        self._path = path
-        self._owner = owner
+    def __init__(self, place: Place, services: Sequence[Service], max_recv: int, max_send: int) -> None:
+        """Take connections from ``place``, which it owns, once started; sizes in bytes."""
+        self._place = place
         self._services = services
         self._server = Server(Limits(max_recv, max_send))
-        self._listener: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
 
     async def start(self) -> None:
-        """Begin to listen. Raises InvalidArgument, FailedPrecondition, OSError."""
+        """Begin to answer."""
         for service in self._services:
             service.register(self._server)
-        loop = asyncio.get_running_loop()
-        listener = sockets.listen(self._path, self._owner)
-        self._listener = await loop.create_unix_server(self._server.connection, sock=listener)
+        connections = self._server.connections
+        self._acceptor = Acceptor(self._place.socket, self._server.connection, lambda: len(connections))
 
     async def stop(self) -> None:
-        """End calls, and stop listening."""
-        if self._listener is not None:
-            sockets.remove(self._path)
-            self._listener.close()
-            await self._server.stop(GRACE)
+        """Stop listening, and end calls."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._place.close()
+        await self._server.stop(GRACE)

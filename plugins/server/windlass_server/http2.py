@@ -23,11 +23,21 @@ from windlass_server.headers import Field
 from windlass_server.sending import Sender
 from windlass_server.streams import STREAM_WINDOW, Receiver, Stream
 
-BUFFER = 32 << 10
+BUFFER = 64 << 10
+"""Bytes that are read at once, into memory that all connections share."""
 WINDOW = 16 << 20
 """Bytes that a peer may have sent on all streams before handlers have taken them."""
-MOST_STREAMS = 4096
-"""Calls under way on one connection; a client with more waits. A task that is waited for is one."""
+MOST_STREAMS = 65_536
+"""Calls under way on one connection; a client's further ones wait behind them, however short they are.
+
+A task that is waited for is one, and an agent waits for all of a machine's on one connection.
+"""
+MOST_RESETS = 4096
+"""Young streams that a peer may reset at once (CVE-2023-44487)."""
+YOUNG = 1.0
+"""Seconds; to reset an older stream is no attack, and a client that goes may reset thousands of them."""
+GRANTS_PER_FRAME = 4
+"""Window updates that a frame of data allows a peer: one for the stream and one for the connection is usual."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a peer has to say that it speaks HTTP/2; afterwards it may be silent for ever."""
 LINGER = 5.0
@@ -55,14 +65,17 @@ class Connection(asyncio.BufferedProtocol):
 
     sender: Sender
 
-    def __init__(self, accept: Accept, connections: set[Connection]) -> None:
-        """Be in ``connections`` from the beginning of the connection to its end."""
+    def __init__(self, accept: Accept, connections: set[Connection], buffer: memoryview) -> None:
+        """Be in ``connections`` from the beginning of the connection to its end.
+
+        ``buffer``, of `BUFFER` bytes, is all connections' of a loop, which reads one at a time.
+        """
         self._accept = accept
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray(BUFFER)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
+        self._view = buffer
+        self._rest = b""
+        """The beginning of a frame whose end has not arrived."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._blocks = Blocks()
@@ -74,9 +87,11 @@ class Connection(asyncio.BufferedProtocol):
         self._window = WINDOW
         self._credit = 0
         self._writable: asyncio.Future[None] | None = None
-        self._resets = Budget("streams opened and reset", MOST_STREAMS, 500)
+        self._resets = Budget("streams opened and reset", MOST_RESETS, 500)
         self._changes = Budget("changes of settings", 100, 10)
-        self._idle = Budget("frames without content", 20_000, 10_000)
+        self._idle = Budget("frames without content", 20_000, 2_000)
+        self._grants = Budget("window updates", 20_000, 2_000)
+        self._earned = 0
         self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is."""
         self.lingering = 0
@@ -107,15 +122,17 @@ class Connection(asyncio.BufferedProtocol):
         self._end_streams()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where the next bytes go; a frame always fits."""
-        return self._view[self._filled :]
+        """Return where the next bytes go; a frame always fits. They are taken before another connection is read."""
+        size = len(self._rest)
+        self._view[:size] = self._rest
+        return self._view[size:]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take every whole frame that has arrived."""
         sender = self.sender
         sender.gathering = True
         self._opened = 0
-        end = self._filled + nbytes
+        end = len(self._rest) + nbytes
         position = 0
         try:
             if not self._greeted:
@@ -127,11 +144,9 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             sender.gathering = False
         if self._closed:
-            self._filled = 0
+            self._rest = b""
             return
-        if position:
-            self._buffer[: end - position] = self._view[position:end]
-        self._filled = end - position
+        self._rest = bytes(self._view[position:end]) if position < end else b""
         sender.flush()
 
     def pause_writing(self) -> None:
@@ -161,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _greet(self, end: int) -> int:
         size = min(end, len(frames.PREFACE))
-        if self._buffer[:size] != frames.PREFACE[:size]:
+        if self._view[:size] != frames.PREFACE[:size]:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "the connection preface is not HTTP/2's")
         if size < len(frames.PREFACE):
             return 0
@@ -259,8 +274,8 @@ class Connection(asyncio.BufferedProtocol):
                 raise ConnectionFailure(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {id}, which is closed")
         elif stream.peer_ended:
             raise StreamFailure(id, ErrorCode.STREAM_CLOSED)
-        elif not ended:
-            raise StreamFailure(id, ErrorCode.PROTOCOL_ERROR)
+        elif not ended or fields is None or any(not field.name or field.name[0] == ":" for field in fields):
+            raise StreamFailure(id, ErrorCode.PROTOCOL_ERROR)  # RFC 9113 sections 8.1 and 8.1.1
         else:
             self._deliver(stream, EMPTY, ended)  # trailers, which gRPC's clients never send
 
@@ -271,21 +286,27 @@ class Connection(asyncio.BufferedProtocol):
             self._resets.spend(self._loop.time())
             raise StreamFailure(id, ErrorCode.REFUSED_STREAM)
         self._opened += 1
-        stream = Stream(self, id)
+        stream = Stream(self, id, self._loop.time())
         self._streams[id] = stream
         stream.peer_ended = ended
-        stream.receiver = self._accept(stream, fields)
-        if ended and stream.open:
-            stream.receiver.received(EMPTY, True)
+        receiver = self._accept(stream, fields)
+        if stream.open:
+            stream.receiver = receiver
+            if ended:
+                receiver.received(EMPTY, True)
 
     def _on_window_update(self, id: int, payload: memoryview) -> None:
         increment = frames.WORD.unpack(payload)[0] & STREAM_MASK
+        self._earned += GRANTS_PER_FRAME * self.sender.data_frames - 1
+        self.sender.data_frames = 0
+        if self._earned < 0:
+            self._earned = 0
+            self._grants.spend(self._loop.time())
         if not id:
             self.sender.granted(increment)
             return
         stream = self._known(id)
         if stream is None:
-            self._idle.spend(self._loop.time())
             return
         stream.send_window += increment
         if not increment or stream.send_window > frames.LARGEST_WINDOW:
@@ -293,11 +314,14 @@ class Connection(asyncio.BufferedProtocol):
         self.sender.enqueue(stream)
 
     def _on_rst_stream(self, flags: int, id: int, payload: memoryview) -> None:
-        stream = self._known(id)
-        self._resets.spend(self._loop.time())
-        if stream is not None:
-            stream.peer_ended = True
-            stream.gone()
+        stream, now = self._known(id), self._loop.time()
+        if stream is None:
+            self._idle.spend(now)
+            return
+        if now - stream.begun < YOUNG:
+            self._resets.spend(now)
+        stream.peer_ended = True
+        stream.gone()
 
     def _on_settings(self, flags: int, id: int, payload: memoryview) -> None:
         if len(payload) % frames.PARAMETER.size or (flags & ACK and payload):
@@ -368,6 +392,7 @@ class Connection(asyncio.BufferedProtocol):
         stream.close()
         if stream.receiver is not None and stream.receiver.running:
             self.lingering += 1
+        stream.receiver = None  # which has the stream: a call leaves no cycles behind
         if not stream.peer_ended:
             self._remember(stream.id)
         if self._draining and not self._streams:

@@ -14,7 +14,8 @@ PREFIX_SIZE = PREFIX.size
 INLINE = 4 << 10
 """Compressed bytes that are expanded on the loop; more go to a thread."""
 
-_FORMATS = {"gzip": 31, "deflate": 15}
+GZIP = "gzip"
+_FORMATS = {GZIP: 31, "deflate": 15}
 """zlib's wbits."""
 
 
@@ -25,6 +26,19 @@ def frame(message: bytes, limit: int) -> bytes:
             Code.RESOURCE_EXHAUSTED, f"grpc: trying to send message larger than max ({len(message)} vs. {limit})"
         )
     return PREFIX.pack(0, len(message)) + message
+
+
+async def gzipped(message: bytes, limit: int) -> bytes:
+    """Return a message compressed with its prefix. Raises Refused when it is larger than ``limit`` before."""
+    if not message or len(message) > limit:
+        return frame(message, limit)
+    data = compress(message) if len(message) <= INLINE else await asyncio.to_thread(compress, message)
+    return PREFIX.pack(1, len(data)) + data
+
+
+def compress(message: bytes) -> bytes:
+    """Return a message as gzip."""
+    return zlib.compress(message, wbits=_FORMATS[GZIP])
 
 
 class Incoming:

@@ -148,6 +148,7 @@ INITIAL = _status_field(200) + encode("content-type", CONTENT_TYPE.encode())
 """The headers of every response."""
 _STATUS = tuple(encode("grpc-status", str(code).encode()) for code in range(17))
 OK = _STATUS[Code.OK]
+GZIPPED = encode("grpc-encoding", b"gzip")
 ACCEPT = encode("grpc-accept-encoding", ACCEPTED.encode())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import ProcessCollector, generate_latest
@@ -17,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from windlass.errors import Error, InvalidArgument, StartError
 from windlass.gate import Gate
 from windlass.metrics import Family, Kind, MetricSource, Sample
+from windlass_server.accepting import Acceptor
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ REQUEST_TIMEOUT = 5.0
 MEASURE_TIMEOUT = 8.0
 """Below the ten seconds that a scraper waits when nobody has told it otherwise."""
 MAX_CONNECTIONS = 16
+"""Peers at a time; when there are more, the one that keeps us waiting longest has to go."""
+BACKLOG = 128
 NANOSECONDS = 1e9
 
 
@@ -38,45 +42,73 @@ class MetricsServer:
         self._host, self._port = parse_address(address)
         self._sources = sources
         self._gates = gates
-        self._server: asyncio.Server | None = None
+        self._listeners: list[socket.socket] = []
+        self._acceptors: list[Acceptor] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._idle: dict[asyncio.Task[None], None] = {}
+        """Those that have not said yet what they want, or do not take their answer, longest first."""
 
     @property
     def port(self) -> int:
         """Where it listens, once started."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
+        port: int = self._listeners[0].getsockname()[1]
         return port
 
     async def start(self) -> None:
         """Begin to listen. Raises StartError."""
         try:
-            self._server = await asyncio.start_server(self._accept, self._host or None, self._port, limit=MAX_HEAD)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            self._listeners = _listen({(family, address) for family, _, _, _, address in found})
         except OSError as error:
             address = f"{self._host}:{self._port}"
             raise StartError(f"cannot listen for metrics on {address}: {error.strerror or error}") from error
+        self._acceptors = [Acceptor(each, self._connection, lambda: 0) for each in self._listeners]
 
     async def stop(self) -> None:
         """Stop listening, and drop whoever is connected."""
-        if self._server is not None:
-            self._server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for connection in tuple(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
+    def _connection(self) -> asyncio.BaseProtocol:
+        loop = asyncio.get_running_loop()
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(MAX_HEAD, loop), self._accept, loop)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= MAX_CONNECTIONS and not self._drop_idlest():
             writer.transport.abort()
             return
         connection = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        connection.add_done_callback(self._forget)
+        self._idle[connection] = None
+
+    def _drop_idlest(self) -> bool:
+        """Make room for another peer, if one is idle."""
+        connection = next(iter(self._idle), None)
+        if connection is None:
+            return False
+        connection.cancel()
+        self._forget(connection)
+        return True
+
+    def _forget(self, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        self._idle.pop(connection, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
+            self._idle.pop(task, None)
             writer.write(await self._answer(head.partition(b"\r\n")[0]))
+            self._idle[task] = None
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 await writer.drain()
                 writer.close()
@@ -108,6 +140,25 @@ async def _ask(source: MetricSource) -> list[Family]:
     except (Error, TimeoutError) as error:
         logger.warning("%r cannot be measured: %s", source, str(error) or f"no answer within {MEASURE_TIMEOUT:g} s")
         return []
+
+
+def _listen(places: Iterable[tuple[int, tuple[object, ...]]]) -> list[socket.socket]:
+    """Return a socket for each address of a name; raises OSError when one cannot be had."""
+    found: list[socket.socket] = []
+    try:
+        for family, address in sorted(places, key=repr):
+            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            found.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+    except BaseException:
+        for listener in found:
+            listener.close()
+        raise
+    return found
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -55,14 +55,27 @@ def _own(uid: int, gid: int) -> tuple[int, int]:
     return uid if uid >= 0 else os.geteuid(), gid if gid >= 0 else os.getegid()
 
 
+def _listen(context: InitContext, address: str, owner: tuple[int, int]) -> object:
+    from windlass_server.sockets import listen
+
+    place = listen(Path(context.properties[address]), owner)
+    context.on_stop(place.close)
+    return place
+
+
+def prepare_grpc(context: InitContext) -> object:
+    """Listen for clients, which are answered when the daemon can."""
+    config = context.config(GrpcConfig)
+    return _listen(context, GRPC_ADDRESS, _own(config.uid, config.gid))
+
+
 def init_grpc(context: InitContext) -> object:
-    """Listen for clients."""
+    """Make the server that answers clients."""
     from windlass_server.grpc import GrpcServer
 
     config = context.config(GrpcConfig)
     server = GrpcServer(
-        Path(context.properties[GRPC_ADDRESS]),
-        _own(config.uid, config.gid),
+        context.prepared,
         list(context.all(GRPC).values()),
         config.max_recv_message_size or MESSAGE_SIZE,
         config.max_send_message_size or MESSAGE_SIZE,
@@ -72,13 +85,17 @@ def init_grpc(context: InitContext) -> object:
     return server
 
 
+def prepare_ttrpc(context: InitContext) -> object:
+    """Listen for shims, which are answered when the daemon can."""
+    config = context.config(TtrpcConfig)
+    return _listen(context, TTRPC_ADDRESS, _own(config.uid, config.gid))
+
+
 def init_ttrpc(context: InitContext) -> object:
-    """Listen for shims."""
+    """Make the server that answers shims."""
     from windlass_server.ttrpc import TtrpcServer
 
-    config = context.config(TtrpcConfig)
-    path = Path(context.properties[TTRPC_ADDRESS])
-    server = TtrpcServer(path, _own(config.uid, config.gid), list(context.all(TTRPC).values()))
+    server = TtrpcServer(context.prepared, list(context.all(TTRPC).values()))
     context.on_start(server.start)
     context.on_stop(server.stop)
     return server
@@ -99,6 +116,8 @@ def init_metrics(context: InitContext) -> object:
     return server
 
 
-GRPC_SERVER = Plugin(SERVER, id="grpc", init=init_grpc, requires=(GRPC,), config=GrpcConfig)
-TTRPC_SERVER = Plugin(SERVER, id="ttrpc", init=init_ttrpc, requires=(TTRPC, GRPC), config=TtrpcConfig)
+GRPC_SERVER = Plugin(SERVER, id="grpc", init=init_grpc, requires=(GRPC,), config=GrpcConfig, prepare=prepare_grpc)
+TTRPC_SERVER = Plugin(
+    SERVER, id="ttrpc", init=init_ttrpc, requires=(TTRPC, GRPC), config=TtrpcConfig, prepare=prepare_ttrpc
+)
 METRICS_SERVER = Plugin(SERVER, id="metrics", init=init_metrics, requires=(TASK_MONITOR,), config=MetricsConfig)

@@ -11,7 +11,7 @@ import grpc
 from windlass.errors import Code
 from windlass_server.calls import Call, Limits, Method
 from windlass_server.headers import Field
-from windlass_server.http2 import Connection
+from windlass_server.http2 import BUFFER, Connection
 from windlass_server.metadata import Metadata, Refused
 from windlass_server.streams import Stream
 
@@ -34,6 +34,7 @@ class Server:
         self._generic: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, Method] = {}
         self._names: set[str] = set()
+        self._buffer = memoryview(bytearray(BUFFER))
         self.connections: set[Connection] = set()
 
     # Any, here and below: messages are of the types that the handler's service has.
@@ -56,7 +57,7 @@ class Server:
     def connection(self) -> Connection:
         """Return the protocol of a new connection."""
         self._loop = asyncio.get_running_loop()
-        return Connection(self._accept, self.connections)
+        return Connection(self._accept, self.connections, self._buffer)
 
     def _accept(self, stream: Stream, fields: list[Field] | None) -> Call:
         assert self._loop is not None

@@ -36,6 +36,8 @@ class Sender:
         self.frame_size = frames.FRAME_SIZE
         self.held = 0
         """Bytes that wait in the queues of streams."""
+        self.data_frames = 0
+        """How many have been sent since the peer's last window update."""
 
     def write(self, data: bytes, alone: bool = False) -> None:
         """Send frames as they are: at once when nothing else will follow, else with what follows."""
@@ -95,6 +97,7 @@ class Sender:
         stream.send_window -= size
         self.window -= size
         self.held -= size
+        self.data_frames += 1
         if size == len(part):
             stream.unsent.popleft()
         else:

@@ -1,56 +1,67 @@
-"""Unix sockets that appear in their place finished: bound, with mode and owner, never before."""
+"""Unix sockets bound to their own path, to which nobody can connect before they have their mode and owner."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument
 
 MODE = 0o660
 PARENT_MODE = 0o770
-BACKLOG = 128
+BACKLOG = 4096
+"""Connections that wait until the daemon is ready, or has time; Linux takes no more than net.core.somaxconn."""
 LONGEST = 104
 """Bytes in a socket's path on every Unix (reference 1.5)."""
 
 
-@contextmanager
-def placed(path: Path, owner: tuple[int, int]) -> Iterator[str]:
-    """Yield a short path to bind a socket to, and move the socket to ``path`` afterwards.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A socket that listens at a path."""
 
-    A stale socket at ``path`` is replaced. Raises InvalidArgument for a path that is
-    too long, FailedPrecondition when somebody listens there or a file is in the way.
+    socket: socket.socket
+    path: Path
+    file: tuple[int, int]
+    """Device and inode, by which it is known from a successor's."""
+
+    def close(self) -> None:
+        """Listen no more, and take the path away unless it is somebody else's by now; twice is fine."""
+        self.socket.close()
+        try:
+            if _file(self.path) == self.file:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+
+
+def listen(path: Path, owner: tuple[int, int]) -> Place:
+    """Return a socket that listens at ``path``, which the caller owns.
+
+    A stale socket there is replaced. Raises InvalidArgument for a path that is too
+    long, FailedPrecondition when somebody listens there or a file is in the way.
     """
     check_length(path)
     path.parent.mkdir(mode=PARENT_MODE, parents=True, exist_ok=True)
     _refuse_occupied(path)
-    name = f".{path.name}.{os.getpid()}"
-    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # through the descriptor, so that the temporary name may be longer than a socket's path
-        short = f"/proc/self/fd/{parent}/{name}"
-        yield short
-        os.chmod(name, MODE, dir_fd=parent)
-        os.chown(name, *owner, dir_fd=parent)
-        os.rename(name, path.name, src_dir_fd=parent, dst_dir_fd=parent)
-    finally:
-        os.close(parent)
-
-
-def listen(path: Path, owner: tuple[int, int]) -> socket.socket:
-    """Return a listening socket at ``path``, which the caller owns; raises as `placed`."""
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        with placed(path, owner) as short:
-            listener.bind(short)
-            listener.listen(BACKLOG)
+        # By its own path, which peers and `ss` see. Linux refuses connections until listen(), whatever the mode is.
+        listener.bind(str(path))
+        path.chmod(MODE)
+        os.chown(path, *owner)
+        listener.listen(BACKLOG)
+        return Place(listener, path, _file(path))
     except BaseException:
         listener.close()
         raise
-    return listener
+
+
+def _file(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def check_length(path: Path) -> None:
@@ -76,8 +87,3 @@ def _refuse_occupied(path: Path) -> None:
         except OSError as error:
             raise FailedPrecondition(f"{path} is in the way: {error.strerror}") from None
     raise FailedPrecondition(f"{path} is in use by another daemon; stop it or choose another address")
-
-
-def remove(path: Path) -> None:
-    """Remove a socket that we placed; one that is gone is fine."""
-    path.unlink(missing_ok=True)

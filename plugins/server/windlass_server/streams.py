@@ -45,6 +45,7 @@ class Stream:
         "_credit",
         "_trailers",
         "_waiter",
+        "begun",
         "id",
         "open",
         "peer_ended",
@@ -55,10 +56,11 @@ class Stream:
         "unsent",
     )
 
-    def __init__(self, connection: Connection, id: int) -> None:
-        """Begin stream ``id``."""
+    def __init__(self, connection: Connection, id: int, begun: float) -> None:
+        """Begin stream ``id``, at a time of the loop's."""
         self._connection = connection
         self.id = id
+        self.begun = begun
         self.receiver: Receiver | None = None
         self.open = True
         """Until we have ended it, or the peer has reset it."""
@@ -85,6 +87,7 @@ class Stream:
         if sender.has_room(self, size):
             self.send_window -= size
             sender.window -= size
+            sender.data_frames += 1
             body = frames.data_header(size, 0, self.id) + data if size else b""
             if trailers is None:
                 sender.write(head + body, connection.quiet)
@@ -138,9 +141,10 @@ class Stream:
         """Tell the receiver that the peer has reset the stream or left."""
         if self.open:
             self.open = False
+            receiver = self.receiver
             self._connection.forget(self)
-            if self.receiver is not None:
-                self.receiver.gone()
+            if receiver is not None:
+                receiver.gone()
 
     def close(self) -> None:
         """Drop what is queued, and wake who waits for it."""

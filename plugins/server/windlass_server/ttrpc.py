@@ -9,9 +9,8 @@ import socket
 import struct
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from windlass.errors import Code, Error
+from windlass.errors import Code, Error, as_exception, name_of
 from windlass.services import TtrpcService
 from windlass_api.ttrpc import (
     DATA,
@@ -27,7 +26,8 @@ from windlass_api.ttrpc import (
     pack_frame,
     refusal,
 )
-from windlass_server import sockets
+from windlass_server.accepting import Acceptor
+from windlass_server.sockets import Place
 
 NAMESPACE = "containerd-namespace-ttrpc"
 CREDENTIALS = struct.Struct("3i")
@@ -42,29 +42,27 @@ logger = logging.getLogger(__name__)
 class TtrpcServer:
     """Serves ttrpc services on one unix socket to processes of the daemon's own user."""
 
-    def __init__(self, path: Path, owner: tuple[int, int], services: Sequence[TtrpcService]) -> None:
-        """Listen on ``path`` once started."""
-        self._path = path
-        self._owner = owner
+    def __init__(self, place: Place, services: Sequence[TtrpcService]) -> None:
+        """Take connections from ``place``, which it owns, once started."""
+        self._place = place
         self._services = {service.name: service for service in services}
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
-        """Begin to listen. Raises InvalidArgument, FailedPrecondition, OSError."""
-        listener = sockets.listen(self._path, self._owner)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            lambda: _Connection(self._services, self._connections), sock=listener
+        """Begin to answer."""
+        connections = self._connections
+        self._acceptor = Acceptor(
+            self._place.socket, lambda: _Connection(self._services, connections), lambda: len(connections)
         )
 
     async def stop(self) -> None:
         """Stop listening and drop connections; shims keep their events and come back."""
-        if self._server is not None:
-            sockets.remove(self._path)
-            self._server.close()
-            for connection in list(self._connections):
-                connection.drop()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._place.close()
+        for connection in list(self._connections):
+            connection.drop()
 
 
 class _Connection(asyncio.Protocol):
@@ -133,8 +131,12 @@ class _Connection(asyncio.Protocol):
             response = Response(Code.INVALID_ARGUMENT, str(error))
         except Error as error:
             response = Response(error.code, str(error))
+        except (SystemExit, KeyboardInterrupt) as error:  # which would leave the loop
+            raise as_exception(error, request.method) from error
         except TimeoutError:
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
+        if response.code != Code.OK:
+            logger.debug("a ttrpc call failed: %s: %s", name_of(response.code), response.message)
         self._answer(frame.stream, response)
 
     async def _call(self, request: Request) -> Response:

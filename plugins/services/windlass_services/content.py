@@ -127,7 +127,8 @@ class Content:
                     writer = await _open(view, request)
                 elif request.expected and request.expected != expected:
                     await _refuse_existing(view, ref, request.expected, writer)
-                request.total = total = request.total or total
+                # a total below zero is none, as in containerd
+                request.total = total = max(request.total, 0) or total
                 request.expected = expected = request.expected or expected
                 try:
                     answer = await _carry_out(writer, request)
@@ -187,7 +188,7 @@ async def _open(view: ContentStore, request: pb.WriteContentRequest) -> Writer:
     return await offload_within(
         OPEN_TIMEOUT,
         _close,
-        lambda: view.writer(request.ref, request.total, request.expected),
+        lambda: view.writer(request.ref, max(request.total, 0), request.expected),
         gate_of(view),
         "writer",
     )
@@ -218,7 +219,8 @@ async def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.Writ
         await offload(_append, writer, request)
     if request.action == pb.COMMIT:
         status = writer.status()
-        digest = await offload(writer.digest)
+        # a digest of another algorithm than the ingest's is what the blob is called
+        digest = request.expected or await offload(writer.digest)
         await offload(writer.commit, request.total, request.expected, dict(request.labels))
     else:
         status, digest = await offload(_describe, writer)
@@ -227,15 +229,15 @@ async def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.Writ
         started_at=to_timestamp(status.started_at),
         updated_at=to_timestamp(status.updated_at),
         offset=status.offset,
-        total=status.total,
+        total=status.total or request.total,
         digest=digest,
     )
 
 
 def _append(writer: Writer, request: pb.WriteContentRequest) -> None:
     offset = writer.status().offset
-    if request.offset == 0 and offset and request.data:
-        writer.truncate(0)  # offset 0 while data is there begins again (reference 3.5)
+    if request.offset == 0 and offset:
+        writer.truncate(0)  # offset 0 while data is there begins again, with data or without (reference 3.5)
     elif request.offset > 0 and request.offset != offset:
         raise OutOfRange(f"write at offset {request.offset}, but the ingest has {offset} bytes")
     if request.data:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.events import Envelope, Exchange
@@ -15,13 +16,13 @@ from windlass.values import Payload
 from windlass_api.containerd.services.events.ttrpc.v1 import events_pb2 as ttrpc_pb
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types import event_pb2
-from windlass_remote.messages import from_timestamp, to_any, to_timestamp
+from windlass_remote.messages import GO_ZERO, from_timestamp, to_any, to_timestamp
 
 
 def to_proto(envelope: Envelope) -> event_pb2.Envelope:
-    """Return an envelope as a message."""
+    """Return an envelope as a message, which has a time even if that is the epoch."""
     return event_pb2.Envelope(
-        timestamp=to_timestamp(envelope.timestamp),
+        timestamp=to_timestamp(envelope.timestamp) or Timestamp(),
         namespace=envelope.namespace,
         topic=envelope.topic,
         event=to_any(envelope.event),
@@ -29,7 +30,13 @@ def to_proto(envelope: Envelope) -> event_pb2.Envelope:
 
 
 def from_proto(message: event_pb2.Envelope) -> Envelope:
-    """Return an envelope."""
+    """Return an envelope; one without a time is of the epoch, as in containerd.
+
+    Raises InvalidArgument for the zero time of Go, which says there that nobody has set one
+    (core/events/exchange/exchange.go), and for what is no time.
+    """
+    if message.timestamp.seconds == GO_ZERO and not message.timestamp.nanos:
+        raise InvalidArgument(f"event on {message.topic!r} has Go's zero time; set the time that it happened")
     event = _payload(message.event)
     return Envelope(from_timestamp(message.timestamp), message.namespace, message.topic, event)
 

@@ -123,6 +123,9 @@ class TasksService:
         """Close a process's input."""
         if request.stdin:
             await self._tasks.close_stdin(call.namespace, request.container_id, request.exec_id)
+        else:
+            # As in containerd, it is an error also then when there is no such process.
+            await self._tasks.get(call.namespace, request.container_id, request.exec_id)
         return Empty()
 
     async def pause(self, request: pb.PauseTaskRequest, call: Call) -> Empty:

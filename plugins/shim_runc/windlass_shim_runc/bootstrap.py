@@ -11,6 +11,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from windlass_api.ttrpc.framing import BYTES, Malformed, as_bytes, fields, number, string
 from windlass_shim_runc.binary import Refused
+from windlass_shim_runc.log import use_fifo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,13 +211,8 @@ def detach() -> None:
     """Leave the daemon's process group, terminal, directory and pipes; lines go to the FIFO that it reads."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
-    try:
-        # For both directions: it neither waits for a reader nor ends with one.
-        log = os.open("log", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        log = null
-    for number_, source in enumerate((null, null, log)):
-        os.dup2(source, number_)
-    for fd in {null, log}:
-        os.close(fd)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+    use_fifo(".")
     os.chdir("/")

@@ -68,21 +68,25 @@ class Job:
             flags.append("--no-pivot")
         return flags
 
-    def end_restore(self, error: Error | None) -> Error | None:
-        """Clean up after a restore; return what to tell the client of its error."""
-        work = self._work("")
-        explained = self._explained(error, work, RESTORE_LOG) if error is not None else None
-        self._clean(work, "")
-        return explained
+    def explained_restore(self, error: Error) -> Error:
+        """Return what to tell the client of a restore that failed."""
+        return self._explained(error, self._place(""), RESTORE_LOG)
+
+    def end_restore(self) -> None:
+        """Clean up after a restore."""
+        self._clean(self._place(""), "")
 
     def _work(self, chosen: str) -> str:
         self._require_criu()
-        base = os.path.join(self._bundle, "work")
-        default = os.path.join(base if os.path.isdir(base) else self._bundle, "criu-work")
-        work = chosen or self._options.criu_work_path or default
+        work = self._place(chosen)
         check_path("working directory", work)
         os.makedirs(work, mode=0o700, exist_ok=True)
         return work
+
+    def _place(self, chosen: str) -> str:
+        base = os.path.join(self._bundle, "work")
+        default = os.path.join(base if os.path.isdir(base) else self._bundle, "criu-work")
+        return chosen or self._options.criu_work_path or default
 
     def _clean(self, work: str, chosen: str) -> None:
         if not chosen and not self._options.criu_work_path:

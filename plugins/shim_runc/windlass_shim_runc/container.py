@@ -9,8 +9,9 @@ the exit of init comes after those of all execs.
 from __future__ import annotations
 
 import os
+import time
 
-from windlass import mounting
+from windlass import cgroups, mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_shim_runc import disk, messages, oom
 from windlass_shim_runc.forgetting import may_be_hooked
@@ -18,7 +19,7 @@ from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, STOPPED, Process, is_first_of_its_namespace
-from windlass_shim_runc.runc import Runtime
+from windlass_shim_runc.runc import NAME_TAKEN, Runtime
 from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         str,
         str,
         dict[str, object],
-        tuple[bool, bool, bool, bool],
+        tuple[bool, bool, bool, bool, str],
         "oom.Left | None",
         list[tuple[str, Names, process.Left]],
     ]
@@ -79,8 +80,8 @@ class Container:
         self._memory: oom.Watch | None = None
         self._mounted = False
         self._owns_pids = False
-        self._restoring: tuple[str, dict[int, int]] | None = None
-        """Of one that is to be restored: the checkpoint, and the descriptors for its streams."""
+        self._restoring = ""
+        """The checkpoint that `start` restores, empty when the container exists."""
         self._forgotten = False
         self._forgetting = Flag(host.loop)
         """Set when the runtime has been asked, or will not be asked, to forget the container before `delete`."""
@@ -90,15 +91,10 @@ class Container:
         self.execs: dict[str, Process] = {}
         self.init = Process(host.loop, self.id, "", Streams(host.loop, host.reaper, names))
 
-    @property
-    def may_rest(self) -> bool:
-        """Whether another worker could go on with it."""
-        return self._restoring is None
-
     def leave(self, luggage: Luggage) -> Left:
         """Return what `take_over` makes the same container of, at a moment when all tasks rest."""
         memory = self._memory.leave(luggage) if self._memory else None
-        state = self._mounted, self._owns_pids, self._forgotten, self._forgetting.is_set
+        state = self._mounted, self._owns_pids, self._forgotten, self._forgetting.is_set, self._restoring
         processes = [
             (each.exec_id, each.streams.names, each.leave(luggage)) for each in (self.init, *self.execs.values())
         ]
@@ -109,7 +105,7 @@ class Container:
         """Return the container that was left, with its tasks."""
         id, bundle, options, state, memory, ((_, names, init), *execs) = left
         container = cls(host, id, bundle, names, messages.Options(**options))
-        container._mounted, container._owns_pids, container._forgotten, forgetting = state
+        container._mounted, container._owns_pids, container._forgotten, forgetting, container._restoring = state
         if forgetting:
             container._forgetting.set()
         if memory:
@@ -145,13 +141,14 @@ class Container:
                 mounts: Sequence[Mount] = request.rootfs  # type: ignore[assignment] # see above
                 mounting.mount_all(mounts, rootfs)
                 self._mounted = True
-            stdio = await self._prepare(self.init)
             if request.checkpoint:
-                self._restoring = (request.checkpoint, stdio)
+                # Nothing is opened before the start: a client that deletes the task first waits for its FIFOs' end.
+                self._restoring = request.checkpoint
             else:
-                await self._run_init("create", self._runtime.create_flags, stdio)
-        except (OSError, Error):
-            await self._undo_create()
+                await self._run_init("create", self._runtime.create_flags)
+        except (OSError, Error) as error:
+            # Whose the name is, another daemon's container in the same place or what one has left, stays as it is.
+            await self._undo_create(is_taken=NAME_TAKEN in str(error))
             raise
         io = messages.TaskIO(
             stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
@@ -170,8 +167,9 @@ class Container:
         if not request.checkpoint:
             self._host.loop.spawn(self._report(self.init))
 
-    async def _run_init(self, verb: str, flags: Sequence[str], stdio: dict[int, int]) -> None:
+    async def _run_init(self, verb: str, flags: Sequence[str]) -> None:
         pid_file = f"{self.bundle}/init.pid"
+        stdio = await self._prepare(self.init)
         with self._host.reaper:
             arguments = ["--bundle", self.bundle, "--pid-file", pid_file, *flags]
             await self._run_attached(self.init, verb, arguments, stdio, "log.json", pid_file)
@@ -191,7 +189,7 @@ class Container:
             else:
                 async with self._lock:
                     if self._restoring:
-                        await self._restore(*self._restoring)
+                        await self._restore(self._restoring)
                     else:
                         await self._runtime.start(self.id, process.exited)
                 self._started(process)
@@ -202,22 +200,20 @@ class Container:
             busy.set()
         return process.pid
 
-    async def _restore(self, checkpoint: str, stdio: dict[int, int]) -> None:
-        """Have the runtime bring a checkpoint to life; when that fails, the container can be deleted only."""
+    async def _restore(self, checkpoint: str) -> None:
+        """Have the runtime bring a checkpoint to life; when that fails, no stream stays open."""
         from windlass_shim_runc.checkpoint import Job
 
         job = Job(self._runtime, self.id, self.bundle, self._options)
-        failure: Error | None = None
         try:
-            await self._run_init("restore", job.restore_flags(checkpoint, self.init.streams.terminal), stdio)
-        except Error as error:
-            failure = error
-            raise job.end_restore(error) or error from error
+            await self._run_init("restore", job.restore_flags(checkpoint, self.init.streams.terminal))
+        except (OSError, Error) as error:
+            self.init.streams.close()
+            raise (job.explained_restore(error) if isinstance(error, Error) else error) from error
         finally:
-            if failure is None:
-                job.end_restore(None)
+            job.end_restore()
             if self.init.pid:
-                self._restoring = None
+                self._restoring = ""
                 self._host.loop.spawn(self._report(self.init))
 
     async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
@@ -238,7 +234,7 @@ class Container:
         if not request.spec.value:
             raise InvalidArgument(f"exec {request.exec_id} has no process spec")
         names = request.stdin, request.stdout, request.stderr, request.terminal
-        self._add(request.exec_id, names, request.spec.value)
+        self._add(request.exec_id, names, with_terminal(request.spec.value, request.terminal))
         self._publish("/tasks/exec-added", messages.TaskExecAdded(container_id=self.id, exec_id=request.exec_id))
 
     def _add(self, exec_id: str, names: Names, spec: bytes) -> Process:
@@ -251,13 +247,12 @@ class Container:
         """Remove a container that does not run, with all that the runtime keeps of it."""
         init = self.init
         async with self._lock:
-            if init.state == DELETED:
-                # whoever held the lock before has deleted it
-                raise NotFound(f"container {self.id} does not exist")
+            # Another request may have deleted it while this one waited for the lock.
             init.check("delete")
+            never_ran = init.state == CREATED
             if self._restoring:
                 await self._give_up_restoring()
-            elif init.state == CREATED:
+            elif never_ran:
                 self._signal(init, SIGKILL)
                 await init.exited.wait(EXIT_TIMEOUT)
             await self._forgetting.wait(FORGET_TIMEOUT)
@@ -267,10 +262,15 @@ class Container:
             for process in self.execs.values():
                 process.streams.close()
                 process.exited.set()
+            for process in self.execs.values():
+                await process.streams.ended()
             if self._mounted:
                 mounting.unmount_all(f"{self.bundle}/rootfs")
                 self._mounted = False
             init.state = DELETED
+            if never_ran:
+                # As in containerd: 137 is for what the client has killed.
+                init.exit_status = 0
         self._publish(
             "/tasks/delete",
             messages.TaskDelete(
@@ -283,38 +283,59 @@ class Container:
 
     async def _give_up_restoring(self) -> None:
         # There is no process, and nobody else tells those who wait for one.
-        await self._runtime.delete(self.id, "--force")
+        await self._undo_runtime()
         self._forgotten = True
         for flag in (self._forgetting, self.init.exited, self.init.reported):
             flag.set()
 
     async def delete_exec(self, process: Process) -> None:
-        """Forget an exec that does not run."""
+        """Forget an exec that does not run; one that is being started is waited for."""
+        await self._until_started(process)
         process.check("delete")
-        if process.busy is not None:
-            raise FailedPrecondition(f"exec {process.exec_id} of container {self.id} is being started")
         if process.state == STOPPED:
             await self._release(process)
+            # Another request may have deleted it meanwhile.
+            process.check("delete")
+        # A start that still waits for its turn finds this.
+        process.state = DELETED
         process.streams.close()
         remove(self._exec_file(process, "pid"))
-        # Nobody may have deleted it in the meantime, but its waiters must not wait for ever.
-        self.execs.pop(process.exec_id, None)
+        del self.execs[process.exec_id]
+        # Those who wait for it must not wait for ever.
         process.exited.set()
 
+    async def _until_started(self, process: Process) -> None:
+        while process.busy is not None:
+            await process.busy.wait()
+
     async def kill(self, process: Process, number: int, all: bool) -> None:
-        """Send a signal, 0 to ask only whether one could be sent; raises NotFound for a process that is gone."""
+        """Send a signal, 0 to ask only whether one could be sent; raises NotFound for a process that is gone.
+
+        ``all`` is for everything in the container, when init has ended too; an exec is always meant alone.
+        """
         name = process.exec_id or self.id
         if not 0 <= number <= MAX_SIGNAL:
             raise InvalidArgument(f"signal {number} does not exist; signals are 1 to {MAX_SIGNAL}")
-        while process.exec_id and process.busy is not None:
-            await process.busy.wait()
-        if process.exec_id and process.state == CREATED and not process.pid:
-            raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
-        if all or process.state == PAUSED:
+        if process.exec_id:
+            await self._until_started(process)
+            if process.state == CREATED and not process.pid:
+                raise FailedPrecondition(f"exec {name} of container {self.id} has not been started")
+            self._signal(process, number)
+        elif all and process.exited.is_set:
+            await self._kill_rest(number)
+        elif all or process.state == PAUSED:
             # Only the runtime can tell every process, or thaw a cgroup v1 so that SIGKILL takes effect.
             await self._runtime.kill(self.id, number, all)
         else:
             self._signal(process, number)
+
+    async def _kill_rest(self, number: int) -> None:
+        """Signal what init has left; nothing is fine."""
+        try:
+            if not self._forgotten:
+                await self._runtime.kill(self.id, number, True)
+        except NotFound:
+            pass
 
     async def pause(self) -> None:
         """Freeze all processes."""
@@ -414,8 +435,7 @@ class Container:
         if process is self.init and self._memory is None:
             self._memory = self._watch_memory()
         await process.exited.rest()
-        while process.busy is not None:
-            await process.busy.wait()
+        await self._until_started(process)
         if process is self.init:
             await self._after_init()
             if self._memory is not None:
@@ -468,9 +488,7 @@ class Container:
         """See the execs out: Linux kills them with their pid namespace, without one of their own it is up to us."""
         if not self._owns_pids:
             try:
-                await self._runtime.kill(self.id, SIGKILL, True)
-            except NotFound:
-                pass
+                await self._kill_rest(SIGKILL)
             except (OSError, Error) as error:
                 log(f"cannot kill what is left of container {self.id}: {error}")
         for process in list(self.execs.values()):
@@ -487,6 +505,7 @@ class Container:
         except TimeoutError:
             log(f"output of {process.exec_id or self.id} is dropped: nobody read it for {IO_TIMEOUT:.0f} s")
         process.streams.close()
+        await process.streams.ended()
         await process.reported.wait(EXIT_TIMEOUT + IO_TIMEOUT)
 
     def _signal(self, process: Process, number: int) -> None:
@@ -499,16 +518,34 @@ class Container:
         except ProcessLookupError as error:
             raise gone from error
 
-    async def _undo_create(self) -> None:
+    async def _undo_create(self, is_taken: bool) -> None:
         self.init.streams.close()
-        if self.init.pid or disk.exists(f"{self._runtime.root}/{self.id}/state.json"):
+        await self.init.streams.ended()
+        if not is_taken:
             try:
-                await self._runtime.delete(self.id, "--force")
+                await self._undo_runtime()
             except (OSError, Error) as error:
                 log(f"cannot remove what is left of container {self.id}: {error}")
         if self._mounted:
             mounting.unmount_all(f"{self.bundle}/rootfs")
             self._mounted = False
+
+    async def _undo_runtime(self) -> None:
+        """Remove what the runtime has made, also when it was killed before it had written that it made it."""
+        from windlass_shim_runc import leftovers
+
+        directory = f"{self._runtime.root}/{self.id}"
+        if leftovers.is_anothers(directory, self.bundle):
+            return
+        if disk.exists(directory):
+            await self._runtime.delete(self.id, "--force")
+        groups = cgroups.groups_of(disk.read(f"{self.bundle}/config.json"), self.id)
+        deadline = time.monotonic() + cgroups.PATIENCE
+        # What was in them has lost its runtime, and ends.
+        while cgroups.remove(groups) and time.monotonic() < deadline:
+            await self._host.loop.sleep(cgroups.PAUSE)
+        if problem := leftovers.sweep(directory):
+            raise Error(problem)
 
     def _write_records(self) -> None:
         """Write what a later `delete` of a shim binary reads (reference 4.2)."""
@@ -523,6 +560,23 @@ class Container:
 
     def _publish(self, topic: str, event: messages.Message) -> None:
         self._host.publisher.publish(topic, event)
+
+
+def with_terminal(spec: bytes, wanted: bool) -> bytes:
+    """Return the spec of a process with a terminal, or without one, whatever it says itself; raises InvalidArgument."""
+    lowered = spec.lower()
+    # As Go writes it, there is nothing to do.
+    if lowered.count(b'"terminal"') == wanted == spec.count(b'"terminal":true') and b"\\u00" not in lowered:
+        return spec
+    import json  # which few shims ever need
+
+    try:
+        process = json.loads(spec)
+        # Go takes names in any case (encoding/json), and the last one counts.
+        process = {name: value for name, value in process.items() if name.lower() != "terminal"}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InvalidArgument(f"process spec of an exec is not a JSON object: {error}") from None
+    return json.dumps({**process, "terminal": wanted}).encode()
 
 
 def remove(path: str) -> None:

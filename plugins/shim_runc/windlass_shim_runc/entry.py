@@ -7,10 +7,11 @@ import os
 import sys
 from _socket import socket
 
-from windlass import linux
+from windlass import linux, nofile
 from windlass_shim_runc import disk
 from windlass_shim_runc.host import Host
 from windlass_shim_runc.keeper import Line, Luggage, keep
+from windlass_shim_runc.log import use_fifo
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
@@ -32,7 +33,8 @@ MAX_OOM_SCORE = 1000
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Be a shim; the arguments are those of `windlass.shims.ForkedShim`. The daemon owns the socket's file."""
-    _bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
+    bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
+    use_fifo(bundle)
     prepare_process()
     listener = descriptors[0]
 
@@ -49,6 +51,7 @@ def prepare_process() -> None:
     # Not linux.prctl: its conversions touch 100 KB that would stay shared.
     if linux.libc().prctl(linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError("cannot become a subreaper; containers would be lost")
+    nofile.raise_limit()
     score = int(disk.read("/proc/self/oom_score_adj"))
     disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 

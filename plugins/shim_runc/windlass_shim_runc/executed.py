@@ -1,7 +1,5 @@
 """The life of a shim that was executed rather than forked from the zygote."""
 
-# ruff: noqa: ASYNC221
-# posix_spawn is a vfork and takes a millisecond.
 from __future__ import annotations
 
 import os
@@ -13,6 +11,7 @@ from windlass_shim_runc import entry, messages
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
+from windlass_shim_runc.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,14 +49,7 @@ class ExecutingPublisher(Publisher):
         try:
             os.write(fd, envelope.event.encode())
             os.lseek(fd, 0, os.SEEK_SET)
-            null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (1, 2)]
-            pid = os.posix_spawnp(
-                self._argv[0],
-                [*self._argv, envelope.topic],
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 0), *null],
-                setsigmask=(),
-            )
+            pid = spawn([*self._argv, envelope.topic], os.environ, "/", {0: fd})
         finally:
             os.close(fd)
         if await self._reaper.wait(pid, PUBLISH_TIMEOUT):

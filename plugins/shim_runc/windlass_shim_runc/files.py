@@ -1,4 +1,4 @@
-"""Opens what a client names as stdio: FIFOs, log files, and the URIs around them."""
+"""Opens what a client names as stdio: FIFOs and log files."""
 
 # ruff: noqa: PTH103, PTH120
 # pathlib is half a megabyte that shims do without; files here are local and short.
@@ -8,16 +8,6 @@ import os
 import stat
 
 from windlass.errors import Error, InvalidArgument
-
-FIFO_SCHEMES = ("", "fifo")
-FILE_SCHEME = "file"
-LOGGER_SCHEMES = ("binary", "binary-v2")
-
-
-def split_uri(value: str) -> tuple[str, str]:
-    """Return scheme and rest of a stdio URI; a plain path has no scheme."""
-    scheme, separator, rest = value.partition("://")
-    return (scheme, rest) if separator else ("", value)
 
 
 def open_path(path: str, name: str) -> int:
@@ -70,4 +60,5 @@ def open_log(path: str) -> int:
     if not path.startswith("/"):
         raise InvalidArgument(f"log file {path[:200]!r} is not an absolute path; write file:///path")
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    # A FIFO without a reader would hold up the whole shim; so it is an error.
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)

@@ -4,7 +4,7 @@ Knows a container by the files that a shim writes into its bundle (reference
 4.2), those of containerd's own runc shim included.
 """
 
-# ruff: noqa: PTH108, PTH118, PTH208
+# ruff: noqa: PTH106, PTH108, PTH118, PTH208
 from __future__ import annotations
 
 import os
@@ -13,10 +13,10 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from windlass import mounting
+from windlass import cgroups, mounting
 from windlass_shim_runc import disk, messages
 from windlass_shim_runc.runc import default_root, environment
-from windlass_shim_runc.signals import IGNORED, SIGKILL
+from windlass_shim_runc.spawn import kill_all, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,27 +31,98 @@ PATIENCE = 0.25
 MARGIN = 0.1
 """Share that is left for unmounting, and for the process's own start and end."""
 
+KNOWN_BY = ("state.json", "status")
+"""Files by which runc and crun know a container."""
+
+DONE = b"done"
+"""What is told when nothing is left."""
+
+MAX_PROBLEM = 1000
+
 KILLED = 137
 CONNECT_TIMEOUT = 0.1
 
 
-def clean(arguments: Sequence[str], _descriptors: Sequence[int]) -> int:
+def clean(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Have the OCI runtime kill and forget a container, then unmount its rootfs; 0 also when there was none.
 
-    The arguments are those of `windlass.shims.ForkedShim.cleanup`.
+    The arguments, and the descriptor, are those of `windlass.shims.ForkedShim.cleanup`.
     """
     bundle, namespace, id, *rest = arguments
-    seconds = float(rest[0]) if rest else TIMEOUT
+    problem = end(bundle, namespace, id, float(rest[0]) if rest else TIMEOUT)
+    for fd in descriptors:
+        tell(fd, problem.encode(errors="replace")[:MAX_PROBLEM] if problem else DONE)
+    return 1 if problem else 0
+
+
+def tell(pipe: int, answer: bytes) -> None:
+    """Write what a daemon wants to know, if there is one still: the next will ask again."""
+    try:
+        os.write(pipe, answer)
+    except BrokenPipeError:
+        return
+
+
+def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
+    """End a container and remove what is kept of it, in some seconds; return why not all is gone, "" when it is."""
     deadline = time.monotonic() + seconds * (1 - MARGIN)
     await_runtimes(bundle, seconds * PATIENCE)
-    command = delete_command(bundle, namespace, id)
+    root, command = delete_command(bundle, namespace, id)
+    problem, directory = "", f"{root}/{id}"
+    if not is_anothers(directory, bundle):
+        if (failure := attempt(command, bundle, deadline)) and (disk.exists(directory) or runs(bundle)):
+            return failure
+        problem = sweep(directory)
+        groups = cgroups.groups_of(read(f"{bundle}/config.json"), id)
+        cgroups.remove_within(groups, max(0.0, deadline - time.monotonic()) / 2)
+    mounting.unmount_all(f"{bundle}/rootfs")
+    return problem
+
+
+def is_anothers(directory: str, bundle: str) -> bool:
+    """Tell whether what a runtime keeps was made from another bundle than ours.
+
+    Two daemons may be told to keep their containers in one place; there a name is one container, and only its
+    own bundle's daemon may end it.
+    """
+    import json  # which the zygote need not have
+
     try:
-        status = execute(command, deadline)
+        state = json.loads(read(f"{directory}/state.json") or read(f"{directory}/status"))
+        # crun has it as such, runc among its labels.
+        labels = (state.get("config") or {}).get("labels") or ()
+        names = [label.removeprefix("bundle=") for label in labels if label.startswith("bundle=")]
+        owner = state.get("bundle") or (names[0] if names else bundle)
+        return os.path.realpath(owner) != os.path.realpath(bundle)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return False
+
+
+def sweep(directory: str) -> str:
+    """Remove what a runtime keeps of a container that it has not finished making; return why it stays, or "".
+
+    It makes a directory, and in it a mount of itself (runc 1.1), before it writes what a container is known by:
+    killed in between, it refuses the name ever after.
+    """
+    if not disk.exists(directory):
+        return ""
+    if any(disk.exists(f"{directory}/{name}") for name in KNOWN_BY):
+        return f"the OCI runtime still has {directory}"
+    try:
+        mounting.unmount_all(directory)
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
     except OSError as error:
-        sys.stderr.write(f"cannot run {' '.join(command)}: {error}\n")
-        status = 1
-    mounting.unmount_all(os.path.join(bundle, "rootfs"))
-    return status
+        return f"cannot remove {error.filename or directory}: {error.strerror}"
+    return ""
+
+
+def runs(bundle: str) -> bool:
+    """Tell whether the process that the runtime said to be the container's still is there."""
+    text = read(f"{bundle}/init.pid").strip()
+    status = read(f"/proc/{int(text)}/status") if text.isdigit() else b""
+    return bool(status) and b"\nState:\tZ" not in status
 
 
 def await_runtimes(bundle: str, patience: float) -> None:
@@ -71,7 +142,7 @@ def await_runtimes(bundle: str, patience: float) -> None:
                 poll = select.poll()
                 poll.register(pidfd, select.POLLIN)
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    os.killpg(pid, SIGKILL)
+                    kill_all(pid)
                     poll.poll(patience * 1000)
         except ProcessLookupError:
             pass
@@ -93,7 +164,8 @@ def delete(bundle: str, namespace: str, id: str) -> bytes:
     """Do the same for a daemon that executed us, and return an encoded DeleteResponse; a half-made bundle is fine."""
     text = read(os.path.join(bundle, "init.pid")).strip()
     try:
-        clean((bundle, namespace, id), ())
+        if problem := end(bundle, namespace, id, TIMEOUT):
+            sys.stderr.write(f"container {id} is not gone: {problem}\n")
         remove_socket(read(os.path.join(bundle, "address")).decode(errors="replace").strip())
     except OSError as error:
         sys.stderr.write(f"cannot remove all of container {id}: {error}\n")
@@ -102,8 +174,8 @@ def delete(bundle: str, namespace: str, id: str) -> bytes:
     ).encode()
 
 
-def delete_command(bundle: str, namespace: str, id: str) -> list[str]:
-    """Return the command that ends a container as its shim had it made."""
+def delete_command(bundle: str, namespace: str, id: str) -> tuple[str, list[str]]:
+    """Return a runtime's root, and the command that ends a container as its shim had it made."""
     import json  # which the zygote need not have
 
     try:
@@ -113,25 +185,31 @@ def delete_command(bundle: str, namespace: str, id: str) -> list[str]:
     if not isinstance(options, dict):
         options = {}
     program = read(os.path.join(bundle, "runtime")).decode(errors="replace").strip() or "runc"
-    root = options.get("root") or default_root(bundle)
-    command = [program, "--root", f"{root}/{namespace}"]
+    root = f"{options.get('root') or default_root(bundle)}/{namespace}"
+    command = [program, "--root", root]
     if options.get("systemd_cgroup"):
         command.append("--systemd-cgroup")
-    return [*command, "delete", "--force", id]
+    return root, [*command, "delete", "--force", id]
 
 
-def execute(command: list[str], deadline: float) -> int:
+def attempt(command: list[str], directory: str, deadline: float) -> str:
+    """Run a command; return why it failed, "" when it did not."""
+    try:
+        status = execute(command, directory, deadline)
+    except OSError as error:
+        return f"cannot run {' '.join(command)}: {error.strerror}"
+    return f"{' '.join(command)} ended with {status}" if status else ""
+
+
+def execute(command: list[str], directory: str, deadline: float) -> int:
     """Run a command with its output thrown away and return its exit status, 1 when it was killed at ``deadline``."""
-    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    pid = os.posix_spawnp(
-        command[0], command, environment(), file_actions=null, setpgroup=0, setsigmask=(), setsigdef=IGNORED
-    )
+    pid = spawn(command, environment(), directory, {})
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            os.killpg(pid, SIGKILL)
+            kill_all(pid)
             return 1
     finally:
         os.close(pidfd)

@@ -1,4 +1,4 @@
-"""Lines for the daemon's log, written to standard error only when that cannot block."""
+"""Lines for the daemon's log: standard error is a FIFO that it reads, and is written only when that cannot block."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import select
 STDERR = 2
 MAX_LINE = 2048
 """Below PIPE_BUF: a pipe that is writable takes it whole, pipe(7)."""
+
+
+def use_fifo(bundle: str) -> None:
+    """Have standard error go to the FIFO ``log`` of a bundle, or nowhere when there is none.
+
+    Never to the daemon's own: whoever reads that by a pipe would wait for the shim's end.
+    """
+    try:
+        # For both directions: it neither waits for a reader nor ends with one.
+        fd = os.open(f"{bundle}/log", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        fd = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(fd, STDERR)
+    os.close(fd)
 
 
 def log(message: str) -> None:

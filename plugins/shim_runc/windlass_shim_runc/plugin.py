@@ -1,10 +1,15 @@
-"""Registers the runc shim."""
+"""Registers the runc shim, and what looks at runc itself."""
 
 from __future__ import annotations
 
 import sys
+import threading
+from pathlib import Path
 
+from windlass.checks import CHECK, Checked
+from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.properties import STATE
 from windlass.shims import FORKED_SHIM, ForkedShim
 
 RUNTIME = "io.containerd.runc.v2"
@@ -20,7 +25,23 @@ def init(context: InitContext) -> ForkedShim:
         preload=("windlass_shim_runc.entry",),
         cleanup="windlass_shim_runc.leftovers:clean",
         describe=_describe,
+        program="containerd-shim-windlass-v1",
     )
+
+
+def init_check(context: InitContext) -> Checked:
+    """Look at runc's version once the daemon runs, which does not wait for that; at what it keeps when asked."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"OCI runtimes need Linux, this is {sys.platform}")
+    # Without it fsck says that, and not what follows from it.
+    context.single(METADATA)
+    from windlass_shim_runc.check import RuncCheck, warn_of_weaknesses
+
+    async def look() -> None:
+        threading.Thread(target=warn_of_weaknesses, name="runc-version", daemon=True).start()
+
+    context.on_start(look)
+    return RuncCheck(Path(context.properties[STATE]))
 
 
 def _describe(options: bytes) -> bytes:
@@ -30,3 +51,4 @@ def _describe(options: bytes) -> bytes:
 
 
 PLUGIN = Plugin(FORKED_SHIM, id="runc", init=init)
+RUNC_CHECK = Plugin(CHECK, id="runc", init=init_check, requires=(METADATA,))

@@ -6,7 +6,7 @@ is never paused itself; it shows its init's pause.
 
 from __future__ import annotations
 
-from windlass.errors import Error
+from windlass.errors import Error, NotFound
 from windlass_shim_runc import disk
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.streams import Streams
@@ -79,6 +79,8 @@ class Process:
         try:
             return TRANSITIONS[self.state, verb]
         except KeyError:
+            if self.state == DELETED:
+                raise NotFound(f"{self.exec_id or self.id} has been deleted") from None
             kind = "process" if self.exec_id else "container"
             name = self.exec_id or self.id
             remedy = "; kill it first" if (verb, self.state) == ("delete", RUNNING) else ""

@@ -12,11 +12,11 @@ from windlass_shim_runc import disk, forgetting
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.messages import Options
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.signals import IGNORED, SIGKILL
+from windlass_shim_runc.spawn import kill_all, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 TIMEOUT = 45.0
 """Longest that any command may take; hooks run inside it."""
@@ -32,10 +32,20 @@ INHERITED = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 ENVIRONMENT = {name: os.environ[name] for name in INHERITED if name in os.environ}
 """Read here, once for all shims that are forked: `os.environ` is made of more Python than it looks."""
 
-GONE = ("process already finished", "no such process", "container not running", "does not exist")
+GONE = (
+    "process already finished",
+    "no such process",
+    "container not running",
+    "does not exist",
+    "sandbox is not running",
+)
+"""Words of runc, crun and, at the end, runsc for what has ended by itself."""
+
+NAME_TAKEN = "already exists"
+"""Words of runc and crun for a name that they have given to a container before; then they have made nothing."""
 
 REMEDIES = {
-    "already exists": "remove what an earlier run left with: {command} delete --force {id}",
+    NAME_TAKEN: "remove what an earlier run left with: {command} delete --force {id}",
     "container with given ID": "remove what an earlier run left with: {command} delete --force {id}",
     "executable file not found": "check the program's path and the image's PATH",
     "no such file or directory: unknown": "check that the rootfs holds what the spec names",
@@ -62,23 +72,36 @@ def environment(criu: str = "") -> dict[str, str]:
 
 
 def last_error(path: str, offset: int) -> str:
-    """Return the message of the last error in a runtime's JSON log from ``offset`` on, empty without one."""
-    import json  # which few shims ever need
+    """Return the message of the last error in a runtime's JSON log from ``offset`` on, empty without one.
 
+    The log is one JSON object after another, each in one line (runc) or in several (crun 1.28).
+    """
     try:
         with open(path, "rb") as log:
             log.seek(max(offset, log.seek(0, os.SEEK_END) - MAX_LOG))
-            lines = log.read(MAX_LOG).splitlines()
+            text = log.read(MAX_LOG).decode(errors="replace")
     except OSError:
         return ""
-    for line in reversed(lines):
+    found = ""
+    for entry in objects(text):
+        message = entry.get("msg")
+        if entry.get("level") == "error" and isinstance(message, str):
+            found = message.strip()
+    return found
+
+
+def objects(text: str) -> Iterator[dict[str, object]]:
+    """Yield the JSON objects in a text, whatever is between them."""
+    import json  # which few shims ever need
+
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
         try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("level") == "error" and isinstance(entry.get("msg"), str):
-            return str(entry["msg"])
-    return ""
+            found, end = decoder.raw_decode(text, at)
+            yield found
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = text.find("{", end)
 
 
 def checked_criu(path: str) -> str:
@@ -151,7 +174,7 @@ class Runtime:
         try:
             status = await self._reaper.wait(pid, timeout)
         except TimeoutError as error:
-            os.killpg(pid, SIGKILL)
+            kill_all(pid)
             raise DeadlineExceeded(
                 f"OCI runtime {verb} of {id} did not end in {time.monotonic() - began:.1f} s and was killed"
             ) from error
@@ -193,7 +216,7 @@ class Runtime:
         try:
             await self.run("kill", id, *(["--all"] if all else []), operands=[str(number)])
         except Error as error:
-            if any(words in str(error) for words in GONE):
+            if any(words in str(error).lower() for words in GONE):
                 raise NotFound(f"process of container {id} has finished already") from error
             raise
 
@@ -211,26 +234,16 @@ class Runtime:
             return None
 
     def _spawn(self, argv: list[str], stdio: Mapping[int, int]) -> int:
-        actions: list[tuple[object, ...]] = []
-        for fd in (0, 1, 2):
-            if fd in stdio:
-                actions.append((os.POSIX_SPAWN_DUP2, stdio[fd], fd))
-            else:
-                actions.append((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0))
+        # Wrappers read config.json where they are, as under containerd, whose shim works in the bundle.
         try:
-            return os.posix_spawnp(
-                argv[0],
-                argv,
-                self.environment,
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=IGNORED,
-            )
+            return spawn(argv, self.environment, self._bundle, stdio)
         except (FileNotFoundError, PermissionError) as error:
-            path = "" if "/" in argv[0] else f" in {os.environ.get('PATH', os.defpath)}"
+            # In Go's words and quotes, by which clients tell a program that is missing from other failures.
+            why = (error.strerror or "").lower()
+            if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
+                why = f"executable file not found in $PATH, which is {os.environ.get('PATH', os.defpath)}"
             raise FailedPrecondition(
-                f"OCI runtime {argv[0]} was not found{path}; install it or correct the option BinaryName"
+                f'OCI runtime "{argv[0][:200]}": {why}; install it or correct the option BinaryName'
             ) from error
 
     def _remedy(self, message: str, id: str) -> str:

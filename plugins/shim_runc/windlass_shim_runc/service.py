@@ -70,7 +70,7 @@ class TaskService:
     @property
     def may_rest(self) -> bool:
         """Whether another worker could go on, with `take_over`."""
-        return not self.vacant and all(container.may_rest for container in self.containers.values())
+        return not self.vacant
 
     def leave(self, luggage: Luggage) -> Left:
         """Return what `take_over` goes on with, at a moment when all tasks rest."""
@@ -137,7 +137,12 @@ class TaskService:
         container, process = self._process(request)
         await process.exited.rest()
         if not process.exited_at:
-            raise NotFound(f"exec {process.exec_id} of container {container.id} was deleted before it was started")
+            name = (
+                f"exec {process.exec_id} of container {container.id}"
+                if process.exec_id
+                else f"container {container.id}"
+            )
+            raise NotFound(f"{name} was deleted before it was started")
         return messages.WaitResponse(exit_status=process.exit_status, exited_at=messages.timestamp(process.exited_at))
 
     async def delete(self, request: messages.ProcessRequest) -> messages.DeleteResponse:

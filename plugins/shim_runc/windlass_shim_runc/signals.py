@@ -11,14 +11,10 @@ if TYPE_CHECKING:
 SIGHUP: int = _signal.SIGHUP
 SIGINT: int = _signal.SIGINT
 SIGKILL: int = _signal.SIGKILL
-SIGPIPE: int = _signal.SIGPIPE
+SIGSTOP: int = _signal.SIGSTOP
 SIGTERM: int = _signal.SIGTERM
 SIGCHLD: int = _signal.SIGCHLD
-SIGXFSZ: int = _signal.SIGXFSZ
 SIG_IGN: int = _signal.SIG_IGN
-
-IGNORED = (SIGHUP, SIGPIPE, SIGXFSZ)
-"""A shim ignores the first and Python the others, and ignored signals stay ignored across exec."""
 
 
 def handle(number: int, handler: Callable[[int, object], None] | int) -> None:

@@ -12,7 +12,7 @@ import stat
 import time
 
 from windlass.errors import Error, InvalidArgument
-from windlass_shim_runc import files, logger
+from windlass_shim_runc import files, logger, uris
 from windlass_shim_runc.console import Console, resize
 from windlass_shim_runc.loop import Loop, Task
 from windlass_shim_runc.reaper import Reaper
@@ -79,13 +79,12 @@ class Streams:
         """
         self._owner = owner
         try:
-            scheme, rest = files.split_uri(self.stdout or self.stderr)
-            if scheme in files.LOGGER_SCHEMES:
-                await self._prepare_logger(logger.command(rest), environment, scheme == "binary-v2")
-            elif scheme in (*files.FIFO_SCHEMES, files.FILE_SCHEME):
-                self._prepare_outputs(scheme)
+            scheme, path, query = uris.split(self.stdout or self.stderr)
+            if scheme in uris.LOGGER_SCHEMES:
+                argv = uris.logger_command(path, query)
+                await self._prepare_logger(argv, environment, bundle, scheme == "binary-v2")
             else:
-                raise InvalidArgument(f"stdio scheme {scheme[:40]}:// is not known; use a FIFO, file:// or binary://")
+                self._prepare_outputs(scheme)
             if self.terminal and not self._outputs:
                 # What nobody wants is read all the same: a full terminal would stop the process.
                 self._outputs.append((MASTER, self._keep(os.open(os.devnull, os.O_WRONLY))))
@@ -162,6 +161,11 @@ class Streams:
         if self._logger is not None:
             self._logger.stop()
 
+    async def ended(self) -> None:
+        """Return when the logger of streams that are closed has ended: it must not outlive its container and shim."""
+        if self._logger is not None:
+            await self._logger.ended()
+
     def leave(self, luggage: Luggage) -> Left:
         """Return what `take_over` goes on with, at a moment when all copies rest and no terminal is awaited."""
         copies = [
@@ -220,10 +224,10 @@ class Streams:
         for number, value in ((STDOUT, self.stdout), (STDERR, "" if self.terminal else self.stderr)):
             if not value:
                 continue
-            path = files.split_uri(value)[1]
+            path = uris.split(value)[1]
             if path in opened:
                 target = self._keep(os.dup(opened[path]))
-            elif scheme == files.FILE_SCHEME:
+            elif scheme == uris.FILE_SCHEME:
                 target = self._keep(files.open_log(path))
             else:
                 target = self._keep(files.open_output(path, NAMES[number]))
@@ -236,7 +240,7 @@ class Streams:
             self._outputs.append((source, target))
 
     def _prepare_input(self) -> None:
-        place = self._keep(files.find_input(files.split_uri(self.stdin)[1]))
+        place = self._keep(files.find_input(uris.split(self.stdin)[1]))
         target = MASTER
         if not self.terminal:
             child, target = self._pipe()
@@ -244,11 +248,13 @@ class Streams:
             self._give(STDIN, child)
         self._input = (place, target)
 
-    async def _prepare_logger(self, argv: list[str], environment: Mapping[str, str], strict: bool) -> None:
+    async def _prepare_logger(self, argv: list[str], environment: Mapping[str, str], bundle: str, strict: bool) -> None:
+        if not argv[0].startswith("/"):
+            raise InvalidArgument(f"logger {argv[0][:200]!r} is not an absolute path; write binary:///path")
         out, out_writing = self._pipe()
         err, err_writing = self._pipe()
         self._logger = logger.Logger(self._loop, self._reaper, argv)
-        await self._logger.start(out, err, environment, strict)
+        await self._logger.start(out, err, environment, bundle, strict)
         self._drop(out)
         self._drop(err)
         if self.terminal:

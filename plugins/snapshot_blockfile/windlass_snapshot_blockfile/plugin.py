@@ -38,14 +38,12 @@ def init(context: InitContext) -> BlockfileSnapshotter:
         raise SkipPlugin(f"loop devices do not exist on {sys.platform}; run the daemon on Linux")
     if os.geteuid() != 0:
         raise SkipPlugin("only root can mount; run the daemon as root")
-    from windlass.snapshot_directories import make_room
     from windlass_snapshot_blockfile import scratch
     from windlass_snapshot_blockfile.snapshotter import BlockfileSnapshotter
 
     config = context.config(Config)
     root = Path(config.root_path) if config.root_path else context.root
     given = Path(config.scratch_file) if config.scratch_file else None
-    make_room(root)
     empty = scratch.require(root, given, config.fs_type, config.mount_options, config.recreate_scratch)
     context.meta.exports["root"] = str(root)
     context.meta.platforms.append(("linux", host_architecture(), ""))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from windlass import apart, trees
+from windlass.disks import is_full
 from windlass.errors import InvalidArgument
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -60,10 +61,12 @@ def _empty(top: Path) -> None:
 
 
 def _try(mount: Mount, work: apart.Work = lambda _: None) -> None:
-    """Mount the file where nobody sees it, and have ``work`` look."""
+    """Mount the file where nobody sees it, and have ``work`` look; raises OSError when there is no room for that."""
     try:
         apart.mounted((mount,), Path(mount.source).with_name(PROBE), work)
     except OSError as error:
+        if is_full(error):
+            raise
         raise SkipPlugin(
             f"{mount.source} cannot be mounted: {error.strerror or error}; see that it holds {mount.type}, "
             f"and try modprobe loop {mount.type}"

@@ -29,7 +29,7 @@ class BlockfileSnapshotter(DirectorySnapshotter):
     def usage(self, key: str) -> Usage:
         """Measure what a file takes beyond its parent's."""
         record = self._store.lookup(key)
-        return record.usage if record.kind == Kind.COMMITTED else self._measure(record)
+        return self._measure(record) if record.kind == Kind.ACTIVE else record.usage
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return one mount of a file."""

@@ -13,7 +13,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from windlass.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted
+from windlass.disks import disk_errors
+from windlass.errors import DeadlineExceeded, FailedPrecondition, NoSpace
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Images:
     def make(self, directory: Path, image: Path) -> None:
         """Make ``image`` of all that is in a directory; it is durable, and there in full or not at all.
 
-        Raises FailedPrecondition when the program refuses, ResourceExhausted on a full disk.
+        Raises FailedPrecondition when the program refuses, NoSpace on a full disk.
         """
         place(image, lambda new: self._run(directory, new))
 
@@ -72,7 +73,7 @@ class Images:
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             if os.strerror(errno.ENOSPC) in said:
-                raise ResourceExhausted(f"no space left for {image}; free some or enlarge the filesystem")
+                raise NoSpace(f"no space left for {image}; free some or enlarge the filesystem")
             # The first line is the reason; what follows may be the whole manual.
             reason = said.partition("\n")[0][:SHOWN] or f"exit code {done.returncode}"
             raise FailedPrecondition(f"{PROGRAM} of {directory} failed: {reason}")
@@ -82,15 +83,12 @@ def place(image: Path, write: Callable[[Path], None]) -> None:
     """Have ``write`` make a file under a temporary name, and give it its own when it is durable."""
     new = image.with_name(f".{image.name}-{secrets.token_hex(8)}")
     try:
-        write(new)
-        new.chmod(0o600)
-        _sync(new)
-        new.replace(image)
-        _sync(image.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(f"no space left for {image}; free some or enlarge the filesystem") from error
-        raise
+        with disk_errors(f"write {image}", image.parent):
+            write(new)
+            new.chmod(0o600)
+            _sync(new)
+            new.replace(image)
+            _sync(image.parent)
     finally:
         new.unlink(missing_ok=True)
 

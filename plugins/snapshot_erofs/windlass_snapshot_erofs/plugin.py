@@ -35,16 +35,14 @@ class Config:
 def init(context: InitContext) -> ErofsSnapshotter:
     """Find out whether images can be made and mounted below the root, and open the snapshots there."""
     _require_root()
-    from windlass.snapshot_directories import make_room
     from windlass_snapshot_erofs.images import Images
     from windlass_snapshot_erofs.probe import probe
     from windlass_snapshot_erofs.snapshotter import ErofsSnapshotter
 
     config = context.config(Config)
     root = Path(config.root_path) if config.root_path else context.root
-    make_room(root)
     images = Images(config.mkfs_options, immutable=config.set_immutable)
-    features = probe(root, images)
+    features = probe(root, images, context.state)
     context.meta.exports["root"] = str(root)
     context.meta.platforms.append(("linux", host_architecture(), ""))
     if features.remap_ids:

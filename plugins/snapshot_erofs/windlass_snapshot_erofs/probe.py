@@ -1,13 +1,17 @@
-"""Finds out whether images can be made and mounted below a directory, by doing it there."""
+"""Finds out whether images can be made and mounted below a directory, by doing it there.
+
+The directories for it stay from one start to the next, and the image is made elsewhere: then a probe needs no
+space below the root, and a disk that somebody fills at this very moment does not cost the snapshotter.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 from windlass import apart, mounting, trees
+from windlass.disks import FULL, disk_errors, is_full, private_directory
 from windlass.errors import Error
 from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
@@ -17,69 +21,86 @@ from windlass_snapshot_erofs.layers import Features
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "probe-"
+SCRATCH = "probe"
+INDEX = Path("/sys/module/overlay/parameters/index")
 MAPPING = ("uidmap=0:1000:65536", "gidmap=0:1000:65536")
 WHOLE_RANGE = ["0", "0", "4294967295"]
 """user_namespaces(7): the map of the initial user namespace."""
 
 
-def probe(root: Path, images: Images) -> Features:
-    """Return what works below ``root``, which is made; raises SkipPlugin, with the remedy, where images do not."""
-    if unfit := set(":,\\{}").intersection(str(root)):
-        raise SkipPlugin(
-            f"{root} has {' and '.join(sorted(unfit))} in its name, which overlay mounts cannot; rename it"
-        )
+def probe(root: Path, images: Images, elsewhere: Path) -> Features:
+    """Return what works below ``root``, which is made, with an image that is made below ``elsewhere``.
+
+    Raises SkipPlugin, with the remedy, where images do not work; NoSpace.
+    """
+    for path in (root, elsewhere):
+        if unfit := set(":,\\{}").intersection(str(path)):
+            raise SkipPlugin(
+                f"{path} has {' and '.join(sorted(unfit))} in its name, which overlay mounts cannot; rename it"
+            )
     if not images.program:
         raise SkipPlugin(f"{PROGRAM} is not installed; install erofs-utils")
     if "\terofs\n" not in Path("/proc/filesystems").read_text():
         raise SkipPlugin("this Linux has no erofs; try modprobe erofs, or another snapshotter")
     if Path("/proc/self/uid_map").read_text().split() != WHOLE_RANGE:
         raise SkipPlugin("images cannot be mounted in a user namespace; run the daemon outside of it")
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in root.glob(f"{PREFIX}*"):
-        # Whoever probed before was killed in it.
-        trees.remove(left)
-    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    try:
-        return apart.run(lambda: _try(scratch, images), scratch)
-    finally:
-        trees.remove(scratch)
+    scratch, lower, image = root / SCRATCH, elsewhere / "lower", elsewhere / "image"
+    with disk_errors(f"try images in {root}", root):
+        private_directory(scratch)
+        private_directory(elsewhere)
+        try:
+            return apart.run(lambda: _try(scratch, images, image, lower), elsewhere)
+        finally:
+            image.unlink(missing_ok=True)
+            trees.remove(lower)
 
 
-def _try(scratch: Path, images: Images) -> Features:
+def _try(scratch: Path, images: Images, image: Path, lower: Path) -> Features:
     for name in ("upper", "work", "merged"):
-        (scratch / name).mkdir()
-    image = scratch / "image"
+        (scratch / name).mkdir(exist_ok=True)
     try:
         images.make(scratch / "upper", image)
-        ErofsHandler().mount(Mount("erofs", str(image), ("ro", "loop")), str(scratch / "lower"), ())
+        ErofsHandler().mount(Mount("erofs", str(image), ("ro", "loop")), str(lower), ())
     except (Error, OSError) as error:
+        if is_full(error):
+            raise
         raise SkipPlugin(
             f"no image can be made and mounted in {scratch.parent}: {error}; try another root_path"
         ) from error
-    if reason := _overlay_failure(scratch):
+    if reason := _overlay_failure(scratch, lower):
         raise SkipPlugin(f"overlay cannot be mounted in {scratch.parent}: {reason}; try another root_path")
     if images.immutable:
-        try:
-            set_immutable(image, True)
-        except OSError as error:
-            raise SkipPlugin(
-                f"files in {scratch.parent} cannot be immutable: {error.strerror}; leave set_immutable off"
-            ) from error
-        set_immutable(image, False)
-    mapped = _overlay_failure(scratch, *MAPPING)
+        _try_immutable(scratch / "immutable")
+    mapped = _overlay_failure(scratch, lower, *MAPPING)
     if mapped:
         logger.info("there is no ID-mapped overlay on images in %s: %s", scratch.parent, mapped)
-    return Features(remap_ids=not mapped, index=Path("/sys/module/overlay/parameters/index").exists())
+    return Features(remap_ids=not mapped, index=INDEX.exists())
 
 
-def _overlay_failure(scratch: Path, *options: str) -> str:
-    """Return why an overlay on an image cannot be mounted, empty if it can."""
-    layers = (f"lowerdir={scratch}/lower", f"upperdir={scratch}/upper", f"workdir={scratch}/work")
+def _try_immutable(file: Path) -> None:
+    """Make a file immutable and not: one without blocks, on the filesystem where images will be."""
+    file.touch()
+    try:
+        set_immutable(file, True)
+    except OSError as error:
+        raise SkipPlugin(
+            f"files in {file.parent.parent} cannot be immutable: {error.strerror}; leave set_immutable off"
+        ) from error
+    set_immutable(file, False)
+
+
+def _overlay_failure(scratch: Path, lower: Path, *options: str) -> str:
+    """Return why an overlay on an image cannot be mounted, empty if it can; raises OSError for want of space."""
+    layers = [f"lowerdir={lower}", f"upperdir={scratch}/upper", f"workdir={scratch}/work"]
+    if INDEX.exists():
+        # With an index, an upper directory would belong to the image of the last start.
+        layers.append("index=off")
     merged = os.fspath(scratch / "merged")
     try:
         mounting.mount_one(Mount("overlay", "overlay", (*layers, *options)), merged)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         return error.strerror or str(error)
     mounting.unmount(merged)
     return ""

@@ -35,7 +35,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
     def usage(self, key: str) -> Usage:
         """Measure what has been written, or the image."""
         record = self._store.lookup(key)
-        if record.kind == Kind.COMMITTED:
+        if record.kind != Kind.ACTIVE:
             return record.usage
         directory = self._directories.path(record.id)
         return _size(directory / IMAGE) if self._is_image(directory) else trees.measure(directory / UPPER)

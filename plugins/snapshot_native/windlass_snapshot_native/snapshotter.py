@@ -19,9 +19,9 @@ class NativeSnapshotter(DirectorySnapshotter):
     """A `windlass.snapshots.Snapshotter` that copies."""
 
     def usage(self, key: str) -> Usage:
-        """Measure a snapshot; a view takes its empty directory only."""
+        """Measure an active snapshot; a view takes nothing, as in containerd."""
         record = self._store.lookup(key)
-        return record.usage if record.kind == Kind.COMMITTED else trees.measure(self._directories.path(record.id))
+        return trees.measure(self._directories.path(record.id)) if record.kind == Kind.ACTIVE else record.usage
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return one bind mount."""

@@ -32,13 +32,11 @@ class Config:
 
 def init(context: InitContext) -> OverlaySnapshotter:
     """Find out what overlayfs can do below the root, and open the snapshots there; skips where it can do nothing."""
-    from windlass.snapshot_directories import make_room
     from windlass_snapshot_overlay.probe import probe
     from windlass_snapshot_overlay.snapshotter import OverlaySnapshotter
 
     config = context.config(Config)
     root = Path(config.root_path) if config.root_path else context.root
-    make_room(root)  # the probe writes too, and a full disk must not cost the snapshotter
     features = probe(root)
     context.meta.exports["root"] = str(root)
     context.meta.platforms.append(("linux", host_architecture(), ""))

@@ -57,7 +57,7 @@ class OverlaySnapshotter(DirectorySnapshotter):
     def usage(self, key: str) -> Usage:
         """Measure the snapshot's own directory."""
         record = self._store.lookup(key)
-        return record.usage if record.kind == Kind.COMMITTED else trees.measure(self._upper(record.id))
+        return trees.measure(self._upper(record.id)) if record.kind == Kind.ACTIVE else record.usage
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return one bind or overlay mount."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.transfer import ExportArchive, ImportArchive, Progress, Report, Stored, Unpack
 from windlass.values import Descriptor
-from windlass_images import exporter, importer, platforms
+from windlass_images import exporter, importer, naming, platforms
 from windlass_images.imagetree import Tree
 from windlass_images.importer import Options
 from windlass_images.unpack import Ways, unpack
@@ -25,6 +25,7 @@ async def take(
     report: Report,
     admit: Admit,
     ways: Ways,
+    strict: bool,
 ) -> None:
     """Import an archive: all images of it that are to have a name, or nothing."""
     if not wanted.name and not wanted.extra_references:
@@ -46,11 +47,11 @@ async def take(
         for name, tree in trees:
             await admit(name, tree.root)
         for each in unpacks:
-            for leaf in {leaf.target.digest: leaf for _, tree in trees for leaf in tree.leaves}.values():
-                if platforms.matches(each.platform, leaf.image.platform):
-                    await unpack(leased, each.snapshotter, leaf, importer.ignore, ways)
+            chosen = [leaf for _, tree in trees for leaf in tree.leaves_for(each.platform, strict)]
+            for leaf in {leaf.target.digest: leaf for leaf in chosen}.values():
+                await unpack(leased, each.snapshotter, leaf, importer.ignore, ways)
         for name, tree in trees:
-            await leased.images.put(name, tree.root, wanted.labels)
+            await leased.images.put(name, tree.root, naming.labels(name, wanted))
             report(Progress("saved", name, desc=tree.root))
     report(Progress("Completed import"))
 

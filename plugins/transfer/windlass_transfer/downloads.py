@@ -7,7 +7,7 @@ before a connection, a transfer or the daemon broke off is not fetched again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from windlass.content import ContentStore, Writer
@@ -15,13 +15,23 @@ from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, 
 from windlass.gate import offload
 from windlass.transfer import Progress, Report
 from windlass.values import MAX_LABEL, Descriptor
-from windlass_images.manifests import CONFIGS, INDEXES, MANIFEST_LIMIT, MANIFESTS, is_distributable, parse_object
+from windlass_images.manifests import (
+    INDEXES,
+    KNOWN_CONFIGS,
+    MANIFEST_LIMIT,
+    MANIFESTS,
+    is_distributable,
+    is_layer,
+    parse_object,
+)
+from windlass_images.turns import Locked
 from windlass_registry.blobs import Blob
 from windlass_registry.ranges import Ranges
 from windlass_registry.repository import Repository
-from windlass_transfer.store import LocalStore, commit, forget
+from windlass_transfer.store import LocalStore, commit, forget, opened
 from windlass_transfer.workers import Tools, settled
 
+ATTESTATIONS = ("application/vnd.in-toto+json",)
 SOURCE = "containerd.io/distribution.source."
 BLOCK = 1 << 20
 LARGE = 64 << 20
@@ -34,9 +44,9 @@ MOST_URLS = 8
 
 def ref_of(desc: Descriptor) -> str:
     """Return what the ingest of a blob is called, as containerd calls it (reference 6.5.1)."""
-    kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (CONFIGS, "config"))
-    kind = next((name for types, name in kinds if desc.media_type in types), "layer")
-    return f"{kind}-{desc.digest}"
+    kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (KNOWN_CONFIGS, "config"), (ATTESTATIONS, "attestation"))
+    other = "layer" if is_layer(desc.media_type) else "unknown"
+    return f"{next((name for types, name in kinds if desc.media_type in types), other)}-{desc.digest}"
 
 
 class Downloads:
@@ -51,12 +61,14 @@ class Downloads:
         self._name = name
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
+        self._parents: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.get_running_loop()
         # With the commit, since every change of a blob afterwards is one more that waits for the disk.
         self._source = {SOURCE + repository.reference.hostname: repository.reference.repository}
 
-    async def document(self, target: Descriptor) -> None:
+    async def document(self, target: Descriptor, parent: Descriptor | None = None) -> None:
         """Fetch an index, a manifest or a config. Raises as a registry does."""
+        self._below(target, parent)
         view = self._store.content.view
 
         def fetch() -> bytes:
@@ -69,23 +81,20 @@ class Downloads:
             with self._repository.blob(target) as blob:
                 return b"".join(iter(lambda: blob.read(BLOCK), b""))
 
-        async with self._tools.blobs(target.digest):
-            if await self._has(target):
-                await self._named_source(target)
-            else:
-                call = partial(_store, view, target, fetch, self._source)
-                await self._tools.documents.run(call, self._repository.abort)
-        self._tell("complete", target, target.size)
+        call = partial(_store, view, target, fetch, self._source)
+        await self._once(target, lambda: self._tools.documents.run(call, self._repository.abort))
+        self.tell("complete", target, target.size)
         if target.media_type in MANIFESTS:
             self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
 
-    async def layers(self, targets: Sequence[Descriptor]) -> None:
+    async def layers(self, targets: Sequence[Descriptor], parent: Descriptor) -> None:
         """See to it that layers come; `ready` waits for one, `finish` for all."""
         if len(targets) > MOST_LAYERS:
             raise ResourceExhausted(f"image {self._name} has {len(targets)} layers, {MOST_LAYERS} are the limit")
         for target in targets:
+            self._below(target, parent)
             if target.digest not in self._tasks:
-                self._tell("waiting", target, 0)
+                self.tell("waiting", target, 0)
                 self._tasks[target.digest] = asyncio.create_task(self._layer(target))
 
     async def ready(self, target: Descriptor) -> None:
@@ -107,14 +116,25 @@ class Downloads:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _layer(self, target: Descriptor) -> None:
+        async def fetch() -> None:
+            async with self._tools.downloads:
+                await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
+
+        fetched = await self._once(target, fetch)
+        self.tell("complete" if fetched else "already exists", target, target.size)
+
+    async def _once(self, target: Descriptor, fetch: Callable[[], Awaitable[None]]) -> bool:
+        """Have a blob, fetched unless it is there; say whether it was. Another client that writes it is waited for."""
+        turn = self._store.content.turn(ref_of(target))
         async with self._tools.blobs(target.digest):
-            if await self._has(target):
-                self._tell("already exists", target, target.size)
-                await self._named_source(target)
-            else:
-                async with self._tools.downloads:
-                    await self._tools.layers.run(lambda: self._fetch(target), self._repository.abort)
-                self._tell("complete", target, target.size)
+            while not await self._has(target):
+                try:
+                    await fetch()
+                    return True
+                except Locked:
+                    await turn.wait()
+            await self._named_source(target)
+            return False
 
     async def _has(self, target: Descriptor) -> bool:
         """Say whether the namespace has a blob, which the lease then holds."""
@@ -133,7 +153,7 @@ class Downloads:
         view, ref = self._store.content.view, ref_of(target)
         for number in range(TRIES):
             try:
-                writer = view.writer(ref, target.size, target.digest)
+                writer = opened(view, ref, target.size, target.digest, target.media_type)
             except AlreadyExists:
                 return  # it has come otherwise meanwhile
             try:
@@ -154,8 +174,7 @@ class Downloads:
         if self._tools.connections > 1 and target.size - offset >= LARGE and not urls:
             blob = self._repository.ranges(target, offset, self._tools.connections)
         with blob:
-            while data := blob.read(BLOCK):
-                writer.write(data)
+            while _moved(blob, writer):
                 self._tell_from_thread("downloading", target, blob.position)
         return blob
 
@@ -176,11 +195,29 @@ class Downloads:
         if value is not None:
             await self._store.content.label(target.digest, {key: value})
 
-    def _tell(self, event: str, target: Descriptor, progress: int) -> None:
-        self._report(Progress(event, ref_of(target), (self._name,), progress, target.size, target))
+    def _below(self, target: Descriptor, parent: Descriptor | None) -> None:
+        if parent is not None:
+            known = self._parents.get(target.digest, ())
+            self._parents[target.digest] = tuple(dict.fromkeys([*known, ref_of(parent)]))
+
+    def tell(self, event: str, target: Descriptor, progress: int) -> None:
+        """Report a step of what the documents above name as theirs; the image itself is above the first."""
+        parents = self._parents.get(target.digest) or (self._name,)
+        self._report(Progress(event, ref_of(target), parents, progress, target.size, target))
 
     def _tell_from_thread(self, event: str, target: Descriptor, progress: int) -> None:
-        self._loop.call_soon_threadsafe(self._tell, event, target, progress)
+        self._loop.call_soon_threadsafe(self.tell, event, target, progress)
+
+
+def _moved(blob: Blob | Ranges, writer: Writer) -> bool:
+    """Write what comes next; say whether anything did.
+
+    Here, so that the last of a blob whose next bytes do not come is not in the traceback of that.
+    """
+    data = blob.read(BLOCK)
+    if data:
+        writer.write(data)
+    return bool(data)
 
 
 def appended(labels: Mapping[str, str], key: str, repository: str) -> str | None:
@@ -205,7 +242,7 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
 def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
     data = fetch()
     try:
-        writer = view.writer(ref_of(target), target.size, target.digest)
+        writer = opened(view, ref_of(target), target.size, target.digest, target.media_type)
     except AlreadyExists:
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from windlass_transfer.pushing import Push
 from windlass_transfer.store import LocalStore, Parts
 from windlass_transfer.workers import Tools
 
+logger = logging.getLogger(__name__)
+
 ASK_TIMEOUT = 330.0
 
 
@@ -47,6 +50,8 @@ class Settings:
     """Which snapshotter a platform is unpacked with when the client leaves it open; the first that fits."""
     width: int = 1
     """Layers of one image that are applied at a time."""
+    strict: bool = False
+    """Unpack for the platforms of ``snapshotters`` alone; else the operating system has to be one of theirs."""
 
 
 class LocalTransfer:
@@ -77,7 +82,9 @@ class LocalTransfer:
                     await Push(self._tools, store, repository, report).run(source, destination)
             case ImportArchive(), Stored():
                 unpacks = self._unpacks(destination)
-                await archives.take(store, source, destination, unpacks, report, admit, self._ways())
+                await archives.take(
+                    store, source, destination, unpacks, report, admit, self._ways(), self._settings.strict
+                )
             case Stored(), ExportArchive():
                 await archives.give(store, source, destination, report)
             case Stored(), Stored():
@@ -98,12 +105,18 @@ class LocalTransfer:
     ) -> None:
         unpacks = self._unpacks(wanted)
         with _Repository(self, source) as repository:
-            pull = Pull(self._tools, store, repository, report, admit, self._settings.width)
+            settings = self._settings
+            pull = Pull(self._tools, store, repository, report, admit, settings.width, settings.strict)
             await pull.run(source, wanted, unpacks)
 
     def _unpacks(self, wanted: Stored) -> Sequence[Unpack]:
         """Return what is to be unpacked, with snapshotters that are there; InvalidArgument if none of it can be."""
-        found = [unpack for each in wanted.unpacks if (unpack := self._supported(each)) is not None]
+        found = []
+        for each in wanted.unpacks:
+            if (unpack := self._supported(each)) is not None:
+                found.append(unpack)
+            else:
+                logger.warning("%s cannot be unpacked by %s", platforms.write(each.platform), each.snapshotter or "any")
         if wanted.unpacks and not found:
             asked = ", ".join(
                 f"{platforms.write(each.platform)} with {each.snapshotter or 'any'}" for each in wanted.unpacks
@@ -113,12 +126,16 @@ class LocalTransfer:
         return found
 
     def _supported(self, wanted: Unpack) -> Unpack | None:
-        if wanted.snapshotter:
-            return wanted if wanted.snapshotter in self._parts.capabilities else None
-        for known in self._settings.snapshotters:
-            if platforms.matches(known.platform, wanted.platform) and known.snapshotter in self._parts.capabilities:
-                return Unpack(wanted.platform, known.snapshotter)
-        return None
+        fitting = [known.snapshotter for known in self._settings.snapshotters if self._fits(known, wanted)]
+        choices = [wanted.snapshotter] if fitting and wanted.snapshotter else fitting
+        there = (name for name in choices if name in self._parts.capabilities)
+        name = next(there, None)
+        return Unpack(wanted.platform, name) if name is not None else None
+
+    def _fits(self, known: Unpack, wanted: Unpack) -> bool:
+        if self._settings.strict:
+            return platforms.matches(known.platform, wanted.platform)
+        return platforms.normal(known.platform).os == (platforms.normal(wanted.platform).os or platforms.host().os)
 
     def _ways(self) -> Ways:
         return Ways(self._settings.width, alone=self._tools.snapshots)

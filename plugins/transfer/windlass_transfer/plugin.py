@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from windlass import durations
 from windlass.diff import DIFFER
 from windlass.errors import InvalidArgument
 from windlass.gc import GC
@@ -38,16 +39,24 @@ class Config:
     connections_per_layer: int = 3
     #: Layers of one image that are applied at a time, where the snapshotter can rebase.
     max_concurrent_unpacks: int = 2
+    #: Unpack for the platforms in ``unpack_config`` alone; else their operating system is enough.
+    check_platform_supported: bool = False
     #: Directories with hosts.toml files, separated by colons; a client may name others.
     config_path: str = "/etc/containerd/certs.d:/etc/docker/certs.d"
     #: Snapshotters for clients that name none, the first whose platform fits.
     unpack_config: list[UnpackConfig] = field(default_factory=lambda: [UnpackConfig()])
     #: IDs of the differs to ask, in order.
     differs: tuple[str, ...] = ("walking",)
+    #: How long a pull's registry may bring less than 16 KiB while it is asked; "0s" for ever.
+    image_pull_progress_timeout: str = "5m0s"
 
     def differs_in_order(self) -> tuple[str, ...]:
         """Return the IDs of all differs to ask: those of ``unpack_config`` first, each once."""
         return tuple(dict.fromkeys([*(each.differ for each in self.unpack_config if each.differ), *self.differs]))
+
+    def patience(self) -> float:
+        """Return ``image_pull_progress_timeout`` in seconds."""
+        return durations.seconds(self.image_pull_progress_timeout)
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing would ever be done."""
@@ -56,6 +65,8 @@ class Config:
                 raise ValueError(f"{name} has to be between 1 and 64")
         if not 0 < self.connections_per_layer <= 8:
             raise ValueError("connections_per_layer has to be between 1 and 8; each holds 8 MiB in memory")
+        if self.patience() < 0:
+            raise ValueError('image_pull_progress_timeout has to be a duration such as "5m", or "0s" for none')
 
 
 def init_streams(context: InitContext) -> Streams:
@@ -72,7 +83,7 @@ def init_transfer(context: InitContext) -> Transferrer:
     from windlass.transfer import Unpack
     from windlass_images import platforms
     from windlass_registry.client import roots_of
-    from windlass_transfer.admission import Admission
+    from windlass_transfer.admission import Admission, failed_verifiers
     from windlass_transfer.local import LocalTransfer, Settings
     from windlass_transfer.store import Parts
     from windlass_transfer.workers import tools
@@ -91,10 +102,13 @@ def init_transfer(context: InitContext) -> Transferrer:
         if record.type == SNAPSHOTTER.uri and record.instance is not None
     }
     differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
-    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities)
+    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities, config.patience())
     made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
-    settings = Settings(roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks)
-    transfer = LocalTransfer(parts, made, Admission(context.all(IMAGE_VERIFIER), context.hooks), settings)
+    settings = Settings(
+        roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks, config.check_platform_supported
+    )
+    admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
+    transfer = LocalTransfer(parts, made, admission, settings)
     context.on_stop(transfer.close)
     return transfer
 

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from windlass.errors import Error, InvalidArgument
 from windlass.transfer import Progress, Registry, Report, Stored, Unpack
 from windlass.values import Descriptor
-from windlass_images import naming, platforms
+from windlass_images import naming
 from windlass_images.imagetree import Leaf, Tree, Walk
 from windlass_images.manifests import INDEXES, MANIFESTS
 from windlass_images.unpack import Ways, unpack
 from windlass_registry.repository import Repository
-from windlass_transfer.downloads import Downloads, ref_of
+from windlass_transfer.downloads import Downloads
+from windlass_transfer.progress import kept_moving
 from windlass_transfer.store import LocalStore
 from windlass_transfer.workers import Tools, named
 
@@ -24,24 +25,42 @@ class Pull:
     """One pull on its way."""
 
     def __init__(
-        self, tools: Tools, store: LocalStore, repository: Repository, report: Report, admit: Admit, width: int
+        self,
+        tools: Tools,
+        store: LocalStore,
+        repository: Repository,
+        report: Report,
+        admit: Admit,
+        width: int,
+        strict: bool,
     ) -> None:
-        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time."""
+        """Fetch from ``repository`` to ``store``; ``width`` layers of an image are applied at a time.
+
+        If ``strict``, nothing is unpacked for a platform but what is for it.
+        """
         self._tools = tools
         self._store = store
         self._repository = repository
         self._report = report
         self._admit = admit
         self._width = width
+        self._strict = strict
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
+        patience = self._store.parts.patience
+        async with kept_moving(self._repository.meter, patience, f"image {source.reference}"):
+            await self._run(source, wanted, unpacks)
+
+    async def _run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         name = source.reference
         origin = f"OCI Registry ({name})"
         self._report(Progress(f"Resolving from {origin}"))
         desc = await self._tools.documents.run(self._repository.resolve, self._repository.abort)
         if desc.media_type not in MANIFESTS | INDEXES:
-            raise InvalidArgument(f"image {name} is a {desc.media_type[:100]!r}, which is no manifest and no index")
+            raise InvalidArgument(
+                f"image {name} is a {desc.media_type[:100]!r}, which is neither a manifest nor an index"
+            )
         await self._admit(name, desc)
         self._report(Progress(f"Pulling from {origin}"))
         async with self._store.lease("pull") as store:
@@ -52,7 +71,7 @@ class Pull:
             finally:
                 await asyncio.shield(downloads.stop())
             for each in naming.whole(wanted.name or name, wanted.extra_references, tree.root):
-                await store.images.put(each, tree.root, wanted.labels)
+                await store.images.put(each, tree.root, naming.labels(each, wanted))
                 self._report(Progress("saved", each, desc=tree.root))
         self._report(Progress(f"Completed pull from {origin}"))
 
@@ -66,19 +85,15 @@ class Pull:
         walk = Walk(store, downloads, where, chosen, limit=wanted.manifest_limit, all_metadata=wanted.all_metadata)
         tree = await walk.tree(desc)
         for each in unpacks:
-            for leaf in tree.leaves:
-                if platforms.matches(each.platform, leaf.image.platform):
-                    await self._unpack(downloads, store, each.snapshotter, leaf)
-                    break
+            for leaf in tree.leaves_for(each.platform, self._strict):
+                await self._unpack(downloads, store, each.snapshotter, leaf)
         return tree
 
     async def _unpack(self, downloads: Downloads, store: LocalStore, snapshotter: str, leaf: Leaf) -> None:
-        layers = {layer.digest: layer for layer in leaf.manifest.layers}
+        layers = {layer.digest: layer for layer in leaf.manifest.filesystem}
 
         def show(verb: str, digest: str, done: int, total: int) -> None:
-            event = "extracted" if done == total else "extracting"
-            name = ref_of(layers[digest])
-            self._report(Progress(event, name, (str(self._repository.reference),), done, total, layers[digest]))
+            downloads.tell("extracted" if done == total else "extracting", layers[digest], done)
 
         ways = Ways(self._width, downloads.ready, self._tools.snapshots)
         try:

@@ -29,14 +29,17 @@ class Push:
         self._store = store
         self._repository = repository
         self._report = report
-        self._name = str(repository.reference)
+        self._name = ""
+        self._parents: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.get_running_loop()
 
     async def run(self, source: Stored, destination: Registry) -> None:
         """Push, and return when the tag stands for the image."""
-        goal = f"OCI Registry ({self._name})"
+        goal = f"OCI Registry ({self._repository.reference})"
+        self._name = source.name
         self._report(Progress(f"Pushing to {goal}"))
         root = _whole(await survey(self._store, source.name, source.platforms or None), source)
+        self._parents = _parents(root)
         pusher = self._repository.pusher()
         self._report(Progress("pushing content", self._name, desc=root.target))
         blobs = {node.target.digest: node for node in root.below() if _is_blob(node)}
@@ -82,7 +85,8 @@ class Push:
         return SOURCE + self._repository.reference.hostname
 
     def _tell(self, event: str, target: Descriptor, progress: int) -> None:
-        self._report(Progress(event, ref_of(target), (self._name,), progress, target.size, target))
+        parents = self._parents.get(target.digest) or (self._name,)
+        self._report(Progress(event, ref_of(target), parents, progress, target.size, target))
 
 
 class _Body(io.RawIOBase):
@@ -111,9 +115,7 @@ def _whole(root: Node, source: Stored) -> Node:
     if not absent and not left_out:
         return root
     images = [node for node in root.images() if node.present and not missing([node])]
-    fitting = [
-        node for node in images if node.image and platforms.matches(source.platforms or None, node.image.platform)
-    ]
+    fitting = [node for node in images if node.image and platforms.matches(source.platforms or None, node.platform)]
     if source.platforms and len(fitting) == 1:
         return fitting[0]
     if not absent:
@@ -127,6 +129,15 @@ def _whole(root: Node, source: Stored) -> Node:
 
 def _is_blob(node: Node) -> bool:
     return node.role in ("config", "layer", "blob") and node.present and is_distributable(node.target.media_type)
+
+
+def _parents(root: Node) -> dict[str, tuple[str, ...]]:
+    """Return what each blob is told to lie below."""
+    found: dict[str, dict[str, None]] = {}
+    for node in root.below():
+        for child in node.children:
+            found.setdefault(child.target.digest, {})[ref_of(node.target)] = None
+    return {digest: tuple(names) for digest, names in found.items()}
 
 
 def _levels(root: Node) -> list[list[Node]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,12 +18,13 @@ from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange
 from windlass.gate import gate_of, offload, offload_within
 from windlass.gc import Collector
 from windlass.images import Image, ImageStore
-from windlass.leases import LABEL_EXPIRE
+from windlass.leases import LABEL_EXPIRE, Resource
 from windlass.metadata import Metadata
 from windlass.mounts import Mount
 from windlass.snapshots import Info as SnapshotInfo
 from windlass.snapshots import Snapshotter, Usage
 from windlass.values import Descriptor, Payload
+from windlass_images.turns import PATIENCE, Locked, Turn
 from windlass_transfer.workers import settled
 
 logger = logging.getLogger(__name__)
@@ -30,8 +32,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 24 * 3600
 """What a killed daemon has fetched is kept so long for the next attempt (reference 6.5.1)."""
 COMMIT_TIMEOUT = 1800.0
-BUSY_PATIENCE = 60.0
-"""Seconds that an ingest of the same name may be another's."""
+OPEN_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Parts:
     differs: Mapping[str, Differ]
     capabilities: Mapping[str, frozenset[str]]
     """Of each snapshotter."""
+    patience: float = PATIENCE
+    """Seconds in which a registry, or another client that writes the same ingest, has to get on; 0 is without end."""
 
 
 class LocalStore:
@@ -53,7 +56,7 @@ class LocalStore:
         self.parts = parts
         self.namespace = namespace
         self._lease = lease
-        self.content = LocalContent(parts.metadata.content(namespace, lease))
+        self.content = LocalContent(parts.metadata.content(namespace, lease), parts.patience)
         self.images = LocalImages(parts, parts.metadata.images(namespace, lease))
         self.snapshots = LocalSnapshots(parts, namespace, lease)
 
@@ -68,7 +71,12 @@ class LocalStore:
         leases = self.parts.metadata.leases(self.namespace)
         expires = datetime.fromtimestamp(time.time() + LEASE_SECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         labels = {LABEL_EXPIRE: expires} | ({"windlass.dev/for": label} if label else {})
-        lease = (await settled(offload(leases.create, "", labels))).id
+        lease = f"{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(9)}"
+        try:
+            await settled(offload(leases.create, lease, labels))
+        except asyncio.CancelledError:  # it was created all the same
+            await asyncio.shield(self._end(lease, False))
+            raise
         failed = True
         try:
             yield LocalStore(self.parts, self.namespace, lease)
@@ -103,8 +111,9 @@ class LocalStore:
 class LocalContent:
     """Implements `windlass_images.store.Content`."""
 
-    def __init__(self, view: ContentStore) -> None:
+    def __init__(self, view: ContentStore, patience: float) -> None:
         self.view = view
+        self._patience = patience
 
     async def info(self, digest: str) -> Info:
         """Return size and labels of a blob."""
@@ -166,12 +175,33 @@ class LocalContent:
         return digest
 
     async def _writer(self, ref: str, size: int, expected: str) -> Writer:
-        writer = await offload_within(
-            BUSY_PATIENCE, Writer.close, lambda: self.view.writer(ref, size, expected), gate_of(self.view), "writer"
-        )
-        if writer.status().offset:
-            await offload(writer.truncate, 0)
-        return writer
+        turn = self.turn(ref)
+        while True:
+            call = partial(opened, self.view, ref, size, expected)
+            try:
+                writer = await offload_within(OPEN_TIMEOUT, Writer.close, call, gate_of(self.view), "writer")
+            except Locked:
+                await turn.wait()
+                continue
+            if writer.status().offset:
+                await offload(writer.truncate, 0)
+            return writer
+
+    def turn(self, ref: str) -> Turn:
+        """Return the wait for an ingest that another client writes."""
+
+        async def offset() -> int:
+            return (await offload(self.view.status, ref)).offset
+
+        return Turn(ref, offset, self._patience)
+
+
+def opened(view: ContentStore, ref: str, size: int, expected: str, media_type: str = "") -> Writer:
+    """Open an ingest. Raises AlreadyExists (blob), Locked."""
+    try:
+        return view.writer(ref, size, expected, media_type)
+    except Unavailable as error:
+        raise Locked(str(error)) from None
 
 
 def _read(view: ContentStore, digest: str, limit: int) -> bytes:
@@ -261,6 +291,12 @@ class LocalSnapshots:
         """Return what is known of a snapshot."""
         return await offload(self._view(snapshotter).stat, key)
 
+    async def hold(self, snapshotter: str, name: str) -> None:
+        """Have the lease keep a snapshot."""
+        if self._lease:
+            leases = self._parts.metadata.leases(self._namespace)
+            await settled(offload(leases.add_resource, self._lease, Resource(name, f"snapshots/{snapshotter}")))
+
     async def usage(self, snapshotter: str, key: str) -> Usage:
         """Return what a snapshot itself takes."""
         return await offload(self._view(snapshotter).usage, key)
@@ -275,10 +311,12 @@ class LocalSnapshots:
         """Open a read-only snapshot."""
         return await settled(offload(self._view(snapshotter).view, key, parent))
 
-    async def commit(self, snapshotter: str, name: str, key: str, parent: str = "") -> None:
+    async def commit(
+        self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> None:
         """Freeze an active snapshot."""
         view = self._view(snapshotter)
-        call = partial(view.commit, name, key, None, parent)
+        call = partial(view.commit, name, key, labels, parent)
         await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(view), "commit"))
 
     async def remove(self, snapshotter: str, key: str) -> None:

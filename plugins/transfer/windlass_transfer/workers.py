@@ -39,6 +39,8 @@ class Threads:
             if future.done() and not future.cancelled():
                 future.exception()  # it was told to end, and how it did is of no interest
             raise
+        finally:
+            del job, future  # an error's traceback has this frame, and these have the error
 
     def close(self) -> None:
         """Take no further calls."""
@@ -55,6 +57,8 @@ async def settled(work: Coroutine[Any, Any, R]) -> R:  # Any: what a coroutine i
         if not task.cancelled():
             task.exception()  # why it failed is of no interest any more
         raise
+    finally:
+        del task  # an error's traceback has this frame, and the task has the error
 
 
 class Locks:

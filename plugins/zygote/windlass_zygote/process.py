@@ -24,7 +24,7 @@ import os
 import struct
 import sys
 
-from windlass import linux
+from windlass import linux, nofile
 
 # Not from typing, and no abstract classes at run time: together they would be a megabyte in every shim.
 TYPE_CHECKING = False
@@ -55,13 +55,14 @@ DESCRIPTOR = struct.Struct("i")
 SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * DESCRIPTOR.size)
 
 
-def main(descriptor: int) -> None:
-    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone.
+def main(descriptor: int, limit: int) -> None:
+    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone; ``limit`` is of open descriptors.
 
     A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    nofile.set_limit(limit)
     linux.set_name("windlass-zygote")
     title = _title_memory()
     set_title(title, "windlass-zygote")

@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Sequence
 
-from windlass.errors import Internal, Unavailable
+from windlass import nofile
+from windlass.errors import Internal, Unavailable, in_words
 from windlass.zygote import Child
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
 
 BOOT = (
-    "import sys; sys.path[:] = sys.argv[1].split(':'); from windlass_zygote.process import main; main(int(sys.argv[2]))"
+    "import sys; sys.path[:] = sys.argv[1].split(':'); from windlass_zygote.process import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 #: Addressed to the daemon alone: a child that passed them on would speak in its name.
@@ -54,6 +56,9 @@ class WaitingChild:
                 pid, pidfds = messages.receive(sock, deadline - time.monotonic())
                 if not checked(pid, entry):
                     return None
+                if not pidfds:
+                    # Linux leaves out what there is no room for. Without a request the child ends.
+                    raise Unavailable(f"no child for {entry}: too many open files")
                 messages.send(sock, (entry, list(arguments)), descriptors, deadline - time.monotonic())
                 if not checked(messages.receive(sock, deadline - time.monotonic())[0], entry):
                     return None
@@ -127,6 +132,12 @@ class ForkingZygote:
 
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
         """Give a child that is in reserve, or a new one, ``entry`` to run; see the contract."""
+        try:
+            return self._spawn(entry, arguments, descriptors, timeout)
+        except OSError as error:
+            raise Unavailable(f"no child for {entry}: {in_words(error)}") from error
+
+    def _spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float) -> Child:
         deadline = time.monotonic() + timeout
         for _ in range(ATTEMPTS):
             with self._lock:
@@ -169,7 +180,7 @@ class ForkingZygote:
             if self._reserve is None and self._control is not None and not self._closed:
                 try:
                     self._reserve = self._order()
-                except Unavailable:
+                except (Unavailable, OSError):
                     return  # whoever needs a child next is told
 
     def _discard(self, waiting: WaitingChild) -> None:
@@ -195,7 +206,7 @@ class ForkingZygote:
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
         options = ["-I", "-S", "-X", "no_debug_ranges"]
         return subprocess.Popen(
-            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor)],
+            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor), str(nofile.found_limit())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],

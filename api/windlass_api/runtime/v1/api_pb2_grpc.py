@@ -181,6 +181,16 @@ class RuntimeServiceStub:
                 request_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerRequest.SerializeToString,
                 response_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerResponse.FromString,
                 _registered_method=True)
+        self.CheckpointPod = channel.unary_unary(
+                '/runtime.v1.RuntimeService/CheckpointPod',
+                request_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodRequest.SerializeToString,
+                response_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodResponse.FromString,
+                _registered_method=True)
+        self.RestorePod = channel.unary_unary(
+                '/runtime.v1.RuntimeService/RestorePod',
+                request_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodRequest.SerializeToString,
+                response_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodResponse.FromString,
+                _registered_method=True)
         self.GetContainerEvents = channel.unary_stream(
                 '/runtime.v1.RuntimeService/GetContainerEvents',
                 request_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.GetEventsRequest.SerializeToString,
@@ -407,6 +417,20 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckpointPod(self, request, context):
+        """Writes a checkpoint of a pod sandbox and of its running containers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestorePod(self, request, context):
+        """Makes a pod sandbox, and containers in it, from such a checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetContainerEvents(self, request, context):
         """Streams what happens to containers and pod sandboxes.
         """
@@ -593,6 +617,16 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.CheckpointContainer,
                     request_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerRequest.FromString,
                     response_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerResponse.SerializeToString,
+            ),
+            'CheckpointPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckpointPod,
+                    request_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodRequest.FromString,
+                    response_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodResponse.SerializeToString,
+            ),
+            'RestorePod': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestorePod,
+                    request_deserializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodRequest.FromString,
+                    response_serializer=windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodResponse.SerializeToString,
             ),
             'GetContainerEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.GetContainerEvents,
@@ -1410,6 +1444,60 @@ class RuntimeService:
             '/runtime.v1.RuntimeService/CheckpointContainer',
             windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerRequest.SerializeToString,
             windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckpointPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runtime.v1.RuntimeService/CheckpointPod',
+            windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodRequest.SerializeToString,
+            windlass__api_dot_runtime_dot_v1_dot_api__pb2.CheckpointPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestorePod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runtime.v1.RuntimeService/RestorePod',
+            windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodRequest.SerializeToString,
+            windlass__api_dot_runtime_dot_v1_dot_api__pb2.RestorePodResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,10 @@ class RuntimeServiceStub:
     """Tells whether the runtime and the network are ready."""
     CheckpointContainer: _grpc.UnaryUnaryMultiCallable[_api_pb2.CheckpointContainerRequest, _api_pb2.CheckpointContainerResponse]
     """Writes a checkpoint of a running container to an archive."""
+    CheckpointPod: _grpc.UnaryUnaryMultiCallable[_api_pb2.CheckpointPodRequest, _api_pb2.CheckpointPodResponse]
+    """Writes a checkpoint of a pod sandbox and of its running containers."""
+    RestorePod: _grpc.UnaryUnaryMultiCallable[_api_pb2.RestorePodRequest, _api_pb2.RestorePodResponse]
+    """Makes a pod sandbox, and containers in it, from such a checkpoint."""
     GetContainerEvents: _grpc.UnaryStreamMultiCallable[_api_pb2.GetEventsRequest, _api_pb2.ContainerEventResponse]
     """Streams what happens to containers and pod sandboxes."""
     ListMetricDescriptors: _grpc.UnaryUnaryMultiCallable[_api_pb2.ListMetricDescriptorsRequest, _api_pb2.ListMetricDescriptorsResponse]
@@ -142,6 +146,10 @@ class RuntimeServiceAsyncStub(RuntimeServiceStub):
     """Tells whether the runtime and the network are ready."""
     CheckpointContainer: _aio.UnaryUnaryMultiCallable[_api_pb2.CheckpointContainerRequest, _api_pb2.CheckpointContainerResponse]  # type: ignore[assignment]
     """Writes a checkpoint of a running container to an archive."""
+    CheckpointPod: _aio.UnaryUnaryMultiCallable[_api_pb2.CheckpointPodRequest, _api_pb2.CheckpointPodResponse]  # type: ignore[assignment]
+    """Writes a checkpoint of a pod sandbox and of its running containers."""
+    RestorePod: _aio.UnaryUnaryMultiCallable[_api_pb2.RestorePodRequest, _api_pb2.RestorePodResponse]  # type: ignore[assignment]
+    """Makes a pod sandbox, and containers in it, from such a checkpoint."""
     GetContainerEvents: _aio.UnaryStreamMultiCallable[_api_pb2.GetEventsRequest, _api_pb2.ContainerEventResponse]  # type: ignore[assignment]
     """Streams what happens to containers and pod sandboxes."""
     ListMetricDescriptors: _aio.UnaryUnaryMultiCallable[_api_pb2.ListMetricDescriptorsRequest, _api_pb2.ListMetricDescriptorsResponse]  # type: ignore[assignment]
@@ -374,6 +382,22 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_pb2.CheckpointContainerResponse, _abc.Awaitable[_api_pb2.CheckpointContainerResponse]]:
         """Writes a checkpoint of a running container to an archive."""
+
+    @_abc_1.abstractmethod
+    def CheckpointPod(
+        self,
+        request: _api_pb2.CheckpointPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.CheckpointPodResponse, _abc.Awaitable[_api_pb2.CheckpointPodResponse]]:
+        """Writes a checkpoint of a pod sandbox and of its running containers."""
+
+    @_abc_1.abstractmethod
+    def RestorePod(
+        self,
+        request: _api_pb2.RestorePodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.RestorePodResponse, _abc.Awaitable[_api_pb2.RestorePodResponse]]:
+        """Makes a pod sandbox, and containers in it, from such a checkpoint."""
 
     @_abc_1.abstractmethod
     def GetContainerEvents(

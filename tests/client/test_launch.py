@@ -1,0 +1,49 @@
+"""A container is there with its snapshot, or neither is, however slow the daemon's disk."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windlass.errors import DeadlineExceeded
+from windlass_client.client import Client
+from windlass_client.launch import Wishes, create
+from windlass_client.store import ClientStore
+from windlass_images import platforms
+from windlass_images.importer import Options, load
+
+AMD64 = platforms.parse("linux/amd64")
+UNPACK = Options(platform=AMD64)
+WISHES = Wishes(image="example.org/x:1", id="box", platform=AMD64)
+
+
+@pytest.fixture
+async def image(client: Client, tmp_path: Path, archive_files: Any) -> None:
+    await load(ClientStore(client), archive_files().save(tmp_path / "a.tar"), UNPACK)
+
+
+@pytest.mark.usefixtures("image")
+async def test_a_container_whose_record_comes_after_the_deadline_is_withdrawn(daemon: Any, address: str) -> None:
+    """The daemon carries out what it has begun; the client does not take the snapshot from under it."""
+    daemon.slow = 1.5
+    async with Client(address, "tests", timeout=1) as client:
+        with pytest.raises(DeadlineExceeded):
+            await create(client, WISHES)
+        await asyncio.sleep(1)
+    assert daemon.containers == []
+    assert "box" not in daemon.snapshots
+
+
+@pytest.mark.usefixtures("image")
+async def test_a_container_that_cannot_be_withdrawn_keeps_its_snapshot(daemon: Any, address: str) -> None:
+    """The disk is slower still; whoever removes the container removes both."""
+    daemon.slow = 2.5
+    async with Client(address, "tests", timeout=1) as client:
+        with pytest.raises(DeadlineExceeded):
+            await create(client, WISHES)
+        await asyncio.sleep(1)
+    assert [each.snapshot_key for each in daemon.containers] == ["box"]
+    assert "box" in daemon.snapshots
