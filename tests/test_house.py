@@ -245,6 +245,23 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert not bad
 
 
+def test_what_is_cited_of_containerd_is_there() -> None:
+    """A newcomer can follow every citation: ``docs/containerd 3.7`` is a heading of a page there."""
+    headings = {
+        number
+        for page in (TREE / "docs" / "containerd").glob("*.md")
+        for number in re.findall(r"^#+ (\d+(?:\.\d+)*)\.? ", page.read_text(), re.MULTILINE)
+    }
+    cited = {
+        (section, where(path))
+        for path in [*own_sources(), *TREE.glob("docs/*.md"), *TREE.glob("docs/decisions/*.md")]
+        for section in re.findall(r"docs/containerd (\d+(?:\.\d+)*)", path.read_text())
+    }
+    assert len(cited) > 100
+    # 6.5.3 is a step of the list in 6.5
+    assert not [place for section, place in cited if ".".join(section.split(".")[:2]) not in headings]
+
+
 def test_the_tutorial_quotes_the_examples() -> None:
     """Every Python or TOML block of the tutorial that names a file is in that file, word for word."""
     text = (TREE / "docs" / "writing-a-plugin.md").read_text()

@@ -147,7 +147,7 @@ class _Writer:
         """Send a blob that begins with ``first``. Raises Locked when nothing has been sent yet."""
         offset = 0
         if self._size > CHUNK:
-            # A blob that another namespace shares with us needs no data (reference 3.5).
+            # A blob that another namespace shares with us needs no data (docs/containerd 3.5).
             status = await self._ask(pb.STAT, 0, b"")
             if status.offset == self._size:
                 return (await self._ask(pb.COMMIT, self._size, b"")).digest

@@ -1,6 +1,6 @@
 """The named pipes between a client and a shim: made by the client, opened before the task is created.
 
-The layout is containerd's: a directory of mode 0700 that only root enters, one FIFO per stream (reference 6.8).
+The layout is containerd's: a directory of mode 0700 that only root enters, one FIFO per stream (docs/containerd 6.8).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From an image and a user's wishes to a created container, and back to nothing (reference 6.8)."""
+"""From an image and a user's wishes to a created container, and back to nothing (docs/containerd 6.8)."""
 
 from __future__ import annotations
 

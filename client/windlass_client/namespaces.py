@@ -10,7 +10,7 @@ from windlass_client.connection import Connection
 
 RUNTIME = "containerd.io/defaults/runtime"
 SNAPSHOTTER = "containerd.io/defaults/snapshotter"
-# what holds where a namespace sets nothing (reference 6.1)
+# what holds where a namespace sets nothing (docs/containerd 6.1)
 BUILT_IN = {RUNTIME: "io.containerd.runc.v2", SNAPSHOTTER: "overlayfs"}
 
 

@@ -1,4 +1,4 @@
-"""The OCI spec of a container: containerd's defaults, and the changes that a user asks for (reference 6.7, 7.2).
+"""The OCI spec of a container: containerd's defaults, and the changes that a user asks for (docs/containerd 6.7, 7.2).
 
 Functions change a spec in place, in the order of the command line; the devices and capabilities are containerd's own.
 """

@@ -1,4 +1,4 @@
-"""Streams beside a transfer: opened by the client, named in its request, and used by the daemon (reference 3.18).
+"""Streams beside a transfer: opened by the client, named in its request, and used by the daemon (docs/containerd 3.18).
 
 A daemon that goes away ends a stream, which is no error here: what became of the transfer is what its call says.
 """

@@ -1,6 +1,6 @@
 """The promises of a differ to whatever is beside its target: no entry, whatever it is called, leaves it.
 
-Part of `windlass_conformance.differs.DifferSuite`; the cases are the breakout table of reference 8.5.
+Part of `windlass_conformance.differs.DifferSuite`; the cases are the breakout table of docs/containerd 8.5.
 """
 
 from __future__ import annotations

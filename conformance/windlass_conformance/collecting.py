@@ -1,4 +1,7 @@
-"""The promises of garbage collection; part of `windlass_conformance.metadata.MetadataSuite` (reference 3.14, 8.3)."""
+"""The promises of garbage collection; part of `windlass_conformance.metadata.MetadataSuite`.
+
+Source: docs/containerd 3.14, 8.3.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The promises of `windlass.content.ContentStore`, one test each.
 
-The cases are those of reference 8.1 that need no namespaces. The subclass provides
+The cases are those of docs/containerd 8.1 that need no namespaces. The subclass provides
 a fixture ``store`` that gives a fresh, empty content store to each test.
 """
 

@@ -1,6 +1,6 @@
 """The promises of `windlass.diff.Differ`, one test each.
 
-The cases are those of reference 8.5. The subclass provides the fixtures ``differ`` and ``store``,
+The cases are those of docs/containerd 8.5. The subclass provides the fixtures ``differ`` and ``store``,
 the content store that the differ takes layers from and puts them into. Layers are applied onto bind
 mounts of directories, so the differ has to see the files of this machine.
 """

@@ -1,4 +1,4 @@
-"""The promises of `windlass.events.Exchange`, one test each (reference 3.13, 8.9).
+"""The promises of `windlass.events.Exchange`, one test each (docs/containerd 3.13, 8.9).
 
 The subclass provides a fixture ``exchange``: a function that makes an exchange, or finds one, inside a running
 event loop. Other events than the cases' own may come by; the cases look at their own namespace only.

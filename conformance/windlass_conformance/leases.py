@@ -1,4 +1,4 @@
-"""The promises of leases; part of `windlass_conformance.metadata.MetadataSuite` (reference 3.8, 8.3)."""
+"""The promises of leases; part of `windlass_conformance.metadata.MetadataSuite` (docs/containerd 3.8, 8.3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The promises of `windlass.metadata.Metadata` about what is kept and what goes, one test each.
 
-The cases are those of reference 8.3 that can be seen from outside. The subclass provides a fixture
+The cases are those of docs/containerd 8.3 that can be seen from outside. The subclass provides a fixture
 ``metadata``; what it gives may have other namespaces, which no case touches. ``snapshotter`` is the name
 of a snapshotter that the cases use.
 """

@@ -1,4 +1,4 @@
-"""The promises of `windlass.activations.MountHandler`, one test each (reference 3.19, 8.7).
+"""The promises of `windlass.activations.MountHandler`, one test each (docs/containerd 3.19, 8.7).
 
 The subclass provides the fixtures ``handler`` and ``mount``, something that the handler can mount; ``broken`` is
 something of its type that it cannot.

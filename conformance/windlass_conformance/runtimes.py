@@ -1,6 +1,6 @@
 """The promises of a runtime: a shim by its binary, or a daemon's tasks by the runtime's name, one test each.
 
-The cases are those of reference 3.11, 4.7 and 8.10 that can be seen from outside. They run containers with a
+The cases are those of docs/containerd 3.11, 4.7 and 8.10 that can be seen from outside. They run containers with a
 static busybox, as root. The subclass provides a fixture ``runtime``.
 """
 

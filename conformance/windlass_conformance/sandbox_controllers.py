@@ -1,4 +1,4 @@
-"""The promises of `windlass.sandboxes.SandboxController`, one test each (reference 3.12).
+"""The promises of `windlass.sandboxes.SandboxController`, one test each (docs/containerd 3.12).
 
 The subclass provides the fixture ``controller``: a function that makes a controller, or finds one, inside a running
 event loop; ``runtime`` is the name of a runtime that has sandboxes, and ``namespace`` one that nobody else uses.

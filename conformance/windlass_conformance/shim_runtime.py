@@ -1,4 +1,4 @@
-"""A shim by its binary: executed and spoken to as a daemon would (reference 4.3 to 4.7)."""
+"""A shim by its binary: executed and spoken to as a daemon would (docs/containerd 4.3 to 4.7)."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def _fifo(path: Path) -> Path:
 
 
 def _address(output: bytes) -> tuple[str, int]:
-    """Read what ``start`` printed: a message, or a bare address (reference 4.3)."""
+    """Read what ``start`` printed: a message, or a bare address (docs/containerd 4.3)."""
     try:
         result = bootstrap_pb2.BootstrapResult.FromString(output)
         if result.version and result.address:

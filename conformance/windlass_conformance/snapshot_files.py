@@ -1,6 +1,6 @@
 """The promises of `windlass.snapshots.Snapshotter` about files: what is mounted, and what is in it.
 
-Part of `windlass_conformance.snapshots.SnapshotterSuite`; the cases are those of reference 8.2.
+Part of `windlass_conformance.snapshots.SnapshotterSuite`; the cases are those of docs/containerd 8.2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The promises of `windlass.snapshots.Snapshotter`, one test each.
 
-The cases are those of reference 8.2. The subclass provides a fixture
+The cases are those of docs/containerd 8.2. The subclass provides a fixture
 ``snapshotter`` that gives a fresh, empty snapshotter to each test.
 """
 

@@ -1,7 +1,9 @@
-"""Converting: an image again, with its layers in another form, and everything above them made to fit (reference 6.6).
+"""Converting: an image again, with its layers in another form, and everything above them made to fit.
 
 Documents are changed as they are, so that what we do not know stays in them. The result is OCI throughout;
 statements about the old image, such as attestations, do not come along: they name what it no longer is.
+
+Source: docs/containerd 6.6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Exporting: images become an archive that docker, skopeo and containerd read, written as it is made (reference 6.6).
+"""Exporting: images become an archive that docker, skopeo and containerd read, written as it is made.
 
 The archive is an OCI layout, with docker's manifest.json beside it. What is at the front tells what will
 come; the blobs follow by digest. The same images make the same bytes, whenever and wherever.
+
+Source: docs/containerd 6.6.
 """
 
 from __future__ import annotations

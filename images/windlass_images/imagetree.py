@@ -1,6 +1,6 @@
 """From an index or manifest down to configs and layers: every blob there, of the right size, and labelled.
 
-A parent's labels keep its children from garbage collection (reference 6.5.3).
+A parent's labels keep its children from garbage collection (docs/containerd 6.5.3).
 """
 
 from __future__ import annotations
@@ -254,7 +254,10 @@ class Walk:
 
 
 def keep_labels(children: Sequence[Descriptor]) -> dict[str, str]:
-    """Return the labels with which a parent keeps its children, those too that are not there (reference 6.5.3)."""
+    """Return the labels with which a parent keeps its children, those too that are not there.
+
+    Source: docs/containerd 6.5.3.
+    """
     labels: dict[str, str] = {}
     counts: dict[str, int] = {}
     for child in children:

@@ -1,4 +1,4 @@
-"""Importing an image archive: its files become blobs, what its index names become images (reference 6.6).
+"""Importing an image archive: its files become blobs, what its index names become images (docs/containerd 6.6).
 
 Everything happens under one lease. When a step fails the lease goes, and with it all that had come that far.
 """

@@ -16,7 +16,7 @@ from windlass.errors import InvalidArgument, OutOfRange
 from windlass.values import DIGEST, Descriptor, Platform
 
 MANIFEST_LIMIT = 4 << 20
-"""Bytes of an index, a manifest or a config (reference 7.7)."""
+"""Bytes of an index, a manifest or a config (docs/containerd 7.7)."""
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -95,7 +95,7 @@ class ImageConfig:
 
 
 def chain_id(diff_ids: Sequence[str]) -> str:
-    """Return the digest of a chain of diff IDs (reference 6.5.7)."""
+    """Return the digest of a chain of diff IDs (docs/containerd 6.5.7)."""
     chain = ""
     for diff_id in diff_ids:
         chain = "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest() if chain else diff_id
@@ -152,7 +152,10 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
 
 
 def is_layer(media_type: str) -> bool:
-    """Tell whether a part of a manifest belongs to a root file system, as containerd tells it (reference 6.5.3)."""
+    """Tell whether a part of a manifest belongs to a root file system, as containerd tells it.
+
+    Source: docs/containerd 6.5.3.
+    """
     base = media_type.partition("+")[0]
     return media_type.startswith(f"{OCI}layer.") or base in LAYER_TYPES or base.endswith(".erofs")
 

@@ -34,7 +34,7 @@ def by_options(name: str, base_name: str) -> Namer:
 
 
 def by_references(references: Sequence[ExtraReference]) -> Namer:
-    """Name images as a transfer's prefixes say (reference 3.17); what none of them fits gets no name."""
+    """Name images as a transfer's prefixes say (docs/containerd 3.17); what none of them fits gets no name."""
     prefixes = [reference for reference in references if reference.is_prefix]
 
     def names(annotations: Mapping[str, str], target: Descriptor, images: int) -> list[str]:
@@ -79,7 +79,7 @@ def _referenced(annotations: Mapping[str, str], reference: ExtraReference) -> st
 
 
 def _is_full(name: str) -> bool:
-    """Tell a name from a bare tag (reference 6.6)."""
+    """Tell a name from a bare tag (docs/containerd 6.6)."""
     return bool(set(name) & set("/:@"))
 
 
@@ -101,7 +101,7 @@ def _begins(name: str, prefix: str) -> bool:
 
 
 def object_of(name: str) -> str:
-    """Return what follows the repository in a name, the whole of one that has no repository (reference 6.2)."""
+    """Return what follows the repository in a name, the whole of one that has no repository (docs/containerd 6.2)."""
     host, slash, path = name.partition("/")
     repository = re.match(r"[^:@]+", path)
     rest = path[repository.end() :].removeprefix(":") if repository else ""

@@ -1,4 +1,4 @@
-"""Unpacking: layers become snapshots, each committed under the chain ID of all up to it (reference 6.5.7).
+"""Unpacking: layers become snapshots, each committed under the chain ID of all up to it (docs/containerd 6.5.7).
 
 A layer waits for its blob and for the one below. Where the snapshotter can rebase it waits for the one
 below only to be committed, so that layers are applied side by side.

@@ -5,7 +5,7 @@ handler, are made somewhere, and the rest is returned for the caller to make,
 its references to the first resolved. An activation lives until it is
 deactivated, or until garbage collection finds that neither a lease, nor a label
 ``containerd.io/gc.root``, nor what its ``containerd.io/gc.bref.*`` labels name
-holds it (reference 3.19). It outlives the daemon, not the machine.
+holds it (docs/containerd 3.19). It outlives the daemon, not the machine.
 
 A type may begin with transformations, which are applied from left to right:
 ``format/`` fills in templates, ``mkdir/`` makes directories, ``mkfs/`` makes a

@@ -17,7 +17,10 @@ CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
 
 @contract
 class Checkpoints(Protocol):
-    """Turns tasks into blobs and back (reference 3.11). Both calls take as long as it takes to write all memory."""
+    """Turns tasks into blobs and back Both calls take as long as it takes to write all memory.
+
+    Source: docs/containerd 3.11.
+    """
 
     async def save(
         self, namespace: str, lease: str, container: Container, options: Payload | None

@@ -1,4 +1,4 @@
-"""The command line of `windlassd`: containerd's flags and commands, and a few of our own (reference 1.4)."""
+"""The command line of `windlassd`: containerd's flags and commands, and a few of our own (docs/containerd 1.4)."""
 
 from __future__ import annotations
 

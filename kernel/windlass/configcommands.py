@@ -149,7 +149,7 @@ def default_text(paths: Paths, found: Sequence[Found]) -> str:
     full = Table(Mark("default"))
     top = Reader().read(TopLevel, base)
     assert top is not None  # the defaults are valid
-    # only a generated file has drop-ins (reference 1.3)
+    # only a generated file has drop-ins (docs/containerd 1.3)
     drop_ins = str(Path(paths.config).parent / "conf.d" / "*.toml")
     _explain(full, dataclasses.replace(top, imports=[drop_ins]))
     reader = Reader()

@@ -1,6 +1,6 @@
 """The files of a configuration: read, imports followed, merged as containerd merges them.
 
-Nothing here knows plugins: the rules are those of reference 1.3, but for loops of
+Nothing here knows plugins: the rules are those of docs/containerd 1.3, but for loops of
 imports, which containerd passes over and we report.
 """
 

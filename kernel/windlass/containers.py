@@ -30,7 +30,7 @@ class Container:
 
 @contract
 class ContainerStore(Protocol):
-    """Keeps one namespace's containers; rules in reference 3.2. Publishes ``/containers/*``."""
+    """Keeps one namespace's containers; rules in docs/containerd 3.2. Publishes ``/containers/*``."""
 
     def get(self, id: str) -> Container:
         """Raises NotFound."""

@@ -57,7 +57,7 @@ class Writer(Protocol):
         ...
 
     def truncate(self, size: int) -> None:
-        """Start again; only 0 is supported (reference 3.5). Raises Unimplemented."""
+        """Start again; only 0 is supported (docs/containerd 3.5). Raises Unimplemented."""
         ...
 
     def commit(self, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None) -> None:
@@ -172,4 +172,4 @@ class RememberedContent(ContentStore, Protocol):
 
 
 CHUNK = 1 << 20
-"""Bytes that a reader is asked for, and a Read response carries, at most (reference 3.5)."""
+"""Bytes that a reader is asked for, and a Read response carries, at most (docs/containerd 3.5)."""

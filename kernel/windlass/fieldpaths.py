@@ -1,4 +1,4 @@
-"""Field masks of update calls, as they apply to labels (reference 3.1)."""
+"""Field masks of update calls, as they apply to labels (docs/containerd 3.1)."""
 
 from __future__ import annotations
 

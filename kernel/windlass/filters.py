@@ -1,4 +1,4 @@
-"""The filter language of list and subscribe calls: strings to a test of one object (reference 3.1).
+"""The filter language of list and subscribe calls: strings to a test of one object (docs/containerd 3.1).
 
 Strings are alternatives; within one string a comma means *and*; no string, or an empty one, matches everything::
 

@@ -23,7 +23,7 @@ class Image:
 
 @contract
 class ImageStore(Protocol):
-    """Keeps one namespace's images; rules in reference 3.3. Publishes ``/images/*``."""
+    """Keeps one namespace's images; rules in docs/containerd 3.3. Publishes ``/images/*``."""
 
     def get(self, name: str) -> Image:
         """Raises NotFound."""

@@ -1,7 +1,7 @@
 """What containerd's configuration knows beyond ours: plugins' keys, and names of before version 2.
 
 A key listed here is never an error; where no installed plugin has it, the
-operator is told that it has no effect (reference 1.3, 2.1 to 2.5, 5.1 to 5.3, and
+operator is told that it has no effect (docs/containerd 1.3, 2.1 to 2.5, 5.1 to 5.3, and
 `containerd config default` of 1.6, 1.7 and 2.x).
 """
 

@@ -32,7 +32,7 @@ class Resource:
 
 @contract
 class LeaseStore(Protocol):
-    """Keeps one namespace's leases; rules in reference 3.8."""
+    """Keeps one namespace's leases; rules in docs/containerd 3.8."""
 
     def create(self, id: str = "", labels: Mapping[str, str] | None = None) -> Lease:
         """Create a lease, with a random ID if none is given. Raises AlreadyExists."""

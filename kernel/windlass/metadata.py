@@ -2,7 +2,7 @@
 
 It wraps the content store and the snapshotters: names are separated by
 namespace, writes are recorded with a lease if one is given, and what nothing
-refers to any more is collected (reference 3.14).
+refers to any more is collected (docs/containerd 3.14).
 """
 
 from __future__ import annotations

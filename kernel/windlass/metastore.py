@@ -200,7 +200,7 @@ class Metastore:
     ) -> Record:
         """Freeze the active snapshot ``key`` as ``name``, which is durable on return; the id stays.
 
-        ``parent`` gives a parent to a snapshot that has none, and is otherwise ignored (reference 3.7).
+        ``parent`` gives a parent to a snapshot that has none, and is otherwise ignored (docs/containerd 3.7).
         Raises as `windlass.snapshots.Snapshotter.commit`.
         """
         if not name:
@@ -293,7 +293,7 @@ class Metastore:
 
 
 def adaptor(info: Info) -> Adaptor:
-    """Return how filters see a snapshot (reference 8.2, Walk): kind, name, parent and labels."""
+    """Return how filters see a snapshot (docs/containerd 8.2, Walk): kind, name, parent and labels."""
 
     def field(path: Sequence[str]) -> tuple[str, bool]:
         match path[0]:

@@ -1,7 +1,7 @@
 """Configuration of older versions to version 4, one step at a time.
 
 A step changes one file's table in place: first what the kernel knows, then what
-each plugin's ``migrate`` does to the ``plugins`` table (reference 1.3).
+each plugin's ``migrate`` does to the ``plugins`` table (docs/containerd 1.3).
 """
 
 from __future__ import annotations

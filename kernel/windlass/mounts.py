@@ -1,7 +1,7 @@
 """Contract: descriptions of mounts, which somebody else carries out.
 
 Snapshotters return them; the shim, the differ and clients mount them. What the
-options mean beyond mount(8) is in reference 3.7, "Mount semantics".
+options mean beyond mount(8) is in docs/containerd 3.7, "Mount semantics".
 """
 
 from __future__ import annotations

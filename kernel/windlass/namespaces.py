@@ -23,7 +23,7 @@ class Namespace:
 
 @contract
 class NamespaceStore(Protocol):
-    """Keeps namespaces and their labels; rules in reference 3.4. Publishes ``/namespaces/*``."""
+    """Keeps namespaces and their labels; rules in docs/containerd 3.4. Publishes ``/namespaces/*``."""
 
     def get(self, name: str) -> Namespace:
         """Return a namespace; one that does not exist has no labels."""

@@ -2,7 +2,7 @@
 
 ``{{id}}``, ``{{bundle}}``, ``{{rootfs}}``, ``{{pid}}``, ``{{status}}`` and
 ``{{annotation "key"}}`` in arguments and environment stand for what the OCI runtime
-says on stdin and what the bundle's config.json holds (reference 1.4).
+says on stdin and what the bundle's config.json holds (docs/containerd 1.4).
 """
 
 from __future__ import annotations

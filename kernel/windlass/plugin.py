@@ -220,7 +220,7 @@ class Plugin(Generic[T_co]):
         return f"{self.type.uri}.{self.id}"
 
     def __post_init__(self) -> None:
-        """Refuse declarations that can never be ordered (reference 1.1)."""
+        """Refuse declarations that can never be ordered (docs/containerd 1.1)."""
         if not self.type.uri or not self.id:
             raise ValueError(f"plugin {self.type.uri}.{self.id}: type and ID must not be empty")
         if ALL in self.requires and len(self.requires) > 1:

@@ -1,4 +1,4 @@
-"""What the daemon does to its own process before plugins start (reference 1.2).
+"""What the daemon does to its own process before plugins start (docs/containerd 1.2).
 
 Directories, limit of descriptors, temporary directory, OOM score, control group, and systemd's socket.
 """

@@ -163,7 +163,7 @@ def _call(context: Any, given: dict[str, str]) -> Call:
     metadata: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():
         if isinstance(value, str):
-            metadata.setdefault(key, value)  # of several values the first counts (reference 3.1)
+            metadata.setdefault(key, value)  # of several values the first counts (docs/containerd 3.1)
     return Call(context, {**given, **metadata} if given else metadata)
 
 

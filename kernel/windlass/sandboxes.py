@@ -29,7 +29,7 @@ class Sandbox:
 
 @contract
 class SandboxStore(Protocol):
-    """Keeps one namespace's sandboxes; rules in reference 3.12."""
+    """Keeps one namespace's sandboxes; rules in docs/containerd 3.12."""
 
     def get(self, id: str) -> Sandbox:
         """Raises NotFound."""
@@ -105,7 +105,7 @@ class SandboxStatus:
 
 @contract
 class SandboxController(Protocol):
-    """Runs sandboxes; semantics and errors in reference 3.12. Everything waits, so everything is async."""
+    """Runs sandboxes; semantics and errors in docs/containerd 3.12. Everything waits, so everything is async."""
 
     async def create(self, namespace: str, sandbox: Sandbox, options: SandboxOptions) -> None:
         """Prepare a sandbox; nothing of it runs. Raises AlreadyExists, Unimplemented (runtime has no sandboxes)."""

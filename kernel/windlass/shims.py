@@ -33,7 +33,7 @@ class ForkedShim:
     Without one the daemon can only unmount and delete.
 
     ``describe`` is given a runtime's options, an encoded Any or nothing, and returns an encoded
-    ``containerd.types.RuntimeInfo`` (reference 4.5). It is called in a thread, and raises ValueError for options
+    ``containerd.types.RuntimeInfo`` (docs/containerd 4.5). It is called in a thread, and raises ValueError for options
     that it cannot read.
 
     ``program`` is the name of an executable that does the same for daemons without a zygote; where it is installed its

@@ -124,5 +124,5 @@ LABEL_GID_MAPPING = "containerd.io/snapshot/gidmapping"
 
 
 def inherited_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the labels that are passed on to a snapshotter behind the metadata store (reference 3.7)."""
+    """Return the labels that are passed on to a snapshotter behind the metadata store (docs/containerd 3.7)."""
     return {k: v for k, v in (labels or {}).items() if k.startswith(LABEL_PREFIX) or k == LABEL_REF}

@@ -1,7 +1,7 @@
 """Contract: streams, which a client opens by a name that another of its requests then refers to.
 
 What goes over one is between the client and whoever takes it: image archives,
-progress, credentials (reference 3.18).
+progress, credentials (docs/containerd 3.18).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class IO:
-    """Where a process's standard streams go: paths of FIFOs, or URIs (reference 4.9)."""
+    """Where a process's standard streams go: paths of FIFOs, or URIs (docs/containerd 4.9)."""
 
     stdin: str = ""
     stdout: str = ""
@@ -106,7 +106,10 @@ class Resources:
 
 @contract
 class Tasks(Protocol):
-    """Runs tasks; semantics, states and errors in reference 3.11 and 4.7. Everything waits, so everything is async."""
+    """Runs tasks. Everything waits, so everything is async.
+
+    Source: docs/containerd 3.11 and 4.7.
+    """
 
     async def create(self, namespace: str, container: Container, options: CreateOptions) -> int:
         """Create a task and return the pid of its init process, which waits for `start`. Raises AlreadyExists."""

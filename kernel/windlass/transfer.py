@@ -2,7 +2,7 @@
 
 What happens follows from the two ends: registry to store is a pull, store to
 registry a push, archive to store an import, store to archive an export, store to
-store a tag (reference 3.17).
+store a tag (docs/containerd 3.17).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ Destination = Registry | Stored | ExportArchive
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of a transfer, for people; ``event`` is in containerd's words (reference 3.17), sizes in bytes."""
+    """One step of a transfer, for people; ``event`` is in containerd's words (docs/containerd 3.17), sizes in bytes."""
 
     event: str
     name: str = ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from windlass.errors import InvalidArgument
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-"""Namespaces, containers, tasks, execs, sandboxes: 1 to 76 characters (reference 3.1)."""
+"""Namespaces, containers, tasks, execs, sandboxes: 1 to 76 characters (docs/containerd 3.1)."""
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 

@@ -1,4 +1,7 @@
-"""Contract: image verifiers, which are asked before anything of an image is fetched or unpacked (reference 2.2)."""
+"""Contract: image verifiers, which are asked before anything of an image is fetched or unpacked.
+
+Source: docs/containerd 2.2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hosts are asked for the images of a registry, in which order, and how (reference 6.4)."""
+"""Which hosts are asked for the images of a registry, in which order, and how (docs/containerd 6.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads ``hosts.toml`` and docker's certificate directories, every mistake with its file and line (reference 6.4)."""
+"""Reads ``hosts.toml`` and docker's certificate directories, every mistake with its file and line.
+
+Source: docs/containerd 6.4.
+"""
 
 from __future__ import annotations
 

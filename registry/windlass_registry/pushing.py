@@ -1,4 +1,7 @@
-"""Sends blobs and manifests to a registry; what is there is not sent, and what is near is mounted (reference 6.3)."""
+"""Sends blobs and manifests to a registry; what is there is not sent, and what is near is mounted.
+
+Source: docs/containerd 6.3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References: which registry, which repository, which tag or digest (reference 6.2)."""
+"""References: which registry, which repository, which tag or digest (docs/containerd 6.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a repository is asked for: which digest a tag has, manifests, blobs, tags and referrers (reference 6.3)."""
+"""What a repository is asked for: which digest a tag has, manifests, blobs, tags and referrers.
+
+Source: docs/containerd 6.3.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from windlass_registry.session import Request, Session, each_scope
 from windlass_registry.transport import explain
 
 MANIFEST_LIMIT = manifests.MANIFEST_LIMIT
-"""Bytes of a manifest or an index (reference 7.7)."""
+"""Bytes of a manifest or an index (docs/containerd 7.7)."""
 LIST_LIMIT = 4 << 20
 MOST_LISTED = 100_000
 """Tags or referrers."""

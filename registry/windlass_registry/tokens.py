@@ -1,4 +1,7 @@
-"""How a repository's requests are authorised: Basic, or tokens fetched from where the registry says (reference 6.3)."""
+"""How a repository's requests are authorised: Basic, or tokens fetched from where the registry says.
+
+Source: docs/containerd 6.3.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ IMAGE = ImageConfig(
 
 
 def test_the_default_spec():
-    """What a container may do when nobody says anything (reference 6.7, 7.2)."""
+    """What a container may do when nobody says anything (docs/containerd 6.7, 7.2)."""
     document = spec.default("ns", "c1")
 
     assert document["linux"]["cgroupsPath"] == "/ns/c1"

@@ -200,7 +200,7 @@ def test_an_unknown_runtime_is_named(client: Client, runtime: str) -> None:
             client.remove("runtime")
 
     error = refused(create)
-    assert error.code() in (Code.UNKNOWN, Code.INVALID_ARGUMENT), error  # reference 4.1: a plain error
+    assert error.code() in (Code.UNKNOWN, Code.INVALID_ARGUMENT), error  # docs/containerd 4.1: a plain error
     assert runtime in error.details()
 
 
@@ -272,7 +272,7 @@ def test_calls_that_a_tasks_state_does_not_allow(clean: ScratchDaemon) -> None:
 
             for expected, call in (
                 (
-                    Code.UNKNOWN,  # reference 4.7: wrong states are plain errors
+                    Code.UNKNOWN,  # docs/containerd 4.7: wrong states are plain errors
                     lambda: t.Delete(tasks_pb2.DeleteTaskRequest(container_id="live"), metadata=m),
                 ),
                 (Code.ALREADY_EXISTS, lambda: client.create("live")),
@@ -292,7 +292,7 @@ def test_calls_that_a_tasks_state_does_not_allow(clean: ScratchDaemon) -> None:
             t.Kill(tasks_pb2.KillRequest(container_id="live", signal=9), metadata=m)
             t.Wait(tasks_pb2.WaitRequest(container_id="live"), metadata=m, timeout=10)
             error = refused(lambda: execute("late"))
-            assert error.code() == Code.UNKNOWN, error  # reference 4.7: exec in stopped is a plain error
+            assert error.code() == Code.UNKNOWN, error  # docs/containerd 4.7: exec in stopped is a plain error
             error = refused(lambda: t.Kill(tasks_pb2.KillRequest(container_id="live", signal=9), metadata=m))
             assert error.code() == Code.NOT_FOUND, error
     finally:

@@ -116,7 +116,7 @@ def load(daemon: ScratchDaemon, snapshotter: str, data: bytes) -> tuple[int, str
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])
 @pytest.mark.parametrize("name", KEPT)
 def test_what_points_outside_stays_inside(clean: ScratchDaemon, snapshotter: str, name: str) -> None:
-    """As containerd: the name is taken below the root (reference 3.16)."""
+    """As containerd: the name is taken below the root (docs/containerd 3.16)."""
     code, err = load(clean, snapshotter, archive("docker.io/test/kept:1", [layer(*KEPT[name])]))
     assert code == 0, err
 

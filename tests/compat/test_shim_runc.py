@@ -581,7 +581,7 @@ def parse_metrics(kind: str, value: bytes) -> Any:
 
 
 def test_wrong_states_are_refused_in_words(make: Make) -> None:
-    """The message names the verb, the state and the container; the code is UNKNOWN (reference 4.7)."""
+    """The message names the verb, the state and the container; the code is UNKNOWN (docs/containerd 4.7)."""
     shim = make()
     shim.create(["/bin/sleep", "1000"])
     with pytest.raises(errors.Error, match="cannot pause a created container: one") as info:

@@ -101,7 +101,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_ingest_whose_files_do_not_fit_starts_again(
     store: LocalStore, tmp_path: Path, name: str, content: str | None
 ) -> None:
-    """Silently, as in containerd (reference 3.5)."""
+    """Silently, as in containerd (docs/containerd 3.5)."""
     with closing(store.writer("ref", 10)) as writer:
         writer.write(b"abc")
     path = ingest_path(tmp_path / "content/ingest", "ref")

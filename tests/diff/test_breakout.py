@@ -1,4 +1,4 @@
-"""Archives that try to write outside their root, or to be read two ways (reference 8.5, "Breakout table")."""
+"""Archives that try to write outside their root, or to be read two ways (docs/containerd 8.5, "Breakout table")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers made from two trees (reference 8.5, "Diff tar exact streams" and "FSSuite")."""
+"""Layers made from two trees (docs/containerd 8.5, "Diff tar exact streams" and "FSSuite")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of a snapshotter promise: the 22 behaviours of reference 8.4, durability and damage."""
+"""What the rows of a snapshotter promise: the 22 behaviours of docs/containerd 8.4, durability and damage."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_rebase(populated: Metastore) -> None:
 
 
 def test_rebase_of_what_has_a_parent_changes_nothing(populated: Metastore) -> None:
-    """The same parent is allowed, none is no change, another is ignored (reference 3.7)."""
+    """The same parent is allowed, none is no change, another is ignored (docs/containerd 3.7)."""
     populated.commit("same", "active-2", USAGE, parent="committed-2")
     populated.create(Kind.ACTIVE, "key", "committed-2")
     populated.commit("none", "key", USAGE, parent="")

@@ -1,4 +1,4 @@
-"""Namespaces share blobs or do not, and leases hold what is written (reference 3.5, 8.1, 8.3)."""
+"""Namespaces share blobs or do not, and leases hold what is written (docs/containerd 3.5, 8.1, 8.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels, leases and records keep: the tables of reference 3.14 and 8.3, on graphs read from a database."""
+"""What labels, leases and records keep: the tables of docs/containerd 3.14 and 8.3, on graphs read from a database."""
 
 from __future__ import annotations
 

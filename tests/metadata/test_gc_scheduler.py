@@ -1,4 +1,4 @@
-"""When garbage is collected (reference 3.14, 8.3)."""
+"""When garbage is collected (docs/containerd 3.14, 8.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Namespaces, containers, images, leases and sandboxes: what is kept, refused, changed and told (reference 3.2-3.8)."""
+"""Namespaces, containers, images, leases and sandboxes: what is kept, refused, changed and told.
+
+Source: docs/containerd 3.2-3.8.
+"""
 
 from __future__ import annotations
 

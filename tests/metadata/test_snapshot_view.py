@@ -1,4 +1,4 @@
-"""What a namespace sees of a snapshotter, and the protocol for remote snapshots (reference 3.7, 8.3)."""
+"""What a namespace sees of a snapshotter, and the protocol for remote snapshots (docs/containerd 3.7, 8.3)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class TestView:
     def test_unexpected_collision_in_the_snapshotter_is_no_already_exists(
         self, snapshotter: Snapshotter, world: World
     ) -> None:
-        """The key is new, so the caller would look for a snapshot that is not there (reference 3.7)."""
+        """The key is new, so the caller would look for a snapshot that is not there (docs/containerd 3.7)."""
 
         def collide(method: str, key: str) -> None:
             if method in ("prepare", "commit"):

@@ -1,4 +1,4 @@
-"""Promises of host configuration (reference 6.4): the order, the defaults, and a place for every mistake."""
+"""Promises of host configuration (docs/containerd 6.4): the order, the defaults, and a place for every mistake."""
 
 from __future__ import annotations
 

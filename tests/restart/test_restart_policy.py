@@ -1,4 +1,4 @@
-"""Restart policies: what parses, and what each does about a task that is not running (reference 3.20, 8.9)."""
+"""Restart policies: what parses, and what each does about a task that is not running (docs/containerd 3.20, 8.9)."""
 
 from __future__ import annotations
 

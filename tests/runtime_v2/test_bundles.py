@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_bundle_is_private_and_holds_the_spec_verbatim(bundles: Bundles, tmp_path: Path) -> None:
-    """Paths, modes and files are containerd's (reference 4.2)."""
+    """Paths, modes and files are containerd's (docs/containerd 4.2)."""
     bundle = bundles.create("ns", "box", SPEC)
 
     assert bundle.path == tmp_path / "state/ns/box"
@@ -102,7 +102,7 @@ def test_a_remapped_container_gets_a_bundle_that_its_group_may_enter(bundles: Bu
     ],
 )
 def test_the_remapped_group_is_that_of_group_0(linux_section: object, group: int | None) -> None:
-    """The table of reference 8.10, and what a hostile spec may say."""
+    """The table of docs/containerd 8.10, and what a hostile spec may say."""
     assert remapped_group(json.dumps({"linux": linux_section, "x": '"gidMappings"'}).encode()) == group
     assert remapped_group(b'"gidMappings" but no JSON') is None
 

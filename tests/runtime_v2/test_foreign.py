@@ -1,4 +1,4 @@
-"""Which shim binary a runtime means, and what its answers mean (reference 4.1, 4.3, 8.10)."""
+"""Which shim binary a runtime means, and what its answers mean (docs/containerd 4.1, 4.3, 8.10)."""
 
 from __future__ import annotations
 

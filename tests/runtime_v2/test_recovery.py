@@ -1,4 +1,4 @@
-"""What a daemon finds of its predecessor's tasks, and what it does about the rest (reference 4.11)."""
+"""What a daemon finds of its predecessor's tasks, and what it does about the rest (docs/containerd 4.11)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def set_kills(directory: Path, count: int) -> None:
 
 
 def test_a_growing_counter_is_an_event_and_any_other_change_is_none(tmp_path: Path) -> None:
-    """TaskOOM whenever oom_kill grows (reference 4.7), not for those that were there before."""
+    """TaskOOM whenever oom_kill grows (docs/containerd 4.7), not for those that were there before."""
     set_kills(tmp_path, 2)
     loop, seen = Loop(), []
     watch = oom.watch_directory(loop, str(tmp_path), lambda: seen.append(len(seen)))

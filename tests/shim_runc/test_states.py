@@ -23,7 +23,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize(("state", "verb"), list(itertools.product(ALLOWED, VERBS)))
 def test_a_verb_is_allowed_or_refused_by_name(state: int, verb: str) -> None:
-    """A refusal is UNKNOWN and reads "cannot <verb> a <state> container" (reference 4.7)."""
+    """A refusal is UNKNOWN and reads "cannot <verb> a <state> container" (docs/containerd 4.7)."""
     loop = Loop()
     process = Process(loop, "web", "", Streams(loop, Reaper(loop), ("", "", "", False)))
     process.state = state

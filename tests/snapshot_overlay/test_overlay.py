@@ -85,7 +85,7 @@ MAPS = ("uidmap=0:1000:65536", "gidmap=0:2000:65536")
 def test_mounts(
     kind: Kind, parents: tuple[int, ...], features: Features, configured: tuple[str, ...], expected: Mount
 ) -> None:
-    """The table of reference 3.7, with the options in the order that clients expect."""
+    """The table of docs/containerd 3.7, with the options in the order that clients expect."""
     record = Record(9, kind, parents, MAPPED, Usage(0, 0))
     assert mounts(record, lambda id: Path(f"/s/{id}"), features, configured) == (expected,)
 

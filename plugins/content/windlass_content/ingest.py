@@ -1,4 +1,4 @@
-"""The files of one ingest: ``ref``, ``data``, ``startedat``, ``updatedat`` and ``total`` (reference 3.5)."""
+"""The files of one ingest: ``ref``, ``data``, ``startedat``, ``updatedat`` and ``total`` (docs/containerd 3.5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The chroot is what keeps entries inside: a link in a parent, absolute or with
 ``..``, ends inside the root whatever it says. The last component of a name is
-never followed. Rules: reference 3.16, "Archive apply rules", and 7.8.
+never followed. Rules: docs/containerd 3.16, "Archive apply rules", and 7.8.
 """
 
 # Names are bytes, which pathlib does not take:

@@ -27,7 +27,7 @@ class Step:
 def chain(media_type: str, processors: Mapping[str, StreamProcessor]) -> tuple[list[Step], bool]:
     """Return the programs that a layer goes through, and whether what the last one gives may be compressed.
 
-    Of several that accept a type the last one counts (reference 3.16, "Processors").
+    Of several that accept a type the last one counts (docs/containerd 3.16, "Processors").
     Raises Unimplemented where they lead to nothing that is a layer, FailedPrecondition where they lead in a circle.
     """
     steps: list[Step] = []

@@ -1,4 +1,4 @@
-"""Which media types this differ takes, and which of them may be compressed (reference 3.16, "Processors")."""
+"""Which media types this differ takes, and which of them may be compressed (docs/containerd 3.16, "Processors")."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def active_overlay(mounts: Sequence[Mount]) -> Overlay | None:
     """Return the overlay that ``mounts`` is, or None when it is anything but a single plain active one.
 
     One without lower directories cannot be mounted; it is how a client asks for a layer
-    that gets its parent later (reference 6.5).
+    that gets its parent later (docs/containerd 6.5).
     """
     if len(mounts) != 1 or mounts[0].type != "overlay" or mounts[0].target.strip("/"):
         return None

@@ -1,4 +1,4 @@
-"""Walks two trees side by side and tells what turns the lower into the upper (reference 3.16, "Walking diff")."""
+"""Walks two trees side by side and tells what turns the lower into the upper (docs/containerd 3.16, "Walking diff")."""
 
 # Names are bytes, which pathlib does not take:
 # ruff: noqa: PTH115

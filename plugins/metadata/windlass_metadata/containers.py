@@ -1,4 +1,4 @@
-"""Containers, the specs and labels from which tasks are started (reference 3.2)."""
+"""Containers, the specs and labels from which tasks are started (docs/containerd 3.2)."""
 
 from __future__ import annotations
 

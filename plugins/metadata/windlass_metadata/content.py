@@ -1,4 +1,4 @@
-"""One namespace's view of the content store (reference 3.5).
+"""One namespace's view of the content store (docs/containerd 3.5).
 
 A blob is in a namespace when it has a row there; its bytes may be shared with
 others. Deleting takes the row away, the bytes go with garbage collection.

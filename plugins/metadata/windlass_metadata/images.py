@@ -1,4 +1,4 @@
-"""Images, named pointers to descriptors (reference 3.3)."""
+"""Images, named pointers to descriptors (docs/containerd 3.3)."""
 
 from __future__ import annotations
 

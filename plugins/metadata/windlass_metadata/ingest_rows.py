@@ -13,7 +13,7 @@ from windlass_metadata.rows import encode_map, now
 COLUMNS = "ref, backend, digest, size, virtual, expires_at, started_at"
 
 UNLEASED_LIFETIME = 24 * 3600 * 1_000_000_000
-"""How long an ingest that no lease holds is kept (reference 3.5)."""
+"""How long an ingest that no lease holds is kept (docs/containerd 3.5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Namespaces, each one tenant's scope of names (reference 3.4)."""
+"""Namespaces, each one tenant's scope of names (docs/containerd 3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels say about garbage collection (reference 3.14).
+"""What labels say about garbage collection (docs/containerd 3.14).
 
 Pure: labels in, nodes out. A reference ``containerd.io/gc.ref.content`` may be
 followed by ``.x`` or ``/x`` so that an object can have several.

@@ -17,7 +17,7 @@ def now() -> int:
 
 
 def encode_map(values: Mapping[str, str]) -> str:
-    """Return labels or annotations as JSON, without those whose value is empty (reference 3.1)."""
+    """Return labels or annotations as JSON, without those whose value is empty (docs/containerd 3.1)."""
     return json.dumps(kept_labels(values), separators=(",", ":"))
 
 

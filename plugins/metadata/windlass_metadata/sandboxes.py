@@ -1,4 +1,4 @@
-"""Sandbox records, the metadata of shared environments for tasks (reference 3.12)."""
+"""Sandbox records, the metadata of shared environments for tasks (docs/containerd 3.12)."""
 
 from __future__ import annotations
 

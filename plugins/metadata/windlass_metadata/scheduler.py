@@ -1,4 +1,4 @@
-"""Decides when garbage is collected (reference 3.14).
+"""Decides when garbage is collected (docs/containerd 3.14).
 
 Somebody who waits, or as many deletions as ``deletion_threshold``, start a
 collection after ``schedule_delay``. Anything else that may have made garbage

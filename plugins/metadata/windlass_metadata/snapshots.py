@@ -1,4 +1,4 @@
-"""One namespace's view of a snapshotter (reference 3.7).
+"""One namespace's view of a snapshotter (docs/containerd 3.7).
 
 Nothing is locked while the snapshotter works: an operation reserves its row,
 calls the snapshotter, and settles the row. Removal only discards; the files go
@@ -266,7 +266,7 @@ class Snapshots(Snapshotter):
             raise
 
     def _adopted(self, row: SnapshotRow, base: str) -> Error:
-        """Record the committed snapshot that the snapshotter has for a ref (reference 3.7, remote snapshots)."""
+        """Record the committed snapshot that the snapshotter has for a ref (docs/containerd 3.7, remote snapshots)."""
         target = row.labels[LABEL_REF]
         try:
             found = self._in_snapshotter(target, base)
@@ -320,7 +320,7 @@ class Snapshots(Snapshotter):
     def _explained(self, error: Error, what: str) -> Error:
         """Return an error of the snapshotter in our words.
 
-        The keys we give it are new, so AlreadyExists is no answer that the caller could use (reference 3.7).
+        The keys we give it are new, so AlreadyExists is no answer that the caller could use (docs/containerd 3.7).
         """
         kind = Error if isinstance(error, AlreadyExists) else type(error)
         return kind(f"{what}: snapshotter {self._name} says: {error}")

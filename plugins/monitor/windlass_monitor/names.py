@@ -1,8 +1,10 @@
-"""What the metrics of a cgroup are called, and where in the task API's messages their values are (reference 4.12).
+"""What the metrics of a cgroup are called, and where in the task API's messages their values are.
 
 A row of a table is the name without ``container_``, the unit that ends it, and
 the path of the field. Containerd gives memory's event counters the unit bytes
 too, and dashboards know them by that.
+
+Source: docs/containerd 4.12.
 """
 
 from __future__ import annotations

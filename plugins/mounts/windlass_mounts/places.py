@@ -1,7 +1,7 @@
 """Where the mounts of an activation are made, and how they are unmounted even if nothing else is known of them.
 
 The mounts of activation ``id`` are at ``<targets>/<id>/<n>``, and ``n`` counts down: in
-ascending order they are unmounted. The file ``<n>-type`` names the handler (reference 3.19).
+ascending order they are unmounted. The file ``<n>-type`` names the handler (docs/containerd 3.19).
 """
 
 from __future__ import annotations

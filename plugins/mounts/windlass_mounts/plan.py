@@ -1,4 +1,4 @@
-"""Decides what of a list of mounts is to be made by us, and what is left for the caller (reference 3.19).
+"""Decides what of a list of mounts is to be made by us, and what is left for the caller (docs/containerd 3.19).
 
 Pure: nothing here touches the machine.
 """

@@ -1,8 +1,10 @@
-"""The transformations ``mkdir/`` and ``mkfs/``, which make what a mount needs before it can be made (reference 3.19).
+"""The transformations ``mkdir/`` and ``mkfs/``, which make what a mount needs before it can be made.
 
 Their options are ``X-containerd.mkdir.path=PATH[:MODE[:UID:GID]]`` and
 ``X-containerd.mkfs.size=``, ``.fs=`` and ``.uuid=``; the mount does not get them. Both
 work below some directories only, and follow no symbolic link there.
+
+Source: docs/containerd 3.19.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Proxied = Snapshotter | ContentStore | Differ | SandboxController
 
 
 def connect(name: str, proxy: ProxyPlugin, context: InitContext) -> Proxied:
-    """Return the object for an entry, and publish what the entry says of it (reference 1.3, proxy_plugins)."""
+    """Return the object for an entry, and publish what the entry says of it (docs/containerd 1.3, proxy_plugins)."""
     path = proxy.address if proxy.address.startswith("/") else unquote(proxy.address.removeprefix("unix://"))
     if not path.startswith("/"):
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""Compares containers with their labels, again and again, and starts or ends their tasks (reference 3.20).
+"""Compares containers with their labels, again and again, and starts or ends their tasks (docs/containerd 3.20).
 
 Whatever is done about one container has a deadline and delays no other one; a
 container that is still being dealt with is left out of the next round.
@@ -185,7 +185,7 @@ def log_streams(container: Container) -> IO:
     if uri and (":" not in uri.partition("/")[0] or len(uri) > MAX_URI or "\0" in uri):
         raise InvalidArgument(f"label {LOG_URI} is {uri[:80]!r}, which is not a URI such as file:///var/log/box.log")
     terminal = _has_terminal(container)
-    # A terminal has one output (reference 4.9).
+    # A terminal has one output (docs/containerd 4.9).
     return IO(stdout=uri, stderr="" if terminal else uri, terminal=terminal)
 
 

@@ -45,7 +45,7 @@ def init(context: InitContext) -> object:
 
 # Any: a TOML table as parsed.
 def migrate(version: int, plugins: dict[str, Any]) -> None:
-    """Steps 2 to 3 and 3 to 4: the monitor has a type of its own (reference 1.3).
+    """Steps 2 to 3 and 3 to 4: the monitor has a type of its own (docs/containerd 1.3).
 
     Files of version 3 with the old name work in containerd, whose migration of this block asks for a version before 4.
     """

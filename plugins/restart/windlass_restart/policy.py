@@ -1,4 +1,4 @@
-"""What a container's labels ask for, and whether its task has to be started for that; pure (reference 3.20)."""
+"""What a container's labels ask for, and whether its task has to be started for that; pure (docs/containerd 3.20)."""
 
 from __future__ import annotations
 

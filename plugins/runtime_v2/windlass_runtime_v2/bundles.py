@@ -1,4 +1,4 @@
-"""Bundles: the directory of each task, with its spec, its rootfs and how to reach its shim (reference 4.2).
+"""Bundles: the directory of each task, with its spec, its rootfs and how to reach its shim (docs/containerd 4.2).
 
 What is on disk is what survives the daemon: a restarted one knows its tasks from
 here and nowhere else. Everything is synchronous file work.
@@ -108,7 +108,7 @@ class Bundle:
         return str(target)
 
     def _migrate_address(self) -> Bootstrap:
-        """Take the address from where shims of containerd 1.x left it (reference 4.11)."""
+        """Take the address from where shims of containerd 1.x left it (docs/containerd 4.11)."""
         try:
             address = _read_bounded(self.path / ADDRESS_FILE).decode().strip()
         except (OSError, ValueError) as error:

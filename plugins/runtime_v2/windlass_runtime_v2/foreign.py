@@ -1,4 +1,4 @@
-"""Shims that are executables of others: started, heard and cleaned up after as by containerd (reference 4.3)."""
+"""Shims that are executables of others: started, heard and cleaned up after as by containerd (docs/containerd 4.3)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NOTICE_TIMEOUT = 1.0
 
 
 class GrpcPeer:
-    """One channel; made by `connect`. It counts as gone once it is no longer ready (reference 4.3)."""
+    """One channel; made by `connect`. It counts as gone once it is no longer ready (docs/containerd 4.3)."""
 
     def __init__(self, channel: aio.Channel) -> None:
         """Take over a channel that is ready."""

@@ -1,4 +1,4 @@
-"""Containers of a sandbox share its shim: where that is found, and how a task moves in (reference 4.6)."""
+"""Containers of a sandbox share its shim: where that is found, and how a task moves in (docs/containerd 4.6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from windlass_runtime_v2.shim import NEWEST, Shim, connect
 
 CONTROLLER = f"{SANDBOX_CONTROLLER.uri}.shim"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
-"""Annotations of a spec that name a sandbox, the first one first (reference 4.4)."""
+"""Annotations of a spec that name a sandbox, the first one first (docs/containerd 4.4)."""
 
 
 @dataclass(frozen=True, slots=True)

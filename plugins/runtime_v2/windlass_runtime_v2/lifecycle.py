@@ -1,4 +1,4 @@
-"""From nothing to a task and back: create, delete, and what is done when a shim dies (reference 4.6, 4.11)."""
+"""From nothing to a task and back: create, delete, and what is done when a shim dies (docs/containerd 4.6, 4.11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a starting daemon finds of an earlier one's tasks (reference 4.11).
+"""What a starting daemon finds of an earlier one's tasks (docs/containerd 4.11).
 
 Every bundle is looked at in parallel and for a bounded time. Whoever asks for a
 task meanwhile waits until it is known what became of it; boot does not wait.

@@ -1,4 +1,7 @@
-"""Has the mount manager make those of a task's mounts that a shim cannot, such as layers in files (reference 3.19)."""
+"""Has the mount manager make those of a task's mounts that a shim cannot, such as layers in files.
+
+Source: docs/containerd 3.19.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a runtime's name to the executable of its shim (reference 4.1)."""
+"""From a runtime's name to the executable of its shim (docs/containerd 4.1)."""
 
 from __future__ import annotations
 

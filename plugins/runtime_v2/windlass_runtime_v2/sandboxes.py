@@ -1,4 +1,4 @@
-"""The sandbox controller: every sandbox is a shim that serves the Sandbox API (reference 3.12)."""
+"""The sandbox controller: every sandbox is a shim that serves the Sandbox API (docs/containerd 3.12)."""
 
 from __future__ import annotations
 

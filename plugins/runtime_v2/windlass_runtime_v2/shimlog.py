@@ -1,4 +1,4 @@
-"""What shims have to say: the FIFO ``log`` in a bundle, whose lines the daemon logs (reference 4.3).
+"""What shims have to say: the FIFO ``log`` in a bundle, whose lines the daemon logs (docs/containerd 4.3).
 
 No shim writes to the daemon's own standard error: it outlives the daemon, and whoever
 reads the daemon's output by a pipe would wait for the shim's end too.

@@ -1,4 +1,4 @@
-"""The task manager: what the daemon answers when it is asked about tasks (reference 3.11)."""
+"""The task manager: what the daemon answers when it is asked about tasks (docs/containerd 3.11)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PARENT_MODE = 0o770
 BACKLOG = 4096
 """Connections that wait until the daemon is ready, or has time; Linux takes no more than net.core.somaxconn."""
 LONGEST = 104
-"""Bytes in a socket's path on every Unix (reference 1.5)."""
+"""Bytes in a socket's path on every Unix (docs/containerd 1.5)."""
 
 
 @dataclass(frozen=True, slots=True)

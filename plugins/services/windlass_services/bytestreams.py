@@ -1,4 +1,4 @@
-"""Bytes over a stream of messages, the receiver granting what it has room for (reference 3.18)."""
+"""Bytes over a stream of messages, the receiver granting what it has room for (docs/containerd 3.18)."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Content:
         return Empty()
 
     async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
-        """Return part of a blob; offsets in the responses count from 0 (reference 3.5)."""
+        """Return part of a blob; offsets in the responses count from 0 (docs/containerd 3.5)."""
         view = self._view(call)
         if (part := await offload(view.remembered, request.digest, max(request.offset, 0), request.size)) is not None:
             size, data = part
@@ -237,7 +237,7 @@ async def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.Writ
 def _append(writer: Writer, request: pb.WriteContentRequest) -> None:
     offset = writer.status().offset
     if request.offset == 0 and offset:
-        writer.truncate(0)  # offset 0 while data is there begins again, with data or without (reference 3.5)
+        writer.truncate(0)  # offset 0 while data is there begins again, with data or without (docs/containerd 3.5)
     elif request.offset > 0 and request.offset != offset:
         raise OutOfRange(f"write at offset {request.offset}, but the ingest has {offset} bytes")
     if request.data:

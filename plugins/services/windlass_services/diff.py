@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Diff:
-    """``containerd.services.diff.v1.Diff``; asks differs in the configured order (reference 2.4)."""
+    """``containerd.services.diff.v1.Diff``; asks differs in the configured order (docs/containerd 2.4)."""
 
     def __init__(self, metadata: Metadata, differs: Mapping[str, Differ], order: Sequence[str], sync_fs: bool) -> None:
         """Translate for those of ``differs`` that ``order`` names."""

@@ -74,6 +74,6 @@ class Images:
         if request.sync:
             try:
                 await self._collector.collect()
-            except Error as error:  # the image is deleted whatever becomes of the collection (reference 3.3)
+            except Error as error:  # the image is deleted whatever becomes of the collection (docs/containerd 3.3)
                 logger.warning("garbage collection after deleting image %s: %s", request.name, error)
         return Empty()

@@ -104,7 +104,7 @@ class Introspection:
 
 
 def _identity(file: Path) -> str:
-    """Return the daemon's identity, made when it first starts and kept (reference 3.10)."""
+    """Return the daemon's identity, made when it first starts and kept (docs/containerd 3.10)."""
     if file.exists() and (identity := file.read_text().strip()):
         return identity
     identity = str(uuid.uuid4())

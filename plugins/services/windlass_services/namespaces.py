@@ -28,7 +28,7 @@ class Namespaces:
         return pb.GetNamespaceResponse(namespace=to_proto(await offload(self._store.get, request.name)))
 
     async def list(self, request: pb.ListNamespacesRequest, call: Call) -> pb.ListNamespacesResponse:
-        """Return all; the filter is ignored (reference 3.1)."""
+        """Return all; the filter is ignored (docs/containerd 3.1)."""
         return pb.ListNamespacesResponse(namespaces=map(to_proto, await offload(self._store.list)))
 
     async def create(self, request: pb.CreateNamespaceRequest, call: Call) -> pb.CreateNamespaceResponse:
@@ -37,7 +37,7 @@ class Namespaces:
         return pb.CreateNamespaceResponse(namespace=to_proto(await offload(self._store.create, namespace)))
 
     async def update(self, request: pb.UpdateNamespaceRequest, call: Call) -> pb.UpdateNamespaceResponse:
-        """Change labels; the response carries nothing (reference 3.4)."""
+        """Change labels; the response carries nothing (docs/containerd 3.4)."""
         namespace = Namespace(request.namespace.name, dict(request.namespace.labels))
         await offload(self._store.update, namespace, list(request.update_mask.paths))
         return pb.UpdateNamespaceResponse()

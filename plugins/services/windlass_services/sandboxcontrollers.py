@@ -84,7 +84,7 @@ class SandboxControllerService:
         return pb.ControllerWaitResponse(exit_status=exit.status, exited_at=exited_at)
 
     async def status(self, request: pb.ControllerStatusRequest, call: Call) -> pb.ControllerStatusResponse:
-        """Describe a sandbox; ``extra`` is always set (reference 3.12)."""
+        """Describe a sandbox; ``extra`` is always set (docs/containerd 3.12)."""
         controller = self._controller(request.sandboxer)
         status = await controller.status(call.namespace, request.sandbox_id, request.verbose)
         return pb.ControllerStatusResponse(

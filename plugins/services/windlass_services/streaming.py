@@ -1,4 +1,4 @@
-"""The Streaming service: a client's streams, which its other requests refer to by name (reference 3.18)."""
+"""The Streaming service: a client's streams, which its other requests refer to by name (docs/containerd 3.18)."""
 
 from __future__ import annotations
 

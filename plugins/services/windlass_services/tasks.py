@@ -95,7 +95,7 @@ class TasksService:
         return pb.GetResponse(process=to_proto(process))
 
     async def list(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
-        """Describe all tasks; the filter is ignored (reference 3.11)."""
+        """Describe all tasks; the filter is ignored (docs/containerd 3.11)."""
         return pb.ListTasksResponse(tasks=map(to_proto, await self._tasks.list(call.namespace)))
 
     async def kill(self, request: pb.KillRequest, call: Call) -> Empty:
@@ -186,7 +186,7 @@ class TasksService:
 
 
 def criu_image_path(options: AnyMessage) -> str:
-    """Return the directory to restore from that a task's options name: it goes before a blob (reference 3.11)."""
+    """Return the directory to restore from that a task's options name: it goes before a blob (docs/containerd 3.11)."""
     found = options_pb2.Options()
     return found.criu_image_path if _unpacked(options, found) else ""
 
@@ -211,7 +211,10 @@ def _unpacked(options: AnyMessage, into: Message) -> bool:
 
 
 def _ids(expressions: Sequence[str]) -> list[str]:
-    """Return the IDs that ``id==`` filters name; other filters than id and namespace never match (reference 3.1)."""
+    """Return the IDs that ``id==`` filters name; other filters than id and namespace never match.
+
+    Source: docs/containerd 3.1.
+    """
     ids = []
     for expression in expressions:
         for term in expression.split(","):

@@ -1,4 +1,4 @@
-"""The Transfer service: what is moved from where to where, and the streams beside it (reference 3.17)."""
+"""The Transfer service: what is moved from where to where, and the streams beside it (docs/containerd 3.17)."""
 
 from __future__ import annotations
 

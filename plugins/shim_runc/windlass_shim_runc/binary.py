@@ -1,7 +1,7 @@
 """The shim as an executable, ``containerd-shim-windlass-v1``, for containerd and any other daemon that runs shims.
 
 Every module that is imported before the socket listens is time that the daemon
-waits, so what an action needs is imported when it is known (reference 4.3-4.5).
+waits, so what an action needs is imported when it is known (docs/containerd 4.3-4.5).
 """
 
 # ruff: noqa: T201

@@ -1,4 +1,7 @@
-"""``start``: makes a shim's socket, leaves a process serving it, and tells the daemon its address (reference 4.4)."""
+"""``start``: makes a shim's socket, leaves a process serving it, and tells the daemon its address.
+
+Source: docs/containerd 4.4.
+"""
 
 # ruff: noqa: PTH103, PTH105, PTH108, PTH211
 # pathlib costs a start as much as all of this.

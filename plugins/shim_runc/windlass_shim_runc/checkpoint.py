@@ -1,4 +1,4 @@
-"""Checkpoints by criu: the OCI runtime's flags, and an error that says what criu said (reference 4.8)."""
+"""Checkpoints by criu: the OCI runtime's flags, and an error that says what criu said (docs/containerd 4.8)."""
 
 # ruff: noqa: PTH103, PTH112, PTH117, PTH118, PTH123
 # pathlib is half a megabyte that shims do without; files here are local and short.

@@ -548,7 +548,7 @@ class Container:
             raise Error(problem)
 
     def _write_records(self) -> None:
-        """Write what a later `delete` of a shim binary reads (reference 4.2)."""
+        """Write what a later `delete` of a shim binary reads (docs/containerd 4.2)."""
         disk.write(f"{self.bundle}/runtime", self._options.binary_name.encode())
         if options := vars(self._options):
             import json  # which few shims ever need

@@ -1,4 +1,4 @@
-"""``-info``: what the runtime behind the shim can do, as a message (reference 4.5)."""
+"""``-info``: what the runtime behind the shim can do, as a message (docs/containerd 4.5)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ends what a dead shim has left: for the daemon that forked it, and as ``delete`` of the executable.
 
-Knows a container by the files that a shim writes into its bundle (reference
-4.2), those of containerd's own runc shim included.
+Knows a container by the files that a shim writes into its bundle
+(docs/containerd 4.2), those of containerd's own runc shim included.
 """
 
 # ruff: noqa: PTH106, PTH108, PTH118, PTH208

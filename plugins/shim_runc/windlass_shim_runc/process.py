@@ -1,6 +1,6 @@
 """A process of a container and its states.
 
-The states and what may be asked in each are one table (reference 4.7). An exec
+The states and what may be asked in each are one table (docs/containerd 4.7). An exec
 is never paused itself; it shows its init's pause.
 """
 

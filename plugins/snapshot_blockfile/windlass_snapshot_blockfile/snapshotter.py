@@ -17,7 +17,7 @@ FILE = "blockfile"
 
 
 class BlockfileSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on files that are mounted by loop devices (reference 2.2)."""
+    """A `windlass.snapshots.Snapshotter` on files that are mounted by loop devices (docs/containerd 2.2)."""
 
     def __init__(self, root: Path, scratch: Path, fs_type: str, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``; those without a parent are copies of ``scratch``, which holds ``fs_type``."""

@@ -20,7 +20,7 @@ ROOT_MODE = 0o755
 
 
 class BtrfsSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on btrfs (reference 2.2)."""
+    """A `windlass.snapshots.Snapshotter` on btrfs (docs/containerd 2.2)."""
 
     def __init__(self, root: Path) -> None:
         """Keep snapshots below ``root``, which is on btrfs."""

@@ -1,4 +1,7 @@
-"""The differ for layers that are EROFS images: they are put in their place as they are (reference 2.2, "Differs")."""
+"""The differ for layers that are EROFS images: they are put in their place as they are.
+
+Source: docs/containerd 2.2, "Differs".
+"""
 
 from __future__ import annotations
 

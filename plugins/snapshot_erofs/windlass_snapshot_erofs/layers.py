@@ -1,4 +1,4 @@
-"""What is where on disk, and which mounts show a snapshot: decided from facts alone (reference 2.2, "erofs").
+"""What is where on disk, and which mounts show a snapshot: decided from facts alone (docs/containerd 2.2, "erofs").
 
 Nothing here touches the machine.
 """

@@ -1,4 +1,4 @@
-"""Which mounts show a snapshot, decided from facts alone (reference 3.7, "Overlayfs").
+"""Which mounts show a snapshot, decided from facts alone (docs/containerd 3.7, "Overlayfs").
 
 Nothing here touches the machine.
 """

@@ -1,4 +1,7 @@
-"""Whether an image may be used here: every verifier and every participant of the hook has to agree (reference 2.2)."""
+"""Whether an image may be used here: every verifier and every participant of the hook has to agree.
+
+Source: docs/containerd 2.2.
+"""
 
 from __future__ import annotations
 

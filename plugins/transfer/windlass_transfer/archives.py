@@ -1,4 +1,4 @@
-"""Imports from archives that a client sends, and exports to it (reference 6.6)."""
+"""Imports from archives that a client sends, and exports to it (docs/containerd 6.6)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ MOST_URLS = 8
 
 
 def ref_of(desc: Descriptor) -> str:
-    """Return what the ingest of a blob is called, as containerd calls it (reference 6.5.1)."""
+    """Return what the ingest of a blob is called, as containerd calls it (docs/containerd 6.5.1)."""
     kinds = ((MANIFESTS, "manifest"), (INDEXES, "index"), (KNOWN_CONFIGS, "config"), (ATTESTATIONS, "attestation"))
     other = "layer" if is_layer(desc.media_type) else "unknown"
     return f"{next((name for types, name in kinds if desc.media_type in types), other)}-{desc.digest}"
@@ -189,7 +189,7 @@ class Downloads:
             ) from None
 
     async def _named_source(self, target: Descriptor) -> None:
-        """Remember where else a blob is, so that a later push can have it mounted (reference 6.5.4)."""
+        """Remember where else a blob is, so that a later push can have it mounted (docs/containerd 6.5.4)."""
         ((key, repository),) = self._source.items()
         value = appended((await self._store.content.info(target.digest)).labels, key, repository)
         if value is not None:

@@ -1,4 +1,4 @@
-"""The transferrer: what happens follows from the two ends (reference 3.17)."""
+"""The transferrer: what happens follows from the two ends (docs/containerd 3.17)."""
 
 from __future__ import annotations
 

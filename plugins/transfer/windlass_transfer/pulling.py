@@ -1,4 +1,4 @@
-"""A pull: resolved, judged, fetched and unpacked at the same time, and named at the end (reference 6.5)."""
+"""A pull: resolved, judged, fetched and unpacked at the same time, and named at the end (docs/containerd 6.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A push: blobs side by side, then the manifests that name them, then indexes, the tag last (reference 6.3)."""
+"""A push: blobs side by side, then the manifests that name them, then indexes, the tag last (docs/containerd 6.3)."""
 
 from __future__ import annotations
 

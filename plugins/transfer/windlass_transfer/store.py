@@ -30,7 +30,7 @@ from windlass_transfer.workers import settled
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 24 * 3600
-"""What a killed daemon has fetched is kept so long for the next attempt (reference 6.5.1)."""
+"""What a killed daemon has fetched is kept so long for the next attempt (docs/containerd 6.5.1)."""
 COMMIT_TIMEOUT = 1800.0
 OPEN_TIMEOUT = 60.0
 

@@ -1,4 +1,4 @@
-"""The open streams: who opened which, and until when a lease keeps it (reference 3.18)."""
+"""The open streams: who opened which, and until when a lease keeps it (docs/containerd 3.18)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from windlass.metadata import Collectible
 from windlass.streaming import Stream
 
 MOST = 1000
-"""Open streams of the whole daemon (reference 7.7)."""
+"""Open streams of the whole daemon (docs/containerd 7.7)."""
 LONGEST_NAME = 256
 ROOT = {"containerd.io/gc.root": "open"}
 

@@ -1,4 +1,7 @@
-"""The verifier: executes what lies in a directory, each program with a deadline and so much to say (reference 2.2)."""
+"""The verifier: executes what lies in a directory, each program with a deadline and so much to say.
+
+Source: docs/containerd 2.2.
+"""
 
 from __future__ import annotations
 
