@@ -52,7 +52,7 @@ def test_a_runtime_says_what_it_can_do(windlass: Machine) -> None:
 def test_what_does_not_say_is_told(windlass: Machine) -> None:
     """An unknown runtime, a shim that is too old, another plugin, and nonsense."""
     code, told = refused(windlass, **TASKS, own={"runtime_path": "io.containerd.nope.v1"})
-    assert code == grpc.StatusCode.UNKNOWN and "containerd-shim-nope-v1 is not installed" in told
+    assert code == grpc.StatusCode.UNKNOWN and '"containerd-shim-nope-v1" is not installed' in told
     code, told = refused(windlass, **TASKS, own={"runtime_path": shutil.which("containerd-shim-runc-v2") or ""})
     assert code == grpc.StatusCode.UNKNOWN and "-info ended with" in told
     code, _ = refused(windlass, type="io.containerd.metadata.v1", id="bolt", own={"runtime_path": "x"})

@@ -49,10 +49,11 @@ if "create" in arguments:
     shutil.copytree(bundle, "{copy}", symlinks=True, ignore=shutil.ignore_patterns("log"))
     open("{begun}", "w").close()
     time.sleep(0.7)
-    arguments = [each.replace(bundle, "{copy}") for each in arguments]
+    if not os.path.exists(bundle):
+        shutil.copytree("{copy}", bundle, symlinks=True)
 os.execvp("runc", ["runc", *arguments])
 """
-"""Has all that it needs of a bundle, like a runc in the middle of its work, when the bundle may be gone already."""
+"""Goes on with its bundle if that is gone meanwhile, like a runc in the middle of its work, which has read it."""
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 OPTIONS_TYPE = "containerd.runc.v1.Options"
 NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
