@@ -142,14 +142,14 @@ def test_an_empty_file_leaves_dockers_certificates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ('server = "ftp://a.test"', 1, "no address"),
-        ('server = "https://user@a.test"', 1, "no address"),
-        ('server = "https://a.test:x"', 1, "no address"),
+        ('server = "ftp://a.test"', 1, "not the address"),
+        ('server = "https://user@a.test"', 1, "not the address"),
+        ('server = "https://a.test:x"', 1, "not the address"),
         ('[host."https://m.test"]\ncapabilities = ["pul"]', 2, 'did you mean "pull"'),
         ('[host."https://m.test"]\nca = "missing.pem"', 1, "missing.pem does not exist"),
         ('[host."https://m.test"]\nca = 3', 2, '"ca"'),
         ('[host."https://m.test"]\nskip_verify = "yes"', 2, '"skip_verify"'),
-        ('[host."https://m.test"]\ndial_timeout = "5"', 1, "no duration"),
+        ('[host."https://m.test"]\ndial_timeout = "5"', 1, "not a valid duration"),
         ('[host."https://m.test".header]\n"x y" = "1"', 1, "cannot be sent"),
         ('[host."https://m.test"]\nclient = [["a", "b", "c"]]', 1, "[certificate, key]"),
         ("server = ", 1, ""),

@@ -180,7 +180,7 @@ def test_version_and_info(tmp_path: Path) -> None:
     assert info.name == "io.containerd.windlass.v1"
     assert info.options.type_url == "containerd.runc.v1.Options"
     assert not info.HasField("features")
-    assert b"no options" in run(tmp_path, flags=("-info",), data=b"\xff").stderr
+    assert b"no valid options" in run(tmp_path, flags=("-info",), data=b"\xff").stderr
 
 
 def test_events_go_out_by_the_publish_binary_when_there_is_no_ttrpc_address(sockets: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Names:
         """Take a name for the length of a creation. Raises AlreadyExists."""
         key = (namespace, id)
         if key in self._left:
-            raise AlreadyExists(f"{self._kind} {id}: what an earlier one has left is not gone yet: {self._left[key]}")
+            raise AlreadyExists(f"{self._kind} {id}: what an earlier one left cannot be removed yet: {self._left[key]}")
         if key in self._known:
             raise AlreadyExists(f"{self._kind} {id} {self._is_there}")
         if key in self._kept:
