@@ -379,7 +379,7 @@ async def test_what_cannot_be_cleaned_up_is_kept_and_tried_again(
         assert zygote.entries.count("fake:cleanup") >= 2
         assert running.exchange.topics == ["/tasks/exit", "/tasks/delete"]
         await run(running.tasks, container())
-    assert "is tried again: " in caplog.text
+    assert "trying again: " in caplog.text
 
 
 async def test_a_container_that_outlives_its_shim_is_not_said_to_have_ended(
