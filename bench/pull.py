@@ -161,7 +161,9 @@ def accounted(pid: int) -> Iterator[Path]:
     group = CPUACCT / f"windlass-bench-{os.getpid()}"
     group.mkdir()
     for each in family(pid):
-        (group / "cgroup.procs").write_text(str(each))
+        # some end at once, such as a runc that is asked for its version
+        with contextlib.suppress(ProcessLookupError):
+            (group / "cgroup.procs").write_text(str(each))
     try:
         yield group / "cpuacct.usage"
     finally:
