@@ -37,7 +37,7 @@ import large_image
 from daemons import Daemon, containerd, remove_tree, windlassd
 from unpack import Tree, check_equal, facts, fresh_disk, seconds
 
-from windlass.values import Descriptor
+from windlass.contracts.values import Descriptor
 from windlass_api.containerd.services.transfer.v1.transfer_pb2 import TransferRequest
 from windlass_api.containerd.services.transfer.v1.transfer_pb2_grpc import TransferStub
 from windlass_api.containerd.types.platform_pb2 import Platform

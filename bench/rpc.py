@@ -30,7 +30,7 @@ import grpc.aio
 from daemons import containerd
 from google.protobuf.empty_pb2 import Empty
 
-from windlass import rpc
+from windlass.contracts import rpc
 from windlass_api.containerd.services.version.v1 import version_pb2, version_pb2_grpc
 from windlass_server.calls import Limits
 from windlass_server.registry import Server

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 
-from windlass import cgroups
+from windlass_linux import cgroups
 
 NAME = f"windlass-test-{os.getpid()}"
 """Of the group that is the parent of all of this process's."""

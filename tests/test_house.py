@@ -17,9 +17,9 @@ from typing import TypeVar
 import pytest
 from house import TREE, Distribution, distributions, imports, own_sources, where
 
+from windlass.contracts.services import GRPC, TTRPC
 from windlass.errors import Error, Unimplemented
 from windlass.plugin import Meta, Plugin, PluginType
-from windlass.services import GRPC, TTRPC
 from windlass_api.services import FAMILIES, services
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
-    "kernel/windlass/configblocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
+    "kernel/windlass/config/blocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
     "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
-    "kernel/windlass/migrate.py": "a migration's defect ends the daemon with the plugin's name",
+    "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
+from windlass.contracts.rpc import authority, reset_by
+from windlass.contracts.values import grpc_target
 from windlass.errors import Code, DeadlineExceeded, Error, PermissionDenied, Unavailable, from_code
-from windlass.rpc import authority, reset_by
-from windlass.values import grpc_target
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"

@@ -8,14 +8,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from windlass import config, discovery, process
+from windlass import discovery
 from windlass.boot import Daemon
-from windlass.checks import CHECK, Problem
-from windlass.config import Config, Flags, Paths
+from windlass.config import loading as config
+from windlass.config.loading import Config, Flags, Paths
+from windlass.contracts.checks import CHECK, Problem
 from windlass.discovery import Found
 from windlass.errors import StartError
 from windlass.graph import closure
 from windlass.plugin import State
+from windlass.process import setup as process
 
 
 def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool) -> list[Problem]:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from windlass import mounting
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound, PermissionDenied, Unimplemented
-from windlass.mounts import Mount
-from windlass.values import Platform
 from windlass_client.client import Client
 from windlass_client.store import ClientStore
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import unpack
+from windlass_linux import mounting
 from windlass_remote.messages import from_mounts, to_mounts
 
 IMAGE = "windlass.client/image"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, NotFound, Unavailable
-from windlass.values import Descriptor
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_api.containerd.services.images.v1.images_pb2_grpc import ImagesStub
 from windlass_client.connection import Connection

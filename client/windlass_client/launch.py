@@ -8,9 +8,9 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Platform, check_identifier
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound
-from windlass.mounts import Mount
-from windlass.values import Platform, check_identifier
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_api.containerd.types.mount_pb2 import Mount as MountMessage
 from windlass_api.containerd.v1.types import task_pb2

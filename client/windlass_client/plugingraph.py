@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.known import NOT_BUILT
+from windlass.config.known import NOT_BUILT
 
 ALL = "*"
 OK, SKIPPED, DISABLED, FAILED = "ok", "skipped", "disabled", "failed"

@@ -15,17 +15,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from windlass import config, daemon, discovery, logs, process
-from windlass.config import WINDLASS, Config, Flags
-from windlass.content import CONTENT, ContentStore, RememberedContent
-from windlass.diff import DIFFER
+from windlass import discovery
+from windlass.config import loading as config
+from windlass.config.loading import WINDLASS, Config, Flags
+from windlass.contracts.content import CONTENT, ContentStore, RememberedContent
+from windlass.contracts.diff import DIFFER
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.services import GRPC, SERVER
+from windlass.contracts.snapshots import SNAPSHOTTER, Snapshotter
 from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
-from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType
-from windlass.services import GRPC, SERVER
-from windlass.snapshots import SNAPSHOTTER, Snapshotter
+from windlass.process import daemon, logs
+from windlass.process import setup as process
 from windlass.watchdog import owners_of
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from windlass.content import Info as BlobInfo
-from windlass.diff import DETACHED
+from windlass.contracts.content import Info as BlobInfo
+from windlass.contracts.diff import DETACHED
+from windlass.contracts.images import Image
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Info as SnapshotInfo
+from windlass.contracts.snapshots import Kind, Usage
+from windlass.contracts.values import Descriptor
 from windlass.errors import NotFound
-from windlass.images import Image
-from windlass.mounts import Mount
-from windlass.snapshots import Info as SnapshotInfo
-from windlass.snapshots import Kind, Usage
-from windlass.values import Descriptor
 from windlass_api.containerd.services.diff.v1 import diff_pb2
 from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
 from windlass_api.containerd.services.images.v1 import images_pb2

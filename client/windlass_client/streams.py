@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from windlass.transfer import ByteReader, ByteWriter
+from windlass.contracts.transfer import ByteReader, ByteWriter
 from windlass_api.containerd.services.streaming.v1.streaming_pb2 import StreamInit
 from windlass_api.containerd.services.streaming.v1.streaming_pb2_grpc import StreamingStub
 from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate

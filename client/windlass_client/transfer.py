@@ -11,9 +11,9 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from windlass.contracts.transfer import Ask, ByteReader, ByteWriter, Credentials, ExtraReference, Stored
+from windlass.contracts.values import Platform
 from windlass.errors import DeadlineExceeded
-from windlass.transfer import Ask, ByteReader, ByteWriter, Credentials, ExtraReference, Stored
-from windlass.values import Platform
 from windlass_api.containerd.services.transfer.v1 import transfer_pb2 as pb
 from windlass_api.containerd.services.transfer.v1.transfer_pb2_grpc import TransferStub
 from windlass_api.containerd.types import platform_pb2

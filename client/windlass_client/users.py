@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from windlass import linux
+from windlass.contracts.mounts import Mount
 from windlass.errors import Error, InvalidArgument, NotFound, OutOfRange, PermissionDenied
-from windlass.mounts import Mount
+from windlass_linux import calls as linux
 
 FILE_LIMIT = 10 << 20
 MAX_ID = (1 << 31) - 1
@@ -125,7 +125,7 @@ def read_accounts(mounts: Sequence[Mount]) -> Accounts:
 
 
 def _read_in_thread(mounts: Sequence[Mount], result: list[Accounts | BaseException]) -> None:
-    from windlass import mounting
+    from windlass_linux import mounting
 
     try:
         # Of this thread alone, unshare(2): the namespace and its mounts end with it.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass import cgroups
+from windlass_linux import cgroups
 
 PT_INTERP = 3
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"

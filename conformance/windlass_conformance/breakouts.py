@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass.content import ContentStore
-from windlass.diff import Differ
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import Differ
 from windlass.errors import Error
 from windlass_conformance.layer_archives import Archive, bind, put
 

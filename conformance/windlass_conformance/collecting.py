@@ -9,14 +9,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from windlass.containers import Container
-from windlass.content import Info
+from windlass.contracts.containers import Container
+from windlass.contracts.content import Info
+from windlass.contracts.leases import Resource
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.snapshots import Info as Snapshot
+from windlass.contracts.snapshots import Snapshotter
+from windlass.contracts.values import Payload
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from windlass.leases import Resource
-from windlass.metadata import Metadata
-from windlass.snapshots import Info as Snapshot
-from windlass.snapshots import Snapshotter
-from windlass.values import Payload
 from windlass_conformance.kept_things import (
     EXPIRE,
     REF,

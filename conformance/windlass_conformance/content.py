@@ -1,4 +1,4 @@
-"""The promises of `windlass.content.ContentStore`, one test each.
+"""The promises of `windlass.contracts.content.ContentStore`, one test each.
 
 The cases are those of docs/containerd 8.1 that need no namespaces. The subclass provides
 a fixture ``store`` that gives a fresh, empty content store to each test.
@@ -14,9 +14,9 @@ from contextlib import closing
 
 import pytest
 
-from windlass.content import ContentStore, Info, Writer
+from windlass.contracts.content import ContentStore, Info, Writer
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Unimplemented
-from windlass.values import Descriptor
 
 KEPT: Mapping[str, str] = {"containerd.io/gc.root": "2026-01-01T00:00:00Z"}
 """Keeps a blob from garbage collection, should the store have one."""

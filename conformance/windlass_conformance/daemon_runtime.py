@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from windlass.contracts.tasks import Status
 from windlass.errors import Error
-from windlass.tasks import Status
 from windlass_api.containerd.events import task_pb2
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub

@@ -1,4 +1,4 @@
-"""The promises of `windlass.diff.Differ`, one test each.
+"""The promises of `windlass.contracts.diff.Differ`, one test each.
 
 The cases are those of docs/containerd 8.5. The subclass provides the fixtures ``differ`` and ``store``,
 the content store that the differ takes layers from and puts them into. Layers are applied onto bind
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from windlass.content import ContentStore
-from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, CompareOptions, Differ
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, CompareOptions, Differ
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound, Unimplemented
-from windlass.mounts import Mount
-from windlass.values import Descriptor
 from windlass_conformance.breakouts import BreakoutCases
 from windlass_conformance.layer_archives import (
     ROOTED,

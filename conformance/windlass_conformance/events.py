@@ -1,4 +1,4 @@
-"""The promises of `windlass.events.Exchange`, one test each (docs/containerd 3.13, 8.9).
+"""The promises of `windlass.contracts.events.Exchange`, one test each (docs/containerd 3.13, 8.9).
 
 The subclass provides a fixture ``exchange``: a function that makes an exchange, or finds one, inside a running
 event loop. Other events than the cases' own may come by; the cases look at their own namespace only.
@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from windlass.contracts.events import Envelope, Exchange
+from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument
-from windlass.events import Envelope, Exchange
-from windlass.values import Payload
 
 PATIENCE = 20.0
 TYPE = "conformance.Event"

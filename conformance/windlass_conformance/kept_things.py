@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from windlass.content import ContentStore
+from windlass.contracts.content import ContentStore
+from windlass.contracts.images import Image
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.snapshots import Snapshotter
+from windlass.contracts.values import Descriptor
 from windlass.errors import NotFound
-from windlass.images import Image
-from windlass.metadata import Metadata
-from windlass.snapshots import Snapshotter
-from windlass.values import Descriptor
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 ROOT = "containerd.io/gc.root"

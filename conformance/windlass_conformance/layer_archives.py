@@ -11,11 +11,11 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from windlass.content import ContentStore
-from windlass.diff import LAYER, LAYER_GZIP
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LAYER, LAYER_GZIP
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists
-from windlass.mounts import Mount
-from windlass.values import Descriptor
 
 TIME = 1_600_000_000
 ROOTED = {"containerd.io/gc.root": "2026-01-01T00:00:00Z"}

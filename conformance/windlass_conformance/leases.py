@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.leases import Resource
+from windlass.contracts.metadata import Metadata
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
-from windlass.leases import Resource
-from windlass.metadata import Metadata
 from windlass_conformance.kept_things import chain, digest_of, leased, moment, put
 
 

@@ -1,4 +1,4 @@
-"""The promises of `windlass.metadata.Metadata` about what is kept and what goes, one test each.
+"""The promises of `windlass.contracts.metadata.Metadata` about what is kept and what goes, one test each.
 
 The cases are those of docs/containerd 8.3 that can be seen from outside. The subclass provides a fixture
 ``metadata``; what it gives may have other namespaces, which no case touches. ``snapshotter`` is the name
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from windlass.metadata import Metadata
+from windlass.contracts.metadata import Metadata
 from windlass_conformance.collecting import CollectionCases
 from windlass_conformance.leases import LeaseCases
 

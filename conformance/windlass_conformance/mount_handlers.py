@@ -1,4 +1,4 @@
-"""The promises of `windlass.activations.MountHandler`, one test each (docs/containerd 3.19, 8.7).
+"""The promises of `windlass.contracts.activations.MountHandler`, one test each (docs/containerd 3.19, 8.7).
 
 The subclass provides the fixtures ``handler`` and ``mount``, something that the handler can mount; ``broken`` is
 something of its type that it cannot.
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from windlass.activations import MountHandler
+from windlass.contracts.activations import MountHandler
+from windlass.contracts.mounts import Mount
 from windlass.errors import Error
-from windlass.mounts import Mount
 from windlass_conformance.snapshot_files import needs_root
 
 

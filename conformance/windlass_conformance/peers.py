@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from windlass.content import ContentStore
-from windlass.diff import Differ
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import Differ
+from windlass.contracts.events import Exchange
+from windlass.contracts.sandboxes import SandboxController
+from windlass.contracts.snapshots import Snapshotter
 from windlass.errors import Error, FailedPrecondition, NotFound
-from windlass.events import Exchange
-from windlass.sandboxes import SandboxController
-from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.leases.v1 import leases_pb2
 from windlass_api.containerd.services.leases.v1.leases_pb2_grpc import LeasesStub
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2

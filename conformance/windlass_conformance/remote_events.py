@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from windlass.contracts.events import Envelope
+from windlass.contracts.values import Payload
 from windlass.errors import Error
-from windlass.events import Envelope
-from windlass.values import Payload
 from windlass_api.containerd.services.events.v1 import events_pb2
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
 from windlass_api.containerd.types.event_pb2 import Envelope as Message
@@ -22,7 +22,7 @@ READY = "/conformance/ready"
 
 
 class RemoteExchange:
-    """A `windlass.events.Exchange`."""
+    """A `windlass.contracts.events.Exchange`."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer

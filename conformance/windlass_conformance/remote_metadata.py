@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from windlass.containers import Container
-from windlass.images import Image
-from windlass.leases import Lease, Resource
-from windlass.metadata import Collected
+from windlass.contracts.containers import Container
+from windlass.contracts.images import Image
+from windlass.contracts.leases import Lease, Resource
+from windlass.contracts.metadata import Collected
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
 from windlass_api.containerd.services.images.v1 import images_pb2
@@ -24,7 +24,7 @@ from windlass_remote.snapshots import RemoteSnapshotter
 
 
 class RemoteMetadata:
-    """As much of `windlass.metadata.Metadata` as `windlass_conformance.metadata.MetadataSuite` uses."""
+    """As much of `windlass.contracts.metadata.Metadata` as `windlass_conformance.metadata.MetadataSuite` uses."""
 
     def __init__(self, address: str, snapshotter: str, namespace: str, stack: ExitStack) -> None:
         """Speak to the daemon at ``address``; connections are closed with ``stack``.
@@ -73,7 +73,7 @@ class RemoteMetadata:
 
 
 class RemoteLeases:
-    """A `windlass.leases.LeaseStore`."""
+    """A `windlass.contracts.leases.LeaseStore`."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -117,7 +117,7 @@ def _resource(resource: Resource) -> leases_pb2.Resource:
 
 
 class RemoteImages:
-    """The part of a `windlass.images.ImageStore` that makes and removes."""
+    """The part of a `windlass.contracts.images.ImageStore` that makes and removes."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -139,7 +139,7 @@ class RemoteImages:
 
 
 class RemoteContainers:
-    """The part of a `windlass.containers.ContainerStore` that makes and removes."""
+    """The part of a `windlass.contracts.containers.ContainerStore` that makes and removes."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from windlass.contracts.sandboxes import Sandbox, SandboxOptions
 from windlass.errors import Error
-from windlass.sandboxes import Sandbox, SandboxOptions
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1.sandbox_pb2_grpc import StoreStub
 from windlass_remote.peer import Peer
@@ -14,7 +14,7 @@ from windlass_remote.sandboxes import RemoteSandboxController, to_record
 
 
 class RecordedSandboxController(RemoteSandboxController):
-    """A `windlass.sandboxes.SandboxController` that does what a client has to do besides."""
+    """A `windlass.contracts.sandboxes.SandboxController` that does what a client has to do besides."""
 
     def __init__(self, peer: Peer, name: str) -> None:
         """Ask the controller ``name`` of the daemon."""

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import pytest
 
+from windlass.contracts.tasks import Status
 from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound
-from windlass.tasks import Status
 from windlass_conformance.snapshot_files import needs_root
 
 PATIENCE = 20.0

@@ -1,4 +1,4 @@
-"""The promises of `windlass.sandboxes.SandboxController`, one test each (docs/containerd 3.12).
+"""The promises of `windlass.contracts.sandboxes.SandboxController`, one test each (docs/containerd 3.12).
 
 The subclass provides the fixture ``controller``: a function that makes a controller, or finds one, inside a running
 event loop; ``runtime`` is the name of a runtime that has sandboxes, and ``namespace`` one that nobody else uses.
@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
 from windlass.errors import AlreadyExists, Error, NotFound
-from windlass.sandboxes import Sandbox, SandboxController, SandboxOptions
 
 PATIENCE = 30.0
 READY, NOT_READY = "SANDBOX_READY", "SANDBOX_NOTREADY"

@@ -17,8 +17,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
+from windlass.contracts.tasks import Status
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, from_code
-from windlass.tasks import Status
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2
 from windlass_api.containerd.services.events.ttrpc.v1.events_pb2 import ForwardRequest
 from windlass_api.containerd.task.v2 import shim_pb2

@@ -1,4 +1,4 @@
-"""The promises of `windlass.snapshots.Snapshotter` about files: what is mounted, and what is in it.
+"""The promises of `windlass.contracts.snapshots.Snapshotter` about files: what is mounted, and what is in it.
 
 Part of `windlass_conformance.snapshots.SnapshotterSuite`; the cases are those of docs/containerd 8.2.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from windlass import mounting
-from windlass.mounts import Mount
-from windlass.snapshots import Snapshotter
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Snapshotter
+from windlass_linux import mounting
 
 ROOTED: Mapping[str, str] = {"containerd.io/gc.root": "2026-01-01T00:00:00Z"}
 """Keeps a snapshot from garbage collection, should the snapshotter have one."""

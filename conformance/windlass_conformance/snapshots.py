@@ -1,4 +1,4 @@
-"""The promises of `windlass.snapshots.Snapshotter`, one test each.
+"""The promises of `windlass.contracts.snapshots.Snapshotter`, one test each.
 
 The cases are those of docs/containerd 8.2. The subclass provides a fixture
 ``snapshotter`` that gives a fresh, empty snapshotter to each test.
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from windlass.contracts.snapshots import Info, Kind, Snapshotter, Usage
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from windlass.snapshots import Info, Kind, Snapshotter, Usage
 from windlass_conformance.snapshot_files import ROOTED, FileCases, contents, layer, needs_root, shown, write
 
 FREE_STRINGS = ("a/b/../c", "../../x", "sha256:" + "a" * 64, "ü ñ 你好", "with\nnewline", "k" * 4096, ".")

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from windlass.content import ContentStore
-from windlass.diff import Differ
-from windlass.metadata import Metadata
-from windlass.snapshots import Snapshotter
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import Differ
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.snapshots import Snapshotter
 from windlass_conformance import peers
 from windlass_conformance.content import ContentSuite
 from windlass_conformance.differs import DifferSuite

@@ -16,8 +16,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
+from windlass.contracts.values import DIGEST
 from windlass.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied
-from windlass.values import DIGEST
 from windlass_images.compression import decompressed, why
 
 if TYPE_CHECKING:

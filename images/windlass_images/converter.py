@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import FailedPrecondition, NotFound
-from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.compression import GZIP, is_zstd
 from windlass_images.estargz import TOC_DIGEST

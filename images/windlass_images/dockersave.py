@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument, OutOfRange
-from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.compression import GZIP, is_zstd
 from windlass_images.layers import Form, repack

@@ -15,9 +15,9 @@ import tarfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from windlass.contracts.transfer import ByteWriter
+from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, InvalidArgument, NotFound
-from windlass.transfer import ByteWriter
-from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.importer import Progress, ignore
 from windlass_images.manifests import INDEX, is_distributable, is_layer, to_json

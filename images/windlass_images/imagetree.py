@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from windlass.contracts.values import Descriptor, Platform
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfRange
-from windlass.values import Descriptor, Platform
 from windlass_images import platforms
 from windlass_images.manifests import (
     CONFIGS,

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from windlass.content import CHUNK
+from windlass.contracts.content import CHUNK
+from windlass.contracts.transfer import ByteReader, ExtraReference, Unpack
+from windlass.contracts.values import DIGEST, Descriptor, Platform
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
-from windlass.transfer import ByteReader, ExtraReference, Unpack
-from windlass.values import DIGEST, Descriptor, Platform
 from windlass_images import dockersave, layouts, naming, platforms
 from windlass_images.archive import Archive, Entry, Files, open_files
 from windlass_images.imagetree import Leaf, Present, Tree, Walk

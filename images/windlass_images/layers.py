@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from windlass.content import CHUNK
-from windlass.diff import LABEL_UNCOMPRESSED
+from windlass.contracts.content import CHUNK
+from windlass.contracts.diff import LABEL_UNCOMPRESSED
+from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, InvalidArgument, OutOfRange
-from windlass.values import Descriptor
 from windlass_images import compression, estargz
 from windlass_images.compression import Compressor
 from windlass_images.manifests import LAYER

@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument
-from windlass.values import Descriptor
 from windlass_images.manifests import INDEX, INDEXES, parse_index, parse_json, parse_object, to_json
 from windlass_images.store import Store
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from windlass.contracts.values import DIGEST, Descriptor, Platform
 from windlass.errors import InvalidArgument, OutOfRange
-from windlass.values import DIGEST, Descriptor, Platform
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes of an index, a manifest or a config (docs/containerd 7.7)."""

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from windlass.contracts.transfer import ExtraReference, Stored
+from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument
-from windlass.transfer import ExtraReference, Stored
-from windlass.values import Descriptor
 
 NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import IO
 
-from windlass.content import CHUNK
+from windlass.contracts.content import CHUNK
+from windlass.contracts.transfer import ByteReader
 from windlass.errors import Cancelled
-from windlass.transfer import ByteReader
 
 
 class Incoming(io.RawIOBase):

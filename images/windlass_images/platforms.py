@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument
-from windlass.values import Platform
 
 Wanted = Platform | tuple[Platform, ...] | None
 """A platform, several in order of preference, or None for all that there are."""

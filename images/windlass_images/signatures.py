@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import FailedPrecondition, InvalidArgument
-from windlass.values import Descriptor
 from windlass_images.manifests import parse_object
 
 STATEMENT = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from windlass.config.toml import LIMIT, SyntaxProblem, Table, literal, parse
+from windlass.config.validate import ERROR, Problem, Reader
 from windlass.errors import FailedPrecondition
-from windlass.toml import LIMIT, SyntaxProblem, Table, literal, parse
-from windlass.validate import ERROR, Problem, Reader
 
 DEFAULT_FILE = Path("/etc/windlass/sign-policy.toml")
 

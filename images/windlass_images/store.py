@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from windlass.content import Info as BlobInfo
-from windlass.images import Image
-from windlass.mounts import Mount
-from windlass.snapshots import Info as SnapshotInfo
-from windlass.snapshots import Usage
-from windlass.values import Descriptor
+from windlass.contracts.content import Info as BlobInfo
+from windlass.contracts.images import Image
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Info as SnapshotInfo
+from windlass.contracts.snapshots import Usage
+from windlass.contracts.values import Descriptor
 
 
 class Content(Protocol):

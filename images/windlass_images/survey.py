@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.content import Info
+from windlass.contracts.content import Info
+from windlass.contracts.values import DIGEST, Descriptor, Platform
 from windlass.errors import InvalidArgument, NotFound, OutOfRange
-from windlass.values import DIGEST, Descriptor, Platform
 from windlass_images import platforms
 from windlass_images.imagetree import DEPTH, KEEP
 from windlass_images.manifests import (

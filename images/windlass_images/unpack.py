@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-from windlass.diff import LABEL_UNCOMPRESSED
+from windlass.contracts.diff import LABEL_UNCOMPRESSED
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from windlass.mounts import Mount
-from windlass.values import Descriptor
 from windlass_images.imagetree import Leaf
 from windlass_images.manifests import chain_id
 from windlass_images.store import Store

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from windlass.contracts.images import Image
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound
-from windlass.images import Image
-from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.manifests import ImageConfig, chain_id
 from windlass_images.platforms import Wanted

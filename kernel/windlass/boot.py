@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
+from windlass.config.settings import StreamProcessor
 from windlass.discovery import Found
-from windlass.disks import is_full
 from windlass.errors import (
     DeadlineExceeded,
     Error,
@@ -24,6 +24,7 @@ from windlass.errors import (
     NotFound,
     StartError,
     as_exception,
+    is_full,
     with_class,
 )
 from windlass.gate import Gate, Handle
@@ -31,7 +32,6 @@ from windlass.graph import start_order
 from windlass.hooks import Hooks
 from windlass.ownloop import only_exceptions
 from windlass.plugin import InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
-from windlass.settings import StreamProcessor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Settings(Protocol):
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Facts about the daemon, see `windlass.properties`."""
+        """Facts about the daemon, see `windlass.contracts.properties`."""
         ...
 
     @property
@@ -188,7 +188,7 @@ class Daemon:
     def __init__(self, found: Sequence[Found], settings: Settings, configured: Collection[str] = ()) -> None:
         """Prepare to start what was ``found``; must be made on the loop that the daemon will run on.
 
-        Of the plugins whose URIs are ``configured`` none may fail: see `windlass.config.Config.configured`.
+        Of the plugins whose URIs are ``configured`` none may fail: see `windlass.config.loading.Config.configured`.
         """
         self.settings = settings
         self._configured = configured

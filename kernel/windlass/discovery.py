@@ -14,7 +14,7 @@ from windlass.errors import InvalidArgument, StartError, with_class
 from windlass.plugin import Plugin
 
 if TYPE_CHECKING:
-    from windlass.settings import TopLevel
+    from windlass.config.settings import TopLevel
 
 GROUP = "windlass.plugins"
 FACTORIES = "windlass.plugin_factories"

@@ -8,6 +8,8 @@ not exist``.
 
 from __future__ import annotations
 
+import errno
+
 
 class Code:
     """gRPC status codes by their numbers, so that nothing here imports grpc.
@@ -173,3 +175,11 @@ def in_words(error: OSError) -> str:
     """Return what the system says and of which file, without the number in front."""
     name = f": {error.filename}" if isinstance(error.filename, str) else ""
     return f"{error.strerror}{name}" if error.strerror else str(error)
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that there was no space, or no more of a quota."""
+    return isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in FULL)

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, with_class
-from windlass.values import Descriptor
 
 PROJECT = "windlass"
 OPEN = "open"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from windlass.errors import Error, with_class
 
 if TYPE_CHECKING:
+    from windlass.config.settings import StreamProcessor
     from windlass.gate import Gate
     from windlass.hooks import Hooks
-    from windlass.settings import StreamProcessor
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -128,7 +128,7 @@ class InitContext(Protocol):
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Facts about the daemon, by the names in `windlass.properties`."""
+        """Facts about the daemon, by the names in `windlass.contracts.properties`."""
         ...
 
     @property

@@ -11,8 +11,8 @@ from types import TracebackType
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, Error, FailedPrecondition, Unavailable
-from windlass.values import Descriptor
 from windlass_registry import failures
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from windlass.contracts.transfer import Credentials
 from windlass.errors import FailedPrecondition
-from windlass.transfer import Credentials
 from windlass_images.manifests import parse_object
 
 Ask = Callable[[str, str], Credentials | None]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from windlass import durations
+from windlass.config import durations
+from windlass.config.toml import LIMIT, Mark, SyntaxProblem, Table, parse
+from windlass.config.validate import ERROR, WARNING, Problem, Reader, did_you_mean
 from windlass.errors import FailedPrecondition
-from windlass.toml import LIMIT, Mark, SyntaxProblem, Table, parse
-from windlass.validate import ERROR, WARNING, Problem, Reader, did_you_mean
 from windlass_registry.hosts import CAPABILITIES, DIAL_TIMEOUT, Host, Tls, directories, origin
 
 FILE = "hosts.toml"

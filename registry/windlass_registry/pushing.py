@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import urllib3
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import FailedPrecondition, NotFound
-from windlass.values import Descriptor
 from windlass_registry import failures, urls
 from windlass_registry.failures import HostFailure
 from windlass_registry.hosts import Host

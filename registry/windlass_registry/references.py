@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from windlass.contracts.values import DIGEST
 from windlass.errors import InvalidArgument
-from windlass.values import DIGEST
 from windlass_registry import urls
 
 _HOST = re.compile(

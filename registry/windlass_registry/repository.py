@@ -14,8 +14,8 @@ from typing import TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from windlass.contracts.values import DIGEST, Descriptor
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unimplemented
-from windlass.values import DIGEST, Descriptor
 from windlass_images import manifests
 from windlass_registry import failures, hosts, urls
 from windlass_registry.blobs import Blob

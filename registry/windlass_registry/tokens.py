@@ -16,8 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
+from windlass.contracts.transfer import Credentials
 from windlass.errors import Unauthenticated, Unavailable
-from windlass.transfer import Credentials
 from windlass_registry import challenges, urls
 from windlass_registry.challenges import Challenge
 from windlass_registry.credentials import Ask

@@ -11,9 +11,9 @@ from typing import IO
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from windlass.content import CHUNK, Info, Status
+from windlass.contracts.content import CHUNK, Info, Status
+from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
-from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_api.containerd.services.content.v1.content_pb2_grpc import ContentStub
 from windlass_remote.messages import from_timestamp
@@ -27,7 +27,7 @@ COMMIT_TIMEOUT = 600.0
 
 
 class RemoteContent:
-    """A `windlass.content.ContentStore`."""
+    """A `windlass.contracts.content.ContentStore`."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -77,7 +77,7 @@ class RemoteContent:
 
 
 class RemoteReader:
-    """A `windlass.content.Reader` that asks for every part."""
+    """A `windlass.contracts.content.Reader` that asks for every part."""
 
     def __init__(self, peer: Peer, stub: ContentStub, info: Info) -> None:
         self._peer = peer
@@ -122,7 +122,7 @@ class RemoteReader:
 
 
 class RemoteWriter:
-    """A `windlass.content.Writer`: one exchange with the peer, an answer for every message."""
+    """A `windlass.contracts.content.Writer`: one exchange with the peer, an answer for every message."""
 
     def __init__(self, peer: Peer, stub: ContentStub, ref: str, total: int, expected: str) -> None:
         self._peer = peer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from windlass.content import ContentStore
-from windlass.diff import CompareOptions
-from windlass.mounts import Mount
-from windlass.values import Descriptor, Payload
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import CompareOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
 from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
 from windlass_remote.messages import any_of, from_descriptor, to_descriptor, to_mounts, to_timestamp
@@ -18,7 +18,7 @@ TIMEOUT = 4 * 3600.0
 
 
 class RemoteDiffer:
-    """A `windlass.diff.Differ`; blobs are those that the peer finds by their namespace."""
+    """A `windlass.contracts.diff.Differ`; blobs are those that the peer finds by their namespace."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload, Platform
 from windlass.errors import InvalidArgument
-from windlass.mounts import Mount
-from windlass.values import Descriptor, Payload, Platform
 from windlass_api.containerd.types import descriptor_pb2, mount_pb2, platform_pb2
 
 EPOCH_LIMIT = 1 << 63

@@ -10,9 +10,9 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from windlass.contracts.rpc import LEASE, NAMESPACE, authority, reset_by
+from windlass.contracts.values import grpc_target
 from windlass.errors import Code, DeadlineExceeded, Error, Unavailable, from_code
-from windlass.rpc import LEASE, NAMESPACE, authority, reset_by
-from windlass.values import grpc_target
 
 TIMEOUT = 60.0
 MESSAGE_LIMIT = 16 << 20

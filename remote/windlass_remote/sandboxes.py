@@ -10,11 +10,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from windlass.contracts.rpc import NAMESPACE
+from windlass.contracts.sandboxes import Sandbox, SandboxOptions, SandboxStatus, StartedSandbox
+from windlass.contracts.tasks import Exit, Metric
+from windlass.contracts.values import Payload, Platform
 from windlass.errors import Unavailable
-from windlass.rpc import NAMESPACE
-from windlass.sandboxes import Sandbox, SandboxOptions, SandboxStatus, StartedSandbox
-from windlass.tasks import Exit, Metric
-from windlass.values import Payload, Platform
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1.sandbox_pb2_grpc import ControllerStub
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=Message)
 
 
 class RemoteSandboxController:
-    """A `windlass.sandboxes.SandboxController`: ``name``, of the peer's. ``described`` is for messages.
+    """A `windlass.contracts.sandboxes.SandboxController`: ``name``, of the peer's. ``described`` is for messages.
 
     Nothing is connected before the first call.
     """

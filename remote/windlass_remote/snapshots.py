@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Info, Kind, Usage
 from windlass.errors import Internal
-from windlass.mounts import Mount
-from windlass.snapshots import Info, Kind, Usage
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
 from windlass_api.containerd.services.snapshots.v1.snapshots_pb2_grpc import SnapshotsStub
 from windlass_remote.messages import from_mounts, from_timestamp
@@ -19,7 +19,7 @@ WALK_TIMEOUT = 600.0
 
 
 class RemoteSnapshotter:
-    """A `windlass.snapshots.Snapshotter`: ``name``, of the peer's."""
+    """A `windlass.contracts.snapshots.Snapshotter`: ``name``, of the peer's."""
 
     def __init__(self, peer: Peer, name: str) -> None:
         self._peer = peer

@@ -16,8 +16,8 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.rpc import Call, serve
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
-from windlass.rpc import Call, serve
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as containers
 from windlass_api.containerd.services.content.v1 import content_pb2 as content
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as diff

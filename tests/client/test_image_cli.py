@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from client.conftest import ArchiveFiles, digest_of
 from images.archives import several
 
-from windlass.values import Descriptor, Platform
+from windlass.contracts.values import Descriptor, Platform
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_client.cli import main, windlass
 from windlass_client.commands import transfers

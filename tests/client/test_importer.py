@@ -10,8 +10,8 @@ import pytest
 import zstandard
 from client.conftest import KIND, ArchiveFiles, digest_of, pack
 
+from windlass.contracts.values import Platform
 from windlass.errors import Error, InvalidArgument
-from windlass.values import Platform
 from windlass_client.store import ClientStore
 from windlass_images.importer import Options, load
 from windlass_images.manifests import chain_id

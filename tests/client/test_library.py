@@ -10,8 +10,8 @@ import stat
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from windlass.contracts.values import Platform
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
-from windlass.values import Platform
 from windlass_api.containerd.events import task_pb2
 from windlass_client import describe, fifos
 from windlass_client.client import Client

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from windlass import discovery
-from windlass.known import NOT_BUILT
+from windlass.config.known import NOT_BUILT
 from windlass_client.graphsvg import svg
 from windlass_client.plugingraph import Node, dot, kinds, tree, why
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument
-from windlass.values import Platform
 from windlass_client import spec
 from windlass_images.manifests import ImageConfig
 

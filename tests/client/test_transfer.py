@@ -10,10 +10,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from images.archives import Receiver, Sender
 
+from windlass.contracts.rpc import serve
+from windlass.contracts.transfer import Credentials, ExtraReference, Stored, Unpack
+from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unimplemented
-from windlass.rpc import serve
-from windlass.transfer import Credentials, ExtraReference, Stored, Unpack
-from windlass.values import Platform
 from windlass_api.containerd.services.streaming.v1 import streaming_pb2
 from windlass_api.containerd.services.transfer.v1 import transfer_pb2
 from windlass_api.containerd.types.transfer import imagestore_pb2, importexport_pb2, registry_pb2

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from windlass.contracts.mounts import Mount
 from windlass.errors import Error, InvalidArgument, NotFound, OutOfRange
-from windlass.mounts import Mount
 from windlass_client.users import Accounts, User, is_numeric, parse, read_accounts, read_files
 
 ACCOUNTS = Accounts(

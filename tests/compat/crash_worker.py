@@ -12,11 +12,11 @@ from pathlib import Path
 
 from runtime_v2.harness import SPEC_TYPE, daemon, event_sink
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.mounts import Mount
+from windlass.contracts.tasks import CreateOptions, Tasks
+from windlass.contracts.values import Payload
 from windlass.errors import Error
-from windlass.mounts import Mount
-from windlass.tasks import CreateOptions, Tasks
-from windlass.values import Payload
 from windlass_shim_runc import plugin as shim_plugin
 from windlass_zygote.spawner import ForkingZygote
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import groups
 
-from windlass import cgroups
+from windlass_linux import cgroups
 
-WINDLASSD = "import sys; from windlass.cli import main; sys.exit(main())"
+WINDLASSD = "import sys; from windlass.process.cli import main; sys.exit(main())"
 READY_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
 CALL_TIMEOUT = 60.0

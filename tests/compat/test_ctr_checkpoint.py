@@ -20,7 +20,7 @@ import pytest
 from compat.conftest import IMAGE, require_criu
 from compat.machines import Machine, eventually
 
-from windlass.checkpoints import CHECKPOINT, CONFIG
+from windlass.contracts.checkpoints import CHECKPOINT, CONFIG
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 from windlass_api.containerd.types import descriptor_pb2

@@ -14,16 +14,16 @@ from compat.conftest import require_foreign_tools
 from compat.images import Archive, busybox_layer, layer
 from compat.machines import Machine
 
-from windlass import mounting
-from windlass.content import ContentStore
-from windlass.diff import LAYER_GZIP
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LAYER_GZIP
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition
-from windlass.mounts import Mount
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING
-from windlass.values import Descriptor
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
 from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
 from windlass_conformance.content import digest_of
+from windlass_linux import mounting
 from windlass_remote.content import RemoteContent
 from windlass_remote.diff import RemoteDiffer
 from windlass_remote.peer import Peer

@@ -21,7 +21,7 @@ from compat.scratch_daemon import METADATA, needs_ctr, needs_root, wait_until
 from compat.test_transfer import Built, Machine, layer_of, pulling
 from registry.fake import LAYER, Handler, running
 
-from windlass.values import Descriptor
+from windlass.contracts.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.transfer.v1 import transfer_pb2_grpc
 from windlass_client.client import Client

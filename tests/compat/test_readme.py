@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from house import TREE
 
-from windlass import cgroups
 from windlass_conformance.boxes import BUSYBOX
+from windlass_linux import cgroups
 
 NEEDED = ("runc",)
 

@@ -25,9 +25,9 @@ from compat.registries import (
     token_server,
 )
 
+from windlass.contracts.transfer import Credentials
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound, Unauthenticated, Unavailable
-from windlass.transfer import Credentials
-from windlass.values import Descriptor
 from windlass_registry.client import Client
 from windlass_registry.repository import Repository
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from shim_runc.harness import Shim, shims
 
-from windlass import cgroups, errors, mounting
+from windlass import errors
+from windlass_linux import cgroups, mounting
 from windlass_shim_runc import messages
 from windlass_shim_runc.leftovers import clean, runtimes
 

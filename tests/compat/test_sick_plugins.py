@@ -20,7 +20,7 @@ HEAD = """
 import time
 from dataclasses import dataclass
 from windlass.plugin import Plugin, SkipPlugin
-from windlass.verifiers import IMAGE_VERIFIER, Judgement
+from windlass.contracts.verifiers import IMAGE_VERIFIER, Judgement
 
 @dataclass(frozen=True)
 class Config:

@@ -33,7 +33,7 @@ from compat.registries import (
 )
 from compat.scratch_daemon import METADATA, ScratchDaemon, needs_ctr, needs_root, wait_until
 
-from windlass.values import Descriptor
+from windlass.contracts.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.images.v1 import images_pb2, images_pb2_grpc
 from windlass_api.containerd.services.leases.v1 import leases_pb2, leases_pb2_grpc

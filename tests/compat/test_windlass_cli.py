@@ -24,10 +24,10 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from polling import is_readable
 
-from windlass import cgroups
 from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
 from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
 from windlass_conformance.boxes import BUSYBOX
+from windlass_linux import cgroups
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "example.org/demo:1"
@@ -62,7 +62,7 @@ class Machine:
             lines.insert(3, 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]')
             self.command = ["containerd", "-c", str(config)]
         else:
-            windlassd = "import sys; from windlass.cli import main; sys.exit(main())"
+            windlassd = "import sys; from windlass.process.cli import main; sys.exit(main())"
             self.command = [sys.executable, "-c", windlassd, "-c", str(config)]
         config.write_text("\n".join(lines))
         self.start()

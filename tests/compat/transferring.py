@@ -14,8 +14,8 @@ from pathlib import Path
 
 from images.archives import Receiver, Sender
 
+from windlass.contracts.transfer import ExtraReference, Stored
 from windlass.errors import Error, NotFound
-from windlass.transfer import ExtraReference, Stored
 from windlass_client.client import Client
 
 

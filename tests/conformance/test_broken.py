@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from metadata.memory_content import MemoryContent
 
-from windlass import mounting
-from windlass.content import Info as Blob
-from windlass.content import Status, Writer
+from windlass.contracts.content import Info as Blob
+from windlass.contracts.content import Status, Writer
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Info, Kind, Usage
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
-from windlass.mounts import Mount
-from windlass.snapshots import Info, Kind, Usage
-from windlass.values import Descriptor
 from windlass_conformance.content import ContentSuite
 from windlass_conformance.snapshots import SnapshotterSuite
+from windlass_linux import mounting
 from windlass_snapshot_native.snapshotter import NativeSnapshotter
 
 Labels = Mapping[str, str] | None

@@ -15,23 +15,23 @@ from conformance.test_broken import CAUGHT, arguments
 from diff.conftest import ForkZygote, MemoryContent
 from metadata.conftest import World
 
-from windlass import mounting
-from windlass.activations import ActiveMount
-from windlass.content import ContentStore
-from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, CompareOptions
-from windlass.directory_handler import DirectoryHandler
+from windlass.contracts.activations import ActiveMount
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, CompareOptions
+from windlass.contracts.events import Envelope
+from windlass.contracts.leases import Lease, LeaseStore, Resource
+from windlass.contracts.metadata import Collected
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import AlreadyExists, Error, InvalidArgument, NotFound
-from windlass.events import Envelope
-from windlass.leases import Lease, LeaseStore, Resource
-from windlass.metadata import Collected
-from windlass.mounts import Mount
-from windlass.values import Descriptor, Payload
 from windlass_conformance.differs import DifferSuite
 from windlass_conformance.events import ExchangeSuite
 from windlass_conformance.metadata import MetadataSuite
 from windlass_conformance.mount_handlers import MountHandlerSuite
 from windlass_diff.differ import WalkingDiffer
 from windlass_events.exchange import LocalExchange
+from windlass_linux import mounting
+from windlass_storage.directory_handler import DirectoryHandler
 
 FAILS = (*CAUGHT, Error, OSError, TimeoutError)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from windlass.values import Descriptor
 from windlass_conformance.content import ContentSuite, digest_of, digests, ingest, read_blob, refs
 from windlass_content import disk
 from windlass_content.ingest import format_time, ingest_path, parse_time

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from windlass import linux
-from windlass.content import Info, Status
-from windlass.diff import LAYER as LAYER
-from windlass.diff import LAYER_GZIP
-from windlass.diff import CompareOptions as CompareOptions
+from windlass.contracts.content import Info, Status
+from windlass.contracts.diff import LAYER as LAYER
+from windlass.contracts.diff import LAYER_GZIP
+from windlass.contracts.diff import CompareOptions as CompareOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor
+from windlass.contracts.zygote import Child
 from windlass.errors import AlreadyExists, NotFound
-from windlass.mounts import Mount
-from windlass.values import Descriptor
-from windlass.zygote import Child
 from windlass_diff.differ import WalkingDiffer
+from windlass_linux import calls as linux
 
 
 class ForkZygote:

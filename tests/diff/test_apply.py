@@ -16,10 +16,10 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 import pytest
 import zstandard
 
-from windlass.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.contracts.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unimplemented
-from windlass.mounts import Mount
-from windlass.values import Descriptor
 
 
 def bind(root: Path) -> list[Mount]:

@@ -15,10 +15,10 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
-from windlass import trees
-from windlass.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.contracts.diff import LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.contracts.mounts import Mount
 from windlass.errors import Internal, Unimplemented
-from windlass.mounts import Mount
+from windlass_storage import trees
 
 
 def bind(path: Path) -> list[Mount]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from diff.conftest import ForkZygote, MemoryContent
 
-from windlass.content import ContentStore
-from windlass.diff import Differ
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import Differ
 from windlass_conformance.differs import DifferSuite
 from windlass_diff.differ import WalkingDiffer
 

@@ -12,9 +12,9 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
-from windlass.diff import LAYER
+from windlass.contracts.diff import LAYER
+from windlass.contracts.mounts import Mount
 from windlass.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
-from windlass.mounts import Mount
 from windlass_diff.channel import Channel
 from windlass_diff.job import Job
 

@@ -12,9 +12,9 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
-from windlass.diff import LAYER
+from windlass.contracts.diff import LAYER
+from windlass.contracts.mounts import Mount
 from windlass.errors import FailedPrecondition
-from windlass.mounts import Mount
 
 
 class Place:

@@ -13,11 +13,11 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
-from windlass.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.config.settings import StreamProcessor
+from windlass.contracts.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import DeadlineExceeded, FailedPrecondition, Internal, Unimplemented
-from windlass.mounts import Mount
-from windlass.settings import StreamProcessor
-from windlass.values import Descriptor, Payload
 from windlass_diff.chain import any_bytes, chain
 
 SECRET = LAYER_GZIP + "+encrypted"

@@ -10,9 +10,9 @@ import time
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from windlass.contracts.events import Envelope
+from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument, ResourceExhausted
-from windlass.events import Envelope
-from windlass.values import Payload
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerUpdate
 from windlass_api.containerd.events.task_pb2 import TaskCreate, TaskExit, TaskIO
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate

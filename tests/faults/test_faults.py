@@ -81,7 +81,7 @@ def test_every_point_is_somewhere() -> None:
 
 def test_a_daemon_does_not_start_with_what_makes_no_sense(tmp_path: Path) -> None:
     """In one line; a drill that was not armed would prove nothing."""
-    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from windlass.process.cli import main; sys.exit(main())"]
     where = ["--root", f"{tmp_path}/root", "--state", f"{tmp_path}/state", "--address", f"{tmp_path}/d.sock"]
     environment = {**os.environ, faults.VARIABLE: "content.wriet=kill"}
     done = subprocess.run([*command, *where], env=environment, capture_output=True, text=True, timeout=30)

@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from windlass import faults
+from windlass.contracts.events import Envelope, Exchange
+from windlass.contracts.images import Image
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import NotFound
-from windlass.events import Envelope, Exchange
-from windlass.images import Image
-from windlass.values import Descriptor, Payload
 from windlass_content.store import LocalStore
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore

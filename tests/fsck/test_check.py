@@ -11,10 +11,10 @@ import pytest
 from metadata.conftest import KEPT, World, digest_of, make_world, put  # noqa: F401 - make_world is a fixture
 from metadata.memory_content import MemoryContent
 
-from windlass.checks import Problem
-from windlass.containers import Container
-from windlass.images import Image
-from windlass.values import Descriptor, Payload
+from windlass.contracts.checks import Problem
+from windlass.contracts.containers import Container
+from windlass.contracts.images import Image
+from windlass.contracts.values import Descriptor, Payload
 from windlass_metadata.store import MetadataStore
 from windlass_snapshot_native.snapshotter import NativeSnapshotter
 

@@ -18,12 +18,14 @@ from typing import Any  # JSON
 from fuzz.connections import Grpc, Ttrpc
 from urllib3.util import parse_url
 
-from windlass import config as configuration
-from windlass import durations, fieldpaths, filters, toml
+from windlass.config import durations, toml
+from windlass.config import loading as configuration
+from windlass.config.validate import ConfigError
+from windlass.contracts.values import check_digest, check_identifier, check_labels
 from windlass.errors import DataLoss, Error, FailedPrecondition, InvalidArgument, OutOfRange, from_code
-from windlass.regexp import InvalidRegexp, Regexp
-from windlass.validate import ConfigError
-from windlass.values import check_digest, check_identifier, check_labels
+from windlass.filters import expressions as filters
+from windlass.filters import fieldpaths
+from windlass.filters.regexp import InvalidRegexp, Regexp
 from windlass_api.ttrpc import framing
 from windlass_diff import streams, tar
 from windlass_diff.apply import clean
@@ -245,8 +247,8 @@ def read_specs(data: bytes) -> None:
 
 def container(spec: bytes) -> Any:
     """Return a container with a spec."""
-    from windlass.containers import Container
-    from windlass.values import Payload
+    from windlass.contracts.containers import Container
+    from windlass.contracts.values import Payload
 
     return Container(id="c", runtime="r", spec=Payload("t", spec))
 

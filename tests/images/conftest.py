@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from client.conftest import address, client, daemon
 
-from windlass.values import Platform
+from windlass.contracts.values import Platform
 from windlass_client.store import ClientStore
 
 __all__ = ["address", "client", "daemon"]

@@ -14,8 +14,8 @@ import zstandard
 from client.conftest import KIND, ArchiveFiles, digest_of
 from images.archives import Sender, saved, several
 
+from windlass.contracts.values import Platform
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound
-from windlass.values import Platform
 from windlass_images import importer
 from windlass_images.converter import Options, convert
 from windlass_images.estargz import footer

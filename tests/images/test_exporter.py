@@ -8,8 +8,8 @@ import pytest
 from client.conftest import ArchiveFiles, digest_of
 from images.archives import Receiver, Sender, saved, several
 
+from windlass.contracts.values import Platform
 from windlass.errors import Cancelled, DataLoss, InvalidArgument, NotFound
-from windlass.values import Platform
 from windlass_images import importer
 from windlass_images.exporter import Options, save
 

@@ -16,9 +16,9 @@ from client.conftest import ArchiveFiles, digest_of, pack
 from images.archives import Sender, saved, several
 
 from images import tools
+from windlass.contracts.transfer import ExtraReference, Unpack
+from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, Cancelled, Error, FailedPrecondition, InvalidArgument, NotFound
-from windlass.transfer import ExtraReference, Unpack
-from windlass.values import Platform
 from windlass_images import dockersave
 from windlass_images.imagetree import resolve
 from windlass_images.importer import Options, load

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument
-from windlass.values import Platform
 from windlass_images import platforms
 from windlass_images.platforms import best, matches, parse, runs, same, write
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import FailedPrecondition, InvalidArgument
-from windlass.values import Descriptor
 from windlass_images import signatures
 from windlass_images.signatures import Signature
 

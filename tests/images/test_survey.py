@@ -8,8 +8,8 @@ import pytest
 from client.conftest import KIND, ArchiveFiles, digest_of
 from images.archives import Sender, saved, several
 
+from windlass.contracts.values import Descriptor, Platform
 from windlass.errors import Error, NotFound
-from windlass.values import Descriptor, Platform
 from windlass_images import importer, upkeep
 from windlass_images.survey import missing, survey
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass.cgroups import groups_of, hierarchies, processes_in, remove_within
+from windlass_linux.cgroups import groups_of, hierarchies, processes_in, remove_within
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: control groups")
 

@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 import pytest
 
-from windlass import config, configcommands, properties
-from windlass.config import CONTAINERD, WINDLASS, Flags
+from windlass.config import commands as configcommands
+from windlass.config import loading as config
+from windlass.config.loading import CONTAINERD, WINDLASS, Flags
+from windlass.config.toml import parse
+from windlass.config.validate import NOTE, WARNING, ConfigError
+from windlass.contracts import properties
 from windlass.discovery import Found
 from windlass.errors import StartError
 from windlass.plugin import Plugin, PluginType
-from windlass.toml import parse
-from windlass.validate import NOTE, WARNING, ConfigError
 
 SNAPSHOTTER: PluginType[object] = PluginType("io.containerd.snapshotter.v1")
 OVERLAY = "io.containerd.snapshotter.v1.overlayfs"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from windlass import configcommands, durations
-from windlass.cli import main
-from windlass.config import WINDLASS, Flags
+from windlass.config import commands as configcommands
+from windlass.config import durations
+from windlass.config.loading import WINDLASS, Flags
+from windlass.config.settings import TopLevel
+from windlass.config.validate import fields
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
-from windlass.settings import TopLevel
-from windlass.validate import fields
+from windlass.process.cli import main
 
 KIND: PluginType[object] = PluginType("io.example.v1")
 

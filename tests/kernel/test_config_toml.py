@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.toml import SyntaxProblem, parse, render
+from windlass.config.toml import SyntaxProblem, parse, render
 
 TEXT = (
     '''# head

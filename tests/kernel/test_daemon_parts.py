@@ -13,8 +13,10 @@ from pathlib import Path
 import groups
 import pytest
 
-from windlass import cgroups, logs, ocihook, process, publish
 from windlass.errors import StartError
+from windlass.process import logs, ocihook, publish
+from windlass.process import setup as process
+from windlass_linux import cgroups
 
 
 def record(message: str, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -60,7 +62,7 @@ def test_libraries_make_no_noise(name: str, level: int, passes: bool) -> None:
 
 def test_help_imports_nothing_that_costs() -> None:
     """The parser is there before plugins, asyncio or grpc are."""
-    code = "import sys; from windlass.cli import parser; parser(); print(sorted(sys.modules))"
+    code = "import sys; from windlass.process.cli import parser; parser(); print(sorted(sys.modules))"
     kernel = str(Path(__file__).parents[2] / "kernel")
     found = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": kernel}, capture_output=True, check=True)
 
@@ -145,7 +147,7 @@ def test_a_control_group_of_this_machine_is_joined() -> None:
     top = groups.parent(f"windlass-test-join-{os.getpid()}")
     code = f"""
 from pathlib import Path
-from windlass import process
+from windlass.process import setup as process
 
 process.join_cgroup("{top}/below")
 print(Path("/proc/self/cgroup").read_text())
@@ -168,22 +170,6 @@ def test_a_control_group_outside_is_refused(tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_leftover_mounts_are_removed(tmp_path: Path) -> None:
-    """Of a daemon that died; what lies in a directory that was not mounted stays."""
-    from windlass import linux, mounting
-
-    (tmp_path / "m" / "mounted").mkdir(parents=True)
-    (tmp_path / "m" / "kept").mkdir()
-    (tmp_path / "m" / "kept" / "file").touch()
-    linux.mount("none", str(tmp_path / "m" / "mounted"), "tmpfs", 0)
-    try:
-        process.clear_mounts(tmp_path / "m")
-        assert mounting.mounts_below(tmp_path) == []
-        assert (tmp_path / "m" / "kept" / "file").exists()
-    finally:
-        mounting.unmount_all(tmp_path)
-
-
 def test_a_published_event_is_an_envelope() -> None:
     """The bytes are those that the generated modules read."""
     module = "windlass_api.containerd.services.events.v1.events_pb2"
@@ -216,7 +202,7 @@ def test_a_hook_may_be_named_after_two_dashes(end: list[str], tmp_path: Path) ->
     """So that options of the program are not ours; containerd's own test writes `oci-hook -- ps --pid {{pid}}`."""
     (tmp_path / "config.json").write_text("{}")
     state = json.dumps({"bundle": str(tmp_path), "pid": 7})
-    command = [sys.executable, "-c", "import sys; from windlass.cli import main; sys.exit(main())", "oci-hook"]
+    command = [sys.executable, "-c", "import sys; from windlass.process.cli import main; sys.exit(main())", "oci-hook"]
 
     program = ["printf", "%s.", "--pid", "{{pid}}", "--", "x"]
     done = subprocess.run([*command, *end, *program], input=state, capture_output=True, text=True, timeout=60)

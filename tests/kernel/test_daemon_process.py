@@ -17,10 +17,11 @@ import pytest
 
 DRIVER = """
 import asyncio, sys, threading, time
-from windlass import cli, discovery
+from windlass.process import cli
+from windlass import discovery
 from windlass.discovery import Found
 from windlass.plugin import Plugin, PluginType
-from windlass.services import SERVER
+from windlass.contracts.services import SERVER
 
 KIND = PluginType("io.example.v1")
 found = []
@@ -371,7 +372,7 @@ def test_sys_exit_in_a_plugins_task_does_not_end_the_daemon(scratch: Path, daemo
 
 SLOW = """
 import os
-from windlass.services import GRPC
+from windlass.contracts.services import GRPC
 from windlass_server.plugin import GRPC_SERVER, TTRPC_SERVER
 
 class Nothing:

@@ -14,8 +14,8 @@ from tempfile import mkdtemp
 import pytest
 
 from windlass import discovery
+from windlass.config.settings import TopLevel
 from windlass.errors import StartError
-from windlass.settings import TopLevel
 
 Install = Callable[..., None]
 

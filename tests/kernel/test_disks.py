@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import databases, disks, linux, mounting
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind
 from windlass.errors import (
     DataLoss,
     Error,
@@ -23,10 +24,12 @@ from windlass.errors import (
     NoSpace,
     PermissionDenied,
     ResourceExhausted,
+    is_full,
 )
-from windlass.metastore import Metastore
-from windlass.mounts import Mount
-from windlass.snapshots import Kind
+from windlass_linux import calls as linux
+from windlass_linux import mounting
+from windlass_storage import databases, disks
+from windlass_storage.metastore import Metastore
 
 KINDS = {
     errno.ENOSPC: (NoSpace, "no space left in /d; make room"),
@@ -47,7 +50,7 @@ def test_each_errno_is_one_class(number: int, told: tuple[type[Error], str]) -> 
     with pytest.raises(kind, match=text) as caught, disks.disk_errors("write it", Path("/d")):
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is kind
-    assert disks.is_full(caught.value) == (kind is NoSpace) == disks.is_full(OSError(number, ""))
+    assert is_full(caught.value) == (kind is NoSpace) == is_full(OSError(number, ""))
 
 
 @pytest.mark.parametrize(("number", "told"), KINDS.items())

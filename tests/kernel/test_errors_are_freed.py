@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from windlass import rpc
+from windlass.contracts import rpc
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
 from windlass.gate import Gate, Handle, offload, offload_within
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from windlass.errors import InvalidArgument
-from windlass.fieldpaths import selects, updated_labels, updated_map
+from windlass.filters.fieldpaths import selects, updated_labels, updated_map
 
 CURRENT = {"a": "1", "b": "2", "c.d/e": "3"}
 

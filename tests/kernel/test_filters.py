@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.errors import InvalidArgument
-from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
+from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
 
 LABELS = {
     "A": {

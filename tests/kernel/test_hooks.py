@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument
 from windlass.hooks import OPEN, Hooks, hookimpl, policy
-from windlass.values import Descriptor
 
 
 class Adds:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass import linux
+from windlass_linux import calls as linux
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -60,17 +60,20 @@ def test_close_range_closes_exactly_the_range() -> None:
 
 def test_a_thread_is_named() -> None:
     """In a process of its own, for the name stays."""
-    code = "from windlass import linux; linux.set_name('a-rather-long-name'); print(open('/proc/self/comm').read())"
+    code = (
+        "from windlass_linux.calls import set_name; set_name('a-rather-long-name');"
+        "print(open('/proc/self/comm').read())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "a-rather-long-n"
 
 
 def test_the_module_imports_little() -> None:
     """The shim is forked with it: nothing comes along but ctypes."""
-    code = "import sys; a=set(sys.modules); import windlass.linux; print(*sorted(set(sys.modules)-a))"
+    code = "import sys; a=set(sys.modules); import windlass_linux.calls; print(*sorted(set(sys.modules)-a))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     extra = {name.split(".")[0] for name in done.stdout.split()}
-    assert extra <= {"windlass", "ctypes", "_ctypes", "struct", "_struct", "errno", "types", "__future__"}
+    assert extra <= {"windlass_linux", "ctypes", "_ctypes", "struct", "_struct", "errno", "types", "__future__"}
 
 
 @needs_root

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from windlass import loop
+from windlass_linux import loop
 
 
 def test_a_file_is_written_as_long_as_it_is_open_for_it(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from windlass.contracts.snapshots import Info, Kind, Usage
 from windlass.errors import (
     AlreadyExists,
     DataLoss,
@@ -21,8 +22,7 @@ from windlass.errors import (
     NotFound,
     ResourceExhausted,
 )
-from windlass.metastore import MIGRATIONS, Metastore, Record
-from windlass.snapshots import Info, Kind, Usage
+from windlass_storage.metastore import MIGRATIONS, Metastore, Record
 
 USAGE = Usage(inodes=3, size=4096)
 
@@ -231,7 +231,7 @@ def test_threads_do_not_disturb_each_other(store: Metastore) -> None:
 def test_rows_survive_the_death_of_the_process(tmp_path: Path) -> None:
     """Also those that were not flushed."""
     code = (
-        "import os, sys; from pathlib import Path; from windlass.metastore import Metastore; "
+        "import os, sys; from pathlib import Path; from windlass_storage.metastore import Metastore; "
         "s = Metastore(Path(sys.argv[1])); s.create(2, 'alive'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "metadata.db")], timeout=30)
@@ -267,8 +267,8 @@ def test_a_closed_store_says_so(store: Metastore) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_full_disk_is_told_and_harmless(tmp_path: Path) -> None:
     """The path is named; what was there is there, and there is room again after removal."""
-    from windlass import mounting
-    from windlass.mounts import Mount
+    from windlass.contracts.mounts import Mount
+    from windlass_linux import mounting
 
     with mounting.mounted([Mount("tmpfs", "tmpfs", ("size=1M",))], tmp_path) as place:
         store = Metastore(Path(place) / "metadata.db")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from windlass import idmap, linux, mounting, overlay_mount
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.mounts import Mount
+from windlass_linux import calls as linux
+from windlass_linux import idmap, mounting, overlay_mount
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import resource, subprocess
-from windlass import nofile
+from windlass.process import nofile
 assert nofile.limited(["true"]) == ["true"], "as long as it has not been raised"
 assert nofile.found_limit() == 300
 nofile.raise_limit()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass import regexp
 from windlass.errors import InvalidArgument
-from windlass.regexp import InvalidRegexp, Regexp
+from windlass.filters import regexp
+from windlass.filters.regexp import InvalidRegexp, Regexp
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from windlass import reserve
+from windlass.contracts.snapshots import Kind
 from windlass.errors import ResourceExhausted
-from windlass.metastore import RESERVE as reserve_size
-from windlass.metastore import Metastore
-from windlass.reserve import Reserve
-from windlass.snapshots import Kind
+from windlass_storage import reserve
+from windlass_storage.metastore import RESERVE as reserve_size
+from windlass_storage.metastore import Metastore
+from windlass_storage.reserve import Reserve
 
 SIZE = 1 << 20
 

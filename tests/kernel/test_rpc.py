@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from windlass import rpc
+from windlass.contracts import rpc
 from windlass.errors import NotFound
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs

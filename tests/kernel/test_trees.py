@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import trees
 from windlass.errors import FailedPrecondition
+from windlass_storage import trees
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
 

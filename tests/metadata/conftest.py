@@ -12,10 +12,10 @@ import pytest
 from metadata.memory_content import MemoryContent
 from metadata.memory_snapshotter import MemorySnapshotter
 
-from windlass.content import ContentStore
-from windlass.events import Envelope, Exchange
-from windlass.images import Image
-from windlass.values import Descriptor, Payload
+from windlass.contracts.content import ContentStore
+from windlass.contracts.events import Envelope, Exchange
+from windlass.contracts.images import Image
+from windlass.contracts.values import Descriptor, Payload
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from windlass import filters as filter_expressions
-from windlass.content import ContentStore, Info, Reader, Status, Writer
+from windlass.contracts.content import ContentStore, Info, Reader, Status, Writer
+from windlass.contracts.values import Descriptor, check_digest, check_labels
 from windlass.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -20,8 +20,8 @@ from windlass.errors import (
     Unavailable,
     Unimplemented,
 )
-from windlass.fieldpaths import kept_labels, updated_labels
-from windlass.values import Descriptor, check_digest, check_labels
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 
 
 @dataclass

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from windlass import filters as filter_expressions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from windlass.fieldpaths import kept_labels, updated_labels
-from windlass.mounts import Mount
-from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 
 
 class MemorySnapshotter(Snapshotter):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
 
+from windlass.contracts.leases import Resource
+from windlass.contracts.metadata import Collectible
+from windlass.contracts.sandboxes import Sandbox
+from windlass.contracts.snapshots import Snapshotter
 from windlass.errors import AlreadyExists, Internal, NotFound, Unavailable
-from windlass.leases import Resource
-from windlass.metadata import Collectible
-from windlass.sandboxes import Sandbox
-from windlass.snapshots import Snapshotter
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import cleaner as cleaner_module
 from windlass_metadata import collect as collect_module
@@ -236,8 +236,8 @@ class TestWhileOthersWrite:
         assert snapshots(metadata) == {"a", "b", "child"}
 
     def test_container_on_a_snapshot_that_was_garbage(self, metadata: MetadataStore, between: object) -> None:
-        from windlass.containers import Container
-        from windlass.values import Payload
+        from windlass.contracts.containers import Container
+        from windlass.contracts.values import Payload
 
         view = metadata.snapshotter("memory", "ns")
         chain(view, "a", "b")

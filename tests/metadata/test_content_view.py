@@ -10,11 +10,11 @@ from contextlib import closing
 import pytest
 from metadata.conftest import World, digest_of, put
 
-from windlass.content import ContentStore
+from windlass.contracts.content import ContentStore
+from windlass.contracts.leases import Resource
+from windlass.contracts.namespaces import Namespace
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
-from windlass.leases import Resource
-from windlass.namespaces import Namespace
-from windlass.values import Descriptor
 from windlass_api.containerd.events.content_pb2 import ContentCreate, ContentDelete
 from windlass_metadata.store import MetadataStore
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from metadata.conftest import World, digest_of, image
 
-from windlass.containers import Container
-from windlass.leases import Resource
-from windlass.sandboxes import Sandbox
-from windlass.values import Payload
+from windlass.contracts.containers import Container
+from windlass.contracts.leases import Resource
+from windlass.contracts.sandboxes import Sandbox
+from windlass.contracts.values import Payload
 from windlass_metadata import nodes
 from windlass_metadata.graph import Graph, Marked, reach, referrers_first
 from windlass_metadata.nodes import Node

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from windlass.contracts.metadata import Collected
 from windlass.errors import Unavailable
-from windlass.metadata import Collected
 from windlass_metadata.scheduler import Policy, Scheduler
 
 

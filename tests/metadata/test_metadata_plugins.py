@@ -15,17 +15,17 @@ from metadata.memory_content import MemoryContent
 from metadata.memory_snapshotter import MemorySnapshotter
 
 from windlass.boot import Daemon
-from windlass.content import CONTENT
+from windlass.contracts.content import CONTENT
+from windlass.contracts.events import EXCHANGE
+from windlass.contracts.gc import GC
+from windlass.contracts.leases import LEASE_STORES
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.sandboxes import SANDBOX_STORES, Sandbox
+from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.discovery import Found
 from windlass.errors import InvalidArgument
-from windlass.events import EXCHANGE
 from windlass.gate import offload
-from windlass.gc import GC
-from windlass.leases import LEASE_STORES
-from windlass.metadata import METADATA
 from windlass.plugin import Plugin, Record, State
-from windlass.sandboxes import SANDBOX_STORES, Sandbox
-from windlass.snapshots import SNAPSHOTTER
 from windlass_metadata import plugin
 
 C = TypeVar("C")

@@ -10,9 +10,9 @@ import pytest
 from metadata.conftest import World
 from metadata.memory_content import MemoryContent
 
-from windlass.content import ContentStore
-from windlass.metadata import Metadata
-from windlass.snapshots import Snapshotter
+from windlass.contracts.content import ContentStore
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.snapshots import Snapshotter
 from windlass_conformance.content import ContentSuite
 from windlass_conformance.metadata import MetadataSuite
 from windlass_conformance.snapshots import SnapshotterSuite

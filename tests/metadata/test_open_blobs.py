@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from metadata.conftest import KEPT, World, put
 
-from windlass.content import CHUNK
+from windlass.contracts.content import CHUNK
+from windlass.contracts.values import Descriptor
 from windlass.errors import NotFound
-from windlass.values import Descriptor
 from windlass_content.store import LocalStore
 from windlass_metadata.open_blobs import CAPACITY, OpenBlobs
 from windlass_metadata.store import MetadataStore

@@ -11,15 +11,15 @@ from dataclasses import replace
 import pytest
 from metadata.conftest import World, digest_of, image, put
 
-from windlass.containers import Container
-from windlass.content import Info
+from windlass.contracts.containers import Container
+from windlass.contracts.content import Info
+from windlass.contracts.leases import Resource
+from windlass.contracts.namespaces import Namespace
+from windlass.contracts.sandboxes import Sandbox
+from windlass.contracts.snapshots import Info as SnapshotInfo
+from windlass.contracts.snapshots import Kind
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from windlass.leases import Resource
-from windlass.namespaces import Namespace
-from windlass.sandboxes import Sandbox
-from windlass.snapshots import Info as SnapshotInfo
-from windlass.snapshots import Kind
-from windlass.values import Descriptor, Payload
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerUpdate
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageUpdate
 from windlass_metadata.store import MetadataStore

@@ -8,8 +8,8 @@ import pytest
 from metadata.conftest import World, digest_of, put
 from metadata.memory_content import MemoryContent
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import NotFound
-from windlass.values import Descriptor
 from windlass_metadata.small_blobs import LARGEST, OVERHEAD, SmallBlobs
 from windlass_metadata.store import MetadataStore
 

@@ -10,6 +10,9 @@ import pytest
 from metadata.conftest import World
 from metadata.memory_snapshotter import MemorySnapshotter
 
+from windlass.contracts.leases import Resource
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_REF, Info, Kind, Snapshotter
 from windlass.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -19,9 +22,6 @@ from windlass.errors import (
     NotFound,
     Unavailable,
 )
-from windlass.leases import Resource
-from windlass.mounts import Mount
-from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit
 from windlass_metadata import ledger as ledger_module
 from windlass_metadata.store import MetadataStore

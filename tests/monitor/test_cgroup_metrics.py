@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.metrics import Family, Kind
+from windlass.contracts.namespaces import Namespace
+from windlass.contracts.tasks import Metric
+from windlass.contracts.values import Payload
 from windlass.errors import Unavailable
-from windlass.metrics import Family, Kind
-from windlass.namespaces import Namespace
-from windlass.tasks import Metric
-from windlass.values import Payload
 from windlass_api.io.containerd.cgroups.v1 import metrics_pb2 as v1_pb
 from windlass_api.io.containerd.cgroups.v2 import metrics_pb2 as v2_pb
 from windlass_monitor.cgroups import CgroupMetrics

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from snapshot_erofs.conftest import needs_erofs
 
-from windlass.activations import MountHandler
-from windlass.directory_handler import DirectoryHandler
-from windlass.mounts import Mount
+from windlass.contracts.activations import MountHandler
+from windlass.contracts.mounts import Mount
 from windlass_conformance.mount_handlers import MountHandlerSuite
 from windlass_mounts.loops import LoopHandler
 from windlass_snapshot_erofs.handler import ErofsHandler
 from windlass_snapshot_erofs.images import Images
+from windlass_storage.directory_handler import DirectoryHandler
 
 
 class TestBind(MountHandlerSuite):

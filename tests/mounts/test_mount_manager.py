@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import linux, mounting
-from windlass.activations import ActivateOptions, Activation, ActiveMount
+from windlass.contracts.activations import ActivateOptions, Activation, ActiveMount
+from windlass.contracts.mounts import Mount
 from windlass.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -21,7 +21,8 @@ from windlass.errors import (
     Unavailable,
     Unimplemented,
 )
-from windlass.mounts import Mount
+from windlass_linux import calls as linux
+from windlass_linux import mounting
 from windlass_mounts.loops import LoopHandler
 from windlass_mounts.manager import ActiveMounts
 from windlass_mounts.mkfs import make_image

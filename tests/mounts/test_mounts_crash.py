@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import linux, mounting
+from windlass_linux import calls as linux
+from windlass_linux import mounting
 from windlass_mounts.loops import LoopHandler
 from windlass_mounts.manager import ActiveMounts
 from windlass_mounts.mkfs import make_image
@@ -25,8 +26,8 @@ import sys
 from itertools import count
 from pathlib import Path
 from threading import Thread
-from windlass.activations import ActivateOptions
-from windlass.mounts import Mount
+from windlass.contracts.activations import ActivateOptions
+from windlass.contracts.mounts import Mount
 from windlass_mounts.loops import LoopHandler
 from windlass_mounts.manager import ActiveMounts
 

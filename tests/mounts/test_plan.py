@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from windlass.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.mounts import Mount
 from windlass_mounts.plan import plan
 from windlass_mounts.templates import fill
 from windlass_mounts.transformations import make_directories, parse_directory, parse_size

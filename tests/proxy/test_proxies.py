@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from windlass import discovery
+from windlass.config.settings import ProxyPlugin, TopLevel
+from windlass.contracts.snapshots import SNAPSHOTTER, Kind
 from windlass.discovery import Found
 from windlass.errors import StartError, Unavailable
 from windlass.plugin import Plugin
-from windlass.settings import ProxyPlugin, TopLevel
-from windlass.snapshots import SNAPSHOTTER, Kind
 from windlass_remote.peer import Peer
 from windlass_remote.snapshots import RemoteSnapshotter
 
@@ -123,7 +123,7 @@ def test_a_peer_that_accepts_late_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_content_store_is_served(tmp_path: Path) -> None:
-    from windlass.values import Descriptor
+    from windlass.contracts.values import Descriptor
     from windlass_conformance.content import digest_of
     from windlass_remote.content import RemoteContent
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from registry.fake import MANIFEST, Fake, Handler, digest_of
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import (
     Cancelled,
     Error,
@@ -21,7 +22,6 @@ from windlass.errors import (
     Unavailable,
     Unimplemented,
 )
-from windlass.values import Descriptor
 from windlass_registry.client import Client
 from windlass_registry.repository import Repository
 

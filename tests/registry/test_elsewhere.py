@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from registry.fake import MANIFEST, Fake, Handler, digest_of
 
+from windlass.contracts.transfer import Credentials
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, Unauthenticated
-from windlass.transfer import Credentials
-from windlass.values import Descriptor
 from windlass_registry import urls
 from windlass_registry.client import Client
 from windlass_registry.repository import Repository

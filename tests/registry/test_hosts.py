@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windlass.config.toml import LIMIT
 from windlass.errors import FailedPrecondition
-from windlass.toml import LIMIT
 from windlass_registry import hosts, hostsfile
 from windlass_registry.hosts import CAPABILITIES, Host
 

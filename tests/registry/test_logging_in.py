@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 import pytest
 from registry.fake import LAYER, MANIFEST, Fake, Handler
 
+from windlass.contracts.transfer import Credentials
 from windlass.errors import Error, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
-from windlass.transfer import Credentials
 from windlass_registry.client import Client
 from windlass_registry.credentials import DockerConfig
 from windlass_registry.repository import Repository

@@ -15,11 +15,11 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.contracts.mounts import Mount
+from windlass.contracts.sandboxes import Sandbox, SandboxOptions
+from windlass.contracts.tasks import Exit, Metric
+from windlass.contracts.values import Payload, Platform
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
-from windlass.mounts import Mount
-from windlass.sandboxes import Sandbox, SandboxOptions
-from windlass.tasks import Exit, Metric
-from windlass.values import Payload, Platform
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2_grpc
 from windlass_api.containerd.types import metrics_pb2, platform_pb2

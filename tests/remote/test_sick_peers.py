@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, DeadlineExceeded, Internal
-from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2, content_pb2_grpc
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 from windlass_remote.content import RemoteContent

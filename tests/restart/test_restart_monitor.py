@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.mounts import Mount
+from windlass.contracts.namespaces import Namespace
+from windlass.contracts.tasks import CreateOptions, Exit, Process, Status
+from windlass.contracts.values import Payload
 from windlass.errors import AlreadyExists, DeadlineExceeded, Error, NotFound, Unavailable
-from windlass.mounts import Mount
-from windlass.namespaces import Namespace
 from windlass.plugin import InitContext
-from windlass.tasks import CreateOptions, Exit, Process, Status
-from windlass.values import Payload
 from windlass_restart.monitor import Monitor
 from windlass_restart.plugin import migrate
 from windlass_restart.policy import COUNT, LOG_URI, POLICY, STATUS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.tasks import Process, Status
 from windlass.errors import InvalidArgument
-from windlass.tasks import Process, Status
 from windlass_restart.policy import (
     COUNT,
     EXPLICITLY_STOPPED,

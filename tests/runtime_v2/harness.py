@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.events import EXCHANGE, Envelope
+from windlass.contracts.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
+from windlass.contracts.shims import FORKED_SHIM, ForkedShim
+from windlass.contracts.tasks import CreateOptions, Tasks
+from windlass.contracts.values import Payload
+from windlass.contracts.zygote import ZYGOTE, Child, Zygote
 from windlass.errors import Unavailable
-from windlass.events import EXCHANGE, Envelope
 from windlass.hooks import Hooks
 from windlass.plugin import Meta, PluginType, Record
-from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, STATE, TTRPC_ADDRESS
-from windlass.shims import FORKED_SHIM, ForkedShim
-from windlass.tasks import CreateOptions, Tasks
-from windlass.values import Payload
-from windlass.zygote import ZYGOTE, Child, Zygote
 from windlass_api.containerd.services.events.ttrpc.v1.events_pb2 import ForwardRequest
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_runtime_v2.plugin import SHIM, Config, ShimConfig, init

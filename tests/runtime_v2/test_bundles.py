@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import errors, linux
+from windlass import errors
+from windlass_linux import calls as linux
 from windlass_runtime_v2.bundles import Bootstrap, Bundles, parse_bootstrap, remapped_group, storage_error, sweep
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
 

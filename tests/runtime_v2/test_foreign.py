@@ -12,7 +12,7 @@ import pytest
 from runtime_v2.harness import eventually
 
 from windlass import errors
-from windlass.values import Payload
+from windlass.contracts.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundles
 from windlass_runtime_v2.foreign import ForeignShims, parse_result

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
 from windlass import errors
-from windlass.values import grpc_target
+from windlass.contracts.values import grpc_target
 from windlass_runtime_v2.bundles import Bootstrap
 from windlass_runtime_v2.shim import connect
 

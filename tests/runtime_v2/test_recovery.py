@@ -14,7 +14,7 @@ import pytest
 from runtime_v2.harness import Daemon, ProcessZygote, container, daemon, eventually, run
 
 from windlass import errors
-from windlass.tasks import CreateOptions, Status
+from windlass.contracts.tasks import CreateOptions, Status
 from windlass_runtime_v2.sockets import listen_unix
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")

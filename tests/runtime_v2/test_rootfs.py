@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from windlass.activations import ActivateOptions, Activation
+from windlass.contracts.activations import ActivateOptions, Activation
+from windlass.contracts.mounts import Mount
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from windlass.mounts import Mount
 from windlass_runtime_v2.rootfs import Rootfs
 
 PLAIN = (Mount("overlay", "overlay", ("lowerdir=/a:/b",)),)

@@ -26,13 +26,13 @@ from runtime_v2.harness import (
 )
 
 from windlass import errors
-from windlass.containers import Container
-from windlass.mounts import Mount
-from windlass.sandboxes import Sandbox, SandboxController, SandboxOptions
-from windlass.shims import FORKED_SHIM
-from windlass.tasks import CreateOptions
-from windlass.values import Payload, Platform
-from windlass.zygote import ZYGOTE
+from windlass.contracts.containers import Container
+from windlass.contracts.mounts import Mount
+from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
+from windlass.contracts.shims import FORKED_SHIM
+from windlass.contracts.tasks import CreateOptions
+from windlass.contracts.values import Payload, Platform
+from windlass.contracts.zygote import ZYGOTE
 from windlass_runtime_v2.plugin import SHIM, ShimConfig, init_sandboxes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfds need Linux")

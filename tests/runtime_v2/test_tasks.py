@@ -19,11 +19,11 @@ import pytest
 from runtime_v2.harness import RUNTIME, Daemon, ProcessZygote, container, daemon, eventually, run
 
 from windlass import errors
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.shims import ForkedShim
+from windlass.contracts.tasks import IO, CreateOptions, Exit, Resources, Status
+from windlass.contracts.values import Payload
 from windlass.hooks import hookimpl
-from windlass.shims import ForkedShim
-from windlass.tasks import IO, CreateOptions, Exit, Resources, Status
-from windlass.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
 from windlass_runtime_v2.tasks import refuse_root_cgroup

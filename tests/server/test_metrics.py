@@ -14,9 +14,9 @@ pytest.importorskip(
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from windlass.contracts.metrics import Family, Kind, MetricSource, Sample
 from windlass.errors import InvalidArgument, StartError, Unavailable
 from windlass.gate import Gate
-from windlass.metrics import Family, Kind, MetricSource, Sample
 from windlass_server import metrics
 from windlass_server.metrics import MetricsServer, parse_address
 

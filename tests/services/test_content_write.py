@@ -11,8 +11,8 @@ import pytest
 from metadata.conftest import Events
 from metadata.memory_content import MemoryContent
 
+from windlass.contracts.rpc import Call
 from windlass.errors import FailedPrecondition
-from windlass.rpc import Call
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.contracts.rpc import Call
 from windlass.errors import InvalidArgument
-from windlass.rpc import Call
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types.event_pb2 import Envelope
 from windlass_events.exchange import LocalExchange

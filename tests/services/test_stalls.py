@@ -14,9 +14,9 @@ from metadata.conftest import Events
 from metadata.memory_content import MemoryContent
 from metadata.memory_snapshotter import MemorySnapshotter
 
+from windlass.contracts.rpc import Call
+from windlass.contracts.values import Descriptor
 from windlass.gate import POOL_SIZE, Gate, Handle, offload
-from windlass.rpc import Call
-from windlass.values import Descriptor
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.services.content.v1 import content_pb2
 from windlass_api.containerd.services.diff.v1 import diff_pb2

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
+from windlass.contracts.rpc import Call
+from windlass.contracts.streaming import Stream
+from windlass.contracts.values import Payload
 from windlass.errors import AlreadyExists, Cancelled, DeadlineExceeded, InvalidArgument, NotFound
-from windlass.rpc import Call
-from windlass.streaming import Stream
-from windlass.values import Payload
 from windlass_api.containerd.services.streaming.v1.streaming_pb2 import StreamInit
 from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate
 from windlass_services import streaming

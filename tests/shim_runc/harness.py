@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import groups
 from polling import is_readable
 
+from windlass.contracts.zygote import Child
 from windlass.errors import from_code
-from windlass.zygote import Child
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_conformance.boxes import BUSYBOX
 from windlass_shim_runc import messages

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass import mounting
-from windlass.mounts import Mount
+from windlass.contracts.mounts import Mount
+from windlass_linux import mounting
 from windlass_shim_runc.leftovers import clean, delete_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts need root on Linux")

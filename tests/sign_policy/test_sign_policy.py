@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from registry.fake import MANIFEST, Fake, digest_of, running
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, FailedPrecondition
-from windlass.values import Descriptor
 from windlass_images import signatures
 from windlass_sign_policy.registry import Finder
 from windlass_sign_policy.verifier import SignPolicy

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from snapshot_blockfile.conftest import make, needs_loop
 
-from windlass import loop, mounting
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Usage
 from windlass.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
-from windlass.snapshots import Usage
+from windlass_linux import loop, mounting
 from windlass_snapshot_blockfile import scratch
 from windlass_snapshot_blockfile.snapshotter import BlockfileSnapshotter
 
@@ -115,8 +115,8 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("windlass.trees._copy_extents", full)
-    monkeypatch.setattr("windlass.trees._shared", lambda *_: False)
+    monkeypatch.setattr("windlass_storage.trees._copy_extents", full)
+    monkeypatch.setattr("windlass_storage.trees._shared", lambda *_: False)
     with pytest.raises(ResourceExhausted, match="no space left"):
         snapshotter.prepare("a")
     assert list((tmp_path / "root/snapshots").iterdir()) == []

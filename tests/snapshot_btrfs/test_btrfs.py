@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from windlass import faults, mounting
+from windlass import faults
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import AlreadyExists, FailedPrecondition
-from windlass.mounts import Mount
-from windlass.snapshots import Kind, Usage
+from windlass_linux import mounting
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
 from windlass_snapshot_btrfs.snapshotter import BtrfsSnapshotter

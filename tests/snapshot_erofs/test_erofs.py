@@ -12,15 +12,14 @@ import pytest
 import zstandard
 from snapshot_erofs.conftest import needs_erofs
 
-from windlass import mounting
-from windlass.content import ContentStore
-from windlass.diff import LAYER_GZIP, CompareOptions
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LAYER_GZIP, CompareOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind, Usage
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unimplemented
-from windlass.metastore import Record
-from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind, Usage
-from windlass.values import Descriptor
+from windlass_linux import mounting
 from windlass_snapshot_erofs import images as images_module
 from windlass_snapshot_erofs import layers
 from windlass_snapshot_erofs.differ import ErofsDiffer
@@ -29,6 +28,7 @@ from windlass_snapshot_erofs.images import Images, problem_of, set_immutable
 from windlass_snapshot_erofs.layers import Features
 from windlass_snapshot_erofs.probe import probe
 from windlass_snapshot_erofs.snapshotter import ErofsSnapshotter
+from windlass_storage.metastore import Record
 
 IMAGE_TYPE = "application/vnd.erofs"
 MAPPED = {LABEL_UID_MAPPING: "0:1000:65536", LABEL_GID_MAPPING: "0:1000:65536"}

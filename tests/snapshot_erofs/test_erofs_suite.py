@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from snapshot_erofs.conftest import needs_erofs
 
-from windlass.activations import ActivateOptions
+from windlass.contracts.activations import ActivateOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Snapshotter, Usage
 from windlass.errors import NotFound
-from windlass.mounts import Mount
-from windlass.snapshots import Snapshotter, Usage
 from windlass_conformance import snapshot_files as suite
 from windlass_conformance.snapshots import SnapshotterSuite
 from windlass_mounts.manager import ActiveMounts

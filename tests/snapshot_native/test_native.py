@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from windlass.contracts.mounts import Mount
 from windlass.errors import FailedPrecondition
-from windlass.mounts import Mount
 from windlass_snapshot_native.snapshotter import NativeSnapshotter
 
 

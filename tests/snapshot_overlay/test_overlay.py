@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from windlass import mounting, trees
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind, Usage
 from windlass.errors import InvalidArgument, NoSpace, ResourceExhausted
-from windlass.metastore import Record
-from windlass.mounts import Mount
 from windlass.plugin import SkipPlugin
-from windlass.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING, Kind, Usage
+from windlass_linux import mounting
 from windlass_snapshot_overlay import probe as probing
 from windlass_snapshot_overlay.layers import Features, mounts
 from windlass_snapshot_overlay.snapshotter import LABEL_UPPERDIR, OverlaySnapshotter
+from windlass_storage import trees
+from windlass_storage.metastore import Record
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and owners need root")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.values import Descriptor
+from windlass.contracts.verifiers import Judgement
 from windlass.errors import InvalidArgument, PermissionDenied
 from windlass.hooks import Hooks, hookimpl
 from windlass.plugin import Record, State
-from windlass.values import Descriptor
-from windlass.verifiers import Judgement
 from windlass_transfer.admission import Admission, failed_verifiers
 
 DESC = Descriptor("m", "sha256:" + 64 * "0", 1)

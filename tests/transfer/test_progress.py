@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from registry.fake import LAYER, MANIFEST, digest_of
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import Cancelled, DeadlineExceeded
-from windlass.values import Descriptor
 from windlass_registry.client import Client
 from windlass_registry.meter import STEP, Meter
 from windlass_registry.repository import Repository

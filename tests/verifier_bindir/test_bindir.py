@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from windlass.contracts.values import Descriptor
 from windlass.errors import DeadlineExceeded, FailedPrecondition
-from windlass.values import Descriptor
 from windlass_verifier_bindir.verifier import OUTPUT_LIMIT, BinDir
 
 DESC = Descriptor("application/vnd.oci.image.manifest.v1+json", "sha256:" + "a" * 64, 417)

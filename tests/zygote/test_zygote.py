@@ -18,8 +18,8 @@ from typing import TypeVar
 import pytest
 from polling import is_readable
 
+from windlass.contracts.zygote import Child
 from windlass.errors import Internal, Unavailable
-from windlass.zygote import Child
 from windlass_zygote.per_package import ZygotePerPackage
 from windlass_zygote.spawner import ForkingZygote
 

@@ -64,7 +64,7 @@ def events(where: Where, filters: tuple[str, ...], as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def config(arguments: tuple[str, ...]) -> int:
     """Print, check, dump or migrate the daemon's configuration file."""
-    from windlass.configcommands import run
+    from windlass.config.commands import run
 
     try:
         return run(arguments, program="windlass")

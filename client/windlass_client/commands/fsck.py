@@ -27,7 +27,7 @@ def fsck(repair: bool, deep: bool, root: str | None, state: str | None, path: Pa
     Rows are compared with blobs, snapshots, bundles and mounts. The exit code is 0 when all is well, 1 when all
     that was found has been mended, 4 when something is left, and 8 when nothing could be checked.
     """
-    from windlass.config import WINDLASS, Flags
+    from windlass.config.loading import WINDLASS, Flags
     from windlass_client.cli import fail
     from windlass_client.fsck import fsck as check
 

@@ -12,7 +12,7 @@ from windlass_client import output
 from windlass_client.cli import Commands, Where
 
 if TYPE_CHECKING:
-    from windlass.values import Platform
+    from windlass.contracts.values import Platform
     from windlass_images.survey import Node
     from windlass_images.upkeep import Condition
 

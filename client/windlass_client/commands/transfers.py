@@ -15,7 +15,7 @@ from windlass_client.cli import Where
 from windlass_client.commands.images import as_json_option, platform_options, quiet_option, wanted_platforms
 
 if TYPE_CHECKING:
-    from windlass.transfer import Ask, Credentials
+    from windlass.contracts.transfer import Ask, Credentials
     from windlass_api.containerd.types.transfer.progress_pb2 import Progress
     from windlass_client.transfer import Remote
 
@@ -62,7 +62,7 @@ def remote(
 
 
 def _asker(reference: str, user: str, password_stdin: bool) -> Ask:
-    from windlass.transfer import Credentials
+    from windlass.contracts.transfer import Credentials
     from windlass_registry.hosts import same_registry
 
     if not user:
@@ -140,7 +140,7 @@ def pull(
         return show_plan(reference, options["hosts_dir"], options["anonymous"], options["plain_http"], as_json)
 
     async def work() -> None:
-        from windlass.transfer import Stored, Unpack
+        from windlass.contracts.transfer import Stored, Unpack
         from windlass_client.namespaces import SNAPSHOTTER
         from windlass_images import platforms
 
@@ -214,7 +214,7 @@ def push(
     """Push IMAGE, or the image that is called so, to REMOTE, a name with a registry."""
 
     async def work() -> None:
-        from windlass.transfer import Stored
+        from windlass.contracts.transfer import Stored
 
         destination = remote(reference, **options)
         local = name or reference

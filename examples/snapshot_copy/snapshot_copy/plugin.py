@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.snapshots import SNAPSHOTTER
 
 if TYPE_CHECKING:
     from snapshot_copy.snapshotter import CopySnapshotter

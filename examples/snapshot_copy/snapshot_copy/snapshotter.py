@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from windlass import trees
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import Directories
-from windlass.snapshots import Kind, Usage
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
+from windlass_storage import trees
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import Directories
 
 
 class CopySnapshotter:

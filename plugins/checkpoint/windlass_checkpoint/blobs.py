@@ -17,16 +17,16 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from windlass.checkpoints import CHECKPOINT, CONFIG
-from windlass.containers import Container
-from windlass.content import ContentStore
-from windlass.diff import LAYER, CompareOptions, Differ
+from windlass.contracts.checkpoints import CHECKPOINT, CONFIG
+from windlass.contracts.containers import Container
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import LAYER, CompareOptions, Differ
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.mounts import Mount
+from windlass.contracts.tasks import CreateOptions, Status, Tasks
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import AlreadyExists, Error, NotFound, ResourceExhausted, Unavailable
 from windlass.gate import gate_of, offload, offload_within
-from windlass.metadata import Metadata
-from windlass.mounts import Mount
-from windlass.tasks import CreateOptions, Status, Tasks
-from windlass.values import Descriptor, Payload
 from windlass_checkpoint.scratch import Scratch, refuse_strange
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class BlobCheckpoints:
-    """Implements `windlass.checkpoints.Checkpoints`."""
+    """Implements `windlass.contracts.checkpoints.Checkpoints`."""
 
     def __init__(self, tasks: Tasks, metadata: Metadata, differ: Differ, scratch: Scratch) -> None:
         """Have ``tasks`` write and read the directories in ``scratch``."""
@@ -49,14 +49,14 @@ class BlobCheckpoints:
     async def save(
         self, namespace: str, lease: str, container: Container, options: Payload | None
     ) -> tuple[Descriptor, ...]:
-        """See `windlass.checkpoints.Checkpoints.save`."""
+        """See `windlass.contracts.checkpoints.Checkpoints.save`."""
         content = self._metadata.content(namespace, lease)
         return await self._to_the_end(self._save(namespace, content, container, options))
 
     async def restore(
         self, namespace: str, container: Container, options: CreateOptions, checkpoint: Descriptor
     ) -> int:
-        """See `windlass.checkpoints.Checkpoints.restore`."""
+        """See `windlass.contracts.checkpoints.Checkpoints.restore`."""
         if checkpoint.media_type != CHECKPOINT:
             raise Error(
                 f"checkpoint of type {checkpoint.media_type[:200]!r} cannot be restored; the type known is {CHECKPOINT}"

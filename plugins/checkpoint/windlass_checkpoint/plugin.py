@@ -6,11 +6,11 @@ import os
 import sys
 from dataclasses import dataclass
 
-from windlass.checkpoints import CHECKPOINTS, Checkpoints
-from windlass.diff import DIFFER
-from windlass.metadata import METADATA
+from windlass.contracts.checkpoints import CHECKPOINTS, Checkpoints
+from windlass.contracts.diff import DIFFER
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.tasks import RUNTIME
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.tasks import RUNTIME
 
 STOP_TIMEOUT = 5.0
 

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from windlass import trees
-from windlass.disks import private_directory
 from windlass.errors import InvalidArgument
+from windlass_storage import trees
+from windlass_storage.disks import private_directory
 
 KEPT = "kept-"
 """How the names of directories begin that the operator has to decide about."""

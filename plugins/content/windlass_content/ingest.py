@@ -8,7 +8,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from windlass.content import Status
+from windlass.contracts.content import Status
 from windlass_content.disk import replace_file
 
 REF, DATA, STARTED_AT, UPDATED_AT, TOTAL = "ref", "data", "startedat", "updatedat", "total"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.content import CONTENT, ContentStore
+from windlass.contracts.content import CONTENT, ContentStore
 from windlass.plugin import InitContext, Plugin
 
 

@@ -6,14 +6,14 @@ import os
 import threading
 from pathlib import Path
 
-from windlass.disks import disk_errors
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
+from windlass_storage.disks import disk_errors
 
 CLOSED = -1
 
 
 class BlobReader:
-    """A `windlass.content.Reader`; owns its descriptor."""
+    """A `windlass.contracts.content.Reader`; owns its descriptor."""
 
     def __init__(self, path: Path, digest: str) -> None:
         self._path = path

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from windlass import faults
-from windlass.content import Info, Reader, Status, Writer
-from windlass.disks import disk_errors, private_directory
+from windlass.contracts.content import Info, Reader, Status, Writer
+from windlass.contracts.values import DIGEST, Descriptor, check_digest
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
-from windlass.fieldpaths import kept_labels, updated_labels
-from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
-from windlass.values import DIGEST, Descriptor, check_digest
+from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass_content import ingest
 from windlass_content.disk import sync_directory
 from windlass_content.labels import LabelFiles
 from windlass_content.reader import BlobReader
 from windlass_content.writer import IngestWriter
+from windlass_storage.disks import disk_errors, private_directory
 
 ALGORITHMS = ("sha256", "sha384", "sha512")
 MAX_REF = 128 << 10
@@ -28,7 +28,7 @@ MAX_REF = 128 << 10
 
 
 class LocalStore:
-    """A `windlass.content.ContentStore` in the directory ``root``, of which it must be the only writer."""
+    """A `windlass.contracts.content.ContentStore` in the directory ``root``, of which it must be the only writer."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"

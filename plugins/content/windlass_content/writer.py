@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from windlass import faults
-from windlass.content import CHUNK, Status
-from windlass.disks import disk_errors
+from windlass.contracts.content import CHUNK, Status
+from windlass.contracts.values import check_digest, check_labels
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, Unimplemented
-from windlass.values import check_digest, check_labels
 from windlass_content import ingest
 from windlass_content.disk import write_all
+from windlass_storage.disks import disk_errors
 
 CLOSED = -1
 INGEST_MODE, BLOB_MODE = 0o644, 0o444
@@ -36,7 +36,7 @@ class Publisher(Protocol):
 
 
 class IngestWriter:
-    """A `windlass.content.Writer`. Owns the descriptor of the data and, by ``release``, the lock of the ref."""
+    """Owns the descriptor of an ingest's data and, by ``release``, the lock of its ref."""
 
     def __init__(
         self, path: Path, status: Status, publisher: Publisher, release: Callable[[], None], algorithm: str

@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from windlass.activations import ActivateOptions, MountManager
+from windlass.contracts.activations import ActivateOptions, MountManager
+from windlass.contracts.mounts import Mount
 from windlass.errors import Error
-from windlass.mounts import Mount
 
 logger = logging.getLogger(__name__)
 

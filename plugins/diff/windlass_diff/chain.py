@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from windlass.diff import LAYER
+from windlass.config.settings import StreamProcessor
+from windlass.contracts.diff import LAYER
+from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition
-from windlass.settings import StreamProcessor
-from windlass.values import Payload
 from windlass_diff.media import is_compressed
 
 MOST = 8

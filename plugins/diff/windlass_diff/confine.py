@@ -8,7 +8,7 @@ import ctypes
 import os
 import struct
 
-from windlass import linux
+from windlass_linux import calls as linux
 
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID = range(5)
 SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE, MKNOD, SETFCAP, MAC_ADMIN = 18, 21, 24, 27, 31, 33

@@ -10,25 +10,25 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from windlass.activations import MountManager
-from windlass.content import ContentStore, Info, Writer
-from windlass.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
-from windlass.disks import private_directory
+from windlass.config.settings import StreamProcessor
+from windlass.contracts.activations import MountManager
+from windlass.contracts.content import ContentStore, Info, Writer
+from windlass.contracts.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload
+from windlass.contracts.zygote import Zygote
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
-from windlass.mounts import Mount
-from windlass.settings import StreamProcessor
-from windlass.values import Descriptor, Payload
-from windlass.zygote import Zygote
 from windlass_diff.activated import ForDiffs
 from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
+from windlass_storage.disks import private_directory
 
 MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 """Media types that compare can make, with their compression."""
 
 
 class WalkingDiffer:
-    """Implements `windlass.diff.Differ`."""
+    """Implements `windlass.contracts.diff.Differ`."""
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from windlass.contracts.zygote import Zygote
 from windlass.errors import Cancelled, DeadlineExceeded, Error, Internal, InvalidArgument, from_code
-from windlass.zygote import Zygote
 from windlass_diff.channel import MAX_PACKET
 
 EXIT_PATIENCE = 10.0

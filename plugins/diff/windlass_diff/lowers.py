@@ -12,9 +12,9 @@ import os
 import stat
 from collections.abc import Sequence
 
-from windlass import linux
 from windlass.errors import FailedPrecondition
 from windlass_diff.tar import shown
+from windlass_linux import calls as linux
 
 _COPIED = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.contracts.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
 from windlass.errors import Unimplemented
 
 _OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"

@@ -6,11 +6,11 @@ import os
 import sys
 from dataclasses import dataclass
 
-from windlass.activations import MOUNT_MANAGER
-from windlass.diff import DIFFER, Differ
+from windlass.contracts.activations import MOUNT_MANAGER
+from windlass.contracts.diff import DIFFER, Differ
+from windlass.contracts.values import host_architecture
+from windlass.contracts.zygote import ZYGOTE
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.values import host_architecture
-from windlass.zygote import ZYGOTE
 
 
 @dataclass(frozen=True)

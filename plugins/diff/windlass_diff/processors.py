@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from windlass import linux
 from windlass.errors import DeadlineExceeded, FailedPrecondition, Internal
+from windlass_linux import calls as linux
 
 MEDIA_TYPE = "STREAM_PROCESSOR_MEDIATYPE"
 PAYLOAD = 3

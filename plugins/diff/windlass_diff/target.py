@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass import linux, mounting
+from windlass.contracts.mounts import Mount
 from windlass.errors import FailedPrecondition
-from windlass.mounts import Mount
 from windlass_diff.apply import Rules
 from windlass_diff.lowers import Absent, Lowers
+from windlass_linux import calls as linux
+from windlass_linux import mounting
 
 ALL_IDS = (0, 0, (1 << 32) - 1)
 

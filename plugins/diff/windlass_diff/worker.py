@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from windlass.contracts.mounts import Mount
 from windlass.errors import Error
-from windlass.mounts import Mount
 from windlass_diff import streams, tar
 from windlass_diff.apply import Applier
 from windlass_diff.channel import Channel

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from windlass.contracts.events import Envelope
+from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import InvalidArgument
-from windlass.events import Envelope
-from windlass.filters import parse
-from windlass.values import Payload, check_identifier
+from windlass.filters.expressions import parse
 from windlass_events.fields import ReadableEvent
 from windlass_events.subscription import Subscription
 
@@ -22,7 +22,7 @@ SHOWN = 128
 
 
 class LocalExchange:
-    """A `windlass.events.Exchange` inside the daemon."""
+    """A `windlass.contracts.events.Exchange` inside the daemon."""
 
     def __init__(self) -> None:
         # Their order without their number mattering: a client that goes may leave tens of thousands at once.

@@ -12,8 +12,8 @@ from google.protobuf.descriptor_pool import Default, DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from windlass.events import Envelope
-from windlass.filters import ABSENT, label_of, value_of
+from windlass.contracts.events import Envelope
+from windlass.filters.expressions import ABSENT, label_of, value_of
 
 PAYLOADS = (
     "windlass_api.containerd.events.container_pb2",
@@ -42,7 +42,7 @@ class ReadableEvent:
         self._decoded = False
 
     def field(self, fieldpath: Sequence[str]) -> tuple[str, bool]:
-        """Answer for a field path, as a `windlass.filters.Adaptor` does."""
+        """Answer for a field path, as a `windlass.filters.expressions.Adaptor` does."""
         match fieldpath[0]:
             case "namespace":
                 return value_of(self.envelope.namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.events import EXCHANGE, Exchange
+from windlass.contracts.events import EXCHANGE, Exchange
 from windlass.plugin import InitContext, Plugin
 
 

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 
+from windlass.contracts.events import Envelope
 from windlass.errors import ResourceExhausted
-from windlass.events import Envelope
-from windlass.filters import Filter
+from windlass.filters.expressions import Filter
 from windlass_events.fields import ReadableEvent
 
 MAX_EVENTS = 50_000

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 
+from windlass.contracts.snapshots import Snapshotter
 from windlass.errors import NotFound
-from windlass.snapshots import Snapshotter
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows, reservations
 

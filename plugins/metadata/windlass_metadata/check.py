@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 
-from windlass.checks import Problem
-from windlass.content import CHUNK, ContentStore
+from windlass.contracts.checks import Problem
+from windlass.contracts.content import CHUNK, ContentStore
+from windlass.contracts.snapshots import Info, Kind, Snapshotter
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound
-from windlass.snapshots import Info, Kind, Snapshotter
-from windlass.values import Descriptor
 from windlass_metadata import trash
 from windlass_metadata.clean import clean_content, clean_snapshots
 from windlass_metadata.ledger import Ledger

@@ -13,9 +13,9 @@ from functools import partial
 from itertools import islice
 
 from windlass import faults
-from windlass.content import ContentStore
+from windlass.contracts.content import ContentStore
+from windlass.contracts.snapshots import Snapshotter
 from windlass.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
-from windlass.snapshots import Snapshotter
 from windlass_metadata import trash
 from windlass_metadata.ledger import Ledger
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from windlass.metadata import Collectible
+from windlass.contracts.metadata import Collectible
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash

@@ -6,12 +6,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from windlass import filters as filter_expressions
-from windlass.containers import Container, ContainerStore
+from windlass.contracts.containers import Container, ContainerStore
+from windlass.contracts.values import Payload, check_identifier, check_labels
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass.fieldpaths import kept_labels, selects, updated_map
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, selects, updated_map
 from windlass.plugin import quick
-from windlass.values import Payload, check_identifier, check_labels
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace

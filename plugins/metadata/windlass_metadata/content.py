@@ -10,13 +10,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from windlass import filters as filter_expressions
-from windlass.content import ContentStore, Info, Reader, RememberedContent, Status, Writer
+from windlass.contracts.content import ContentStore, Info, Reader, RememberedContent, Status, Writer
+from windlass.contracts.namespaces import LABEL_SHAREABLE
+from windlass.contracts.values import Descriptor, check_digest
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
-from windlass.fieldpaths import updated_labels
-from windlass.namespaces import LABEL_SHAREABLE
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import updated_labels
 from windlass.plugin import quick
-from windlass.values import Descriptor, check_digest
 from windlass_api.containerd.events.content_pb2 import ContentDelete
 from windlass_metadata import nodes, trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows

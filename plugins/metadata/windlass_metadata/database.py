@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from windlass import databases, faults
-from windlass.databases import primary_code, reuse_log
-from windlass.disks import disk_errors, private_directory
+from windlass import faults
 from windlass.errors import DeadlineExceeded, Error, Internal, Unavailable
-from windlass.reserve import Reserve
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt
+from windlass_storage import databases
+from windlass_storage.databases import primary_code, reuse_log
+from windlass_storage.disks import disk_errors, private_directory
+from windlass_storage.reserve import Reserve
 
 R = TypeVar("R")
 

@@ -11,8 +11,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from windlass.leases import LABEL_EXPIRE, LABEL_FLAT
-from windlass.metadata import Collectible
+from windlass.contracts.leases import LABEL_EXPIRE, LABEL_FLAT
+from windlass.contracts.metadata import Collectible
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 from windlass_metadata.references import (

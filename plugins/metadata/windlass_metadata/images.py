@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from windlass import filters as filter_expressions
+from windlass.contracts.images import Image, ImageStore
+from windlass.contracts.leases import LABEL_EXPIRE
+from windlass.contracts.values import Descriptor, check_digest, check_label_keys, check_labels
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass.fieldpaths import kept_labels, selects, updated_map
-from windlass.images import Image, ImageStore
-from windlass.leases import LABEL_EXPIRE
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, selects, updated_map
 from windlass.plugin import quick
-from windlass.values import Descriptor, check_digest, check_label_keys, check_labels
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, require_lease

@@ -6,11 +6,11 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from windlass import filters as filter_expressions
+from windlass.contracts.leases import Lease, LeaseStore, Resource
+from windlass.contracts.values import check_digest, check_label_keys
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
-from windlass.fieldpaths import kept_labels
-from windlass.leases import Lease, LeaseStore, Resource
-from windlass.values import check_digest, check_label_keys
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels
 from windlass_metadata import nodes
 from windlass_metadata.ledger import Ledger, ensure_namespace
 from windlass_metadata.rows import decode_map, encode_map, now

@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from windlass.contracts.events import Exchange
+from windlass.contracts.values import Payload
 from windlass.errors import Error, NotFound, Unavailable
-from windlass.events import Exchange
-from windlass.values import Payload
 from windlass_metadata.database import Database
 from windlass_metadata.nodes import Node, resource
 

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
+from windlass.contracts.namespaces import Namespace, NamespaceStore
+from windlass.contracts.values import check_identifier, check_labels
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from windlass.fieldpaths import kept_labels, updated_labels
-from windlass.namespaces import Namespace, NamespaceStore
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.plugin import quick
-from windlass.values import check_identifier, check_labels
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
 from windlass_metadata import trash
 from windlass_metadata.ledger import Ledger

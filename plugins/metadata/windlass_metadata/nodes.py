@@ -53,7 +53,7 @@ def snapshot(namespace: str, snapshotter: str, key: str) -> Node:
 
 
 def resource(namespace: str, type: str, id: str) -> Node:
-    """What a lease holds under ``type``, as `windlass.leases.Resource` spells it."""
+    """What a lease holds under ``type``, as `windlass.contracts.leases.Resource` spells it."""
     if type.startswith("snapshots/"):
         return SNAPSHOT + type.removeprefix("snapshots/"), namespace, id
     return RESOURCES[type], namespace, id

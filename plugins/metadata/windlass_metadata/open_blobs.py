@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import cast
 
-from windlass.content import CHUNK, Reader, ReadyReader
+from windlass.contracts.content import CHUNK, Reader, ReadyReader
 from windlass.errors import FailedPrecondition
 
 CAPACITY = 16

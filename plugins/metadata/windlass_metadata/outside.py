@@ -6,8 +6,8 @@ import logging
 import threading
 from collections.abc import Iterable
 
+from windlass.contracts.metadata import Collectible, Collectibles
 from windlass.errors import Error
-from windlass.metadata import Collectible, Collectibles
 from windlass_metadata import nodes
 from windlass_metadata.cleaner import Cleaner
 from windlass_metadata.nodes import Node

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windlass import durations
-from windlass.checks import CHECK, Checked
-from windlass.content import CONTENT
+from windlass.config import durations
+from windlass.contracts.checks import CHECK, Checked
+from windlass.contracts.content import CONTENT
+from windlass.contracts.events import EXCHANGE
+from windlass.contracts.gc import GC, Collector
+from windlass.contracts.leases import LEASE_STORES, LeaseStores
+from windlass.contracts.metadata import METADATA, Metadata
+from windlass.contracts.sandboxes import SANDBOX_STORES, SandboxStores
+from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.errors import InvalidArgument
-from windlass.events import EXCHANGE
-from windlass.gc import GC, Collector
-from windlass.leases import LEASE_STORES, LeaseStores
-from windlass.metadata import METADATA, Metadata
 from windlass.plugin import InitContext, Plugin
-from windlass.sandboxes import SANDBOX_STORES, SandboxStores
-from windlass.snapshots import SNAPSHOTTER
 
 OPEN_TIMEOUT = "io.containerd.timeout.bolt.open"
 SHORTEST_OPEN_TIMEOUT = 1.0

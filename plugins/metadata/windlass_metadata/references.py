@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from windlass import durations
+from windlass.config import durations
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 

@@ -7,8 +7,8 @@ import json
 import time
 from collections.abc import Mapping
 
-from windlass.fieldpaths import kept_labels
-from windlass.values import Payload
+from windlass.contracts.values import Payload
+from windlass.filters.fieldpaths import kept_labels
 
 
 def now() -> int:

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from windlass import filters as filter_expressions
+from windlass.contracts.sandboxes import Sandbox, SandboxStore
+from windlass.contracts.values import check_identifier, check_label_keys
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass.fieldpaths import kept_labels, selects, updated_map
-from windlass.sandboxes import Sandbox, SandboxStore
-from windlass.values import check_identifier, check_label_keys
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, selects, updated_map
 from windlass_metadata import nodes
 from windlass_metadata.containers import check_extensions, updated_extensions
 from windlass_metadata.ledger import Ledger, ensure_namespace

@@ -14,10 +14,10 @@ import threading
 import time
 from dataclasses import dataclass
 
+from windlass.contracts.gc import Collector
+from windlass.contracts.metadata import Collected, Metadata
 from windlass.errors import Error, Unavailable
 from windlass.gate import gate_of, offload_within
-from windlass.gc import Collector
-from windlass.metadata import Collected, Metadata
 from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from windlass.content import Reader
+from windlass.contracts.content import Reader
 
 LARGEST = 64 << 10
 """Bytes of a blob that is worth keeping."""

@@ -15,8 +15,8 @@ import sqlite3
 from dataclasses import dataclass
 from enum import IntEnum
 
+from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
-from windlass.snapshots import Kind
 from windlass_metadata import nodes, trash
 from windlass_metadata.ledger import Busy, Ledger, next_number
 from windlass_metadata.rows import decode_map, encode_map, now

@@ -14,13 +14,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from windlass import filters as filter_expressions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
+from windlass.contracts.values import check_labels
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from windlass.fieldpaths import kept_labels, updated_labels
+from windlass.filters import expressions as filter_expressions
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.gate import gate_of
-from windlass.mounts import Mount
-from windlass.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
-from windlass.values import check_labels
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned

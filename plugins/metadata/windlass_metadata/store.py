@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from windlass.checks import Problem
-from windlass.containers import ContainerStore
-from windlass.content import ContentStore, RememberedContent
+from windlass.contracts.checks import Problem
+from windlass.contracts.containers import ContainerStore
+from windlass.contracts.content import ContentStore, RememberedContent
+from windlass.contracts.events import Exchange
+from windlass.contracts.images import ImageStore
+from windlass.contracts.leases import LeaseStore
+from windlass.contracts.metadata import Collected, Collectibles, Metadata
+from windlass.contracts.namespaces import NamespaceStore
+from windlass.contracts.sandboxes import SandboxStore
+from windlass.contracts.snapshots import Snapshotter
+from windlass.contracts.values import check_identifier
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
-from windlass.events import Exchange
-from windlass.images import ImageStore
-from windlass.leases import LeaseStore
-from windlass.metadata import Collected, Collectibles, Metadata
-from windlass.namespaces import NamespaceStore
-from windlass.sandboxes import SandboxStore
-from windlass.snapshots import Snapshotter
-from windlass.values import check_identifier
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
 from windlass_metadata.check import Check
@@ -155,7 +155,7 @@ class MetadataStore(Metadata):
         )
 
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.checks.Checked`."""
+        """See `windlass.contracts.checks.Checked`."""
         for abandoned in self._abandoned.values():
             # What a daemon that died left half done is no damage.
             with suppress(Error, OSError):

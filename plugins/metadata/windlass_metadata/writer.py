@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 
-from windlass.content import CHUNK, ContentStore, Status, Writer
+from windlass.contracts.content import CHUNK, ContentStore, Status, Writer
+from windlass.contracts.values import Descriptor, check_digest, check_labels
 from windlass.errors import AlreadyExists, FailedPrecondition, Unimplemented
-from windlass.fieldpaths import kept_labels
-from windlass.values import Descriptor, check_digest, check_labels
+from windlass.filters.fieldpaths import kept_labels
 from windlass_api.containerd.events.content_pb2 import ContentCreate
 from windlass_metadata import trash
 from windlass_metadata.ingest_rows import IngestRow, IngestRows

@@ -9,11 +9,11 @@ from operator import attrgetter
 
 from google.protobuf.message import DecodeError
 
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.metrics import Family, Kind, Sample
+from windlass.contracts.tasks import Metric, Tasks
 from windlass.errors import Error
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.metrics import Family, Kind, Sample
-from windlass.tasks import Metric, Tasks
 from windlass_api.io.containerd.cgroups.v1 import metrics_pb2 as v1_pb
 from windlass_api.io.containerd.cgroups.v2 import metrics_pb2 as v2_pb
 from windlass_monitor.names import V1, V1_BLKIO, V1_HUGETLB, V2, V2_IO, Row
@@ -25,7 +25,7 @@ Value = tuple[str, str, dict[str, str], float]
 
 
 class CgroupMetrics:
-    """The `windlass.metrics.MetricSource` of tasks."""
+    """The `windlass.contracts.metrics.MetricSource` of tasks."""
 
     def __init__(self, metadata: Metadata, tasks: Tasks, wanted: bool) -> None:
         """Measure the tasks of every namespace; nothing if it is not ``wanted``."""
@@ -34,7 +34,7 @@ class CgroupMetrics:
         self._wanted = wanted
 
     async def measure(self) -> list[Family]:
-        """See `windlass.metrics.MetricSource.measure`; each shim has its own deadline."""
+        """See `windlass.contracts.metrics.MetricSource.measure`; each shim has its own deadline."""
         if not self._wanted:
             return []
         namespaces = [each.name for each in await offload(self._metadata.namespaces().list)]

@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from windlass.metadata import METADATA
-from windlass.metrics import MetricSource
-from windlass.monitors import TASK_MONITOR
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.metrics import MetricSource
+from windlass.contracts.monitors import TASK_MONITOR
+from windlass.contracts.tasks import RUNTIME
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.tasks import RUNTIME
 
 OLD_URI = "io.containerd.monitor.v1.cgroups"
 NEW_URI = "io.containerd.monitor.task.v1.cgroups"

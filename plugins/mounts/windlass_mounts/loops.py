@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass import linux, loop
-from windlass.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
-from windlass.mounts import Mount
+from windlass_linux import calls as linux
+from windlass_linux import loop
 
 OPTIONS = {"ro", "rw", "loop", "direct-io"}
 DEVICE = "/dev/loop"
 
 
 class LoopHandler:
-    """A `windlass.activations.MountHandler`."""
+    """A `windlass.contracts.activations.MountHandler`."""
 
     def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
         """Attach the file to a free device and link to it."""

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from windlass.activations import ActivateOptions, Activation, ActiveMount, MountHandler
-from windlass.directory_handler import DirectoryHandler
-from windlass.disks import is_full
+from windlass.contracts.activations import ActivateOptions, Activation, ActiveMount, MountHandler
+from windlass.contracts.metadata import Collectible
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import check_identifier, check_label_keys
 from windlass.errors import (
     AlreadyExists,
     Error,
@@ -22,17 +23,16 @@ from windlass.errors import (
     NotFound,
     Unavailable,
     Unimplemented,
+    is_full,
 )
-from windlass.fieldpaths import kept_labels, updated_map
-from windlass.filters import ABSENT, Adaptor, label_of, parse, value_of
-from windlass.metadata import Collectible
-from windlass.mounts import Mount
+from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
+from windlass.filters.fieldpaths import kept_labels, updated_map
 from windlass.plugin import quick
-from windlass.values import check_identifier, check_label_keys
 from windlass_mounts.places import Places
 from windlass_mounts.plan import Plan, plan
 from windlass_mounts.records import Records, Row, State
 from windlass_mounts.transformations import transformations
+from windlass_storage.directory_handler import DirectoryHandler
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ DEFAULTS = ActivateOptions()
 
 
 class ActiveMounts:
-    """Implements `windlass.activations.MountManager`."""
+    """Implements `windlass.contracts.activations.MountManager`."""
 
     def __init__(
         self,

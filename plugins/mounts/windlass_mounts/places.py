@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from windlass.activations import ActiveMount, MountHandler
-from windlass.mounts import Mount
+from windlass.contracts.activations import ActiveMount, MountHandler
+from windlass.contracts.mounts import Mount
 
 TYPE = "-type"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
-from windlass.mounts import Mount
 
 TRANSFORMATIONS = ("format", "mkdir", "mkfs")
 MAX_MOUNTS = 255

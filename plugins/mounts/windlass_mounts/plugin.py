@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from windlass.activations import MOUNT_HANDLER, MOUNT_MANAGER, MountManager
-from windlass.metadata import METADATA
+from windlass.contracts.activations import MOUNT_HANDLER, MOUNT_MANAGER, MountManager
+from windlass.contracts.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, SkipPlugin
 
 
@@ -18,6 +18,10 @@ def init(context: InitContext) -> MountManager:
         raise SkipPlugin("only root can mount; run the daemon as root")
     from windlass_mounts.loops import LoopHandler
     from windlass_mounts.manager import ActiveMounts
+    from windlass_mounts.temporary import clear_mounts
+
+    # <root>/tmpmounts (docs/containerd 1.2)
+    clear_mounts(context.root.parent / "tmpmounts")
 
     handlers = {"loop": LoopHandler(), **context.all(MOUNT_HANDLER)}
     metadata = context.single(METADATA)

@@ -15,9 +15,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from windlass import databases, errors
-from windlass.activations import Activation, ActiveMount
-from windlass.mounts import Mount
+from windlass import errors
+from windlass.contracts.activations import Activation, ActiveMount
+from windlass.contracts.mounts import Mount
+from windlass_storage import databases
 
 # AUTOINCREMENT: a number names a directory, and must not come to name another one's.
 SCHEMA = """

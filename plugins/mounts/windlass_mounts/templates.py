@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from windlass.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
-from windlass.mounts import Mount
 
 TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 CALL = re.compile(r"\s*([a-z]+)((?:\s+[0-9]{1,3})+)\s*", re.ASCII)

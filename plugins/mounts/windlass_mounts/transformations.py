@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from windlass.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount
+from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.mounts import Mount
 from windlass_mounts.mkfs import make_image
 from windlass_mounts.templates import format_mount
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from windlass.content import CONTENT
-from windlass.diff import DIFFER
+from windlass.config.settings import ProxyPlugin, TopLevel
+from windlass.contracts.content import CONTENT
+from windlass.contracts.diff import DIFFER
+from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
+from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.plugin import InitContext, Plugin, PluginType
-from windlass.sandboxes import SANDBOX_CONTROLLER
-from windlass.settings import ProxyPlugin, TopLevel
-from windlass.snapshots import SNAPSHOTTER
 
 # Any, here and below: what an entry provides depends on what it says.
 TYPES: dict[str, PluginType[Any]] = {

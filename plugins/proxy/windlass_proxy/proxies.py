@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from windlass.content import ContentStore
-from windlass.diff import Differ
+from windlass.config.settings import ProxyPlugin
+from windlass.contracts.content import ContentStore
+from windlass.contracts.diff import Differ
+from windlass.contracts.sandboxes import SandboxController
+from windlass.contracts.snapshots import Snapshotter
+from windlass.contracts.values import host_architecture
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext
-from windlass.sandboxes import SandboxController
-from windlass.settings import ProxyPlugin
-from windlass.snapshots import Snapshotter
-from windlass.values import host_architecture
 from windlass_remote.content import RemoteContent
 from windlass_remote.diff import RemoteDiffer
 from windlass_remote.peer import Peer

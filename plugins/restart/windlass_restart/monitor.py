@@ -14,12 +14,12 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.mounts import Mount
+from windlass.contracts.tasks import IO, CreateOptions, Process, Status, Tasks
 from windlass.errors import Error, InvalidArgument, NotFound
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.mounts import Mount
-from windlass.tasks import IO, CreateOptions, Process, Status, Tasks
 from windlass_restart.policy import (
     COUNT,
     LOG_URI,

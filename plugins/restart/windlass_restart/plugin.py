@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from windlass import durations
+from windlass.config import durations
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.monitors import CONTAINER_MONITOR
+from windlass.contracts.tasks import RUNTIME
 from windlass.errors import InvalidArgument
-from windlass.metadata import METADATA
-from windlass.monitors import CONTAINER_MONITOR
 from windlass.plugin import InitContext, Plugin
-from windlass.tasks import RUNTIME
 
 CAPABILITIES = ("no", "always", "on-failure", "unless-stopped")
 OLD_URI = "io.containerd.internal.v1.restart"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from windlass.contracts.tasks import Process, Status
 from windlass.errors import InvalidArgument
-from windlass.tasks import Process, Status
 
 STATUS = "containerd.io/restart.status"
 POLICY = "containerd.io/restart.policy"

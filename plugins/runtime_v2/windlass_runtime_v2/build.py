@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from windlass.activations import MountManager
-from windlass.events import Exchange
+from windlass.contracts.activations import MountManager
+from windlass.contracts.events import Exchange
+from windlass.contracts.shims import ForkedShim
+from windlass.contracts.zygote import Zygote
 from windlass.plugin import InitContext
-from windlass.shims import ForkedShim
-from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bundles
 from windlass_runtime_v2.foreign import ForeignShims
 from windlass_runtime_v2.forked import ForkedShims

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, ResourceExhausted, in_words
-from windlass.linux import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
-from windlass.values import check_identifier
+from windlass_linux.calls import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
 
 logger = logging.getLogger(__name__)
 

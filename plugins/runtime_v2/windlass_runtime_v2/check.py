@@ -6,10 +6,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from windlass import cgroups, mounting
-from windlass.checks import Problem
+from windlass.contracts.checks import Problem
+from windlass.contracts.metadata import Metadata
 from windlass.errors import Error, NotFound
-from windlass.metadata import Metadata
+from windlass_linux import cgroups, mounting
 from windlass_runtime_v2.bundles import Bundle, Bundles, sweep
 from windlass_runtime_v2.strays import strays
 from windlass_runtime_v2.task import is_alive
@@ -19,7 +19,7 @@ MOST_NAMED = 10
 
 
 class BundleCheck:
-    """A `windlass.checks.Checked`; what has a shim that lives is the daemon's business when it starts."""
+    """A `windlass.contracts.checks.Checked`; what has a shim that lives is the daemon's business when it starts."""
 
     def __init__(self, bundles: Bundles, metadata: Metadata, root: Path) -> None:
         self._bundles = bundles

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from windlass.contracts.tasks import Exit
 from windlass.errors import Error, Unavailable
-from windlass.tasks import Exit
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.names import Key
 from windlass_runtime_v2.task import is_alive

@@ -13,10 +13,11 @@ from pathlib import Path
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from windlass import __version__, nofile
+from windlass import __version__
+from windlass.contracts.tasks import Exit
+from windlass.contracts.values import Payload
 from windlass.errors import DeadlineExceeded, Error, Unimplemented
-from windlass.tasks import Exit
-from windlass.values import Payload
+from windlass.process import nofile
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as bootstrap_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle

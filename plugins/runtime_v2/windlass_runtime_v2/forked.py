@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from windlass.contracts.shims import CLEAN, ForkedShim
+from windlass.contracts.zygote import Zygote
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, Unavailable, Unimplemented
 from windlass.gate import offload
-from windlass.shims import CLEAN, ForkedShim
-from windlass.zygote import Zygote
 from windlass_runtime_v2.bundles import Bootstrap, Bundle
 from windlass_runtime_v2.runtimes import find_program
 from windlass_runtime_v2.settings import Deadlines, ShimSettings

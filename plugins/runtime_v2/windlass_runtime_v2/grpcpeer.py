@@ -7,9 +7,9 @@ import asyncio
 import grpc
 from grpc import aio
 
+from windlass.contracts.rpc import authority
+from windlass.contracts.values import grpc_target
 from windlass.errors import Unavailable, from_code
-from windlass.rpc import authority
-from windlass.values import grpc_target
 
 NAMESPACE_KEY = "containerd-namespace"
 DIAL_TIMEOUT = 10.0

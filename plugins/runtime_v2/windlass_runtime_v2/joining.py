@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
+from windlass.contracts.tasks import CreateOptions
 from windlass.errors import Error, InvalidArgument, Unavailable
-from windlass.sandboxes import SANDBOX_CONTROLLER
-from windlass.tasks import CreateOptions
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, storage_error
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.shim import NEWEST, Shim, connect

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from windlass import cgroups, mounting
+from windlass.contracts.tasks import Exit
+from windlass.contracts.values import Payload
 from windlass.errors import Error, FailedPrecondition
 from windlass.gate import Gate, offload_within
-from windlass.tasks import Exit
-from windlass.values import Payload
+from windlass_linux import cgroups, mounting
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
 from windlass_runtime_v2.cleaning import Cleaner
 from windlass_runtime_v2.foreign import ForeignShims, encode_options

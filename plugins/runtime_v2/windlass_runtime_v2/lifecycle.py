@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.events import Exchange
+from windlass.contracts.tasks import CreateOptions, Exit
+from windlass.contracts.values import Payload
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
-from windlass.events import Exchange
-from windlass.tasks import CreateOptions, Exit
-from windlass.values import Payload
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
 from windlass_runtime_v2.cleaning import Cleaning

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windlass.activations import MOUNT_MANAGER
-from windlass.checks import CHECK, Checked
+from windlass.contracts.activations import MOUNT_MANAGER
+from windlass.contracts.checks import CHECK, Checked
+from windlass.contracts.events import EXCHANGE
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.properties import GRPC_ADDRESS, LOG_LEVEL, ROOT, STATE, TTRPC_ADDRESS
+from windlass.contracts.sandboxes import SANDBOX_CONTROLLER, SandboxController
+from windlass.contracts.shims import FORKED_SHIM
+from windlass.contracts.tasks import RUNTIME, Tasks
+from windlass.contracts.values import host_architecture
+from windlass.contracts.zygote import ZYGOTE
 from windlass.errors import InvalidArgument
-from windlass.events import EXCHANGE
-from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
-from windlass.properties import GRPC_ADDRESS, LOG_LEVEL, ROOT, STATE, TTRPC_ADDRESS
-from windlass.sandboxes import SANDBOX_CONTROLLER, SandboxController
-from windlass.shims import FORKED_SHIM
-from windlass.tasks import RUNTIME, Tasks
-from windlass.values import host_architecture
-from windlass.zygote import ZYGOTE
 
 if TYPE_CHECKING:
     from windlass_runtime_v2.settings import Deadlines, ShimSettings

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.tasks import Exit
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
-from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, sweep
 from windlass_runtime_v2.forked import list_sockets, sweep_sockets

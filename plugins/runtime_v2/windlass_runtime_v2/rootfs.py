@@ -9,10 +9,10 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from windlass.activations import LABEL_BACK_REFERENCE, ActivateOptions, MountManager
+from windlass.contracts.activations import LABEL_BACK_REFERENCE, ActivateOptions, MountManager
+from windlass.contracts.mounts import Mount
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass.gate import offload
-from windlass.mounts import Mount
 
 logger = logging.getLogger(__name__)
 

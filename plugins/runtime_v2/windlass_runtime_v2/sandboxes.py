@@ -10,10 +10,10 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from windlass.contracts.sandboxes import Sandbox, SandboxOptions, SandboxStatus, StartedSandbox
+from windlass.contracts.tasks import Exit, Metric
+from windlass.contracts.values import Platform, check_identifier
 from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable
-from windlass.sandboxes import Sandbox, SandboxOptions, SandboxStatus, StartedSandbox
-from windlass.tasks import Exit, Metric
-from windlass.values import Platform, check_identifier
 from windlass_api.containerd.runtime.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.task.v3 import shim_pb2 as task_pb
 from windlass_runtime_v2 import wire
@@ -241,7 +241,7 @@ class SandboxRecovery:
 
 
 class ShimSandboxes:
-    """The `windlass.sandboxes.SandboxController` of this daemon."""
+    """The `windlass.contracts.sandboxes.SandboxController` of this daemon."""
 
     def __init__(self, sandboxes: Sandboxes, recovery: SandboxRecovery) -> None:
         """Answer from what ``sandboxes`` knows, after ``recovery`` has found what was there before."""
@@ -250,7 +250,7 @@ class ShimSandboxes:
         self._deadlines = sandboxes.deadlines
 
     async def create(self, namespace: str, sandbox: Sandbox, options: SandboxOptions) -> None:
-        """See `windlass.sandboxes.SandboxController.create`; a client that goes away meanwhile gets no sandbox."""
+        """Create a sandbox; one whose client goes away meanwhile is removed."""
         check_identifier("namespace", namespace)
         check_identifier("sandbox", sandbox.id)
         await self._recovery.wait_for(namespace, sandbox.id)
@@ -264,7 +264,7 @@ class ShimSandboxes:
             del job  # an error's traceback has this frame, and the job has the error
 
     async def start(self, namespace: str, id: str) -> StartedSandbox:
-        """See `windlass.sandboxes.SandboxController.start`."""
+        """See `windlass.contracts.sandboxes.SandboxController.start`."""
         running = await self._known(namespace, id)
         if running is None:
             # A plain error, as of containerd: over RPC the code is UNKNOWN.
@@ -286,14 +286,14 @@ class ShimSandboxes:
         )
 
     async def platform(self, namespace: str, id: str) -> Platform:
-        """See `windlass.sandboxes.SandboxController.platform`."""
+        """See `windlass.contracts.sandboxes.SandboxController.platform`."""
         running = await self._find(namespace, id)
         request = pb.PlatformRequest(sandbox_id=id)
         answer = await running.call("Platform", request, pb.PlatformResponse, self._deadlines.state)
         return Platform(answer.platform.os, answer.platform.architecture, answer.platform.variant)
 
     async def stop(self, namespace: str, id: str, timeout: float) -> None:
-        """See `windlass.sandboxes.SandboxController.stop`."""
+        """See `windlass.contracts.sandboxes.SandboxController.stop`."""
         running = await self._known(namespace, id)
         if running is None:
             return
@@ -302,11 +302,11 @@ class ShimSandboxes:
             await running.call("StopSandbox", request, pb.StopSandboxResponse, timeout + self._deadlines.request)
 
     async def wait(self, namespace: str, id: str) -> Exit:
-        """See `windlass.sandboxes.SandboxController.wait`."""
+        """See `windlass.contracts.sandboxes.SandboxController.wait`."""
         return await (await self._find(namespace, id)).wait()
 
     async def status(self, namespace: str, id: str, verbose: bool = False) -> SandboxStatus:
-        """See `windlass.sandboxes.SandboxController.status`."""
+        """See `windlass.contracts.sandboxes.SandboxController.status`."""
         running = await self._known(namespace, id)
         if running is None:
             return SandboxStatus(id, exited_at=now())
@@ -320,12 +320,12 @@ class ShimSandboxes:
         return wire.sandbox_status(answer, id, *_endpoint(running))
 
     async def shutdown(self, namespace: str, id: str) -> None:
-        """See `windlass.sandboxes.SandboxController.shutdown`."""
+        """See `windlass.contracts.sandboxes.SandboxController.shutdown`."""
         running = await self._find(namespace, id)
         await asyncio.shield(self._sandboxes.jobs.start(self._sandboxes.remove(running)))
 
     async def metrics(self, namespace: str, id: str) -> Metric:
-        """See `windlass.sandboxes.SandboxController.metrics`."""
+        """See `windlass.contracts.sandboxes.SandboxController.metrics`."""
         running = await self._find(namespace, id)
         request = pb.SandboxMetricsRequest(sandbox_id=id)
         answer = await running.call("SandboxMetrics", request, pb.SandboxMetricsResponse, self._deadlines.stats)
@@ -333,7 +333,7 @@ class ShimSandboxes:
         return Metric(wire.nanoseconds(found.timestamp) or now(), found.id or id, wire.payload_of(found.data))
 
     async def update(self, namespace: str, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> None:
-        """See `windlass.sandboxes.SandboxController.update`; the Sandbox API has no call for it."""
+        """See `windlass.contracts.sandboxes.SandboxController.update`; the Sandbox API has no call for it."""
 
     async def _known(self, namespace: str, id: str) -> Running | None:
         await self._recovery.wait_for(namespace, id)

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from windlass.contracts.tasks import Exit
 from windlass.errors import DeadlineExceeded, Error, Unavailable
-from windlass.tasks import Exit
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2.bundles import Bundle
 from windlass_runtime_v2.shim import Shim

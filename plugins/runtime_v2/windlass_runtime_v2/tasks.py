@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
+from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
 from windlass.gate import offload
 from windlass.hooks import Hooks
-from windlass.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
-from windlass.values import Payload, check_identifier
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
 from windlass_runtime_v2 import wire
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class ShimTasks:
-    """The `windlass.tasks.Tasks` of this daemon: every task is kept by a shim."""
+    """The `windlass.contracts.tasks.Tasks` of this daemon: every task is kept by a shim."""
 
     def __init__(self, lifecycle: Lifecycle, recovery: Recovery, hooks: Hooks) -> None:
         """Answer from what ``lifecycle`` knows, after ``recovery`` has found what was there before."""
@@ -41,7 +41,7 @@ class ShimTasks:
         self._deadlines = lifecycle.deadlines
 
     async def create(self, namespace: str, container: Container, options: CreateOptions) -> int:
-        """See `windlass.tasks.Tasks.create`; a client that goes away meanwhile gets no task."""
+        """See `windlass.contracts.tasks.Tasks.create`; a client that goes away meanwhile gets no task."""
         check_identifier("namespace", namespace)
         check_identifier("task", container.id)
         await self._recovery.wait_for(namespace, container.id)
@@ -57,7 +57,7 @@ class ShimTasks:
         return task.pids[""]
 
     async def start(self, namespace: str, id: str, exec_id: str = "") -> int:
-        """See `windlass.tasks.Tasks.start`."""
+        """See `windlass.contracts.tasks.Tasks.start`."""
         task = await self._find(namespace, id)
         request = pb.StartRequest(id=id, exec_id=exec_id)
         async with self._mourning(task):
@@ -66,14 +66,14 @@ class ShimTasks:
         return answer.pid
 
     async def delete(self, namespace: str, id: str) -> Exit:
-        """See `windlass.tasks.Tasks.delete`; whoever asks while it is being deleted gets the same answer."""
+        """See `windlass.contracts.tasks.Tasks.delete`; whoever asks while it is being deleted gets the same answer."""
         task = await self._find(namespace, id)
         if task.deletion is None or task.deletion.done():
             task.deletion = self._lifecycle.jobs.start(self._lifecycle.delete(task))
         return await asyncio.shield(task.deletion)
 
     async def delete_process(self, namespace: str, id: str, exec_id: str) -> Exit:
-        """See `windlass.tasks.Tasks.delete_process`."""
+        """See `windlass.contracts.tasks.Tasks.delete_process`."""
         task = await self._find(namespace, id)
         check_identifier("exec", exec_id)
         request = pb.DeleteRequest(id=id, exec_id=exec_id)
@@ -83,13 +83,13 @@ class ShimTasks:
         return wire.exit_of(answer, answer.pid)
 
     async def get(self, namespace: str, id: str, exec_id: str = "") -> Process:
-        """See `windlass.tasks.Tasks.get`; a shim that fails otherwise makes the status UNKNOWN."""
+        """See `windlass.contracts.tasks.Tasks.get`; a shim that fails otherwise makes the status UNKNOWN."""
         task = await self._find(namespace, id)
         async with self._mourning(task):
             return await self._state(task, exec_id)
 
     async def list(self, namespace: str) -> builtins.list[Process]:
-        """See `windlass.tasks.Tasks.list`."""
+        """See `windlass.contracts.tasks.Tasks.list`."""
         await self._recovery.wait_for_all(namespace)
         found = await asyncio.gather(
             *(self._state(task, "") for task in self._in(namespace)),
@@ -98,12 +98,12 @@ class ShimTasks:
         return _results(found)
 
     async def kill(self, namespace: str, id: str, exec_id: str, signal: int, all: bool = False) -> None:
-        """See `windlass.tasks.Tasks.kill`."""
+        """See `windlass.contracts.tasks.Tasks.kill`."""
         request = pb.KillRequest(id=id, exec_id=exec_id, signal=signal, all=all)
         await self._ask(namespace, id, "Kill", request, Empty, self._deadlines.request)
 
     async def exec(self, namespace: str, id: str, exec_id: str, spec: Payload, io: IO) -> None:
-        """See `windlass.tasks.Tasks.exec`."""
+        """See `windlass.contracts.tasks.Tasks.exec`."""
         check_identifier("exec", exec_id)
         task = await self._find(namespace, id)
         _json_object(f"process of exec {exec_id}", spec.value)
@@ -112,52 +112,52 @@ class ShimTasks:
             await task.call("Exec", request, Empty, self._deadlines.request)
 
     async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
-        """See `windlass.tasks.Tasks.resize_pty`."""
+        """See `windlass.contracts.tasks.Tasks.resize_pty`."""
         request = pb.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
         await self._ask(namespace, id, "ResizePty", request, Empty, self._deadlines.request)
 
     async def close_stdin(self, namespace: str, id: str, exec_id: str) -> None:
-        """See `windlass.tasks.Tasks.close_stdin`."""
+        """See `windlass.contracts.tasks.Tasks.close_stdin`."""
         request = pb.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
         await self._ask(namespace, id, "CloseIO", request, Empty, self._deadlines.request)
 
     async def pause(self, namespace: str, id: str) -> None:
-        """See `windlass.tasks.Tasks.pause`."""
+        """See `windlass.contracts.tasks.Tasks.pause`."""
         await self._ask(namespace, id, "Pause", pb.PauseRequest(id=id), Empty, self._deadlines.request)
 
     async def resume(self, namespace: str, id: str) -> None:
-        """See `windlass.tasks.Tasks.resume`."""
+        """See `windlass.contracts.tasks.Tasks.resume`."""
         await self._ask(namespace, id, "Resume", pb.ResumeRequest(id=id), Empty, self._deadlines.request)
 
     async def pids(self, namespace: str, id: str) -> builtins.list[ProcessInfo]:
-        """See `windlass.tasks.Tasks.pids`."""
+        """See `windlass.contracts.tasks.Tasks.pids`."""
         answer = await self._ask(namespace, id, "Pids", pb.PidsRequest(id=id), pb.PidsResponse, self._deadlines.request)
         return wire.processes_of(answer)
 
     async def checkpoint(self, namespace: str, id: str, path: str, options: Payload | None) -> None:
-        """See `windlass.tasks.Tasks.checkpoint`."""
+        """See `windlass.contracts.tasks.Tasks.checkpoint`."""
         request = pb.CheckpointTaskRequest(id=id, path=path, options=wire.any_of(options))
         await self._ask(namespace, id, "Checkpoint", request, Empty, self._deadlines.checkpoint)
 
     async def update(self, namespace: str, id: str, resources: Resources) -> None:
-        """See `windlass.tasks.Tasks.update`."""
+        """See `windlass.contracts.tasks.Tasks.update`."""
         request = pb.UpdateTaskRequest(
             id=id, resources=wire.any_of(resources.resources), annotations=dict(resources.annotations)
         )
         await self._ask(namespace, id, "Update", request, Empty, self._deadlines.request)
 
     async def metrics(self, namespace: str, ids: Sequence[str] = ()) -> builtins.list[Metric]:
-        """See `windlass.tasks.Tasks.metrics`."""
+        """See `windlass.contracts.tasks.Tasks.metrics`."""
         await self._recovery.wait_for_all(namespace)
         wanted = [task for task in self._in(namespace) if not ids or task.id in ids]
         return _results(await asyncio.gather(*(self._stats(task) for task in wanted), return_exceptions=True))
 
     async def wait(self, namespace: str, id: str, exec_id: str = "") -> Exit:
-        """See `windlass.tasks.Tasks.wait`."""
+        """See `windlass.contracts.tasks.Tasks.wait`."""
         return await (await self._find(namespace, id)).wait(exec_id)
 
     async def describe(self, runtime: str, options: Payload | None = None) -> Payload:
-        """See `windlass.tasks.Tasks.describe`."""
+        """See `windlass.contracts.tasks.Tasks.describe`."""
         found = await self._lifecycle.launcher.describe(runtime, options)
         return Payload(RuntimeInfo.DESCRIPTOR.full_name, found)
 

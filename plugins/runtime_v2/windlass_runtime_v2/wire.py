@@ -8,10 +8,10 @@ from typing import Protocol
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from windlass.mounts import Mount
-from windlass.sandboxes import SandboxOptions, SandboxStatus
-from windlass.tasks import IO, CreateOptions, Exit, Process, ProcessInfo, Status
-from windlass.values import Payload
+from windlass.contracts.mounts import Mount
+from windlass.contracts.sandboxes import SandboxOptions, SandboxStatus
+from windlass.contracts.tasks import IO, CreateOptions, Exit, Process, ProcessInfo, Status
+from windlass.contracts.values import Payload
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_api.containerd.runtime.sandbox.v1 import sandbox_pb2 as sandbox_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb

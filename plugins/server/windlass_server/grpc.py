@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from windlass.services import Service
+from windlass.contracts.services import Service
 from windlass_server.accepting import Acceptor
 from windlass_server.calls import Limits
 from windlass_server.registry import Server

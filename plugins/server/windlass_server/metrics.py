@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from windlass.contracts.metrics import Family, Kind, MetricSource, Sample
 from windlass.errors import Error, InvalidArgument, StartError
 from windlass.gate import Gate
-from windlass.metrics import Family, Kind, MetricSource, Sample
 from windlass_server.accepting import Acceptor
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.monitors import TASK_MONITOR
+from windlass.contracts.monitors import TASK_MONITOR
+from windlass.contracts.properties import GRPC_ADDRESS, TTRPC_ADDRESS
+from windlass.contracts.services import GRPC, SERVER, TTRPC
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.properties import GRPC_ADDRESS, TTRPC_ADDRESS
-from windlass.services import GRPC, SERVER, TTRPC
 
 MESSAGE_SIZE = 16 << 20
 

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 
+from windlass.contracts.services import TtrpcService
 from windlass.errors import Code, Error, as_exception, name_of
-from windlass.services import TtrpcService
 from windlass_api.ttrpc import (
     DATA,
     REQUEST,

@@ -6,8 +6,8 @@ import asyncio
 
 from google.protobuf.message import DecodeError
 
+from windlass.contracts.streaming import Stream
 from windlass.errors import Cancelled, DeadlineExceeded, InvalidArgument
-from windlass.streaming import Stream
 from windlass_api.containerd.types.transfer.streaming_pb2 import Data, WindowUpdate
 from windlass_services.streaming import payload, type_of
 
@@ -22,7 +22,7 @@ DATA, UPDATE = Data.DESCRIPTOR.full_name, WindowUpdate.DESCRIPTOR.full_name
 
 
 class StreamReader:
-    """Implements `windlass.transfer.ByteReader`."""
+    """Implements `windlass.contracts.transfer.ByteReader`."""
 
     def __init__(self, stream: Stream, patience: float = PATIENCE) -> None:
         """Read what the client sends, at least a byte in ``patience`` seconds."""
@@ -61,7 +61,7 @@ class StreamReader:
 
 
 class StreamWriter:
-    """Implements `windlass.transfer.ByteWriter`."""
+    """Implements `windlass.contracts.transfer.ByteWriter`."""
 
     def __init__(self, stream: Stream, patience: float | None = PATIENCE) -> None:
         """Write to the client, which has to take something in ``patience`` seconds."""

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.containers import Container
+from windlass.contracts.containers import Container
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.rpc import Call
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
 from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
 from windlass_services import lists

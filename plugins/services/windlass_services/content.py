@@ -8,12 +8,12 @@ from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.content import CHUNK, ContentStore, Info, Reader, RememberedContent, Status, Writer
+from windlass.contracts.content import CHUNK, ContentStore, Info, Reader, RememberedContent, Status, Writer
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
+from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import gate_of, offload, offload_each, offload_within
-from windlass.metadata import Metadata
-from windlass.rpc import Call
-from windlass.values import Descriptor
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_remote.messages import put_timestamp, to_timestamp
 

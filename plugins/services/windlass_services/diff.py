@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from windlass.diff import LAYER_GZIP, CompareOptions, Differ
+from windlass.contracts.diff import LAYER_GZIP, CompareOptions, Differ
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
 from windlass.errors import Unimplemented
 from windlass.gate import gate_of, offload_within
-from windlass.metadata import Metadata
-from windlass.rpc import Call
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
 from windlass_remote.messages import from_descriptor, from_mounts, from_timestamp, payloads, to_descriptor
 

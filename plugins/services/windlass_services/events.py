@@ -9,10 +9,10 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from windlass.contracts.events import Envelope, Exchange
+from windlass.contracts.rpc import Call
+from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.events import Envelope, Exchange
-from windlass.rpc import Call
-from windlass.values import Payload
 from windlass_api.containerd.services.events.ttrpc.v1 import events_pb2 as ttrpc_pb
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types import event_pb2

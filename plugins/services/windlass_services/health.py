@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 
+from windlass.contracts.rpc import Call, cancelled
 from windlass.errors import NotFound
-from windlass.rpc import Call, cancelled
 from windlass_api.grpc.health.v1 import health_pb2 as pb
 
 SERVING = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)

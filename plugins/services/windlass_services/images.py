@@ -6,12 +6,12 @@ import logging
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.gc import Collector
+from windlass.contracts.images import Image, ImageStore
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
 from windlass.errors import Error
 from windlass.gate import offload
-from windlass.gc import Collector
-from windlass.images import Image, ImageStore
-from windlass.metadata import Metadata
-from windlass.rpc import Call
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_remote.messages import from_descriptor, from_timestamp, put_timestamp, to_descriptor
 from windlass_services import lists

@@ -10,13 +10,13 @@ from pathlib import Path
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
-from windlass import filters
+from windlass.contracts.rpc import Call
+from windlass.contracts.tasks import RUNTIME, Tasks
+from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from windlass.filters import expressions as filters
 from windlass.gate import offload
 from windlass.plugin import Record, State
-from windlass.rpc import Call
-from windlass.tasks import RUNTIME, Tasks
-from windlass.values import Payload
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.types import platform_pb2
 from windlass_api.containerd.types.introspection_pb2 import RuntimeRequest

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.gc import Collector
+from windlass.contracts.leases import Lease, LeaseStore, Resource
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
 from windlass.gate import offload
-from windlass.gc import Collector
-from windlass.leases import Lease, LeaseStore, Resource
-from windlass.metadata import Metadata
-from windlass.rpc import Call
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_remote.messages import to_timestamp
 from windlass_services import lists

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.activations import ActivateOptions, Activation, MountManager
+from windlass.contracts.activations import ActivateOptions, Activation, MountManager
+from windlass.contracts.rpc import Call
 from windlass.gate import offload
-from windlass.rpc import Call
 from windlass_api.containerd.services.mounts.v1 import mounts_pb2 as pb
 from windlass_api.containerd.types import mount_pb2
 from windlass_remote.messages import from_mounts, to_mounts, to_timestamp

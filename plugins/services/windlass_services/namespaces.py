@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.namespaces import Namespace
+from windlass.contracts.rpc import Call
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.namespaces import Namespace
-from windlass.rpc import Call
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as pb
 
 

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from windlass.activations import MOUNT_MANAGER
-from windlass.checkpoints import CHECKPOINTS
-from windlass.diff import DIFFER
-from windlass.events import EXCHANGE
-from windlass.gc import GC
-from windlass.metadata import METADATA
+from windlass.contracts.activations import MOUNT_MANAGER
+from windlass.contracts.checkpoints import CHECKPOINTS
+from windlass.contracts.diff import DIFFER
+from windlass.contracts.events import EXCHANGE
+from windlass.contracts.gc import GC
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
+from windlass.contracts.services import GRPC, TTRPC, Service, TtrpcService
+from windlass.contracts.streaming import STREAMS
+from windlass.contracts.tasks import RUNTIME
+from windlass.contracts.transfer import TRANSFER as TRANSFER_TYPE
 from windlass.plugin import InitContext, Plugin, PluginType
-from windlass.sandboxes import SANDBOX_CONTROLLER
-from windlass.services import GRPC, TTRPC, Service, TtrpcService
-from windlass.streaming import STREAMS
-from windlass.tasks import RUNTIME
-from windlass.transfer import TRANSFER as TRANSFER_TYPE
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from google.protobuf.message import Message
 
+from windlass.contracts.events import Exchange
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
+from windlass.contracts.sandboxes import SandboxController, SandboxOptions
+from windlass.contracts.values import Payload
 from windlass.errors import Error, InvalidArgument, NotFound
-from windlass.events import Exchange
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.rpc import Call
-from windlass.sandboxes import SandboxController, SandboxOptions
-from windlass.values import Payload
 from windlass_api.containerd.events import sandbox_pb2 as events_pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.rpc import Call
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_remote.sandboxes import from_record, to_record
 from windlass_services import lists

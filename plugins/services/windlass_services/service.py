@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from windlass import rpc
+from windlass.contracts import rpc
 
 if TYPE_CHECKING:
     import grpc.aio
 
 
 class GrpcService:
-    """A `windlass.services.Service` made of a wire service and an object with its methods.
+    """A `windlass.contracts.services.Service` made of a wire service and an object with its methods.
 
     An object that lacks a method leaves it UNIMPLEMENTED; ``object()`` leaves all so.
     """

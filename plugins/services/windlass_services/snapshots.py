@@ -7,10 +7,10 @@ from typing import Protocol
 
 from google.protobuf.empty_pb2 import Empty
 
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
+from windlass.contracts.snapshots import Info, Kind, Snapshotter
 from windlass.gate import gate_of, offload, offload_each
-from windlass.metadata import Metadata
-from windlass.rpc import Call
-from windlass.snapshots import Info, Kind, Snapshotter
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
 from windlass_remote.messages import to_mounts, to_timestamp
 

@@ -11,10 +11,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
+from windlass.contracts.rpc import Call
+from windlass.contracts.streaming import Streams
+from windlass.contracts.values import Payload
 from windlass.errors import Cancelled, DeadlineExceeded, InvalidArgument
-from windlass.rpc import Call
-from windlass.streaming import Streams
-from windlass.values import Payload
 from windlass_api.containerd.services.streaming.v1.streaming_pb2 import StreamInit
 from windlass_remote.messages import any_of
 
@@ -79,7 +79,7 @@ class _Channel:
 
 
 class ClientStream:
-    """Implements `windlass.streaming.Stream` over a call."""
+    """Implements `windlass.contracts.streaming.Stream` over a call."""
 
     def __init__(self, name: str) -> None:
         """Be called ``name`` in errors."""

@@ -8,13 +8,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
-from windlass.checkpoints import Checkpoints
+from windlass.contracts.checkpoints import Checkpoints
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.rpc import Call
+from windlass.contracts.tasks import IO, CreateOptions, Exit, Process, Resources, Tasks
+from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.gate import offload
-from windlass.metadata import Metadata
-from windlass.rpc import Call
-from windlass.tasks import IO, CreateOptions, Exit, Process, Resources, Tasks
-from windlass.values import Payload
 from windlass_api.containerd.runc.v1 import options_pb2
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2

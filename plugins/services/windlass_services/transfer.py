@@ -11,10 +11,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
-from windlass.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unimplemented
-from windlass.rpc import Call
-from windlass.streaming import Stream, Streams
-from windlass.transfer import (
+from windlass.contracts.rpc import Call
+from windlass.contracts.streaming import Stream, Streams
+from windlass.contracts.transfer import (
     Ask,
     Credentials,
     Destination,
@@ -29,6 +28,7 @@ from windlass.transfer import (
     Transferrer,
     Unpack,
 )
+from windlass.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unimplemented
 from windlass_api.containerd.services.transfer.v1 import transfer_pb2 as pb
 from windlass_api.containerd.types.transfer import imagestore_pb2, importexport_pb2, progress_pb2, registry_pb2
 from windlass_remote.messages import from_platform, to_descriptor

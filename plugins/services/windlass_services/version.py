@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
-from windlass.rpc import Call
+from windlass.contracts.rpc import Call
 from windlass_api.containerd.services.version.v1 import version_pb2 as pb
 
 

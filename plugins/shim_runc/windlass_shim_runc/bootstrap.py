@@ -187,7 +187,7 @@ def write_address(address: str) -> None:
 def core_schedule() -> None:
     """Give the shim a core-scheduling group of its own when the daemon's setting asks for it."""
     if os.environ.get("SCHED_CORE"):
-        from windlass import linux
+        from windlass_linux import calls as linux
 
         linux.prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PR_SCHED_CORE_SCOPE_THREAD_GROUP, 0)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.checks import Problem
+from windlass.contracts.checks import Problem
 from windlass_shim_runc import leftovers, versions
 from windlass_shim_runc.runc import TASK_DIRECTORY
 
@@ -43,7 +43,7 @@ def warn_of_weaknesses(program: str = PROGRAM) -> None:
 
 
 class RuncCheck:
-    """A `windlass.checks.Checked`; what has a bundle is the task manager's."""
+    """A `windlass.contracts.checks.Checked`; what has a bundle is the task manager's."""
 
     def __init__(self, state: Path) -> None:
         """Look below the daemon's state directory."""

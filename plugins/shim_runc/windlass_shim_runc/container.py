@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import time
 
-from windlass import cgroups, mounting
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass_linux import cgroups, mounting
 from windlass_shim_runc import disk, messages, oom
 from windlass_shim_runc.forgetting import may_be_hooked
 from windlass_shim_runc.host import Host, check_identifier
@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from windlass.mounts import Mount
+    from windlass.contracts.mounts import Mount
     from windlass_shim_runc import process
     from windlass_shim_runc.keeper import Luggage
     from windlass_shim_runc.streams import Names

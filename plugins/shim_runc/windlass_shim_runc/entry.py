@@ -7,7 +7,8 @@ import os
 import sys
 from _socket import socket
 
-from windlass import linux, nofile
+from windlass.process import nofile
+from windlass_linux import calls as linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.host import Host
 from windlass_shim_runc.keeper import Line, Luggage, keep
@@ -32,7 +33,7 @@ MAX_OOM_SCORE = 1000
 
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """Be a shim; the arguments are those of `windlass.shims.ForkedShim`. The daemon owns the socket's file."""
+    """Be a shim. The arguments are those of `windlass.contracts.shims.ForkedShim`; the daemon owns the socket file."""
     bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     use_fifo(bundle)
     prepare_process()

@@ -11,7 +11,7 @@ MAX_IDENTIFIER = 76
 
 
 def check_identifier(kind: str, value: str) -> None:
-    """Raise InvalidArgument for what must not become part of a file name: see `windlass.values.check_identifier`."""
+    """Raise InvalidArgument for what must not be part of a file name, as `windlass.contracts.values` does."""
     dotted = value.replace("_", ".").replace("-", ".")
     words = dotted.replace(".", "")
     # No word is empty: the borders of two separators, or of one and an end, meet.

@@ -13,7 +13,7 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from windlass import cgroups, mounting
+from windlass_linux import cgroups, mounting
 from windlass_shim_runc import disk, messages
 from windlass_shim_runc.runc import default_root, environment
 from windlass_shim_runc.spawn import kill_all, spawn
@@ -46,7 +46,7 @@ CONNECT_TIMEOUT = 0.1
 def clean(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Have the OCI runtime kill and forget a container, then unmount its rootfs; 0 also when there was none.
 
-    The arguments, and the descriptor, are those of `windlass.shims.ForkedShim.cleanup`.
+    The arguments, and the descriptor, are those of `windlass.contracts.shims.ForkedShim.cleanup`.
     """
     bundle, namespace, id, *rest = arguments
     problem = end(bundle, namespace, id, float(rest[0]) if rest else TIMEOUT)

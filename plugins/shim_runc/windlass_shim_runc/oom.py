@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from windlass import linux
 from windlass.errors import NotFound
+from windlass_linux import calls as linux
 from windlass_shim_runc import cgroups, disk
 
 TYPE_CHECKING = False

@@ -6,11 +6,11 @@ import sys
 import threading
 from pathlib import Path
 
-from windlass.checks import CHECK, Checked
-from windlass.metadata import METADATA
+from windlass.contracts.checks import CHECK, Checked
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.properties import STATE
+from windlass.contracts.shims import FORKED_SHIM, ForkedShim
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.properties import STATE
-from windlass.shims import FORKED_SHIM, ForkedShim
 
 RUNTIME = "io.containerd.runc.v2"
 

@@ -37,7 +37,7 @@ LONGEST_GRACE = 3600
 """More seconds than anybody waits for containers to end by themselves."""
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-"""As in `windlass.values`, which would bring dataclasses into every shim."""
+"""As in `windlass.contracts.values`, which would bring dataclasses into every shim."""
 
 
 class SandboxRequest(messages.Message):

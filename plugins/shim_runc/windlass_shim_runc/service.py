@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from windlass import linux
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
+from windlass_linux import calls as linux
 from windlass_shim_runc import cgroups, disk, messages
 from windlass_shim_runc.container import Container
 from windlass_shim_runc.host import Host, check_identifier

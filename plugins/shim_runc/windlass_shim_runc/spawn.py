@@ -14,7 +14,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-from windlass import linux, nofile
+from windlass.process import nofile
+from windlass_linux import calls as linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.signals import SIGKILL, SIGSTOP
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windlass.contracts.values import Descriptor
+from windlass.contracts.verifiers import Judgement
 from windlass.gate import offload_within
-from windlass.values import Descriptor
-from windlass.verifiers import Judgement
 from windlass_images import signpolicy
 from windlass_images.signpolicy import Decision
 
@@ -20,7 +20,7 @@ Find = Callable[[str, str], "Sequence[Signature]"]
 
 
 class SignPolicy:
-    """Implements `windlass.verifiers.ImageVerifier`; the file is read each time, so that a change holds at once."""
+    """Verifies by a policy file, which it reads each time, so that a change holds at once."""
 
     def __init__(self, path: Path, find: Find, timeout: float) -> None:
         """Judge by the policy at ``path``, for at most ``timeout`` seconds an image."""

@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from windlass import apart, trees
-from windlass.disks import is_full
-from windlass.errors import InvalidArgument
-from windlass.mounts import Mount
+from windlass.contracts.mounts import Mount
+from windlass.errors import InvalidArgument, is_full
 from windlass.plugin import SkipPlugin
+from windlass_storage import apart, trees
 
 NAME = "scratch"
 PROBE = "probe"

@@ -6,18 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from windlass import loop, trees
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import DirectorySnapshotter
-from windlass.snapshots import Kind, Usage
+from windlass_linux import loop
+from windlass_storage import trees
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import DirectorySnapshotter
 
 FILE = "blockfile"
 
 
 class BlockfileSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on files that are mounted by loop devices (docs/containerd 2.2)."""
+    """A `windlass.contracts.snapshots.Snapshotter` on files that are mounted by loop devices (docs/containerd 2.2)."""
 
     def __init__(self, root: Path, scratch: Path, fs_type: str, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``; those without a parent are copies of ``scratch``, which holds ``fs_type``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from windlass import mounting
+from windlass_linux import mounting
 
 
 def filesystem_of(path: Path) -> tuple[str, str]:

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass import trees
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition, NotFound
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import DirectorySnapshotter
-from windlass.snapshots import Kind, Usage
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
+from windlass_storage import trees
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import DirectorySnapshotter
 
 SUBVOLUME = "fs"
 ROOT_MODE = 0o755
 
 
 class BtrfsSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on btrfs (docs/containerd 2.2)."""
+    """A `windlass.contracts.snapshots.Snapshotter` on btrfs (docs/containerd 2.2)."""
 
     def __init__(self, root: Path) -> None:
         """Keep snapshots below ``root``, which is on btrfs."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from fcntl import ioctl
 from pathlib import Path
 
-from windlass import linux
+from windlass_linux import calls as linux
 
 SUBVOL_CREATE = 0x5000940E
 SNAP_DESTROY = 0x5000940F

@@ -12,11 +12,11 @@ from typing import IO, cast
 
 import zstandard
 
-from windlass.content import ContentStore, Reader
-from windlass.diff import CompareOptions
+from windlass.contracts.content import ContentStore, Reader
+from windlass.contracts.diff import CompareOptions
+from windlass.contracts.mounts import Mount
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.mounts import Mount
-from windlass.values import Descriptor, Payload
 from windlass_snapshot_erofs.images import place, problem_of
 from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, directory_of
 
@@ -28,7 +28,7 @@ MAX_WINDOW = 128 << 20
 
 
 class ErofsDiffer:
-    """A `windlass.diff.Differ`."""
+    """A `windlass.contracts.diff.Differ`."""
 
     def apply(
         self,

@@ -6,13 +6,13 @@ import errno
 from dataclasses import replace
 from pathlib import Path
 
-from windlass import mounting
-from windlass.directory_handler import DirectoryHandler
-from windlass.mounts import Mount
+from windlass.contracts.mounts import Mount
+from windlass_linux import mounting
+from windlass_storage.directory_handler import DirectoryHandler
 
 
 class ErofsHandler(DirectoryHandler):
-    """A `windlass.activations.MountHandler`."""
+    """A `windlass.contracts.activations.MountHandler`."""
 
     def __init__(self) -> None:
         """Believe that Linux needs no loop devices, until it says so."""

@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from windlass.disks import disk_errors
 from windlass.errors import DeadlineExceeded, FailedPrecondition, NoSpace
+from windlass_storage.disks import disk_errors
 
 logger = logging.getLogger(__name__)
 

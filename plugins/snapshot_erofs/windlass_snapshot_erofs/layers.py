@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshots import Kind
-from windlass.upper_directories import UPPER, WORK, mapping_options
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind
+from windlass_storage.metastore import Record
+from windlass_storage.upper_directories import UPPER, WORK, mapping_options
 
 IMAGE = "layer.erofs"
 MARK = ".erofslayer"

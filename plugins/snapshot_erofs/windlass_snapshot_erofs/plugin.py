@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windlass.activations import MOUNT_HANDLER, MountHandler
-from windlass.diff import DIFFER, Differ
+from windlass.contracts.activations import MOUNT_HANDLER, MountHandler
+from windlass.contracts.diff import DIFFER, Differ
+from windlass.contracts.snapshots import SNAPSHOTTER
+from windlass.contracts.values import host_architecture
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.snapshots import SNAPSHOTTER
-from windlass.values import host_architecture
 
 if TYPE_CHECKING:
     from windlass_snapshot_erofs.snapshotter import ErofsSnapshotter

@@ -10,14 +10,15 @@ import logging
 import os
 from pathlib import Path
 
-from windlass import apart, mounting, trees
-from windlass.disks import FULL, disk_errors, is_full, private_directory
-from windlass.errors import Error
-from windlass.mounts import Mount
+from windlass.contracts.mounts import Mount
+from windlass.errors import FULL, Error, is_full
 from windlass.plugin import SkipPlugin
+from windlass_linux import mounting
 from windlass_snapshot_erofs.handler import ErofsHandler
 from windlass_snapshot_erofs.images import PROGRAM, Images, set_immutable
 from windlass_snapshot_erofs.layers import Features
+from windlass_storage import apart, trees
+from windlass_storage.disks import disk_errors, private_directory
 
 logger = logging.getLogger(__name__)
 

@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass import trees, upper_directories
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import NotFound
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import DirectorySnapshotter
-from windlass.snapshots import Kind, Usage
-from windlass.upper_directories import UPPER, WORK, owner_of
 from windlass_snapshot_erofs import images as images_module
 from windlass_snapshot_erofs import layers
 from windlass_snapshot_erofs.images import Images
 from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, Features
+from windlass_storage import trees, upper_directories
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import DirectorySnapshotter
+from windlass_storage.upper_directories import UPPER, WORK, owner_of
 
 logger = logging.getLogger(__name__)
 
 
 class ErofsSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on EROFS and overlayfs."""
+    """A `windlass.contracts.snapshots.Snapshotter` on EROFS and overlayfs."""
 
     def __init__(self, root: Path, images: Images, features: Features, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``."""

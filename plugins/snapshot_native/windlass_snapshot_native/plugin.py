@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windlass.contracts.snapshots import SNAPSHOTTER
+from windlass.contracts.values import host_architecture
 from windlass.plugin import InitContext, Plugin
-from windlass.snapshots import SNAPSHOTTER
-from windlass.values import host_architecture
 
 if TYPE_CHECKING:
     from windlass_snapshot_native.snapshotter import NativeSnapshotter

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from windlass import trees
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import DirectorySnapshotter
-from windlass.snapshots import Kind, Usage
+from windlass_storage import trees
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import DirectorySnapshotter
 
 ROOT_MODE = 0o755
 
 
 class NativeSnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` that copies."""
+    """A `windlass.contracts.snapshots.Snapshotter` that copies."""
 
     def usage(self, key: str) -> Usage:
         """Measure an active snapshot; a view takes nothing, as in containerd."""

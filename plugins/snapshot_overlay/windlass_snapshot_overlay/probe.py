@@ -11,11 +11,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from windlass import mounting
-from windlass.disks import FULL, disk_errors, private_directory
-from windlass.mounts import Mount
+from windlass.contracts.mounts import Mount
+from windlass.errors import FULL
 from windlass.plugin import SkipPlugin
+from windlass_linux import mounting
 from windlass_snapshot_overlay.layers import Features
+from windlass_storage.disks import disk_errors, private_directory
 
 logger = logging.getLogger(__name__)
 

@@ -7,21 +7,21 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from windlass import trees, upper_directories
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import LABEL_PREFIX, Info, Kind, Usage
 from windlass.errors import NotFound
-from windlass.metastore import Record
-from windlass.mounts import Mount
-from windlass.snapshot_directories import DirectorySnapshotter
-from windlass.snapshots import LABEL_PREFIX, Info, Kind, Usage
-from windlass.upper_directories import UPPER, owner_of
 from windlass_snapshot_overlay import layers
 from windlass_snapshot_overlay.layers import Features
+from windlass_storage import trees, upper_directories
+from windlass_storage.metastore import Record
+from windlass_storage.snapshot_directories import DirectorySnapshotter
+from windlass_storage.upper_directories import UPPER, owner_of
 
 LABEL_UPPERDIR = LABEL_PREFIX + "overlay.upperdir"
 
 
 class OverlaySnapshotter(DirectorySnapshotter):
-    """A `windlass.snapshots.Snapshotter` on overlayfs."""
+    """A `windlass.contracts.snapshots.Snapshotter` on overlayfs."""
 
     def __init__(
         self,

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
+from windlass.contracts.values import Descriptor
+from windlass.contracts.verifiers import IMAGE_VERIFIER, JUDGEMENT_TIMEOUT, ImageVerifier, Judgement
 from windlass.errors import Error, PermissionDenied, with_class
 from windlass.gate import offload
 from windlass.hooks import Hooks
 from windlass.plugin import Record, State
-from windlass.values import Descriptor
-from windlass.verifiers import IMAGE_VERIFIER, JUDGEMENT_TIMEOUT, ImageVerifier, Judgement
 
 STEP = "admit_image"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from windlass.contracts.transfer import ExportArchive, ImportArchive, Progress, Report, Stored, Unpack
+from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.transfer import ExportArchive, ImportArchive, Progress, Report, Stored, Unpack
-from windlass.values import Descriptor
 from windlass_images import exporter, importer, naming, platforms
 from windlass_images.imagetree import Tree
 from windlass_images.importer import Options

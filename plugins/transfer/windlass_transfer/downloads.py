@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
-from windlass.content import ContentStore, Writer
+from windlass.contracts.content import ContentStore, Writer
+from windlass.contracts.transfer import Progress, Report
+from windlass.contracts.values import MAX_LABEL, Descriptor
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, ResourceExhausted
 from windlass.gate import offload
-from windlass.transfer import Progress, Report
-from windlass.values import MAX_LABEL, Descriptor
 from windlass_images.manifests import (
     INDEXES,
     KNOWN_CONFIGS,

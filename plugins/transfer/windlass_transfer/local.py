@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.errors import Cancelled, InvalidArgument, Unimplemented
-from windlass.transfer import (
+from windlass.contracts.transfer import (
     Ask,
     Credentials,
     Destination,
@@ -22,7 +21,8 @@ from windlass.transfer import (
     Stored,
     Unpack,
 )
-from windlass.values import Descriptor
+from windlass.contracts.values import Descriptor
+from windlass.errors import Cancelled, InvalidArgument, Unimplemented
 from windlass_images import platforms
 from windlass_images.unpack import Ways
 from windlass_registry.client import Client
@@ -55,7 +55,7 @@ class Settings:
 
 
 class LocalTransfer:
-    """Implements `windlass.transfer.Transferrer`."""
+    """Implements `windlass.contracts.transfer.Transferrer`."""
 
     def __init__(self, parts: Parts, tools: Tools, admission: Admission, settings: Settings) -> None:
         """Move images in the stores that ``parts`` are."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from windlass import durations
-from windlass.diff import DIFFER
+from windlass.config import durations
+from windlass.contracts.diff import DIFFER
+from windlass.contracts.gc import GC
+from windlass.contracts.metadata import METADATA
+from windlass.contracts.snapshots import SNAPSHOTTER
+from windlass.contracts.streaming import STREAMS, Streams
+from windlass.contracts.transfer import TRANSFER, Transferrer
+from windlass.contracts.verifiers import IMAGE_VERIFIER
 from windlass.errors import InvalidArgument
-from windlass.gc import GC
-from windlass.metadata import METADATA
 from windlass.plugin import InitContext, Plugin
-from windlass.snapshots import SNAPSHOTTER
-from windlass.streaming import STREAMS, Streams
-from windlass.transfer import TRANSFER, Transferrer
-from windlass.verifiers import IMAGE_VERIFIER
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def init_streams(context: InitContext) -> Streams:
 
 def init_transfer(context: InitContext) -> Transferrer:
     """Move images, judged by every verifier that there is."""
-    from windlass.transfer import Unpack
+    from windlass.contracts.transfer import Unpack
     from windlass_images import platforms
     from windlass_registry.client import roots_of
     from windlass_transfer.admission import Admission, failed_verifiers

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from windlass import durations
+from windlass.config import durations
 from windlass.errors import DeadlineExceeded
 from windlass_registry.meter import STEP, Meter
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from windlass.contracts.transfer import Progress, Registry, Report, Stored, Unpack
+from windlass.contracts.values import Descriptor
 from windlass.errors import Error, InvalidArgument
-from windlass.transfer import Progress, Registry, Report, Stored, Unpack
-from windlass.values import Descriptor
 from windlass_images import naming
 from windlass_images.imagetree import Leaf, Tree, Walk
 from windlass_images.manifests import INDEXES, MANIFESTS

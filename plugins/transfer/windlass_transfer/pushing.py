@@ -6,10 +6,10 @@ import asyncio
 import io
 from collections.abc import Callable, Sequence
 
-from windlass.content import Reader
+from windlass.contracts.content import Reader
+from windlass.contracts.transfer import Progress, Registry, Report, Stored
+from windlass.contracts.values import Descriptor
 from windlass.errors import NotFound
-from windlass.transfer import Progress, Registry, Report, Stored
-from windlass.values import Descriptor
 from windlass_images import platforms
 from windlass_images.manifests import MANIFEST_LIMIT, is_distributable
 from windlass_images.survey import Node, missing, survey

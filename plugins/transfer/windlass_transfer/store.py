@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from windlass.content import CHUNK, ContentStore, Info, Reader, Writer
-from windlass.diff import DETACHED, Differ
+from windlass.contracts.content import CHUNK, ContentStore, Info, Reader, Writer
+from windlass.contracts.diff import DETACHED, Differ
+from windlass.contracts.gc import Collector
+from windlass.contracts.images import Image, ImageStore
+from windlass.contracts.leases import LABEL_EXPIRE, Resource
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.mounts import Mount
+from windlass.contracts.snapshots import Info as SnapshotInfo
+from windlass.contracts.snapshots import Snapshotter, Usage
+from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange, Unavailable, Unimplemented
 from windlass.gate import gate_of, offload, offload_within
-from windlass.gc import Collector
-from windlass.images import Image, ImageStore
-from windlass.leases import LABEL_EXPIRE, Resource
-from windlass.metadata import Metadata
-from windlass.mounts import Mount
-from windlass.snapshots import Info as SnapshotInfo
-from windlass.snapshots import Snapshotter, Usage
-from windlass.values import Descriptor, Payload
 from windlass_images.turns import PATIENCE, Locked, Turn
 from windlass_transfer.workers import settled
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windlass.contracts.metadata import Collectible
+from windlass.contracts.streaming import Stream
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from windlass.metadata import Collectible
-from windlass.streaming import Stream
 
 MOST = 1000
 """Open streams of the whole daemon (docs/containerd 7.7)."""
@@ -23,7 +23,7 @@ class _Open:
 
 
 class StreamManager:
-    """Implements `windlass.streaming.Streams`, and lets the streams of a lease that goes be collected."""
+    """Implements `windlass.contracts.streaming.Streams`, and lets the streams of a lease that goes be collected."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close collected streams on ``loop``."""
@@ -51,7 +51,7 @@ class StreamManager:
         """Forget a stream."""
         self._open.pop((namespace, id), None)
 
-    # What `windlass.metadata.Collectibles` asks for; called by the thread that collects.
+    # What `windlass.contracts.metadata.Collectibles` asks for; called by the thread that collects.
 
     def collectibles(self) -> Sequence[Collectible]:
         """Return all open streams; one without a lease is kept as long as it is open."""

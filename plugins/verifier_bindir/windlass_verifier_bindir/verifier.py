@@ -12,9 +12,9 @@ import os
 import signal
 from pathlib import Path
 
+from windlass.contracts.values import Descriptor
+from windlass.contracts.verifiers import Judgement
 from windlass.errors import DeadlineExceeded, FailedPrecondition
-from windlass.values import Descriptor
-from windlass.verifiers import Judgement
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ DESCRIPTOR = "application/vnd.oci.descriptor.v1+json"
 
 
 class BinDir:
-    """Implements `windlass.verifiers.ImageVerifier`; the directory is read each time."""
+    """Implements `windlass.contracts.verifiers.ImageVerifier`; the directory is read each time."""
 
     def __init__(self, directory: Path, most: int, timeout: float) -> None:
         """Execute at most ``most`` programs, -1 is all of them, each for at most ``timeout`` seconds."""

@@ -6,13 +6,13 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from windlass.contracts.zygote import Child
 from windlass.errors import Unavailable
-from windlass.zygote import Child
 from windlass_zygote.spawner import ForkingZygote
 
 
 class ZygotePerPackage:
-    """Implements `windlass.zygote.Zygote` by a zygote for each top-level package, made when it is first named."""
+    """Keeps a zygote for each top-level package, made when it is first named."""
 
     def __init__(self, executable: str = sys.executable) -> None:
         """Run zygotes by ``executable``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from windlass.contracts.zygote import ZYGOTE, Zygote
 from windlass.plugin import InitContext, Plugin, SkipPlugin
-from windlass.zygote import ZYGOTE, Zygote
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ import os
 import struct
 import sys
 
-from windlass import linux, nofile
+from windlass.process import nofile
+from windlass_linux import calls as linux
 
 # Not from typing, and no abstract classes at run time: together they would be a megabyte in every shim.
 TYPE_CHECKING = False

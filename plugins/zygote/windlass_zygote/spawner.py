@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from windlass import nofile
+from windlass.contracts.zygote import Child
 from windlass.errors import Internal, Unavailable, in_words
-from windlass.zygote import Child
+from windlass.process import nofile
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
 
@@ -93,7 +93,7 @@ def kill(pidfd: int) -> None:
 
 
 class ForkingZygote:
-    """Implements `windlass.zygote.Zygote` by a process of its own, replaced when it dies or hangs."""
+    """Implements `windlass.contracts.zygote.Zygote` by a process of its own, replaced when it dies or hangs."""
 
     def __init__(self, executable: str = sys.executable) -> None:
         self._executable = executable

@@ -1,0 +1,1 @@
+"""config.toml: files, merging, migration, validation, and the commands about it."""

@@ -1,0 +1,46 @@
+"""Contract: images, named pointers to descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from windlass.contracts.values import Descriptor
+from windlass.plugin import contract
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A name and what it points to; times are nanoseconds since the epoch, UTC."""
+
+    name: str
+    target: Descriptor
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_at: int = 0
+    updated_at: int = 0
+
+
+@contract
+class ImageStore(Protocol):
+    """Keeps one namespace's images; rules in docs/containerd 3.3. Publishes ``/images/*``."""
+
+    def get(self, name: str) -> Image:
+        """Raises NotFound."""
+        ...
+
+    def list(self, filters: Sequence[str] = ()) -> list[Image]:
+        """Return those that match one of ``filters``, by name."""
+        ...
+
+    def create(self, image: Image, at: int | None = None) -> Image:
+        """Record an image, as of ``at`` (default: now). Raises AlreadyExists, InvalidArgument."""
+        ...
+
+    def update(self, image: Image, fieldpaths: Sequence[str] = (), at: int | None = None) -> Image:
+        """Change ``labels``, ``annotations`` (of the target) or ``target``, or all of them. Raises NotFound."""
+        ...
+
+    def delete(self, name: str, target: str = "") -> None:
+        """Forget an image. Raises NotFound, also when it does not point to digest ``target``."""
+        ...

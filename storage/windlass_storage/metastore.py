@@ -1,0 +1,400 @@
+"""Rows for snapshotter authors: names, kinds, parents, labels and usage of snapshots, kept in SQLite.
+
+A snapshotter keeps files, one directory (or volume) for each snapshot, named by
+the record's ``id``; everything else that the contract promises is kept here.
+The files must be there before the row is, and the row must be gone before the
+files are; then a crash leaves files without a row, which `Metastore.ids_held` tells,
+and never a row without files::
+
+    record = store.create(kind, key, parent, labels, place=lambda r: rename(temporary, root / str(r.id)))
+    …
+    record = store.remove(key)
+    rmtree(root / str(record.id))
+
+Durability: every change survives the death of the process. A power cut may take
+back what was created, updated or removed since the last `commit` or `flush`,
+newest first, but never what was committed: an active snapshot's files would not
+survive it either, and a removal that is taken back can be repeated. So preparing
+costs no fsync, and committing costs one, outside the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass import errors, faults
+from windlass.contracts.snapshots import Info, Kind, Usage
+from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
+from windlass_storage import databases
+from windlass_storage.databases import reuse_log
+from windlass_storage.disks import disk_errors
+from windlass_storage.reserve import Reserve
+
+MIGRATIONS: tuple[str, ...] = (
+    # AUTOINCREMENT: a number is never given twice, so a left-over directory cannot become another snapshot's.
+    """
+    CREATE TABLE snapshot (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
+        parent INTEGER REFERENCES snapshot (id),
+        labels TEXT NOT NULL,
+        inodes INTEGER NOT NULL DEFAULT 0,
+        size INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX snapshot_parent ON snapshot (parent);
+    """,
+)
+"""Each brings the schema to the version that is its place in the list, counted from 1 (PRAGMA user_version)."""
+
+BUSY_SECONDS = 10.0
+RESERVE = 256 << 10
+"""Bytes kept back for removals: the log and its index, and some pages for each."""
+
+_CHAIN = """
+    WITH RECURSIVE chain (id, parent, depth) AS (
+        SELECT id, parent, 0 FROM snapshot WHERE id = ?
+        UNION ALL
+        SELECT s.id, s.parent, depth + 1 FROM snapshot s JOIN chain c ON s.id = c.parent
+    ) SELECT id FROM chain ORDER BY depth
+"""
+_INFO = """
+    SELECT s.kind, s.name, coalesce(p.name, ''), s.labels, s.created_at, s.updated_at
+    FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a snapshotter needs to find a snapshot's files."""
+
+    id: int
+    kind: Kind
+    parents: tuple[int, ...]
+    """IDs of all snapshots beneath, nearest first."""
+    labels: Mapping[str, str]
+    usage: Usage
+    """As stored at commit; zero before."""
+
+
+class Metastore:
+    """The rows of one snapshotter, in the database at ``path``; to be used by any number of threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._reserve = Reserve(path.with_name(path.name + "-reserve"), RESERVE)
+        self._writer, self._reader = databases.opened(path, self._reserve, self._open)
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        with self._explained(), disk_errors(f"open {self._path}", self._path.parent):
+            writer = self._connect()
+            try:
+                _migrate(writer, self._path)
+                reader = self._connect()
+            except BaseException:
+                writer.close()
+                raise
+            # SQLite itself syncs the directory only when it syncs the log, which `flush` does in its place.
+            _fsync(self._path.parent)
+        return writer, reader
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = databases.connect(self._path, BUSY_SECONDS)
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def close(self) -> None:
+        """Close the database; a second time is nothing."""
+        with self._writing, self._reading:
+            self._reader.close()
+            databases.close(self._writer, self._path, self._reserve)
+
+    def flush(self) -> None:
+        """Return when every change so far would survive a power cut."""
+        # Transactions are only appended to the log before; a checkpoint syncs it first by itself.
+        log = databases.log_of(self._path)
+        with disk_errors(f"write {log}", log.parent):
+            _fsync(log)
+
+    def check(self, key: str, parent: str = "") -> tuple[int, ...]:
+        """Raise what `create` would raise now, and return the IDs of what would be beneath, nearest first."""
+        with self._read() as db:
+            below = _creatable(db, key, parent)
+            return () if below is None else _chain(db, below)
+
+    def create(
+        self,
+        kind: Kind,
+        key: str,
+        parent: str = "",
+        labels: Mapping[str, str] | None = None,
+        place: Callable[[Record], None] | None = None,
+    ) -> Record:
+        """Make the row of an active snapshot or a view.
+
+        ``place`` puts the snapshot's files in their place; when it raises there will be no row.
+        Raises AlreadyExists, NotFound (parent), InvalidArgument (parent is not committed).
+        """
+        now = time.time_ns()
+        with self._write() as db:
+            below = _creatable(db, key, parent)
+            row = (key, kind, below, _dump(labels), now, now)
+            sql = "INSERT INTO snapshot (name, kind, parent, labels, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+            db.execute(sql, row)
+            record = _record(db, key)
+            if place is not None:
+                place(record)
+            return record
+
+    def lookup(self, key: str) -> Record:
+        """Return the record of a snapshot of any kind. Raises NotFound."""
+        with self._read() as db:
+            return _record(db, key)
+
+    def get(self, key: str) -> Record:
+        """Return the record of an active snapshot or view. Raises NotFound; FailedPrecondition if committed."""
+        record = self.lookup(key)
+        if record.kind == Kind.COMMITTED:
+            raise FailedPrecondition(f"snapshot {key} is committed, only active snapshots and views can be mounted")
+        return record
+
+    def stat(self, key: str) -> Info:
+        """Describe a snapshot of any kind. Raises NotFound."""
+        with self._read() as db:
+            return _stat(db, key)
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels as `windlass.contracts.snapshots.Snapshotter.update` says, and return the result."""
+        with self._write() as db:
+            labels = changed_labels(_stat(db, info.name).labels, info.labels, fieldpaths)
+            values = (_dump(labels), time.time_ns(), info.name)
+            db.execute("UPDATE snapshot SET labels = ?, updated_at = ? WHERE name = ?", values)
+            return _stat(db, info.name)
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Yield what matches one of ``filters``, as it was when the walk began; nothing is locked meanwhile."""
+        accepts = parse(filters)
+        with self._read() as db:
+            rows = db.execute(_INFO).fetchall()
+        return (info for info in map(_info, rows) if accepts(adaptor(info)))
+
+    def commit(
+        self,
+        name: str,
+        key: str,
+        usage: Usage,
+        labels: Mapping[str, str] | None = None,
+        parent: str = "",
+    ) -> Record:
+        """Freeze the active snapshot ``key`` as ``name``, which is durable on return; the id stays.
+
+        ``parent`` gives a parent to a snapshot that has none, and is otherwise ignored (docs/containerd 3.7).
+        Raises as `windlass.contracts.snapshots.Snapshotter.commit`.
+        """
+        if not name:
+            raise InvalidArgument("a snapshot's name must not be empty")
+        with self._write() as db:
+            record = _record(db, key)
+            if record.kind != Kind.ACTIVE:
+                raise FailedPrecondition(
+                    f"snapshot {key} is {record.kind.name.lower()}, only active ones can be committed"
+                )
+            if _find(db, name) is not None:
+                raise AlreadyExists(f"snapshot {name} exists already")
+            if parent and not record.parents:
+                rebased = _committed_parent(db, parent)
+                db.execute("UPDATE snapshot SET parent = ? WHERE id = ?", (rebased, record.id))
+            db.execute(
+                "UPDATE snapshot SET name = ?, kind = ?, labels = ?, inodes = ?, size = ?, updated_at = ? WHERE id = ?",
+                (name, Kind.COMMITTED, _dump(labels), usage.inodes, usage.size, time.time_ns(), record.id),
+            )
+            record = _record(db, name)
+        faults.point("snapshots.committed")
+        self.flush()
+        return record
+
+    def remove(self, key: str) -> Record:
+        """Delete the row and return what it was. Raises NotFound; FailedPrecondition if it has children."""
+        try:
+            return self._remove(key)
+        except errors.ResourceExhausted:
+            with self._writing:
+                if not self._reserve.spend():
+                    raise
+                reuse_log(self._writer)
+            try:
+                return self._remove(key)
+            finally:
+                self._reserve.refill()
+
+    def _remove(self, key: str) -> Record:
+        with self._write() as db:
+            record = _record(db, key)
+            child = db.execute("SELECT name FROM snapshot WHERE parent = ? LIMIT 1", (record.id,)).fetchone()
+            if child is not None:
+                raise FailedPrecondition(f"cannot remove snapshot with child: {key} is the parent of {child[0]}")
+            db.execute("DELETE FROM snapshot WHERE id = ?", (record.id,))
+            return record
+
+    @contextmanager
+    def ids_held(self) -> Iterator[dict[int, str]]:
+        """Yield the key or name of every ID; nothing is created or removed meanwhile.
+
+        Files of any other ID may be put aside meanwhile, and deleted after a `flush`.
+        """
+        with self._write() as db:
+            yield dict(db.execute("SELECT id, name FROM snapshot"))
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._explained(), self._reading:
+            # A transaction, so that several statements see one state.
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("COMMIT")
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._explained(), self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                faults.database_point("snapshots.commit")
+                self._writer.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended the transaction already.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+            self._reserve.refill()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            raise FailedPrecondition(f"{self._path} is closed: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise databases.translated(error, self._path) from error
+
+
+def adaptor(info: Info) -> Adaptor:
+    """Return how filters see a snapshot (docs/containerd 8.2, Walk): kind, name, parent and labels."""
+
+    def field(path: Sequence[str]) -> tuple[str, bool]:
+        match path[0]:
+            case "kind":
+                return info.kind.name.lower(), True
+            case "name":
+                return value_of(info.name)
+            case "parent":
+                # Always there, so that ``parent!=""`` finds those that have one.
+                return info.parent, True
+            case "labels":
+                return label_of(info.labels, path)
+        return ABSENT
+
+    return field
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise FailedPrecondition(
+            f"{path} has schema version {version}, newer than this program's {len(MIGRATIONS)}; upgrade it"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+
+
+def changed_labels(now: Mapping[str, str], wanted: Mapping[str, str], fieldpaths: Sequence[str]) -> dict[str, str]:
+    """Return the labels after an update of ``fieldpaths``; raises InvalidArgument for a path that is not of labels."""
+    for path in fieldpaths:
+        if path != "labels" and not path.startswith("labels."):
+            raise InvalidArgument(f"cannot update field {path!r} of a snapshot, only labels")
+    if not fieldpaths or "labels" in fieldpaths:
+        return dict(wanted)
+    labels = dict(now)
+    for path in fieldpaths:
+        key = path.removeprefix("labels.")
+        if key in wanted:
+            labels[key] = wanted[key]
+        else:
+            labels.pop(key, None)
+    return labels
+
+
+def _find(db: sqlite3.Connection, key: str) -> tuple[int, int, str, int, int] | None:
+    found = db.execute("SELECT id, kind, labels, inodes, size FROM snapshot WHERE name = ?", (key,))
+    row: tuple[int, int, str, int, int] | None = found.fetchone()
+    return row
+
+
+def _chain(db: sqlite3.Connection, id: int) -> tuple[int, ...]:
+    """Return the ID and those of all snapshots beneath, nearest first."""
+    return tuple(below for (below,) in db.execute(_CHAIN, (id,)))
+
+
+def _committed_parent(db: sqlite3.Connection, parent: str) -> int:
+    row = _find(db, parent)
+    if row is None:
+        raise NotFound(f"parent snapshot {parent} does not exist")
+    if row[1] != Kind.COMMITTED:
+        raise InvalidArgument(f"parent snapshot {parent} is not committed; commit it first")
+    return row[0]
+
+
+def _creatable(db: sqlite3.Connection, key: str, parent: str) -> int | None:
+    """Return the parent's ID when a snapshot ``key`` can be created on it, None for no parent."""
+    if not key:
+        raise InvalidArgument("a snapshot's key must not be empty")
+    if _find(db, key) is not None:
+        raise AlreadyExists(f"snapshot {key} exists already")
+    return _committed_parent(db, parent) if parent else None
+
+
+def _record(db: sqlite3.Connection, key: str) -> Record:
+    row = _find(db, key)
+    if row is None:
+        raise NotFound(f"snapshot {key} does not exist")
+    id, kind, labels, inodes, size = row
+    return Record(id, Kind(kind), _chain(db, id)[1:], json.loads(labels), Usage(inodes, size))
+
+
+def _stat(db: sqlite3.Connection, key: str) -> Info:
+    row = db.execute(_INFO + " WHERE s.name = ?", (key,)).fetchone()
+    if row is None:
+        raise NotFound(f"snapshot {key} does not exist")
+    return _info(row)
+
+
+def _info(row: tuple[int, str, str, str, int, int]) -> Info:
+    kind, name, parent, labels, created_at, updated_at = row
+    return Info(Kind(kind), name, parent, json.loads(labels), created_at, updated_at)
+
+
+def _dump(labels: Mapping[str, str] | None) -> str:
+    return json.dumps(dict(labels or {}), ensure_ascii=False)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
