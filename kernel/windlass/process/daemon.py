@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import __version__, discovery, faults, gate
+from windlass import __version__, discovery, gate
 from windlass.boot import Daemon
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
@@ -26,7 +26,7 @@ from windlass.discovery import Found
 from windlass.errors import StartError
 from windlass.ownloop import run_to_its_end
 from windlass.plugin import Record, State
-from windlass.process import logs
+from windlass.process import faultpoints, logs
 from windlass.process import setup as process
 from windlass.watchdog import WATCHDOG, owners_of
 
@@ -64,10 +64,10 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
 def arm_faults() -> None:
     """Arm the faults that the environment asks for, and say so. Raises StartError."""
     try:
-        if faults.arm_from_environment():
-            logger.warning("faults are armed by %s: this daemon is going to fail on purpose", faults.VARIABLE)
+        if faultpoints.arm_from_environment():
+            logger.warning("faults are armed by %s: this daemon is going to fail on purpose", faultpoints.VARIABLE)
     except ValueError as error:
-        raise StartError(f"{faults.VARIABLE}: {error}") from None
+        raise StartError(f"{faultpoints.VARIABLE}: {error}") from None
 
 
 def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
