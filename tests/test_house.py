@@ -33,6 +33,7 @@ FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
+    "kernel/windlass/initialise.py": "raised again as what boot can record",
     "kernel/windlass/config/blocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
     "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",

@@ -46,13 +46,13 @@ async def _check(found: Sequence[Found], settings: Config, repair: bool, deep: b
     await daemon.start()
     try:
         failed = [each for each in daemon.records if each.state == State.FAILED and each.type != CHECK.uri]
-        checks = [each for each in daemon.records if each.state == State.OK and each.type == CHECK.uri]
+        checks = [each for each in daemon.of_type(CHECK.uri) if each.record.state == State.OK]
         if not checks:
             raise StartError(failed[-1].message if failed else "no plugin that checks is installed")
         problems = [Problem(each.uri, f"did not start: {each.message}", "see the daemon's log") for each in failed]
-        for record in checks:
+        for each in checks:
             # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
-            problems += await asyncio.to_thread(record.instance.check, repair, deep)
+            problems += await asyncio.to_thread(each.provided(CHECK).check, repair, deep)
         return problems
     finally:
         await daemon.stop()

@@ -1,7 +1,7 @@
 """Fault points: named places where code can be made to fail, to wait or to die, for tests and for drills.
 
-Every call of a plugin from another is a point, ``URI.METHOD``; plugins and libraries have further ones. Nothing is armed
-unless `windlass.process.faultpoints` finds it in the environment.
+Every call of a plugin from another is a point, ``URI.METHOD``; plugins and libraries have further ones. Nothing is
+armed unless `windlass.process.faultpoints` finds it in the environment.
 """
 
 from __future__ import annotations

@@ -15,12 +15,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from windlass.discovery import Found
 
 LIMIT = 1.0
 TICK = 0.2
@@ -104,7 +100,7 @@ class Watchdog:
         self._end = threading.Event()
 
     def start(self, owners: Mapping[str, str]) -> None:
-        """Begin to look; ``owners`` names the plugin for the first part of a module's name, see `owners_of`."""
+        """Begin to look; ``owners`` names the plugin for the first part of a module's name."""
         self._owners = owners
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
@@ -135,18 +131,3 @@ class Watchdog:
 
 WATCHDOG = Watchdog()
 """The process's own."""
-
-
-def owners_of(found: Iterable[Found]) -> dict[str, str]:
-    """Return for the first part of each plugin's modules its URI, or its distribution where that brings several."""
-    uris: dict[str, set[str]] = {}
-    distributions: dict[str, str] = {}
-    for entry in found:
-        if entry.plugin is not None:
-            package = entry.plugin.init.__module__.partition(".")[0]
-            uris.setdefault(package, set()).add(entry.uri)
-            distributions[package] = entry.distribution
-    return {
-        package: f"plugin {next(iter(every))}" if len(every) == 1 else f"a plugin of {distributions[package]}"
-        for package, every in uris.items()
-    }

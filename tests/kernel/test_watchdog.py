@@ -15,7 +15,8 @@ from windlass.errors import Unavailable
 from windlass.gate import Gate, Handle
 from windlass.ownloop import OwnLoop
 from windlass.plugin import Plugin, PluginType
-from windlass.watchdog import Watch, Watchdog, owners_of
+from windlass.process.owners import owners_of
+from windlass.watchdog import Watch, Watchdog
 
 OWN = __name__.partition(".")[0]
 

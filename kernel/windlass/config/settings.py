@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from windlass.contracts.diff import StreamProcessor
+
 
 @dataclass(frozen=True)
 class Grpc:
@@ -76,19 +78,6 @@ class ProxyPlugin:
     platform: str = ""
     exports: dict[str, str] = field(default_factory=dict)
     capabilities: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class StreamProcessor:
-    """A program that turns a layer of one media type into one of another."""
-
-    #: Media types that it reads.
-    accepts: list[str] = field(default_factory=list)
-    #: Media type that it writes.
-    returns: str = ""
-    path: str = ""
-    args: list[str] = field(default_factory=list)
-    env: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from windlass.ownloop import run_to_its_end
 from windlass.plugin import Record, State
 from windlass.process import faultpoints, logs
 from windlass.process import setup as process
-from windlass.watchdog import WATCHDOG, owners_of
+from windlass.process.directories import close_to_others
+from windlass.process.owners import owners_of
+from windlass.watchdog import WATCHDOG
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     stopping = _Stopping(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
-    daemon = Daemon(found, settings, settings.configured)
+    daemon = Daemon(found, settings, close_to_others, settings.check)
     WATCHDOG.watch(loop, threading.get_ident(), "the event loop", HELD_UP)
     WATCHDOG.start(owners_of(found))
     stop = asyncio.create_task(stopping.event.wait())
