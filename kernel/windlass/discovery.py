@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
@@ -37,12 +38,21 @@ def installed(entries: Iterable[EntryPoint] | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for entry in entry_points(group=GROUP) if entries is None else entries:
-        distribution = _brought_by(entry)
+        distribution = _named(entry.dist)
         if found.setdefault(entry.name, distribution) != distribution:
             raise StartError(
                 f"plugin {entry.name} is brought by {found[entry.name]} and by {distribution}: uninstall one of them"
             )
     return dict(sorted(found.items()))
+
+
+@cache
+def _named(distribution: Distribution | None) -> str:
+    """Return name and version, read once for all plugins of a distribution; its e-mail parser is slow."""
+    if distribution is None:
+        return "unknown distribution"
+    fields = distribution.metadata
+    return f"{fields['Name']} {fields['Version']}"
 
 
 def discover(disabled: Collection[str] = ()) -> list[Found]:
@@ -67,7 +77,7 @@ def made(settings: object, found: Sequence[Found], disabled: Collection[str] = (
     taken = {entry.uri: entry.distribution for entry in found}
     plugins: list[Found] = []
     for entry in entry_points(group=FACTORIES):
-        distribution = _brought_by(entry)
+        distribution = _named(entry.dist)
         try:
             made_here = entry.load()(settings)
         except Exception as error:
@@ -79,10 +89,6 @@ def made(settings: object, found: Sequence[Found], disabled: Collection[str] = (
             taken[plugin.uri] = distribution
             plugins.append(Found(plugin.uri, distribution, None if plugin.uri in disabled else plugin))
     return plugins
-
-
-def _brought_by(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
 
 
 def _found(uri: str, distribution: str, entries: Sequence[EntryPoint]) -> Found:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """What is known of one loop; only the watchdog's thread changes it."""
+    """What is known of one loop. Only the watchdog's thread changes it; the loop sets the event when it has turned."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, name: str, remedy: str) -> None:
         """Watch the loop that runs in ``thread``; ``name`` and ``remedy`` are for the log."""
@@ -34,7 +34,7 @@ class Watch:
         self._name = name
         self._remedy = remedy
         self._asked = self._reported = False
-        self._answered = threading.Event()
+        self._turned = threading.Event()
         self._fine = time.monotonic()
 
     def look(self, frames: Mapping[int, FrameType], owners: Mapping[str, str]) -> None:
@@ -43,29 +43,19 @@ class Watch:
         if frame is None:
             return
         now, waits = time.monotonic(), _waits(frame)
-        if waits or self._answered.is_set():
-            self._goes_on(now)
-        if waits:
-            return
-        if not self._asked:
-            self._ask()
+        if waits or self._turned.is_set():
+            if self._reported:
+                logger.warning("%s goes on after %.1f s", self._name, now - self._fine)
+            self._fine, self._reported, self._asked = now, False, False
+            self._turned.clear()
+        if not self._asked and not waits:
+            self._asked = True
+            with contextlib.suppress(RuntimeError):  # it has been closed
+                self._loop.call_soon_threadsafe(self._turned.set)
         elif now - self._fine > LIMIT and not self._reported:
             self._reported = True
-            place = _place(frame, owners)
-            logger.warning(
-                "%s has been held up for %.1f s by %s; %s", self._name, now - self._fine, place, self._remedy
-            )
-
-    def _goes_on(self, now: float) -> None:
-        if self._reported:
-            logger.warning("%s goes on after %.1f s", self._name, now - self._fine)
-        self._fine, self._reported, self._asked = now, False, False
-        self._answered.clear()
-
-    def _ask(self) -> None:
-        self._asked = True
-        with contextlib.suppress(RuntimeError):  # it has been closed
-            self._loop.call_soon_threadsafe(self._answered.set)
+            place, held = _place(frame, owners), now - self._fine
+            logger.warning("%s has been held up for %.1f s by %s; %s", self._name, held, place, self._remedy)
 
 
 def _waits(frame: FrameType) -> bool:
@@ -90,7 +80,7 @@ def _line(frame: FrameType) -> str:
 
 
 class Watchdog:
-    """One thread that watches every loop it is told of."""
+    """One thread that watches loops."""
 
     def __init__(self) -> None:
         """Watch nothing yet."""

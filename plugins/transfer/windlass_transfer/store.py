@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 from windlass.contracts.content import CHUNK, ContentStore, Info, Reader, Writer
 from windlass.contracts.diff import DETACHED, Differ
@@ -23,7 +22,7 @@ from windlass.contracts.snapshots import Info as SnapshotInfo
 from windlass.contracts.snapshots import Snapshotter, Usage
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import AlreadyExists, DataLoss, Error, NotFound, OutOfRange, Unavailable, Unimplemented
-from windlass.gate import gate_of, offload, offload_within
+from windlass.gate import offload, offloaded
 from windlass_images.turns import PATIENCE, Locked, Turn
 from windlass_transfer.workers import settled
 
@@ -99,10 +98,9 @@ class LocalStore:
         payloads = {DETACHED: Payload("", b"")} if detached else {}
         view = self.parts.metadata.content(self.namespace, self._lease)
         problem = Unimplemented("no differ is configured")
-        for name, differ in self.parts.differs.items():
-            call = partial(differ.apply, view, desc, mounts, payloads)
+        for differ in self.parts.differs.values():
             try:
-                return await settled(offload_within(None, None, call, gate_of(differ), name))
+                return await settled(offloaded(differ.apply, deadline=None)(view, desc, mounts, payloads))
             except Unimplemented as error:
                 problem = error
         raise problem
@@ -134,9 +132,7 @@ class LocalContent:
 
     async def chunks(self, digest: str) -> AsyncIterator[bytes]:
         """Yield a blob."""
-        reader = await offload_within(
-            60.0, Reader.close, lambda: self.view.reader(Descriptor("", digest, 0)), gate_of(self.view), "reader"
-        )
+        reader = await offloaded(self.view.reader, deadline=OPEN_TIMEOUT, discard=_close)(Descriptor("", digest, 0))
         try:
             offset = 0
             while data := await offload(reader.read_at, offset, CHUNK):
@@ -167,8 +163,7 @@ class LocalContent:
                 raise DataLoss(f"ingest {ref} has {offset} bytes in place of {size}")
             digest = await offload(writer.digest)
             desc = Descriptor("", expected or digest, size)
-            call = partial(commit, self.view, writer, desc, labels or {})
-            await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(self.view), "commit"))
+            await settled(offloaded(commit, deadline=COMMIT_TIMEOUT)(self.view, writer, desc, labels or {}))
         except BaseException:
             await asyncio.shield(offload(_give_up, self.view, writer, ref))
             raise
@@ -177,9 +172,8 @@ class LocalContent:
     async def _writer(self, ref: str, size: int, expected: str) -> Writer:
         turn = self.turn(ref)
         while True:
-            call = partial(opened, self.view, ref, size, expected)
             try:
-                writer = await offload_within(OPEN_TIMEOUT, Writer.close, call, gate_of(self.view), "writer")
+                writer = await offloaded(opened, deadline=OPEN_TIMEOUT, discard=_close)(self.view, ref, size, expected)
             except Locked:
                 await turn.wait()
                 continue
@@ -194,6 +188,10 @@ class LocalContent:
             return (await offload(self.view.status, ref)).offset
 
         return Turn(ref, offset, self._patience)
+
+
+def _close(opened: Reader | Writer) -> None:
+    opened.close()
 
 
 def opened(view: ContentStore, ref: str, size: int, expected: str, media_type: str = "") -> Writer:
@@ -316,8 +314,7 @@ class LocalSnapshots:
     ) -> None:
         """Freeze an active snapshot."""
         view = self._view(snapshotter)
-        call = partial(view.commit, name, key, labels, parent)
-        await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(view), "commit"))
+        await settled(offloaded(view.commit, deadline=COMMIT_TIMEOUT)(name, key, labels, parent))
 
     async def remove(self, snapshotter: str, key: str) -> None:
         """Remove a snapshot."""
