@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
 
 from windlass.contracts.content import CHUNK, ContentStore, Info, Reader, Writer
 from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, DataLoss
-from windlass.gate import gate_of, offload, offload_within
+from windlass.gate import offload, offloaded
 from windlass.typing import override
 from windlass_images.store import Content
 from windlass_images.turns import PATIENCE, Locked, Turn
@@ -47,8 +46,7 @@ class LocalContent(Content):
 
     @override
     async def chunks(self, digest: str) -> AsyncIterator[bytes]:
-        call = partial(self.view.reader, Descriptor("", digest, 0))
-        reader = await offload_within(OPEN_TIMEOUT, Reader.close, call, gate_of(self.view), "reader")
+        reader = await offloaded(self.view.reader, deadline=OPEN_TIMEOUT, discard=_close)(Descriptor("", digest, 0))
         try:
             offset = 0
             while data := await offload(reader.read_at, offset, CHUNK):
@@ -87,16 +85,15 @@ class LocalContent(Content):
             raise DataLoss(f"ingest {ref} has {offset} bytes instead of {wanted.size}")
         digest = await offload(writer.digest)
         desc = Descriptor("", wanted.digest or digest, wanted.size)
-        call = partial(blobs.commit_or_label, self.view, writer, desc, labels)
-        await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(self.view), "commit"))
+        await settled(offloaded(blobs.commit_or_label, deadline=COMMIT_TIMEOUT)(self.view, writer, desc, labels))
         return digest
 
     async def _writer(self, ref: str, size: int, expected: str) -> Writer:
         turn = self.turn(ref)
         while True:
-            call = partial(blobs.opened, self.view, ref, size, expected)
+            opening = offloaded(blobs.opened, deadline=OPEN_TIMEOUT, discard=_close)
             try:
-                writer = await offload_within(OPEN_TIMEOUT, Writer.close, call, gate_of(self.view), "writer")
+                writer = await opening(self.view, ref, size, expected)
             except Locked:
                 await turn.wait()
                 continue
@@ -111,3 +108,7 @@ class LocalContent(Content):
             return (await offload(self.view.status, ref)).offset
 
         return Turn(ref, offset, self._patience)
+
+
+def _close(opened: Reader | Writer) -> None:
+    opened.close()

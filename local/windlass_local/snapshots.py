@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 
 from windlass.contracts.leases import Resource
@@ -11,7 +10,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Info, Snapshotter, Usage
 from windlass.errors import NotFound
-from windlass.gate import gate_of, offload, offload_within
+from windlass.gate import offload, offloaded
 from windlass.typing import override
 from windlass_images.store import Snapshots
 from windlass_local.waiting import settled
@@ -67,9 +66,8 @@ class LocalSnapshots(Snapshots):
     async def commit(
         self, snapshotter: str, name: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
     ) -> None:
-        view = self._view(snapshotter)
-        call = partial(view.commit, name, key, labels, parent)
-        await settled(offload_within(COMMIT_TIMEOUT, None, call, gate_of(view), "commit"))
+        commit = offloaded(self._view(snapshotter).commit, deadline=COMMIT_TIMEOUT)
+        await settled(commit(name, key, labels, parent))
 
     @override
     async def remove(self, snapshotter: str, key: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Self
 
 from windlass.contracts.diff import DETACHED, Differ
@@ -20,7 +20,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import Error, NotFound, Unimplemented
-from windlass.gate import gate_of, offload, offload_within
+from windlass.gate import offload, offloaded
 from windlass.typing import override
 from windlass_images.store import Store
 from windlass_images.turns import PATIENCE
@@ -115,10 +115,9 @@ class LocalStore(Store):
         # The first differ that knows the media type does it, and decides how long that may take.
         payloads = {DETACHED: Payload("", b"")} if detached else {}
         problem = Unimplemented("no differ is configured")
-        for name, differ in self.parts.differs.items():
-            call = partial(differ.apply, self.content.view, desc, mounts, payloads)
+        for differ in self.parts.differs.values():
             try:
-                return await settled(offload_within(None, None, call, gate_of(differ), name))
+                return await settled(offloaded(differ.apply, deadline=None)(self.content.view, desc, mounts, payloads))
             except Unimplemented as error:
                 problem = error
         raise problem

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -26,7 +25,7 @@ from windlass.contracts.mounts import Mount
 from windlass.contracts.tasks import CreateOptions, Status, Tasks
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import Error, ResourceExhausted
-from windlass.gate import gate_of, offload, offload_within
+from windlass.gate import offload, offloaded
 from windlass.typing import override
 from windlass_checkpoint.scratch import Scratch, refuse_strange
 from windlass_local import blobs
@@ -85,8 +84,7 @@ class BlobCheckpoints(Checkpoints):
         try:
             await self._tasks.checkpoint(namespace, container.id, str(directory), options)
             try:
-                pack = functools.partial(self._pack, content, directory)
-                packed = await offload_within(None, None, pack, gate_of(self._differ), "compare")
+                packed = await offloaded(_pack, deadline=None)(self._differ, content, directory)
                 return packed, await self._save_spec(content, container)
             except Error as error:
                 await self._rescue(namespace, container.id, directory, error)
@@ -94,16 +92,10 @@ class BlobCheckpoints(Checkpoints):
         finally:
             await self._on_disk(self._scratch.remove, directory)
 
-    def _pack(self, content: ContentStore, directory: Path) -> Descriptor:
-        options = CompareOptions(LAYER, ref=_new_ref())
-        layer = self._differ.compare(content, (), (Mount("bind", str(directory), ("rbind", "ro")),), options)
-        return Descriptor(CHECKPOINT, layer.digest, layer.size)
-
     async def _save_spec(self, content: ContentStore, container: Container) -> Descriptor:
         spec = container.spec or Payload("", b"")
         data = AnyMessage(type_url=spec.type_url, value=spec.value).SerializeToString(deterministic=True)
-        save = functools.partial(blobs.save, content, data, CONFIG, PREFIX)
-        return await offload_within(None, None, save, gate_of(content), "writer")
+        return await offloaded(blobs.save, deadline=None)(content, data, CONFIG, PREFIX)
 
     async def _rescue(self, namespace: str, id: str, directory: Path, error: Error) -> None:
         """Keep a checkpoint that cannot be packed, if its task has ended: raise ``error`` with the directory's path.
@@ -129,21 +121,15 @@ class BlobCheckpoints(Checkpoints):
     ) -> int:
         directory = await self._on_disk(self._scratch.make)
         try:
-            unpack = functools.partial(self._unpack, content, checkpoint, directory)
-            await offload_within(None, None, unpack, gate_of(self._differ), "apply")
+            await offloaded(_unpack, deadline=None)(self._differ, content, checkpoint, directory)
             options = dataclasses.replace(options, checkpoint=str(directory), owns_checkpoint=True)
             return await self._tasks.create(namespace, container, options)
         finally:
             await self._on_disk(self._scratch.remove, directory)
 
-    def _unpack(self, content: ContentStore, checkpoint: Descriptor, directory: Path) -> None:
-        layer = Descriptor(LAYER, checkpoint.digest, checkpoint.size)
-        self._differ.apply(content, layer, (Mount("bind", str(directory), ("rbind", "rw")),))
-        refuse_strange(directory, f"checkpoint {checkpoint.digest}")
-
     async def _on_disk(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await offload_within(None, None, functools.partial(function, *args, **kwargs))
+            return await offloaded(function, deadline=None)(*args, **kwargs)
         except OSError as error:
             raise ResourceExhausted(f"directory for a checkpoint cannot be made or removed: {error}") from error
 
@@ -159,6 +145,18 @@ class BlobCheckpoints(Checkpoints):
         if not job.cancelled() and isinstance(error := job.exception(), Error):
             # The waiting client gets the error too; if it has gone, this is the only place.
             logger.info("checkpoint or restore failed: %s", error)
+
+
+def _pack(differ: Differ, content: ContentStore, directory: Path) -> Descriptor:
+    options = CompareOptions(LAYER, ref=_new_ref())
+    layer = differ.compare(content, (), (Mount("bind", str(directory), ("rbind", "ro")),), options)
+    return Descriptor(CHECKPOINT, layer.digest, layer.size)
+
+
+def _unpack(differ: Differ, content: ContentStore, checkpoint: Descriptor, directory: Path) -> None:
+    layer = Descriptor(LAYER, checkpoint.digest, checkpoint.size)
+    differ.apply(content, layer, (Mount("bind", str(directory), ("rbind", "rw")),))
+    refuse_strange(directory, f"checkpoint {checkpoint.digest}")
 
 
 def _new_ref() -> str:
