@@ -107,9 +107,9 @@ def init_transfer(context: InitContext) -> Transferrer:
     admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
 
     def make() -> LocalTransfer:
+        from windlass_local.store import Parts
         from windlass_registry.client import roots_of
         from windlass_transfer.local import LocalTransfer, Settings
-        from windlass_transfer.store import Parts
         from windlass_transfer.workers import tools
 
         parts = Parts(metadata, collector, differs, capabilities, config.patience())

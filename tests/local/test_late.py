@@ -12,7 +12,7 @@ import pytest
 from windlass.contracts.content import ContentStore
 from windlass.gate import Gate, Handle
 from windlass.plugin import contract
-from windlass_transfer.store import LocalContent
+from windlass_local.content import LocalContent
 
 DIGEST = "sha256:" + 64 * "0"
 
