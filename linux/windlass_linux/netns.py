@@ -7,8 +7,8 @@ import fcntl
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,21 +82,9 @@ def within(path: Path, call: Callable[[], R]) -> R:
 
 def _in_thread(call: Callable[[], R]) -> R:
     """Call in a thread that ends with the call, so that no other work ever runs in the namespace it changed to."""
-    answers: list[R] = []
-    problems: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(call())
-        except BaseException as problem:  # noqa: BLE001 - raised in the caller's thread
-            problems.append(problem)
-
-    thread = threading.Thread(target=run, name="netns")
-    thread.start()
-    thread.join()
-    if problems:
-        raise problems.pop()
-    return answers.pop()
+    # An executor of its own, since one thread is never used twice here.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as executor:
+        return executor.submit(call).result()
 
 
 def _loopback_up() -> None:
