@@ -1,0 +1,1 @@
+"""CRI: the kubelet's runtime (docs/containerd 5)."""
