@@ -7,11 +7,11 @@ import struct
 from collections.abc import Mapping
 
 from windlass.errors import Error, InvalidArgument
-from windlass_cri.streaming.backend import Backend, PortForward, Wanted
-from windlass_cri.streaming.channel import Channel
-from windlass_cri.streaming.remotecommand import BASE64_V4, V4, WebSocketEnds, first_of
-from windlass_cri.streaming.streams import Stream, Streams
-from windlass_cri.streaming.websocket import WebSocket
+from windlass_streaming.backend import Backend, PortForward, Wanted
+from windlass_streaming.channel import Channel
+from windlass_streaming.remotecommand import BASE64_V4, V4, WebSocketEnds, first_of
+from windlass_streaming.streams import Stream, Streams
+from windlass_streaming.websocket import WebSocket
 
 PROTOCOL = "portforward.k8s.io"
 TUNNEL = f"SPDY/3.1+{PROTOCOL}"

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from windlass_cri.streaming import spdy
-from windlass_cri.streaming.spdy import DICTIONARY, Connection, Data, Event, GoAway, ProtocolError, Reset, StreamOpened
+from windlass_streaming import spdy
+from windlass_streaming.spdy import DICTIONARY, Connection, Data, Event, GoAway, ProtocolError, Reset, StreamOpened
 
 
 class Peer:

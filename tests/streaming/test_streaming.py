@@ -15,12 +15,12 @@ from typing import TypeVar
 
 import pytest
 import websocket
-from cri.conftest import Machine, SpdyClient
+from streaming.conftest import Machine, SpdyClient
 
 from windlass.errors import ResourceExhausted
-from windlass_cri.streaming.backend import Attach, Exec, PortForward, Size, Wanted
-from windlass_cri.streaming.server import Listen, StreamingServer
-from windlass_cri.streaming.tokens import LIFETIME, MOST, Tokens
+from windlass_streaming.backend import Attach, Exec, PortForward, Size, Wanted
+from windlass_streaming.server import Listen, StreamingServer
+from windlass_streaming.tokens import LIFETIME, MOST, Tokens
 
 R = TypeVar("R")
 
@@ -332,7 +332,7 @@ async def test_spdy_is_tunnelled_in_websocket(server: StreamingServer) -> None:
         client = SpdyClient.__new__(SpdyClient)
         client.socket, client.buffer, client.next = theirs, b"", 1
         client.deflate = __import__("zlib").compressobj(
-            zdict=__import__("windlass_cri.streaming.spdy", fromlist=["x"]).DICTIONARY
+            zdict=__import__("windlass_streaming.spdy", fromlist=["x"]).DICTIONARY
         )
         headers = {"port": str(port), "requestID": "1"}
         client.open({"streamType": "error", **headers}, fin=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import h11
 
-from windlass_cri.streaming import portforward, remotecommand
-from windlass_cri.streaming.backend import Attach, Backend, Exec, PortForward, Request
-from windlass_cri.streaming.http import Exchange
-from windlass_cri.streaming.http import Request as HttpRequest
-from windlass_cri.streaming.streams import Streams
-from windlass_cri.streaming.tokens import Tokens
-from windlass_cri.streaming.websocket import WebSocket, WebSocketWire, accept_key
-from windlass_cri.streaming.wire import SocketWire
+from windlass_streaming import portforward, remotecommand
+from windlass_streaming.backend import Attach, Backend, Exec, PortForward, Request
+from windlass_streaming.http import Exchange
+from windlass_streaming.http import Request as HttpRequest
+from windlass_streaming.streams import Streams
+from windlass_streaming.tokens import Tokens
+from windlass_streaming.websocket import WebSocket, WebSocketWire, accept_key
+from windlass_streaming.wire import SocketWire
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from windlass_cri.streaming import spdy
-from windlass_cri.streaming.channel import Channel
-from windlass_cri.streaming.wire import Wire
+from windlass_streaming import spdy
+from windlass_streaming.channel import Channel
+from windlass_streaming.wire import Wire
 
 logger = logging.getLogger(__name__)
 

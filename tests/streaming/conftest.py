@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from windlass.errors import NotFound
-from windlass_cri.streaming.backend import Attach, Exec, Pipe, Session, Size
-from windlass_cri.streaming.server import Listen, StreamingServer
-from windlass_cri.streaming.spdy import DICTIONARY
+from windlass_streaming.backend import Attach, Exec, Pipe, Session, Size
+from windlass_streaming.server import Listen, StreamingServer
+from windlass_streaming.spdy import DICTIONARY
 
 
 class Machine:

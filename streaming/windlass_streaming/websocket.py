@@ -11,7 +11,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from windlass_cri.streaming.wire import Wire
+from windlass_streaming.wire import Wire
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 NORMAL, PROTOCOL_ERROR, INTERNAL_ERROR = 1000, 1002, 1011

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import h11
 
-from windlass_cri.streaming.wire import SocketWire
+from windlass_streaming.wire import SocketWire
 
 REQUEST_LIMIT = 32 << 10
 TIMEOUT = 30.0

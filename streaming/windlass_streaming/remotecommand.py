@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from windlass.errors import Error
-from windlass_cri.streaming.backend import Attach, Backend, Exec, Size, Wanted
-from windlass_cri.streaming.channel import Channel
-from windlass_cri.streaming.streams import Stream, Streams
-from windlass_cri.streaming.websocket import INTERNAL_ERROR, NORMAL, WebSocket
+from windlass_streaming.backend import Attach, Backend, Exec, Size, Wanted
+from windlass_streaming.channel import Channel
+from windlass_streaming.streams import Stream, Streams
+from windlass_streaming.websocket import INTERNAL_ERROR, NORMAL, WebSocket
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -1,1 +1,0 @@
-"""CRI: the kubelet's runtime (docs/containerd 5)."""

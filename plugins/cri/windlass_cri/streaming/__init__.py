@@ -1,1 +1,0 @@
-"""The streaming server: exec, attach and port-forward by SPDY/3.1 and WebSocket (docs/containerd 5.8)."""
