@@ -89,6 +89,19 @@ def test_no_plugin_imports_another_plugin() -> None:
     assert not bad
 
 
+def test_no_library_imports_a_plugin_or_the_client() -> None:
+    """A plugin can stand on every library, and brings no other plugin with it."""
+    libraries = [each for each in distributions("*") if each.module not in ("windlass_client", "windlass_conformance")]
+    bad = [
+        f"{where(path, each.line)} imports {each.module}"
+        for library in libraries
+        for path in library.sources()
+        for each in imports(path)
+        if each.root in PACKAGES | {"windlass_client"}
+    ]
+    assert not bad
+
+
 @pytest.mark.parametrize("plugin", WITH_PLUGINS, ids=ids)
 def test_a_registration_imports_only_the_kernel(plugin: Distribution) -> None:
     """Listing, disabling and --help load no implementation."""

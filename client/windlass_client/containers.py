@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from windlass.errors import InvalidArgument
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
 from windlass_api.containerd.services.containers.v1.containers_pb2_grpc import ContainersStub
 from windlass_client.connection import Connection
 
-# wire/README.md, "Any (typeurl)"
-SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
-PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+EXIT_STATUS = "windlass.client/exit-status"
+"""Label of a container whose task has ended and was deleted."""
 
 
 class Containers:
@@ -50,20 +45,3 @@ class Containers:
     async def delete(self, id: str) -> None:
         """Delete a container; its snapshot stays. Raises NotFound."""
         await self._connection.call(self._stub.Delete, pb.DeleteContainerRequest(id=id))
-
-
-# Any in the two below: a JSON document, of which only some fields are ours to know.
-def to_any(type_url: str, document: Mapping[str, Any]) -> AnyMessage:
-    """Return a JSON document as the services carry it."""
-    return AnyMessage(type_url=type_url, value=json.dumps(document, separators=(",", ":")).encode())
-
-
-def spec_of(container: pb.Container) -> dict[str, Any]:
-    """Return the spec of a container, fields that we do not know included."""
-    try:
-        spec = json.loads(container.spec.value)
-    except ValueError as error:
-        raise InvalidArgument(f"container {container.id} has a spec that is not JSON: {error}") from None
-    if not isinstance(spec, dict):
-        raise InvalidArgument(f"container {container.id} has a spec that is not a JSON object")
-    return spec

@@ -9,11 +9,11 @@ from google.protobuf.json_format import MessageToDict
 
 from windlass.errors import NotFound
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client.containers import spec_of
 from windlass_client.events import decode
 from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.imagetree import Present, Walk
+from windlass_oci.payloads import read_spec
 from windlass_remote.messages import from_descriptor
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def _container(client: Client, container: Container) -> Document:
         "created_at": container.created_at.ToJsonString(),
         "updated_at": container.updated_at.ToJsonString(),
         "extensions": {name: payload(extension) for name, extension in container.extensions.items()},
-        "spec": spec_of(container),
+        "spec": read_spec(container.id, container.spec.value),
         "task": None,
     }
     if container.runtime.HasField("options"):

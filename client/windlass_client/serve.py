@@ -23,13 +23,12 @@ from windlass.contracts.diff import DIFFER
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.services import GRPC, SERVER
 from windlass.contracts.snapshots import SNAPSHOTTER, Snapshotter
-from windlass.discovery import Found
+from windlass.discovery import Found, owners_of
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
 from windlass.graph import closure
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.process import daemon, logs
 from windlass.process import setup as process
-from windlass.watchdog import owners_of
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""

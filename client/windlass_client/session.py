@@ -12,10 +12,11 @@ import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
+from windlass.contracts.tasks import Exit
 from windlass.errors import Error, Unavailable
-from windlass_client.client import Client
-from windlass_client.fifos import Fifos
-from windlass_client.pump import Pump
+from windlass_local.fifos import Fifos
+from windlass_local.namespace import Tasks
+from windlass_local.pump import Pump
 
 FORWARDED = (
     signal.SIGHUP,
@@ -39,7 +40,7 @@ DELETE_TIMEOUT = 15.0
 class Session:
     """One process of a task; an empty ``exec_id`` is its first."""
 
-    client: Client
+    tasks: Tasks
     id: str
     exec_id: str
     streams: Fifos
@@ -49,13 +50,13 @@ class Session:
 
     async def run(self, delete: Callable[[], Awaitable[object]]) -> int:
         """Start the created process, wait for its end, delete it, and return its exit status."""
-        waiting = asyncio.ensure_future(self.client.tasks.wait(self.id, self.exec_id))
+        waiting = asyncio.ensure_future(self.tasks.wait(self.id, self.exec_id))
         loop = asyncio.get_running_loop()
         try:
             with raw_terminal() if self.streams.terminal else contextlib.nullcontext():
                 self._connect(loop)
                 async with self._signals(loop, waiting):
-                    await self.client.tasks.start(self.id, self.exec_id)
+                    await self.tasks.start(self.id, self.exec_id)
                     self._connect_input(loop)
                     if self.streams.terminal:
                         await self._resize()
@@ -70,9 +71,9 @@ class Session:
             for pump in [*self._pumps, *([self._input] if self._input else [])]:
                 pump.close()
 
-    async def _end(self, waiting: asyncio.Future[int]) -> int:
+    async def _end(self, waiting: asyncio.Future[Exit]) -> int:
         try:
-            return await waiting
+            return (await waiting).status
         except asyncio.CancelledError:
             if not self.left:
                 raise
@@ -115,7 +116,7 @@ class Session:
 
     async def _close_stdin(self) -> None:
         with contextlib.suppress(Error):  # the process may have ended on its own
-            await self.client.tasks.close_stdin(self.id, self.exec_id)
+            await self.tasks.close_stdin(self.id, self.exec_id)
 
     async def _break_pipe(self) -> None:
         # As SIGPIPE would; but that one does not reach the first process of a pid namespace, pid_namespaces(7).
@@ -124,10 +125,10 @@ class Session:
     async def _resize(self) -> None:
         with contextlib.suppress(OSError, Error):
             size = os.get_terminal_size(1)
-            await self.client.tasks.resize(self.id, self.exec_id, size.columns, size.lines)
+            await self.tasks.resize(self.id, self.exec_id, size.columns, size.lines)
 
     @contextlib.asynccontextmanager
-    async def _signals(self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[int]) -> AsyncIterator[None]:
+    async def _signals(self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[Exit]) -> AsyncIterator[None]:
         pending: set[asyncio.Task[None]] = set()
 
         def begin(step: Callable[[], Awaitable[None]]) -> None:
@@ -161,7 +162,7 @@ class Session:
 
     async def _forward(self, number: int) -> None:
         with contextlib.suppress(Error):  # it may have ended, or not have started
-            await self.client.tasks.kill(self.id, number, self.exec_id)
+            await self.tasks.kill(self.id, number, self.exec_id)
 
 
 async def _run(step: Callable[[], Awaitable[None]]) -> None:

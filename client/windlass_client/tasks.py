@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from windlass.contracts.tasks import IO
 from windlass.errors import Unavailable
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.services.tasks.v1.tasks_pb2_grpc import TasksStub
 from windlass_api.containerd.types.mount_pb2 import Mount
 from windlass_api.containerd.v1.types.task_pb2 import Process, ProcessInfo
 from windlass_client.connection import Connection
-from windlass_client.fifos import Fifos
 
 RESTART = 20.0
-"""How long a daemon that went away may take to come back before a wait gives up."""
+"""How long a daemon that has gone may take to come back before a wait gives up."""
 
 
 class Tasks:
@@ -26,7 +26,7 @@ class Tasks:
         self._connection = connection
         self._stub = TasksStub(connection.channel)
 
-    async def create(self, id: str, rootfs: Sequence[Mount], streams: Fifos, options: AnyMessage | None = None) -> int:
+    async def create(self, id: str, rootfs: Sequence[Mount], streams: IO, options: AnyMessage | None = None) -> int:
         """Create the task of a container, not yet running, and return its pid."""
         request = pb.CreateTaskRequest(
             container_id=id,
@@ -39,7 +39,7 @@ class Tasks:
         )
         return (await self._connection.call(self._stub.Create, request)).pid
 
-    async def exec(self, id: str, exec_id: str, process: AnyMessage, streams: Fifos) -> None:
+    async def exec(self, id: str, exec_id: str, process: AnyMessage, streams: IO) -> None:
         """Add a process to a task, not yet running."""
         request = pb.ExecProcessRequest(
             container_id=id,
@@ -57,14 +57,18 @@ class Tasks:
         return (await self._connection.call(self._stub.Start, pb.StartRequest(container_id=id, exec_id=exec_id))).pid
 
     async def wait(self, id: str, exec_id: str = "") -> int:
-        """Wait for a process's end and return its exit status; a restart of the daemon meanwhile is sat out."""
+        """Wait for a process's end and return its exit status, as `ended` does."""
+        return (await self.ended(id, exec_id)).exit_status
+
+    async def ended(self, id: str, exec_id: str = "") -> pb.WaitResponse:
+        """Wait for a process's end, and for a daemon that restarts meanwhile, for at most `RESTART` seconds."""
         request = pb.WaitRequest(container_id=id, exec_id=exec_id)
         loop = asyncio.get_running_loop()
         gone_since = 0.0
         while True:
             began = loop.time()
             try:
-                return (await self._connection.call(self._stub.Wait, request, None)).exit_status
+                return await self._connection.call(self._stub.Wait, request, None)
             except Unavailable:
                 now = loop.time()
                 # A wait that lasted means that the daemon had been back in between.
@@ -92,7 +96,7 @@ class Tasks:
         await self._connection.call(self._stub.Kill, request)
 
     async def resize(self, id: str, exec_id: str, width: int, height: int) -> None:
-        """Tell a process's terminal its size."""
+        """Set the size of a process's terminal."""
         request = pb.ResizePtyRequest(container_id=id, exec_id=exec_id, width=width, height=height)
         await self._connection.call(self._stub.ResizePty, request)
 
@@ -109,12 +113,11 @@ class Tasks:
         """Thaw a task."""
         await self._connection.call(self._stub.Resume, pb.ResumeTaskRequest(container_id=id))
 
-    async def delete(self, id: str) -> int:
-        """Delete a stopped task and return its exit status. Raises NotFound."""
-        request = pb.DeleteTaskRequest(container_id=id)
-        return (await self._connection.call(self._stub.Delete, request)).exit_status
+    async def delete(self, id: str) -> pb.DeleteResponse:
+        """Delete a stopped task and return how it ended. Raises NotFound."""
+        return await self._connection.call(self._stub.Delete, pb.DeleteTaskRequest(container_id=id))
 
-    async def delete_exec(self, id: str, exec_id: str) -> int:
-        """Delete a stopped process that was added, and return its exit status."""
+    async def delete_exec(self, id: str, exec_id: str) -> pb.DeleteResponse:
+        """Delete a stopped process that was added, and return how it ended."""
         request = pb.DeleteProcessRequest(container_id=id, exec_id=exec_id)
-        return (await self._connection.call(self._stub.DeleteProcess, request)).exit_status
+        return await self._connection.call(self._stub.DeleteProcess, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -139,3 +139,18 @@ def _found(uri: str, distribution: str, plugin: object, problem: BaseException |
     if plugin.uri != uri:
         return Found(uri, distribution, error=InvalidArgument(f"its declaration calls itself {plugin.uri}"))
     return Found(uri, distribution, plugin)
+
+
+def owners_of(found: Iterable[Found]) -> dict[str, str]:
+    """Return for the first part of each plugin's modules its URI, or its distribution where that brings several."""
+    uris: dict[str, set[str]] = {}
+    distributions: dict[str, str] = {}
+    for entry in found:
+        if entry.plugin is not None:
+            package = entry.plugin.init.__module__.partition(".")[0]
+            uris.setdefault(package, set()).add(entry.uri)
+            distributions[package] = entry.distribution
+    return {
+        package: f"plugin {next(iter(every))}" if len(every) == 1 else f"a plugin of {distributions[package]}"
+        for package, every in uris.items()
+    }

@@ -4,7 +4,11 @@ A lookup hands out a handle instead of the instance. A handle has the instance's
 methods; each call is counted and timed, refused at once while the plugin's
 breaker is open, and, when the loop makes it through `offload`, runs in the
 plugin's own bounded pool under a deadline. A sick plugin so delays its own
-callers, for a bounded time, and nobody else.
+callers, for a bounded time, and no others.
+
+Which thread does what: the loop alone makes jobs, runs their timers and tells the
+breaker how they ended. Guarded methods run in any thread; what they share, an
+account and the breaker's state, is behind a lock or may be a moment old.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from types import GeneratorType
+from typing import ParamSpec, TypeVar
 
 from windlass import faults
 from windlass.errors import Unavailable
@@ -28,8 +33,10 @@ from windlass.pool import Pool
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Async = Callable[P, Coroutine[None, None, R]]
+
 POOL_SIZE = 16
-DEFAULT_TIMEOUT = 60.0
+DEADLINE = 60.0
 MISSES_TO_OPEN = 5
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -73,6 +80,9 @@ class Breaker:
     through, and its outcome closes the breaker or doubles the pause.
     """
 
+    # No lock: only the loop counts. Threads that call `check` in the same moment at the end of a pause may pass
+    # together, which costs a sick plugin a few calls more.
+
     def __init__(self, uri: str) -> None:
         """Start closed."""
         self._uri = uri
@@ -86,9 +96,8 @@ class Breaker:
             return
         left = self._open_until - time.monotonic()
         if left > 0:
-            raise Unavailable(
-                f"{self._uri} has missed {self._misses} deadlines in a row; it is tried again in {left:.1f} s"
-            )
+            sick = f"{self._uri} has missed {self._misses} deadlines in a row"
+            raise Unavailable(f"{sick}; it is tried again in {left:.1f} s")
         self._open_until = time.monotonic() + self._pause
 
     def missed(self) -> None:
@@ -100,9 +109,8 @@ class Breaker:
 
     def answered(self) -> None:
         """Count a call that ended in time, well or not."""
-        if self._misses:
-            self._misses = 0
-            self._pause = FIRST_PAUSE
+        self._misses = 0
+        self._pause = FIRST_PAUSE
 
 
 class Gate:
@@ -111,64 +119,64 @@ class Gate:
     def __init__(self, uri: str, pool_size: int = POOL_SIZE, own_loop: bool = False) -> None:
         """Guard the plugin ``uri``; threads start when they are needed. ``own_loop``: see `PluginType.own_loop`."""
         self.uri = uri
-        self._own_loop = OwnLoop(uri) if own_loop else None
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
-        self._slow_until = 0.0
+        self._own_loop = OwnLoop(uri) if own_loop else None
+        self.slow_until = 0.0
+        """Until then the loop calls no quick method itself."""
 
-    def account(self, method: str) -> Account:
-        """Return the account of a method, a new one if need be."""
-        return self.accounts.setdefault(method, Account(method))
+    def guard(self, method: Callable[P, R], name: str) -> Callable[P, R]:
+        """Return ``method`` with every call counted, timed and subject to the breaker; `offload` knows its gate."""
+        account = self.accounts.setdefault(name, Account(name))
+        guarded = self._guard_sync(method, account)
+        if inspect.iscoroutinefunction(method):
+            guarded = self._guard_async(method, account)  # type: ignore[assignment] # R is a coroutine
+        vars(guarded)["gate"] = self
+        guarded.__name__ = name.rpartition(".")[2]
+        return quick(guarded) if is_quick(method) else guarded
 
-    def may_be_quick(self) -> bool:
-        """Tell whether the loop may call quick methods itself."""
-        return time.monotonic() >= self._slow_until
-
-    @contextmanager
-    def held_to_be_quick(self) -> Iterator[None]:
-        """Send calls that are said to be quick to the pool for a while when this one is not: a disk may hang."""
-        begin = time.monotonic()
-        try:
-            yield
-        finally:
-            end = time.monotonic()
-            if end - begin > QUICK_LIMIT:
-                self._slow_until = end + SLOW_PAUSE
-
-    # Any, here and below: one piece of code guards the methods of every contract.
-    def guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """Return ``method`` with every call counted, timed and subject to the breaker."""
-        account, breaker, place, own_loop = self.account(name), self.breaker, f"{self.uri}.{name}", self._own_loop
-
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            breaker.check()
+    def _guard_sync(self, method: Callable[P, R], account: Account) -> Callable[P, R]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if threading.get_ident() not in self.pool.threads:  # else `offload` has asked, before it took a thread
+                self.breaker.check()
             started, failed = account.enter(), True
             try:
                 if faults.armed:
-                    await asyncio.to_thread(faults.point, place)
-                if own_loop is not None:
-                    result = await own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
-                else:
+                    faults.point(f"{self.uri}.{account.method}")
+                result = method(*args, **kwargs)
+                failed = False
+            finally:
+                account.leave(started, failed)
+            return self._keep(result, account.method)
+
+        return call
+
+    def _guard_async(self, method: Async[P, R], account: Account) -> Async[P, R]:
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            self.breaker.check()
+            started, failed = account.enter(), True
+            try:
+                if faults.armed:
+                    await asyncio.to_thread(faults.point, f"{self.uri}.{account.method}")
+                if self._own_loop is None:
                     result = await only_exceptions(method(*args, **kwargs))
+                else:
+                    result = await self._own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
                 failed = False
                 return result
             finally:
                 account.leave(started, failed)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            breaker.check()
-            started, failed = account.enter(), True
-            try:
-                if faults.armed:
-                    faults.point(place)
-                result = method(*args, **kwargs)
-                failed = False
-            finally:
-                account.leave(started, failed)
-            return Handle(result, gate_of(result) or self, name) if _is_contract(result) else result
+        return call
 
-        return call_async if inspect.iscoroutinefunction(method) else call
+    def _keep(self, result: R, name: str) -> R:
+        """Return a result whose methods pass this gate too, if it is a contract's or a walk."""
+        if hasattr(type(result), CONTRACT_MARK) and not isinstance(result, Handle):
+            return Handle(result, gate_of(result) or self, name)  # type: ignore[return-value] # it has R's methods
+        if isinstance(result, GeneratorType):
+            return Walk(result, self)  # type: ignore[return-value] # to its callers R is an Iterator
+        return result
 
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
@@ -177,12 +185,8 @@ class Gate:
             self._own_loop.close()
 
 
-def _is_contract(value: object) -> bool:
-    return hasattr(type(value), CONTRACT_MARK) and not isinstance(value, Handle)
-
-
 def gate_of(what: object) -> Gate | None:
-    """Return the gate that guards a handle, or a method of one, or that a facet names; None for anything else."""
+    """Return the gate of a handle, of a method or walk of one, or that a facet names; None for anything else."""
     gate = getattr(what, "gate", None)
     return gate if isinstance(gate, Gate) else None
 
@@ -192,25 +196,44 @@ class Handle:
 
     def __init__(self, instance: object, gate: Gate, name: str = "") -> None:
         """Stand for ``instance`` behind ``gate``; ``name`` is the method that handed a facet out."""
-        self.__dict__.update(_instance=instance, gate=gate, _name=name)
+        self._instance = instance
+        self.gate = gate
+        self._name = name
 
-    # Any: whatever the contract has under that name.
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """Return a method behind the gate, or any other attribute as it is."""
         value = getattr(self._instance, name)
         if name.startswith("_") or not callable(value):
             return value
         guarded = self.gate.guard(value, f"{self._name}.{name}" if self._name else name)
-        guarded.__dict__["gate"] = self.gate
-        guarded.__name__ = name
-        if is_quick(value):
-            quick(guarded)
         self.__dict__[name] = guarded
         return guarded
 
     def __repr__(self) -> str:
         """Name the plugin."""
         return f"<{self.gate.uri} {self._name}>" if self._name else f"<{self.gate.uri}>"
+
+
+class Walk(Iterator[R]):
+    """The items of a plugin's generator; `take` fetches many of them in one call of the plugin."""
+
+    def __init__(self, items: Iterator[R], gate: Gate) -> None:
+        """Go through ``items``, which the plugin behind ``gate`` makes."""
+        self._items = items
+        self.gate = gate
+
+    def __next__(self) -> R:
+        """Return the next item."""
+        return next(self._items)
+
+    def __iter__(self) -> Iterator[R]:
+        """Return the generator itself, which is faster."""
+        return self._items
+
+
+def take(walk: Iterator[R], size: int = 100) -> list[R]:
+    """Return up to ``size`` further items of a walk; an empty list is its end."""
+    return list(islice(walk, size))
 
 
 _shared = Gate("io.windlass.kernel")
@@ -221,59 +244,56 @@ def close_shared() -> None:
     _shared.close()
 
 
-async def offload(
-    function: Callable[P, R],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> R:
-    """Call a synchronous plugin from the loop, in that plugin's own pool, for at most `DEFAULT_TIMEOUT` seconds.
+def offload(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
+    """Call a synchronous method of a plugin from the loop, for at most `DEADLINE` seconds.
 
-    A method that its author has marked as `quick` is called here and now, unless one of
-    its plugin's was not quick lately.
-    A function that is no handle's method runs in a pool that all such calls share.
-    Raises DeadlineExceeded; a result that comes later is dropped.
+    With its arguments, as in ``await offload(view.info, digest)``; see `offloaded` for other limits.
     """
-    gate = gate_of(function) or _shared
-    if is_quick(function) and gate.may_be_quick():
-        with gate.held_to_be_quick():
-            return function(*args, **kwargs)
-    name = getattr(function, "__name__", "")
-    return await offload_within(DEFAULT_TIMEOUT, None, lambda: function(*args, **kwargs), gate, name)
+    return offloaded(method)(*args, **kwargs)
 
 
-async def offload_within(
-    timeout: float | None,
-    discard: Callable[[R], object] | None,
-    call: Callable[[], R],
-    gate: Gate | None = None,
-    name: str = "",
-) -> R:
-    """Run ``call`` as `offload` does, for at most ``timeout`` seconds, None is for as long as it takes.
+def offloaded(
+    method: Callable[P, R], *, deadline: float | None = DEADLINE, discard: Callable[[R], object] | None = None
+) -> Callable[P, Coroutine[None, None, R]]:
+    """Return a coroutine function that makes a synchronous call in the plugin's own pool; without a deadline if None.
 
-    When the caller has gone before the result comes, ``discard`` is given the
-    result, so that what it holds open is released.
+    A function of yours that calls a plugin several times belongs to the plugin of
+    the first argument that is a handle, or a walk; one without such an argument runs
+    in a pool that all these share. A method that its author has marked as `quick` is
+    called here and now, unless one of its plugin's was not quick lately.
+
+    It raises DeadlineExceeded. A result that comes after the deadline, or after the caller
+    was cancelled, is given to ``discard``, so that what it holds open is released.
     """
-    gate = gate or _shared
-    gate.breaker.check()
-    job = gate.pool.submit(call, discard)
-    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, job.expire, name, timeout)
-    try:
-        return await job.future
-    except asyncio.CancelledError:
-        job.abandon()
-        raise
-    finally:
-        if timer is not None:
-            timer.cancel()
-        if job.missed:
-            gate.breaker.missed()
-        elif not job.future.cancelled():
-            gate.breaker.answered()
-        # An error's traceback has this frame, and the job has the error: together they would stay until the next full
-        # collection, with the request that the call is made with.
-        del job
 
+    # two steps, since PEP 612 lets no argument of ours stand among those of the method
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        gate = gate_of(method) or next(filter(None, map(gate_of, args)), _shared)
+        if is_quick(method) and time.monotonic() >= gate.slow_until:
+            begun = time.monotonic()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                # one that was not sends all of its plugin's to the pool for a while: a disk may hang
+                if (now := time.monotonic()) - begun > QUICK_LIMIT:
+                    gate.slow_until = now + SLOW_PAUSE
+        gate.breaker.check()
+        job = gate.pool.submit(partial(method, *args, **kwargs), discard)
+        timer = None if deadline is None else job.future.get_loop().call_later(deadline, job.expire, method, deadline)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            job.abandon()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if job.missed:
+                gate.breaker.missed()
+            elif not job.future.cancelled():
+                gate.breaker.answered()
+            # An error's traceback has this frame, and the job has the error: together they would stay until the next
+            # full collection, with the request that the call is made with.
+            del job
 
-async def offload_each(iterator: Iterator[R], gate: Gate | None, size: int = 100) -> list[R]:
-    """Take up to ``size`` further items from a walk of the plugin behind ``gate``; an empty list is its end."""
-    return await offload_within(DEFAULT_TIMEOUT, None, lambda: list(islice(iterator, size)), gate, "walk")
+    return call

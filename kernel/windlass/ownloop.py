@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from windlass.errors import Unavailable, as_exception, with_class
 from windlass.watchdog import WATCHDOG
@@ -48,8 +48,7 @@ class OwnLoop:
         self._stop = asyncio.Event()
         self._closed = False
 
-    # Any: what it yields is of no interest to anybody.
-    async def run(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    async def run(self, call: Callable[[], Coroutine[None, None, R]]) -> R:
         """Await what ``call`` returns on the plugin's own loop; a cancellation reaches it there.
 
         Raises Unavailable once closed.
@@ -69,8 +68,7 @@ class OwnLoop:
             if self._closed:
                 raise Unavailable(f"{self._uri} has been stopped; it takes no further calls")
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                name = f"loop {self._uri}"
+                self._loop, name = asyncio.new_event_loop(), f"loop {self._uri}"
                 threading.Thread(target=self._serve, args=(self._loop,), name=name, daemon=True).start()
             return self._loop
 

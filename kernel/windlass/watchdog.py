@@ -15,12 +15,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from windlass.discovery import Found
 
 LIMIT = 1.0
 TICK = 0.2
@@ -29,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """What is known of one loop; only the watchdog's thread changes it."""
+    """What is known of one loop. Only the watchdog's thread changes it; the loop sets the event when it has turned."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, name: str, remedy: str) -> None:
         """Watch the loop that runs in ``thread``; ``name`` and ``remedy`` are for the log."""
@@ -38,7 +34,7 @@ class Watch:
         self._name = name
         self._remedy = remedy
         self._asked = self._reported = False
-        self._answered = threading.Event()
+        self._turned = threading.Event()
         self._fine = time.monotonic()
 
     def look(self, frames: Mapping[int, FrameType], owners: Mapping[str, str]) -> None:
@@ -47,29 +43,19 @@ class Watch:
         if frame is None:
             return
         now, waits = time.monotonic(), _waits(frame)
-        if waits or self._answered.is_set():
-            self._goes_on(now)
-        if waits:
-            return
-        if not self._asked:
-            self._ask()
+        if waits or self._turned.is_set():
+            if self._reported:
+                logger.warning("%s goes on after %.1f s", self._name, now - self._fine)
+            self._fine, self._reported, self._asked = now, False, False
+            self._turned.clear()
+        if not self._asked and not waits:
+            self._asked = True
+            with contextlib.suppress(RuntimeError):  # it has been closed
+                self._loop.call_soon_threadsafe(self._turned.set)
         elif now - self._fine > LIMIT and not self._reported:
             self._reported = True
-            place = _place(frame, owners)
-            logger.warning(
-                "%s has been held up for %.1f s by %s; %s", self._name, now - self._fine, place, self._remedy
-            )
-
-    def _goes_on(self, now: float) -> None:
-        if self._reported:
-            logger.warning("%s goes on after %.1f s", self._name, now - self._fine)
-        self._fine, self._reported, self._asked = now, False, False
-        self._answered.clear()
-
-    def _ask(self) -> None:
-        self._asked = True
-        with contextlib.suppress(RuntimeError):  # it has been closed
-            self._loop.call_soon_threadsafe(self._answered.set)
+            place, held = _place(frame, owners), now - self._fine
+            logger.warning("%s has been held up for %.1f s by %s; %s", self._name, held, place, self._remedy)
 
 
 def _waits(frame: FrameType) -> bool:
@@ -94,7 +80,7 @@ def _line(frame: FrameType) -> str:
 
 
 class Watchdog:
-    """One thread that watches every loop it is told of."""
+    """One thread that watches loops."""
 
     def __init__(self) -> None:
         """Watch nothing yet."""
@@ -104,7 +90,7 @@ class Watchdog:
         self._end = threading.Event()
 
     def start(self, owners: Mapping[str, str]) -> None:
-        """Begin to look; ``owners`` names the plugin for the first part of a module's name, see `owners_of`."""
+        """Begin to look; ``owners`` is what `discovery.owners_of` returns."""
         self._owners = owners
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
@@ -135,18 +121,3 @@ class Watchdog:
 
 WATCHDOG = Watchdog()
 """The process's own."""
-
-
-def owners_of(found: Iterable[Found]) -> dict[str, str]:
-    """Return for the first part of each plugin's modules its URI, or its distribution where that brings several."""
-    uris: dict[str, set[str]] = {}
-    distributions: dict[str, str] = {}
-    for entry in found:
-        if entry.plugin is not None:
-            package = entry.plugin.init.__module__.partition(".")[0]
-            uris.setdefault(package, set()).add(entry.uri)
-            distributions[package] = entry.distribution
-    return {
-        package: f"plugin {next(iter(every))}" if len(every) == 1 else f"a plugin of {distributions[package]}"
-        for package, every in uris.items()
-    }

@@ -10,14 +10,14 @@ import pytest
 
 from windlass.errors import DeadlineExceeded
 from windlass_client.client import Client
-from windlass_client.launch import Wishes, create
+from windlass_client.launch import LaunchOptions, create
 from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.importer import Options, load
 
 AMD64 = platforms.parse("linux/amd64")
 UNPACK = Options(platform=AMD64)
-WISHES = Wishes(image="example.org/x:1", id="box", platform=AMD64)
+BOX = LaunchOptions(image="example.org/x:1", id="box", platform=AMD64)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def test_a_container_whose_record_comes_after_the_deadline_is_withdrawn(da
     daemon.slow = 1.5
     async with Client(address, "tests", timeout=1) as client:
         with pytest.raises(DeadlineExceeded):
-            await create(client, WISHES)
+            await create(client, BOX)
         await asyncio.sleep(1)
     assert daemon.containers == []
     assert "box" not in daemon.snapshots
@@ -43,7 +43,7 @@ async def test_a_container_that_cannot_be_withdrawn_keeps_its_snapshot(daemon: A
     daemon.slow = 2.5
     async with Client(address, "tests", timeout=1) as client:
         with pytest.raises(DeadlineExceeded):
-            await create(client, WISHES)
+            await create(client, BOX)
         await asyncio.sleep(1)
     assert [each.snapshot_key for each in daemon.containers] == ["box"]
     assert "box" in daemon.snapshots

@@ -1,11 +1,8 @@
-"""The library: metadata, deadlines and errors of calls, leases, and the pipes of a process."""
+"""The library: metadata, deadlines and errors of calls, and leases."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
-import stat
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -13,9 +10,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from windlass.contracts.values import Platform
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
 from windlass_api.containerd.events import task_pb2
-from windlass_client import describe, fifos
+from windlass_client import describe
 from windlass_client.client import Client
-from windlass_client.pump import Pump
 from windlass_images import platforms
 
 
@@ -60,58 +56,6 @@ async def test_a_lease_ends_with_its_block(client, daemon):
         async with client.lease() as leased:
             raise ZeroDivisionError
     assert not daemon.leased
-
-
-def test_fifos_are_made_and_removed(tmp_path):
-    """A directory that only we may enter, a pipe per stream, none for the stderr of a terminal."""
-    with fifos.make("c1", stdin=True, terminal=False, parent=str(tmp_path)) as streams:
-        assert stat.S_IMODE(os.stat(streams.directory).st_mode) == 0o700
-        assert sorted(os.listdir(streams.directory)) == ["c1-stderr", "c1-stdin", "c1-stdout"]
-        assert stat.S_ISFIFO(os.stat(streams.stdout).st_mode)
-    assert os.listdir(tmp_path) == []
-
-    with fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path)) as streams:
-        assert (streams.stdin, streams.stderr) == ("", "")
-        assert list(streams.descriptors) == ["stdout"]
-
-
-async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path):
-    """A FIFO that nobody has opened yet is not at its end."""
-    read, write = os.pipe()
-    streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
-    fifo = streams.take("stdout")
-    pump = Pump(fifo, write, fifo)
-    await asyncio.sleep(0.05)
-
-    writer = os.open(streams.stdout, os.O_WRONLY)
-    os.write(writer, b"hello")
-    os.close(writer)
-    await pump.drained()
-
-    assert os.read(read, 100) == b"hello"
-    os.close(read)
-    os.close(write)
-    streams.close()
-
-
-async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
-    """The process must not block on output that nobody will ever read."""
-    read, write = os.pipe()
-    os.close(read)
-    told: list[str] = []
-    streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
-    fifo = streams.take("stdout")
-    pump = Pump(fifo, write, fifo, broken=lambda: told.append("broken"))
-
-    writer = os.open(streams.stdout, os.O_WRONLY)
-    for _ in range(4):
-        await asyncio.to_thread(os.write, writer, b"x" * 60_000)
-    os.close(writer)
-    await pump.drained()
-
-    assert told == ["broken"]
-    os.close(write)
-    streams.close()
 
 
 @pytest.mark.parametrize(

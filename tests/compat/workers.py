@@ -17,16 +17,19 @@ from typing import TypeVar
 
 from compat.strain import PATIENCE, Felt, Refused, Strain
 
+from windlass.contracts.tasks import CreateOptions
 from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as sandboxes
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2_grpc as sandbox_stubs
 from windlass_api.containerd.types.sandbox_pb2 import Sandbox
 from windlass_api.containerd.v1.types.task_pb2 import RUNNING, Process
-from windlass_client import fifos
 from windlass_client.client import Client
-from windlass_client.containers import PROCESS, spec_of, to_any
-from windlass_client.fifos import Fifos
-from windlass_client.launch import Launched, Wishes, create
+from windlass_client.launch import LaunchOptions, create
+from windlass_client.namespace import ClientNamespace
+from windlass_local import fifos
+from windlass_local.fifos import Fifos
+from windlass_local.launch import Launched
+from windlass_oci.payloads import PROCESS, spec_of, to_payload
 
 T = TypeVar("T")
 
@@ -53,6 +56,7 @@ class Worker:
     def __init__(self, strain: Strain, client: Client, number: int, chance: random.Random) -> None:
         self._strain = strain
         self._client = client
+        self._namespace = ClientNamespace(client)
         self._number = number
         self._chance = chance
         self._machine = strain.machine
@@ -109,9 +113,10 @@ class Worker:
 
     async def _launch(self, id: str, script: str, streams: Fifos) -> tuple[Launched, int]:
         runtime = self._chance.choice(RUNTIMES)
-        wishes = Wishes(self._strain.image, id, ("/bin/sh", "-c", script), runtime=runtime)
-        launched = await self.attempt(id, "create the container", create(self._client, wishes))
-        pid = await self.attempt(id, "create the task", self._client.tasks.create(id, launched.rootfs, streams))
+        wanted = LaunchOptions(self._strain.image, id, ("/bin/sh", "-c", script), runtime=runtime)
+        launched = await self.attempt(id, "create the container", create(self._client, wanted))
+        task = self._namespace.tasks.create(launched.container, CreateOptions(rootfs=launched.rootfs, io=streams.io))
+        pid = await self.attempt(id, "create the task", task)
         return launched, pid
 
     async def _brief(self, id: str) -> None:
@@ -202,7 +207,9 @@ class Worker:
         tasks = self._client.tasks
         process = {**spec_of(launched.container)["process"], "args": ["/bin/sh", "-c", "echo in; exit 3"]}
         with fifos.make("x", stdin=False, terminal=False, parent=f"{self._machine.directory}/fifos") as streams:
-            await self.attempt(id, "exec", tasks.exec(id, exec_id, to_any(PROCESS, process), streams))
+            await self.attempt(
+                id, "exec", self._namespace.tasks.exec(id, exec_id, to_payload(PROCESS, process), streams.io)
+            )
             waiting = asyncio.ensure_future(self._wait(id, exec_id))
             try:
                 await self.attempt(id, "start the exec", tasks.start(id, exec_id))

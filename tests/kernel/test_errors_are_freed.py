@@ -20,7 +20,7 @@ import pytest
 
 from windlass.contracts import rpc
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
-from windlass.gate import Gate, Handle, offload, offload_within
+from windlass.gate import Gate, Handle, offload, offloaded
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs
 from windlass_metadata.database import Database
@@ -94,13 +94,13 @@ async def test_an_error_of_the_gate_itself_is_freed(watched: Watched) -> None:
     gate = Gate("io.example.v1.plugin")
     release = threading.Event()
     with pytest.raises(DeadlineExceeded) as late:
-        await offload_within(0.01, None, lambda: release.wait(10), gate)
+        await offloaded(gate.guard(lambda: release.wait(10), "wait"), deadline=0.01)()
     watched.note(late.value)
     del late
     release.set()
     gate.close()
     with pytest.raises(Unavailable) as closed:
-        await offload_within(1, None, lambda: None, gate)
+        await offloaded(gate.guard(lambda: None, "nothing"), deadline=1)()
     watched.note(closed.value)
     del closed
     assert await watched.gone()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from windlass.errors import DeadlineExceeded, NotFound, Unavailable
-from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, gate_of, offload, offload_each, offload_within
+from windlass.gate import MISSES_TO_OPEN, Breaker, Gate, Handle, offload, offloaded, take
 from windlass.plugin import contract, quick
 from windlass.pool import Job
 
@@ -52,6 +52,10 @@ class Store:
 
     def walk(self) -> Iterator[int]:
         yield from range(250)
+
+    def threads(self) -> Iterator[str]:
+        yield self.thread()
+        yield self.thread()
 
     async def wait(self) -> str:
         return "waited"
@@ -104,6 +108,22 @@ async def test_offload_runs_in_the_plugins_own_pool(handle: Store) -> None:
     assert (await offload(handle.thread)).startswith("type.store.1")
 
 
+async def test_a_function_that_calls_a_plugin_runs_in_the_pool_of_its_handle(handle: Store) -> None:
+    """Several calls in one change of threads; a plugin that hangs fills its own pool with them."""
+
+    def both(greeting: str, store: Store) -> tuple[str, str]:
+        return store.get(greeting), store.thread()
+
+    greeted, thread = await offload(both, "a", handle)
+    assert greeted == "A"
+    assert thread.startswith("type.store.1")
+
+
+async def test_a_function_without_a_plugin_runs_in_a_pool_for_all() -> None:
+    """And not on the loop."""
+    assert await offload(lambda: threading.current_thread().name) == "io.windlass.kernel"
+
+
 async def test_a_quick_method_is_called_on_the_loop_until_it_is_slow(gate: Gate) -> None:
     """A disk that hangs costs the other clients one wait, not all of them."""
 
@@ -128,7 +148,7 @@ async def test_a_call_that_hangs_ends_at_its_deadline(handle: Store, store: Stor
     """The caller learns which plugin did not answer, and for how long."""
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"type\.store\.1: hang did not end within 0\.05 s"):
-        await offload_within(0.05, None, handle.hang, gate, "hang")
+        await offloaded(handle.hang, deadline=0.05)()
     assert time.monotonic() - begun < 5
 
 
@@ -136,7 +156,7 @@ async def test_a_result_that_comes_too_late_is_released(handle: Store, store: St
     """What it holds open has an owner even when its caller has gone."""
     released: list[str] = []
     with pytest.raises(DeadlineExceeded):
-        await offload_within(0.05, released.append, handle.hang, gate)
+        await offloaded(handle.hang, deadline=0.05, discard=released.append)()
     store.release.set()
     for _ in range(100):
         if released:
@@ -148,7 +168,7 @@ async def test_a_result_that_comes_too_late_is_released(handle: Store, store: St
 async def test_a_caller_that_gives_up_leaves_nothing_behind(handle: Store, store: Store, gate: Gate) -> None:
     """Cancelling releases the result as well."""
     released: list[str] = []
-    call = asyncio.create_task(offload_within(None, released.append, handle.hang, gate))
+    call = asyncio.create_task(offloaded(handle.hang, deadline=None, discard=released.append)())
     await asyncio.sleep(0.05)
     call.cancel()
     store.release.set()
@@ -165,11 +185,25 @@ async def test_a_plugin_that_keeps_missing_deadlines_is_refused_at_once(handle: 
     """Its callers do not queue behind it, and other plugins never see it."""
     for _ in range(MISSES_TO_OPEN):
         with pytest.raises(DeadlineExceeded):
-            await offload_within(0.01, None, handle.hang, gate)
+            await offloaded(handle.hang, deadline=0.01)()
     begun = time.monotonic()
     with pytest.raises(Unavailable, match=r"type\.store\.1 has missed 5 deadlines in a row"):
         handle.get("a")
     assert time.monotonic() - begun < 0.5
+
+
+async def test_the_call_that_a_breaker_lets_through_reaches_the_plugin(
+    handle: Store, store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own answer, not the breaker's, is what closes the breaker."""
+    for _ in range(MISSES_TO_OPEN):
+        with pytest.raises(DeadlineExceeded):
+            await offloaded(handle.hang, deadline=0.01)()
+    store.release.set()
+    later = time.monotonic() + 2
+    monkeypatch.setattr("windlass.gate.time.monotonic", lambda: later)
+    assert await offload(handle.get, "a") == "A"
+    assert await offload(handle.get, "b") == "B"
 
 
 def test_a_breaker_lets_one_call_through_after_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,8 +226,16 @@ def test_a_breaker_lets_one_call_through_after_its_pause(monkeypatch: pytest.Mon
 async def test_a_walk_is_taken_in_blocks(handle: Store) -> None:
     """Every item once, and an empty block at the end."""
     walk = handle.walk()
-    sizes = [len(await offload_each(walk, gate_of(handle))) for _ in range(4)]
+    sizes = [len(await offload(take, walk)) for _ in range(4)]
     assert sizes == [100, 100, 50, 0]
+
+
+async def test_the_items_of_a_walk_come_from_the_plugins_own_pool(handle: Store) -> None:
+    """A walk knows the gate that it came through, as a facet does."""
+    walk = handle.threads()
+    assert (await offload(take, walk, 1))[0].startswith("type.store.1")
+    assert next(walk) == threading.current_thread().name
+    assert list(walk) == []
 
 
 async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_nothing_behind(
@@ -204,7 +246,7 @@ async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_not
     jobs: list[Job[str]] = []
     submit = gate.pool.submit
     monkeypatch.setattr(gate.pool, "submit", lambda *given: jobs.append(submit(*given)) or jobs[-1])
-    task = asyncio.create_task(offload_within(5, released.append, lambda: "file", gate))
+    task = asyncio.create_task(offloaded(gate.guard(lambda: "file", "open"), deadline=5, discard=released.append)())
 
     # the future wakes the task in the next round of the loop
     while not (jobs and jobs[0].future.done()):

@@ -40,7 +40,7 @@ class Stores:
     def containers(self, namespace: str) -> Containers:
         return Containers(self.found[namespace])
 
-    def snapshotter(self, name: str, namespace: str) -> Stores:
+    def snapshotter(self, name: str, namespace: str, lease: str = "") -> Stores:
         assert name == "overlayfs"
         return self
 
@@ -88,7 +88,7 @@ class Tasks:
     def put(self, id: str, status: Status, exit_status: int = 0) -> None:
         self.tasks[id] = Process(id, status=status, exit_status=exit_status)
 
-    async def get(self, namespace: str, id: str) -> Process:
+    async def get(self, namespace: str, id: str, exec_id: str = "") -> Process:
         return self._task("get", id)
 
     async def create(self, namespace: str, container: Container, options: CreateOptions) -> int:
@@ -99,7 +99,7 @@ class Tasks:
         self.put(container.id, Status.CREATED)
         return 1
 
-    async def start(self, namespace: str, id: str) -> int:
+    async def start(self, namespace: str, id: str, exec_id: str = "") -> int:
         self._task("start", id)
         self.put(id, Status.RUNNING)
         return 1
@@ -110,7 +110,7 @@ class Tasks:
             raise NotFound("process already finished")
         self.put(id, Status.STOPPED, 137)
 
-    async def wait(self, namespace: str, id: str) -> Exit:
+    async def wait(self, namespace: str, id: str, exec_id: str = "") -> Exit:
         return Exit(1, self._task("wait", id).exit_status, 0)
 
     async def delete(self, namespace: str, id: str) -> Exit:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from windlass_transfer.workers import Locks, Threads, settled
+from windlass_local.waiting import settled
+from windlass_transfer.workers import Locks, Threads
 
 
 @pytest.fixture

@@ -14,8 +14,11 @@ from windlass_client import output
 from windlass_client.cli import ProcessCommand, Where
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_api.containerd.v1.types.task_pb2 import Process
+    from windlass_client.commands.run import ExecOptions, RunOptions
 
 
 @click.command(cls=ProcessCommand, context_settings={"allow_interspersed_args": False})
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 @click.option("--log-uri", default="", help="With -d: where output goes, such as file:///var/log/x.log.")
 @click.option("--fifo-dir", default="", help="Directory for the pipes between container and terminal.")
 @click.pass_obj
-def run(where: Where, /, **options: object) -> int:
+def run(where: Where, /, **options: Unpack[RunOptions]) -> int:
     """Run ARGUMENTS, or what IMAGE says, in a new container; the exit code is the container's."""
     from windlass_client.commands.run import run as run_container
 
@@ -71,7 +74,7 @@ def run(where: Where, /, **options: object) -> int:
 @click.option("--exec-id", default="", help="ID of the process; one is made up otherwise.")
 @click.option("--fifo-dir", default="", help="Directory for the pipes between container and terminal.")
 @click.pass_obj
-def exec_(where: Where, /, **options: object) -> int:
+def exec_(where: Where, /, **options: Unpack[ExecOptions]) -> int:
     """Run ARGUMENTS inside CONTAINER; the exit code is theirs."""
     from windlass_client.commands.run import run_exec
 
@@ -123,7 +126,7 @@ def ps(where: Where, everything: bool, quiet: bool, as_json: bool) -> None:
 
 def _status(container: Container, task: Process | None) -> str:
     from windlass_api.containerd.v1.types import task_pb2
-    from windlass_client.launch import EXIT_STATUS
+    from windlass_client.containers import EXIT_STATUS
 
     if task:
         return task_pb2.Status.Name(task.status).lower()
@@ -132,7 +135,7 @@ def _status(container: Container, task: Process | None) -> str:
 
 def _exit_status(container: Container, task: Process | None) -> int | None:
     from windlass_api.containerd.v1.types import task_pb2
-    from windlass_client.launch import EXIT_STATUS
+    from windlass_client.containers import EXIT_STATUS
 
     if task:
         return task.exit_status if task.status == task_pb2.STOPPED else None
@@ -177,11 +180,12 @@ def rm(where: Where, containers: tuple[str, ...], force: bool) -> None:
     """Remove CONTAINERS with their snapshots."""
 
     async def work() -> None:
-        from windlass_client import launch
+        from windlass_client.namespace import ClientNamespace
+        from windlass_local import launch
 
         async with where.client() as client:
             for id in containers:
-                await launch.remove(client, id, force)
+                await launch.remove(ClientNamespace(client), id, force)
                 click.echo(id)
 
     asyncio.run(work())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import click
 
@@ -15,46 +14,94 @@ from windlass_client.cli import Where
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
-    from windlass_client.fifos import Fifos
-    from windlass_client.launch import Wishes
+    from windlass_client.launch import LaunchOptions
+    from windlass_local.fifos import Fifos
+    from windlass_local.launch import Launched
+    from windlass_local.namespace import Namespace, Tasks
+    from windlass_oci.runtime_spec import Process
 
-# Any: values of click options, each of the type that its declaration says.
-Options = Mapping[str, Any]
+
+class StreamOptions(TypedDict):
+    """The options of `run` and `exec` that say where the process's streams go."""
+
+    tty: bool
+    interactive: bool
+    detach: bool
+    fifo_dir: str
+    log_uri: NotRequired[str]
 
 
-def run(where: Where, options: Options) -> int:
+class RunOptions(StreamOptions):
+    """The options and arguments of `windlass run`, as its declaration in `containers.py` has them."""
+
+    image: str
+    arguments: tuple[str, ...]
+    remove: bool
+    env: tuple[str, ...]
+    mount: tuple[str, ...]
+    memory: str
+    cpus: float
+    pids_limit: int
+    cap_add: tuple[str, ...]
+    cap_drop: tuple[str, ...]
+    security_opt: tuple[str, ...]
+    net_host: bool
+    name: str
+    hostname: str
+    user: str
+    cwd: str
+    entrypoint: str | None
+    label: tuple[str, ...]
+    read_only: bool
+    runtime: str
+    snapshotter: str
+    platform: str
+
+
+class ExecOptions(StreamOptions):
+    """The options and arguments of `windlass exec`."""
+
+    container: str
+    arguments: tuple[str, ...]
+    env: tuple[str, ...]
+    user: str
+    cwd: str
+    exec_id: str
+
+
+def run(where: Where, options: RunOptions) -> int:
     """Run a container as the options say and return its exit code."""
     if options["remove"] and options["detach"]:
         raise click.UsageError("--rm and -d exclude each other: nobody would be there to remove it")
-    if options["log_uri"] and not options["detach"]:
+    if options.get("log_uri") and not options["detach"]:
         raise click.UsageError("--log-uri needs -d")
     _check_terminal(options)
-    wishes = _wishes(options)
-    return asyncio.run(_run(where, wishes, options))
+    wanted = _launch_options(options)
+    return asyncio.run(_run(where, wanted, options))
 
 
-def _check_terminal(options: Options) -> None:
+def _check_terminal(options: StreamOptions) -> None:
     if options["tty"] and options["interactive"] and not options["detach"] and not sys.stdin.isatty():
         raise click.UsageError("-t with -i needs a terminal as standard input; leave -t out")
 
 
-def _wishes(options: Options) -> Wishes:
-    from windlass_client import spec
-    from windlass_client.launch import Wishes
+def _launch_options(options: RunOptions) -> LaunchOptions:
+    from windlass_client.arguments import parse_mount, parse_size
+    from windlass_client.launch import LaunchOptions
     from windlass_images import platforms
 
-    return Wishes(
+    return LaunchOptions(
         image=options["image"],
         id=options["name"] or f"c-{secrets.token_hex(6)}",
         arguments=options["arguments"],
         env=options["env"],
-        mounts=options["mount"],
+        mounts=tuple(map(parse_mount, options["mount"])),
         labels=dict(label.partition("=")[::2] for label in options["label"]),
         entrypoint=options["entrypoint"],
         user=options["user"],
         cwd=options["cwd"],
         hostname=options["hostname"],
-        memory=spec.parse_size(options["memory"]) if options["memory"] else 0,
+        memory=parse_size(options["memory"]) if options["memory"] else 0,
         cpus=options["cpus"],
         pids=options["pids_limit"],
         cap_add=options["cap_add"],
@@ -69,39 +116,58 @@ def _wishes(options: Options) -> Wishes:
     )
 
 
-async def _run(where: Where, wishes: Wishes, options: Options) -> int:
-    from windlass_client import launch
-    from windlass_client.session import Session
+async def _run(where: Where, wanted: LaunchOptions, options: RunOptions) -> int:
+    from windlass_client.launch import create
+    from windlass_client.namespace import ClientNamespace
+    from windlass_local import launch
 
     async with where.client() as client:
         with output.progress() as show:
-            launched = await launch.create(client, wishes, show)
-        session = None
-        try:
-            with _streams(wishes.id, options) as streams:
-                await client.tasks.create(wishes.id, launched.rootfs, streams)
-                if options["detach"]:
-                    await client.tasks.start(wishes.id)
-                    click.echo(wishes.id)
-                    return 0
-                session = Session(client, wishes.id, "", streams)
-                status = await session.run(lambda: client.tasks.delete(wishes.id))
-        except BaseException:
-            if not (session and session.left):
-                await asyncio.shield(launch.undo(client, wishes.id))
-            raise
+            launched = await create(client, wanted, show)
+        namespace = ClientNamespace(client)
+        status = await _run_task(namespace, launched, options)
+        if status is None:
+            click.echo(wanted.id)
+            return 0
         if options["remove"]:
-            await launch.remove(client, wishes.id, force=True)
+            await launch.remove(namespace, wanted.id, force=True)
         else:
-            await client.containers.label(wishes.id, {launch.EXIT_STATUS: str(status)})
+            await _remember(client, wanted.id, status)
         return status
 
 
-def _streams(name: str, options: Options) -> Fifos:
-    from windlass_client import fifos
+async def _remember(client: Client, id: str, status: int) -> None:
+    from windlass_client.containers import EXIT_STATUS
+
+    await client.containers.label(id, {EXIT_STATUS: str(status)})
+
+
+async def _run_task(namespace: Namespace, launched: Launched, options: RunOptions) -> int | None:
+    """Run a container's task and return its exit status, None if it runs on; on failure the container goes too."""
+    from windlass.contracts.tasks import CreateOptions
+    from windlass_client.session import Session
+    from windlass_local import launch
+
+    id, tasks, session = launched.container.id, namespace.tasks, None
+    try:
+        with _streams(id, options) as streams:
+            await tasks.create(launched.container, CreateOptions(rootfs=launched.rootfs, io=streams.io))
+            if options["detach"]:
+                await tasks.start(id)
+                return None
+            session = Session(tasks, id, "", streams)
+            return await session.run(lambda: tasks.delete(id))
+    except BaseException:
+        if not (session and session.left):
+            await asyncio.shield(launch.undo(namespace, id))
+        raise
+
+
+def _streams(name: str, options: StreamOptions) -> Fifos:
+    from windlass_local import fifos
 
     if options["detach"]:
-        # Nobody reads: output goes to a log, or nowhere; a terminal needs a pipe all the same.
+        # Output goes to a log, or nowhere, since no client reads it; a terminal needs a pipe all the same.
         log = options.get("log_uri", "")
         return fifos.Fifos(stdout=log, stderr="" if options["tty"] else log, terminal=options["tty"])
     return fifos.make(
@@ -112,62 +178,67 @@ def _streams(name: str, options: Options) -> Fifos:
     )
 
 
-def run_exec(where: Where, options: Options) -> int:
+def run_exec(where: Where, options: ExecOptions) -> int:
     """Run a process in a container as the options say and return its exit code."""
     _check_terminal(options)
     return asyncio.run(_exec(where, options))
 
 
-async def _exec(where: Where, options: Options) -> int:
+async def _exec(where: Where, options: ExecOptions) -> int:
     from windlass.errors import FailedPrecondition, NotFound
-    from windlass_client.containers import PROCESS, spec_of, to_any
-    from windlass_client.session import Session
+    from windlass_client.namespace import ClientNamespace
+    from windlass_oci.payloads import PROCESS, spec_of, to_payload
 
     id = options["container"]
     exec_id = options["exec_id"] or f"exec-{secrets.token_hex(6)}"
     async with where.client() as client:
-        process = _process(spec_of(await client.containers.get(id))["process"], options)
+        namespace = ClientNamespace(client)
+        process = _process(spec_of(await namespace.containers.get(id))["process"], options)
         with _streams(exec_id, options) as streams:
             try:
-                await client.tasks.exec(id, exec_id, to_any(PROCESS, process), streams)
+                await namespace.tasks.exec(id, exec_id, to_payload(PROCESS, process), streams.io)
             except NotFound:
                 raise FailedPrecondition(f"container {id} is not running; it has no task") from None
             try:
-                if options["detach"]:
-                    await client.tasks.start(id, exec_id)
-                    click.echo(exec_id)
-                    return 0
-                session = Session(client, id, exec_id, streams)
-                return await session.run(lambda: client.tasks.delete_exec(id, exec_id))
+                return await _run_exec(namespace.tasks, id, exec_id, streams, options["detach"])
             except BaseException:
-                await asyncio.shield(_undo_exec(client, id, exec_id))
+                await asyncio.shield(_undo_exec(namespace.tasks, id, exec_id))
                 raise
 
 
-async def _undo_exec(client: Client, id: str, exec_id: str) -> None:
+async def _run_exec(tasks: Tasks, id: str, exec_id: str, streams: Fifos, detach: bool) -> int:
+    from windlass_client.session import Session
+
+    if detach:
+        await tasks.start(id, exec_id)
+        click.echo(exec_id)
+        return 0
+    return await Session(tasks, id, exec_id, streams).run(lambda: tasks.delete_exec(id, exec_id))
+
+
+async def _undo_exec(tasks: Tasks, id: str, exec_id: str) -> None:
     from windlass.errors import Error
 
-    for step in (client.tasks.kill(id, 9, exec_id), client.tasks.delete_exec(id, exec_id)):
+    for step in (tasks.kill(id, 9, exec_id), tasks.delete_exec(id, exec_id)):
         try:
             await step
         except Error:
-            pass  # why the process failed is what has to be told
+            pass  # the first failure is the one that the user needs
 
 
-def _process(process: dict[str, Any], options: Options) -> dict[str, Any]:
-    from windlass_client import spec, users
+def _process(base: Process, options: ExecOptions) -> Process:
+    """Return the container's own process with other arguments, and what the options change."""
+    from windlass_oci import process, users
 
-    process = {**process, "args": list(options["arguments"]), "terminal": options["tty"]}
-    process["env"] = spec.merge_env(process.get("env") or [], options["env"])
-    if options["tty"] and not any(entry.startswith("TERM=") for entry in process["env"]):
-        process["env"].append("TERM=xterm")
-    document = {"process": process}
+    made: Process = {**base, "args": list(options["arguments"]), "terminal": options["tty"]}
+    made["env"] = process.merge_env(base.get("env") or [], options["env"])
+    if options["tty"] and not any(entry.startswith("TERM=") for entry in made["env"]):
+        made["env"].append("TERM=xterm")
     if options["user"]:
         user = options["user"] if ":" in options["user"] else f"{options['user']}:0"
         if not users.is_numeric(user):
             raise click.BadParameter("exec takes numbers, such as 1000:1000", param_hint="--user")
-        found = users.parse(user, users.Accounts())
-        spec.set_user(document, found.uid, found.gid, ())
+        process.set_user(made, users.find_user(user, users.Accounts()))
     if options["cwd"]:
-        spec.set_cwd(document, options["cwd"])
-    return process
+        process.set_cwd(made, options["cwd"])
+    return made

@@ -22,13 +22,13 @@ from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.config.validate import NOTE
 from windlass.contracts.services import SERVER
-from windlass.discovery import Found
+from windlass.discovery import Found, owners_of
 from windlass.errors import StartError
 from windlass.ownloop import run_to_its_end
 from windlass.plugin import Record, State
 from windlass.process import logs
 from windlass.process import setup as process
-from windlass.watchdog import WATCHDOG, owners_of
+from windlass.watchdog import WATCHDOG
 
 logger = logging.getLogger(__name__)
 

@@ -1,23 +1,22 @@
-"""Checkpoints through the content store: packed from a directory that criu has written, unpacked into another.
+"""Checkpoints in the content store: packed from a directory that criu has written, unpacked into another.
 
-The differ does both, in a process of its own: a checkpoint is a layer without
-anything below it, and is unpacked inside a chroot.
+The differ does both, in a process of its own: a checkpoint is a layer without anything below it, and is unpacked inside
+a chroot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Never, ParamSpec, TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from windlass.contracts.checkpoints import CHECKPOINT, CONFIG
+from windlass.contracts.checkpoints import CHECKPOINT, CONFIG, Checkpoints
 from windlass.contracts.containers import Container
 from windlass.contracts.content import ContentStore
 from windlass.contracts.diff import LAYER, CompareOptions, Differ
@@ -25,18 +24,23 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.mounts import Mount
 from windlass.contracts.tasks import CreateOptions, Status, Tasks
 from windlass.contracts.values import Descriptor, Payload
-from windlass.errors import AlreadyExists, Error, NotFound, ResourceExhausted, Unavailable
-from windlass.gate import gate_of, offload, offload_within
+from windlass.errors import Error, ResourceExhausted
+from windlass.gate import offload, offloaded
+from windlass.typing import override
 from windlass_checkpoint.scratch import Scratch, refuse_strange
+from windlass_local import blobs
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+PREFIX = "windlass-checkpoint"
+"""Begins the refs of ingests."""
 
-class BlobCheckpoints:
-    """Implements `windlass.contracts.checkpoints.Checkpoints`."""
+
+class BlobCheckpoints(Checkpoints):
+    """Checkpoints as two blobs: the packed directory, and the container's spec."""
 
     def __init__(self, tasks: Tasks, metadata: Metadata, differ: Differ, scratch: Scratch) -> None:
         """Have ``tasks`` write and read the directories in ``scratch``."""
@@ -44,19 +48,19 @@ class BlobCheckpoints:
         self._metadata = metadata
         self._differ = differ
         self._scratch = scratch
-        self._jobs: set[asyncio.Task[Any]] = set()  # Any: results differ
+        self._jobs: set[asyncio.Task[object]] = set()
 
+    @override
     async def save(
         self, namespace: str, lease: str, container: Container, options: Payload | None
     ) -> tuple[Descriptor, ...]:
-        """See `windlass.contracts.checkpoints.Checkpoints.save`."""
         content = self._metadata.content(namespace, lease)
         return await self._to_the_end(self._save(namespace, content, container, options))
 
+    @override
     async def restore(
         self, namespace: str, container: Container, options: CreateOptions, checkpoint: Descriptor
     ) -> int:
-        """See `windlass.contracts.checkpoints.Checkpoints.restore`."""
         if checkpoint.media_type != CHECKPOINT:
             raise Error(
                 f"checkpoint of type {checkpoint.media_type[:200]!r} cannot be restored; the type known is {CHECKPOINT}"
@@ -66,7 +70,7 @@ class BlobCheckpoints:
         return await self._to_the_end(self._restore(namespace, content, container, options, checkpoint))
 
     async def stop(self, timeout: float) -> None:
-        """Finish what is under way, and after ``timeout`` seconds cancel what is left."""
+        """Wait for jobs under way, and cancel those that are left after ``timeout`` seconds."""
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=timeout)
         for job in tuple(self._jobs):
@@ -80,8 +84,7 @@ class BlobCheckpoints:
         try:
             await self._tasks.checkpoint(namespace, container.id, str(directory), options)
             try:
-                pack = functools.partial(self._pack, content, directory)
-                packed = await offload_within(None, None, pack, gate_of(self._differ), "compare")
+                packed = await offloaded(_pack, deadline=None)(self._differ, content, directory)
                 return packed, await self._save_spec(content, container)
             except Error as error:
                 await self._rescue(namespace, container.id, directory, error)
@@ -89,21 +92,15 @@ class BlobCheckpoints:
         finally:
             await self._on_disk(self._scratch.remove, directory)
 
-    def _pack(self, content: ContentStore, directory: Path) -> Descriptor:
-        options = CompareOptions(LAYER, ref=_new_ref())
-        layer = self._differ.compare(content, (), (Mount("bind", str(directory), ("rbind", "ro")),), options)
-        return Descriptor(CHECKPOINT, layer.digest, layer.size)
-
     async def _save_spec(self, content: ContentStore, container: Container) -> Descriptor:
         spec = container.spec or Payload("", b"")
         data = AnyMessage(type_url=spec.type_url, value=spec.value).SerializeToString(deterministic=True)
-        save = functools.partial(_write, content, data)
-        return await offload_within(None, None, save, gate_of(content), "writer")
+        return await offloaded(blobs.save, deadline=None)(content, data, CONFIG, PREFIX)
 
     async def _rescue(self, namespace: str, id: str, directory: Path, error: Error) -> None:
-        """Keep what could not be packed when there is nothing else any more of the task: raises the error, with where.
+        """Keep a checkpoint that cannot be packed, if its task has ended: raise ``error`` with the directory's path.
 
-        A task that runs on can be checkpointed again.
+        A task that runs on can be checkpointed again, so nothing is kept of it.
         """
         try:
             process = await self._tasks.get(namespace, id)
@@ -124,63 +121,43 @@ class BlobCheckpoints:
     ) -> int:
         directory = await self._on_disk(self._scratch.make)
         try:
-            unpack = functools.partial(self._unpack, content, checkpoint, directory)
-            await offload_within(None, None, unpack, gate_of(self._differ), "apply")
+            await offloaded(_unpack, deadline=None)(self._differ, content, checkpoint, directory)
             options = dataclasses.replace(options, checkpoint=str(directory), owns_checkpoint=True)
             return await self._tasks.create(namespace, container, options)
         finally:
             await self._on_disk(self._scratch.remove, directory)
 
-    def _unpack(self, content: ContentStore, checkpoint: Descriptor, directory: Path) -> None:
-        layer = Descriptor(LAYER, checkpoint.digest, checkpoint.size)
-        self._differ.apply(content, layer, (Mount("bind", str(directory), ("rbind", "rw")),))
-        refuse_strange(directory, f"checkpoint {checkpoint.digest}")
-
     async def _on_disk(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await offload_within(None, None, functools.partial(function, *args, **kwargs))
+            return await offloaded(function, deadline=None)(*args, **kwargs)
         except OSError as error:
             raise ResourceExhausted(f"directory for a checkpoint cannot be made or removed: {error}") from error
 
-    # Any: what a coroutine is sent and yields is its own business
-    async def _to_the_end(self, work: Coroutine[Any, Any, R]) -> R:
-        """Do ``work``, whether or not the client that waits for it is still there."""
+    async def _to_the_end(self, work: Coroutine[object, Never, R]) -> R:
+        """Do ``work``, even if the client that waits for it goes away."""
         job = asyncio.create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._ended)
         return await asyncio.shield(job)
 
-    def _ended(self, job: asyncio.Task[Any]) -> None:
+    def _ended(self, job: asyncio.Task[object]) -> None:
         self._jobs.discard(job)
         if not job.cancelled() and isinstance(error := job.exception(), Error):
-            # Who waits is told as well; without anybody this is the only place.
+            # The waiting client gets the error too; if it has gone, this is the only place.
             logger.info("checkpoint or restore failed: %s", error)
 
 
-def _write(content: ContentStore, data: bytes) -> Descriptor:
-    """Write a small blob; one that is there already is as good."""
-    ref = _new_ref()
-    writer = content.writer(ref, media_type=CONFIG)
-    try:
-        writer.write(data)
-        digest = writer.digest()
-        try:
-            writer.commit(len(data), digest)
-        except AlreadyExists:
-            pass
-    except BaseException:
-        writer.close()
-        _forget(content, ref)
-        raise
-    return Descriptor(CONFIG, digest, len(data))
+def _pack(differ: Differ, content: ContentStore, directory: Path) -> Descriptor:
+    options = CompareOptions(LAYER, ref=_new_ref())
+    layer = differ.compare(content, (), (Mount("bind", str(directory), ("rbind", "ro")),), options)
+    return Descriptor(CHECKPOINT, layer.digest, layer.size)
 
 
-def _forget(content: ContentStore, ref: str) -> None:
-    try:
-        content.abort(ref)
-    except (NotFound, Unavailable):
-        pass
+def _unpack(differ: Differ, content: ContentStore, checkpoint: Descriptor, directory: Path) -> None:
+    layer = Descriptor(LAYER, checkpoint.digest, checkpoint.size)
+    differ.apply(content, layer, (Mount("bind", str(directory), ("rbind", "rw")),))
+    refuse_strange(directory, f"checkpoint {checkpoint.digest}")
 
 
 def _new_ref() -> str:
-    return f"windlass-checkpoint-{secrets.token_hex(16)}"
+    return f"{PREFIX}-{secrets.token_hex(16)}"

@@ -12,15 +12,16 @@ from typing import IO, Any
 
 from windlass.config.settings import StreamProcessor
 from windlass.contracts.activations import MountManager
-from windlass.contracts.content import ContentStore, Info, Writer
+from windlass.contracts.content import ContentStore, Writer
 from windlass.contracts.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.contracts.zygote import Zygote
-from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
+from windlass.errors import Unavailable, Unimplemented
 from windlass_diff.activated import ForDiffs
 from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
+from windlass_local.blobs import close_and_abort, commit_or_label
 from windlass_storage.disks import private_directory
 
 MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
@@ -103,10 +104,9 @@ class WalkingDiffer:
             if MADE[media_type]:
                 labels[LABEL_UNCOMPRESSED] = result["digest"]
             desc = Descriptor(media_type, writer.digest(), writer.status().offset)
-            _commit(content, writer, desc, labels)
+            commit_or_label(content, writer, desc, labels)
         except BaseException:
-            writer.close()
-            _forget(content, ref)
+            close_and_abort(content, writer, ref)
             raise
         return desc
 
@@ -153,17 +153,3 @@ def _file(data: bytes) -> IO[bytes]:
 
 def _rows(mounts: Sequence[Mount]) -> list[list[str]]:
     return [[mount.type, mount.source, mount.target, *mount.options] for mount in mounts]
-
-
-def _commit(content: ContentStore, writer: Writer, desc: Descriptor, labels: Mapping[str, str]) -> None:
-    try:
-        writer.commit(desc.size, desc.digest, labels)
-    except AlreadyExists:
-        content.update(Info(desc.digest, labels=labels), [f"labels.{key}" for key in labels])
-
-
-def _forget(content: ContentStore, ref: str) -> None:
-    try:
-        content.abort(ref)
-    except (NotFound, Unavailable):
-        pass

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from windlass.contracts.gc import Collector
 from windlass.contracts.metadata import Collected, Metadata
 from windlass.errors import Error, Unavailable
-from windlass.gate import gate_of, offload_within
+from windlass.gate import offloaded
 from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Scheduler(Collector):
         with self._guard:
             changes, self._changes = self._changes, _Changes()
         try:
-            done = await offload_within(None, None, self._metadata.collect, gate_of(self._metadata), "collect")
+            done = await offloaded(self._metadata.collect, deadline=None)()
         except Error as error:
             self._failed(error, changes, waiters)
             return

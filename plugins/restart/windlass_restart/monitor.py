@@ -1,34 +1,23 @@
 """Compares containers with their labels, again and again, and starts or ends their tasks (docs/containerd 3.20).
 
-Whatever is done about one container has a deadline and delays no other one; a
-container that is still being dealt with is left out of the next round.
+The work on one container has a deadline and delays no other one; the next round leaves out a container that is still
+being worked on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import signal
 import time
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from windlass.contracts.containers import Container
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.mounts import Mount
-from windlass.contracts.tasks import IO, CreateOptions, Process, Status, Tasks
-from windlass.errors import Error, InvalidArgument, NotFound
+from windlass.contracts.tasks import Process, Status, Tasks
+from windlass.errors import Error, NotFound
 from windlass.gate import offload
-from windlass_restart.policy import (
-    COUNT,
-    LOG_URI,
-    STATUS,
-    WANT_RUNNING,
-    is_settled,
-    next_count,
-    wants_restart,
-)
+from windlass_restart.policy import STATUS, WANT_RUNNING, is_settled, wants_restart
+from windlass_restart.restarter import Restarter
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +25,6 @@ ACTION_TIMEOUT = 60.0
 AT_ONCE = 8
 FILTER = f'labels."{STATUS}"'
 NANOSECONDS = 1_000_000_000
-MAX_URI = 4096
 
 Key = tuple[str, str]
 
@@ -53,14 +41,14 @@ class Monitor:
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._created: set[Key] = set()
-        """Tasks that the last round has found created and not started."""
+        """Tasks that the last round found created and not started."""
 
     async def start(self) -> None:
-        """Begin to look; the first time in one interval."""
+        """Begin to look; the first round is after one interval."""
         self._rounds = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop looking, and give up what is under way."""
+        """Stop looking, and cancel the work that is under way."""
         jobs = [*self._busy.values(), *([self._rounds] if self._rounds else [])]
         for job in jobs:
             job.cancel()
@@ -75,7 +63,7 @@ class Monitor:
                 logger.warning("cannot see which containers are to be restarted: %s", error)
 
     async def look(self) -> None:
-        """Make one round; returns when everything that is to be done has begun."""
+        """Make one round; return when all the work that is needed has begun."""
         names = [each.name for each in await offload(self._metadata.namespaces().list)]
         await asyncio.gather(*(self._look_at(name) for name in names))
 
@@ -89,7 +77,7 @@ class Monitor:
                 job.add_done_callback(lambda _, key=key: self._busy.pop(key))  # type: ignore[misc] # mypy #15459
 
     async def settle(self) -> None:
-        """Return when what the rounds so far have begun is done."""
+        """Return when the work of all rounds so far is done."""
         if self._busy:
             await asyncio.wait(tuple(self._busy.values()))
 
@@ -111,20 +99,23 @@ class Monitor:
             return
         if wanted != WANT_RUNNING:
             logger.info("container %s: stopped, as its label asks for", container.id)
-            await self._end(namespace, container.id)
+            await self._restarter(namespace).end(container.id)
         elif wants_restart(container.labels, process) and not self._is_new(namespace, container, process):
             logger.info("container %s: restarted, as its labels ask for", container.id)
-            await self._restart(namespace, container)
+            await self._restarter(namespace).restart(container)
+
+    def _restarter(self, namespace: str) -> Restarter:
+        return Restarter(self._metadata, self._tasks, namespace)
 
     async def _process(self, namespace: str, id: str) -> Process | None:
-        """Return a task's init, None when there is no task; one that does not answer is asked again next time."""
+        """Return a task's first process, None if there is no task. Raises Error for one that does not answer."""
         try:
             return await self._tasks.get(namespace, id)
         except NotFound:
             return None
 
     def _is_new(self, namespace: str, container: Container, process: Process | None) -> bool:
-        """Tell whether a client may be about to do itself what the label asks for: then it has an interval's time."""
+        """Tell whether a client may be about to start the task itself; it has one interval for that."""
         if process is None:
             return time.time_ns() - container.created_at < self._interval * NANOSECONDS
         if process.status != Status.CREATED or (namespace, container.id) in self._created:
@@ -135,64 +126,3 @@ class Monitor:
     def _forget_created(self, namespace: str, containers: Iterable[Container]) -> None:
         alive = {(namespace, container.id) for container in containers}
         self._created = {key for key in self._created if key[0] != namespace or key in alive}
-
-    async def _restart(self, namespace: str, container: Container) -> None:
-        options = CreateOptions(rootfs=await self._rootfs(namespace, container), io=log_streams(container))
-        store = self._metadata.containers(namespace)
-        counted = Container(container.id, labels={COUNT: next_count(container.labels)})
-        await offload(store.update, counted, [f"labels.{COUNT}"])
-        await self._end(namespace, container.id)
-        await self._tasks.create(namespace, container, options)
-        try:
-            await self._tasks.start(namespace, container.id)
-        except Error:
-            await self._end(namespace, container.id)
-            raise
-
-    async def _rootfs(self, namespace: str, container: Container) -> tuple[Mount, ...]:
-        if not container.snapshot_key:
-            return ()
-        snapshotter = self._metadata.snapshotter(container.snapshotter, namespace)
-        return await offload(snapshotter.mounts, container.snapshot_key)
-
-    async def _end(self, namespace: str, id: str) -> None:
-        """Kill a task and delete it; none is no error."""
-        try:
-            await _unless_gone(self._tasks.kill(namespace, id, "", signal.SIGKILL, all=True))
-            await self._tasks.wait(namespace, id)
-        except NotFound:
-            return
-        except Error as error:
-            logger.info("task %s: cannot be killed, is it stopped? %s", id, error)
-        await _unless_gone(self._tasks.delete(namespace, id))
-
-
-# Any: what a coroutine is sent and yields is its own business, and its result is not used.
-async def _unless_gone(call: Coroutine[Any, Any, object]) -> None:
-    try:
-        await call
-    except NotFound:
-        pass
-
-
-def log_streams(container: Container) -> IO:
-    """Return the streams of a restarted task: where its label says, or nowhere.
-
-    Raises InvalidArgument for a label that is not a URI, or a spec that cannot be read.
-    """
-    uri = container.labels.get(LOG_URI, "")
-    # A scheme is all that is asked for; the rest is the shim's to read, as it is when a client names it.
-    if uri and (":" not in uri.partition("/")[0] or len(uri) > MAX_URI or "\0" in uri):
-        raise InvalidArgument(f"label {LOG_URI} is {uri[:80]!r}, which is not a URI such as file:///var/log/box.log")
-    terminal = _has_terminal(container)
-    # A terminal has one output (docs/containerd 4.9).
-    return IO(stdout=uri, stderr="" if terminal else uri, terminal=terminal)
-
-
-def _has_terminal(container: Container) -> bool:
-    try:
-        process = json.loads(container.spec.value if container.spec else b"{}")["process"]
-        return bool(process.get("terminal"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # The runtime says in its own words what is wrong with the spec.
-        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from windlass.config import durations
 from windlass.contracts.metadata import METADATA
@@ -43,8 +42,7 @@ def init(context: InitContext) -> object:
     return monitor
 
 
-# Any: a TOML table as parsed.
-def migrate(version: int, plugins: dict[str, Any]) -> None:
+def migrate(version: int, plugins: dict[str, object]) -> None:
     """Steps 2 to 3 and 3 to 4: the monitor has a type of its own (docs/containerd 1.3).
 
     Files of version 3 with the old name work in containerd, whose migration of this block asks for a version before 4.

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from windlass.contracts.tasks import Exit
 from windlass.contracts.values import Payload
 from windlass.errors import Error, FailedPrecondition
-from windlass.gate import Gate, offload_within
+from windlass.gate import Gate, offloaded
 from windlass_linux import cgroups, mounting
 from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
 from windlass_runtime_v2.cleaning import Cleaner
@@ -188,7 +188,7 @@ class Launcher:
         **kwargs: P.kwargs,
     ) -> R:
         name = getattr(function, "__name__", "file work")
-        return await offload_within(timeout, discard, functools.partial(function, *args, **kwargs), self._disk, name)
+        return await offloaded(self._disk.guard(function, name), deadline=timeout, discard=discard)(*args, **kwargs)
 
 
 def is_unused(bundle: Bundle) -> bool:

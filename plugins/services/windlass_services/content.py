@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -13,7 +12,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.rpc import Call
 from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
-from windlass.gate import gate_of, offload, offload_each, offload_within
+from windlass.gate import offload, offloaded, take
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_remote.messages import put_timestamp, to_timestamp
 
@@ -66,7 +65,7 @@ class Content:
         """Return all that match, in blocks of 100."""
         view = self._view(call)
         walk = await offload(view.walk, list(request.filters))
-        while block := await offload_each(walk, gate_of(view), TAKEN):
+        while block := await offload(take, walk, TAKEN):
             for start in range(0, len(block), 100):
                 yield pb.ListContentResponse(info=map(to_proto, block[start : start + 100]))
 
@@ -84,8 +83,8 @@ class Content:
             if data:
                 yield pb.ReadContentResponse(data=data)
             return
-        opening = partial(_open_section, view, request)
-        reader, start, end, data = await offload_within(OPEN_TIMEOUT, _close_section, opening, gate_of(view), "reader")
+        opened = offloaded(_open_section, deadline=OPEN_TIMEOUT, discard=_close_section)
+        reader, start, end, data = await opened(view, request)
         if reader is None:
             if data:
                 yield pb.ReadContentResponse(data=data)
@@ -185,17 +184,8 @@ def _close_section(section: Section) -> None:
 async def _open(view: ContentStore, request: pb.WriteContentRequest) -> Writer:
     if not request.ref:
         raise InvalidArgument("the first message of a write must name a ref")
-    return await offload_within(
-        OPEN_TIMEOUT,
-        _close,
-        lambda: view.writer(request.ref, max(request.total, 0), request.expected),
-        gate_of(view),
-        "writer",
-    )
-
-
-def _close(opened: Reader | Writer) -> None:
-    opened.close()
+    opened = offloaded(view.writer, deadline=OPEN_TIMEOUT, discard=lambda writer: writer.close())
+    return await opened(request.ref, max(request.total, 0), request.expected)
 
 
 async def _release(opened: Reader | Writer) -> None:

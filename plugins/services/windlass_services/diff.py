@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 from windlass.contracts.diff import LAYER_GZIP, CompareOptions, Differ
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.rpc import Call
 from windlass.errors import Unimplemented
-from windlass.gate import gate_of, offload_within
+from windlass.gate import offloaded
 from windlass_api.containerd.services.diff.v1 import diff_pb2 as pb
 from windlass_remote.messages import from_descriptor, from_mounts, from_timestamp, payloads, to_descriptor
 
@@ -23,7 +22,7 @@ class Diff:
     def __init__(self, metadata: Metadata, differs: Mapping[str, Differ], order: Sequence[str], sync_fs: bool) -> None:
         """Translate for those of ``differs`` that ``order`` names."""
         self._metadata = metadata
-        self._differs = [(name, differs[name]) for name in order]
+        self._differs = [differs[name] for name in order]
         self._sync_fs = sync_fs
 
     async def apply(self, request: pb.ApplyRequest, call: Call) -> pb.ApplyResponse:
@@ -46,9 +45,9 @@ class Diff:
     async def _first(self, call: Callable[[Differ], R]) -> R:
         """Return what the first differ that knows the media type answers."""
         problem = Unimplemented("no differ is configured")
-        for name, differ in self._differs:
+        for differ in self._differs:
             try:
-                return await offload_within(None, None, partial(call, differ), gate_of(differ), name)
+                return await offloaded(call, deadline=None)(differ)
             except Unimplemented as error:
                 problem = error
         raise problem

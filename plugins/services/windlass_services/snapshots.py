@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.rpc import Call
 from windlass.contracts.snapshots import Info, Kind, Snapshotter
-from windlass.gate import gate_of, offload, offload_each
+from windlass.gate import offload, take
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
 from windlass_remote.messages import to_mounts, to_timestamp
 
@@ -84,7 +84,7 @@ class Snapshots:
         """Return all that match, in blocks of 100."""
         view = self._view(request, call)
         walk = await offload(view.walk, list(request.filters))
-        while block := await offload_each(walk, gate_of(view)):
+        while block := await offload(take, walk):
             yield pb.ListSnapshotsResponse(info=map(to_proto, block))
 
     async def usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from windlass.contracts.values import Descriptor
 from windlass.contracts.verifiers import Judgement
-from windlass.gate import offload_within
+from windlass.gate import offloaded
 from windlass_images import signpolicy
 from windlass_images.signpolicy import Decision
 
@@ -30,7 +30,7 @@ class SignPolicy:
 
     async def verify(self, name: str, desc: Descriptor) -> Judgement:
         """Judge an image. Raises FailedPrecondition for a policy with errors, and what finding signatures raises."""
-        return await offload_within(self._timeout, None, lambda: self._judge(name, desc.digest), name="sign policy")
+        return await offloaded(self._judge, deadline=self._timeout)(name, desc.digest)
 
     def _judge(self, name: str, digest: str) -> Judgement:
         decision = signpolicy.load(self._path).decide(name)

@@ -11,7 +11,7 @@ from windlass_images import exporter, importer, naming, platforms
 from windlass_images.imagetree import Tree
 from windlass_images.importer import Options
 from windlass_images.unpack import Ways, unpack
-from windlass_transfer.store import LocalStore
+from windlass_local.store import LocalStore
 
 OCI_TAR = ("", "application/vnd.oci.image.layout.v1+tar", "application/x-tar", "application/vnd.oci.image.layer.v1.tar")
 Admit = Callable[[str, Descriptor], Awaitable[None]]

@@ -25,11 +25,13 @@ from windlass_images.manifests import (
     parse_object,
 )
 from windlass_images.turns import Locked
+from windlass_local import blobs
+from windlass_local.store import LocalStore
+from windlass_local.waiting import settled
 from windlass_registry.blobs import Blob
 from windlass_registry.ranges import Ranges
 from windlass_registry.repository import Repository
-from windlass_transfer.store import LocalStore, commit, forget, opened
-from windlass_transfer.workers import Tools, settled
+from windlass_transfer.workers import Tools
 
 ATTESTATIONS = ("application/vnd.in-toto+json",)
 SOURCE = "containerd.io/distribution.source."
@@ -153,19 +155,19 @@ class Downloads:
         view, ref = self._store.content.view, ref_of(target)
         for number in range(TRIES):
             try:
-                writer = opened(view, ref, target.size, target.digest, target.media_type)
+                writer = blobs.opened(view, ref, target.size, target.digest, target.media_type)
             except AlreadyExists:
                 return  # it has come otherwise meanwhile
             try:
                 blob = self._receive(writer, target)
                 try:
-                    commit(view, writer, target, self._source)
+                    blobs.commit_or_label(view, writer, target, self._source)
                     return
                 except FailedPrecondition as error:
                     self._distrust(blob, number, target, error)
             finally:
                 writer.close()
-            forget(view, ref)
+            blobs.abort(view, ref)
 
     def _receive(self, writer: Writer, target: Descriptor) -> Blob | Ranges:
         """Bring an ingest to its full size. Whether the bytes are right is the writer's to say."""
@@ -235,13 +237,13 @@ def _is_held(view: ContentStore, target: Descriptor) -> bool:
     except AlreadyExists:
         return True
     writer.close()
-    forget(view, ref)
+    blobs.abort(view, ref)
     return False
 
 
 def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], labels: Mapping[str, str]) -> None:
     try:
-        writer = opened(view, ref_of(target), target.size, target.digest, target.media_type)
+        writer = blobs.opened(view, ref_of(target), target.size, target.digest, target.media_type)
     except AlreadyExists:
         return
     try:
@@ -251,7 +253,7 @@ def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], l
         if writer.status().offset:
             writer.truncate(0)
         writer.write(data)
-        commit(view, writer, target, labels)
+        blobs.commit_or_label(view, writer, target, labels)
     finally:
         writer.close()
 

@@ -25,6 +25,7 @@ from windlass.contracts.values import Descriptor
 from windlass.errors import Cancelled, InvalidArgument, Unimplemented
 from windlass_images import platforms
 from windlass_images.unpack import Ways
+from windlass_local.store import LocalStore, Parts
 from windlass_registry.client import Client
 from windlass_registry.credentials import Ask as BlockingAsk
 from windlass_registry.repository import Repository
@@ -32,7 +33,6 @@ from windlass_transfer import archives
 from windlass_transfer.admission import Admission
 from windlass_transfer.pulling import Pull
 from windlass_transfer.pushing import Push
-from windlass_transfer.store import LocalStore, Parts
 from windlass_transfer.workers import Tools
 
 logger = logging.getLogger(__name__)

@@ -82,10 +82,10 @@ def init_transfer(context: InitContext) -> Transferrer:
     """Move images, judged by every verifier that there is."""
     from windlass.contracts.transfer import Unpack
     from windlass_images import platforms
+    from windlass_local.store import Parts
     from windlass_registry.client import roots_of
     from windlass_transfer.admission import Admission, failed_verifiers
     from windlass_transfer.local import LocalTransfer, Settings
-    from windlass_transfer.store import Parts
     from windlass_transfer.workers import tools
 
     config = context.config(Config)

@@ -12,10 +12,10 @@ from windlass_images import naming
 from windlass_images.imagetree import Leaf, Tree, Walk
 from windlass_images.manifests import INDEXES, MANIFESTS
 from windlass_images.unpack import Ways, unpack
+from windlass_local.store import LocalStore
 from windlass_registry.repository import Repository
 from windlass_transfer.downloads import Downloads
 from windlass_transfer.progress import kept_moving
-from windlass_transfer.store import LocalStore
 from windlass_transfer.workers import Tools, named
 
 Admit = Callable[[str, Descriptor], Awaitable[None]]

@@ -13,10 +13,10 @@ from windlass.errors import NotFound
 from windlass_images import platforms
 from windlass_images.manifests import MANIFEST_LIMIT, is_distributable
 from windlass_images.survey import Node, missing, survey
+from windlass_local.store import LocalStore
 from windlass_registry.pushing import Pusher
 from windlass_registry.repository import Repository
 from windlass_transfer.downloads import SOURCE, ref_of
-from windlass_transfer.store import LocalStore
 from windlass_transfer.workers import Tools
 
 

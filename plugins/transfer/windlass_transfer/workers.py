@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from windlass.errors import Error
 
@@ -45,20 +45,6 @@ class Threads:
     def close(self) -> None:
         """Take no further calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-async def settled(work: Coroutine[Any, Any, R]) -> R:  # Any: what a coroutine is sent and yields inside
-    """Return what ``work`` does; who is cancelled meanwhile waits for its end: nothing comes about afterwards."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # why it failed is of no interest any more
-        raise
-    finally:
-        del task  # an error's traceback has this frame, and the task has the error
 
 
 class Locks:

@@ -1,4 +1,4 @@
-"""The named pipes between a client and a shim: made by the client, opened before the task is created.
+"""The named pipes between a process's shim and a client: the client makes and opens them before it creates the task.
 
 The layout is containerd's: a directory of mode 0700 that only root enters, one FIFO per stream (docs/containerd 6.8).
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from windlass.contracts.tasks import IO
 
 DIRECTORY = "/run/windlass/fifo"
 
@@ -36,8 +38,13 @@ class Fifos:
     ) -> None:
         self.close()
 
+    @property
+    def io(self) -> IO:
+        """What the task's or the exec's creation names."""
+        return IO(self.stdin, self.stdout, self.stderr, self.terminal)
+
     def take(self, stream: str) -> int:
-        """Hand out our end of a stream; closing it is the caller's part from now on."""
+        """Hand out our end of a stream, which the caller then owns and closes."""
         return self.descriptors.pop(stream)
 
     def close(self) -> None:

@@ -1,18 +1,20 @@
 """The system calls that a container may make when its user does not say otherwise: seccomp's default profile.
 
-It allows what containerd 2.4 allows. What a call does for whom is not judged here: a call that needs a capability is
-allowed to those who have it, as Linux would refuse it to all others anyway, and old kernels had holes there.
+It allows what containerd 2.4 allows. A call that needs a capability is allowed to a container that has the capability:
+Linux refuses it to all others anyway, but old kernels had holes there.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import platform
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import cast
 
-# Any: a part of the OCI spec, a JSON document.
-Document = dict[str, Any]
+from windlass.errors import InvalidArgument
+from windlass_oci.runtime_spec import Seccomp, Syscall
 
 ALWAYS = """
     _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown
@@ -91,7 +93,7 @@ OF_CAPABILITY = {
     "CAP_SYS_TIME": "clock_settime clock_settime64 settimeofday stime",
     "CAP_SYS_TTY_CONFIG": "vhangup",
 }
-"""Calls that are allowed to whoever has a capability in the bounding set."""
+"""Calls that are allowed with a capability in the bounding set."""
 
 ABIS = {
     "amd64": ("X86_64", "X86", "X32"),
@@ -112,8 +114,12 @@ NEW_NAMESPACES = 0x7E020000
 
 AF_ALG, AF_VSOCK = 38, 40
 
+PROFILE_LIMIT = 1 << 20
+DOCKERS = {"archMap", "defaultErrno"}
+DOCKERS_OF_A_RULE = {"includes", "excludes", "name"}
 
-def profile(capabilities: Collection[str], machine: str = "") -> Document:
+
+def profile(capabilities: Collection[str], machine: str = "") -> Seccomp:
     """Return the profile of a container with a bounding set of capabilities, for this machine if none is named."""
     machine = machine or MACHINES.get(platform.machine(), platform.machine())
     return {
@@ -123,7 +129,7 @@ def profile(capabilities: Collection[str], machine: str = "") -> Document:
     }
 
 
-def _rules(capabilities: Collection[str], machine: str) -> Iterator[Document]:
+def _rules(capabilities: Collection[str], machine: str) -> Iterator[Syscall]:
     yield _allow([*ALWAYS.split(), *OF_MACHINE.get(machine, ())])
     for capability, calls in OF_CAPABILITY.items():
         if capability in capabilities:
@@ -143,9 +149,29 @@ def _rules(capabilities: Collection[str], machine: str) -> Iterator[Document]:
         yield {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
 
 
-def _allow(names: Sequence[str], condition: tuple[int, str, int] | None = None) -> Document:
-    rule: Document = {"names": list(names), "action": "SCMP_ACT_ALLOW"}
+def _allow(names: Sequence[str], condition: tuple[int, str, int] | None = None) -> Syscall:
+    rule: Syscall = {"names": list(names), "action": "SCMP_ACT_ALLOW"}
     if condition:
         index, operator, value = condition
         rule["args"] = [{"index": index, "value": value, "op": f"SCMP_CMP_{operator}"}]
     return rule
+
+
+def read_profile(path: Path) -> Seccomp:
+    """Read a profile in the OCI's form. Raises InvalidArgument for any other file."""
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(PROFILE_LIMIT))
+    except OSError as error:
+        raise InvalidArgument(f"seccomp profile {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InvalidArgument(f"seccomp profile {path} is not JSON of at most {PROFILE_LIMIT} bytes") from None
+    if not isinstance(document, dict) or "defaultAction" not in document:
+        raise InvalidArgument(f"seccomp profile {path} has no defaultAction; it is linux.seccomp of an OCI spec")
+    rules = document.get("syscalls") or []
+    keys = {key for rule in rules if isinstance(rule, dict) for key in rule} if isinstance(rules, list) else set()
+    # Its rules hold on conditions, such as a capability; taken without them they would allow too much.
+    if found := sorted((DOCKERS & set(document)) | (DOCKERS_OF_A_RULE & keys)):
+        raise InvalidArgument(f"seccomp profile {path} is in docker's own form ({', '.join(found)}), not in the OCI's")
+    # A document of the user's: the OCI runtime judges the rest of it.
+    return cast("Seccomp", document)

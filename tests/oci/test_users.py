@@ -8,7 +8,8 @@ import pytest
 
 from windlass.contracts.mounts import Mount
 from windlass.errors import Error, InvalidArgument, NotFound, OutOfRange
-from windlass_client.users import Accounts, User, is_numeric, parse, read_accounts, read_files
+from windlass_oci.accounts import read_accounts, read_files
+from windlass_oci.users import Accounts, User, find_user, is_numeric
 
 ACCOUNTS = Accounts(
     passwd="huge:x:4294967296:0:::\nlong:x:999999999999999999999999:0:::\nbelow:x:-1:0:::\nroot:x:0:0::/root:/bin/sh\n"
@@ -38,7 +39,7 @@ ACCOUNTS = Accounts(
 )
 def test_users(text, user):
     """By name or number, which containerd reads with sign and zeros, too; a number that nobody has is in group 0."""
-    assert parse(text, ACCOUNTS) == user
+    assert find_user(text, ACCOUNTS) == user
 
 
 @pytest.mark.parametrize("number", ["2147483648", "4294967296", "9" * 20, "9" * 21, "9" * 5000, "-1", f"-{'9' * 30}"])
@@ -47,7 +48,7 @@ def test_a_number_out_of_range_is_refused(number, form):
     """4294967296 is not root (CVE-2024-40635), and 21 digits are a number even if an account has that name."""
     named = Accounts(f"{number}:x:0:0:::\n", f"{number}:x:0:\n")
     with pytest.raises(OutOfRange, match="out of range"):
-        parse(form.format(number), named)
+        find_user(form.format(number), named)
 
 
 @pytest.mark.parametrize("text", ["0x0", "0X1f", "0x", "-0x1", "0o17", "0b0", "1_000"])
@@ -56,28 +57,28 @@ def test_what_looks_like_a_number_is_no_name(text, form):
     """An image has no account 0x0 that a reader of its configuration could take for another number, or for root."""
     named = Accounts(f"{text}:x:0:0:::\n", f"{text}:x:0:\n")
     with pytest.raises(InvalidArgument, match="neither a name nor a decimal number"):
-        parse(form.format(text), named)
+        find_user(form.format(text), named)
 
 
 @pytest.mark.parametrize("text", ["huge", "long", "0:hugegroup", "below"])
 def test_a_file_with_a_number_that_wraps_around_is_refused(text):
     """Not even when the image's own file says so; the other accounts of that file can be used."""
     with pytest.raises(OutOfRange):
-        parse(text, ACCOUNTS)
+        find_user(text, ACCOUNTS)
 
 
 @pytest.mark.parametrize("text", [":", "web:", ":logs", "a:b:c"])
 def test_what_is_no_user(text):
     """Half a user is none."""
     with pytest.raises(InvalidArgument, match="not of the form"):
-        parse(text, ACCOUNTS)
+        find_user(text, ACCOUNTS)
 
 
 @pytest.mark.parametrize("text", ["nobody", "web:none", "-", "-web", "0xyz"])
 def test_unknown_names(text):
     """The error says in which file the name is missing."""
     with pytest.raises(NotFound, match=r"/etc/(passwd|group)"):
-        parse(text, Accounts("web:x:1:1:::\n", ""))
+        find_user(text, Accounts("web:x:1:1:::\n", ""))
 
 
 def test_numbers_need_no_files():

@@ -6,8 +6,9 @@ import pytest
 
 from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument
-from windlass_client import spec
 from windlass_images.manifests import ImageConfig
+from windlass_oci import defaults, mounts, process, resources
+from windlass_oci.users import User
 
 IMAGE = ImageConfig(
     Platform("linux", "amd64"),
@@ -22,7 +23,7 @@ IMAGE = ImageConfig(
 
 def test_the_default_spec():
     """What a container may do when nobody says anything (docs/containerd 6.7, 7.2)."""
-    document = spec.default("ns", "c1")
+    document = defaults.default_spec("ns", "c1")
 
     assert document["linux"]["cgroupsPath"] == "/ns/c1"
     assert document["process"]["noNewPrivileges"] is True
@@ -45,25 +46,25 @@ def test_the_default_spec():
 
 def test_what_a_container_does_not_see():
     """Not even who is root inside reads the energy meter, from which keys can be told (GHSA-7ww5-4wqc-m92c)."""
-    assert "/sys/devices/virtual/powercap" in spec.default("ns", "c1")["linux"]["maskedPaths"]
+    assert "/sys/devices/virtual/powercap" in defaults.default_spec("ns", "c1")["linux"]["maskedPaths"]
 
 
 def test_a_process_is_in_its_primary_group():
     """A process without it could read what is closed to that group (CVE-2023-25173)."""
-    document = spec.default("ns", "c1")
-    spec.set_user(document, 33, 34, (44, 34))
+    document = defaults.default_spec("ns", "c1")
+    process.set_user(document["process"], User(33, 34, (44, 34)))
     assert document["process"]["user"] == {"uid": 33, "gid": 34, "additionalGids": [34, 44]}
 
 
 def test_two_specs_share_nothing():
     """What one container's options change must not appear in another's (CVE-2021-21334)."""
-    first, second = spec.default("ns", "a"), spec.default("ns", "b")
+    first, second = defaults.default_spec("ns", "a"), defaults.default_spec("ns", "b")
     first["process"]["capabilities"]["bounding"].clear()
-    spec.use_host_network(first)
+    mounts.use_host_network(first)
 
     assert len(second["process"]["capabilities"]["bounding"]) == 14
     assert len(second["linux"]["namespaces"]) == 5
-    assert len(spec.default("ns", "c")["mounts"]) == 7
+    assert len(defaults.default_spec("ns", "c")["mounts"]) == 7
 
 
 @pytest.mark.parametrize(
@@ -77,78 +78,41 @@ def test_two_specs_share_nothing():
 )
 def test_arguments(arguments, entrypoint, args):
     """Arguments replace the image's command; another entrypoint drops that command."""
-    document = spec.default("ns", "c1")
-    spec.apply_image(document, IMAGE, arguments, entrypoint)
+    document = defaults.default_spec("ns", "c1")
+    process.apply_image(document["process"], IMAGE, arguments, entrypoint)
 
     assert document["process"]["args"] == args
     assert document["process"]["cwd"] == "/srv"
-    assert document["process"]["env"] == [f"PATH={spec.PATH}", "A=1", "B=2"]
+    assert document["process"]["env"] == [f"PATH={defaults.PATH}", "A=1", "B=2"]
 
 
 def test_no_arguments_at_all_is_an_error():
     """An image without a command needs one."""
     with pytest.raises(InvalidArgument, match="no arguments specified"):
-        spec.apply_image(spec.default("ns", "c"), ImageConfig(Platform("linux", "amd64"), ()), ())
+        process.apply_image(
+            defaults.default_spec("ns", "c")["process"], ImageConfig(Platform("linux", "amd64"), ()), ()
+        )
 
 
 def test_environments_merge():
     """The later one wins, in the place of the first; a bare name removes."""
-    assert spec.merge_env(["A=1", "B=2", "C=3"], ["B=x=y", "A", "D="]) == ["B=x=y", "C=3", "D="]
+    assert process.merge_env(["A=1", "B=2", "C=3"], ["B=x=y", "A", "D="]) == ["B=x=y", "C=3", "D="]
     with pytest.raises(InvalidArgument, match="no name"):
-        spec.merge_env([], ["=x"])
-
-
-@pytest.mark.parametrize(
-    ("text", "mount"),
-    [
-        ("src=/a,dst=/b", ("bind", "/a", "/b", ["rbind"])),
-        ("type=bind,source=/a,destination=/b,options=bind:ro", ("bind", "/a", "/b", ["bind", "ro"])),
-        ("src=/a,target=/b,readonly", ("bind", "/a", "/b", ["rbind", "ro"])),
-        ("type=tmpfs,dst=/t,options=size=1m:mode=755", ("tmpfs", "tmpfs", "/t", ["size=1m", "mode=755"])),
-        ('"src=/a,b",dst=/c', ("bind", "/a,b", "/c", ["rbind"])),
-    ],
-)
-def test_mounts(text, mount):
-    """Mounts are written as for ctr, and a bind needs no more than its two ends."""
-    kind, source, destination, options = mount
-    expected = {"type": kind, "source": source, "destination": destination, "options": options}
-    assert spec.parse_mount(text) == expected
-
-
-@pytest.mark.parametrize("text", ["src=/a", "dst=/b", "src=a,dst=/b", "src=/a,dst=b", "src=/a,dst=/b,colour=red", ""])
-def test_bad_mounts(text):
-    """What is missing or unknown is named."""
-    with pytest.raises(InvalidArgument, match="mount"):
-        spec.parse_mount(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)]
-)
-def test_sizes(text, size):
-    """Units are powers of 1024."""
-    assert spec.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "1x", "1.5G", "M", "9" * 40])
-def test_bad_sizes(text):
-    """Anything else is no size."""
-    with pytest.raises(InvalidArgument, match="size"):
-        spec.parse_size(text)
+        process.merge_env([], ["=x"])
 
 
 def test_labels_of_an_image_that_plugins_act_on_are_dropped():
     """An image must not tell the daemon what to do (CVE-2026-53488)."""
-    assert spec.image_labels(IMAGE) == {"a": "b"}
+    assert process.image_labels(IMAGE) == {"a": "b"}
 
 
 def test_limits():
     """Processor time becomes a quota of each tenth of a second."""
-    document = spec.default("ns", "c1")
-    spec.set_cpus(document, 1.5)
-    spec.set_memory(document, 1 << 20)
+    document = defaults.default_spec("ns", "c1")
+    resources.set_cpus(document, 1.5)
+    resources.set_memory(document, 1 << 20)
 
     assert document["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
     assert document["linux"]["resources"]["memory"] == {"limit": 1 << 20}
     with pytest.raises(InvalidArgument, match="--cpus"):
-        spec.set_cpus(document, 0.001)
+        resources.set_cpus(document, 0.001)

@@ -1,7 +1,7 @@
-"""Threads that carry bytes between FIFOs and our own standard streams.
+"""Threads that carry bytes between FIFOs and other descriptors, such as our own standard streams.
 
-Threads, because our standard streams are shared with whoever started us: making them non-blocking would break
-the shell, and the event loop cannot wait for a regular file.
+Threads, because our standard streams are shared with the program that started us: non-blocking ones would break the
+shell, and the event loop cannot wait for a regular file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IDLE = 5.0
 class Pump:
     """Copies from ``source`` to ``destination`` until the end of input or `stop`; owns the one that is a FIFO.
 
-    ``finished`` is called in the thread at the end of input, ``broken`` when nobody reads the destination any more.
+    ``finished`` is called in the thread at the end of input, ``broken`` when the destination has no reader any more.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pump:
             try:
                 return os.read(self._source, CHUNK)
             except BlockingIOError:
-                pass  # somebody else, who shares our standard input, was quicker
+                pass  # another process, which shares our standard input, was quicker
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -1,0 +1,1 @@
+"""One namespace of a daemon, as plugins and clients use it."""

@@ -1,0 +1,80 @@
+"""What a store opens for a transfer that has gone meanwhile is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import cast
+
+import pytest
+
+from windlass.contracts.content import ContentStore
+from windlass.gate import Gate, Handle
+from windlass.plugin import contract
+from windlass_local.content import LocalContent
+
+DIGEST = "sha256:" + 64 * "0"
+
+
+@contract
+class Opened:
+    """A reader and a writer, of which a test wants to know only whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class SlowStore:
+    """Opens nothing before it is let go on."""
+
+    def __init__(self) -> None:
+        self.opened = Opened()
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def reader(self, *_: object) -> Opened:
+        self.begun.set()
+        self.go_on.wait(10)
+        return self.opened
+
+    writer = reader
+
+
+@pytest.fixture
+def store() -> Iterator[SlowStore]:
+    store = SlowStore()
+    yield store
+    store.go_on.set()
+
+
+async def read(content: LocalContent) -> None:
+    async for _ in content.chunks(DIGEST):
+        pass
+
+
+async def write(content: LocalContent) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    await content.write("layer", chunks(), 1)
+
+
+@pytest.mark.parametrize("work", [read, write])
+async def test_what_is_opened_too_late_is_closed(
+    work: Callable[[LocalContent], Coroutine[None, None, None]], store: SlowStore
+) -> None:
+    """By the store's own method, through the handle; else its file would be open until the daemon ends."""
+    gate = Gate("type.content.1")
+    content = LocalContent(cast(ContentStore, Handle(store, gate)), 1.0)
+    working = asyncio.create_task(work(content))
+    await asyncio.to_thread(store.begun.wait, 10)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    store.go_on.set()
+    assert await asyncio.to_thread(store.opened.closed.wait, 10)
+    gate.close()
