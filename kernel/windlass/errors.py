@@ -42,6 +42,12 @@ class Error(Exception):
     code = Code.UNKNOWN
 
 
+class Unknown(Error):
+    """What went wrong has no code of its own; the message says it."""
+
+    code = Code.UNKNOWN
+
+
 class InvalidArgument(Error):
     """The request can never succeed as it is written."""
 

@@ -53,6 +53,9 @@ MNT_DETACH = 2
 MNT_EXPIRE = 4
 UMOUNT_NOFOLLOW = 8
 
+# inotify_add_watch(2)
+IN_ONLYDIR = 0x01000000
+
 # clone(2), unshare(2), setns(2)
 CLONE_VM = 0x100
 CLONE_FS = 0x200
@@ -323,3 +326,20 @@ def loop_clr_fd(device: int) -> None:
 def ficlone(destination: int, source: int) -> None:
     """Make one open file share the other's data; EOPNOTSUPP or EXDEV where that cannot be."""
     _checked(libc().ioctl(destination, ctypes.c_ulong(FICLONE), ctypes.c_ulong(source)))
+
+
+def statfs_type(path: StrPath) -> int:
+    """Return the magic number of the filesystem that ``path`` is on (f_type of statfs(2))."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes
+    _checked(libc().statfs(os.fsencode(path), buffer), path)
+    return int(struct.unpack_from("@l", buffer)[0])
+
+
+def inotify_init1(flags: int) -> int:
+    """Return a descriptor for inotify(7)."""
+    return _checked(libc().inotify_init1(flags))
+
+
+def inotify_add_watch(fd: int, path: StrPath, mask: int) -> int:
+    """Watch a path, and return the watch's number."""
+    return _checked(libc().inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
