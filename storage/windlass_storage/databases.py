@@ -58,15 +58,15 @@ def opened(path: Path, reserve: Reserve, open: Callable[[], T]) -> T:
     return found
 
 
-def close(writer: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
+def close(db: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
     """Close the last connection to a database; a full disk does not get the blocks of its log, the next start does."""
     try:
-        busy, there, copied = writer.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        busy, there, copied = db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if not busy and there == copied:
             reserve.adopt(log_of(path))
     except sqlite3.Error:
         pass  # then the log stays, and with it what is not in the database yet
-    writer.close()
+    db.close()
 
 
 def make_private(path: Path) -> None:
@@ -90,10 +90,10 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def reuse_log(writer: sqlite3.Connection) -> None:
+def reuse_log(db: sqlite3.Connection) -> None:
     """Copy what is in the log into the database, if that can be, so that the next transaction needs no new blocks."""
     try:
-        writer.execute(CHECKPOINT)
+        db.execute(CHECKPOINT)
     except sqlite3.Error:
         pass  # then the log grows
 

@@ -111,10 +111,10 @@ class Metastore:
         return writer, reader
 
     def _connect(self) -> sqlite3.Connection:
-        connection = databases.connect(self._path, BUSY_SECONDS)
+        db = databases.connect(self._path, BUSY_SECONDS)
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
+            db.execute(f"PRAGMA {pragma}")
+        return db
 
     def close(self) -> None:
         """Close the database; a second time is nothing."""

@@ -44,27 +44,27 @@ class Containers(ContainerStore):
     @quick
     def get(self, id: str) -> Container:
         """See the contract."""
-        with self._ledger.read() as rows:
-            return self._existing(rows, id)
+        with self._ledger.read() as db:
+            return self._existing(db, id)
 
     def list(self, filters: Sequence[str] = ()) -> list[Container]:
         """See the contract."""
         accepts = filter_expressions.parse(filters)
         query = f"SELECT {COLUMNS} FROM containers WHERE namespace = ? ORDER BY id"  # noqa: S608 - columns of ours
-        with self._ledger.read() as rows:
-            containers = [_container(*row) for row in rows.execute(query, (self._namespace,))]
+        with self._ledger.read() as db:
+            containers = [_container(*row) for row in db.execute(query, (self._namespace,))]
         return [container for container in containers if accepts(adaptor(container))]
 
     def create(self, container: Container) -> Container:
         """See the contract."""
         check_container(container)
 
-        def insert(rows: sqlite3.Connection) -> Container:
-            if self._find(rows, container.id):
+        def insert(db: sqlite3.Connection) -> Container:
+            if self._find(db, container.id):
                 raise AlreadyExists(f"container {container.id} already exists")
-            ensure_namespace(rows, self._namespace)
+            ensure_namespace(db, self._namespace)
             moment = now()
-            return self._write(rows, replace(container, created_at=moment, updated_at=moment))
+            return self._write(db, replace(container, created_at=moment, updated_at=moment))
 
         created = self._ledger.change(insert)
         event = ContainerCreate(id=created.id, image=created.image)
@@ -80,13 +80,13 @@ class Containers(ContainerStore):
         if not container.id:
             raise InvalidArgument("container ID must not be empty")
 
-        def write(rows: sqlite3.Connection) -> Container:
-            current = self._existing(rows, container.id)
+        def write(db: sqlite3.Connection) -> Container:
+            current = self._existing(db, container.id)
             if not fieldpaths:
                 _check_immutable(current, container)
             changed = masked(current, container, fieldpaths or MUTABLE)
             check_container(changed)
-            return self._write(rows, replace(changed, updated_at=now()))
+            return self._write(db, replace(changed, updated_at=now()))
 
         updated = self._ledger.change(write)
         event = ContainerUpdate(
@@ -98,27 +98,27 @@ class Containers(ContainerStore):
     def delete(self, id: str) -> None:
         """See the contract."""
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._existing(rows, id)
-            rows.execute("DELETE FROM containers WHERE namespace = ? AND id = ?", (self._namespace, id))
+        def remove(db: sqlite3.Connection) -> None:
+            self._existing(db, id)
+            db.execute("DELETE FROM containers WHERE namespace = ? AND id = ?", (self._namespace, id))
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(self._namespace, "/containers/delete", ContainerDelete(id=id))
 
-    def _find(self, rows: sqlite3.Connection, id: str) -> Container | None:
+    def _find(self, db: sqlite3.Connection, id: str) -> Container | None:
         query = f"SELECT {COLUMNS} FROM containers WHERE namespace = ? AND id = ?"  # noqa: S608 - columns of ours
-        row = rows.execute(query, (self._namespace, id)).fetchone()
+        row = db.execute(query, (self._namespace, id)).fetchone()
         return row and _container(*row)
 
-    def _existing(self, rows: sqlite3.Connection, id: str) -> Container:
-        container = self._find(rows, id)
+    def _existing(self, db: sqlite3.Connection, id: str) -> Container:
+        container = self._find(db, id)
         if container is None:
             raise NotFound(f"container {id} does not exist")
         return container
 
-    def _write(self, rows: sqlite3.Connection, container: Container) -> Container:
+    def _write(self, db: sqlite3.Connection, container: Container) -> Container:
         container = replace(container, labels=kept_labels(container.labels))
-        rows.execute(
+        db.execute(
             "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._namespace,

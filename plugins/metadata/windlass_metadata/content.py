@@ -62,18 +62,18 @@ class Content(RememberedContent):
     def info(self, digest: str) -> Info:
         """See the contract."""
         check_digest(digest)
-        with self._ledger.read() as rows:
-            return self._existing(rows, digest)
+        with self._ledger.read() as db:
+            return self._existing(db, digest)
 
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
         """See the contract."""
         check_digest(info.digest)
 
-        def write(rows: sqlite3.Connection) -> Info:
-            current = self._existing(rows, info.digest)
+        def write(db: sqlite3.Connection) -> Info:
+            current = self._existing(db, info.digest)
             labels = updated_labels(current.labels, info.labels, fieldpaths, f"content {info.digest}")
             changed = replace(current, labels=labels, updated_at=now())
-            rows.execute(
+            db.execute(
                 "UPDATE content SET labels = ?, updated_at = ? WHERE namespace = ? AND digest = ?",
                 (encode_map(labels), changed.updated_at, self._namespace, info.digest),
             )
@@ -85,8 +85,8 @@ class Content(RememberedContent):
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         """See the contract; blobs come in the order of their digests."""
         accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = rows.execute(
+        with self._ledger.read() as db:
+            found = db.execute(
                 "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? ORDER BY digest",
                 (self._namespace,),
             ).fetchall()
@@ -99,11 +99,11 @@ class Content(RememberedContent):
         """See the contract."""
         check_digest(digest)
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._existing(rows, digest)
-            rows.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest))
-            trash.discard_blob(rows, digest)
-            let_go(rows, self._namespace, self._lease, "content", digest)
+        def remove(db: sqlite3.Connection) -> None:
+            self._existing(db, digest)
+            db.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest))
+            trash.discard_blob(db, digest)
+            let_go(db, self._namespace, self._lease, "content", digest)
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(self._namespace, "/content/delete", ContentDelete(digest=digest))
@@ -124,8 +124,8 @@ class Content(RememberedContent):
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
         """See the contract."""
         check_digest(digest)
-        with self._ledger.read() as rows:
-            known = rows.execute(
+        with self._ledger.read() as db:
+            known = db.execute(
                 "SELECT 1 FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest)
             ).fetchone()
         if known is None:
@@ -143,7 +143,7 @@ class Content(RememberedContent):
             self._refuse_existing(expected)
         self._ledger.take_ref(self._namespace, ref)
         try:
-            row = self._ledger.reserve(lambda rows: self._open(rows, ref, size, expected))
+            row = self._ledger.reserve(lambda db: self._open(db, ref, size, expected))
             inner = None if row.virtual else self._open_backend(row, size)
         except BaseException:
             self._ledger.drop_ref(self._namespace, ref)
@@ -154,15 +154,15 @@ class Content(RememberedContent):
 
     def status(self, ref: str) -> Status:
         """See the contract."""
-        with self._ledger.read() as rows:
-            row = self._ingests.existing(rows, ref)
+        with self._ledger.read() as db:
+            row = self._ingests.existing(db, ref)
         return self._status(row)
 
     def statuses(self, filters: Sequence[str] = ()) -> list[Status]:
         """See the contract."""
         accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = [row for row in self._ingests.all(rows) if accepts(_ref_adaptor(row.ref))]
+        with self._ledger.read() as db:
+            found = [row for row in self._ingests.all(db) if accepts(_ref_adaptor(row.ref))]
         statuses = []
         for row in found:
             try:
@@ -175,20 +175,20 @@ class Content(RememberedContent):
         """See the contract."""
         self._ledger.take_ref(self._namespace, ref)
         try:
-            with self._ledger.read() as rows:
-                row = self._ingests.existing(rows, ref)
+            with self._ledger.read() as db:
+                row = self._ingests.existing(db, ref)
             try:
                 self._store.abort(row.backend)
             except NotFound:
                 pass  # a virtual ingest has no bytes
             # Not a deletion, as in containerd: clients that have no lease abort what turned out to be there already,
             # and a collection now would take it, and all else that they are about to name.
-            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False, frees=True)
+            self._ledger.change(lambda db: self._ingests.close(db, row), durable=False, frees=True)
         finally:
             self._ledger.drop_ref(self._namespace, ref)
 
-    def _existing(self, rows: sqlite3.Connection, digest: str) -> Info:
-        row = rows.execute(
+    def _existing(self, db: sqlite3.Connection, digest: str) -> Info:
+        row = db.execute(
             "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? AND digest = ?",
             (self._namespace, digest),
         ).fetchone()
@@ -198,36 +198,36 @@ class Content(RememberedContent):
 
     def _refuse_existing(self, digest: str) -> None:
         """Raise AlreadyExists for a blob that is there; the lease holds it from now on, as in containerd."""
-        with self._ledger.read() as rows:
-            there = self._is_there(rows, digest)
+        with self._ledger.read() as db:
+            there = self._is_there(db, digest)
 
-        def add(rows: sqlite3.Connection) -> bool:
-            require_lease(rows, self._namespace, self._lease)
-            if not self._is_there(rows, digest):
+        def add(db: sqlite3.Connection) -> bool:
+            require_lease(db, self._namespace, self._lease)
+            if not self._is_there(db, digest):
                 return False  # collected meanwhile
-            hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+            hold(self._ledger, db, self._namespace, self._lease, "content", digest)
             return True
 
         if there and (not self._lease or self._ledger.change(add)):
             raise AlreadyExists(f"content {digest} already exists")
 
-    def _is_there(self, rows: sqlite3.Connection, digest: str) -> bool:
+    def _is_there(self, db: sqlite3.Connection, digest: str) -> bool:
         query = "SELECT 1 FROM content WHERE namespace = ? AND digest = ?"
-        return rows.execute(query, (self._namespace, digest)).fetchone() is not None
+        return db.execute(query, (self._namespace, digest)).fetchone() is not None
 
-    def _open(self, rows: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
-        require_lease(rows, self._namespace, self._lease)
-        shared = self._shared_size(rows, expected) if expected else None
+    def _open(self, db: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
+        require_lease(db, self._namespace, self._lease)
+        shared = self._shared_size(db, expected) if expected else None
         if shared is not None and size in (0, shared):
-            return self._ingests.open(rows, ref, expected, shared)
-        return self._ingests.open(rows, ref, "", 0)
+            return self._ingests.open(db, ref, expected, shared)
+        return self._ingests.open(db, ref, "", 0)
 
-    def _shared_size(self, rows: sqlite3.Connection, digest: str) -> int | None:
+    def _shared_size(self, db: sqlite3.Connection, digest: str) -> int | None:
         """Return the size of a blob that another namespace has and this one may share."""
         if self._shared:
-            found = rows.execute("SELECT size FROM content WHERE digest = ? LIMIT 1", (digest,)).fetchone()
+            found = db.execute("SELECT size FROM content WHERE digest = ? LIMIT 1", (digest,)).fetchone()
             return None if found is None else int(found[0])
-        others = rows.execute(
+        others = db.execute(
             "SELECT c.size, n.labels FROM content c JOIN namespaces n ON n.name = c.namespace WHERE c.digest = ?",
             (digest,),
         )

@@ -108,16 +108,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection on which everything is as of one moment."""
-        connection = self._borrow()
+        db = self._borrow()
         try:
-            connection.execute("BEGIN")
-            yield connection
+            db.execute("BEGIN")
+            yield db
         except sqlite3.Error as error:
             raise translated(self.path, error) from error
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            self._give_back(connection)
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._give_back(db)
 
     def close(self) -> None:
         """Finish the changes under way and close; closing twice is fine."""
@@ -127,25 +127,25 @@ class Database:
             self._closed = True
             self._quiet.wait_for(lambda: not self._writing, COMMIT_TIMEOUT)
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for db in idle:
+            db.close()
         databases.close(self._writer, self.path, self._reserve)
         self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
         try:
-            connection = self._connect()
+            db = self._connect()
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA journal_size_limit = 67108864")
-                connection.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
-                migrate(connection)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA journal_size_limit = 67108864")
+                db.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
+                migrate(db)
             except BaseException:
-                connection.close()
+                db.close()
                 raise
         except sqlite3.Error as error:
             raise translated(self.path, error) from error
-        return connection
+        return db
 
     def _connect(self) -> sqlite3.Connection:
         return databases.connect(self.path, COMMIT_TIMEOUT, cached_statements=256)
@@ -157,18 +157,18 @@ class Database:
             if self._idle:
                 return self._idle.pop()
         try:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
+            db = self._connect()
+            db.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise translated(self.path, error) from error
-        return connection
+        return db
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, db: sqlite3.Connection) -> None:
         with self._guard:
             if not self._closed and len(self._idle) < IDLE_READERS:
-                self._idle.append(connection)
+                self._idle.append(db)
                 return
-        connection.close()
+        db.close()
 
     def _wait(self, request: _Request) -> None:
         """Return when a request is done, or its thread is to write. Raises DeadlineExceeded, having withdrawn it."""
@@ -204,19 +204,19 @@ class Database:
                 request.turn.release()
 
     def _commit(self, batch: list[_Request]) -> None:
-        writer = self._writer
+        db = self._writer
         try:
             self._set_durable(any(request.durable for request in batch))
             faults.database_point("metadata.begin")
-            writer.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._apply(request)
             faults.database_point("metadata.commit")
-            writer.execute("COMMIT")
+            db.execute("COMMIT")
             faults.database_point("metadata.committed")
         except sqlite3.Error as error:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             self._failed(batch, error)
             return
         # First, or whoever is told that something has gone may fill the disk before.
@@ -238,12 +238,12 @@ class Database:
 
     def _apply(self, request: _Request) -> None:
         """Run one request; raises sqlite3.Error when SQLite has given up the whole transaction."""
-        writer = self._writer
-        writer.execute("SAVEPOINT request")
-        request.outcome = attempt(lambda: request.change(writer))
+        db = self._writer
+        db.execute("SAVEPOINT request")
+        request.outcome = attempt(lambda: request.change(db))
         if request.outcome.error is not None:
             self._undo(request.outcome)
-        writer.execute("RELEASE request")
+        db.execute("RELEASE request")
 
     def _undo(self, outcome: Outcome[Any]) -> None:
         """Take back what a request did before it failed."""

@@ -33,15 +33,15 @@ class Images(ImageStore):
     @quick
     def get(self, name: str) -> Image:
         """See the contract."""
-        with self._ledger.read() as rows:
-            return self._existing(rows, name)
+        with self._ledger.read() as db:
+            return self._existing(db, name)
 
     def list(self, filters: Sequence[str] = ()) -> list[Image]:
         """See the contract."""
         accepts = filter_expressions.parse(filters)
         query = f"SELECT {COLUMNS} FROM images WHERE namespace = ? ORDER BY name"  # noqa: S608 - columns of ours
-        with self._ledger.read() as rows:
-            found = rows.execute(query, (self._namespace,)).fetchall()
+        with self._ledger.read() as db:
+            found = db.execute(query, (self._namespace,)).fetchall()
         images = [_image(*row) for row in found]
         return [image for image in images if accepts(adaptor(image))]
 
@@ -50,11 +50,11 @@ class Images(ImageStore):
         check_image(image)
         moment = now() if at is None else at
 
-        def insert(rows: sqlite3.Connection) -> Image:
-            if self._find(rows, image.name):
+        def insert(db: sqlite3.Connection) -> Image:
+            if self._find(db, image.name):
                 raise AlreadyExists(f"image {image.name} already exists")
-            ensure_namespace(rows, self._namespace)
-            return self._write(rows, replace(image, created_at=moment, updated_at=moment))
+            ensure_namespace(db, self._namespace)
+            return self._write(db, replace(image, created_at=moment, updated_at=moment))
 
         created = self._ledger.change(insert)
         event = ImageCreate(name=created.name, labels=created.labels)
@@ -66,15 +66,15 @@ class Images(ImageStore):
         if not image.name:
             raise InvalidArgument("image name must not be empty")
 
-        def write(rows: sqlite3.Connection) -> Image:
-            current = self._existing(rows, image.name)
+        def write(db: sqlite3.Connection) -> Image:
+            current = self._existing(db, image.name)
             changed = replace(
                 masked(current, image, fieldpaths),
                 created_at=current.created_at,
                 updated_at=now() if at is None else at,
             )
             check_image(changed)
-            return self._write(rows, changed)
+            return self._write(db, changed)
 
         updated = self._ledger.change(write, deletion=True)
         event = ImageUpdate(name=updated.name, labels=updated.labels)
@@ -84,31 +84,31 @@ class Images(ImageStore):
     def delete(self, name: str, target: str = "") -> None:
         """See the contract."""
 
-        def remove(rows: sqlite3.Connection) -> None:
-            image = self._existing(rows, name)
+        def remove(db: sqlite3.Connection) -> None:
+            image = self._existing(db, name)
             if target and image.target.digest != target:
                 raise NotFound(f"image {name} points to {image.target.digest}, not to {target}")
-            rows.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (self._namespace, name))
-            let_go(rows, self._namespace, self._lease, "images", name)
+            db.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (self._namespace, name))
+            let_go(db, self._namespace, self._lease, "images", name)
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(self._namespace, "/images/delete", ImageDelete(name=name))
 
-    def _find(self, rows: sqlite3.Connection, name: str) -> Image | None:
+    def _find(self, db: sqlite3.Connection, name: str) -> Image | None:
         query = f"SELECT {COLUMNS} FROM images WHERE namespace = ? AND name = ?"  # noqa: S608 - columns of ours
-        row = rows.execute(query, (self._namespace, name)).fetchone()
+        row = db.execute(query, (self._namespace, name)).fetchone()
         return row and _image(*row)
 
-    def _existing(self, rows: sqlite3.Connection, name: str) -> Image:
-        image = self._find(rows, name)
+    def _existing(self, db: sqlite3.Connection, name: str) -> Image:
+        image = self._find(db, name)
         if image is None:
             raise NotFound(f"image {name} does not exist")
         return image
 
-    def _write(self, rows: sqlite3.Connection, image: Image) -> Image:
+    def _write(self, db: sqlite3.Connection, image: Image) -> Image:
         target = replace(image.target, annotations=kept_labels(image.target.annotations), platform=None)
         image = replace(image, target=target, labels=kept_labels(image.labels))
-        rows.execute(
+        db.execute(
             "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._namespace,
@@ -124,8 +124,8 @@ class Images(ImageStore):
         )
         self._ledger.touch(nodes.image(self._namespace, image.name))
         if LABEL_EXPIRE in image.labels:  # others are roots of their own
-            require_lease(rows, self._namespace, self._lease)
-            hold(self._ledger, rows, self._namespace, self._lease, "images", image.name)
+            require_lease(db, self._namespace, self._lease)
+            hold(self._ledger, db, self._namespace, self._lease, "images", image.name)
         return image
 
 

@@ -32,11 +32,11 @@ class Leases(LeaseStore):
         moment = now()
         lease = Lease(id or random_id(moment), kept_labels(labels or {}), moment)
 
-        def insert(rows: sqlite3.Connection) -> None:
-            if self._is_there(rows, lease.id):
+        def insert(db: sqlite3.Connection) -> None:
+            if self._is_there(db, lease.id):
                 raise AlreadyExists(f"lease {lease.id} already exists")
-            ensure_namespace(rows, self._namespace)
-            rows.execute(
+            ensure_namespace(db, self._namespace)
+            db.execute(
                 "INSERT INTO leases VALUES (?, ?, ?, ?)", (self._namespace, lease.id, encode_map(lease.labels), moment)
             )
             self._ledger.touch(nodes.lease(self._namespace, lease.id))
@@ -48,9 +48,9 @@ class Leases(LeaseStore):
     def delete(self, id: str) -> None:
         """See the contract."""
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            remove_lease(rows, self._namespace, id)
+        def remove(db: sqlite3.Connection) -> None:
+            self._require(db, id)
+            remove_lease(db, self._namespace, id)
 
         # not durable: a lease that comes back keeps things, and loses none
         self._ledger.change(remove, deletion=True, durable=False)
@@ -59,9 +59,9 @@ class Leases(LeaseStore):
         """See the contract; a resource that is there already is fine."""
         check_resource(resource)
 
-        def add(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            rows.execute(
+        def add(db: sqlite3.Connection) -> None:
+            self._require(db, id)
+            db.execute(
                 "INSERT OR IGNORE INTO lease_resources VALUES (?, ?, ?, ?)",
                 (self._namespace, id, resource.type, resource.id),
             )
@@ -73,9 +73,9 @@ class Leases(LeaseStore):
         """See the contract; a resource that is not there is fine."""
         check_resource(resource)
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            rows.execute(
+        def remove(db: sqlite3.Connection) -> None:
+            self._require(db, id)
+            db.execute(
                 "DELETE FROM lease_resources WHERE namespace = ? AND lease = ? AND type = ? AND id = ?",
                 (self._namespace, id, resource.type, resource.id),
             )
@@ -84,9 +84,9 @@ class Leases(LeaseStore):
 
     def resources(self, id: str) -> list[Resource]:
         """See the contract."""
-        with self._ledger.read() as rows:
-            self._require(rows, id)
-            found = rows.execute(
+        with self._ledger.read() as db:
+            self._require(db, id)
+            found = db.execute(
                 "SELECT id, type FROM lease_resources WHERE namespace = ? AND lease = ? ORDER BY type, id",
                 (self._namespace, id),
             ).fetchall()
@@ -95,19 +95,19 @@ class Leases(LeaseStore):
     def list(self, filters: Sequence[str] = ()) -> list[Lease]:
         """See the contract."""
         accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = rows.execute(
+        with self._ledger.read() as db:
+            found = db.execute(
                 "SELECT id, labels, created_at FROM leases WHERE namespace = ? ORDER BY id", (self._namespace,)
             ).fetchall()
         leases = [Lease(id, decode_map(labels), created_at) for id, labels, created_at in found]
         return [lease for lease in leases if accepts(adaptor(lease))]
 
-    def _is_there(self, rows: sqlite3.Connection, id: str) -> bool:
+    def _is_there(self, db: sqlite3.Connection, id: str) -> bool:
         query = "SELECT 1 FROM leases WHERE namespace = ? AND id = ?"
-        return rows.execute(query, (self._namespace, id)).fetchone() is not None
+        return db.execute(query, (self._namespace, id)).fetchone() is not None
 
-    def _require(self, rows: sqlite3.Connection, id: str) -> None:
-        if not self._is_there(rows, id):
+    def _require(self, db: sqlite3.Connection, id: str) -> None:
+        if not self._is_there(db, id):
             raise NotFound(f"lease {id} does not exist")
 
 
@@ -116,10 +116,10 @@ def random_id(moment: int) -> str:
     return f"{moment % NANOSECONDS}-{secrets.token_urlsafe(3)}"
 
 
-def remove_lease(rows: sqlite3.Connection, namespace: str, id: str) -> None:
+def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> None:
     """Forget a lease and what it holds."""
-    rows.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
-    rows.execute("DELETE FROM leases WHERE namespace = ? AND id = ?", (namespace, id))
+    db.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
+    db.execute("DELETE FROM leases WHERE namespace = ? AND id = ?", (namespace, id))
 
 
 def check_resource(resource: Resource) -> None:

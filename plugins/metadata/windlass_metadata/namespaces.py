@@ -34,13 +34,13 @@ class Namespaces(NamespaceStore):
     def get(self, name: str) -> Namespace:
         """See the contract; an unknown namespace is not an error, as in containerd."""
         check_identifier("namespace", name)
-        with self._ledger.read() as rows:
-            return Namespace(name, _labels(rows, name) or {})
+        with self._ledger.read() as db:
+            return Namespace(name, _labels(db, name) or {})
 
     def list(self) -> list[Namespace]:
         """See the contract."""
-        with self._ledger.read() as rows:
-            found = rows.execute("SELECT name, labels FROM namespaces ORDER BY name").fetchall()
+        with self._ledger.read() as db:
+            found = db.execute("SELECT name, labels FROM namespaces ORDER BY name").fetchall()
         return [Namespace(name, decode_map(labels)) for name, labels in found]
 
     def create(self, namespace: Namespace) -> Namespace:
@@ -48,10 +48,10 @@ class Namespaces(NamespaceStore):
         check_identifier("namespace", namespace.name)
         check_labels(namespace.labels)
 
-        def insert(rows: sqlite3.Connection) -> None:
-            if _labels(rows, namespace.name) is not None:
+        def insert(db: sqlite3.Connection) -> None:
+            if _labels(db, namespace.name) is not None:
                 raise AlreadyExists(f"namespace {namespace.name} already exists")
-            rows.execute("INSERT INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(namespace.labels)))
+            db.execute("INSERT INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(namespace.labels)))
 
         self._ledger.change(insert)
         created = replace(namespace, labels=kept_labels(namespace.labels))
@@ -67,10 +67,10 @@ class Namespaces(NamespaceStore):
                 f"cannot update field 'labels' of namespace {namespace.name}: name labels.<key>, or no field at all"
             )
 
-        def write(rows: sqlite3.Connection) -> dict[str, str]:
-            current = _labels(rows, namespace.name) or {}
+        def write(db: sqlite3.Connection) -> dict[str, str]:
+            current = _labels(db, namespace.name) or {}
             labels = updated_labels(current, namespace.labels, fieldpaths, f"namespace {namespace.name}")
-            rows.execute("INSERT OR REPLACE INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(labels)))
+            db.execute("INSERT OR REPLACE INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(labels)))
             return labels
 
         labels = self._ledger.change(write)
@@ -82,39 +82,39 @@ class Namespaces(NamespaceStore):
         """See the contract."""
         check_identifier("namespace", name)
 
-        def remove(rows: sqlite3.Connection) -> None:
-            if _labels(rows, name) is None:
+        def remove(db: sqlite3.Connection) -> None:
+            if _labels(db, name) is None:
                 raise NotFound(f"namespace {name} does not exist")
-            if left := _left(rows, name):
+            if left := _left(db, name):
                 raise FailedPrecondition(f"namespace {name} must be empty, but it still has {', '.join(left)}")
-            _discard_ingests(rows, name)
+            _discard_ingests(db, name)
             for table in DEPENDENT:
-                rows.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))  # noqa: S608 - a name of ours
-            rows.execute("DELETE FROM namespaces WHERE name = ?", (name,))
+                db.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))  # noqa: S608 - a name of ours
+            db.execute("DELETE FROM namespaces WHERE name = ?", (name,))
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(name, "/namespaces/delete", NamespaceDelete(name=name))
 
 
-def _labels(rows: sqlite3.Connection, name: str) -> dict[str, str] | None:
-    row = rows.execute("SELECT labels FROM namespaces WHERE name = ?", (name,)).fetchone()
+def _labels(db: sqlite3.Connection, name: str) -> dict[str, str] | None:
+    row = db.execute("SELECT labels FROM namespaces WHERE name = ?", (name,)).fetchone()
     return None if row is None else decode_map(row[0])
 
 
-def _left(rows: sqlite3.Connection, name: str) -> list[str]:
+def _left(db: sqlite3.Connection, name: str) -> list[str]:
     left = [
         word
         for table, word in BLOCKING
-        if rows.execute(f"SELECT 1 FROM {table} WHERE namespace = ? LIMIT 1", (name,)).fetchone()  # noqa: S608 - ours
+        if db.execute(f"SELECT 1 FROM {table} WHERE namespace = ? LIMIT 1", (name,)).fetchone()  # noqa: S608 - ours
     ]
-    snapshotters = rows.execute("SELECT DISTINCT snapshotter FROM snapshots WHERE namespace = ? ORDER BY 1", (name,))
+    snapshotters = db.execute("SELECT DISTINCT snapshotter FROM snapshots WHERE namespace = ? ORDER BY 1", (name,))
     return left + [f"snapshots on {snapshotter} snapshotter" for (snapshotter,) in snapshotters]
 
 
-def _discard_ingests(rows: sqlite3.Connection, name: str) -> None:
-    found = rows.execute("SELECT backend, digest FROM ingests WHERE namespace = ?", (name,)).fetchall()
-    rows.execute("DELETE FROM ingests WHERE namespace = ?", (name,))
+def _discard_ingests(db: sqlite3.Connection, name: str) -> None:
+    found = db.execute("SELECT backend, digest FROM ingests WHERE namespace = ?", (name,)).fetchall()
+    db.execute("DELETE FROM ingests WHERE namespace = ?", (name,))
     for backend, digest in found:
-        trash.discard_ingest(rows, backend)
+        trash.discard_ingest(db, backend)
         if digest:
-            trash.discard_blob(rows, digest)
+            trash.discard_blob(db, digest)

@@ -42,64 +42,64 @@ class Sandboxes(SandboxStore):
 
     def get(self, id: str) -> Sandbox:
         """See the contract."""
-        with self._ledger.read() as rows:
-            return self._existing(rows, id)
+        with self._ledger.read() as db:
+            return self._existing(db, id)
 
     def list(self, filters: Sequence[str] = ()) -> list[Sandbox]:
         """See the contract."""
         accepts = filter_expressions.parse(filters)
         query = f"SELECT {COLUMNS} FROM sandboxes WHERE namespace = ? ORDER BY id"  # noqa: S608 - columns of ours
-        with self._ledger.read() as rows:
-            sandboxes = [_sandbox(*row) for row in rows.execute(query, (self._namespace,))]
+        with self._ledger.read() as db:
+            sandboxes = [_sandbox(*row) for row in db.execute(query, (self._namespace,))]
         return [sandbox for sandbox in sandboxes if accepts(adaptor(sandbox))]
 
     def create(self, sandbox: Sandbox) -> Sandbox:
         """See the contract."""
         check_sandbox(sandbox)
 
-        def insert(rows: sqlite3.Connection) -> Sandbox:
-            if self._find(rows, sandbox.id):
+        def insert(db: sqlite3.Connection) -> Sandbox:
+            if self._find(db, sandbox.id):
                 raise AlreadyExists(f"sandbox {sandbox.id} already exists")
-            ensure_namespace(rows, self._namespace)
+            ensure_namespace(db, self._namespace)
             moment = now()
-            return self._write(rows, replace(sandbox, created_at=moment, updated_at=moment))
+            return self._write(db, replace(sandbox, created_at=moment, updated_at=moment))
 
         return self._ledger.change(insert)
 
     def update(self, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> Sandbox:
         """See the contract."""
 
-        def write(rows: sqlite3.Connection) -> Sandbox:
-            current = self._existing(rows, sandbox.id)
+        def write(db: sqlite3.Connection) -> Sandbox:
+            current = self._existing(db, sandbox.id)
             changed = masked(current, sandbox, fieldpaths or MUTABLE)
             check_sandbox(changed)
-            return self._write(rows, replace(changed, updated_at=now()))
+            return self._write(db, replace(changed, updated_at=now()))
 
         return self._ledger.change(write)
 
     def delete(self, id: str) -> None:
         """See the contract."""
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._existing(rows, id)
-            rows.execute("DELETE FROM sandboxes WHERE namespace = ? AND id = ?", (self._namespace, id))
+        def remove(db: sqlite3.Connection) -> None:
+            self._existing(db, id)
+            db.execute("DELETE FROM sandboxes WHERE namespace = ? AND id = ?", (self._namespace, id))
 
         self._ledger.change(remove, deletion=True)
 
-    def _find(self, rows: sqlite3.Connection, id: str) -> Sandbox | None:
+    def _find(self, db: sqlite3.Connection, id: str) -> Sandbox | None:
         query = f"SELECT {COLUMNS} FROM sandboxes WHERE namespace = ? AND id = ?"  # noqa: S608 - columns of ours
-        row = rows.execute(query, (self._namespace, id)).fetchone()
+        row = db.execute(query, (self._namespace, id)).fetchone()
         return row and _sandbox(*row)
 
-    def _existing(self, rows: sqlite3.Connection, id: str) -> Sandbox:
-        sandbox = self._find(rows, id)
+    def _existing(self, db: sqlite3.Connection, id: str) -> Sandbox:
+        sandbox = self._find(db, id)
         if sandbox is None:
             raise NotFound(f"sandbox {id} does not exist")
         return sandbox
 
-    def _write(self, rows: sqlite3.Connection, sandbox: Sandbox) -> Sandbox:
+    def _write(self, db: sqlite3.Connection, sandbox: Sandbox) -> Sandbox:
         sandbox = replace(sandbox, labels=kept_labels(sandbox.labels))
-        rows.execute(
+        db.execute(
             "INSERT OR REPLACE INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._namespace,

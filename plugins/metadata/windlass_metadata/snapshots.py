@@ -72,11 +72,11 @@ class Snapshots(Snapshotter):
                 Info(row.kind, row.backend, labels=inherited_labels(wanted)), _inherited_paths(fieldpaths)
             )
 
-        def write(rows: sqlite3.Connection) -> SnapshotRow:
-            current = self._rows.existing(rows, info.name)
+        def write(db: sqlite3.Connection) -> SnapshotRow:
+            current = self._rows.existing(db, info.name)
             labels = updated_labels(current.labels, info.labels, fieldpaths, what)
             changed = replace(current, labels=labels, updated_at=now())
-            self._rows.write(rows, changed)
+            self._rows.write(db, changed)
             return changed
 
         return self._described(self._ledger.change(write))
@@ -117,7 +117,7 @@ class Snapshots(Snapshotter):
         """See the contract."""
         kept = _checked(name, labels or {})
         self._abandoned.resolve()
-        row, source, base = self._reserved(lambda rows: self._reserve_commit(rows, name, key, kept, parent))
+        row, source, base = self._reserved(lambda db: self._reserve_commit(db, name, key, kept, parent))
         try:
             self._snapshotter.commit(row.backend, source.backend, inherited_labels(kept), base)
         except (AlreadyExists, NotFound, FailedPrecondition, InvalidArgument) as error:
@@ -127,7 +127,7 @@ class Snapshots(Snapshotter):
             # it may have happened all the same, for instance when the answer of a proxy was late
             self._abandoned.add(self._namespace, name)
             raise
-        self._settle(row, lambda rows: self._finish_commit(rows, row, self._parent_after(row, base)))
+        self._settle(row, lambda db: self._finish_commit(db, row, self._parent_after(row, base)))
         event = SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/commit", event)
 
@@ -135,9 +135,9 @@ class Snapshots(Snapshotter):
         """See the contract."""
         self._abandoned.resolve()
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._rows.remove(rows, key)
-            let_go(rows, self._namespace, self._lease, self._type, key)
+        def remove(db: sqlite3.Connection) -> None:
+            self._rows.remove(db, key)
+            let_go(db, self._namespace, self._lease, self._type, key)
 
         # not durable: its files go with a collection, which waits for the disk before it removes any
         self._ledger.change(remove, deletion=True, durable=False)
@@ -148,8 +148,8 @@ class Snapshots(Snapshotter):
         """See the contract."""
         accepts = filter_expressions.parse(filters)
         self._abandoned.resolve()
-        with self._ledger.read() as rows:
-            found = self._rows.all(rows)
+        with self._ledger.read() as db:
+            found = self._rows.all(db)
         return (info for info in self._each(found) if accepts(adaptor(info)))
 
     def cleanup(self) -> None:
@@ -165,8 +165,8 @@ class Snapshots(Snapshotter):
 
     def _visible(self, key: str) -> SnapshotRow:
         self._abandoned.resolve()
-        with self._ledger.read() as rows:
-            return self._rows.visible(rows, key)
+        with self._ledger.read() as db:
+            return self._rows.visible(db, key)
 
     def _described(self, row: SnapshotRow) -> Info:
         """Join what the snapshotter says, which may be labels of its own, with what we know."""
@@ -180,7 +180,7 @@ class Snapshots(Snapshotter):
     def _make(self, kind: Kind, make: Make, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         kept = _checked(key, labels)
         self._abandoned.resolve()
-        row, base = self._reserved(lambda rows: self._reserve(rows, kind, key, parent, kept))
+        row, base = self._reserved(lambda db: self._reserve(db, kind, key, parent, kept))
         try:
             mounts = make(row.backend, base, inherited_labels(kept))
         except AlreadyExists as error:
@@ -193,41 +193,41 @@ class Snapshots(Snapshotter):
             self._undo(row)
             raise
         # not durable: the files of an active snapshot would not survive a power failure either
-        self._settle(row, lambda rows: self._finish(rows, row), durable=False)
+        self._settle(row, lambda db: self._finish(db, row), durable=False)
         return mounts
 
     def _reserve(
-        self, rows: sqlite3.Connection, kind: Kind, key: str, parent: str, labels: dict[str, str]
+        self, db: sqlite3.Connection, kind: Kind, key: str, parent: str, labels: dict[str, str]
     ) -> tuple[SnapshotRow, str]:
         """Reserve a key; also return the parent's name in the snapshotter."""
         for name in (labels.get(LABEL_REF, ""), key):
-            if name and self._rows.settled(rows, name):
+            if name and self._rows.settled(db, name):
                 raise _Taken(name)
-        base = self._committed(rows, parent) if parent else ""
-        require_lease(rows, self._namespace, self._lease)
-        ensure_namespace(rows, self._namespace)
-        return self._rows.insert(rows, key, kind, parent, labels), base
+        base = self._committed(db, parent) if parent else ""
+        require_lease(db, self._namespace, self._lease)
+        ensure_namespace(db, self._namespace)
+        return self._rows.insert(db, key, kind, parent, labels), base
 
     def _reserve_commit(
-        self, rows: sqlite3.Connection, name: str, key: str, labels: dict[str, str], parent: str
+        self, db: sqlite3.Connection, name: str, key: str, labels: dict[str, str], parent: str
     ) -> tuple[SnapshotRow, SnapshotRow, str]:
         """Reserve a name for a key; also return the key's row and the name, in the snapshotter, to rebase on."""
-        if self._rows.settled(rows, name):
+        if self._rows.settled(db, name):
             raise _Taken(name)
-        source = self._rows.existing(rows, key)
+        source = self._rows.existing(db, key)
         if source.kind != Kind.ACTIVE:
             raise FailedPrecondition(
                 f"snapshot {key} is {KIND_NAMES[source.kind]}; only an active one can be committed"
             )
-        require_lease(rows, self._namespace, self._lease)
+        require_lease(db, self._namespace, self._lease)
         rebased = parent if not source.parent else ""
-        base = self._committed(rows, rebased) if rebased else ""
-        row = self._rows.insert(rows, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
-        self._rows.set_state(rows, key, RowState.COMMITTING)
+        base = self._committed(db, rebased) if rebased else ""
+        row = self._rows.insert(db, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
+        self._rows.set_state(db, key, RowState.COMMITTING)
         return row, source, base
 
-    def _committed(self, rows: sqlite3.Connection, parent: str) -> str:
-        row = self._rows.find(rows, parent)
+    def _committed(self, db: sqlite3.Connection, parent: str) -> str:
+        row = self._rows.find(db, parent)
         if row is None:
             raise NotFound(f"parent snapshot {parent} does not exist")
         if row.kind != Kind.COMMITTED:
@@ -236,16 +236,16 @@ class Snapshots(Snapshotter):
             raise Busy(f"snapshot {parent}")
         return row.backend
 
-    def _finish(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
-        require_lease(rows, self._namespace, self._lease)
+    def _finish(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
+        require_lease(db, self._namespace, self._lease)
         moment = now()
-        self._rows.write(rows, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+        self._rows.write(db, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
+        hold(self._ledger, db, self._namespace, self._lease, self._type, row.key)
 
-    def _finish_commit(self, rows: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
-        self._rows.finish_commit(rows, row, parent)
-        let_go(rows, self._namespace, self._lease, self._type, row.source)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+    def _finish_commit(self, db: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
+        self._rows.finish_commit(db, row, parent)
+        let_go(db, self._namespace, self._lease, self._type, row.source)
+        hold(self._ledger, db, self._namespace, self._lease, self._type, row.key)
 
     def _parent_after(self, row: SnapshotRow, base: str) -> str:
         """Return the parent of what was committed: not every snapshotter rebases."""
@@ -260,7 +260,7 @@ class Snapshots(Snapshotter):
 
     def _undo(self, row: SnapshotRow) -> None:
         try:
-            self._ledger.release(lambda rows: self._rows.undo(rows, row))
+            self._ledger.release(lambda db: self._rows.undo(db, row))
         except BaseException:
             self._abandoned.add(self._namespace, row.key)
             raise
@@ -277,11 +277,11 @@ class Snapshots(Snapshotter):
             self._undo(row)
             return NotFound(f"target snapshot {target} is not in snapshotter {self._name}, which said it was")
         adopted = replace(row, key=target, backend=found.name, kind=Kind.COMMITTED, state=RowState.READY)
-        self._settle(row, lambda rows: self._adopt(rows, row, adopted))
+        self._settle(row, lambda db: self._adopt(db, row, adopted))
         try:
             self._snapshotter.stat(found.name)
         except NotFound:
-            self._ledger.change(lambda rows: self._rows.delete(rows, adopted), deletion=True)
+            self._ledger.change(lambda db: self._rows.delete(db, adopted), deletion=True)
             return Unavailable(f"target snapshot {target} was being removed; try again")
         return AlreadyExists(f"target snapshot {target} already exists")
 
@@ -292,12 +292,12 @@ class Snapshots(Snapshotter):
                 return info
         return None
 
-    def _adopt(self, rows: sqlite3.Connection, row: SnapshotRow, adopted: SnapshotRow) -> None:
-        self._rows.undo(rows, row)
-        if not self._rows.settled(rows, adopted.key):
-            trash.rescue(rows, trash.SNAPSHOT, self._name, adopted.backend)
-            self._rows.write(rows, adopted)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, adopted.key)
+    def _adopt(self, db: sqlite3.Connection, row: SnapshotRow, adopted: SnapshotRow) -> None:
+        self._rows.undo(db, row)
+        if not self._rows.settled(db, adopted.key):
+            trash.rescue(db, trash.SNAPSHOT, self._name, adopted.backend)
+            self._rows.write(db, adopted)
+        hold(self._ledger, db, self._namespace, self._lease, self._type, adopted.key)
 
     def _reserved(self, change: Callable[[sqlite3.Connection], R]) -> R:
         """Commit the first half of an operation; the lease holds a snapshot that is in the way, as in containerd."""
@@ -310,11 +310,11 @@ class Snapshots(Snapshotter):
                 if not self._lease or self._ledger.change(partial(self._hold_existing, key=key)):
                     raise AlreadyExists(f"snapshot {key} already exists") from None
 
-    def _hold_existing(self, rows: sqlite3.Connection, key: str) -> bool:
-        if not self._rows.settled(rows, key):
+    def _hold_existing(self, db: sqlite3.Connection, key: str) -> bool:
+        if not self._rows.settled(db, key):
             return False
-        require_lease(rows, self._namespace, self._lease)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, key)
+        require_lease(db, self._namespace, self._lease)
+        hold(self._ledger, db, self._namespace, self._lease, self._type, key)
         return True
 
     def _explained(self, error: Error, what: str) -> Error:

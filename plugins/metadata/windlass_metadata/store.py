@@ -187,25 +187,25 @@ class MetadataStore(Metadata):
         )
 
     def _has_trash(self, kind: str, store: str) -> bool:
-        with self._ledger.read() as rows:
-            return trash.has_any(rows, kind, store)
+        with self._ledger.read() as db:
+            return trash.has_any(db, kind, store)
 
     def _clean_snapshotter(self, name: str, snapshotter: Snapshotter, full: bool) -> int:
         self._abandoned[name].resolve()
         return clean_snapshots(self._ledger, name, snapshotter, full)
 
 
-def recover(rows: sqlite3.Connection) -> None:
+def recover(db: sqlite3.Connection) -> None:
     """Undo what a daemon that died has left half done, but for snapshots: their snapshotters must be asked.
 
     The blob of a commit under way may or may not be there; it is discarded, and the
     ingest continues as its bytes are.
     """
-    rows.execute("UPDATE trash SET removing = 0")
-    half_done = rows.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
-    rows.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")
+    db.execute("UPDATE trash SET removing = 0")
+    half_done = db.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
+    db.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")
     for (digest,) in half_done:
-        trash.discard_blob(rows, digest)
+        trash.discard_blob(db, digest)
 
 
 def checked(namespace: str) -> str:
