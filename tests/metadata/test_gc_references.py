@@ -151,7 +151,7 @@ class metadata_rows:
         self.database = world.opened[-1]
 
     def __enter__(self):
-        from windlass_metadata.rows import encode_map
+        from windlass_metadata.columns import encode_map
 
         def write(sql: str, digest: str, labels: dict[str, str]) -> None:
             self.database.write(lambda db: db.execute(sql, (digest, encode_map(spelled(labels)))).rowcount)

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
+from windlass.typing import override
 from windlass_storage.disks import disk_errors
 
 CLOSED = -1
@@ -46,8 +47,8 @@ class BlobReader:
                 data += more
         return data
 
+    @override
     def read_ready(self, offset: int, length: int) -> bytes | None:
-        """See the contract."""
         if not self._using.acquire(blocking=False):
             return None
         try:

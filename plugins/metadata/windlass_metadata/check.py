@@ -19,9 +19,9 @@ from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound
 from windlass_metadata import trash
 from windlass_metadata.clean import clean_content, clean_snapshots
+from windlass_metadata.columns import decode_map
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.references import references
-from windlass_metadata.rows import decode_map
 from windlass_metadata.snapshot_rows import RowState
 
 MOST_NAMED = 3

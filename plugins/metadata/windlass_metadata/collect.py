@@ -19,11 +19,11 @@ from windlass.contracts.metadata import Collectible
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash
+from windlass_metadata.columns import now
 from windlass_metadata.graph import Graph, Marked, referrers_first
 from windlass_metadata.leases import remove_lease
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.nodes import Node
-from windlass_metadata.rows import now
 from windlass_metadata.snapshot_rows import RowState, SnapshotRows
 
 BATCH = 200

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from windlass.contracts.leases import LABEL_EXPIRE, LABEL_FLAT
 from windlass.contracts.metadata import Collectible
 from windlass_metadata import nodes
+from windlass_metadata.columns import decode_map
 from windlass_metadata.nodes import Node
 from windlass_metadata.references import (
     PREFIX,
@@ -26,7 +27,6 @@ from windlass_metadata.references import (
     parse_time,
     references,
 )
-from windlass_metadata.rows import decode_map
 
 CONTENT = "SELECT namespace, digest, labels FROM content"
 IMAGES = "SELECT namespace, name, digest, labels FROM images"

@@ -8,13 +8,17 @@ from dataclasses import replace
 
 from windlass.contracts.namespaces import Namespace, NamespaceStore
 from windlass.contracts.values import check_identifier, check_labels
-from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from windlass.filters.fieldpaths import kept_labels, updated_labels
+from windlass.errors import FailedPrecondition, InvalidArgument
+from windlass.filters.fieldpaths import updated_labels
 from windlass.plugin import quick
+from windlass.typing import override
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
 from windlass_metadata import trash
+from windlass_metadata.columns import strings
 from windlass_metadata.ledger import Ledger
-from windlass_metadata.rows import decode_map, encode_map
+from windlass_metadata.table import Table
+
+NAMESPACES = Table("namespaces", "namespace", Namespace, (strings("labels"),), scope=())
 
 BLOCKING = (("images", "images"), ("content", "blobs"), ("containers", "containers"))
 """Tables that keep a namespace from being deleted, and what they are called in the message."""
@@ -30,75 +34,68 @@ class Namespaces(NamespaceStore):
         """Read and write ``ledger``."""
         self._ledger = ledger
 
+    @override
     @quick
     def get(self, name: str) -> Namespace:
-        """See the contract; an unknown namespace is not an error, as in containerd."""
+        """An unknown namespace is not an error, as in containerd."""
         check_identifier("namespace", name)
         with self._ledger.read() as db:
-            return Namespace(name, _labels(db, name) or {})
+            return NAMESPACES.find(db, name) or Namespace(name)
 
+    @override
     def list(self) -> list[Namespace]:
-        """See the contract."""
         with self._ledger.read() as db:
-            found = db.execute("SELECT name, labels FROM namespaces ORDER BY name").fetchall()
-        return [Namespace(name, decode_map(labels)) for name, labels in found]
+            return NAMESPACES.all(db)
 
+    @override
     def create(self, namespace: Namespace) -> Namespace:
-        """See the contract."""
         check_identifier("namespace", namespace.name)
         check_labels(namespace.labels)
 
-        def insert(db: sqlite3.Connection) -> None:
-            if _labels(db, namespace.name) is not None:
-                raise AlreadyExists(f"namespace {namespace.name} already exists")
-            db.execute("INSERT INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(namespace.labels)))
+        def insert(db: sqlite3.Connection) -> Namespace:
+            NAMESPACES.refuse(db, namespace.name)
+            return NAMESPACES.write(db, namespace)
 
-        self._ledger.change(insert)
-        created = replace(namespace, labels=kept_labels(namespace.labels))
+        created = self._ledger.change(insert)
         event = NamespaceCreate(name=created.name, labels=created.labels)
         self._ledger.publish(created.name, "/namespaces/create", event)
         return created
 
+    @override
     def update(self, namespace: Namespace, fieldpaths: Sequence[str] = ()) -> Namespace:
-        """See the contract; the bare path ``labels`` is refused, as in containerd."""
+        """The bare path ``labels`` is refused, as in containerd."""
         check_identifier("namespace", namespace.name)
         if "labels" in fieldpaths:
             raise InvalidArgument(
                 f"cannot update field 'labels' of namespace {namespace.name}: name labels.<key>, or no field at all"
             )
 
-        def write(db: sqlite3.Connection) -> dict[str, str]:
-            current = _labels(db, namespace.name) or {}
-            labels = updated_labels(current, namespace.labels, fieldpaths, f"namespace {namespace.name}")
-            db.execute("INSERT OR REPLACE INTO namespaces VALUES (?, ?)", (namespace.name, encode_map(labels)))
-            return labels
+        def write(db: sqlite3.Connection) -> Namespace:
+            current = NAMESPACES.find(db, namespace.name) or Namespace(namespace.name)
+            what = f"namespace {namespace.name}"
+            labels = updated_labels(current.labels, namespace.labels, fieldpaths, what)
+            return NAMESPACES.write(db, replace(current, labels=labels))
 
-        labels = self._ledger.change(write)
-        event = NamespaceUpdate(name=namespace.name, labels=labels)
-        self._ledger.publish(namespace.name, "/namespaces/update", event)
-        return Namespace(namespace.name, labels)
+        updated = self._ledger.change(write)
+        event = NamespaceUpdate(name=updated.name, labels=updated.labels)
+        self._ledger.publish(updated.name, "/namespaces/update", event)
+        return updated
 
+    @override
     def delete(self, name: str) -> None:
-        """See the contract."""
         check_identifier("namespace", name)
 
         def remove(db: sqlite3.Connection) -> None:
-            if _labels(db, name) is None:
-                raise NotFound(f"namespace {name} does not exist")
+            NAMESPACES.require(db, name)
             if left := _left(db, name):
                 raise FailedPrecondition(f"namespace {name} must be empty, but it still has {', '.join(left)}")
             _discard_ingests(db, name)
             for table in DEPENDENT:
                 db.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))  # noqa: S608 - a name of ours
-            db.execute("DELETE FROM namespaces WHERE name = ?", (name,))
+            NAMESPACES.delete(db, name)
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(name, "/namespaces/delete", NamespaceDelete(name=name))
-
-
-def _labels(db: sqlite3.Connection, name: str) -> dict[str, str] | None:
-    row = db.execute("SELECT labels FROM namespaces WHERE name = ?", (name,)).fetchone()
-    return None if row is None else decode_map(row[0])
 
 
 def _left(db: sqlite3.Connection, name: str) -> list[str]:

@@ -18,19 +18,20 @@ from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
 from windlass.contracts.values import check_labels
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from windlass.filters import expressions as filter_expressions
+from windlass.filters import expressions
 from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.gate import gate_of
+from windlass.typing import override
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
-from windlass_metadata.ledger import Busy, Ledger, ensure_namespace, hold, let_go, require_lease
-from windlass_metadata.rows import now
+from windlass_metadata.columns import now
+from windlass_metadata.ledger import Busy, Ledger, ensure_namespace
+from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows
+from windlass_storage.metastore import adaptor
 
 R = TypeVar("R")
-
-KIND_NAMES = {Kind.VIEW: "view", Kind.ACTIVE: "active", Kind.COMMITTED: "committed"}
 
 Make = Callable[[str, str, Mapping[str, str]], tuple[Mount, ...]]
 """`Snapshotter.prepare` or `Snapshotter.view`."""
@@ -54,16 +55,17 @@ class Snapshots(Snapshotter):
         self._abandoned = abandoned
         self._name = name
         self._namespace = namespace
-        self._lease = lease
+        self._lease = RequestLease(ledger, namespace, lease)
         self._type = f"snapshots/{name}"
         self._rows = SnapshotRows(ledger, name, namespace)
 
+    @override
     def stat(self, key: str) -> Info:
-        """See the contract."""
         return self._described(self._visible(key))
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """See the contract; labels that the snapshotter may see are changed there first."""
+        """Labels that the snapshotter may see are changed there first."""
         what = f"snapshot {info.name}"
         row = self._visible(info.name)
         wanted = updated_labels(row.labels, info.labels, fieldpaths, what)
@@ -81,16 +83,16 @@ class Snapshots(Snapshotter):
 
         return self._described(self._ledger.change(write))
 
+    @override
     def usage(self, key: str) -> Usage:
-        """See the contract."""
         row = self._visible(key)
         try:
             return self._snapshotter.usage(row.backend)
         except NotFound as error:
             raise self._lost(key) from error
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """See the contract."""
         row = self._visible(key)
         if row.kind == Kind.COMMITTED:
             raise FailedPrecondition(f"snapshot {key} is committed and has no mounts; make a view of it")
@@ -99,8 +101,9 @@ class Snapshots(Snapshotter):
         except NotFound as error:
             raise self._lost(key) from error
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """See the contract; the label ``containerd.io/snapshot.ref`` asks for a committed snapshot instead.
+        """The label ``containerd.io/snapshot.ref`` asks for a committed snapshot instead.
 
         AlreadyExists then says that it is there.
         """
@@ -109,12 +112,13 @@ class Snapshots(Snapshotter):
         self._ledger.publish(self._namespace, "/snapshot/prepare", event)
         return mounts
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """See the contract; no event tells of a view, as in containerd."""
+        """No event tells of a view, as in containerd."""
         return self._make(Kind.VIEW, self._snapshotter.view, key, parent, labels or {})
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """See the contract."""
         kept = _checked(name, labels or {})
         self._abandoned.resolve()
         row, source, base = self._reserved(lambda db: self._reserve_commit(db, name, key, kept, parent))
@@ -131,29 +135,29 @@ class Snapshots(Snapshotter):
         event = SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/commit", event)
 
+    @override
     def remove(self, key: str) -> None:
-        """See the contract."""
         self._abandoned.resolve()
 
         def remove(db: sqlite3.Connection) -> None:
             self._rows.remove(db, key)
-            let_go(db, self._namespace, self._lease, self._type, key)
+            self._lease.let_go(db, self._type, key)
 
         # not durable: its files go with a collection, which waits for the disk before it removes any
         self._ledger.change(remove, deletion=True, durable=False)
         event = SnapshotRemove(key=key, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/remove", event)
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
+        accepts = expressions.parse(filters)
         self._abandoned.resolve()
         with self._ledger.read() as db:
             found = self._rows.all(db)
         return (info for info in self._each(found) if accepts(adaptor(info)))
 
+    @override
     def cleanup(self) -> None:
-        """See the contract."""
         self._snapshotter.cleanup()
 
     def _each(self, found: Sequence[SnapshotRow]) -> Iterator[Info]:
@@ -204,7 +208,7 @@ class Snapshots(Snapshotter):
             if name and self._rows.settled(db, name):
                 raise _Taken(name)
         base = self._committed(db, parent) if parent else ""
-        require_lease(db, self._namespace, self._lease)
+        self._lease.require(db)
         ensure_namespace(db, self._namespace)
         return self._rows.insert(db, key, kind, parent, labels), base
 
@@ -217,9 +221,9 @@ class Snapshots(Snapshotter):
         source = self._rows.existing(db, key)
         if source.kind != Kind.ACTIVE:
             raise FailedPrecondition(
-                f"snapshot {key} is {KIND_NAMES[source.kind]}; only an active one can be committed"
+                f"snapshot {key} is {source.kind.name.lower()}; only an active one can be committed"
             )
-        require_lease(db, self._namespace, self._lease)
+        self._lease.require(db)
         rebased = parent if not source.parent else ""
         base = self._committed(db, rebased) if rebased else ""
         row = self._rows.insert(db, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
@@ -231,21 +235,21 @@ class Snapshots(Snapshotter):
         if row is None:
             raise NotFound(f"parent snapshot {parent} does not exist")
         if row.kind != Kind.COMMITTED:
-            raise InvalidArgument(f"parent snapshot {parent} is {KIND_NAMES[row.kind]}, not committed")
+            raise InvalidArgument(f"parent snapshot {parent} is {row.kind.name.lower()}, not committed")
         if row.state != RowState.READY:
             raise Busy(f"snapshot {parent}")
         return row.backend
 
     def _finish(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
-        require_lease(db, self._namespace, self._lease)
+        self._lease.require(db)
         moment = now()
         self._rows.write(db, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
-        hold(self._ledger, db, self._namespace, self._lease, self._type, row.key)
+        self._lease.hold(db, self._type, row.key)
 
     def _finish_commit(self, db: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
         self._rows.finish_commit(db, row, parent)
-        let_go(db, self._namespace, self._lease, self._type, row.source)
-        hold(self._ledger, db, self._namespace, self._lease, self._type, row.key)
+        self._lease.let_go(db, self._type, row.source)
+        self._lease.hold(db, self._type, row.key)
 
     def _parent_after(self, row: SnapshotRow, base: str) -> str:
         """Return the parent of what was committed: not every snapshotter rebases."""
@@ -297,7 +301,7 @@ class Snapshots(Snapshotter):
         if not self._rows.settled(db, adopted.key):
             trash.rescue(db, trash.SNAPSHOT, self._name, adopted.backend)
             self._rows.write(db, adopted)
-        hold(self._ledger, db, self._namespace, self._lease, self._type, adopted.key)
+        self._lease.hold(db, self._type, adopted.key)
 
     def _reserved(self, change: Callable[[sqlite3.Connection], R]) -> R:
         """Commit the first half of an operation; the lease holds a snapshot that is in the way, as in containerd."""
@@ -307,14 +311,14 @@ class Snapshots(Snapshotter):
             except _Taken as taken:
                 key = str(taken)
                 # collected since: then it is not in the way any more
-                if not self._lease or self._ledger.change(partial(self._hold_existing, key=key)):
+                if not self._lease.id or self._ledger.change(partial(self._hold_existing, key=key)):
                     raise AlreadyExists(f"snapshot {key} already exists") from None
 
     def _hold_existing(self, db: sqlite3.Connection, key: str) -> bool:
         if not self._rows.settled(db, key):
             return False
-        require_lease(db, self._namespace, self._lease)
-        hold(self._ledger, db, self._namespace, self._lease, self._type, key)
+        self._lease.require(db)
+        self._lease.hold(db, self._type, key)
         return True
 
     def _explained(self, error: Error, what: str) -> Error:
@@ -344,21 +348,3 @@ def _checked(key: str, labels: Mapping[str, str]) -> dict[str, str]:
 def _inherited_paths(fieldpaths: Sequence[str]) -> list[str]:
     """Return those field paths that concern the snapshotter."""
     return [path for path in fieldpaths if path == "labels" or inherited_labels({path.removeprefix("labels."): ""})]
-
-
-def adaptor(info: Info) -> filter_expressions.Adaptor:
-    """Show a snapshot to a filter."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["kind"]:
-                return filter_expressions.value_of(KIND_NAMES[info.kind])
-            case ["name"]:
-                return info.name, True
-            case ["parent"]:
-                return info.parent, True  # no parent is a parent that is empty, so that parent!="" finds children
-            case ["labels", *_]:
-                return filter_expressions.label_of(info.labels, path)
-        return filter_expressions.ABSENT
-
-    return field
