@@ -15,7 +15,7 @@ Value = str | int | bytes | None
 """What a column holds."""
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode  # `decode` looks for white space first, which we do not write
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def decode_map(text: str) -> dict[str, str]:
     """Return what `encode_map` was given."""
     if text == "{}":
         return {}
-    values: dict[str, str] = _decode(text)
+    values: dict[str, str] = _decode(text)[0]
     return values
 
 
@@ -88,7 +88,7 @@ def _encode_payloads(values: Mapping[str, Payload]) -> str:
 def _decode_payloads(text: str) -> dict[str, Payload]:
     if text == "{}":
         return {}
-    return {name: Payload(type_url, base64.b64decode(value)) for name, (type_url, value) in _decode(text).items()}
+    return {name: Payload(type_url, base64.b64decode(value)) for name, (type_url, value) in _decode(text)[0].items()}
 
 
 def _descriptor_columns(target: Descriptor) -> tuple[Value, ...]:

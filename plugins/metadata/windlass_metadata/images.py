@@ -10,7 +10,7 @@ from windlass.contracts.images import Image, ImageStore
 from windlass.contracts.leases import LABEL_EXPIRE
 from windlass.contracts.values import check_digest, check_label_keys, check_labels
 from windlass.errors import InvalidArgument, NotFound
-from windlass.filters.fieldpaths import updated_map
+from windlass.filters.fieldpaths import kept_labels, updated_map
 from windlass.typing import override
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
@@ -92,7 +92,8 @@ class Images(Records[Image], ImageStore):
 
     @override
     def _write(self, db: sqlite3.Connection, image: Image) -> Image:
-        kept = super()._write(db, image)
+        target = replace(image.target, annotations=kept_labels(image.target.annotations), platform=None)
+        kept = super()._write(db, replace(image, target=target))
         if LABEL_EXPIRE in kept.labels:  # others are roots of their own
             self._lease.require(db)
             self._lease.hold(db, "images", kept.name)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from windlass.contracts.leases import Lease, LeaseStore, Resource
 from windlass.contracts.values import check_digest, check_label_keys
 from windlass.errors import InvalidArgument, Unimplemented
+from windlass.filters.fieldpaths import kept_labels
 from windlass.typing import override
 from windlass_metadata import nodes
 from windlass_metadata.columns import now
@@ -34,16 +35,17 @@ class Leases(LeaseStore):
     def create(self, id: str = "", labels: Mapping[str, str] | None = None) -> Lease:
         check_label_keys(labels or {})
         moment = now()
-        lease = Lease(id or random_id(moment), labels or {}, moment)
+        lease = Lease(id or random_id(moment), kept_labels(labels or {}), moment)
 
-        def insert(db: sqlite3.Connection) -> Lease:
+        def insert(db: sqlite3.Connection) -> None:
             LEASES.refuse(db, self._namespace, lease.id)
             ensure_namespace(db, self._namespace)
+            LEASES.write(db, lease, self._namespace)
             self._ledger.touch(nodes.lease(self._namespace, lease.id))
-            return LEASES.write(db, lease, self._namespace)
 
         # not durable: what a lease protects is made durable after it, and takes it along
-        return self._ledger.change(insert, durable=False)
+        self._ledger.change(insert, durable=False)
+        return lease
 
     @override
     def delete(self, id: str) -> None:

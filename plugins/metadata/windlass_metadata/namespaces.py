@@ -9,7 +9,7 @@ from dataclasses import replace
 from windlass.contracts.namespaces import Namespace, NamespaceStore
 from windlass.contracts.values import check_identifier, check_labels
 from windlass.errors import FailedPrecondition, InvalidArgument
-from windlass.filters.fieldpaths import updated_labels
+from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.plugin import quick
 from windlass.typing import override
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
@@ -52,11 +52,13 @@ class Namespaces(NamespaceStore):
         check_identifier("namespace", namespace.name)
         check_labels(namespace.labels)
 
-        def insert(db: sqlite3.Connection) -> Namespace:
-            NAMESPACES.refuse(db, namespace.name)
-            return NAMESPACES.write(db, namespace)
+        created = replace(namespace, labels=kept_labels(namespace.labels))
 
-        created = self._ledger.change(insert)
+        def insert(db: sqlite3.Connection) -> None:
+            NAMESPACES.refuse(db, created.name)
+            NAMESPACES.write(db, created)
+
+        self._ledger.change(insert)
         event = NamespaceCreate(name=created.name, labels=created.labels)
         self._ledger.publish(created.name, "/namespaces/create", event)
         return created
@@ -74,7 +76,9 @@ class Namespaces(NamespaceStore):
             current = NAMESPACES.find(db, namespace.name) or Namespace(namespace.name)
             what = f"namespace {namespace.name}"
             labels = updated_labels(current.labels, namespace.labels, fieldpaths, what)
-            return NAMESPACES.write(db, replace(current, labels=labels))
+            updated = replace(current, labels=labels)
+            NAMESPACES.write(db, updated)
+            return updated
 
         updated = self._ledger.change(write)
         event = NamespaceUpdate(name=updated.name, labels=updated.labels)

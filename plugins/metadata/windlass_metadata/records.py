@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from windlass.filters.fieldpaths import kept_labels
 from windlass.plugin import quick
 from windlass_metadata.columns import now
 from windlass_metadata.fields import Mutable, Visible
@@ -17,9 +18,9 @@ from windlass_metadata.nodes import Node
 from windlass_metadata.table import Table
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from windlass_metadata.fields import Labelled
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T", bound="Labelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,12 @@ class Records(Generic[T]):
         kind = self._kind
         kind.check(record)
         moment = now() if at is None else at
+        kept = kept_labels(record.labels)
 
         def insert(db: sqlite3.Connection) -> T:
             kind.table.refuse(db, self._namespace, kind.key(record))
             ensure_namespace(db, self._namespace)
-            return self._write(db, replace(record, created_at=moment, updated_at=moment))
+            return self._write(db, replace(record, labels=kept, created_at=moment, updated_at=moment))
 
         created = self._ledger.change(insert)
         if kind.events:
@@ -123,9 +125,9 @@ class Records(Generic[T]):
 
     def _write(self, db: sqlite3.Connection, record: T) -> T:
         """Write a record inside a change, and return it as it is kept."""
-        kept = self._kind.table.write(db, record, self._namespace)
+        self._kind.table.write(db, record, self._namespace)
         self._ledger.touch(self._kind.node(self._namespace, self._kind.key(record)))
-        return kept
+        return record
 
     def _publish(self, verb: str, event: Message) -> None:
         if self._kind.events:

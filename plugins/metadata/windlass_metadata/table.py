@@ -73,11 +73,9 @@ class Table(Generic[T]):
         """Return what `decode` makes the records of a scope from, by key."""
         return db.execute(self._select_all, scope).fetchall()
 
-    def write(self, db: sqlite3.Connection, record: T, *scope: str) -> T:
-        """Write a record, over one with its key, and return it as it is kept: labels without a value are not."""
-        row = self.encode(record)
-        db.execute(self._write, (*scope, *row))
-        return self.decode(row)
+    def write(self, db: sqlite3.Connection, record: T, *scope: str) -> None:
+        """Write a record, over one with its key."""
+        db.execute(self._write, (*scope, *self.encode(record)))
 
     def require(self, db: sqlite3.Connection, *at: str) -> None:
         """Raise NotFound unless there is a record."""
