@@ -13,11 +13,12 @@ from typing import IO, Any
 from windlass.config.settings import StreamProcessor
 from windlass.contracts.activations import MountManager
 from windlass.contracts.content import ContentStore, Info, Writer
-from windlass.contracts.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.contracts.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions, Differ
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.contracts.zygote import Zygote
 from windlass.errors import AlreadyExists, NotFound, Unavailable, Unimplemented
+from windlass.typing import override
 from windlass_diff.activated import ForDiffs
 from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
@@ -27,8 +28,8 @@ MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 """Media types that compare can make, with their compression."""
 
 
-class WalkingDiffer:
-    """Implements `windlass.contracts.diff.Differ`."""
+class WalkingDiffer(Differ):
+    """Applies and compares by walking trees, in worker processes."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class WalkingDiffer:
         self._closed = False
         private_directory(directory)
 
+    @override
     def apply(
         self,
         content: ContentStore,
@@ -60,7 +62,7 @@ class WalkingDiffer:
         payloads: Mapping[str, Payload] | None = None,
         sync_fs: bool = False,
     ) -> Descriptor:
-        """Apply a layer; see the contract. ``payloads`` are for stream processors, by their ID, but for DETACHED."""
+        """Apply a layer; ``payloads`` are for stream processors, by their ID, but for DETACHED."""
         steps, compressed = chain(desc.media_type, self._processors)
         programs, given = rows(steps, payloads or {})
         settings = {
@@ -79,10 +81,10 @@ class WalkingDiffer:
             result = job.result(self._patience)
         return Descriptor(LAYER, result["digest"], result["size"])
 
+    @override
     def compare(
         self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
     ) -> Descriptor:
-        """Make a layer; see the contract."""
         media_type = options.media_type or LAYER_GZIP
         if media_type not in MADE:
             raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ can make")
