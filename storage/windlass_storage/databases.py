@@ -9,7 +9,8 @@ the next what a daemon needs to start: a disk may be filled at any moment.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,6 +104,15 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
 
 
+@contextmanager
+def sqlite_errors(path: Path, what: str = "database") -> Iterator[None]:
+    """Turn an error of SQLite's into the one that the caller gets."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translated(error, path, what) from error
+
+
 def _is_bolt(path: Path) -> bool:
     """Tell whether a file is a database of bbolt's, by the number in its first page."""
     try:
@@ -115,9 +125,11 @@ def _is_bolt(path: Path) -> bool:
 def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Error:
     """Return what the caller gets for an error of SQLite's.
 
-    SQLite tells little of why a disk refuses, so the disk itself is asked.
+    SQLite says little about why a disk refuses, so this writes to the disk and sees.
     """
     name, code = f"{what} {path}", primary_code(error)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return Unavailable(f"{name} is closed: the daemon is stopping")
     if isinstance(error.__cause__, OSError):
         told = explained(error.__cause__, f"write {name}", path.parent)
         if told is not None:

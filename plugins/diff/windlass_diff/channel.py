@@ -7,16 +7,17 @@ daemon: end of file on the socket ends the process.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from windlass.errors import Error, Internal, ResourceExhausted, in_words
+from windlass.errors import Error, Internal, in_words
+from windlass_storage.disks import explained
 
 MAX_PACKET = 192 << 10
 """Fits the default send buffer of a socket (212,992 bytes); mounts with many layers need about 20 KiB."""
@@ -72,8 +73,10 @@ class Channel:
             self._send({"error": error.code, "message": str(error)})
             return 1
         except OSError as error:
-            kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Internal
-            self._send({"error": kind.code, "message": f"{self._step}: {in_words(error)}"})
+            # For its class alone: it is Linux who says where.
+            refused = explained(error, self._step, Path("/"))
+            code = refused.code if refused else Internal.code
+            self._send({"error": code, "message": f"{self._step}: {in_words(error)}"})
             return 1
         return 0
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass import faults
-from windlass.errors import DeadlineExceeded, Error, Internal, Unavailable
+from windlass.errors import DeadlineExceeded, Internal, Unavailable
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt
@@ -35,6 +35,7 @@ MAX_BATCH = 256
 IDLE_READERS = 16
 RESERVE = 1 << 20
 """Bytes kept back for deletions: the log and its index, and some pages for each."""
+WHAT = "metadata database"
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
@@ -113,7 +114,7 @@ class Database:
             db.execute("BEGIN")
             yield db
         except sqlite3.Error as error:
-            raise translated(self.path, error) from error
+            raise databases.translated(error, self.path, WHAT) from error
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -133,7 +134,7 @@ class Database:
         self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
-        try:
+        with databases.sqlite_errors(self.path, WHAT):
             db = self._connect()
             try:
                 db.execute("PRAGMA journal_mode = WAL")
@@ -143,8 +144,6 @@ class Database:
             except BaseException:
                 db.close()
                 raise
-        except sqlite3.Error as error:
-            raise translated(self.path, error) from error
         return db
 
     def _connect(self) -> sqlite3.Connection:
@@ -156,11 +155,9 @@ class Database:
                 raise Unavailable(f"metadata database {self.path} is closed")
             if self._idle:
                 return self._idle.pop()
-        try:
+        with databases.sqlite_errors(self.path, WHAT):
             db = self._connect()
             db.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise translated(self.path, error) from error
         return db
 
     def _give_back(self, db: sqlite3.Connection) -> None:
@@ -231,7 +228,7 @@ class Database:
             self._reserve.refill()
         for request in batch:
             if request not in again:
-                request.outcome = Outcome(error=translated(self.path, error))
+                request.outcome = Outcome(error=databases.translated(error, self.path, WHAT))
         if again:
             reuse_log(self._writer)
             self._commit(again)
@@ -253,7 +250,7 @@ class Database:
         if isinstance(error, sqlite3.Error) and (not self._writer.in_transaction or _is_full(error)):
             raise error
         if isinstance(error, sqlite3.Error):
-            outcome.error = translated(self.path, error)
+            outcome.error = databases.translated(error, self.path, WHAT)
         self._writer.execute("ROLLBACK TO request")
 
     def _set_durable(self, durable: bool) -> None:
@@ -264,8 +261,3 @@ class Database:
 
 def _is_full(error: sqlite3.Error) -> bool:
     return primary_code(error) in DISK_FULL
-
-
-def translated(path: Path, error: sqlite3.Error) -> Error:
-    """Return what the caller gets for an error of SQLite's."""
-    return databases.translated(error, path, "metadata database")

@@ -15,7 +15,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from windlass import errors
 from windlass.contracts.activations import Activation, ActiveMount
 from windlass.contracts.mounts import Mount
 from windlass_storage import databases
@@ -132,13 +131,8 @@ class Records:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.ProgrammingError as error:
-                raise errors.Unavailable(f"{self._path} is closed: the daemon is stopping") from error
-            except sqlite3.Error as error:
-                raise databases.translated(error, self._path, "database of mounts") from error
+        with self._lock, databases.sqlite_errors(self._path, "database of mounts"):
+            yield self._db
 
 
 def _row(row: tuple[int, str, str, int, str, str, str]) -> Row:
