@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from windlass.errors import Error, Internal, in_words
+from windlass_diff.messages import Record, Request, Result
 from windlass_storage.disks import explained
 
 MAX_PACKET = 192 << 10
@@ -35,8 +35,7 @@ class Channel:
         self._next = 0.0
         self._calls = 0
 
-    # Any: JSON as parsed; the daemon wrote it.
-    def request(self, prepare: Callable[[Any], None] | None = None) -> Any:
+    def request(self, prepare: Callable[[Request], None] | None = None) -> Request:
         """Return what the daemon asks for, and from now on end when the daemon does.
 
         ``prepare`` is called with it while there is no other thread yet.
@@ -44,7 +43,7 @@ class Channel:
         data = self._socket.recv(MAX_PACKET)
         if not data:
             os._exit(1)
-        request = json.loads(data)
+        request: Request = json.loads(data)
         if prepare is not None:
             prepare(request)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -65,7 +64,7 @@ class Channel:
         """Say that the step gets on, now; for those who ask once a second or so."""
         self._send({"step": self._step})
 
-    def run(self, work: Callable[[], dict[str, object]]) -> int:
+    def run(self, work: Callable[[], Result]) -> int:
         """Send what ``work`` returns or raises, and return the process's exit status."""
         try:
             self._send({"result": work()})
@@ -80,7 +79,7 @@ class Channel:
             return 1
         return 0
 
-    def _send(self, record: dict[str, object]) -> None:
+    def _send(self, record: Record) -> None:
         self._next = time.monotonic() + PERIOD
         try:
             self._socket.send(json.dumps(record).encode(), socket.MSG_NOSIGNAL)

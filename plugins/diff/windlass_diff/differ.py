@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from windlass.config.settings import StreamProcessor
 from windlass.contracts.activations import MountManager
@@ -22,6 +22,7 @@ from windlass.typing import override
 from windlass_diff.activated import ForDiffs
 from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
+from windlass_diff.messages import Request, Result
 from windlass_storage.disks import private_directory
 
 MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
@@ -65,17 +66,17 @@ class WalkingDiffer(Differ):
         """Apply a layer; ``payloads`` are for stream processors, by their ID, but for DETACHED."""
         steps, compressed = chain(desc.media_type, self._processors)
         programs, given = rows(steps, payloads or {})
-        settings = {
-            "directory": str(self._directory),
-            "compressed": compressed,
-            "processors": programs,
-            "sync": sync_fs,
-            "detached": DETACHED in (payloads or {}),
-        }
+        request = Request(
+            directory=str(self._directory),
+            compressed=compressed,
+            processors=programs,
+            sync=sync_fs,
+            detached=DETACHED in (payloads or {}),
+        )
         with ExitStack() as stack:
             reader = stack.enter_context(closing(content.reader(desc)))
             descriptors = [reader.fileno(), *(stack.enter_context(_file(data)).fileno() for data in given)]
-            request = {**settings, "mounts": _rows(stack.enter_context(self._active.mounts(mounts)))}
+            request["mounts"] = _rows(stack.enter_context(self._active.mounts(mounts)))
             subject = f"layer {desc.digest}"
             job = stack.enter_context(self._job("windlass_diff.worker:apply", subject, request, descriptors))
             result = job.result(self._patience)
@@ -89,18 +90,14 @@ class WalkingDiffer(Differ):
         if media_type not in MADE:
             raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ can make")
         ref = options.ref or f"windlass-diff-{secrets.token_hex(16)}"
-        request = {
-            "directory": str(self._directory),
-            "compression": MADE[media_type],
-            "epoch": options.source_date_epoch,
-        }
+        request = Request(directory=str(self._directory), compression=MADE[media_type], epoch=options.source_date_epoch)
         writer = content.writer(ref, media_type=media_type)
         try:
             if writer.status().offset:
                 writer.truncate(0)
             with self._active.mounts(lower) as plain_lower, self._active.mounts(upper) as plain_upper:
-                sides = {"lower": _rows(plain_lower), "upper": _rows(plain_upper)}
-                result = self._write({**request, **sides}, writer, f"diff {ref}")
+                request["lower"], request["upper"] = _rows(plain_lower), _rows(plain_upper)
+                result = self._write(request, writer, f"diff {ref}")
             labels = {**options.labels}
             if MADE[media_type]:
                 labels[LABEL_UNCOMPRESSED] = result["digest"]
@@ -119,8 +116,7 @@ class WalkingDiffer(Differ):
             for job in self._jobs:
                 job.kill()
 
-    # Any: the request is JSON.
-    def _write(self, request: dict[str, Any], writer: Writer, subject: str) -> dict[str, Any]:
+    def _write(self, request: Request, writer: Writer, subject: str) -> Result:
         ours, theirs = os.pipe()
         with ExitStack() as stack:
             stack.callback(os.close, ours)
@@ -131,7 +127,7 @@ class WalkingDiffer(Differ):
             return job.result(self._patience, ours, writer.write)
 
     @contextmanager
-    def _job(self, entry: str, subject: str, request: dict[str, Any], descriptors: Sequence[int]) -> Iterator[Job]:
+    def _job(self, entry: str, subject: str, request: Request, descriptors: Sequence[int]) -> Iterator[Job]:
         job = Job(self._zygote, entry, subject, request, descriptors)
         try:
             with self._lock:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from windlass import faults
 from windlass.errors import DeadlineExceeded, Internal, Unavailable
@@ -29,6 +29,7 @@ from windlass_storage.disks import disk_errors, private_directory
 from windlass_storage.reserve import Reserve
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 COMMIT_TIMEOUT = 60.0
 MAX_BATCH = 256
@@ -40,17 +41,16 @@ DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
+class _Request(Generic[R_co]):
     """A change that waits for its transaction.
 
     ``durable`` if its caller waits for the disk too, ``frees`` if a full disk must not stop it.
     """
 
-    # Any: what the change returns; `Database.write` gives it its type.
-    change: Callable[[sqlite3.Connection], Any]
+    change: Callable[[sqlite3.Connection], R_co]
     durable: bool
     frees: bool
-    outcome: Outcome[Any] = field(default_factory=Outcome)
+    outcome: Outcome[R_co] = field(default_factory=Outcome)
     done: bool = False
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released once: when the request is done, or when its thread is to write."""
@@ -81,7 +81,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[_Request[object]] = deque()
         self._writing = False
         self._quiet = threading.Condition(self._guard)
 
@@ -103,8 +103,7 @@ class Database:
             self._wait(request)
         if not request.done:
             self._write_batch()
-        result: R = request.outcome.get()
-        return result
+        return request.outcome.get()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -167,7 +166,7 @@ class Database:
                 return
         db.close()
 
-    def _wait(self, request: _Request) -> None:
+    def _wait(self, request: _Request[object]) -> None:
         """Return when a request is done, or its thread is to write. Raises DeadlineExceeded, having withdrawn it."""
         if request.turn.acquire(timeout=COMMIT_TIMEOUT):
             return
@@ -200,7 +199,7 @@ class Database:
                 request.done = True
                 request.turn.release()
 
-    def _commit(self, batch: list[_Request]) -> None:
+    def _commit(self, batch: list[_Request[object]]) -> None:
         db = self._writer
         try:
             self._set_durable(any(request.durable for request in batch))
@@ -219,7 +218,7 @@ class Database:
         # First, or whoever is told that something has gone may fill the disk before.
         self._reserve.refill()
 
-    def _failed(self, batch: list[_Request], error: sqlite3.Error) -> None:
+    def _failed(self, batch: list[_Request[object]], error: sqlite3.Error) -> None:
         """Tell that a batch is not committed; of one for which there was no space try again what makes space."""
         again = [request for request in batch if request.frees] if _is_full(error) else []
         if again and not self._reserve.spend():
@@ -233,7 +232,7 @@ class Database:
             reuse_log(self._writer)
             self._commit(again)
 
-    def _apply(self, request: _Request) -> None:
+    def _apply(self, request: _Request[object]) -> None:
         """Run one request; raises sqlite3.Error when SQLite has given up the whole transaction."""
         db = self._writer
         db.execute("SAVEPOINT request")
@@ -242,7 +241,7 @@ class Database:
             self._undo(request.outcome)
         db.execute("RELEASE request")
 
-    def _undo(self, outcome: Outcome[Any]) -> None:
+    def _undo(self, outcome: Outcome[object]) -> None:
         """Take back what a request did before it failed."""
         # Not in `_apply`: a variable of that frame would keep the error, whose traceback leads there, for ever.
         error = outcome.error

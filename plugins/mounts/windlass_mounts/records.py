@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from windlass.contracts.activations import Activation, ActiveMount
 from windlass.contracts.mounts import Mount
@@ -135,18 +135,38 @@ class Records:
             yield self._db
 
 
+class _KeptMount(TypedDict):
+    type: str
+    source: str
+    options: list[str]
+    target: str
+
+
+class _KeptActive(TypedDict):
+    mount: _KeptMount
+    mount_point: str
+    mounted_at: int
+    data: dict[str, str]
+
+
+class _Kept(TypedDict, total=False):
+    """The column ``mounts``, as JSON."""
+
+    active: list[_KeptActive]
+    system: list[_KeptMount]
+
+
 def _row(row: tuple[int, str, str, int, str, str, str]) -> Row:
     id, namespace, name, state, lease, labels, mounts = row
-    # Any: JSON, which we have written.
-    kept: dict[str, Any] = json.loads(mounts)
+    kept: _Kept = json.loads(mounts)
     active = tuple(_active(each) for each in kept.get("active", ()))
     system = tuple(_mount(each) for each in kept.get("system", ()))
     return Row(id, namespace, State(state), lease, Activation(name, active, system, json.loads(labels)))
 
 
-def _active(kept: dict[str, Any]) -> ActiveMount:
+def _active(kept: _KeptActive) -> ActiveMount:
     return ActiveMount(_mount(kept["mount"]), kept["mount_point"], kept["mounted_at"], kept["data"])
 
 
-def _mount(kept: dict[str, Any]) -> Mount:
+def _mount(kept: _KeptMount) -> Mount:
     return Mount(kept["type"], kept["source"], tuple(kept["options"]), kept["target"])
