@@ -9,7 +9,8 @@ the next what a daemon needs to start: a disk may be filled at any moment.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,15 +59,15 @@ def opened(path: Path, reserve: Reserve, open: Callable[[], T]) -> T:
     return found
 
 
-def close(writer: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
+def close(db: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
     """Close the last connection to a database; a full disk does not get the blocks of its log, the next start does."""
     try:
-        busy, there, copied = writer.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        busy, there, copied = db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if not busy and there == copied:
             reserve.adopt(log_of(path))
     except sqlite3.Error:
         pass  # then the log stays, and with it what is not in the database yet
-    writer.close()
+    db.close()
 
 
 def make_private(path: Path) -> None:
@@ -90,10 +91,10 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def reuse_log(writer: sqlite3.Connection) -> None:
+def reuse_log(db: sqlite3.Connection) -> None:
     """Copy what is in the log into the database, if that can be, so that the next transaction needs no new blocks."""
     try:
-        writer.execute(CHECKPOINT)
+        db.execute(CHECKPOINT)
     except sqlite3.Error:
         pass  # then the log grows
 
@@ -101,6 +102,15 @@ def reuse_log(writer: sqlite3.Connection) -> None:
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's code; 0 for an error of the module's own, such as "Cannot operate on a closed database."."""
     return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
+
+
+@contextmanager
+def sqlite_errors(path: Path, what: str = "database") -> Iterator[None]:
+    """Turn an error of SQLite's into the one that the caller gets."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translated(error, path, what) from error
 
 
 def _is_bolt(path: Path) -> bool:
@@ -115,9 +125,11 @@ def _is_bolt(path: Path) -> bool:
 def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Error:
     """Return what the caller gets for an error of SQLite's.
 
-    SQLite tells little of why a disk refuses, so the disk itself is asked.
+    SQLite says little about why a disk refuses, so this writes to the disk and sees.
     """
     name, code = f"{what} {path}", primary_code(error)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return Unavailable(f"{name} is closed: the daemon is stopping")
     if isinstance(error.__cause__, OSError):
         told = explained(error.__cause__, f"write {name}", path.parent)
         if told is not None:

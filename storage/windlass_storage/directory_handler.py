@@ -9,20 +9,22 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from windlass.contracts.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount, MountHandler
 from windlass.contracts.mounts import Mount
+from windlass.typing import override
 from windlass_linux import mounting
 
 
-class DirectoryHandler:
-    """A `windlass.contracts.activations.MountHandler` for any type that ``attach`` can mount."""
+class DirectoryHandler(MountHandler):
+    """Handles any type of mount that ``attach`` can make."""
 
     def __init__(self, attach: Callable[[Mount, str], None] = mounting.mount_one) -> None:
         """Mount by ``attach``, which is given a mount without a target, and a directory."""
         self._attach = attach
 
+    @override
     def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
-        """Make a directory and mount on it; the target is for whoever mounts what builds on it."""
+        """Make a directory and mount on it; the target of ``mount`` is not used."""
         directory = Path(place)
         directory.mkdir(0o700)
         try:
@@ -32,8 +34,8 @@ class DirectoryHandler:
             raise
         return ActiveMount(mount, place, time.time_ns())
 
+    @override
     def unmount(self, place: str) -> None:
-        """Unmount whatever is there, and remove the directory."""
         if not Path(place).is_dir():
             return
         mounting.unmount_all(place)
@@ -41,6 +43,6 @@ class DirectoryHandler:
             # Never recursive: should something still be mounted there, its files are not ours to delete.
             Path(place).rmdir()
 
+    @override
     def is_mounted(self, place: str) -> bool:
-        """Tell whether anything is mounted there."""
         return os.path.realpath(place) in mounting.mounts_below(place)

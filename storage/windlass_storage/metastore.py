@@ -98,7 +98,7 @@ class Metastore:
         self._writer, self._reader = databases.opened(path, self._reserve, self._open)
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        with self._explained(), disk_errors(f"open {self._path}", self._path.parent):
+        with databases.sqlite_errors(self._path), disk_errors(f"open {self._path}", self._path.parent):
             writer = self._connect()
             try:
                 _migrate(writer, self._path)
@@ -111,10 +111,10 @@ class Metastore:
         return writer, reader
 
     def _connect(self) -> sqlite3.Connection:
-        connection = databases.connect(self._path, BUSY_SECONDS)
+        db = databases.connect(self._path, BUSY_SECONDS)
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
+            db.execute(f"PRAGMA {pragma}")
+        return db
 
     def close(self) -> None:
         """Close the database; a second time is nothing."""
@@ -260,7 +260,7 @@ class Metastore:
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._explained(), self._reading:
+        with databases.sqlite_errors(self._path), self._reading:
             # A transaction, so that several statements see one state.
             self._reader.execute("BEGIN")
             try:
@@ -270,7 +270,7 @@ class Metastore:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._explained(), self._writing:
+        with databases.sqlite_errors(self._path), self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -282,15 +282,6 @@ class Metastore:
                     self._writer.execute("ROLLBACK")
                 raise
             self._reserve.refill()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.ProgrammingError as error:
-            raise FailedPrecondition(f"{self._path} is closed: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise databases.translated(error, self._path) from error
 
 
 def adaptor(info: Info) -> Adaptor:

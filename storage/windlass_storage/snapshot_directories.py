@@ -15,7 +15,8 @@ from pathlib import Path
 
 from windlass import faults
 from windlass.contracts.checks import Problem
-from windlass.contracts.snapshots import Info, Kind
+from windlass.contracts.snapshots import Info, Kind, Snapshotter
+from windlass.typing import override
 from windlass_storage import trees
 from windlass_storage.disks import disk_errors, private_directory
 from windlass_storage.metastore import Metastore, Record
@@ -133,7 +134,7 @@ class Directories:
         self.store.close()
 
 
-class DirectorySnapshotter:
+class DirectorySnapshotter(Snapshotter):
     """What snapshotters that keep directories have in common; to be inherited from, with the rest of the contract."""
 
     def __init__(self, root: Path, discard: Callable[[Path], None] = trees.remove) -> None:
@@ -145,22 +146,22 @@ class DirectorySnapshotter:
         """Close the database; a second time is nothing."""
         self._directories.close()
 
+    @override
     def stat(self, key: str) -> Info:
-        """Describe a snapshot of any kind."""
         return self._store.stat(key)
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
         return self._store.update(info, fieldpaths)
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """Yield every snapshot that matches."""
         return self._store.walk(filters)
 
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
         """Compare rows with directories; see `windlass.contracts.checks.Checked`."""
         return self._directories.check(repair)
 
+    @override
     def cleanup(self) -> None:
-        """Delete what removal or a crash has left."""
         self._directories.cleanup()

@@ -31,7 +31,7 @@ from windlass_diff import streams, tar
 from windlass_diff.apply import clean
 from windlass_images import dockersave, manifests, platforms
 from windlass_metadata import references
-from windlass_metadata.rows import decode_map, encode_map
+from windlass_metadata.columns import decode_map, encode_map
 from windlass_registry import challenges, failures, urls
 from windlass_registry import references as registry_references
 from windlass_registry.session import seconds_asked

@@ -33,24 +33,24 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def add(name: str):
-    return lambda rows: rows.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).rowcount
+    return lambda db: db.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).rowcount
 
 
 def names(database: Database) -> list[str]:
-    with database.read() as rows:
-        return [name for (name,) in rows.execute("SELECT name FROM namespaces ORDER BY name")]
+    with database.read() as db:
+        return [name for (name,) in db.execute("SELECT name FROM namespaces ORDER BY name")]
 
 
 class TestWriting:
     def test_what_a_change_raises_is_raised_and_nothing_of_it_is_kept(self, database: Database) -> None:
-        def half(rows: sqlite3.Connection) -> None:
-            add("half")(rows)
+        def half(db: sqlite3.Connection) -> None:
+            add("half")(db)
             raise NotFound("no such thing")
 
         with pytest.raises(NotFound, match="no such thing"):
             database.write(half)
         with pytest.raises(Internal):
-            database.write(lambda rows: rows.execute("SELECT nonsense"))
+            database.write(lambda db: db.execute("SELECT nonsense"))
         assert database.write(add("whole")) == 1
         assert names(database) == ["whole"]
 
@@ -59,16 +59,16 @@ class TestWriting:
         entered, leave = threading.Event(), threading.Event()
         outcomes: dict[int, object] = {}
 
-        def block(rows: sqlite3.Connection) -> None:
+        def block(db: sqlite3.Connection) -> None:
             entered.set()
             assert leave.wait(10)
 
         def write(number: int) -> None:
-            def change(rows: sqlite3.Connection) -> int:
-                add(f"n{number:02}")(rows)
+            def change(db: sqlite3.Connection) -> int:
+                add(f"n{number:02}")(db)
                 if number % 3 == 0:
                     raise NotFound(str(number))
-                return rows.total_changes
+                return db.total_changes
 
             try:
                 outcomes[number] = database.write(change)
@@ -96,15 +96,15 @@ class TestWriting:
 
     def test_readers_see_one_moment(self, database: Database) -> None:
         database.write(add("before"))
-        with database.read() as rows:
-            first = rows.execute("SELECT count(*) FROM namespaces").fetchone()
+        with database.read() as db:
+            first = db.execute("SELECT count(*) FROM namespaces").fetchone()
             database.write(add("meanwhile"))
-            assert rows.execute("SELECT count(*) FROM namespaces").fetchone() == first
+            assert db.execute("SELECT count(*) FROM namespaces").fetchone() == first
         assert names(database) == ["before", "meanwhile"]
 
     def test_readers_cannot_write(self, database: Database) -> None:
-        with pytest.raises(Internal), database.read() as rows:
-            add("x")(rows)
+        with pytest.raises(Internal), database.read() as db:
+            add("x")(db)
 
     def test_closed_database_says_so(self, database: Database) -> None:
         database.close()
@@ -115,13 +115,13 @@ class TestWriting:
             pass
 
     def test_durable_changes_are_synchronous_and_others_are_not(self, database: Database) -> None:
-        def level(rows: sqlite3.Connection) -> int:
-            return int(rows.execute("PRAGMA synchronous").fetchone()[0])
+        def level(db: sqlite3.Connection) -> int:
+            return int(db.execute("PRAGMA synchronous").fetchone()[0])
 
         assert database.write(level, durable=False) == 1
         assert database.write(level) == 2
-        with database.read() as rows:
-            assert rows.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with database.read() as db:
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 class TestOpening:
@@ -155,9 +155,9 @@ class TestOpening:
 
     def test_database_of_a_newer_windlass_is_left_alone(self, database: Database, tmp_path: Path) -> None:
         database.close()
-        with sqlite3.connect(tmp_path / "meta.db") as rows:
-            rows.execute("PRAGMA user_version = 99")
-        rows.close()
+        with sqlite3.connect(tmp_path / "meta.db") as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
         with pytest.raises(FailedPrecondition, match="schema 99"):
             Database(tmp_path / "meta.db")
 
@@ -166,7 +166,7 @@ class TestOpening:
         from windlass_metadata.ledger import next_number
 
         given = [database.write(next_number, durable=False) for _ in range(3)]
-        database.write(lambda rows: rows.execute("UPDATE sequence SET value = ?", (given[0],)).rowcount)
+        database.write(lambda db: db.execute("UPDATE sequence SET value = ?", (given[0],)).rowcount)
         database.close()
         again = Database(tmp_path / "meta.db")
         assert again.write(next_number) > given[-1]
@@ -267,7 +267,7 @@ class TestCrash:
             "database = Database(Path(sys.argv[1]) / 'meta.db')\n"
             "for number in range(100000):\n"
             "    insert = 'INSERT INTO namespaces (name) VALUES (?)'\n"
-            "    database.write(lambda rows: rows.execute(insert, (str(number),)))\n"
+            "    database.write(lambda db: db.execute(insert, (str(number),)))\n"
             "    print(number, flush=True)\n"
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -284,8 +284,8 @@ class TestCrash:
 
         database = Database(tmp_path / "meta.db")
         assert set(names(database)) >= {str(number) for number in range(int(last) + 1)}
-        with database.read() as rows:
-            assert rows.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with database.read() as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         database.close()
 
 
@@ -318,8 +318,8 @@ class TestFullDisk:
         again = world.open(small)
         assert len(again.images("ns").list()) == created + 1
         again.images("ns").create(image("last", TARGET))
-        with world.opened[-1].read() as rows:
-            assert rows.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with world.opened[-1].read() as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     def test_writing_goes_on_when_there_is_space_again(self, small: Path, world: World) -> None:
         metadata = world.open(small)
@@ -368,7 +368,7 @@ def test_an_error_goes_with_who_catches_it(database: Database, kind: type[Except
     large = Large()
     kept = weakref.ref(large)
 
-    def refuse(rows: sqlite3.Connection, large: Large = large) -> None:
+    def refuse(db: sqlite3.Connection, large: Large = large) -> None:
         raise kind("no")
 
     gc.collect()

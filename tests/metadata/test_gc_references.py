@@ -136,8 +136,8 @@ class Fill:
 
     def graph(self) -> Graph:
         graph = Graph(time.time_ns())
-        with self.world.opened[-1].read() as rows:
-            graph.load(rows)
+        with self.world.opened[-1].read() as db:
+            graph.load(db)
         return graph
 
     def alive(self) -> set[Node]:
@@ -151,10 +151,10 @@ class metadata_rows:
         self.database = world.opened[-1]
 
     def __enter__(self):
-        from windlass_metadata.rows import encode_map
+        from windlass_metadata.columns import encode_map
 
         def write(sql: str, digest: str, labels: dict[str, str]) -> None:
-            self.database.write(lambda rows: rows.execute(sql, (digest, encode_map(spelled(labels)))).rowcount)
+            self.database.write(lambda db: db.execute(sql, (digest, encode_map(spelled(labels)))).rowcount)
 
         return write
 
@@ -204,9 +204,7 @@ class TestRoots:
         metadata.leases("ns").create("dead", {GC + "expire": PAST})
         metadata.content("ns", "dead").writer("by-dead-lease").close()
         metadata.content("ns").writer("old").close()
-        world.opened[-1].write(
-            lambda rows: rows.execute("UPDATE ingests SET expires_at = 5 WHERE ref = 'old'").rowcount
-        )
+        world.opened[-1].write(lambda db: db.execute("UPDATE ingests SET expires_at = 5 WHERE ref = 'old'").rowcount)
 
         assert fill.alive() == {nodes.ingest("ns", "unleased"), nodes.ingest("ns", "leased"), nodes.lease("ns", "l")}
 

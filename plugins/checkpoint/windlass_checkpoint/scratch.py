@@ -10,7 +10,7 @@ from pathlib import Path
 
 from windlass.errors import InvalidArgument
 from windlass_storage import trees
-from windlass_storage.disks import private_directory
+from windlass_storage.disks import disk_errors, private_directory
 
 KEPT = "kept-"
 """How the names of directories begin that the operator has to decide about."""
@@ -31,12 +31,14 @@ class Scratch:
     def make(self) -> Path:
         """Return a new directory that only root may enter."""
         path = self._directory / secrets.token_hex(8)
-        path.mkdir(mode=0o700)
+        with disk_errors(f"make {path}", self._directory):
+            path.mkdir(mode=0o700)
         return path
 
     def remove(self, path: Path) -> None:
         """Delete a directory of `make`, if it is still there."""
-        trees.remove(path)
+        with disk_errors(f"remove {path}", self._directory):
+            trees.remove(path)
 
     def keep(self, path: Path, namespace: str, id: str) -> Path:
         """Give a directory of `make` a name under which it stays, and return that."""

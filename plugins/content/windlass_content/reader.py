@@ -6,14 +6,16 @@ import os
 import threading
 from pathlib import Path
 
+from windlass.contracts.content import ReadyReader
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
+from windlass.typing import override
 from windlass_storage.disks import disk_errors
 
 CLOSED = -1
 
 
-class BlobReader:
-    """A `windlass.contracts.content.Reader`; owns its descriptor."""
+class BlobReader(ReadyReader):
+    """Reads the file of a blob; owns its descriptor."""
 
     def __init__(self, path: Path, digest: str) -> None:
         self._path = path
@@ -29,13 +31,13 @@ class BlobReader:
             raise NotFound(f"content {digest} does not exist") from None
         self._size = os.fstat(self._descriptor).st_size
 
+    @override
     @property
     def size(self) -> int:
-        """Length of the blob in bytes."""
         return self._size
 
+    @override
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return at most ``length`` bytes from ``offset``; fewer only at the end."""
         if offset < 0 or length < 0:
             raise InvalidArgument(f"cannot read {length} bytes at {offset} of content {self._digest}")
         length = min(length, max(self._size - offset, 0))
@@ -46,8 +48,9 @@ class BlobReader:
                 data += more
         return data
 
+    @override
+    @override
     def read_ready(self, offset: int, length: int) -> bytes | None:
-        """See the contract."""
         if not self._using.acquire(blocking=False):
             return None
         try:
@@ -60,14 +63,14 @@ class BlobReader:
             self._using.release()
         return bytes(data) if taken == length else None
 
+    @override
     def fileno(self) -> int:
-        """Return the descriptor, which stays the reader's."""
         if self._descriptor == CLOSED:
             raise FailedPrecondition(f"reader of content {self._digest} is closed")
         return self._descriptor
 
+    @override
     def close(self) -> None:
-        """Release the descriptor."""
         with self._using:
             descriptor, self._descriptor = self._descriptor, CLOSED
             if descriptor != CLOSED:

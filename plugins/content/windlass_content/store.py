@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from windlass import faults
-from windlass.contracts.content import Info, Reader, Status, Writer
+from windlass.contracts.content import ContentStore, Info, Reader, Status, Writer
 from windlass.contracts.values import DIGEST, Descriptor, check_digest
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.filters.fieldpaths import kept_labels, updated_labels
+from windlass.typing import override
 from windlass_content import ingest
 from windlass_content.disk import sync_directory
 from windlass_content.labels import LabelFiles
@@ -27,8 +28,8 @@ MAX_REF = 128 << 10
 """Bytes of a ref. The metadata store puts a namespace and a number before those of clients, which have up to 64 KiB."""
 
 
-class LocalStore:
-    """A `windlass.contracts.content.ContentStore` in the directory ``root``, of which it must be the only writer."""
+class LocalStore(ContentStore):
+    """Keeps content in the directory ``root``, of which it must be the only writer."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
@@ -42,25 +43,26 @@ class LocalStore:
             private_directory(root)
             self._sweep()
 
+    @override
     def info(self, digest: str) -> Info:
-        """Describe a blob."""
         return self._info(digest, self._stat(digest), labelled=True)
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
         with self._naming, disk_errors(f"update content {info.digest}", self._labels.root):
             current = self.info(info.digest)
             labels = updated_labels(current.labels, info.labels, fieldpaths, f"content {info.digest}")
             self._labels.write(info.digest, labels)
             return self.info(info.digest)
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         """Yield every blob that matches; one that is deleted meanwhile may be missing."""
         accepts = parse(filters)
         return (info for info in self._every_blob() if accepts(_blob_adaptor(info)))
 
+    @override
     def delete(self, digest: str) -> None:
-        """Remove a blob and its labels."""
         with self._naming:
             path = self._blob(digest)
             try:
@@ -71,12 +73,12 @@ class LocalStore:
                 raise NotFound(f"content {digest} does not exist") from None
             self._labels.forget(digest)
 
+    @override
     def reader(self, desc: Descriptor) -> Reader:
-        """Open a blob by its digest."""
         return BlobReader(self._blob(desc.digest), desc.digest)
 
+    @override
     def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
-        """Open the ingest ``ref``, or continue it."""
         _check_ref(ref)
         if size < 0:
             raise InvalidArgument(f"ingest {ref}: size {size} is negative")
@@ -90,23 +92,23 @@ class LocalStore:
             self._unlock(ref)
             raise
 
+    @override
     def status(self, ref: str) -> Status:
-        """Describe an ingest."""
         _check_ref(ref)
         if (status := ingest.read_status(ingest.ingest_path(self._ingests, ref))) is None:
             raise NotFound(f"ingest {ref} does not exist")
         return status
 
+    @override
     def statuses(self, filters: Sequence[str] = ()) -> list[Status]:
-        """Describe every ingest that matches."""
         accepts = parse(filters)
         if not self._ingests.is_dir():
             return []
         found = (ingest.read_status(path) for path in self._ingests.iterdir())
         return [status for status in found if status and accepts(_ingest_adaptor(status))]
 
+    @override
     def abort(self, ref: str) -> None:
-        """Give an ingest up."""
         self.status(ref)
         self._lock(ref)
         try:

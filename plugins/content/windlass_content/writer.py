@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from windlass import faults
-from windlass.contracts.content import CHUNK, Status
+from windlass.contracts.content import CHUNK, Status, Writer
 from windlass.contracts.values import check_digest, check_labels
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, Unimplemented
+from windlass.typing import override
 from windlass_content import ingest
 from windlass_content.disk import write_all
 from windlass_storage.disks import disk_errors
@@ -35,7 +36,7 @@ class Publisher(Protocol):
         ...
 
 
-class IngestWriter:
+class IngestWriter(Writer):
     """Owns the descriptor of an ingest's data and, by ``release``, the lock of its ref."""
 
     def __init__(
@@ -60,6 +61,7 @@ class IngestWriter:
             os.close(self._descriptor)
             raise
 
+    @override
     def write(self, data: bytes | memoryview) -> int:
         """Append ``data``; on failure the ingest is as it was."""
         with self._using, disk_errors(f"write to ingest {self._ref}", self._path):
@@ -76,16 +78,16 @@ class IngestWriter:
             self._updated_at = time.time_ns()
         return length
 
+    @override
     def digest(self) -> str:
-        """Return the digest of the bytes so far."""
         return f"{self._algorithm}:{self._hash.hexdigest()}"
 
+    @override
     def status(self) -> Status:
-        """Describe the ingest."""
         return Status(self._ref, self._offset, self._total, self._expected, self._started_at, self._updated_at)
 
+    @override
     def truncate(self, size: int) -> None:
-        """Start again."""
         if size != 0:
             raise Unimplemented(f"cannot truncate ingest {self._ref} to {size} bytes, only to 0")
         with self._using, disk_errors(f"truncate ingest {self._ref}", self._path):
@@ -94,6 +96,7 @@ class IngestWriter:
             self._offset = 0
             self._updated_at = time.time_ns()
 
+    @override
     def commit(self, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None) -> None:
         """Make the ingest a blob; refused, the writer stays open."""
         check_labels(labels or {})
@@ -111,8 +114,8 @@ class IngestWriter:
         if not published:
             raise AlreadyExists(f"content {digest} exists already")
 
+    @override
     def close(self) -> None:
-        """Release the ref and keep the ingest."""
         with self._using:
             if self._descriptor == CLOSED:
                 return

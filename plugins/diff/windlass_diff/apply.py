@@ -14,13 +14,15 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-from windlass.errors import DataLoss, Error, FailedPrecondition, Internal, InvalidArgument, ResourceExhausted
+from windlass.errors import Internal, InvalidArgument, ResourceExhausted
 from windlass_diff import tar
 from windlass_diff.lowers import Lowers
 from windlass_diff.paths import make_parents, remove, resolve
 from windlass_diff.times import DirectoryTimes
+from windlass_storage.disks import explained
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -250,12 +252,10 @@ class Applier:
 
     def _fail(self, error: OSError, entry: tar.Entry) -> NoReturn:
         name = f"entry {tar.shown(entry.name)}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(f"no space left on {self._where} for {name}: {error.strerror}") from error
         if error.errno in _DAMAGED_NAME:
             raise InvalidArgument(f"{name} cannot be created: {error.strerror}") from error
-        kind: type[Error] = {errno.EROFS: FailedPrecondition, errno.EIO: DataLoss}.get(error.errno or 0, Internal)
-        raise kind(f"{name} cannot be created in {self._where}: {error.strerror}") from error
+        refused = explained(error, f"create {name}", Path(self._where))
+        raise refused or Internal(f"{name} cannot be created in {self._where}: {error.strerror}") from error
 
 
 def clean(name: bytes) -> bytes:

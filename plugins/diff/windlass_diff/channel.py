@@ -7,16 +7,17 @@ daemon: end of file on the socket ends the process.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-from windlass.errors import Error, Internal, ResourceExhausted, in_words
+from windlass.errors import Error, Internal, in_words
+from windlass_diff.messages import Record, Request, Result
+from windlass_storage.disks import explained
 
 MAX_PACKET = 192 << 10
 """Fits the default send buffer of a socket (212,992 bytes); mounts with many layers need about 20 KiB."""
@@ -34,8 +35,7 @@ class Channel:
         self._next = 0.0
         self._calls = 0
 
-    # Any: JSON as parsed; the daemon wrote it.
-    def request(self, prepare: Callable[[Any], None] | None = None) -> Any:
+    def request(self, prepare: Callable[[Request], None] | None = None) -> Request:
         """Return what the daemon asks for, and from now on end when the daemon does.
 
         ``prepare`` is called with it while there is no other thread yet.
@@ -43,7 +43,7 @@ class Channel:
         data = self._socket.recv(MAX_PACKET)
         if not data:
             os._exit(1)
-        request = json.loads(data)
+        request: Request = json.loads(data)
         if prepare is not None:
             prepare(request)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -64,7 +64,7 @@ class Channel:
         """Say that the step gets on, now; for those who ask once a second or so."""
         self._send({"step": self._step})
 
-    def run(self, work: Callable[[], dict[str, object]]) -> int:
+    def run(self, work: Callable[[], Result]) -> int:
         """Send what ``work`` returns or raises, and return the process's exit status."""
         try:
             self._send({"result": work()})
@@ -72,12 +72,14 @@ class Channel:
             self._send({"error": error.code, "message": str(error)})
             return 1
         except OSError as error:
-            kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Internal
-            self._send({"error": kind.code, "message": f"{self._step}: {in_words(error)}"})
+            # For its class alone: it is Linux who says where.
+            refused = explained(error, self._step, Path("/"))
+            code = refused.code if refused else Internal.code
+            self._send({"error": code, "message": f"{self._step}: {in_words(error)}"})
             return 1
         return 0
 
-    def _send(self, record: dict[str, object]) -> None:
+    def _send(self, record: Record) -> None:
         self._next = time.monotonic() + PERIOD
         try:
             self._socket.send(json.dumps(record).encode(), socket.MSG_NOSIGNAL)

@@ -15,6 +15,7 @@ from isal import isal_zlib
 
 from windlass_diff import tar
 from windlass_diff.apply import WHITEOUT
+from windlass_diff.messages import Result
 from windlass_diff.tarwriter import TarWriter
 from windlass_diff.walk import Change, Kind, changes, open_file, xattrs
 
@@ -159,7 +160,7 @@ class LayerWriter:
 
 def write_layer(
     lower: bytes, upper: bytes, fd: int, compression: str, epoch: int | None, progress: Callable[[], None]
-) -> dict[str, object]:
+) -> Result:
     """Write the layer that turns ``lower`` into ``upper`` to ``fd``; return digest and size of its plain tar."""
     digest = hashlib.sha256()
     packer = compressor(compression)
@@ -177,7 +178,7 @@ def write_layer(
         layer.write(change)
     writer.close()
     _write_all(fd, packer.flush())
-    return {"digest": "sha256:" + digest.hexdigest(), "size": size}
+    return Result(digest="sha256:" + digest.hexdigest(), size=size)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from windlass.contracts.activations import MountManager
 from windlass.contracts.content import ContentStore, Writer
@@ -19,15 +19,18 @@ from windlass.contracts.diff import (
     LAYER_GZIP,
     LAYER_ZSTD,
     CompareOptions,
+    Differ,
     StreamProcessor,
 )
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.contracts.zygote import Zygote
 from windlass.errors import Unavailable, Unimplemented
+from windlass.typing import override
 from windlass_diff.activated import ForDiffs
 from windlass_diff.chain import chain, rows
 from windlass_diff.job import Job
+from windlass_diff.messages import Request, Result
 from windlass_local.blobs import close_and_abort, commit_or_label
 from windlass_storage.disks import private_directory
 
@@ -35,8 +38,8 @@ MADE = {LAYER: "", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 """Media types that compare can make, with their compression."""
 
 
-class WalkingDiffer:
-    """Implements `windlass.contracts.diff.Differ`."""
+class WalkingDiffer(Differ):
+    """Applies and compares by walking trees, in worker processes."""
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class WalkingDiffer:
         self._closed = False
         private_directory(directory)
 
+    @override
     def apply(
         self,
         content: ContentStore,
@@ -68,45 +72,41 @@ class WalkingDiffer:
         payloads: Mapping[str, Payload] | None = None,
         sync_fs: bool = False,
     ) -> Descriptor:
-        """Apply a layer; see the contract. ``payloads`` are for stream processors, by their ID, but for DETACHED."""
+        """Apply a layer; ``payloads`` are for stream processors, by their ID, but for DETACHED."""
         steps, compressed = chain(desc.media_type, self._processors)
         programs, given = rows(steps, payloads or {})
-        settings = {
-            "directory": str(self._directory),
-            "compressed": compressed,
-            "processors": programs,
-            "sync": sync_fs,
-            "detached": DETACHED in (payloads or {}),
-        }
+        request = Request(
+            directory=str(self._directory),
+            compressed=compressed,
+            processors=programs,
+            sync=sync_fs,
+            detached=DETACHED in (payloads or {}),
+        )
         with ExitStack() as stack:
             reader = stack.enter_context(closing(content.reader(desc)))
             descriptors = [reader.fileno(), *(stack.enter_context(_file(data)).fileno() for data in given)]
-            request = {**settings, "mounts": _rows(stack.enter_context(self._active.mounts(mounts)))}
+            request["mounts"] = _rows(stack.enter_context(self._active.mounts(mounts)))
             subject = f"layer {desc.digest}"
             job = stack.enter_context(self._job("windlass_diff.worker:apply", subject, request, descriptors))
             result = job.result(self._patience)
         return Descriptor(LAYER, result["digest"], result["size"])
 
+    @override
     def compare(
         self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
     ) -> Descriptor:
-        """Make a layer; see the contract."""
         media_type = options.media_type or LAYER_GZIP
         if media_type not in MADE:
             raise Unimplemented(f"media type {media_type[:200]!r} is not a layer that this differ can make")
         ref = options.ref or f"windlass-diff-{secrets.token_hex(16)}"
-        request = {
-            "directory": str(self._directory),
-            "compression": MADE[media_type],
-            "epoch": options.source_date_epoch,
-        }
+        request = Request(directory=str(self._directory), compression=MADE[media_type], epoch=options.source_date_epoch)
         writer = content.writer(ref, media_type=media_type)
         try:
             if writer.status().offset:
                 writer.truncate(0)
             with self._active.mounts(lower) as plain_lower, self._active.mounts(upper) as plain_upper:
-                sides = {"lower": _rows(plain_lower), "upper": _rows(plain_upper)}
-                result = self._write({**request, **sides}, writer, f"diff {ref}")
+                request["lower"], request["upper"] = _rows(plain_lower), _rows(plain_upper)
+                result = self._write(request, writer, f"diff {ref}")
             labels = {**options.labels}
             if MADE[media_type]:
                 labels[LABEL_UNCOMPRESSED] = result["digest"]
@@ -124,8 +124,7 @@ class WalkingDiffer:
             for job in self._jobs:
                 job.kill()
 
-    # Any: the request is JSON.
-    def _write(self, request: dict[str, Any], writer: Writer, subject: str) -> dict[str, Any]:
+    def _write(self, request: Request, writer: Writer, subject: str) -> Result:
         ours, theirs = os.pipe()
         with ExitStack() as stack:
             stack.callback(os.close, ours)
@@ -136,7 +135,7 @@ class WalkingDiffer:
             return job.result(self._patience, ours, writer.write)
 
     @contextmanager
-    def _job(self, entry: str, subject: str, request: dict[str, Any], descriptors: Sequence[int]) -> Iterator[Job]:
+    def _job(self, entry: str, subject: str, request: Request, descriptors: Sequence[int]) -> Iterator[Job]:
         job = Job(self._zygote, entry, subject, request, descriptors)
         try:
             with self._lock:

@@ -9,11 +9,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from windlass.contracts.zygote import Zygote
 from windlass.errors import Cancelled, DeadlineExceeded, Error, Internal, InvalidArgument, from_code
 from windlass_diff.channel import MAX_PACKET
+from windlass_diff.messages import Record, Request, Result
 
 EXIT_PATIENCE = 10.0
 SYNC_PATIENCE = 600.0
@@ -23,9 +23,8 @@ SYNC_PATIENCE = 600.0
 class Job:
     """One worker process; close it, which kills what is still running."""
 
-    # Any: JSON; the worker is our own code.
     def __init__(
-        self, zygote: Zygote, entry: str, subject: str, request: dict[str, Any], descriptors: Sequence[int] = ()
+        self, zygote: Zygote, entry: str, subject: str, request: Request, descriptors: Sequence[int] = ()
     ) -> None:
         """Start ``entry`` on ``request``; ``subject`` is what messages are about."""
         self._subject = subject
@@ -42,12 +41,12 @@ class Job:
 
     def result(
         self, patience: float, source: int | None = None, sink: Callable[[bytes], object] | None = None
-    ) -> dict[str, Any]:
+    ) -> Result:
         """Return the worker's result, passing what comes through the pipe ``source`` on to ``sink`` meanwhile.
 
         Raises the worker's error; DeadlineExceeded when it tells nothing for ``patience`` seconds.
         """
-        outcome: dict[str, Any] | None = None
+        outcome: Result | None = None
         step = "start"
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -105,14 +104,14 @@ class Job:
         except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> Record:
         try:
             data = self._socket.recv(MAX_PACKET)
         except ConnectionResetError:
             data = b""
         if not data:
             raise self._died()
-        record: dict[str, Any] = json.loads(data)
+        record: Record = json.loads(data)
         return record
 
     def _died(self) -> Error:
@@ -120,7 +119,7 @@ class Job:
             return Cancelled(f"{self._subject}: the worker was stopped")
         return Internal(f"{self._subject}: the worker died; the daemon's standard error has the reason")
 
-    def _error(self, record: dict[str, Any]) -> Error:
+    def _error(self, record: Record) -> Error:
         return from_code(record["error"], f"{self._subject}: {record['message']}")
 
     def _wait_for_exit(self) -> None:

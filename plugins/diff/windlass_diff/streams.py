@@ -65,10 +65,9 @@ class Blob(Input):
         """Return the first bytes."""
         return os.pread(self._fd, size, 0)
 
-    # Any: typeshed's buffer type exists for type checkers only.
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer`` as far as the blob goes."""
-        count = os.preadv(self._fd, [buffer], self._offset)  # type: ignore[list-item]  # the caller passes a buffer
+        count = os.preadv(self._fd, [buffer], self._offset)
         self._offset += count
         return count
 
@@ -88,15 +87,14 @@ class Pipe(Input):
             self._head += more
         return self._head
 
-    # Any: as above.
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer`` with what there is, waiting for some; nothing is the end."""
         if self._head:
-            view = memoryview(buffer)  # type: ignore[arg-type]  # as above
+            view = memoryview(buffer)
             count = min(len(view), len(self._head))
             view[:count], self._head = self._head[:count], self._head[count:]
             return count
-        return os.readv(self._fd, [buffer])  # type: ignore[list-item]  # as above
+        return os.readv(self._fd, [buffer])
 
 
 def open_source(blob: Input, compressed: bool) -> Source:

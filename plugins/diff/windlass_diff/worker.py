@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
 
 from windlass.contracts.mounts import Mount
 from windlass.errors import Error
@@ -13,6 +12,7 @@ from windlass_diff.apply import Applier
 from windlass_diff.channel import Channel
 from windlass_diff.compare import write_layer
 from windlass_diff.confine import give_up_privileges, raise_oom_score
+from windlass_diff.messages import Request, Result
 from windlass_diff.target import Sides, Target
 
 
@@ -21,7 +21,7 @@ def to_mounts(rows: Sequence[Sequence[str]]) -> tuple[Mount, ...]:
     return tuple(Mount(kind, source, tuple(options), target) for kind, source, target, *options in rows)
 
 
-def prepare(request: Mapping[str, Any]) -> None:  # Any: as below
+def prepare(request: Request) -> None:
     """Be ready for what strangers have made; stream processors have still to be started with what we have."""
     raise_oom_score()
     if not request.get("processors"):
@@ -29,11 +29,7 @@ def prepare(request: Mapping[str, Any]) -> None:  # Any: as below
 
 
 @contextmanager
-def plain_tar(
-    request: Mapping[str, Any],  # Any: JSON, which the daemon wrote
-    descriptors: Sequence[int],
-    channel: Channel,
-) -> Iterator[streams.Pipeline]:
+def plain_tar(request: Request, descriptors: Sequence[int], channel: Channel) -> Iterator[streams.Pipeline]:
     """Yield what is in the blob ``descriptors[1]``; the rest are payloads of the programs that it goes through.
 
     When the block has ended well, so have they.
@@ -71,7 +67,7 @@ def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     request = channel.request(prepare)
     through = "".join(f", through {row[0]}" for row in request["processors"])
 
-    def work() -> dict[str, object]:
+    def work() -> Result:
         with plain_tar(request, descriptors, channel) as pipeline:
             channel.step("mount")
             target = Target(to_mounts(request["mounts"]), request["directory"], request["detached"])
@@ -83,7 +79,7 @@ def apply(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
                     target.sync()
                 # Only now: after a failure the step is the one that failed.
                 channel.step("unmount")
-                result: dict[str, object] = {"digest": pipeline.digest(), "size": pipeline.size}
+                result = Result(digest=pipeline.digest(), size=pipeline.size)
             finally:
                 target.leave()
         return result
@@ -96,7 +92,7 @@ def compare(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     channel = Channel(descriptors[0])
     request = channel.request(prepare)
 
-    def work() -> dict[str, object]:
+    def work() -> Result:
         channel.step("mount")
         sides = Sides(to_mounts(request["lower"]), to_mounts(request["upper"]), request["directory"])
         try:

@@ -24,8 +24,8 @@ class Abandoned:
         self._name = name
         self._snapshotter = snapshotter
         self._guard = threading.Lock()
-        with ledger.read() as rows:
-            self._keys = {(namespace, row.key) for namespace, row in reservations(rows, name)}
+        with ledger.read() as db:
+            self._keys = {(namespace, row.key) for namespace, row in reservations(db, name)}
 
     def add(self, namespace: str, key: str) -> None:
         """Leave a reservation to be looked into later."""
@@ -46,17 +46,17 @@ class Abandoned:
                 raise
 
     def _resolve(self, snapshots: SnapshotRows, key: str) -> None:
-        with self._ledger.read() as rows:
-            row = snapshots.find(rows, key)
+        with self._ledger.read() as db:
+            row = snapshots.find(db, key)
         if row is None or row.state != RowState.MAKING:
             return
         parent = self._committed_parent(snapshots, row) if row.source else None
 
-        def decide(rows: sqlite3.Connection) -> None:
+        def decide(db: sqlite3.Connection) -> None:
             if parent is None:
-                snapshots.undo(rows, row)
+                snapshots.undo(db, row)
             else:
-                snapshots.finish_commit(rows, row, parent)
+                snapshots.finish_commit(db, row, parent)
 
         self._ledger.settle(decide, deletion=True)
 

@@ -19,9 +19,9 @@ from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound
 from windlass_metadata import trash
 from windlass_metadata.clean import clean_content, clean_snapshots
+from windlass_metadata.columns import decode_map
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.references import references
-from windlass_metadata.rows import decode_map
 from windlass_metadata.snapshot_rows import RowState
 
 MOST_NAMED = 3
@@ -49,8 +49,8 @@ class Check:
         yield from self._names()
 
     def _database(self) -> Iterator[Problem]:
-        with self._ledger.read() as rows:
-            for (line,) in rows.execute("PRAGMA integrity_check(20)"):
+        with self._ledger.read() as db:
+            for (line,) in db.execute("PRAGMA integrity_check(20)"):
                 if line != "ok":
                     yield Problem("metadata database", f"is damaged: {line}", "restore it from a copy")
 
@@ -58,9 +58,9 @@ class Check:
 
     def _blobs(self, repair: bool, deep: bool) -> Iterator[Problem]:
         files = {info.digest: info.size for info in self._content.walk()}
-        with self._ledger.read() as rows:
-            known: dict[str, int] = dict(rows.execute("SELECT digest, max(size) FROM content GROUP BY digest"))
-            unknown = [each for each in files if each not in known and not _awaited(rows, trash.BLOB, "", each)]
+        with self._ledger.read() as db:
+            known: dict[str, int] = dict(db.execute("SELECT digest, max(size) FROM content GROUP BY digest"))
+            unknown = [each for each in files if each not in known and not _awaited(db, trash.BLOB, "", each)]
         for digest, size in sorted(known.items()):
             state = self._state_of(digest, size, files.get(digest), deep)
             if state:
@@ -86,8 +86,8 @@ class Check:
         return f"{algorithm}:{sum.hexdigest()}"
 
     def _lost(self, digest: str, state: str, repair: bool) -> Problem:
-        with self._ledger.read() as rows:
-            images = _images_of(rows, digest)
+        with self._ledger.read() as db:
+            images = _images_of(db, digest)
         more = "" if len(images) <= MOST_NAMED else f" and {len(images) - MOST_NAMED} more"
         again = f"pull {', '.join(images[:MOST_NAMED])}{more} again" if images else "no image needs it"
         if not repair:
@@ -101,10 +101,10 @@ class Check:
 
     def _ingests(self, repair: bool) -> Iterator[Problem]:
         files = {status.ref for status in self._content.statuses()}
-        with self._ledger.read() as rows:
-            known = rows.execute("SELECT namespace, ref, backend FROM ingests WHERE NOT virtual").fetchall()
+        with self._ledger.read() as db:
+            known = db.execute("SELECT namespace, ref, backend FROM ingests WHERE NOT virtual").fetchall()
             backends = {backend for _, _, backend in known}
-            unknown = [each for each in files if each not in backends and not _awaited(rows, trash.INGEST, "", each)]
+            unknown = [each for each in files if each not in backends and not _awaited(db, trash.INGEST, "", each)]
         for namespace, ref, backend in known:
             if backend not in files:
                 if repair:
@@ -123,12 +123,10 @@ class Check:
         except (Error, OSError) as error:
             yield Problem(f"snapshotter {name}", f"cannot be checked: {error}", "see whether it runs")
             return
-        with self._ledger.read() as rows:
-            known = _snapshot_rows(rows, name)
+        with self._ledger.read() as db:
+            known = _snapshot_rows(db, name)
             backends = {backend for _, _, backend, *_ in known}
-            unknown = [
-                each for each in found if each not in backends and not _awaited(rows, trash.SNAPSHOT, name, each)
-            ]
+            unknown = [each for each in found if each not in backends and not _awaited(db, trash.SNAPSHOT, name, each)]
         named = {(namespace, key): backend for namespace, key, backend, *_ in known}
         # Children first, so that a lost chain goes as a whole.
         for namespace, key, backend, kind, parent in reversed(known):
@@ -143,15 +141,15 @@ class Check:
         )
 
     def _lost_snapshot(self, what: str, row: tuple[str, str, str], repair: bool) -> Problem:
-        with self._ledger.read() as rows:
+        with self._ledger.read() as db:
             users = [
                 f"container {id}"
-                for (id,) in rows.execute(
+                for (id,) in db.execute(
                     "SELECT id FROM containers WHERE namespace = ? AND snapshotter = ? AND snapshot_key = ?", row
                 )
             ] + [
                 f"snapshot {key}"
-                for (key,) in rows.execute(
+                for (key,) in db.execute(
                     "SELECT key FROM snapshots WHERE namespace = ? AND snapshotter = ? AND parent = ?", row
                 )
             ]
@@ -165,15 +163,15 @@ class Check:
     # Names
 
     def _names(self) -> Iterator[Problem]:
-        with self._ledger.read() as rows:
-            for namespace, name, digest in rows.execute(
+        with self._ledger.read() as db:
+            for namespace, name, digest in db.execute(
                 "SELECT namespace, name, digest FROM images AS i WHERE NOT EXISTS"
                 " (SELECT 1 FROM content AS c WHERE c.namespace = i.namespace AND c.digest = i.digest)"
             ):
                 yield Problem(
                     f"image {name} of namespace {namespace}", f"has no {digest}", "pull it again, or remove it"
                 )
-            for namespace, id, snapshotter, key in rows.execute(
+            for namespace, id, snapshotter, key in db.execute(
                 "SELECT namespace, id, snapshotter, snapshot_key FROM containers AS c WHERE snapshot_key != ''"
                 " AND snapshotter != '' AND NOT EXISTS (SELECT 1 FROM snapshots AS s"
                 " WHERE s.namespace = c.namespace AND s.snapshotter = c.snapshotter AND s.key = c.snapshot_key)"
@@ -189,12 +187,12 @@ class Check:
             yield Problem(f"{kind} {name}", "belongs to nothing", remedy, repair)
 
     def _forget(self, statement: str, values: tuple[str, ...]) -> None:
-        self._ledger.database.write(lambda rows: rows.execute(statement, values).rowcount)
+        self._ledger.database.write(lambda db: db.execute(statement, values).rowcount)
 
 
-def _awaited(rows: sqlite3.Connection, kind: str, store: str, name: str) -> bool:
+def _awaited(db: sqlite3.Connection, kind: str, store: str, name: str) -> bool:
     """Tell whether something without a row is known all the same: it is garbage, or about to be committed."""
-    found = rows.execute(
+    found = db.execute(
         "SELECT EXISTS (SELECT 1 FROM trash WHERE kind = ?1 AND store = ?2 AND name = ?3)"
         " OR EXISTS (SELECT 1 FROM ingests WHERE digest = ?3 AND digest != '')",
         (kind, store, name),
@@ -202,25 +200,25 @@ def _awaited(rows: sqlite3.Connection, kind: str, store: str, name: str) -> bool
     return bool(found[0])
 
 
-def _images_of(rows: sqlite3.Connection, digest: str) -> list[str]:
+def _images_of(db: sqlite3.Connection, digest: str) -> list[str]:
     """Return the images that need a blob, by the labels of what refers to it."""
     above: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-    for namespace, parent, labels in rows.execute("SELECT namespace, digest, labels FROM content"):
+    for namespace, parent, labels in db.execute("SELECT namespace, digest, labels FROM content"):
         for node in references(namespace, decode_map(labels)):
             above[namespace, node[2]].add((namespace, parent))
-    reached = {(namespace, digest) for (namespace,) in rows.execute("SELECT name FROM namespaces")}
+    reached = {(namespace, digest) for (namespace,) in db.execute("SELECT name FROM namespaces")}
     waiting = list(reached)
     while waiting:
         for each in above[waiting.pop()] - reached:
             reached.add(each)
             waiting.append(each)
-    images = rows.execute("SELECT namespace, name, digest FROM images ORDER BY name").fetchall()
+    images = db.execute("SELECT namespace, name, digest FROM images ORDER BY name").fetchall()
     return [name for namespace, name, target in images if (namespace, target) in reached]
 
 
-def _snapshot_rows(rows: sqlite3.Connection, snapshotter: str) -> list[tuple[str, str, str, int, str]]:
+def _snapshot_rows(db: sqlite3.Connection, snapshotter: str) -> list[tuple[str, str, str, int, str]]:
     """Return namespace, key, backend, kind and parent of those that are there, parents before children."""
-    found = rows.execute(
+    found = db.execute(
         "SELECT namespace, key, backend, kind, parent FROM snapshots WHERE snapshotter = ? AND state = ?",
         (snapshotter, RowState.READY),
     ).fetchall()

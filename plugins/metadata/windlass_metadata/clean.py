@@ -71,16 +71,16 @@ def _discard_unknown(ledger: Ledger, kind: str, store: str, names: Iterable[str]
 
 def _forget_without_bytes(ledger: Ledger, store: ContentStore) -> None:
     """Forget ingests whose bytes became a blob in a commit that a crash cut short; the blob has been discarded."""
-    with ledger.read() as rows:
-        known = rows.execute("SELECT namespace, ref, backend FROM ingests WHERE NOT virtual").fetchall()
+    with ledger.read() as db:
+        known = db.execute("SELECT namespace, ref, backend FROM ingests WHERE NOT virtual").fetchall()
     there = {status.ref for status in store.statuses()} if known else set()
     lost = [(namespace, ref, backend) for namespace, ref, backend in known if backend not in there]
 
-    def forget(rows: sqlite3.Connection) -> None:
+    def forget(db: sqlite3.Connection) -> None:
         # Whoever opens one again notes that first, so it is theirs or it is nobody's.
         mine = ledger.open_refs()
         gone = [(backend,) for namespace, ref, backend in lost if (namespace, ref) not in mine]
-        rows.executemany("DELETE FROM ingests WHERE backend = ?", gone)
+        db.executemany("DELETE FROM ingests WHERE backend = ?", gone)
 
     if lost:
         ledger.release(forget)
@@ -106,8 +106,8 @@ def _batches(ledger: Ledger, kind: str, store: str) -> Iterator[list[tuple[int, 
     after = 0
     while True:
         claim = partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH)
-        with ledger.read() as rows:
-            if not trash.has_any(rows, kind, store, after):
+        with ledger.read() as db:
+            if not trash.has_any(db, kind, store, after):
                 return
         # durable, with all that came before: rows that a power failure brings back must find their files
         batch = ledger.reserve(claim, deletion=True, durable=True)

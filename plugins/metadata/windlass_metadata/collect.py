@@ -19,11 +19,11 @@ from windlass.contracts.metadata import Collectible
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash
+from windlass_metadata.columns import now
 from windlass_metadata.graph import Graph, Marked, referrers_first
 from windlass_metadata.leases import remove_lease
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.nodes import Node
-from windlass_metadata.rows import now
 from windlass_metadata.snapshot_rows import RowState, SnapshotRows
 
 BATCH = 200
@@ -47,15 +47,15 @@ def collect(ledger: Ledger, batch: int = BATCH, outside: Outside = tuple) -> tup
 
     One collection at a time.
     """
-    ledger.database.write(lambda rows: _watch(ledger, True), durable=False, frees=True)
+    ledger.database.write(lambda db: _watch(ledger, True), durable=False, frees=True)
     try:
         graph = Graph(now())
         # Before the database is read: what comes later is not known, and so not garbage.
         found = outside()
         for kind, one in found:
             graph.add_collectible(kind, one)
-        with ledger.read() as rows:
-            graph.load(rows)
+        with ledger.read() as db:
+            graph.load(db)
         marked = Marked(graph)
         garbage = referrers_first((node for node in graph.removable if node not in marked), graph.edges)
         inside = [node for node in garbage if not node[0].startswith(nodes.OUTSIDE)]
@@ -64,10 +64,10 @@ def collect(ledger: Ledger, batch: int = BATCH, outside: Outside = tuple) -> tup
         )
         if len(inside) == len(garbage):
             return removed, []
-        ledger.database.write(lambda rows: _mark_touched(ledger, rows, graph, marked), durable=False, frees=True)
+        ledger.database.write(lambda db: _mark_touched(ledger, db, graph, marked), durable=False, frees=True)
         return removed, [node for node in garbage if node[0].startswith(nodes.OUTSIDE) and node not in marked]
     finally:
-        ledger.database.write(lambda rows: _watch(ledger, False), durable=False, frees=True)
+        ledger.database.write(lambda db: _watch(ledger, False), durable=False, frees=True)
 
 
 def _watch(ledger: Ledger, on: bool) -> None:
@@ -75,76 +75,76 @@ def _watch(ledger: Ledger, on: bool) -> None:
 
 
 def _sweep(ledger: Ledger, graph: Graph, marked: Marked, garbage: list[Node]) -> int:
-    removed = ledger.database.write(lambda rows: _delete(ledger, rows, graph, marked, garbage), frees=True)
+    removed = ledger.database.write(lambda db: _delete(ledger, db, graph, marked, garbage), frees=True)
     for namespace, topic, event in removed.events:
         ledger.publish(namespace, topic, event)
     return removed.count
 
 
-def _delete(ledger: Ledger, rows: sqlite3.Connection, graph: Graph, marked: Marked, garbage: list[Node]) -> Removed:
+def _delete(ledger: Ledger, db: sqlite3.Connection, graph: Graph, marked: Marked, garbage: list[Node]) -> Removed:
     """Delete, inside a change, what is still not reachable."""
-    _mark_touched(ledger, rows, graph, marked)
+    _mark_touched(ledger, db, graph, marked)
     in_use = {nodes.ingest(namespace, ref) for namespace, ref in ledger.open_refs()}
     removed = Removed()
     for node in garbage:
         if node not in marked and node not in in_use:
-            _delete_node(ledger, rows, node, removed)
+            _delete_node(ledger, db, node, removed)
     return removed
 
 
-def _mark_touched(ledger: Ledger, rows: sqlite3.Connection, graph: Graph, marked: Marked) -> None:
+def _mark_touched(ledger: Ledger, db: sqlite3.Connection, graph: Graph, marked: Marked) -> None:
     """Mark, inside a change, from what others have changed since the last time."""
     touched, ledger.touched = ledger.touched or [], []
     for node in dict.fromkeys(touched):
-        graph.refresh(rows, node)
+        graph.refresh(db, node)
     marked.extend()
 
 
-def _delete_node(ledger: Ledger, rows: sqlite3.Connection, node: Node, removed: Removed) -> None:
+def _delete_node(ledger: Ledger, db: sqlite3.Connection, node: Node, removed: Removed) -> None:
     kind, namespace, key = node
     if kind.startswith(nodes.SNAPSHOT):
         snapshotter = kind.removeprefix(nodes.SNAPSHOT)
-        if _delete_snapshot(SnapshotRows(ledger, snapshotter, namespace), rows, key):
+        if _delete_snapshot(SnapshotRows(ledger, snapshotter, namespace), db, key):
             removed.count += 1
             removed.events.append((namespace, "/snapshot/remove", SnapshotRemove(key=key, snapshotter=snapshotter)))
-    elif DELETES[kind](rows, namespace, key):
+    elif DELETES[kind](db, namespace, key):
         removed.count += 1
         if kind == nodes.IMAGE:
             removed.events.append((namespace, "/images/delete", ImageDelete(name=key)))
 
 
-def _delete_snapshot(snapshots: SnapshotRows, rows: sqlite3.Connection, key: str) -> bool:
-    row = snapshots.find(rows, key)
-    if row is None or row.state != RowState.READY or snapshots.has_child(rows, key):
+def _delete_snapshot(snapshots: SnapshotRows, db: sqlite3.Connection, key: str) -> bool:
+    row = snapshots.find(db, key)
+    if row is None or row.state != RowState.READY or snapshots.has_child(db, key):
         return False
-    snapshots.delete(rows, row)
+    snapshots.delete(db, row)
     return True
 
 
-def _delete_content(rows: sqlite3.Connection, namespace: str, digest: str) -> bool:
-    found = rows.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest)).rowcount
-    trash.discard_blob(rows, digest)
+def _delete_content(db: sqlite3.Connection, namespace: str, digest: str) -> bool:
+    found = db.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest)).rowcount
+    trash.discard_blob(db, digest)
     return found > 0
 
 
-def _delete_image(rows: sqlite3.Connection, namespace: str, name: str) -> bool:
-    return rows.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name)).rowcount > 0
+def _delete_image(db: sqlite3.Connection, namespace: str, name: str) -> bool:
+    return db.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name)).rowcount > 0
 
 
-def _delete_lease(rows: sqlite3.Connection, namespace: str, id: str) -> bool:
-    remove_lease(rows, namespace, id)
+def _delete_lease(db: sqlite3.Connection, namespace: str, id: str) -> bool:
+    remove_lease(db, namespace, id)
     return True
 
 
-def _delete_ingest(rows: sqlite3.Connection, namespace: str, ref: str) -> bool:
+def _delete_ingest(db: sqlite3.Connection, namespace: str, ref: str) -> bool:
     query = "SELECT backend, digest FROM ingests WHERE namespace = ? AND ref = ?"
-    row = rows.execute(query, (namespace, ref)).fetchone()
+    row = db.execute(query, (namespace, ref)).fetchone()
     if row is None:
         return False
-    rows.execute("DELETE FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref))
-    trash.discard_ingest(rows, row[0])
+    db.execute("DELETE FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref))
+    trash.discard_ingest(db, row[0])
     if row[1]:
-        trash.discard_blob(rows, row[1])
+        trash.discard_blob(db, row[1])
     return True
 
 

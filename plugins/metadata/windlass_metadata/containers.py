@@ -2,142 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from windlass.contracts.containers import Container, ContainerStore
+from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload, check_identifier, check_labels
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass.filters import expressions as filter_expressions
-from windlass.filters.fieldpaths import kept_labels, selects, updated_map
-from windlass.plugin import quick
+from windlass.errors import InvalidArgument
+from windlass.typing import override
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
 from windlass_metadata import nodes
-from windlass_metadata.ledger import Ledger, ensure_namespace
-from windlass_metadata.rows import (
-    decode_map,
-    decode_payloads,
-    encode_map,
-    encode_payloads,
-    now,
-    payload_columns,
-    payload_of,
-)
+from windlass_metadata.columns import payload, payloads, strings
+from windlass_metadata.fields import Mutable, Visible, labels
+from windlass_metadata.ledger import Ledger
+from windlass_metadata.records import Events, Kind, Records
+from windlass_metadata.table import Table
 
-COLUMNS = (
-    "id, runtime, runtime_options_type, runtime_options, spec_type, spec, labels, image, snapshotter, snapshot_key,"
-    " extensions, sandbox, created_at, updated_at"
-)
-MUTABLE = ("labels", "spec", "extensions", "image", "snapshotkey")
-"""Field paths of an update; all of them when it names none."""
-
-
-class Containers(ContainerStore):
-    """One namespace's containers."""
-
-    def __init__(self, ledger: Ledger, namespace: str) -> None:
-        """Read and write ``ledger``."""
-        self._ledger = ledger
-        self._namespace = namespace
-
-    @quick
-    def get(self, id: str) -> Container:
-        """See the contract."""
-        with self._ledger.read() as rows:
-            return self._existing(rows, id)
-
-    def list(self, filters: Sequence[str] = ()) -> list[Container]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
-        query = f"SELECT {COLUMNS} FROM containers WHERE namespace = ? ORDER BY id"  # noqa: S608 - columns of ours
-        with self._ledger.read() as rows:
-            containers = [_container(*row) for row in rows.execute(query, (self._namespace,))]
-        return [container for container in containers if accepts(adaptor(container))]
-
-    def create(self, container: Container) -> Container:
-        """See the contract."""
-        check_container(container)
-
-        def insert(rows: sqlite3.Connection) -> Container:
-            if self._find(rows, container.id):
-                raise AlreadyExists(f"container {container.id} already exists")
-            ensure_namespace(rows, self._namespace)
-            moment = now()
-            return self._write(rows, replace(container, created_at=moment, updated_at=moment))
-
-        created = self._ledger.change(insert)
-        event = ContainerCreate(id=created.id, image=created.image)
-        event.runtime.name = created.runtime
-        if created.runtime_options:
-            event.runtime.options.type_url = created.runtime_options.type_url
-            event.runtime.options.value = created.runtime_options.value
-        self._ledger.publish(self._namespace, "/containers/create", event)
-        return created
-
-    def update(self, container: Container, fieldpaths: Sequence[str] = ()) -> Container:
-        """See the contract."""
-        if not container.id:
-            raise InvalidArgument("container ID must not be empty")
-
-        def write(rows: sqlite3.Connection) -> Container:
-            current = self._existing(rows, container.id)
-            if not fieldpaths:
-                _check_immutable(current, container)
-            changed = masked(current, container, fieldpaths or MUTABLE)
-            check_container(changed)
-            return self._write(rows, replace(changed, updated_at=now()))
-
-        updated = self._ledger.change(write)
-        event = ContainerUpdate(
-            id=updated.id, image=updated.image, labels=updated.labels, snapshot_key=updated.snapshot_key
-        )
-        self._ledger.publish(self._namespace, "/containers/update", event)
-        return updated
-
-    def delete(self, id: str) -> None:
-        """See the contract."""
-
-        def remove(rows: sqlite3.Connection) -> None:
-            self._existing(rows, id)
-            rows.execute("DELETE FROM containers WHERE namespace = ? AND id = ?", (self._namespace, id))
-
-        self._ledger.change(remove, deletion=True)
-        self._ledger.publish(self._namespace, "/containers/delete", ContainerDelete(id=id))
-
-    def _find(self, rows: sqlite3.Connection, id: str) -> Container | None:
-        query = f"SELECT {COLUMNS} FROM containers WHERE namespace = ? AND id = ?"  # noqa: S608 - columns of ours
-        row = rows.execute(query, (self._namespace, id)).fetchone()
-        return row and _container(*row)
-
-    def _existing(self, rows: sqlite3.Connection, id: str) -> Container:
-        container = self._find(rows, id)
-        if container is None:
-            raise NotFound(f"container {id} does not exist")
-        return container
-
-    def _write(self, rows: sqlite3.Connection, container: Container) -> Container:
-        container = replace(container, labels=kept_labels(container.labels))
-        rows.execute(
-            "INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._namespace,
-                container.id,
-                container.runtime,
-                *payload_columns(container.runtime_options),
-                *payload_columns(container.spec),
-                encode_map(container.labels),
-                container.image,
-                container.snapshotter,
-                container.snapshot_key,
-                encode_payloads(container.extensions),
-                container.sandbox,
-                container.created_at,
-                container.updated_at,
-            ),
-        )
-        self._ledger.touch(nodes.container(self._namespace, container.id))
-        return container
+C = TypeVar("C", Container, Sandbox)
 
 
 def check_container(container: Container) -> None:
@@ -159,92 +41,71 @@ def check_extensions(what: str, extensions: Mapping[str, Payload]) -> None:
         raise InvalidArgument(f"{what}: the name of an extension must not be empty")
 
 
-def updated_extensions(
-    current: Mapping[str, Payload], changes: Mapping[str, Payload], path: str
-) -> Mapping[str, Payload]:
-    """Return extensions as ``path`` says: replaced all, or one of them set, or removed when ``changes`` lacks it."""
+def extensions(current: C, wanted: C, path: str, _what: str) -> C:
+    """Change the extensions: all of them, or one, which is removed when ``wanted`` lacks it."""
     if path == "extensions":
-        return changes
+        return replace(current, extensions=wanted.extensions)
     key = path.removeprefix("extensions.")
-    others = {name: value for name, value in current.items() if name != key}
-    return {**others, key: changes[key]} if key in changes else others
+    kept = {name: value for name, value in current.extensions.items() if name != key}
+    if key in wanted.extensions:
+        kept[key] = wanted.extensions[key]
+    return replace(current, extensions=kept)
 
 
-def masked(current: Container, container: Container, fieldpaths: Sequence[str]) -> Container:
-    """Return ``current`` with the fields of ``container`` that ``fieldpaths`` name."""
-    result = current
-    for path in fieldpaths:
-        if path == "spec":
-            result = replace(result, spec=container.spec)
-        elif path == "image":
-            result = replace(result, image=container.image)
-        elif path == "snapshotkey":
-            result = replace(result, snapshot_key=container.snapshot_key)
-        elif selects(path, "labels"):
-            labels = updated_map("labels", result.labels, container.labels, [path], f"container {current.id}")
-            result = replace(result, labels=labels)
-        elif selects(path, "extensions"):
-            extensions = updated_extensions(result.extensions, container.extensions, path)
-            result = replace(result, extensions=extensions)
-        else:
-            raise InvalidArgument(
-                f"cannot update field {path[:128]!r} of container {current.id}: only {', '.join(MUTABLE)} can change"
-            )
-    return result
+def _created(container: Container) -> ContainerCreate:
+    event = ContainerCreate(id=container.id, image=container.image)
+    event.runtime.name = container.runtime
+    if container.runtime_options:
+        event.runtime.options.type_url = container.runtime_options.type_url
+        event.runtime.options.value = container.runtime_options.value
+    return event
 
 
-def _check_immutable(current: Container, container: Container) -> None:
-    if container.snapshotter != current.snapshotter:
-        raise InvalidArgument(f"container {current.id}: its snapshotter cannot change")
-    if container.runtime != current.runtime:
-        raise InvalidArgument(f"container {current.id}: its runtime cannot change")
-
-
-def adaptor(container: Container) -> filter_expressions.Adaptor:
-    """Show a container to a filter."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["id"]:
-                return filter_expressions.value_of(container.id)
-            case ["runtime", "name"]:
-                return filter_expressions.value_of(container.runtime)
-            case ["image"]:
-                return filter_expressions.value_of(container.image)
-            case ["labels", *_]:
-                return filter_expressions.label_of(container.labels, path)
-        return filter_expressions.ABSENT
-
-    return field
-
-
-def _container(
-    id: str,
-    runtime: str,
-    options_type: str | None,
-    options: bytes | None,
-    spec_type: str | None,
-    spec: bytes | None,
-    labels: str,
-    image: str,
-    snapshotter: str,
-    snapshot_key: str,
-    extensions: str,
-    sandbox: str,
-    created_at: int,
-    updated_at: int,
-) -> Container:
-    return Container(
-        id=id,
-        runtime=runtime,
-        runtime_options=payload_of(options_type, options),
-        spec=payload_of(spec_type, spec),
-        labels=decode_map(labels),
-        image=image,
-        snapshotter=snapshotter,
-        snapshot_key=snapshot_key,
-        extensions=decode_payloads(extensions),
-        sandbox=sandbox,
-        created_at=created_at,
-        updated_at=updated_at,
+def _updated(container: Container) -> ContainerUpdate:
+    return ContainerUpdate(
+        id=container.id, image=container.image, labels=container.labels, snapshot_key=container.snapshot_key
     )
+
+
+CONTAINERS = Kind(
+    Table(
+        "containers",
+        "container",
+        Container,
+        (payload("runtime_options"), payload("spec"), strings("labels"), payloads("extensions")),
+    ),
+    key=lambda container: container.id,
+    node=nodes.container,
+    check=check_container,
+    visible=Visible(
+        {"id": lambda one: one.id, "runtime.name": lambda one: one.runtime, "image": lambda one: one.image},
+        {"labels": lambda one: one.labels},
+    ),
+    mutable=Mutable(
+        {"labels": labels, "extensions": extensions},
+        {"spec": ("spec",), "image": ("image",), "snapshotkey": ("snapshot_key",)},
+    ),
+    events=Events("/containers", _created, _updated, lambda id: ContainerDelete(id=id)),
+)
+
+
+class Containers(Records[Container], ContainerStore):
+    """One namespace's containers."""
+
+    def __init__(self, ledger: Ledger, namespace: str) -> None:
+        """Read and write ``ledger``."""
+        super().__init__(CONTAINERS, ledger, namespace)
+
+    @override
+    def update(self, container: Container, fieldpaths: Sequence[str] = (), at: int | None = None) -> Container:
+        if not container.id:
+            raise InvalidArgument("container ID must not be empty")
+        return super().update(container, fieldpaths, at)
+
+    @override
+    def _changed(self, current: Container, wanted: Container, fieldpaths: Sequence[str]) -> Container:
+        if not fieldpaths and wanted.snapshotter != current.snapshotter:
+            raise InvalidArgument(f"container {current.id}: its snapshotter cannot change")
+        if not fieldpaths and wanted.runtime != current.runtime:
+            raise InvalidArgument(f"container {current.id}: its runtime cannot change")
+        return super()._changed(current, wanted, fieldpaths)

@@ -14,20 +14,27 @@ from windlass.contracts.content import ContentStore, Info, Reader, RememberedCon
 from windlass.contracts.namespaces import LABEL_SHAREABLE
 from windlass.contracts.values import Descriptor, check_digest
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
-from windlass.filters import expressions as filter_expressions
 from windlass.filters.fieldpaths import updated_labels
 from windlass.plugin import quick
+from windlass.typing import override
 from windlass_api.containerd.events.content_pb2 import ContentDelete
 from windlass_metadata import nodes, trash
-from windlass_metadata.ingest_rows import IngestRow, IngestRows
-from windlass_metadata.ledger import Ledger, hold, let_go, require_lease
+from windlass_metadata.columns import decode_map, now
+from windlass_metadata.fields import Visible
+from windlass_metadata.ingest_rows import BLOBS, IngestRow, IngestRows
+from windlass_metadata.ledger import Ledger
 from windlass_metadata.open_blobs import OpenBlobs
-from windlass_metadata.rows import decode_map, encode_map, now
+from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.writer import IngestWriter
 
 MAX_REF = 64 << 10
 """Bytes of a ref, which is hashed for its directory and kept in a row."""
+
+
+BLOB_FIELDS = Visible[Info]({"digest": lambda info: info.digest}, {"labels": lambda info: info.labels})
+"""Filters may ask for the size of a blob, which never matches, as in containerd."""
+INGEST_FIELDS = Visible[IngestRow]({"ref": lambda ingest: ingest.ref}, {})
 
 
 class Content(RememberedContent):
@@ -50,66 +57,58 @@ class Content(RememberedContent):
         self._open_blobs = open_blobs
         self._shared = shared
         self._namespace = namespace
-        self._lease = lease
-        self._ingests = IngestRows(ledger, namespace, lease)
+        self._lease = RequestLease(ledger, namespace, lease)
+        self._ingests = IngestRows(ledger, namespace, self._lease)
 
+    @override
     @property
     def namespace(self) -> str:
-        """See the contract."""
         return self._namespace
 
+    @override
     @quick
     def info(self, digest: str) -> Info:
-        """See the contract."""
         check_digest(digest)
-        with self._ledger.read() as rows:
-            return self._existing(rows, digest)
+        with self._ledger.read() as db:
+            return BLOBS.existing(db, self._namespace, digest)
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """See the contract."""
         check_digest(info.digest)
 
-        def write(rows: sqlite3.Connection) -> Info:
-            current = self._existing(rows, info.digest)
+        def write(db: sqlite3.Connection) -> Info:
+            current = BLOBS.existing(db, self._namespace, info.digest)
             labels = updated_labels(current.labels, info.labels, fieldpaths, f"content {info.digest}")
             changed = replace(current, labels=labels, updated_at=now())
-            rows.execute(
-                "UPDATE content SET labels = ?, updated_at = ? WHERE namespace = ? AND digest = ?",
-                (encode_map(labels), changed.updated_at, self._namespace, info.digest),
-            )
+            BLOBS.write(db, changed, self._namespace)
             self._ledger.touch(nodes.content(self._namespace, info.digest))
             return changed
 
         return self._ledger.change(write)
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """See the contract; blobs come in the order of their digests."""
-        accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = rows.execute(
-                "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? ORDER BY digest",
-                (self._namespace,),
-            ).fetchall()
-        infos = (_info(*row) for row in found)
-        if accepts is filter_expressions.match_all:
-            return infos
-        return (info for info in infos if accepts(adaptor(info)))
+        """Blobs come in the order of their digests."""
+        accepts = BLOB_FIELDS.test(filters)
+        with self._ledger.read() as db:
+            found = BLOBS.rows(db, self._namespace)
+        return (info for info in map(BLOBS.decode, found) if accepts(info))
 
+    @override
     def delete(self, digest: str) -> None:
-        """See the contract."""
         check_digest(digest)
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._existing(rows, digest)
-            rows.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest))
-            trash.discard_blob(rows, digest)
-            let_go(rows, self._namespace, self._lease, "content", digest)
+        def remove(db: sqlite3.Connection) -> None:
+            BLOBS.require(db, self._namespace, digest)
+            BLOBS.delete(db, self._namespace, digest)
+            trash.discard_blob(db, digest)
+            self._lease.let_go(db, "content", digest)
 
         self._ledger.change(remove, deletion=True)
         self._ledger.publish(self._namespace, "/content/delete", ContentDelete(digest=digest))
 
+    @override
     def reader(self, desc: Descriptor) -> Reader:
-        """See the contract."""
         self.info(desc.digest)
         reader = self._store.reader(desc)
         try:
@@ -120,30 +119,27 @@ class Content(RememberedContent):
             raise
         return reader
 
+    @override
     @quick
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
-        """See the contract."""
         check_digest(digest)
-        with self._ledger.read() as rows:
-            known = rows.execute(
-                "SELECT 1 FROM content WHERE namespace = ? AND digest = ?", (self._namespace, digest)
-            ).fetchone()
-        if known is None:
-            self.info(digest)  # which says so
+        with self._ledger.read() as db:
+            BLOBS.require(db, self._namespace, digest)
         blob = self._small_blobs.get(digest)
         if blob is None:
             return self._open_blobs.read(digest, offset, length)
         return len(blob), blob[offset : offset + length if length > 0 else None]
 
+    @override
     def writer(self, ref: str, size: int = 0, expected: str = "", media_type: str = "") -> Writer:
-        """See the contract. A blob that this namespace may share is complete at once."""
+        """A blob that this namespace may share is complete at once."""
         _check_ref(ref)
         if expected:
             check_digest(expected)
             self._refuse_existing(expected)
         self._ledger.take_ref(self._namespace, ref)
         try:
-            row = self._ledger.reserve(lambda rows: self._open(rows, ref, size, expected))
+            row = self._ledger.reserve(lambda db: self._open(db, ref, size, expected))
             inner = None if row.virtual else self._open_backend(row, size)
         except BaseException:
             self._ledger.drop_ref(self._namespace, ref)
@@ -152,17 +148,17 @@ class Content(RememberedContent):
             self._ledger, self._store, self._ingests, self._namespace, self._lease, row, inner, media_type
         )
 
+    @override
     def status(self, ref: str) -> Status:
-        """See the contract."""
-        with self._ledger.read() as rows:
-            row = self._ingests.existing(rows, ref)
+        with self._ledger.read() as db:
+            row = self._ingests.existing(db, ref)
         return self._status(row)
 
+    @override
     def statuses(self, filters: Sequence[str] = ()) -> list[Status]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = [row for row in self._ingests.all(rows) if accepts(_ref_adaptor(row.ref))]
+        accepts = INGEST_FIELDS.test(filters)
+        with self._ledger.read() as db:
+            found = [row for row in self._ingests.all(db) if accepts(row)]
         statuses = []
         for row in found:
             try:
@@ -171,63 +167,50 @@ class Content(RememberedContent):
                 continue  # committed or aborted meanwhile
         return statuses
 
+    @override
     def abort(self, ref: str) -> None:
-        """See the contract."""
         self._ledger.take_ref(self._namespace, ref)
         try:
-            with self._ledger.read() as rows:
-                row = self._ingests.existing(rows, ref)
+            with self._ledger.read() as db:
+                row = self._ingests.existing(db, ref)
             try:
                 self._store.abort(row.backend)
             except NotFound:
                 pass  # a virtual ingest has no bytes
             # Not a deletion, as in containerd: clients that have no lease abort what turned out to be there already,
             # and a collection now would take it, and all else that they are about to name.
-            self._ledger.change(lambda rows: self._ingests.close(rows, row), durable=False, frees=True)
+            self._ledger.change(lambda db: self._ingests.close(db, row), durable=False, frees=True)
         finally:
             self._ledger.drop_ref(self._namespace, ref)
 
-    def _existing(self, rows: sqlite3.Connection, digest: str) -> Info:
-        row = rows.execute(
-            "SELECT digest, size, created_at, updated_at, labels FROM content WHERE namespace = ? AND digest = ?",
-            (self._namespace, digest),
-        ).fetchone()
-        if row is None:
-            raise NotFound(f"content {digest} does not exist")
-        return _info(*row)
-
     def _refuse_existing(self, digest: str) -> None:
         """Raise AlreadyExists for a blob that is there; the lease holds it from now on, as in containerd."""
-        with self._ledger.read() as rows:
-            there = self._is_there(rows, digest)
+        with self._ledger.read() as db:
+            there = BLOBS.has(db, self._namespace, digest)
 
-        def add(rows: sqlite3.Connection) -> bool:
-            require_lease(rows, self._namespace, self._lease)
-            if not self._is_there(rows, digest):
+        def add(db: sqlite3.Connection) -> bool:
+            self._lease.require(db)
+            if not BLOBS.has(db, self._namespace, digest):
                 return False  # collected meanwhile
-            hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+            self._lease.hold(db, "content", digest)
             return True
 
-        if there and (not self._lease or self._ledger.change(add)):
+        if there and (not self._lease.id or self._ledger.change(add)):
             raise AlreadyExists(f"content {digest} already exists")
 
-    def _is_there(self, rows: sqlite3.Connection, digest: str) -> bool:
-        query = "SELECT 1 FROM content WHERE namespace = ? AND digest = ?"
-        return rows.execute(query, (self._namespace, digest)).fetchone() is not None
-
-    def _open(self, rows: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
-        require_lease(rows, self._namespace, self._lease)
-        shared = self._shared_size(rows, expected) if expected else None
+    def _open(self, db: sqlite3.Connection, ref: str, size: int, expected: str) -> IngestRow:
+        self._lease.require(db)
+        shared = self._shared_size(db, expected) if expected else None
         if shared is not None and size in (0, shared):
-            return self._ingests.open(rows, ref, expected, shared)
-        return self._ingests.open(rows, ref, "", 0)
+            return self._ingests.open(db, ref, expected, shared)
+        return self._ingests.open(db, ref, "", 0)
 
-    def _shared_size(self, rows: sqlite3.Connection, digest: str) -> int | None:
+    def _shared_size(self, db: sqlite3.Connection, digest: str) -> int | None:
         """Return the size of a blob that another namespace has and this one may share."""
         if self._shared:
-            found = rows.execute("SELECT size FROM content WHERE digest = ? LIMIT 1", (digest,)).fetchone()
+            found = db.execute("SELECT size FROM content WHERE digest = ? LIMIT 1", (digest,)).fetchone()
             return None if found is None else int(found[0])
-        others = rows.execute(
+        others = db.execute(
             "SELECT c.size, n.labels FROM content c JOIN namespaces n ON n.name = c.namespace WHERE c.digest = ?",
             (digest,),
         )
@@ -246,30 +229,8 @@ class Content(RememberedContent):
         return replace(self._store.status(row.backend), ref=row.ref)
 
 
-def _info(digest: str, size: int, created_at: int, updated_at: int, labels: str) -> Info:
-    return Info(digest, size, created_at, updated_at, decode_map(labels))
-
-
 def _check_ref(ref: str) -> None:
     if not ref:
         raise InvalidArgument("ref must not be empty")
     if len(ref.encode()) > MAX_REF:
         raise InvalidArgument(f"ref {ref[:64]!r}… is longer than {MAX_REF} bytes")
-
-
-def adaptor(info: Info) -> filter_expressions.Adaptor:
-    """Show a blob to a filter; its size can be asked for and never matches, as in containerd."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["digest"]:
-                return filter_expressions.value_of(info.digest)
-            case ["labels", *_]:
-                return filter_expressions.label_of(info.labels, path)
-        return filter_expressions.ABSENT
-
-    return field
-
-
-def _ref_adaptor(ref: str) -> filter_expressions.Adaptor:
-    return lambda path: filter_expressions.value_of(ref) if list(path) == ["ref"] else filter_expressions.ABSENT

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from windlass import faults
-from windlass.errors import DeadlineExceeded, Error, Internal, Unavailable
+from windlass.errors import DeadlineExceeded, Internal, Unavailable
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt
@@ -29,27 +29,28 @@ from windlass_storage.disks import disk_errors, private_directory
 from windlass_storage.reserve import Reserve
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 COMMIT_TIMEOUT = 60.0
 MAX_BATCH = 256
 IDLE_READERS = 16
 RESERVE = 1 << 20
 """Bytes kept back for deletions: the log and its index, and some pages for each."""
+WHAT = "metadata database"
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
+class _Request(Generic[R_co]):
     """A change that waits for its transaction.
 
     ``durable`` if its caller waits for the disk too, ``frees`` if a full disk must not stop it.
     """
 
-    # Any: what the change returns; `Database.write` gives it its type.
-    change: Callable[[sqlite3.Connection], Any]
+    change: Callable[[sqlite3.Connection], R_co]
     durable: bool
     frees: bool
-    outcome: Outcome[Any] = field(default_factory=Outcome)
+    outcome: Outcome[R_co] = field(default_factory=Outcome)
     done: bool = False
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released once: when the request is done, or when its thread is to write."""
@@ -80,7 +81,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[_Request[object]] = deque()
         self._writing = False
         self._quiet = threading.Condition(self._guard)
 
@@ -102,22 +103,21 @@ class Database:
             self._wait(request)
         if not request.done:
             self._write_batch()
-        result: R = request.outcome.get()
-        return result
+        return request.outcome.get()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection on which everything is as of one moment."""
-        connection = self._borrow()
+        db = self._borrow()
         try:
-            connection.execute("BEGIN")
-            yield connection
+            db.execute("BEGIN")
+            yield db
         except sqlite3.Error as error:
-            raise translated(self.path, error) from error
+            raise databases.translated(error, self.path, WHAT) from error
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            self._give_back(connection)
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._give_back(db)
 
     def close(self) -> None:
         """Finish the changes under way and close; closing twice is fine."""
@@ -127,25 +127,23 @@ class Database:
             self._closed = True
             self._quiet.wait_for(lambda: not self._writing, COMMIT_TIMEOUT)
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for db in idle:
+            db.close()
         databases.close(self._writer, self.path, self._reserve)
         self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
-        try:
-            connection = self._connect()
+        with databases.sqlite_errors(self.path, WHAT):
+            db = self._connect()
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA journal_size_limit = 67108864")
-                connection.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
-                migrate(connection)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA journal_size_limit = 67108864")
+                db.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
+                migrate(db)
             except BaseException:
-                connection.close()
+                db.close()
                 raise
-        except sqlite3.Error as error:
-            raise translated(self.path, error) from error
-        return connection
+        return db
 
     def _connect(self) -> sqlite3.Connection:
         return databases.connect(self.path, COMMIT_TIMEOUT, cached_statements=256)
@@ -156,21 +154,19 @@ class Database:
                 raise Unavailable(f"metadata database {self.path} is closed")
             if self._idle:
                 return self._idle.pop()
-        try:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise translated(self.path, error) from error
-        return connection
+        with databases.sqlite_errors(self.path, WHAT):
+            db = self._connect()
+            db.execute("PRAGMA query_only = ON")
+        return db
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, db: sqlite3.Connection) -> None:
         with self._guard:
             if not self._closed and len(self._idle) < IDLE_READERS:
-                self._idle.append(connection)
+                self._idle.append(db)
                 return
-        connection.close()
+        db.close()
 
-    def _wait(self, request: _Request) -> None:
+    def _wait(self, request: _Request[object]) -> None:
         """Return when a request is done, or its thread is to write. Raises DeadlineExceeded, having withdrawn it."""
         if request.turn.acquire(timeout=COMMIT_TIMEOUT):
             return
@@ -203,26 +199,26 @@ class Database:
                 request.done = True
                 request.turn.release()
 
-    def _commit(self, batch: list[_Request]) -> None:
-        writer = self._writer
+    def _commit(self, batch: list[_Request[object]]) -> None:
+        db = self._writer
         try:
             self._set_durable(any(request.durable for request in batch))
             faults.database_point("metadata.begin")
-            writer.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._apply(request)
             faults.database_point("metadata.commit")
-            writer.execute("COMMIT")
+            db.execute("COMMIT")
             faults.database_point("metadata.committed")
         except sqlite3.Error as error:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             self._failed(batch, error)
             return
         # First, or whoever is told that something has gone may fill the disk before.
         self._reserve.refill()
 
-    def _failed(self, batch: list[_Request], error: sqlite3.Error) -> None:
+    def _failed(self, batch: list[_Request[object]], error: sqlite3.Error) -> None:
         """Tell that a batch is not committed; of one for which there was no space try again what makes space."""
         again = [request for request in batch if request.frees] if _is_full(error) else []
         if again and not self._reserve.spend():
@@ -231,21 +227,21 @@ class Database:
             self._reserve.refill()
         for request in batch:
             if request not in again:
-                request.outcome = Outcome(error=translated(self.path, error))
+                request.outcome = Outcome(error=databases.translated(error, self.path, WHAT))
         if again:
             reuse_log(self._writer)
             self._commit(again)
 
-    def _apply(self, request: _Request) -> None:
+    def _apply(self, request: _Request[object]) -> None:
         """Run one request; raises sqlite3.Error when SQLite has given up the whole transaction."""
-        writer = self._writer
-        writer.execute("SAVEPOINT request")
-        request.outcome = attempt(lambda: request.change(writer))
+        db = self._writer
+        db.execute("SAVEPOINT request")
+        request.outcome = attempt(lambda: request.change(db))
         if request.outcome.error is not None:
             self._undo(request.outcome)
-        writer.execute("RELEASE request")
+        db.execute("RELEASE request")
 
-    def _undo(self, outcome: Outcome[Any]) -> None:
+    def _undo(self, outcome: Outcome[object]) -> None:
         """Take back what a request did before it failed."""
         # Not in `_apply`: a variable of that frame would keep the error, whose traceback leads there, for ever.
         error = outcome.error
@@ -253,7 +249,7 @@ class Database:
         if isinstance(error, sqlite3.Error) and (not self._writer.in_transaction or _is_full(error)):
             raise error
         if isinstance(error, sqlite3.Error):
-            outcome.error = translated(self.path, error)
+            outcome.error = databases.translated(error, self.path, WHAT)
         self._writer.execute("ROLLBACK TO request")
 
     def _set_durable(self, durable: bool) -> None:
@@ -264,8 +260,3 @@ class Database:
 
 def _is_full(error: sqlite3.Error) -> bool:
     return primary_code(error) in DISK_FULL
-
-
-def translated(path: Path, error: sqlite3.Error) -> Error:
-    """Return what the caller gets for an error of SQLite's."""
-    return databases.translated(error, path, "metadata database")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from windlass.contracts.leases import LABEL_EXPIRE, LABEL_FLAT
 from windlass.contracts.metadata import Collectible
 from windlass_metadata import nodes
+from windlass_metadata.columns import decode_map
 from windlass_metadata.nodes import Node
 from windlass_metadata.references import (
     PREFIX,
@@ -26,7 +27,6 @@ from windlass_metadata.references import (
     parse_time,
     references,
 )
-from windlass_metadata.rows import decode_map
 
 CONTENT = "SELECT namespace, digest, labels FROM content"
 IMAGES = "SELECT namespace, name, digest, labels FROM images"
@@ -62,11 +62,11 @@ class Graph:
         self._used_at: dict[Node, int | None] = {}
         self._conditions: list[tuple[Node, Condition]] = []
 
-    def load(self, rows: sqlite3.Connection) -> None:
+    def load(self, db: sqlite3.Connection) -> None:
         """Read everything."""
         for readers in self._readers().values():
             for query, _, add in readers:
-                for row in rows.execute(query):
+                for row in db.execute(query):
                     add(*row)
         self._apply_conditions()
 
@@ -84,13 +84,13 @@ class Graph:
         if is_root(one.labels):
             self.roots.append(node)
 
-    def refresh(self, rows: sqlite3.Connection, node: Node) -> None:
+    def refresh(self, db: sqlite3.Connection, node: Node) -> None:
         """Read one node again, which was changed, and make it a root."""
         kind, namespace, key = node
         base, slash, snapshotter = kind.partition("/")
         at = (namespace, key, snapshotter) if slash else (namespace, key)
         for query, condition, add in self._readers()[base + slash]:
-            for row in rows.execute(f"{query} WHERE {condition}", at).fetchall():
+            for row in db.execute(f"{query} WHERE {condition}", at).fetchall():
                 add(*row)
         self._apply_conditions()
         if kind != nodes.LEASE:  # a lease is a root or not by its own labels

@@ -8,125 +8,18 @@ from dataclasses import replace
 
 from windlass.contracts.images import Image, ImageStore
 from windlass.contracts.leases import LABEL_EXPIRE
-from windlass.contracts.values import Descriptor, check_digest, check_label_keys, check_labels
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound
-from windlass.filters import expressions as filter_expressions
-from windlass.filters.fieldpaths import kept_labels, selects, updated_map
-from windlass.plugin import quick
+from windlass.contracts.values import check_digest, check_label_keys, check_labels
+from windlass.errors import InvalidArgument, NotFound
+from windlass.filters.fieldpaths import kept_labels, updated_map
+from windlass.typing import override
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
-from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, require_lease
-from windlass_metadata.rows import decode_map, encode_map, now
-
-COLUMNS = "name, media_type, digest, size, annotations, labels, created_at, updated_at"
-
-
-class Images(ImageStore):
-    """One namespace's images."""
-
-    def __init__(self, ledger: Ledger, namespace: str, lease: str) -> None:
-        """Read and write ``ledger``; what is recorded is held by ``lease`` if it may expire."""
-        self._ledger = ledger
-        self._namespace = namespace
-        self._lease = lease
-
-    @quick
-    def get(self, name: str) -> Image:
-        """See the contract."""
-        with self._ledger.read() as rows:
-            return self._existing(rows, name)
-
-    def list(self, filters: Sequence[str] = ()) -> list[Image]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
-        query = f"SELECT {COLUMNS} FROM images WHERE namespace = ? ORDER BY name"  # noqa: S608 - columns of ours
-        with self._ledger.read() as rows:
-            found = rows.execute(query, (self._namespace,)).fetchall()
-        images = [_image(*row) for row in found]
-        return [image for image in images if accepts(adaptor(image))]
-
-    def create(self, image: Image, at: int | None = None) -> Image:
-        """See the contract."""
-        check_image(image)
-        moment = now() if at is None else at
-
-        def insert(rows: sqlite3.Connection) -> Image:
-            if self._find(rows, image.name):
-                raise AlreadyExists(f"image {image.name} already exists")
-            ensure_namespace(rows, self._namespace)
-            return self._write(rows, replace(image, created_at=moment, updated_at=moment))
-
-        created = self._ledger.change(insert)
-        event = ImageCreate(name=created.name, labels=created.labels)
-        self._ledger.publish(self._namespace, "/images/create", event)
-        return created
-
-    def update(self, image: Image, fieldpaths: Sequence[str] = (), at: int | None = None) -> Image:
-        """See the contract."""
-        if not image.name:
-            raise InvalidArgument("image name must not be empty")
-
-        def write(rows: sqlite3.Connection) -> Image:
-            current = self._existing(rows, image.name)
-            changed = replace(
-                masked(current, image, fieldpaths),
-                created_at=current.created_at,
-                updated_at=now() if at is None else at,
-            )
-            check_image(changed)
-            return self._write(rows, changed)
-
-        updated = self._ledger.change(write, deletion=True)
-        event = ImageUpdate(name=updated.name, labels=updated.labels)
-        self._ledger.publish(self._namespace, "/images/update", event)
-        return updated
-
-    def delete(self, name: str, target: str = "") -> None:
-        """See the contract."""
-
-        def remove(rows: sqlite3.Connection) -> None:
-            image = self._existing(rows, name)
-            if target and image.target.digest != target:
-                raise NotFound(f"image {name} points to {image.target.digest}, not to {target}")
-            rows.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (self._namespace, name))
-            let_go(rows, self._namespace, self._lease, "images", name)
-
-        self._ledger.change(remove, deletion=True)
-        self._ledger.publish(self._namespace, "/images/delete", ImageDelete(name=name))
-
-    def _find(self, rows: sqlite3.Connection, name: str) -> Image | None:
-        query = f"SELECT {COLUMNS} FROM images WHERE namespace = ? AND name = ?"  # noqa: S608 - columns of ours
-        row = rows.execute(query, (self._namespace, name)).fetchone()
-        return row and _image(*row)
-
-    def _existing(self, rows: sqlite3.Connection, name: str) -> Image:
-        image = self._find(rows, name)
-        if image is None:
-            raise NotFound(f"image {name} does not exist")
-        return image
-
-    def _write(self, rows: sqlite3.Connection, image: Image) -> Image:
-        target = replace(image.target, annotations=kept_labels(image.target.annotations), platform=None)
-        image = replace(image, target=target, labels=kept_labels(image.labels))
-        rows.execute(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._namespace,
-                image.name,
-                target.media_type,
-                target.digest,
-                target.size,
-                encode_map(target.annotations),
-                encode_map(image.labels),
-                image.created_at,
-                image.updated_at,
-            ),
-        )
-        self._ledger.touch(nodes.image(self._namespace, image.name))
-        if LABEL_EXPIRE in image.labels:  # others are roots of their own
-            require_lease(rows, self._namespace, self._lease)
-            hold(self._ledger, rows, self._namespace, self._lease, "images", image.name)
-        return image
+from windlass_metadata.columns import descriptor, strings
+from windlass_metadata.fields import Mutable, Visible, labels
+from windlass_metadata.ledger import Ledger
+from windlass_metadata.records import Events, Kind, Records
+from windlass_metadata.request_lease import RequestLease
+from windlass_metadata.table import Table
 
 
 def check_image(image: Image) -> None:
@@ -144,50 +37,64 @@ def check_image(image: Image) -> None:
     check_labels(image.labels)
 
 
-def masked(current: Image, image: Image, fieldpaths: Sequence[str]) -> Image:
-    """Return ``current`` with the fields of ``image`` that ``fieldpaths`` name; without any, all but the name."""
-    if not fieldpaths:
-        return image
-    labels, target = current.labels, current.target
-    for path in fieldpaths:
-        if path == "target":
-            target = image.target
-        elif selects(path, "labels"):
-            labels = updated_map("labels", labels, image.labels, [path], f"image {image.name}")
-        elif selects(path, "annotations"):
-            changes = image.target.annotations
-            annotations = updated_map("annotations", target.annotations, changes, [path], f"image {image.name}")
-            target = replace(target, annotations=annotations)
-        else:
-            raise InvalidArgument(
-                f"cannot update field {path[:128]!r} of image {image.name}: "
-                "only labels, annotations and target can change"
-            )
-    return replace(current, labels=labels, target=target)
+def _annotations(current: Image, wanted: Image, path: str, what: str) -> Image:
+    """Change the annotations of the target."""
+    annotations = updated_map("annotations", current.target.annotations, wanted.target.annotations, [path], what)
+    return replace(current, target=replace(current.target, annotations=annotations))
 
 
-def adaptor(image: Image) -> filter_expressions.Adaptor:
-    """Show an image to a filter."""
+IMAGES = Kind(
+    Table("images", "image", Image, (descriptor("target"), strings("labels"))),
+    key=lambda image: image.name,
+    node=nodes.image,
+    check=check_image,
+    visible=Visible(
+        {
+            "name": lambda one: one.name,
+            "target.digest": lambda one: one.target.digest,
+            "target.mediatype": lambda one: one.target.media_type,
+        },
+        {"labels": lambda one: one.labels, "annotations": lambda one: one.target.annotations},
+    ),
+    mutable=Mutable({"labels": labels, "annotations": _annotations}, {"target": ("target",)}),
+    events=Events(
+        "/images",
+        lambda image: ImageCreate(name=image.name, labels=image.labels),
+        lambda image: ImageUpdate(name=image.name, labels=image.labels),
+        lambda name: ImageDelete(name=name),
+    ),
+    update_makes_garbage=True,
+)
 
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["name"]:
-                return filter_expressions.value_of(image.name)
-            case ["target", "digest"]:
-                return filter_expressions.value_of(image.target.digest)
-            case ["target", "mediatype"]:
-                return filter_expressions.value_of(image.target.media_type)
-            case ["labels", *_]:
-                return filter_expressions.label_of(image.labels, path)
-            case ["annotations", *_]:
-                return filter_expressions.label_of(image.target.annotations, path)
-        return filter_expressions.ABSENT
 
-    return field
+class Images(Records[Image], ImageStore):
+    """One namespace's images."""
 
+    def __init__(self, ledger: Ledger, namespace: str, lease: str) -> None:
+        """Read and write ``ledger``; what is recorded is held by ``lease`` if it may expire."""
+        super().__init__(IMAGES, ledger, namespace)
+        self._lease = RequestLease(ledger, namespace, lease)
 
-def _image(
-    name: str, media_type: str, digest: str, size: int, annotations: str, labels: str, created: int, updated: int
-) -> Image:
-    target = Descriptor(media_type, digest, size, decode_map(annotations))
-    return Image(name, target, decode_map(labels), created, updated)
+    @override
+    def update(self, image: Image, fieldpaths: Sequence[str] = (), at: int | None = None) -> Image:
+        if not image.name:
+            raise InvalidArgument("image name must not be empty")
+        return super().update(image, fieldpaths, at)
+
+    @override
+    def delete(self, name: str, target: str = "") -> None:
+        def let_go(db: sqlite3.Connection, image: Image) -> None:
+            if target and image.target.digest != target:
+                raise NotFound(f"image {name} points to {image.target.digest}, not to {target}")
+            self._lease.let_go(db, "images", name)
+
+        self._delete(name, let_go)
+
+    @override
+    def _write(self, db: sqlite3.Connection, image: Image) -> Image:
+        target = replace(image.target, annotations=kept_labels(image.target.annotations), platform=None)
+        kept = super()._write(db, replace(image, target=target))
+        if LABEL_EXPIRE in kept.labels:  # others are roots of their own
+            self._lease.require(db)
+            self._lease.hold(db, "images", kept.name)
+        return kept

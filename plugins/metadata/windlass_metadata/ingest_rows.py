@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, replace
 
-from windlass.errors import NotFound
+from windlass.contracts.content import Info
 from windlass_metadata import nodes, trash
-from windlass_metadata.ledger import Ledger, ensure_namespace, hold, let_go, next_number
-from windlass_metadata.rows import encode_map, now
-
-COLUMNS = "ref, backend, digest, size, virtual, expires_at, started_at"
+from windlass_metadata.columns import now, number, strings
+from windlass_metadata.ledger import Ledger, ensure_namespace, next_number
+from windlass_metadata.request_lease import RequestLease
+from windlass_metadata.table import Table
 
 UNLEASED_LIFETIME = 24 * 3600 * 1_000_000_000
 """How long an ingest that no lease holds is kept (docs/containerd 3.5)."""
@@ -33,102 +33,72 @@ class IngestRow:
     started_at: int = 0
 
 
+INGESTS = Table("ingests", "ingest", IngestRow, (number("virtual", bool),))
+BLOBS = Table("content", "content", Info, (strings("labels"),))
+
+
 class IngestRows:
     """One namespace's ingests; every method works on a connection that it is given."""
 
-    def __init__(self, ledger: Ledger, namespace: str, lease: str) -> None:
-        """What is opened and committed is held by ``lease`` if it is not empty."""
+    def __init__(self, ledger: Ledger, namespace: str, lease: RequestLease) -> None:
+        """What is opened and committed is held by ``lease``."""
         self._ledger = ledger
         self._namespace = namespace
         self._lease = lease
 
-    def find(self, rows: sqlite3.Connection, ref: str) -> IngestRow | None:
-        """Return the row of a ref."""
-        row = rows.execute(
-            f"SELECT {COLUMNS} FROM ingests WHERE namespace = ? AND ref = ?",  # noqa: S608 - columns of ours
-            (self._namespace, ref),
-        ).fetchone()
-        return row and _row(*row)
-
-    def existing(self, rows: sqlite3.Connection, ref: str) -> IngestRow:
+    def existing(self, db: sqlite3.Connection, ref: str) -> IngestRow:
         """Return the row of a ref. Raises NotFound."""
-        row = self.find(rows, ref)
-        if row is None:
-            raise NotFound(f"ingest {ref} does not exist")
-        return row
+        return INGESTS.existing(db, self._namespace, ref)
 
-    def all(self, rows: sqlite3.Connection) -> list[IngestRow]:
+    def all(self, db: sqlite3.Connection) -> list[IngestRow]:
         """Return every row, by ref."""
-        found = rows.execute(
-            f"SELECT {COLUMNS} FROM ingests WHERE namespace = ? ORDER BY ref",  # noqa: S608 - columns of ours
-            (self._namespace,),
-        )
-        return [_row(*row) for row in found]
+        return INGESTS.all(db, self._namespace)
 
-    def open(self, rows: sqlite3.Connection, ref: str, digest: str, size: int) -> IngestRow:
+    def open(self, db: sqlite3.Connection, ref: str, digest: str, size: int) -> IngestRow:
         """Write the row of an ingest that is opened; with a digest it is virtual. An old one is continued."""
-        ensure_namespace(rows, self._namespace)
+        ensure_namespace(db, self._namespace)
         moment = now()
-        old = self.find(rows, ref)
-        row = old or IngestRow(ref, f"{self._namespace}/{next_number(rows)}/{ref}", started_at=moment)
-        expires_at = row.expires_at if self._lease else moment + UNLEASED_LIFETIME
+        old = INGESTS.find(db, self._namespace, ref)
+        row = old or IngestRow(ref, f"{self._namespace}/{next_number(db)}/{ref}", started_at=moment)
+        expires_at = row.expires_at if self._lease.id else moment + UNLEASED_LIFETIME
         row = replace(row, digest=digest, size=size if digest else 0, virtual=bool(digest), expires_at=expires_at)
-        self.write(rows, row)
+        self.write(db, row)
         if old and old.digest != digest:
-            self._discard_blob(rows, old.digest)
-        hold(self._ledger, rows, self._namespace, self._lease, "ingests", ref)
+            self._discard_blob(db, old.digest)
+        self._lease.hold(db, "ingests", ref)
         return row
 
-    def write(self, rows: sqlite3.Connection, row: IngestRow) -> None:
+    def write(self, db: sqlite3.Connection, row: IngestRow) -> None:
         """Write a whole row."""
-        rows.execute(
-            "INSERT OR REPLACE INTO ingests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._namespace,
-                row.ref,
-                row.backend,
-                row.digest,
-                row.size,
-                row.virtual,
-                row.expires_at,
-                row.started_at,
-            ),
-        )
+        INGESTS.write(db, row, self._namespace)
         self._ledger.touch(nodes.ingest(self._namespace, row.ref))
 
-    def set_digest(self, rows: sqlite3.Connection, ref: str, digest: str) -> None:
+    def set_digest(self, db: sqlite3.Connection, ref: str, digest: str) -> None:
         """Say which blob an ingest that is not virtual needs; ``""`` is none. Raises NotFound."""
-        row = self.existing(rows, ref)
-        self.write(rows, replace(row, digest=digest, size=0, virtual=False))
+        row = self.existing(db, ref)
+        self.write(db, replace(row, digest=digest, size=0, virtual=False))
         if row.digest != digest:
-            self._discard_blob(rows, row.digest)
+            self._discard_blob(db, row.digest)
 
-    def remove(self, rows: sqlite3.Connection, row: IngestRow) -> None:
+    def remove(self, db: sqlite3.Connection, row: IngestRow) -> None:
         """Forget an ingest; its bytes and the blob it needed are discarded."""
-        rows.execute("DELETE FROM ingests WHERE namespace = ? AND ref = ?", (self._namespace, row.ref))
-        trash.discard_ingest(rows, row.backend)
-        self._discard_blob(rows, row.digest)
+        INGESTS.delete(db, self._namespace, row.ref)
+        trash.discard_ingest(db, row.backend)
+        self._discard_blob(db, row.digest)
 
-    def close(self, rows: sqlite3.Connection, row: IngestRow) -> None:
+    def close(self, db: sqlite3.Connection, row: IngestRow) -> None:
         """Forget an ingest, in the lease too."""
-        self.remove(rows, row)
-        let_go(rows, self._namespace, self._lease, "ingests", row.ref)
+        self.remove(db, row)
+        self._lease.let_go(db, "ingests", row.ref)
 
-    def commit(self, rows: sqlite3.Connection, row: IngestRow, digest: str, size: int, labels: dict[str, str]) -> None:
+    def commit(self, db: sqlite3.Connection, row: IngestRow, digest: str, size: int, labels: dict[str, str]) -> None:
         """Turn an ingest into a blob of this namespace; the content store has the bytes."""
         moment = now()
-        rows.execute(
-            "INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)",
-            (self._namespace, digest, size, encode_map(labels), moment, moment),
-        )
+        BLOBS.write(db, Info(digest, size, moment, moment, labels), self._namespace)
         self._ledger.touch(nodes.content(self._namespace, digest))
-        self.close(rows, row)
-        hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
+        self.close(db, row)
+        self._lease.hold(db, "content", digest)
 
-    def _discard_blob(self, rows: sqlite3.Connection, digest: str) -> None:
+    def _discard_blob(self, db: sqlite3.Connection, digest: str) -> None:
         if digest:
-            trash.discard_blob(rows, digest)
-
-
-def _row(ref: str, backend: str, digest: str, size: int, virtual: int, expires_at: int, started_at: int) -> IngestRow:
-    return IngestRow(ref, backend, digest, size, bool(virtual), expires_at, started_at)
+            trash.discard_blob(db, digest)

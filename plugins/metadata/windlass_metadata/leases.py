@@ -8,14 +8,19 @@ from collections.abc import Mapping, Sequence
 
 from windlass.contracts.leases import Lease, LeaseStore, Resource
 from windlass.contracts.values import check_digest, check_label_keys
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
-from windlass.filters import expressions as filter_expressions
+from windlass.errors import InvalidArgument, Unimplemented
 from windlass.filters.fieldpaths import kept_labels
+from windlass.typing import override
 from windlass_metadata import nodes
+from windlass_metadata.columns import now
+from windlass_metadata.fields import Visible
 from windlass_metadata.ledger import Ledger, ensure_namespace
-from windlass_metadata.rows import decode_map, encode_map, now
+from windlass_metadata.request_lease import LEASES, RequestLease
 
 NANOSECONDS = 1_000_000_000
+
+
+VISIBLE = Visible[Lease]({"id": lambda lease: lease.id}, {"labels": lambda lease: lease.labels})
 
 
 class Leases(LeaseStore):
@@ -26,89 +31,67 @@ class Leases(LeaseStore):
         self._ledger = ledger
         self._namespace = namespace
 
+    @override
     def create(self, id: str = "", labels: Mapping[str, str] | None = None) -> Lease:
-        """See the contract."""
         check_label_keys(labels or {})
         moment = now()
         lease = Lease(id or random_id(moment), kept_labels(labels or {}), moment)
 
-        def insert(rows: sqlite3.Connection) -> None:
-            if self._is_there(rows, lease.id):
-                raise AlreadyExists(f"lease {lease.id} already exists")
-            ensure_namespace(rows, self._namespace)
-            rows.execute(
-                "INSERT INTO leases VALUES (?, ?, ?, ?)", (self._namespace, lease.id, encode_map(lease.labels), moment)
-            )
+        def insert(db: sqlite3.Connection) -> None:
+            LEASES.refuse(db, self._namespace, lease.id)
+            ensure_namespace(db, self._namespace)
+            LEASES.write(db, lease, self._namespace)
             self._ledger.touch(nodes.lease(self._namespace, lease.id))
 
         # not durable: what a lease protects is made durable after it, and takes it along
         self._ledger.change(insert, durable=False)
         return lease
 
+    @override
     def delete(self, id: str) -> None:
-        """See the contract."""
-
-        def remove(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            remove_lease(rows, self._namespace, id)
+        def remove(db: sqlite3.Connection) -> None:
+            LEASES.require(db, self._namespace, id)
+            remove_lease(db, self._namespace, id)
 
         # not durable: a lease that comes back keeps things, and loses none
         self._ledger.change(remove, deletion=True, durable=False)
 
+    @override
     def add_resource(self, id: str, resource: Resource) -> None:
-        """See the contract; a resource that is there already is fine."""
         check_resource(resource)
 
-        def add(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            rows.execute(
-                "INSERT OR IGNORE INTO lease_resources VALUES (?, ?, ?, ?)",
-                (self._namespace, id, resource.type, resource.id),
-            )
-            self._ledger.touch(nodes.resource(self._namespace, resource.type, resource.id))
+        def add(db: sqlite3.Connection) -> None:
+            LEASES.require(db, self._namespace, id)
+            RequestLease(self._ledger, self._namespace, id).hold(db, resource.type, resource.id)
 
         self._ledger.change(add)
 
+    @override
     def delete_resource(self, id: str, resource: Resource) -> None:
-        """See the contract; a resource that is not there is fine."""
         check_resource(resource)
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._require(rows, id)
-            rows.execute(
-                "DELETE FROM lease_resources WHERE namespace = ? AND lease = ? AND type = ? AND id = ?",
-                (self._namespace, id, resource.type, resource.id),
-            )
+        def remove(db: sqlite3.Connection) -> None:
+            LEASES.require(db, self._namespace, id)
+            RequestLease(self._ledger, self._namespace, id).let_go(db, resource.type, resource.id)
 
         self._ledger.change(remove, deletion=True)
 
+    @override
     def resources(self, id: str) -> list[Resource]:
-        """See the contract."""
-        with self._ledger.read() as rows:
-            self._require(rows, id)
-            found = rows.execute(
+        with self._ledger.read() as db:
+            LEASES.require(db, self._namespace, id)
+            found = db.execute(
                 "SELECT id, type FROM lease_resources WHERE namespace = ? AND lease = ? ORDER BY type, id",
                 (self._namespace, id),
             ).fetchall()
         return [Resource(*row) for row in found]
 
+    @override
     def list(self, filters: Sequence[str] = ()) -> list[Lease]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
-        with self._ledger.read() as rows:
-            found = rows.execute(
-                "SELECT id, labels, created_at FROM leases WHERE namespace = ? ORDER BY id", (self._namespace,)
-            ).fetchall()
-        leases = [Lease(id, decode_map(labels), created_at) for id, labels, created_at in found]
-        return [lease for lease in leases if accepts(adaptor(lease))]
-
-    def _is_there(self, rows: sqlite3.Connection, id: str) -> bool:
-        query = "SELECT 1 FROM leases WHERE namespace = ? AND id = ?"
-        return rows.execute(query, (self._namespace, id)).fetchone() is not None
-
-    def _require(self, rows: sqlite3.Connection, id: str) -> None:
-        if not self._is_there(rows, id):
-            raise NotFound(f"lease {id} does not exist")
+        accepts = VISIBLE.test(filters)
+        with self._ledger.read() as db:
+            leases = LEASES.all(db, self._namespace)
+        return [lease for lease in leases if accepts(lease)]
 
 
 def random_id(moment: int) -> str:
@@ -116,10 +99,10 @@ def random_id(moment: int) -> str:
     return f"{moment % NANOSECONDS}-{secrets.token_urlsafe(3)}"
 
 
-def remove_lease(rows: sqlite3.Connection, namespace: str, id: str) -> None:
+def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> None:
     """Forget a lease and what it holds."""
-    rows.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
-    rows.execute("DELETE FROM leases WHERE namespace = ? AND id = ?", (namespace, id))
+    db.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
+    LEASES.delete(db, namespace, id)
 
 
 def check_resource(resource: Resource) -> None:
@@ -136,17 +119,3 @@ def check_resource(resource: Resource) -> None:
         raise InvalidArgument(f"the ID of a resource of type {resource.type} must not be empty")
     if resource.type == nodes.CONTENT:
         check_digest(resource.id)
-
-
-def adaptor(lease: Lease) -> filter_expressions.Adaptor:
-    """Show a lease to a filter."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["id"]:
-                return filter_expressions.value_of(lease.id)
-            case ["labels", *_]:
-                return filter_expressions.label_of(lease.labels, path)
-        return filter_expressions.ABSENT
-
-    return field

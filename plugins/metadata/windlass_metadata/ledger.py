@@ -21,9 +21,9 @@ from google.protobuf.message import Message
 
 from windlass.contracts.events import Exchange
 from windlass.contracts.values import Payload
-from windlass.errors import Error, NotFound, Unavailable
+from windlass.errors import Error, Unavailable
 from windlass_metadata.database import Database
-from windlass_metadata.nodes import Node, resource
+from windlass_metadata.nodes import Node
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -142,39 +142,12 @@ class Ledger:
             return self._settled.wait_for(lambda: self._settlements != seen, max(0.0, deadline - time.monotonic()))
 
 
-def ensure_namespace(rows: sqlite3.Connection, namespace: str) -> None:
+def ensure_namespace(db: sqlite3.Connection, namespace: str) -> None:
     """Bring a namespace into being; every first write does."""
-    rows.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (namespace,))
+    db.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (namespace,))
 
 
-def next_number(rows: sqlite3.Connection) -> int:
+def next_number(db: sqlite3.Connection) -> int:
     """Return a number that no backend name has had."""
-    (number,) = rows.execute("UPDATE sequence SET value = value + 1 RETURNING value").fetchone()
+    (number,) = db.execute("UPDATE sequence SET value = value + 1 RETURNING value").fetchone()
     return int(number)
-
-
-def require_lease(rows: sqlite3.Connection, namespace: str, lease: str) -> None:
-    """Raise NotFound if a request came with a lease that does not exist."""
-    query = "SELECT 1 FROM leases WHERE namespace = ? AND id = ?"
-    if lease and not rows.execute(query, (namespace, lease)).fetchone():
-        raise NotFound(f"lease {lease} does not exist")
-
-
-def hold(ledger: Ledger, rows: sqlite3.Connection, namespace: str, lease: str, type: str, id: str) -> None:
-    """Add a resource to the lease of a request, if it came with one and it is still there."""
-    if lease:
-        rows.execute(
-            "INSERT OR IGNORE INTO lease_resources SELECT namespace, id, ?, ? FROM leases"
-            " WHERE namespace = ? AND id = ?",
-            (type, id, namespace, lease),
-        )
-        ledger.touch(resource(namespace, type, id))
-
-
-def let_go(rows: sqlite3.Connection, namespace: str, lease: str, type: str, id: str) -> None:
-    """Take a resource from the lease of a request, if it came with one and it is there."""
-    if lease:
-        rows.execute(
-            "DELETE FROM lease_resources WHERE namespace = ? AND lease = ? AND type = ? AND id = ?",
-            (namespace, lease, type, id),
-        )

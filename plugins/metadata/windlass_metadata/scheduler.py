@@ -18,6 +18,7 @@ from windlass.contracts.gc import Collector
 from windlass.contracts.metadata import Collected, Metadata
 from windlass.errors import Error, Unavailable
 from windlass.gate import offloaded
+from windlass.typing import override
 from windlass_metadata.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,8 @@ class Scheduler(Collector):
                 waiter.set_exception(Unavailable("the daemon is stopping, garbage is collected when it starts again"))
         self._waiters = []
 
+    @override
     async def collect(self) -> Collected:
-        """See the contract."""
         if self._task is None or self._task.done():
             raise Unavailable("garbage collection is not running yet, or not any more")
         waiter: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()

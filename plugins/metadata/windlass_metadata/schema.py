@@ -95,14 +95,14 @@ SEQUENCE_LEAP = 1000
 """Numbers that are skipped at each opening: a power failure may have lost some that are in backend names."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(db: sqlite3.Connection) -> None:
     """Bring the database to the newest schema. Raises FailedPrecondition for one from a newer Windlass."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise FailedPrecondition(
             f"the metadata database has schema {version}, this Windlass knows {len(MIGRATIONS)}; install a newer one"
         )
     for number in range(version, len(MIGRATIONS)):
         # executescript commits first, so the transaction is part of the script
-        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
-    connection.execute("UPDATE sequence SET value = value + ?", (SEQUENCE_LEAP,))
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+    db.execute("UPDATE sequence SET value = value + ?", (SEQUENCE_LEAP,))

@@ -18,10 +18,9 @@ from enum import IntEnum
 from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_metadata import nodes, trash
+from windlass_metadata.columns import now, number, strings
 from windlass_metadata.ledger import Busy, Ledger, next_number
-from windlass_metadata.rows import decode_map, encode_map, now
-
-COLUMNS = "key, backend, kind, parent, labels, created_at, updated_at, state, source"
+from windlass_metadata.table import Table
 
 
 class RowState(IntEnum):
@@ -47,6 +46,15 @@ class SnapshotRow:
     source: str = ""
 
 
+SNAPSHOTS = Table(
+    "snapshots",
+    "snapshot",
+    SnapshotRow,
+    (number("kind", Kind), strings("labels"), number("state", RowState)),
+    scope=("namespace", "snapshotter"),
+)
+
+
 class SnapshotRows:
     """One namespace's rows for one snapshotter."""
 
@@ -55,47 +63,40 @@ class SnapshotRows:
         self.ledger = ledger
         self.snapshotter = snapshotter
         self.namespace = namespace
+        self._scope = (namespace, snapshotter)
 
-    def find(self, rows: sqlite3.Connection, key: str) -> SnapshotRow | None:
+    def find(self, db: sqlite3.Connection, key: str) -> SnapshotRow | None:
         """Return a row of any state."""
-        row = rows.execute(
-            f"SELECT {COLUMNS} FROM snapshots WHERE namespace = ? AND snapshotter = ? AND key = ?",  # noqa: S608 - ours
-            (self.namespace, self.snapshotter, key),
-        ).fetchone()
-        return row and _row(*row)
+        return SNAPSHOTS.find(db, *self._scope, key)
 
-    def visible(self, rows: sqlite3.Connection, key: str) -> SnapshotRow:
+    def visible(self, db: sqlite3.Connection, key: str) -> SnapshotRow:
         """Return a row that clients may see. Raises NotFound."""
-        row = self.find(rows, key)
+        row = self.find(db, key)
         if row is None or row.state == RowState.MAKING:
             raise NotFound(f"snapshot {key} does not exist")
         return row
 
-    def settled(self, rows: sqlite3.Connection, key: str) -> SnapshotRow | None:
+    def settled(self, db: sqlite3.Connection, key: str) -> SnapshotRow | None:
         """Return a row that no operation is changing, inside a change. Raises Busy."""
-        row = self.find(rows, key)
+        row = self.find(db, key)
         if row and row.state != RowState.READY:
             raise Busy(f"snapshot {key}")
         return row
 
-    def existing(self, rows: sqlite3.Connection, key: str) -> SnapshotRow:
+    def existing(self, db: sqlite3.Connection, key: str) -> SnapshotRow:
         """Return a row as `settled` does. Raises NotFound."""
-        row = self.settled(rows, key)
+        row = self.settled(db, key)
         if row is None:
             raise NotFound(f"snapshot {key} does not exist")
         return row
 
-    def all(self, rows: sqlite3.Connection) -> list[SnapshotRow]:
+    def all(self, db: sqlite3.Connection) -> list[SnapshotRow]:
         """Return every row that clients may see."""
-        found = rows.execute(
-            f"SELECT {COLUMNS} FROM snapshots WHERE namespace = ? AND snapshotter = ? AND state != ?",  # noqa: S608 - ours
-            (self.namespace, self.snapshotter, RowState.MAKING),
-        )
-        return [_row(*row) for row in found]
+        return [row for row in SNAPSHOTS.all(db, *self._scope) if row.state != RowState.MAKING]
 
     def insert(
         self,
-        rows: sqlite3.Connection,
+        db: sqlite3.Connection,
         key: str,
         kind: Kind,
         parent: str,
@@ -103,98 +104,58 @@ class SnapshotRows:
         source: str = "",
     ) -> SnapshotRow:
         """Reserve a key, and return its row with the name that the snapshotter is to use."""
-        backend = f"{self.namespace}/{next_number(rows)}/{key}"
+        backend = f"{self.namespace}/{next_number(db)}/{key}"
         moment = now()
         row = SnapshotRow(key, backend, kind, parent, labels, moment, moment, RowState.MAKING, source)
-        self.write(rows, row)
+        self.write(db, row)
         return row
 
-    def write(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+    def write(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
         """Write a whole row."""
-        rows.execute(
-            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.namespace,
-                self.snapshotter,
-                row.key,
-                row.backend,
-                row.kind,
-                row.parent,
-                encode_map(row.labels),
-                row.created_at,
-                row.updated_at,
-                row.state,
-                row.source,
-            ),
-        )
+        SNAPSHOTS.write(db, row, *self._scope)
         self.ledger.touch(nodes.snapshot(self.namespace, self.snapshotter, row.key))
 
-    def set_state(self, rows: sqlite3.Connection, key: str, state: RowState) -> None:
+    def set_state(self, db: sqlite3.Connection, key: str, state: RowState) -> None:
         """Say how far the operation on a snapshot has come."""
-        rows.execute(
-            "UPDATE snapshots SET state = ? WHERE namespace = ? AND snapshotter = ? AND key = ?",
-            (state, self.namespace, self.snapshotter, key),
-        )
+        query = "UPDATE snapshots SET state = ? WHERE namespace = ? AND snapshotter = ? AND key = ?"
+        db.execute(query, (state, *self._scope, key))
 
-    def delete(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+    def delete(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
         """Forget a snapshot, and have it removed from the snapshotter if nobody else has it."""
-        self._forget(rows, row.key)
-        trash.discard_snapshot(rows, self.snapshotter, row.backend)
+        SNAPSHOTS.delete(db, *self._scope, row.key)
+        trash.discard_snapshot(db, self.snapshotter, row.backend)
 
-    def remove(self, rows: sqlite3.Connection, key: str) -> None:
+    def remove(self, db: sqlite3.Connection, key: str) -> None:
         """Delete a snapshot that has no child. Raises NotFound, FailedPrecondition, Busy."""
-        row = self.existing(rows, key)
-        if self.has_child(rows, key):
+        row = self.existing(db, key)
+        if self.has_child(db, key):
             raise FailedPrecondition(f"snapshot {key}: cannot remove snapshot with child")
-        self.delete(rows, row)
+        self.delete(db, row)
 
-    def has_child(self, rows: sqlite3.Connection, key: str) -> bool:
+    def has_child(self, db: sqlite3.Connection, key: str) -> bool:
         """Tell whether a snapshot is some other's parent, be that one still in the making."""
         query = (
             "SELECT 1 FROM snapshots WHERE namespace = ? AND snapshotter = ? AND parent = ? AND parent != '' LIMIT 1"
         )
-        return rows.execute(query, (self.namespace, self.snapshotter, key)).fetchone() is not None
+        return db.execute(query, (*self._scope, key)).fetchone() is not None
 
-    def finish_commit(self, rows: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
+    def finish_commit(self, db: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
         """Make the name of a commit visible and its key free; the snapshotter has done its part."""
         moment = now()
-        self._forget(rows, row.source)
-        finished = SnapshotRow(row.key, row.backend, row.kind, parent, row.labels, moment, moment, RowState.READY)
-        self.write(rows, finished)
+        SNAPSHOTS.delete(db, *self._scope, row.source)
+        self.write(db, SnapshotRow(row.key, row.backend, row.kind, parent, row.labels, moment, moment, RowState.READY))
 
-    def undo(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
+    def undo(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
         """Take a reservation back; what the snapshotter may have made of it is discarded."""
-        self.delete(rows, row)
+        self.delete(db, row)
         if row.source:
-            self.set_state(rows, row.source, RowState.READY)
-
-    def _forget(self, rows: sqlite3.Connection, key: str) -> None:
-        rows.execute(
-            "DELETE FROM snapshots WHERE namespace = ? AND snapshotter = ? AND key = ?",
-            (self.namespace, self.snapshotter, key),
-        )
+            self.set_state(db, row.source, RowState.READY)
 
 
-def reservations(rows: sqlite3.Connection, snapshotter: str) -> list[tuple[str, SnapshotRow]]:
+def reservations(db: sqlite3.Connection, snapshotter: str) -> list[tuple[str, SnapshotRow]]:
     """Return every row in the making, with its namespace."""
-    found = rows.execute(
-        f"SELECT namespace, {COLUMNS} FROM snapshots WHERE snapshotter = ? AND state = ?",  # noqa: S608 - ours
+    found = db.execute(
+        f"SELECT namespace, {SNAPSHOTS.columns} FROM snapshots WHERE snapshotter = ? AND state = ?",  # noqa: S608 - ours
         (snapshotter, RowState.MAKING),
     )
-    return [(namespace, _row(*columns)) for namespace, *columns in found]
-
-
-def _row(
-    key: str,
-    backend: str,
-    kind: int,
-    parent: str,
-    labels: str,
-    created_at: int,
-    updated_at: int,
-    state: int,
-    source: str,
-) -> SnapshotRow:
-    return SnapshotRow(
-        key, backend, Kind(kind), parent, decode_map(labels), created_at, updated_at, RowState(state), source
-    )
+    return [(namespace, SNAPSHOTS.decode(columns)) for namespace, *columns in found]

@@ -18,19 +18,20 @@ from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import LABEL_REF, Info, Kind, Snapshotter, Usage, inherited_labels
 from windlass.contracts.values import check_labels
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from windlass.filters import expressions as filter_expressions
+from windlass.filters import expressions
 from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.gate import gate_of
+from windlass.typing import override
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
-from windlass_metadata.ledger import Busy, Ledger, ensure_namespace, hold, let_go, require_lease
-from windlass_metadata.rows import now
+from windlass_metadata.columns import now
+from windlass_metadata.ledger import Busy, Ledger, ensure_namespace
+from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows
+from windlass_storage.metastore import adaptor
 
 R = TypeVar("R")
-
-KIND_NAMES = {Kind.VIEW: "view", Kind.ACTIVE: "active", Kind.COMMITTED: "committed"}
 
 Make = Callable[[str, str, Mapping[str, str]], tuple[Mount, ...]]
 """`Snapshotter.prepare` or `Snapshotter.view`."""
@@ -54,16 +55,17 @@ class Snapshots(Snapshotter):
         self._abandoned = abandoned
         self._name = name
         self._namespace = namespace
-        self._lease = lease
+        self._lease = RequestLease(ledger, namespace, lease)
         self._type = f"snapshots/{name}"
         self._rows = SnapshotRows(ledger, name, namespace)
 
+    @override
     def stat(self, key: str) -> Info:
-        """See the contract."""
         return self._described(self._visible(key))
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """See the contract; labels that the snapshotter may see are changed there first."""
+        """Labels that the snapshotter may see are changed there first."""
         what = f"snapshot {info.name}"
         row = self._visible(info.name)
         wanted = updated_labels(row.labels, info.labels, fieldpaths, what)
@@ -72,25 +74,25 @@ class Snapshots(Snapshotter):
                 Info(row.kind, row.backend, labels=inherited_labels(wanted)), _inherited_paths(fieldpaths)
             )
 
-        def write(rows: sqlite3.Connection) -> SnapshotRow:
-            current = self._rows.existing(rows, info.name)
+        def write(db: sqlite3.Connection) -> SnapshotRow:
+            current = self._rows.existing(db, info.name)
             labels = updated_labels(current.labels, info.labels, fieldpaths, what)
             changed = replace(current, labels=labels, updated_at=now())
-            self._rows.write(rows, changed)
+            self._rows.write(db, changed)
             return changed
 
         return self._described(self._ledger.change(write))
 
+    @override
     def usage(self, key: str) -> Usage:
-        """See the contract."""
         row = self._visible(key)
         try:
             return self._snapshotter.usage(row.backend)
         except NotFound as error:
             raise self._lost(key) from error
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """See the contract."""
         row = self._visible(key)
         if row.kind == Kind.COMMITTED:
             raise FailedPrecondition(f"snapshot {key} is committed and has no mounts; make a view of it")
@@ -99,8 +101,9 @@ class Snapshots(Snapshotter):
         except NotFound as error:
             raise self._lost(key) from error
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """See the contract; the label ``containerd.io/snapshot.ref`` asks for a committed snapshot instead.
+        """The label ``containerd.io/snapshot.ref`` asks for a committed snapshot instead.
 
         AlreadyExists then says that it is there.
         """
@@ -109,15 +112,16 @@ class Snapshots(Snapshotter):
         self._ledger.publish(self._namespace, "/snapshot/prepare", event)
         return mounts
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """See the contract; no event tells of a view, as in containerd."""
+        """No event tells of a view, as in containerd."""
         return self._make(Kind.VIEW, self._snapshotter.view, key, parent, labels or {})
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """See the contract."""
         kept = _checked(name, labels or {})
         self._abandoned.resolve()
-        row, source, base = self._reserved(lambda rows: self._reserve_commit(rows, name, key, kept, parent))
+        row, source, base = self._reserved(lambda db: self._reserve_commit(db, name, key, kept, parent))
         try:
             self._snapshotter.commit(row.backend, source.backend, inherited_labels(kept), base)
         except (AlreadyExists, NotFound, FailedPrecondition, InvalidArgument) as error:
@@ -127,33 +131,33 @@ class Snapshots(Snapshotter):
             # it may have happened all the same, for instance when the answer of a proxy was late
             self._abandoned.add(self._namespace, name)
             raise
-        self._settle(row, lambda rows: self._finish_commit(rows, row, self._parent_after(row, base)))
+        self._settle(row, lambda db: self._finish_commit(db, row, self._parent_after(row, base)))
         event = SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/commit", event)
 
+    @override
     def remove(self, key: str) -> None:
-        """See the contract."""
         self._abandoned.resolve()
 
-        def remove(rows: sqlite3.Connection) -> None:
-            self._rows.remove(rows, key)
-            let_go(rows, self._namespace, self._lease, self._type, key)
+        def remove(db: sqlite3.Connection) -> None:
+            self._rows.remove(db, key)
+            self._lease.let_go(db, self._type, key)
 
         # not durable: its files go with a collection, which waits for the disk before it removes any
         self._ledger.change(remove, deletion=True, durable=False)
         event = SnapshotRemove(key=key, snapshotter=self._name)
         self._ledger.publish(self._namespace, "/snapshot/remove", event)
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """See the contract."""
-        accepts = filter_expressions.parse(filters)
+        accepts = expressions.parse(filters)
         self._abandoned.resolve()
-        with self._ledger.read() as rows:
-            found = self._rows.all(rows)
+        with self._ledger.read() as db:
+            found = self._rows.all(db)
         return (info for info in self._each(found) if accepts(adaptor(info)))
 
+    @override
     def cleanup(self) -> None:
-        """See the contract."""
         self._snapshotter.cleanup()
 
     def _each(self, found: Sequence[SnapshotRow]) -> Iterator[Info]:
@@ -165,8 +169,8 @@ class Snapshots(Snapshotter):
 
     def _visible(self, key: str) -> SnapshotRow:
         self._abandoned.resolve()
-        with self._ledger.read() as rows:
-            return self._rows.visible(rows, key)
+        with self._ledger.read() as db:
+            return self._rows.visible(db, key)
 
     def _described(self, row: SnapshotRow) -> Info:
         """Join what the snapshotter says, which may be labels of its own, with what we know."""
@@ -180,7 +184,7 @@ class Snapshots(Snapshotter):
     def _make(self, kind: Kind, make: Make, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         kept = _checked(key, labels)
         self._abandoned.resolve()
-        row, base = self._reserved(lambda rows: self._reserve(rows, kind, key, parent, kept))
+        row, base = self._reserved(lambda db: self._reserve(db, kind, key, parent, kept))
         try:
             mounts = make(row.backend, base, inherited_labels(kept))
         except AlreadyExists as error:
@@ -193,59 +197,59 @@ class Snapshots(Snapshotter):
             self._undo(row)
             raise
         # not durable: the files of an active snapshot would not survive a power failure either
-        self._settle(row, lambda rows: self._finish(rows, row), durable=False)
+        self._settle(row, lambda db: self._finish(db, row), durable=False)
         return mounts
 
     def _reserve(
-        self, rows: sqlite3.Connection, kind: Kind, key: str, parent: str, labels: dict[str, str]
+        self, db: sqlite3.Connection, kind: Kind, key: str, parent: str, labels: dict[str, str]
     ) -> tuple[SnapshotRow, str]:
         """Reserve a key; also return the parent's name in the snapshotter."""
         for name in (labels.get(LABEL_REF, ""), key):
-            if name and self._rows.settled(rows, name):
+            if name and self._rows.settled(db, name):
                 raise _Taken(name)
-        base = self._committed(rows, parent) if parent else ""
-        require_lease(rows, self._namespace, self._lease)
-        ensure_namespace(rows, self._namespace)
-        return self._rows.insert(rows, key, kind, parent, labels), base
+        base = self._committed(db, parent) if parent else ""
+        self._lease.require(db)
+        ensure_namespace(db, self._namespace)
+        return self._rows.insert(db, key, kind, parent, labels), base
 
     def _reserve_commit(
-        self, rows: sqlite3.Connection, name: str, key: str, labels: dict[str, str], parent: str
+        self, db: sqlite3.Connection, name: str, key: str, labels: dict[str, str], parent: str
     ) -> tuple[SnapshotRow, SnapshotRow, str]:
         """Reserve a name for a key; also return the key's row and the name, in the snapshotter, to rebase on."""
-        if self._rows.settled(rows, name):
+        if self._rows.settled(db, name):
             raise _Taken(name)
-        source = self._rows.existing(rows, key)
+        source = self._rows.existing(db, key)
         if source.kind != Kind.ACTIVE:
             raise FailedPrecondition(
-                f"snapshot {key} is {KIND_NAMES[source.kind]}; only an active one can be committed"
+                f"snapshot {key} is {source.kind.name.lower()}; only an active one can be committed"
             )
-        require_lease(rows, self._namespace, self._lease)
+        self._lease.require(db)
         rebased = parent if not source.parent else ""
-        base = self._committed(rows, rebased) if rebased else ""
-        row = self._rows.insert(rows, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
-        self._rows.set_state(rows, key, RowState.COMMITTING)
+        base = self._committed(db, rebased) if rebased else ""
+        row = self._rows.insert(db, name, Kind.COMMITTED, source.parent or rebased, labels, source=key)
+        self._rows.set_state(db, key, RowState.COMMITTING)
         return row, source, base
 
-    def _committed(self, rows: sqlite3.Connection, parent: str) -> str:
-        row = self._rows.find(rows, parent)
+    def _committed(self, db: sqlite3.Connection, parent: str) -> str:
+        row = self._rows.find(db, parent)
         if row is None:
             raise NotFound(f"parent snapshot {parent} does not exist")
         if row.kind != Kind.COMMITTED:
-            raise InvalidArgument(f"parent snapshot {parent} is {KIND_NAMES[row.kind]}, not committed")
+            raise InvalidArgument(f"parent snapshot {parent} is {row.kind.name.lower()}, not committed")
         if row.state != RowState.READY:
             raise Busy(f"snapshot {parent}")
         return row.backend
 
-    def _finish(self, rows: sqlite3.Connection, row: SnapshotRow) -> None:
-        require_lease(rows, self._namespace, self._lease)
+    def _finish(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
+        self._lease.require(db)
         moment = now()
-        self._rows.write(rows, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+        self._rows.write(db, replace(row, state=RowState.READY, created_at=moment, updated_at=moment))
+        self._lease.hold(db, self._type, row.key)
 
-    def _finish_commit(self, rows: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
-        self._rows.finish_commit(rows, row, parent)
-        let_go(rows, self._namespace, self._lease, self._type, row.source)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, row.key)
+    def _finish_commit(self, db: sqlite3.Connection, row: SnapshotRow, parent: str) -> None:
+        self._rows.finish_commit(db, row, parent)
+        self._lease.let_go(db, self._type, row.source)
+        self._lease.hold(db, self._type, row.key)
 
     def _parent_after(self, row: SnapshotRow, base: str) -> str:
         """Return the parent of what was committed: not every snapshotter rebases."""
@@ -260,7 +264,7 @@ class Snapshots(Snapshotter):
 
     def _undo(self, row: SnapshotRow) -> None:
         try:
-            self._ledger.release(lambda rows: self._rows.undo(rows, row))
+            self._ledger.release(lambda db: self._rows.undo(db, row))
         except BaseException:
             self._abandoned.add(self._namespace, row.key)
             raise
@@ -277,11 +281,11 @@ class Snapshots(Snapshotter):
             self._undo(row)
             return NotFound(f"target snapshot {target} is not in snapshotter {self._name}, which said it was")
         adopted = replace(row, key=target, backend=found.name, kind=Kind.COMMITTED, state=RowState.READY)
-        self._settle(row, lambda rows: self._adopt(rows, row, adopted))
+        self._settle(row, lambda db: self._adopt(db, row, adopted))
         try:
             self._snapshotter.stat(found.name)
         except NotFound:
-            self._ledger.change(lambda rows: self._rows.delete(rows, adopted), deletion=True)
+            self._ledger.change(lambda db: self._rows.delete(db, adopted), deletion=True)
             return Unavailable(f"target snapshot {target} was being removed; try again")
         return AlreadyExists(f"target snapshot {target} already exists")
 
@@ -292,12 +296,12 @@ class Snapshots(Snapshotter):
                 return info
         return None
 
-    def _adopt(self, rows: sqlite3.Connection, row: SnapshotRow, adopted: SnapshotRow) -> None:
-        self._rows.undo(rows, row)
-        if not self._rows.settled(rows, adopted.key):
-            trash.rescue(rows, trash.SNAPSHOT, self._name, adopted.backend)
-            self._rows.write(rows, adopted)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, adopted.key)
+    def _adopt(self, db: sqlite3.Connection, row: SnapshotRow, adopted: SnapshotRow) -> None:
+        self._rows.undo(db, row)
+        if not self._rows.settled(db, adopted.key):
+            trash.rescue(db, trash.SNAPSHOT, self._name, adopted.backend)
+            self._rows.write(db, adopted)
+        self._lease.hold(db, self._type, adopted.key)
 
     def _reserved(self, change: Callable[[sqlite3.Connection], R]) -> R:
         """Commit the first half of an operation; the lease holds a snapshot that is in the way, as in containerd."""
@@ -307,14 +311,14 @@ class Snapshots(Snapshotter):
             except _Taken as taken:
                 key = str(taken)
                 # collected since: then it is not in the way any more
-                if not self._lease or self._ledger.change(partial(self._hold_existing, key=key)):
+                if not self._lease.id or self._ledger.change(partial(self._hold_existing, key=key)):
                     raise AlreadyExists(f"snapshot {key} already exists") from None
 
-    def _hold_existing(self, rows: sqlite3.Connection, key: str) -> bool:
-        if not self._rows.settled(rows, key):
+    def _hold_existing(self, db: sqlite3.Connection, key: str) -> bool:
+        if not self._rows.settled(db, key):
             return False
-        require_lease(rows, self._namespace, self._lease)
-        hold(self._ledger, rows, self._namespace, self._lease, self._type, key)
+        self._lease.require(db)
+        self._lease.hold(db, self._type, key)
         return True
 
     def _explained(self, error: Error, what: str) -> Error:
@@ -344,21 +348,3 @@ def _checked(key: str, labels: Mapping[str, str]) -> dict[str, str]:
 def _inherited_paths(fieldpaths: Sequence[str]) -> list[str]:
     """Return those field paths that concern the snapshotter."""
     return [path for path in fieldpaths if path == "labels" or inherited_labels({path.removeprefix("labels."): ""})]
-
-
-def adaptor(info: Info) -> filter_expressions.Adaptor:
-    """Show a snapshot to a filter."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["kind"]:
-                return filter_expressions.value_of(KIND_NAMES[info.kind])
-            case ["name"]:
-                return info.name, True
-            case ["parent"]:
-                return info.parent, True  # no parent is a parent that is empty, so that parent!="" finds children
-            case ["labels", *_]:
-                return filter_expressions.label_of(info.labels, path)
-        return filter_expressions.ABSENT
-
-    return field

@@ -20,6 +20,7 @@ from windlass.contracts.sandboxes import SandboxStore
 from windlass.contracts.snapshots import Snapshotter
 from windlass.contracts.values import check_identifier
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
+from windlass.typing import override
 from windlass_metadata import trash
 from windlass_metadata.abandoned import Abandoned
 from windlass_metadata.check import Check
@@ -78,28 +79,28 @@ class MetadataStore(Metadata):
         )
         self._cleaners = {name: self._cleaner(name, one) for name, one in self._snapshotters.items()}
 
+    @override
     def namespaces(self) -> NamespaceStore:
-        """See the contract."""
         return Namespaces(self._ledger)
 
+    @override
     def containers(self, namespace: str) -> ContainerStore:
-        """See the contract."""
         return Containers(self._ledger, checked(namespace))
 
+    @override
     def images(self, namespace: str, lease: str = "") -> ImageStore:
-        """See the contract."""
         return Images(self._ledger, checked(namespace), lease)
 
+    @override
     def leases(self, namespace: str) -> LeaseStore:
-        """See the contract."""
         return Leases(self._ledger, checked(namespace))
 
+    @override
     def sandboxes(self, namespace: str) -> SandboxStore:
-        """See the contract."""
         return Sandboxes(self._ledger, checked(namespace))
 
+    @override
     def content(self, namespace: str, lease: str = "") -> RememberedContent:
-        """See the contract."""
         return Content(
             self._ledger,
             self._content,
@@ -110,8 +111,8 @@ class MetadataStore(Metadata):
             lease,
         )
 
+    @override
     def snapshotter(self, name: str, namespace: str, lease: str = "") -> Snapshotter:
-        """See the contract."""
         checked(namespace)
         if not name:
             raise InvalidArgument("snapshotter must not be empty")
@@ -120,20 +121,20 @@ class MetadataStore(Metadata):
             raise InvalidArgument(f"snapshotter {name[:128]} is not loaded; there are: {known}")
         return Snapshots(self._ledger, self._snapshotters[name], self._abandoned[name], name, namespace, lease)
 
+    @override
     def snapshotters(self) -> Sequence[str]:
-        """See the contract."""
         return sorted(self._snapshotters)
 
+    @override
     def on_mutation(self, callback: Callable[[bool], None]) -> None:
-        """See the contract."""
         self._ledger.on_mutation(callback)
 
+    @override
     def collect_from(self, kind: str, store: Collectibles) -> None:
-        """See the contract."""
         self._outside.add(kind, store)
 
+    @override
     def collect(self) -> Collected:
-        """See the contract."""
         if not self._collecting.acquire(timeout=COLLECT_TIMEOUT):
             raise Unavailable("another garbage collection is under way; try again")
         try:
@@ -154,8 +155,8 @@ class MetadataStore(Metadata):
             failures=tuple(failures),
         )
 
+    @override
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See `windlass.contracts.checks.Checked`."""
         for abandoned in self._abandoned.values():
             # What a daemon that died left half done is no damage.
             with suppress(Error, OSError):
@@ -187,25 +188,25 @@ class MetadataStore(Metadata):
         )
 
     def _has_trash(self, kind: str, store: str) -> bool:
-        with self._ledger.read() as rows:
-            return trash.has_any(rows, kind, store)
+        with self._ledger.read() as db:
+            return trash.has_any(db, kind, store)
 
     def _clean_snapshotter(self, name: str, snapshotter: Snapshotter, full: bool) -> int:
         self._abandoned[name].resolve()
         return clean_snapshots(self._ledger, name, snapshotter, full)
 
 
-def recover(rows: sqlite3.Connection) -> None:
+def recover(db: sqlite3.Connection) -> None:
     """Undo what a daemon that died has left half done, but for snapshots: their snapshotters must be asked.
 
     The blob of a commit under way may or may not be there; it is discarded, and the
     ingest continues as its bytes are.
     """
-    rows.execute("UPDATE trash SET removing = 0")
-    half_done = rows.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
-    rows.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")
+    db.execute("UPDATE trash SET removing = 0")
+    half_done = db.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
+    db.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")
     for (digest,) in half_done:
-        trash.discard_blob(rows, digest)
+        trash.discard_blob(db, digest)
 
 
 def checked(namespace: str) -> str:

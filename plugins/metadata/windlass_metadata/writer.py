@@ -10,10 +10,12 @@ from windlass.contracts.content import CHUNK, ContentStore, Status, Writer
 from windlass.contracts.values import Descriptor, check_digest, check_labels
 from windlass.errors import AlreadyExists, FailedPrecondition, Unimplemented
 from windlass.filters.fieldpaths import kept_labels
+from windlass.typing import override
 from windlass_api.containerd.events.content_pb2 import ContentCreate
 from windlass_metadata import trash
-from windlass_metadata.ingest_rows import IngestRow, IngestRows
-from windlass_metadata.ledger import Ledger, hold, require_lease
+from windlass_metadata.ingest_rows import BLOBS, IngestRow, IngestRows
+from windlass_metadata.ledger import Ledger
+from windlass_metadata.request_lease import RequestLease
 
 
 class IngestWriter(Writer):
@@ -29,7 +31,7 @@ class IngestWriter(Writer):
         store: ContentStore,
         ingests: IngestRows,
         namespace: str,
-        lease: str,
+        lease: RequestLease,
         row: IngestRow,
         inner: Writer | None,
         media_type: str,
@@ -45,31 +47,31 @@ class IngestWriter(Writer):
         self._media_type = media_type
         self._closed = False
 
+    @override
     def write(self, data: bytes | memoryview) -> int:
-        """See the contract."""
         self._check_open()
         return (self._inner or self._own_copy(self._row.size)).write(data)
 
+    @override
     def digest(self) -> str:
-        """See the contract."""
         return self._inner.digest() if self._inner else self._row.digest
 
+    @override
     def status(self) -> Status:
-        """See the contract."""
         if self._inner:
             return replace(self._inner.status(), ref=self._row.ref)
         row = self._row
         return Status(row.ref, row.size, row.size, row.digest, row.started_at, row.started_at)
 
+    @override
     def truncate(self, size: int) -> None:
-        """See the contract."""
         if size:
             raise Unimplemented(f"ref {self._row.ref} cannot be truncated to {size} bytes, only to 0")
         self._check_open()
         (self._inner or self._own_copy(0)).truncate(0)
 
+    @override
     def commit(self, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None) -> None:
-        """See the contract."""
         self._check_open()
         check_labels(labels or {})
         kept = kept_labels(labels or {})
@@ -79,15 +81,15 @@ class IngestWriter(Writer):
         self._reserve(digest)
         if self._inner:
             self._commit_inner(self._inner, length, digest)
-        created = self._ledger.settle(lambda rows: self._finish(rows, digest, length, kept))
+        created = self._ledger.settle(lambda db: self._finish(db, digest, length, kept))
         self._end()
         if not created:
             raise AlreadyExists(f"content {digest} already exists")
         event = ContentCreate(digest=digest, size=length, mediaType=self._media_type)
         self._ledger.publish(self._namespace, "/content/create", event)
 
+    @override
     def close(self) -> None:
-        """See the contract."""
         if self._closed:
             return
         try:
@@ -113,28 +115,28 @@ class IngestWriter(Writer):
 
     def _reserve(self, digest: str) -> None:
         """Say that the blob is about to be needed, before it is there: collection would remove it."""
-        while not self._ledger.reserve(lambda rows: self._need(rows, digest)):
-            if self._ledger.settle(lambda rows: self._give_up(rows, digest)):
+        while not self._ledger.reserve(lambda db: self._need(db, digest)):
+            if self._ledger.settle(lambda db: self._give_up(db, digest)):
                 self.close()
                 raise AlreadyExists(f"content {digest} already exists")
 
-    def _need(self, rows: sqlite3.Connection, digest: str) -> bool:
+    def _need(self, db: sqlite3.Connection, digest: str) -> bool:
         """Return False for a blob that the namespace has already."""
-        require_lease(rows, self._namespace, self._lease)
-        if self._is_there(rows, digest):
+        self._lease.require(db)
+        if BLOBS.has(db, self._namespace, digest):
             return False
-        trash.rescue(rows, trash.BLOB, "", digest)
+        trash.rescue(db, trash.BLOB, "", digest)
         if self._inner:
-            self._ingests.set_digest(rows, self._row.ref, digest)
+            self._ingests.set_digest(db, self._row.ref, digest)
         else:
-            self._ingests.existing(rows, self._row.ref)
+            self._ingests.existing(db, self._row.ref)
         return True
 
-    def _give_up(self, rows: sqlite3.Connection, digest: str) -> bool:
+    def _give_up(self, db: sqlite3.Connection, digest: str) -> bool:
         """Forget the ingest for a blob that is there, unless that has been collected meanwhile."""
-        if not self._is_there(rows, digest):
+        if not BLOBS.has(db, self._namespace, digest):
             return False
-        self._close_row(rows, digest)
+        self._close_row(db, digest)
         return True
 
     def _commit_inner(self, inner: Writer, length: int, digest: str) -> None:
@@ -143,24 +145,20 @@ class IngestWriter(Writer):
         except AlreadyExists:
             pass  # another namespace has it, or an earlier attempt of this one came so far
         except BaseException:
-            self._ledger.release(lambda rows: self._ingests.set_digest(rows, self._row.ref, ""))
+            self._ledger.release(lambda db: self._ingests.set_digest(db, self._row.ref, ""))
             raise
 
-    def _finish(self, rows: sqlite3.Connection, digest: str, length: int, labels: dict[str, str]) -> bool:
+    def _finish(self, db: sqlite3.Connection, digest: str, length: int, labels: dict[str, str]) -> bool:
         """Record the blob, unless another writer has committed the same bytes meanwhile."""
-        if self._is_there(rows, digest):
-            self._close_row(rows, digest)
+        if BLOBS.has(db, self._namespace, digest):
+            self._close_row(db, digest)
             return False
-        self._ingests.commit(rows, self._row, digest, length, labels)
+        self._ingests.commit(db, self._row, digest, length, labels)
         return True
 
-    def _close_row(self, rows: sqlite3.Connection, digest: str) -> None:
-        self._ingests.close(rows, self._row)
-        hold(self._ledger, rows, self._namespace, self._lease, "content", digest)
-
-    def _is_there(self, rows: sqlite3.Connection, digest: str) -> bool:
-        query = "SELECT 1 FROM content WHERE namespace = ? AND digest = ?"
-        return rows.execute(query, (self._namespace, digest)).fetchone() is not None
+    def _close_row(self, db: sqlite3.Connection, digest: str) -> None:
+        self._ingests.close(db, self._row)
+        self._lease.hold(db, "content", digest)
 
     def _own_copy(self, length: int) -> Writer:
         """Stop being virtual: open an ingest with the first ``length`` bytes of the blob."""
@@ -168,7 +166,7 @@ class IngestWriter(Writer):
         try:
             inner.truncate(0)
             self._copy(inner, length)
-            self._ledger.release(lambda rows: self._ingests.set_digest(rows, self._row.ref, ""))
+            self._ledger.release(lambda db: self._ingests.set_digest(db, self._row.ref, ""))
         except BaseException:
             inner.close()
             raise

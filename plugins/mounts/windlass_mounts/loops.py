@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass.contracts.activations import ActiveMount
+from windlass.contracts.activations import ActiveMount, MountHandler
 from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
+from windlass.typing import override
 from windlass_linux import calls as linux
 from windlass_linux import loop
 
@@ -23,11 +24,11 @@ OPTIONS = {"ro", "rw", "loop", "direct-io"}
 DEVICE = "/dev/loop"
 
 
-class LoopHandler:
-    """A `windlass.contracts.activations.MountHandler`."""
+class LoopHandler(MountHandler):
+    """Attaches files to loop devices; a place is a link to the device."""
 
+    @override
     def mount(self, mount: Mount, place: str, below: Sequence[ActiveMount]) -> ActiveMount:
-        """Attach the file to a free device and link to it."""
         if unknown := set(mount.options) - OPTIONS:
             raise InvalidArgument(f"loop device of {mount.source[:200]} has no option {min(unknown)[:80]!r}")
         # Until the link is there the device is freed by Linux if we die.
@@ -40,8 +41,8 @@ class LoopHandler:
                 raise
         return ActiveMount(mount, place, time.time_ns(), {"device": device})
 
+    @override
     def unmount(self, place: str) -> None:
-        """Free the device, if it is the one that was attached here, and remove the link."""
         if self.is_mounted(place):
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -53,8 +54,8 @@ class LoopHandler:
                 os.close(descriptor)
         Path(place).unlink(missing_ok=True)
 
+    @override
     def is_mounted(self, place: str) -> bool:
-        """Tell whether the device has the name that it was given here, so that it is not another's by now."""
         with suppress(OSError):
             device = str(Path(place).readlink())
             if device.startswith(DEVICE):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from windlass.contracts.activations import ActivateOptions, Activation, ActiveMount, MountHandler
+from windlass.contracts.activations import ActivateOptions, Activation, ActiveMount, MountHandler, MountManager
 from windlass.contracts.metadata import Collectible
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import check_identifier, check_label_keys
@@ -28,6 +28,7 @@ from windlass.errors import (
 from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
 from windlass.filters.fieldpaths import kept_labels, updated_map
 from windlass.plugin import quick
+from windlass.typing import override
 from windlass_mounts.places import Places
 from windlass_mounts.plan import Plan, plan
 from windlass_mounts.records import Records, Row, State
@@ -40,8 +41,8 @@ MAX_NAME = 1024
 DEFAULTS = ActivateOptions()
 
 
-class ActiveMounts:
-    """Implements `windlass.contracts.activations.MountManager`."""
+class ActiveMounts(MountManager):
+    """The activations of all namespaces, below one directory."""
 
     def __init__(
         self,
@@ -72,15 +73,15 @@ class ActiveMounts:
         """Close the records; what is mounted stays."""
         self._records.close()
 
+    @override
     @quick
     def handles(self, mounts: Sequence[Mount]) -> bool:
-        """Tell whether any mount is transformed or has a handler."""
         return plan(mounts, self._handlers).needed
 
+    @override
     def activate(
         self, namespace: str, name: str, mounts: Sequence[Mount], options: ActivateOptions | None = None
     ) -> Activation:
-        """Make the mounts that are ours to make."""
         options = options or DEFAULTS
         _check(namespace, name)
         check_label_keys(options.labels)
@@ -102,12 +103,13 @@ class ActiveMounts:
                 raise
         return Activation(name, active, system, kept_labels(options.labels))
 
+    @override
     def deactivate(self, namespace: str, name: str) -> None:
-        """Unmount and forget."""
         row = self._find(namespace, name)
         with self._held(row.id, f"mount {_shown(name)}"):
             self._end(row.id)
 
+    @override
     def info(self, namespace: str, name: str) -> Activation:
         """Describe an activation; one that is under way is not there yet, or no more."""
         row = self._find(namespace, name)
@@ -115,8 +117,8 @@ class ActiveMounts:
             raise NotFound(f"mount {_shown(name)} is not active; deactivate it to be rid of it")
         return row.activation
 
+    @override
     def update(self, namespace: str, activation: Activation, fieldpaths: Sequence[str] = ()) -> Activation:
-        """Change labels."""
         row = self._find(namespace, activation.name)
         with self._held(row.id, f"mount {_shown(activation.name)}"):
             now = self.info(namespace, activation.name)
@@ -124,8 +126,8 @@ class ActiveMounts:
             self._records.label(row.id, labels)
         return replace(now, labels=labels)
 
+    @override
     def list(self, namespace: str, filters: Sequence[str] = ()) -> builtins.list[Activation]:
-        """Return what matches."""
         _check(namespace)
         accepts = parse(filters)
         found = [row.activation for row in self._records.all(namespace) if row.state == State.ACTIVE]

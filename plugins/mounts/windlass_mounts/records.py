@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from windlass import errors
 from windlass.contracts.activations import Activation, ActiveMount
 from windlass.contracts.mounts import Mount
 from windlass_storage import databases
@@ -132,27 +131,42 @@ class Records:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.ProgrammingError as error:
-                raise errors.Unavailable(f"{self._path} is closed: the daemon is stopping") from error
-            except sqlite3.Error as error:
-                raise databases.translated(error, self._path, "database of mounts") from error
+        with self._lock, databases.sqlite_errors(self._path, "database of mounts"):
+            yield self._db
+
+
+class _KeptMount(TypedDict):
+    type: str
+    source: str
+    options: list[str]
+    target: str
+
+
+class _KeptActive(TypedDict):
+    mount: _KeptMount
+    mount_point: str
+    mounted_at: int
+    data: dict[str, str]
+
+
+class _Kept(TypedDict, total=False):
+    """The column ``mounts``, as JSON."""
+
+    active: list[_KeptActive]
+    system: list[_KeptMount]
 
 
 def _row(row: tuple[int, str, str, int, str, str, str]) -> Row:
     id, namespace, name, state, lease, labels, mounts = row
-    # Any: JSON, which we have written.
-    kept: dict[str, Any] = json.loads(mounts)
+    kept: _Kept = json.loads(mounts)
     active = tuple(_active(each) for each in kept.get("active", ()))
     system = tuple(_mount(each) for each in kept.get("system", ()))
     return Row(id, namespace, State(state), lease, Activation(name, active, system, json.loads(labels)))
 
 
-def _active(kept: dict[str, Any]) -> ActiveMount:
+def _active(kept: _KeptActive) -> ActiveMount:
     return ActiveMount(_mount(kept["mount"]), kept["mount_point"], kept["mounted_at"], kept["data"])
 
 
-def _mount(kept: dict[str, Any]) -> Mount:
+def _mount(kept: _KeptMount) -> Mount:
     return Mount(kept["type"], kept["source"], tuple(kept["options"]), kept["target"])

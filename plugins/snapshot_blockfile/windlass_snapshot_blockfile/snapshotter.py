@@ -9,6 +9,7 @@ from pathlib import Path
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition
+from windlass.typing import override
 from windlass_linux import loop
 from windlass_storage import trees
 from windlass_storage.metastore import Record
@@ -18,7 +19,7 @@ FILE = "blockfile"
 
 
 class BlockfileSnapshotter(DirectorySnapshotter):
-    """A `windlass.contracts.snapshots.Snapshotter` on files that are mounted by loop devices (docs/containerd 2.2)."""
+    """Keeps snapshots in files that are mounted by loop devices (docs/containerd 2.2)."""
 
     def __init__(self, root: Path, scratch: Path, fs_type: str, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``; those without a parent are copies of ``scratch``, which holds ``fs_type``."""
@@ -27,34 +28,32 @@ class BlockfileSnapshotter(DirectorySnapshotter):
         self._fs_type = fs_type
         self._options = tuple(mount_options) if "loop" in mount_options else (*mount_options, "loop")
 
+    @override
     def usage(self, key: str) -> Usage:
-        """Measure what a file takes beyond its parent's."""
         record = self._store.lookup(key)
         return self._measure(record) if record.kind == Kind.ACTIVE else record.usage
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return one mount of a file."""
         return self._mounts(self._store.get(key))
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Copy the parent's file, or the empty one."""
-
         def fill(directory: Path, parents: Sequence[int]) -> None:
             trees.copy_file(self._file(parents[0]) if parents else self._scratch, directory / FILE)
 
         return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Show the parent's own file."""
-
         def fill(directory: Path, parents: Sequence[int]) -> None:
             if not parents:
                 trees.copy_file(self._scratch, directory / FILE)
 
         return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Freeze an active snapshot. Raises FailedPrecondition also while it is mounted: its file would change on."""
         record = self._store.lookup(key)
         if parent and self._store.stat(key).parent != parent:
             raise FailedPrecondition(
@@ -64,8 +63,8 @@ class BlockfileSnapshotter(DirectorySnapshotter):
             raise FailedPrecondition(f"snapshot {key} is mounted, a commit would tear it; unmount it first")
         self._store.commit(name, key, self._measure(record), labels)
 
+    @override
     def remove(self, key: str) -> None:
-        """Remove a snapshot and its file."""
         self._directories.remove(key, now=True)
 
     def _file(self, id: int) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition, NotFound
+from windlass.typing import override
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
 from windlass_storage import trees
@@ -20,7 +21,7 @@ ROOT_MODE = 0o755
 
 
 class BtrfsSnapshotter(DirectorySnapshotter):
-    """A `windlass.contracts.snapshots.Snapshotter` on btrfs (docs/containerd 2.2)."""
+    """Keeps snapshots as subvolumes of btrfs (docs/containerd 2.2)."""
 
     def __init__(self, root: Path) -> None:
         """Keep snapshots below ``root``, which is on btrfs."""
@@ -29,18 +30,17 @@ class BtrfsSnapshotter(DirectorySnapshotter):
         for info in self._store.walk(["kind==active"]):
             self._thaw(info.name)
 
+    @override
     def usage(self, key: str) -> Usage:
-        """Measure what is not the parent's."""
         record = self._store.lookup(key)
         return self._measure(record) if record.kind == Kind.ACTIVE else record.usage
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return one mount of a subvolume."""
         return self._mounts(self._store.get(key))
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Make a writable snapshot of the parent's subvolume, or an empty subvolume."""
-
         def fill(directory: Path, parents: Sequence[int]) -> None:
             if parents:
                 subvolumes.snapshot(self._subvolume(parents[0]), directory / SUBVOLUME)
@@ -49,17 +49,16 @@ class BtrfsSnapshotter(DirectorySnapshotter):
 
         return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Show the parent's own subvolume, which nobody can write to."""
-
         def fill(directory: Path, parents: Sequence[int]) -> None:
             if not parents:
                 _create(directory / SUBVOLUME)
 
         return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Freeze an active snapshot."""
         record = self._store.lookup(key)
         if parent and self._store.stat(key).parent != parent:
             raise FailedPrecondition(
@@ -82,8 +81,8 @@ class BtrfsSnapshotter(DirectorySnapshotter):
         with suppress(NotFound, FailedPrecondition, FileNotFoundError):
             subvolumes.freeze(self._subvolume(self._store.get(key).id), False)
 
+    @override
     def remove(self, key: str) -> None:
-        """Remove a snapshot and its subvolume."""
         self._directories.remove(key, now=True)
 
     def _subvolume(self, id: int) -> Path:

@@ -13,10 +13,11 @@ from typing import IO, cast
 import zstandard
 
 from windlass.contracts.content import ContentStore, Reader
-from windlass.contracts.diff import CompareOptions
+from windlass.contracts.diff import CompareOptions, Differ
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import InvalidArgument, Unimplemented
+from windlass.typing import override
 from windlass_snapshot_erofs.images import place, problem_of
 from windlass_snapshot_erofs.layers import CONVERTED, IMAGE, MARK, directory_of
 
@@ -27,9 +28,10 @@ MAX_WINDOW = 128 << 20
 """Of zstd, the library's own limit: what a frame may make the decompressor allocate."""
 
 
-class ErofsDiffer:
-    """A `windlass.contracts.diff.Differ`."""
+class ErofsDiffer(Differ):
+    """Applies EROFS images."""
 
+    @override
     def apply(
         self,
         content: ContentStore,
@@ -51,10 +53,10 @@ class ErofsDiffer:
         (directory / CONVERTED).unlink(missing_ok=True)
         return Descriptor(kind, f"sha256:{copy.hash.hexdigest()}", copy.size)
 
+    @override
     def compare(
         self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
     ) -> Descriptor:
-        """Leave it to another differ."""
         raise Unimplemented("this differ makes no layers; have walking asked after it")
 
 

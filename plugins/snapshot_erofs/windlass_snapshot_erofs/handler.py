@@ -12,7 +12,7 @@ from windlass_storage.directory_handler import DirectoryHandler
 
 
 class ErofsHandler(DirectoryHandler):
-    """A `windlass.contracts.activations.MountHandler`."""
+    """Mounts EROFS images."""
 
     def __init__(self) -> None:
         """Believe that Linux needs no loop devices, until it says so."""

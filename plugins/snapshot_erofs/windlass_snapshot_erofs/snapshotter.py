@@ -10,6 +10,7 @@ from pathlib import Path
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import NotFound
+from windlass.typing import override
 from windlass_snapshot_erofs import images as images_module
 from windlass_snapshot_erofs import layers
 from windlass_snapshot_erofs.images import Images
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ErofsSnapshotter(DirectorySnapshotter):
-    """A `windlass.contracts.snapshots.Snapshotter` on EROFS and overlayfs."""
+    """Keeps snapshots as EROFS images, and shows them with overlayfs."""
 
     def __init__(self, root: Path, images: Images, features: Features, mount_options: Sequence[str] = ()) -> None:
         """Keep snapshots below ``root``."""
@@ -32,28 +33,28 @@ class ErofsSnapshotter(DirectorySnapshotter):
         self._features = features
         self._mount_options = tuple(mount_options)
 
+    @override
     def usage(self, key: str) -> Usage:
-        """Measure what has been written, or the image."""
         record = self._store.lookup(key)
         if record.kind != Kind.ACTIVE:
             return record.usage
         directory = self._directories.path(record.id)
         return _size(directory / IMAGE) if self._is_image(directory) else trees.measure(directory / UPPER)
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return one mount, or several for a mount manager."""
         return self._mounts(self._store.get(key))
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Make an empty upper directory on the parent."""
         return self._mounts(self._create(Kind.ACTIVE, key, parent, labels or {}))
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Show the parent and what is beneath."""
         return self._mounts(self._create(Kind.VIEW, key, parent, labels or {}))
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Make an image of an active snapshot, unless the differ has, and freeze it, on ``parent`` if it had none."""
         record = self._store.lookup(key)
         directory = self._directories.path(record.id)
         image = directory / IMAGE
@@ -66,13 +67,14 @@ class ErofsSnapshotter(DirectorySnapshotter):
         self._images.seal(image)
         self._strip(directory)
 
+    @override
     def remove(self, key: str) -> None:
         """Remove a snapshot; its files at the next cleanup."""
         record = self._directories.remove(key, now=False)
         images_module.thaw(self._directories.path(record.id) / IMAGE)
 
+    @override
     def cleanup(self) -> None:
-        """Delete the files of removed snapshots, and those that images were made of."""
         for info in self._store.walk(["kind==committed"]):
             with suppress(NotFound):
                 self._strip(self._directories.path(self._store.lookup(info.name).id))

@@ -8,6 +8,7 @@ from pathlib import Path
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import FailedPrecondition
+from windlass.typing import override
 from windlass_storage import trees
 from windlass_storage.metastore import Record
 from windlass_storage.snapshot_directories import DirectorySnapshotter
@@ -16,20 +17,20 @@ ROOT_MODE = 0o755
 
 
 class NativeSnapshotter(DirectorySnapshotter):
-    """A `windlass.contracts.snapshots.Snapshotter` that copies."""
+    """Keeps snapshots as full copies."""
 
+    @override
     def usage(self, key: str) -> Usage:
         """Measure an active snapshot; a view takes nothing, as in containerd."""
         record = self._store.lookup(key)
         return trees.measure(self._directories.path(record.id)) if record.kind == Kind.ACTIVE else record.usage
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return one bind mount."""
         return self._mounts(self._store.get(key))
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Copy the parent's files into a new directory."""
-
         def fill(directory: Path, parents: Sequence[int]) -> None:
             directory.chmod(ROOT_MODE)
             if parents:
@@ -37,16 +38,15 @@ class NativeSnapshotter(DirectorySnapshotter):
 
         return self._mounts(self._directories.create(Kind.ACTIVE, key, parent, labels, fill))
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Show the parent's own files."""
-
         def fill(directory: Path, _parents: Sequence[int]) -> None:
             directory.chmod(ROOT_MODE)
 
         return self._mounts(self._directories.create(Kind.VIEW, key, parent, labels, fill))
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Freeze an active snapshot."""
         record = self._store.lookup(key)
         if parent and self._store.stat(key).parent != parent:
             raise FailedPrecondition(
@@ -54,8 +54,8 @@ class NativeSnapshotter(DirectorySnapshotter):
             )
         self._store.commit(name, key, trees.measure(self._directories.path(record.id)), labels)
 
+    @override
     def remove(self, key: str) -> None:
-        """Remove a snapshot and its files."""
         self._directories.remove(key, now=True)
 
     def _mounts(self, record: Record) -> tuple[Mount, ...]:

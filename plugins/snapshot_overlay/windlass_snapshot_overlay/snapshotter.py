@@ -10,6 +10,7 @@ from pathlib import Path
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import LABEL_PREFIX, Info, Kind, Usage
 from windlass.errors import NotFound
+from windlass.typing import override
 from windlass_snapshot_overlay import layers
 from windlass_snapshot_overlay.layers import Features
 from windlass_storage import trees, upper_directories
@@ -21,7 +22,7 @@ LABEL_UPPERDIR = LABEL_PREFIX + "overlay.upperdir"
 
 
 class OverlaySnapshotter(DirectorySnapshotter):
-    """A `windlass.contracts.snapshots.Snapshotter` on overlayfs."""
+    """Keeps snapshots as layers of overlayfs."""
 
     def __init__(
         self,
@@ -38,44 +39,45 @@ class OverlaySnapshotter(DirectorySnapshotter):
         self._sync_remove = sync_remove
         self._upperdir_label = upperdir_label
 
+    @override
     def stat(self, key: str) -> Info:
-        """Describe a snapshot of any kind."""
         return self._labelled(self._store.stat(key))
 
+    @override
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels."""
         return self._labelled(self._store.update(info, fieldpaths))
 
+    @override
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
-        """Yield every snapshot that matches."""
         for info in self._store.walk(filters):
             # What is removed during the walk has no label to show any more.
             with suppress(NotFound):
                 info = self._labelled(info)
             yield info
 
+    @override
     def usage(self, key: str) -> Usage:
-        """Measure the snapshot's own directory."""
         record = self._store.lookup(key)
         return trees.measure(self._upper(record.id)) if record.kind == Kind.ACTIVE else record.usage
 
+    @override
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return one bind or overlay mount."""
         return self._mounts(self._store.get(key))
 
+    @override
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Make an empty upper directory on the parent."""
         return self._mounts(self._create(Kind.ACTIVE, key, parent, labels or {}))
 
+    @override
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Show the parent and what is beneath."""
         return self._mounts(self._create(Kind.VIEW, key, parent, labels or {}))
 
+    @override
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        """Freeze an active snapshot, on ``parent`` if it had none."""
         usage = trees.measure(self._upper(self._store.lookup(key).id))
         self._store.commit(name, key, usage, labels, parent)
 
+    @override
     def remove(self, key: str) -> None:
         """Remove a snapshot; its files now or at the next cleanup."""
         self._directories.remove(key, now=self._sync_remove)

@@ -1,0 +1,88 @@
+"""What filters see of a record, and what updates may change of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from windlass.errors import InvalidArgument
+from windlass.filters import expressions
+from windlass.filters.fieldpaths import selects, updated_map
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    class Labelled(DataclassInstance, Protocol):
+        """A record with labels."""
+
+        @property
+        def labels(self) -> Mapping[str, str]:
+            """Its labels."""
+
+
+T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
+L = TypeVar("L", bound="Labelled")
+
+MapChange = Callable[[D, D, str, str], D]
+"""Takes the current record, the wanted one, ``map`` or ``map.key``, and the record's name; returns the changed one."""
+
+
+class Visible(Generic[T]):
+    """The fields of a record that filters see, by their paths: strings, and maps below whose name is a key."""
+
+    def __init__(
+        self, strings: Mapping[str, Callable[[T], str]], maps: Mapping[str, Callable[[T], Mapping[str, str]]]
+    ) -> None:
+        self._strings = {tuple(path.split(".")): read for path, read in strings.items()}
+        self._maps = maps
+
+    def test(self, filters: Sequence[str]) -> Callable[[T], bool]:
+        """Return what tells whether a record matches one of ``filters``. Raises InvalidArgument."""
+        accepts = expressions.parse(filters)
+        if accepts is expressions.match_all:
+            return lambda _record: True
+        return lambda record: accepts(self.adaptor(record))
+
+    def adaptor(self, record: T) -> expressions.Adaptor:
+        """Show a record to a filter."""
+
+        def read(path: Sequence[str]) -> tuple[str, bool]:
+            if path[0] in self._maps:
+                return expressions.label_of(self._maps[path[0]](record), path)
+            string = self._strings.get(tuple(path))
+            return expressions.value_of(string(record)) if string else expressions.ABSENT
+
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class Mutable(Generic[D]):
+    """The fields of a record that an update may change, by their paths: maps, and those that are taken as a whole."""
+
+    maps: Mapping[str, MapChange[D]]
+    whole: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What a path takes over from the wanted record."""
+
+    def changed(self, current: D, wanted: D, fieldpaths: Sequence[str], what: str) -> D:
+        """Return ``current`` with the fields of ``wanted`` that ``fieldpaths`` name, or all. Raises InvalidArgument."""
+        result = current
+        for path in fieldpaths or (*self.maps, *self.whole):
+            if path in self.whole:
+                result = replace(result, **{name: getattr(wanted, name) for name in self.whole[path]})
+            else:
+                result = self._map(path, what)(result, wanted, path, what)
+        return result
+
+    def _map(self, path: str, what: str) -> MapChange[D]:
+        for name, change in self.maps.items():
+            if selects(path, name):
+                return change
+        names = ", ".join((*self.maps, *self.whole))
+        raise InvalidArgument(f"cannot update field {path[:128]!r} of {what}: only {names} can change")
+
+
+def labels(current: L, wanted: L, path: str, what: str) -> L:
+    """Change the labels."""
+    return replace(current, labels=updated_map("labels", current.labels, wanted.labels, [path], what))
