@@ -49,7 +49,7 @@ BUSYBOX = static_busybox()
 
 
 def make_root(root: Path) -> None:
-    """Make a root file system; skips the case where there is no busybox."""
+    """Make a root file system; skip the case if there is no busybox."""
     if not BUSYBOX.exists():
         pytest.skip("no static busybox is installed; apt install busybox-static")
     for name in ("bin", "proc", "dev", "sys", "tmp"):

@@ -1,4 +1,4 @@
-"""The promises of a differ to whatever is beside its target: no entry, whatever it is called, leaves it.
+"""The promises of a differ to the files around its target: no entry, whatever its name, leaves the target.
 
 Part of `windlass_conformance.differs.DifferSuite`; the cases are the breakout table of docs/containerd 8.5.
 """
@@ -41,7 +41,7 @@ INSIDE: dict[str, tuple[Add, str]] = {
         "d/new",
     ),
 }
-"""Layers, and where the file that they bring ends up."""
+"""Layers, and the place of the file that they contain."""
 
 REFUSED: dict[str, Add] = {
     "whiteout of the parent": lambda a: a.file(".wh..."),
@@ -83,7 +83,7 @@ class BreakoutCases:
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """Give an empty directory beside one that has to stay as it is."""
+        """Give an empty directory next to one that must not change."""
         root, outside = tmp_path / "root", tmp_path / "outside"
         root.mkdir()
         outside.mkdir()
@@ -112,7 +112,7 @@ class BreakoutCases:
 
     @pytest.mark.parametrize("case", list(HARMLESS))
     def test_nothing_outside_is_touched(self, differ: Differ, store: ContentStore, root: Path, case: str) -> None:
-        """Whatever a layer does with links, whiteouts and modes, what is beside the target stays as it was."""
+        """Whatever a layer does with links, whiteouts and modes, files around the target do not change."""
         try:
             differ.apply(store, put(store, HARMLESS[case](Archive()).bytes()), bind(root))
         except Error:
@@ -127,7 +127,7 @@ class BreakoutCases:
 
     @pytest.mark.parametrize("number", [-1, 1 << 40], ids=["negative", "huge"])
     def test_impossible_devices_are_refused(self, differ: Differ, store: ContentStore, root: Path, number: int) -> None:
-        """A device number that Linux does not have is no device of another number."""
+        """A device number that Linux cannot represent does not become another number."""
         header = tarfile.TarInfo("device")
         header.type, header.devmajor, header.devminor = tarfile.CHRTYPE, 1, 1
         data = bytearray(header.tobuf(tarfile.GNU_FORMAT))

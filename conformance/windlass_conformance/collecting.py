@@ -78,7 +78,7 @@ class CollectionCases:
         assert not any(has_blob(store, digest) for digest in (layer, other, config, digest_of(b"index")))
 
     def test_a_label_that_only_looks_like_a_reference_holds_nothing(self, metadata: Metadata, namespace: str) -> None:
-        """gc.ref.contentx is no reference."""
+        """gc.ref.contentx is not a reference."""
         digest = put(metadata.content(namespace), "named")
         put(metadata.content(namespace), "names", {ROOT: "now", f"{REF}.contentx": digest})
         metadata.collect()
@@ -97,7 +97,7 @@ class CollectionCases:
         assert not has_blob(store, one) and not has_blob(store, two)
 
     def test_an_expired_image_holds_nothing(self, metadata: Metadata, namespace: str) -> None:
-        """An image whose gc.expire has come is no root; one whose time is to come is."""
+        """An image is a root until the time in gc.expire, and not afterwards."""
         metadata.leases(namespace).create("while making")
         for name, when in (("old", -60), ("young", 3600)):
             put(metadata.content(namespace, "while making"), name)
@@ -202,7 +202,7 @@ class CollectionCases:
     def test_preparing_without_a_lease_races_a_collection_cleanly(
         self, metadata: Metadata, namespace: str, snapshotter: str
     ) -> None:
-        """Who works without a lease may lose what it made, is told so, and nothing is left half made."""
+        """A client without a lease may lose what it made; it gets an error, and nothing is left half made."""
         view = metadata.snapshotter(snapshotter, namespace)
         ended = threading.Event()
 

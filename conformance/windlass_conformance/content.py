@@ -84,7 +84,7 @@ class ContentSuite:
     # Writing a blob
 
     def test_five_writers_at_once_make_five_blobs(self, store: ContentStore) -> None:
-        """Refs are independent; size and digest may be told when the writer is opened, at commit, or never."""
+        """Refs are independent; size and digest may be given when the writer is opened, at commit, or never."""
         blobs = [noise(f"writer {number}", size) for number, size in enumerate((1 << 16, 300, 7000, 4096, 32 << 20))]
         opened = ((0, ""), (300, ""), (0, digest_of(blobs[2])), (4096, digest_of(blobs[3])), (32 << 20, ""))
 
@@ -109,7 +109,7 @@ class ContentSuite:
         assert refs(store) == []
 
     def test_small_blob_is_read_to_its_end_and_no_further(self, store: ContentStore) -> None:
-        """A read that asks for more than there is returns what there is, and then nothing."""
+        """A read of more than the rest returns the rest, and then nothing."""
         digest = ingest(store, "small", b"foobar")
 
         with closing(store.reader(Descriptor("", digest, 6))) as reader:
@@ -135,14 +135,14 @@ class ContentSuite:
         assert store.info(EMPTY).size == 0
 
     def test_memoryview_is_written_like_bytes(self, store: ContentStore) -> None:
-        """Writers take views, so that nobody needs to copy."""
+        """Writers accept memoryviews, so callers need not copy."""
         with closing(store.writer("view")) as writer:
             assert writer.write(memoryview(b"x foobar y")[2:8]) == 6
             writer.commit(6, digest_of(b"foobar"), KEPT)
 
     @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
     def test_other_digest_algorithms_are_honoured(self, store: ContentStore, algorithm: str) -> None:
-        """Whether the algorithm is told at open or only at commit, the blob has that digest."""
+        """The blob gets a digest of the algorithm that is given at open or at commit."""
         for ref, data in (("open", b"told at open"), ("commit", b"told at commit")):
             digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
             with closing(store.writer(ref, expected=digest if ref == "open" else "")) as writer:
@@ -418,7 +418,7 @@ class ContentSuite:
     # Blobs
 
     def test_labels_of_commit_are_kept(self, store: ContentStore) -> None:
-        """Info and walk tell them."""
+        """Info and walk return them."""
         digest = ingest(store, "labelled", b"labelled", {**KEPT, "k": "v"})
         assert dict(store.info(digest).labels) == {**KEPT, "k": "v"}
         assert [dict(info.labels) for info in store.walk()] == [{**KEPT, "k": "v"}]
@@ -462,7 +462,7 @@ class ContentSuite:
         assert dict(store.info(digest).labels) == dict(KEPT)
 
     def test_only_one_of_many_commits_of_the_same_bytes_wins(self, store: ContentStore) -> None:
-        """The others are told that the blob exists."""
+        """The other writers get AlreadyExists."""
         data = noise("race", 10_000)
 
         def commit(number: int) -> bool:

@@ -83,7 +83,7 @@ class DifferSuite(BreakoutCases):
         assert stat.S_ISCHR(null.st_mode) and null.st_rdev == os.makedev(1, 3)
         directory = (root / "etc").stat()
         assert (stat.S_IMODE(directory.st_mode), directory.st_uid, directory.st_gid) == (0o711, 5, 6)
-        assert directory.st_mtime == TIME, "a directory's time is set after what is in it"
+        assert directory.st_mtime == TIME, "a directory's time is set after its files are made"
 
     def test_extended_attributes_are_set(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
         """Attributes of PAX records are set, capabilities among them."""
@@ -117,7 +117,7 @@ class DifferSuite(BreakoutCases):
     def test_an_opaque_directory_hides_what_was_below(
         self, differ: Differ, store: ContentStore, tmp_path: Path
     ) -> None:
-        """An opaque marker removes what the directory had, and spares what its own layer brings."""
+        """An opaque marker removes the directory's old entries and spares those of its own layer."""
         root = _new(tmp_path)
         differ.apply(store, put(store, Archive().dir("d").file("d/old").dir("d/e").bytes()), bind(root))
         archive = Archive().dir("d").file("d/new").file("d/.wh..wh..opq").file("d/late")
@@ -138,7 +138,7 @@ class DifferSuite(BreakoutCases):
         )
 
     def test_a_damaged_layer_is_refused(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """A layer that is cut short, or is no archive at all, is an error, not a smaller tree."""
+        """A layer that is cut short, or that is not an archive, is an error, not a smaller tree."""
         archive = Archive().file("foo", os.urandom(100_000)).bytes()
         packed = gzip.compress(archive)
         for number, data in enumerate((packed[: len(packed) // 2], b"<html>" * 1000)):
@@ -193,7 +193,7 @@ class DifferSuite(BreakoutCases):
         assert self._made(differ, store, lower, upper) == ["a/", "a/b/", "a/b/e", "a/b/f -> a/b/e"]
 
     def test_sockets_are_left_out(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """A socket is no part of a layer."""
+        """A socket is not part of a layer."""
         lower, upper = _sides(tmp_path)
         with socket.socket(socket.AF_UNIX) as bound:
             os.chdir(upper)

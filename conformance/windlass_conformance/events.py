@@ -36,7 +36,7 @@ class ExchangeSuite:
 
     @pytest.fixture
     def namespace(self) -> str:
-        """Give a namespace that nobody else publishes in."""
+        """Give a namespace in which no other client publishes."""
         return f"conformance-{secrets.token_hex(4)}"
 
     def test_events_arrive_as_they_were_published(self, exchange: Make, namespace: str) -> None:
@@ -111,7 +111,7 @@ class ExchangeSuite:
         run(exchange, case)
 
     def test_a_namespace_is_needed(self, exchange: Make) -> None:
-        """An event of a namespace that is no identifier is refused."""
+        """An event of a namespace that is not an identifier is refused."""
 
         async def case(found: Exchange) -> None:
             with pytest.raises(InvalidArgument):

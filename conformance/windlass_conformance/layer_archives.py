@@ -1,4 +1,4 @@
-"""Layers for the cases of a differ: archives made entry by entry, and trees told as facts."""
+"""Layers for the cases of a differ: archives made entry by entry, and trees as lists of facts."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class LeaseCases:
                 leases.delete(name)
 
     def test_leases_are_listed_as_they_were_made(self, metadata: Metadata, namespace: str) -> None:
-        """List keeps labels and times, and filters by ID and label; an empty label is no label."""
+        """List keeps labels and times, and filters by ID and label; a label with an empty value is absent."""
         leases = metadata.leases(namespace)
         one = leases.create("one", {"kind": "a", "empty": ""})
         two = leases.create("two", {"kind": "b"})

@@ -1,4 +1,4 @@
-"""The promises of `windlass.contracts.metadata.Metadata` about what is kept and what goes, one test each.
+"""The promises of `windlass.contracts.metadata.Metadata` about leases and garbage collection, one test each.
 
 The cases are those of docs/containerd 8.3 that can be seen from outside. The subclass provides a fixture
 ``metadata``; what it gives may have other namespaces, which no case touches. ``snapshotter`` is the name

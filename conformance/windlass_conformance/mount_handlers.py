@@ -73,7 +73,7 @@ class MountHandlerSuite:
         _nothing_at(handler, place)
 
     def test_undoing_twice_is_no_error(self, handler: MountHandler, mount: Mount, place: str) -> None:
-        """Unmount of what is not mounted does nothing: a daemon that died may have come that far."""
+        """Unmount of an unmounted place does nothing: a daemon that died may have unmounted it."""
         handler.unmount(place)
         handler.mount(mount, place, ())
         handler.unmount(place)

@@ -167,7 +167,7 @@ def remove_content(found: ContentStore) -> None:
 
 
 def version_of(address: str) -> dict[str, str]:
-    """Return what a daemon says of itself; a plugin's socket tells nothing."""
+    """Return a daemon's versions; a plugin's socket has none."""
     from google.protobuf.empty_pb2 import Empty
 
     from windlass_api.containerd.services.version.v1.version_pb2_grpc import VersionStub

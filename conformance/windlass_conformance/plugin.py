@@ -1,4 +1,4 @@
-"""The pytest plugin: options that say what is to be certified, and the report."""
+"""The pytest plugin: options that name the objects to certify, and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("snapshotter", "content", "differ", "metadata", "events", "runtime", "s
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take what is to be certified; without any of it this plugin does nothing."""
+    """Add options that name the objects to certify; without any of them this plugin does nothing."""
     group = parser.getgroup("windlass", "conformance of plugins (windlass-conformance)")
     group.addoption("--address", metavar="SOCKET", help="certify what the containerd API at this socket offers")
     group.addoption(
@@ -66,14 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave only the cases of what is given; say so when nothing is."""
+    """Leave only the cases of the given objects; report an error if none is given."""
     ours = [item for item in items if PEER_CASES in item.path.as_posix()]
     if not ours:
         return
     given = {kind for kind in KINDS if config.getoption(f"--{kind}") is not None}
     if not given:
         raise pytest.UsageError(
-            "windlass_conformance: name what is to be certified, such as --snapshotter unix:///run/my.sock, "
+            "windlass_conformance: name what to certify, such as --snapshotter unix:///run/my.sock, "
             "or --address /run/containerd/containerd.sock --snapshotter overlayfs"
         )
     if config.getoption("--address") and "://" in (config.getoption("--snapshotter") or ""):
@@ -93,5 +93,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def kind_of(item: pytest.Item) -> str:
-    """Return what an item certifies, empty for one that is no case of a suite."""
+    """Return what an item certifies, empty if it is not a case of a suite."""
     return str(getattr(getattr(item, "cls", None), "certifies", ""))

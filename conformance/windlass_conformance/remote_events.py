@@ -68,7 +68,7 @@ class RemoteExchange:
         thread = threading.Thread(target=receive)
         thread.start()
         try:
-            # A subscription without answer is one that may have begun or not: it has when it brings an event.
+            # Without an answer a subscription may have begun or not; its first event shows that it has.
             while not begun.is_set():
                 await asyncio.to_thread(self.publish, "conformance", READY, Payload("conformance.Ready", b""))
                 await asyncio.to_thread(begun.wait, 0.05)

@@ -46,7 +46,7 @@ class Report:
         }
 
     def _peer(self, address: str | None) -> dict[str, str]:
-        """Return what a daemon tells of itself; a plugin's socket tells nothing."""
+        """Return a daemon's versions; a plugin's socket has none."""
         if address is None:
             return {}
         from windlass_conformance.peers import version_of

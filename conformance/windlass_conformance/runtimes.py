@@ -121,7 +121,7 @@ class RuntimeSuite:
         path = runtime.file("out")
         runtime.create("one", ["echo", "ran"], f"file://{path}")
         time.sleep(0.2)
-        with open(path, "ab") as file:  # noqa: PTH123 - whoever makes it
+        with open(path, "ab") as file:  # noqa: PTH123 - it may not exist yet
             assert file.tell() == 0
         runtime.kill("one", signal.SIGKILL)
         runtime.wait("one")
@@ -138,7 +138,7 @@ class RuntimeSuite:
             assert file.read().split() == [str(number) for number in range(1, 20001)]
 
     def test_a_running_container_is_not_deleted(self, runtime: Runtime) -> None:
-        """Delete of what runs is refused, and it runs on."""
+        """Delete of a running process is refused, and the process goes on."""
         runtime.create("one", ["sleep", "1000"])
         runtime.start("one")
         with pytest.raises(Error):

@@ -1,7 +1,7 @@
 """The promises of `windlass.contracts.sandboxes.SandboxController`, one test each (docs/containerd 3.12).
 
 The subclass provides the fixture ``controller``: a function that makes a controller, or finds one, inside a running
-event loop; ``runtime`` is the name of a runtime that has sandboxes, and ``namespace`` one that nobody else uses.
+event loop; ``runtime`` is the name of a runtime that has sandboxes, and ``namespace`` one that no other client uses.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SandboxControllerSuite:
         asyncio.run(work())
 
     def test_a_sandbox_lives_from_create_to_shutdown(self, controller: Make, namespace: str, runtime: str) -> None:
-        """Created, ready, stopped, gone: each state is told, and so is the exit."""
+        """Status and events report created, ready, stopped and gone, and the exit."""
 
         async def case(found: SandboxController) -> None:
             await found.create(namespace, Sandbox("one", runtime), SandboxOptions())
@@ -152,7 +152,7 @@ class SandboxControllerSuite:
         self._run(controller, namespace, case)
 
     def test_an_unknown_runtime_is_refused(self, controller: Make, namespace: str) -> None:
-        """A runtime that nobody has is an error that names it, and nothing stays."""
+        """An unknown runtime is an error that names it, and nothing stays."""
 
         async def case(found: SandboxController) -> None:
             with pytest.raises(Error, match="nosuch"):

@@ -144,7 +144,7 @@ class ShimRuntime:
     def create(self, id: str, argv: Sequence[str], stdout: str = "") -> int:
         """Make a bundle, start a shim in it, and have it create the container."""
         if id in self._connections:
-            # A daemon refuses the ID itself; what is asked here is whether the shim does too.
+            # A daemon refuses the ID itself; this case asks whether the shim does too.
             return self._create(id, stdout)
         bundle = self._bundle(id)
         (bundle / "rootfs").mkdir(parents=True)
@@ -165,7 +165,7 @@ class ShimRuntime:
         return self._connections[id].call(shim_pb2.CreateTaskResponse, "Create", request).pid
 
     def _started(self, id: str, bundle: Path) -> Connection:
-        # Read by nobody, but open as long as the shim lives, which otherwise waits to write to it.
+        # Unread, but open as long as the shim lives, which otherwise waits to write to it.
         self._logs[id] = os.open(_fifo(bundle / "log"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         params = bootstrap_pb2.BootstrapParams(
             instance_id=id,

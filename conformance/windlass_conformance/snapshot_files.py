@@ -1,4 +1,4 @@
-"""The promises of `windlass.contracts.snapshots.Snapshotter` about files: what is mounted, and what is in it.
+"""The promises of `windlass.contracts.snapshots.Snapshotter` about files: mounts and their contents.
 
 Part of `windlass_conformance.snapshots.SnapshotterSuite`; the cases are those of docs/containerd 8.2.
 """
@@ -52,7 +52,7 @@ def _entry(path: Path) -> Entry:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Return the regular files below ``root`` and what is in them."""
+    """Return the regular files below ``root`` and their contents."""
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
@@ -98,7 +98,7 @@ class FileCases:
 
     @needs_root
     def test_usage_counts_inodes_and_bytes(self, snapshotter: Snapshotter, tmp_path: Path) -> None:
-        """Usage grows with what is written, counts hard links once, and is kept at commit.
+        """Usage grows with written data, counts hard links once, and stays at commit.
 
         A snapshot that is one file may count as one inode, whatever is in it.
         """

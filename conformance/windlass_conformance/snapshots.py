@@ -63,7 +63,7 @@ class SnapshotterSuite(FileCases):
         assert list(snapshotter.walk()) == []
 
     def test_an_active_snapshot_is_described(self, snapshotter: Snapshotter) -> None:
-        """Stat of an active snapshot tells its key, its kind and its parent."""
+        """Stat of an active snapshot returns its key, its kind and its parent."""
         assert snapshotter.prepare("active", "", ROOTED)
 
         info = snapshotter.stat("active")
@@ -152,19 +152,19 @@ class SnapshotterSuite(FileCases):
         assert snapshotter.stat("view").kind == Kind.VIEW
 
     def test_a_committed_snapshot_has_no_mounts(self, snapshotter: Snapshotter) -> None:
-        """Nobody may write to it."""
+        """It cannot be written to."""
         snapshotter.prepare("key", "", ROOTED)
         snapshotter.commit("name", "key", ROOTED)
         with pytest.raises(FailedPrecondition):
             snapshotter.mounts("name")
 
     def test_mounts_are_those_of_prepare(self, snapshotter: Snapshotter) -> None:
-        """Whoever lost them asks again."""
+        """A caller that has lost them can ask again."""
         prepared = snapshotter.prepare("key", "", ROOTED)
         assert list(snapshotter.mounts("key")) == list(prepared)
 
     def test_a_view_takes_nothing(self, snapshotter: Snapshotter) -> None:
-        """Only what is written counts, as in containerd: the usage of a view is 0."""
+        """Only written data counts, as in containerd: the usage of a view is 0."""
         snapshotter.prepare("active")
         snapshotter.commit("committed", "active")
         snapshotter.view("view", "committed")
@@ -208,7 +208,7 @@ class SnapshotterSuite(FileCases):
     # Labels
 
     def test_labels_of_prepare_and_view_are_kept(self, snapshotter: Snapshotter) -> None:
-        """Stat and walk tell them."""
+        """Stat and walk return them."""
         snapshotter.prepare("active", "", {**ROOTED, "a": "1"})
         snapshotter.view("view", "", {**ROOTED, "v": "2"})
         assert snapshotter.stat("active").labels == {**ROOTED, "a": "1"}
@@ -216,7 +216,7 @@ class SnapshotterSuite(FileCases):
         assert {info.name: info.labels for info in snapshotter.walk()}["active"] == {**ROOTED, "a": "1"}
 
     def test_update_of_one_label_leaves_the_others(self, snapshotter: Snapshotter) -> None:
-        """A path names what is changed."""
+        """A path names the field to change."""
         snapshotter.prepare("key", "", {**ROOTED, "a": "1", "b": "2"})
         snapshotter.update(Info(Kind.ACTIVE, "key", labels={"a": "new"}), ["labels.a"])
         assert snapshotter.stat("key").labels == {**ROOTED, "a": "new", "b": "2"}

@@ -1,4 +1,4 @@
-"""Image archives: one pass over a tar file, compressed or not, that nobody has checked before.
+"""Image archives: one pass over an untrusted tar file, compressed or not.
 
 Memory stays small whatever the archive says; a name from it is only ever a key, never a path.
 """
@@ -82,7 +82,7 @@ class Files(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close everything."""
         ...
 
 
@@ -207,7 +207,7 @@ class Layout:
         return None
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes of the current file, no more than it had when it was opened."""
+        """Return up to ``size`` bytes of the current file, at most its size when it was opened."""
         assert self._file is not None, "no file is being read"
         data = self._file.read(min(size, self._left))
         self._left -= len(data)

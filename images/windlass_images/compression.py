@@ -28,10 +28,10 @@ def is_zstd(magic: bytes) -> bool:
 
 
 class Compressor(Protocol):
-    """Compresses what it is given, part by part."""
+    """Compresses data, part by part."""
 
     def compress(self, data: bytes) -> bytes:
-        """Return what is compressed so far and was not returned before."""
+        """Return the compressed data that was not returned before."""
         ...
 
     def flush(self) -> bytes:
@@ -40,7 +40,7 @@ class Compressor(Protocol):
 
 
 def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
-    """Return what is in a file that may be compressed, and what reading it raises when that is damaged."""
+    """Return a reader of a file that may be compressed, and the errors that it raises for damaged data."""
     buffered = io.BufferedReader(file, BUFFER)  # type: ignore[type-var] # typeshed wants a RawIOBase; any readable will do
     magic = buffered.peek(6)[:6]
     if magic.startswith(GZIP):
@@ -57,7 +57,7 @@ def decompressed(file: IO[bytes] | io.RawIOBase) -> tuple[IO[bytes], tuple[type[
 
 
 def why(error: Exception) -> str:
-    """Return what is wrong with a file whose reading raised ``error``, after its name."""
+    """Return the rest of a message, after the file's name, for ``error`` that reading it raised."""
     if "too much memory" in str(error):  # as the library says it
         return f"needs more memory than the {WINDOW_LIMIT >> 20} MiB that a zstd frame may ask for; pack it anew"
     return f"is damaged: {str(error)[:200]}"

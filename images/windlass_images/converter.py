@@ -66,7 +66,7 @@ class Converted:
 
 
 async def convert(store: Store, source: str, name: str, options: Options, progress: Progress = ignore) -> Converted:
-    """Make an image of another. Raises NotFound for what is missing of it; then nothing new is kept."""
+    """Make an image of another. Raises NotFound if content of it is missing; then nothing new is kept."""
     async with store.lease(label="convert") as leased:
         image = await leased.images.get(source)
         where = f"image {source}"
@@ -95,7 +95,7 @@ class _Conversion:
         self.changed: dict[str, str] = {}
 
     async def convert(self, node: Node) -> Descriptor | None:
-        """Return what a node has become, None for what is left out."""
+        """Return the new descriptor of a node, None if the node is left out."""
         digest = node.target.digest
         if digest not in self._done:
             make = {"index": self._index, "manifest": self._manifest}.get(node.role)
@@ -173,7 +173,7 @@ class _Conversion:
             return Descriptor(CONFIG, target.digest, target.size)
         document = await self._read(node)
         document["rootfs"]["diff_ids"] = new
-        # What docker has noted of the image that this was made from is no longer true.
+        # Docker's notes about the original image do not hold for this one.
         document.pop("container_config", None)
         if isinstance(document.get("config"), dict):
             document["config"].pop("Image", None)

@@ -127,7 +127,7 @@ async def _synthesize(store: Store, image: Saved, sizes: dict[str, int], compres
 async def _layer(store: Store, digest: str, sizes: dict[str, int], compress: bool, where: str) -> Descriptor:
     magic = await store.content.head(digest, 4)
     if magic.startswith(GZIP) or is_zstd(magic):
-        # So containerd calls what is compressed with zstd too; who unpacks it goes by its first bytes.
+        # containerd uses this type for zstd too; the differ looks at the first bytes.
         return Descriptor(f"{DOCKER_LAYER}.gzip", digest, sizes[digest])
     if not compress:
         return Descriptor(DOCKER_LAYER, digest, sizes[digest])

@@ -1,6 +1,6 @@
 """Exporting: images become an archive that docker, skopeo and containerd read, written as it is made.
 
-The archive is an OCI layout, with docker's manifest.json beside it. What is at the front tells what will
+The archive is an OCI layout with docker's manifest.json. What is at the front tells what will
 come; the blobs follow by digest. The same images make the same bytes, whenever and wherever.
 
 Source: docs/containerd 6.6.
@@ -38,7 +38,7 @@ class Options:
 
     platforms: Wanted = field(default_factory=platforms.host)
     allow_missing: bool = False
-    """Leave out what the store does not have: manifests, or what is below one; without, that is refused."""
+    """Leave out content that the store does not have: manifests, or parts of one; without this it is an error."""
     skip_docker_manifest: bool = False
     skip_non_distributable: bool = False
 
@@ -55,7 +55,7 @@ class Exported:
 async def save(
     store: Store, names: Sequence[str], sink: ByteWriter, options: Options, progress: Progress = ignore
 ) -> Exported:
-    """Write images to an archive. Raises NotFound before the first byte for what is not there."""
+    """Write images to an archive. Raises NotFound before the first byte if content is missing."""
     if not names:
         raise InvalidArgument("no image is named that could be exported")
     roots = [await _root(store, name, options) for name in dict.fromkeys(names)]
@@ -148,7 +148,7 @@ def _path(digest: str) -> str:
 
 
 async def _checked(chunks: AsyncIterator[bytes], target: Descriptor, progress: Progress) -> AsyncIterator[bytes]:
-    """Yield a blob; what is not as its descriptor says never becomes an archive that looks well."""
+    """Yield a blob; if it differs from its descriptor, raise, so that no archive with it looks complete."""
     algorithm, _, expected = target.digest.partition(":")
     found, done = hashlib.new(algorithm), 0
     async for chunk in chunks:

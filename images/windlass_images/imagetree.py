@@ -47,7 +47,7 @@ class Leaf:
 
     @property
     def platform(self) -> Platform | None:
-        """What it is for, None if nobody says."""
+        """The platform it is for, None if neither index nor config names one."""
         return platforms.of(self.target.platform, self.image.platform)
 
 
@@ -73,14 +73,14 @@ class Tree:
 
 @dataclass
 class Found:
-    """What is below a descriptor: images by digest, artifacts, and what is there, but not for the wanted platform."""
+    """Everything below a descriptor: images by digest, artifacts, and nodes that are not for the wanted platform."""
 
     leaves: dict[str, Leaf] = field(default_factory=dict)
     artifacts: int = 0
     others: int = 0
 
     def add(self, more: Found) -> None:
-        """Add what is below a child."""
+        """Add everything below a child."""
         self.leaves |= more.leaves
         self.artifacts += more.artifacts
         self.others += more.others
@@ -144,7 +144,7 @@ class Walk:
         all_metadata: bool = False,
         to_run: bool = False,
     ) -> None:
-        """Visit what is best for a platform, or several; ``limit`` is how much of one index is visited, 0 for all.
+        """Visit the best images for one or more platforms; ``limit`` bounds the images of one index, 0 is all.
 
         Configs are read whole only if the images are ``to_run``: a wrong one can be stored, and pushed, all the same.
         With ``all_metadata`` the manifests and configs of the others are brought too, where the source has them; their
@@ -176,7 +176,7 @@ class Walk:
         return Tree(root, tuple(leaves))
 
     async def _visit(self, target: Descriptor, parent: Descriptor | None, depth: int) -> Found:
-        """Return what is below a descriptor; each is visited once."""
+        """Return everything below a descriptor; each node is visited once."""
         key = (target.digest, target.media_type)
         if key not in self._visited:
             self._visited[key] = await self._visit_first(target, parent, depth)
@@ -194,7 +194,7 @@ class Walk:
             raise InvalidArgument(
                 f"{name} has media type {target.media_type[:100]!r}, which is neither a manifest nor an index"
             )
-        # An index may name anything (OCI image-spec, image-index.md); what is not known has nothing below it.
+        # An index may name anything (OCI image-spec, image-index.md); an unknown type has nothing below it.
         await self._source.layers([target], parent)
         return Found(artifacts=1)
 

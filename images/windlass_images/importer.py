@@ -1,6 +1,6 @@
 """Importing an image archive: its files become blobs, what its index names become images (docs/containerd 6.6).
 
-Everything happens under one lease. When a step fails the lease goes, and with it all that had come that far.
+Everything happens under one lease. If a step fails, the lease goes, and with it everything that was stored.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 DOCUMENT_LIMIT = 20 << 20
 """Bytes of oci-layout, index.json and manifest.json (CVE-2023-25153)."""
 DOCUMENTS = frozenset({"oci-layout", "index.json", "manifest.json"})
-# `docker save` puts them beside each layer for tools older than manifest.json.
+# `docker save` adds them to each layer for tools older than manifest.json.
 LEGACY = frozenset({"VERSION", "json", "repositories"})
 
 T = TypeVar("T")
 
 Progress = Callable[[str, str, int, int], None]
-"""Called with a verb, what it is done to, bytes done and bytes in all."""
+"""Gets a verb, its object, the bytes done and all bytes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Imported:
 
 @dataclass
 class Blobs:
-    """What an archive held: sizes by digest, digests by file name, links, and documents that tell what they mean."""
+    """The contents of an archive: sizes by digest, digests by file name, links, and the documents that explain them."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ async def load(
 
 
 async def open_source(source: str | ByteReader) -> Files:
-    """Open what `load` takes; whoever closes it frees also a thread that waits for more."""
+    """Open the argument of `load`; closing it also frees a thread that waits for more data."""
     if isinstance(source, str):
         return await asyncio.to_thread(open_files, source)
     incoming = Incoming(source)
@@ -126,7 +126,7 @@ async def open_source(source: str | ByteReader) -> Files:
 
 
 async def collect(store: Store, files: Files, options: Options, progress: Progress = ignore) -> list[tuple[str, Tree]]:
-    """Read an archive and return what its images are to be called, and what they are: labelled, but not unpacked.
+    """Read an archive and return names and descriptors of its images, which are labelled and not unpacked.
 
     Nothing has a name yet; until it has one the lease of ``store`` keeps it.
     """

@@ -24,7 +24,7 @@ PLAIN_LIMIT = 256 << 30
 """Bytes that a layer may unpack to; a gzip bomb is found here."""
 
 Step = Callable[[int], None]
-"""Is told the bytes of the layer that have been read; called on the loop."""
+"""Gets the number of bytes of the layer that have been read; called on the loop."""
 
 
 class Form(enum.Enum):

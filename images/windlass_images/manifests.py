@@ -1,6 +1,6 @@
-"""Indexes, manifests and image configs: they come from outside, and decide what is executed.
+"""Indexes, manifests and image configs: they come from outside and decide what a container executes.
 
-Refused is what the specification or containerd refuses, and what is a risk; everything else is taken.
+A document is refused if the specification or containerd refuses it, or if it is a risk; everything else is accepted.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Manifest:
 
     @property
     def filesystem(self) -> tuple[Descriptor, ...]:
-        """The layers that a root file system is made of: others may lie beside them, and have no diff IDs."""
+        """The layers of the root file system; a manifest may list others too, which have no diff IDs."""
         return tuple(layer for layer in self.layers if is_layer(layer.media_type))
 
     @property
@@ -152,7 +152,7 @@ def parse_manifest(data: bytes, name: str, media_type: str = "") -> Manifest:
 
 
 def is_layer(media_type: str) -> bool:
-    """Tell whether a part of a manifest belongs to a root file system, as containerd tells it.
+    """Return whether a part of a manifest belongs to a root file system, by containerd's rules.
 
     Source: docs/containerd 6.5.3.
     """
@@ -235,7 +235,7 @@ def parse_platform(value: Any, name: str) -> Platform:
 
 
 def parse_rootfs(data: bytes, name: str) -> ImageConfig:
-    """Read of an image config what it is for and made of; what it says about its execution is not looked at."""
+    """Read platform and layers of an image config; what the config says about execution is ignored."""
     return _rootfs(parse_object(data, name), name)
 
 

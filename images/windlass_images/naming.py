@@ -50,7 +50,7 @@ def by_references(references: Sequence[ExtraReference]) -> Namer:
 
 
 def whole(name: str, references: Sequence[ExtraReference], target: Descriptor) -> list[str]:
-    """Return the names that a transfer gives to all of what it brings: an archive's index, or what was pulled.
+    """Return the names that a transfer gives to everything that it stores: an archive's index, or the pulled image.
 
     A prefix without a digest is none; that images below it may have a name of their own does not matter here.
     """

@@ -14,7 +14,7 @@ from windlass.errors import Cancelled
 
 
 class Incoming(io.RawIOBase):
-    """What an async reader brings, as a file that another thread reads; close it to free a thread that waits."""
+    """The data of an async reader as a file for another thread; close it to free a thread that waits."""
 
     def __init__(self, reader: ByteReader) -> None:
         """Make it where the reader's event loop runs."""
@@ -32,13 +32,13 @@ class Incoming(io.RawIOBase):
         """Fill a part of ``buffer``; 0 is the end. Raises Cancelled once it is closed."""
         if not self._rest:
             if self.closed:
-                raise Cancelled("nobody reads this any more")
+                raise Cancelled("the reader has closed this pipe")
             self._pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
             try:
                 self._rest = memoryview(self._pending.result())
             except Exception:
                 if self._pending.cancelled():
-                    raise Cancelled("nobody reads this any more") from None
+                    raise Cancelled("the reader has closed this pipe") from None
                 raise
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
@@ -49,7 +49,7 @@ class Incoming(io.RawIOBase):
         return await self._reader.read()
 
     def close(self) -> None:
-        """Give up what is being waited for."""
+        """Free a thread that waits for data."""
         super().close()
         if self._pending:
             self._pending.cancel()

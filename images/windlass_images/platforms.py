@@ -150,7 +150,7 @@ def normal(platform: Platform) -> Platform:
 def runs(platform: Platform) -> tuple[Platform, ...]:
     """Return the platforms whose programs run on one, the best first: itself, then its lesser variants.
 
-    Who says amd64 and no level gets what is for any processor, and otherwise what is for this machine's.
+    amd64 without a level selects an image for any processor, or else one for this machine's.
     """
     parts = (platform.os, platform.architecture, platform.variant, platform.os_version, *platform.os_features)
     short = sum(len(part) + 1 for part in parts) <= REMEMBERED
@@ -212,7 +212,7 @@ def _build_fits(mine: str, other: str) -> bool:
 
 
 def rank(wanted: Wanted, have: Platform | None) -> int | None:
-    """Return how well what is made for ``have`` suits, 0 the best, None not at all; what says nothing suits last."""
+    """Return how well an image for ``have`` suits: 0 is best, None not at all; one without a platform comes last."""
     if wanted is None:
         return 0
     choices = (wanted,) if isinstance(wanted, Platform) else wanted
@@ -223,12 +223,12 @@ def rank(wanted: Wanted, have: Platform | None) -> int | None:
 
 
 def matches(wanted: Wanted, have: Platform | None) -> bool:
-    """Tell whether what is made for ``have`` runs on ``wanted``; what says nothing might."""
+    """Return whether an image for ``have`` runs on ``wanted``; an image without a platform might."""
     return rank(wanted, have) is not None
 
 
 def best(wanted: Wanted, choices: Sequence[T], platform_of: Callable[[T], Platform | None]) -> list[T]:
-    """Return, for each wanted platform, the choices that suit it best, and those that do not say what they are for.
+    """Return, for each wanted platform, the choices that suit it best, and those that name no platform.
 
     What an amd64 machine could run of a 386 image does not count where there is one for amd64. On
     Windows the newest build comes first.

@@ -1,4 +1,4 @@
-"""Signatures of images as cosign leaves them in registries: simple signing, beside the image, by public key.
+"""Signatures of images as cosign stores them in registries: simple signing, in the image's repository, by public key.
 
 The signatures of ``sha256:X`` are an image with the tag ``sha256-X.sig`` in the same
 repository. Each of its layers is a statement in JSON that names a digest; the
@@ -36,7 +36,7 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublic
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A statement, and what somebody signed it with."""
+    """A statement and its signature."""
 
     statement: bytes
     signature: bytes
@@ -48,7 +48,7 @@ def tag_of(digest: str) -> str:
 
 
 def signature_of(layer: Descriptor) -> bytes | None:
-    """Return the signature that a layer of a signature image carries, None for one that is no statement."""
+    """Return the signature that a layer of a signature image carries, None if the layer is not a statement."""
     encoded = layer.annotations.get(ANNOTATION)
     if layer.media_type != STATEMENT or encoded is None:
         return None

@@ -25,7 +25,7 @@ Requirement = Literal["allow", "deny", "digest", "signature"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One ``[[rules]]``: what is required of the images whose names start with ``prefix``."""
+    """One ``[[rules]]``: the requirement for images whose names start with ``prefix``."""
 
     #: Whole components of a name: `registry.example.org/team` covers `registry.example.org/team/app:1`.
     prefix: str
@@ -76,7 +76,7 @@ class Policy:
     rules: tuple[tuple[Rule, str], ...] = ()
 
     def decide(self, name: str) -> Decision:
-        """Return what is required of the image ``name``."""
+        """Return the requirement for the image ``name``."""
         matching = [(rule, place) for rule, place in self.rules if rule.covers(name)]
         if not matching:
             return Decision(self.default, f"{self.path}: default")

@@ -1,7 +1,7 @@
 """Where images are worked on: one namespace of a daemon, seen from inside, or through its API.
 
 The daemon has one of these over its metadata store, a client one over its
-connection; what is done with images is written once, against this. Values and
+connection; the work on images is written once, against this. Values and
 errors are the kernel's. Everything here may be called by any number of tasks.
 """
 
@@ -82,7 +82,7 @@ class Snapshots(Protocol):
     """Snapshots of the namespace; each call names its snapshotter."""
 
     async def stat(self, snapshotter: str, key: str) -> SnapshotInfo:
-        """Return what is known of a snapshot. Raises NotFound."""
+        """Return a snapshot's record. Raises NotFound."""
         ...
 
     async def hold(self, snapshotter: str, name: str) -> None:
@@ -122,7 +122,7 @@ class Snapshots(Protocol):
 
 
 class Store(Protocol):
-    """One namespace of a daemon; what is made under a `lease` is kept from garbage collection by it."""
+    """One namespace of a daemon; a `lease` keeps objects that are made under it from garbage collection."""
 
     @property
     def content(self) -> Content:

@@ -29,7 +29,7 @@ REFERRER = f"{KEEP}referrer."
 
 @dataclass(frozen=True)
 class Node:
-    """A blob of an image; what is below one that is not ``present`` is not known."""
+    """A blob of an image; if it is not ``present``, its children are unknown."""
 
     target: Descriptor
     role: str
@@ -44,7 +44,7 @@ class Node:
 
     @property
     def platform(self) -> Platform | None:
-        """What it is for, None if nobody says."""
+        """The platform it is for, None if neither index nor config names one."""
         return platforms.of(self.target.platform, self.image.platform) if self.image else self.target.platform
 
     def below(self) -> Iterator[Node]:
@@ -67,14 +67,14 @@ class Survey:
     """Looks at images; ``where`` names in errors what they belong to."""
 
     def __init__(self, store: Store, where: str, wanted: Wanted = None) -> None:
-        """Look only at what is best for the wanted platforms, if any are."""
+        """Look only at the best images for the wanted platforms, if there are any."""
         self._store = store
         self._where = where
         self._wanted = wanted
         self._seen: dict[tuple[str, str], Node] = {}
 
     async def look(self, root: Descriptor) -> Node:
-        """Return what is known of an image. Raises InvalidArgument for what is none."""
+        """Return the survey of an image. Raises InvalidArgument if the descriptor is not an image's."""
         if root.media_type not in INDEXES | MANIFESTS:
             raise InvalidArgument(
                 f"{self._where} points to media type {root.media_type[:100]!r}, neither a manifest nor an index"
@@ -163,12 +163,12 @@ class Survey:
 
 
 async def survey(store: Store, name: str, wanted: Wanted = None) -> Node:
-    """Return what an image consists of. Raises NotFound when there is no image of the name."""
+    """Return the parts of an image. Raises NotFound if there is no image of the name."""
     image = await store.images.get(name)
     return await Survey(store, f"image {name}", wanted).look(image.target)
 
 
 def missing(nodes: Sequence[Node]) -> list[Node]:
-    """Return, of nodes and all below them, what is not there, each once."""
+    """Return the missing blobs among nodes and everything below them, each once."""
     found = {node.target.digest: node for root in nodes for node in root.below() if not node.present}
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Whoever finds an ingest locked waits for its turn, as containerd's clients do, as long as the other gets on.
+"""A client that finds an ingest locked waits for its turn, as containerd's do, while the other makes progress.
 
 The other may finish the blob, which is there then, or die, and leave an ingest to go on with
 (containerd core/content/helpers.go, OpenWriter, which waits without an end).

@@ -129,7 +129,7 @@ class _Unpacking:
             except FailedPrecondition:
                 if not detached:
                     raise
-                await below  # the layer needs what is below it
+                await below  # the layer needs the one below it
                 detached = False
                 key = await self._filled(number, detached)
             await self._commit(number, key, detached, below)
@@ -166,7 +166,7 @@ class _Unpacking:
                     return "", ()
                 continue
             return key, mounts
-        raise Unavailable(f"snapshot {chain} is being created and removed by somebody else; try again")
+        raise Unavailable(f"snapshot {chain} is being created and removed by another client; try again")
 
     async def _apply(self, mounts: Sequence[Mount], layer: Descriptor, diff_id: str, detached: bool) -> None:
         try:
@@ -198,7 +198,7 @@ class _Unpacking:
         try:
             await asyncio.shield(self._store.snapshots.remove(self._snapshotter, key))
         except Error:
-            pass  # why the layer failed is what has to be told; the lease takes the snapshot along
+            pass  # the caller gets the error of the layer; the snapshot goes with the lease
 
 
 def _labels(layer: Descriptor, diff_ids: Sequence[str]) -> dict[str, str]:
@@ -216,6 +216,6 @@ def _without_lower(mounts: Sequence[Mount]) -> Sequence[Mount]:
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what failed first: all the others failed of it, or would have to be told one by one."""
+    """Return the first error: the others followed from it, or would make a message each."""
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,4 +1,4 @@
-"""Looking after images: which are complete and unpacked, what they take, and which nobody needs."""
+"""Which images are complete and unpacked, how much space they take, and which are unused."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ async def prune(store: Store, used: Collection[str], *filters: str) -> list[str]
             await store.images.delete(name, sync=number == len(names) - 1)
             gone.append(name)
         except NotFound:
-            pass  # somebody else was quicker
+            pass  # another client was quicker
     return gone

@@ -23,10 +23,10 @@ MOST_BREAKS = 3
 """Breaks of a connection in a row, none of which brought a byte."""
 SLOW_SPAN = 30.0
 SLOWEST = 16 << 10
-"""Bytes that a host has to bring in `SLOW_SPAN` seconds; one that brings fewer is left for the next."""
+"""Bytes that a host must send in `SLOW_SPAN` seconds; after fewer, the next host is asked."""
 
 Ways = Callable[[], Iterator[tuple[Host, Request]]]
-"""Gives the hosts and what each is asked, in order."""
+"""Yields the hosts and the request for each, in order."""
 
 
 class NoRanges(Exception):
@@ -50,7 +50,7 @@ class Blob:
         verify: bool,
         end: int | None = None,
     ) -> None:
-        """Ask nobody before the first `read`; ``end`` is that of a part of the blob."""
+        """Send no request before the first `read`; ``end`` is the end of a part of the blob."""
         self._session = session
         self._ways = ways()
         self._way: tuple[Host, Request] | None = None
@@ -136,7 +136,7 @@ class Blob:
                 raise self._wrong(f"the bytes have digest {found}")
 
     def _wrong(self, reason: str) -> Error:
-        assert self._way is not None  # somebody has sent the bytes
+        assert self._way is not None  # a host has sent the bytes
         return self._fail([*self._failures, HostFailure(self._way[0], reason, FailedPrecondition)])
 
     def _broken(self, reason: str) -> None:
@@ -190,7 +190,7 @@ class Blob:
         length = failures.length_of(answer)
         expected = self._end - self.position + skip
         if length is not None and not failures.is_encoded(answer) and length != expected:
-            raise HostFailure(host, f"sends {length} bytes in place of {expected}", FailedPrecondition)
+            raise HostFailure(host, f"sends {length} bytes instead of {expected}", FailedPrecondition)
         while skip > 0:
             try:
                 data = answer.read(min(skip, 1 << 20), decode_content=True)

@@ -38,7 +38,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         trace: Trace | None = None,
     ) -> Repository:
-        """Return the repository of a reference; nobody is asked for anything yet.
+        """Return the repository of a reference; no request is sent yet.
 
         ``ask`` is called for credentials when a host wants some, ``scheme`` is that of a registry
         without configuration, ``headers`` go to the registry's hosts. Raises InvalidArgument (reference),

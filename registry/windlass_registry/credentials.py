@@ -1,4 +1,4 @@
-"""Credentials that somebody has left for us: docker's config.json, and the helpers that it names."""
+"""Stored credentials: docker's config.json, and the helpers that it names."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class DockerConfig:
     """A ``config.json``, read anew at each question."""
 
     def __init__(self, path: Path) -> None:
-        """Go by the file at ``path``; when there is none, nobody has left anything."""
+        """Read the file at ``path``; without a file there are no credentials."""
         self._path = path
 
     def ask(self, host: str, reference: str = "") -> Credentials | None:
-        """Return what there is for ``host``. Raises FailedPrecondition for a file or a helper that is broken."""
+        """Return the credentials for ``host``. Raises FailedPrecondition for a broken file or helper."""
         return self.find(host)[0]
 
     def find(self, host: str) -> tuple[Credentials | None, str]:
-        """Return what there is for ``host``, and where it comes from."""
+        """Return the credentials for ``host``, and where they come from."""
         document = self._read()
         helpers = _object(document, "credHelpers")
         helper = helpers.get(host) or (helpers.get("docker.io") if host in _HUB else None) or document.get("credsStore")

@@ -1,4 +1,4 @@
-"""What went wrong at which host, and how it is told: one line with registry, repository, object and stage."""
+"""Errors of hosts, and their messages: one line with registry, repository, object and stage."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _RANK: tuple[type[Error], ...] = (
     PermissionDenied,
     Unauthenticated,
 )
-"""Of several hosts' failures the last in this list is told as the kind of the whole."""
+"""If several hosts fail, the kind that is last in this list becomes the kind of the whole error."""
 
 
 class HostFailure(Exception):
     """One host did not give what it was asked for."""
 
     def __init__(self, host: Host, reason: str, kind: type[Error] = Unavailable) -> None:
-        """Say why, also in a stranger's words; ``kind`` is what it is if no other host does better."""
+        """Take the reason, which may be a stranger's words, and the kind of the error."""
         super().__init__(one_line(reason, MOST_TOLD))
         self.host = host
         self.kind = kind
@@ -109,7 +109,7 @@ def _rank(kind: type[Error]) -> int:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL for logs: no user, and of the query only what is no secret."""
+    """Return a URL for logs: no user, and only the harmless parts of the query."""
     try:
         parts = urlsplit(url)
     except ValueError:

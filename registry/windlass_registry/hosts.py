@@ -16,7 +16,7 @@ DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a host's certificate is checked, and what ours are; CAs come on top of the system's."""
+    """How a host's certificate is checked, and which certificates are ours; CAs are added to the system's."""
 
     cas: tuple[Path, ...] = ()
     pairs: tuple[tuple[Path, Path | None], ...] = ()
@@ -88,7 +88,7 @@ def origin(registry: str, scheme: str = "", tls: Tls | None = None, place: str =
 
 
 def same_registry(authority: str, registry: str) -> bool:
-    """Say whether a host is the registry itself, which then need not be told the name (``ns``)."""
+    """Return whether a host is the registry itself, which then needs no name (``ns``)."""
     return authority == registry or {authority, registry} == {DOCKER_HUB, DOCKER_HUB_REGISTRY}
 
 

@@ -59,14 +59,14 @@ class _File(_Entry):
 
 @dataclass(frozen=True)
 class Found:
-    """The hosts of a registry, where that is written, and what is wrong there."""
+    """The hosts of a registry, the file that names them, and its errors."""
 
     hosts: tuple[Host, ...]
     place: str
     problems: tuple[Problem, ...] = ()
 
     def raise_errors(self) -> None:
-        """Raise FailedPrecondition if the file has errors: guessing could ask hosts that nobody wants asked."""
+        """Raise FailedPrecondition if the file has errors: a guess could ask unwanted hosts."""
         errors = [str(problem) for problem in self.problems if problem.severity == ERROR]
         if errors:
             raise FailedPrecondition("; ".join(errors))
@@ -191,7 +191,7 @@ def _split(url: str) -> SplitResult | None:
     """Return the parts of a host's URL, None for one that cannot be asked."""
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
-        _ = parts.port  # raises ValueError for what is no number
+        _ = parts.port  # raises ValueError if it is not a number
     except ValueError:
         return None
     fit = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
@@ -199,6 +199,6 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _unknown(path: tuple[str, ...], mark: Mark, choices: object) -> Problem:
-    """A key that we do not know may be a later version's: it is told, and otherwise left alone, as containerd does."""
+    """Report an unknown key, which may be a later version's, and otherwise ignore it, as containerd does."""
     names = [str(name) for name in choices] if isinstance(choices, (dict, list, set, frozenset)) else []
     return Problem(WARNING, mark, f'unknown key "{path[-1]}" has no effect{did_you_mean(path[-1], names)}')

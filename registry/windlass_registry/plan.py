@@ -26,14 +26,14 @@ class Step:
     headers: tuple[str, ...]
     """Their names; what they say may be secret."""
     credentials: str
-    """Where they would come from; never what they are."""
+    """Where the credentials would come from; never the credentials themselves."""
     place: str
     """The file and line that says that this host is asked."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The hosts of a reference, where they were looked for, and what is wrong there."""
+    """The hosts of a reference, where they were looked for, and the errors found there."""
 
     reference: str
     looked_in: tuple[str, ...]
@@ -41,11 +41,11 @@ class Plan:
     steps: tuple[Step, ...]
     problems: tuple[str, ...]
     usable: bool
-    """Whether a pull would get as far as asking somebody."""
+    """Whether a pull would send a request at all."""
 
 
 def make(reference: str, roots: Sequence[Path], docker: DockerConfig | None, scheme: str = "") -> Plan:
-    """Return the plan for a reference. Raises InvalidArgument for what is none."""
+    """Return the plan for a reference. Raises InvalidArgument if it is not a reference."""
     parsed = references.parse(reference)
     found = hostsfile.find(parsed.host, roots, scheme)
     looked = []

@@ -41,7 +41,7 @@ class Pools:
     """Any number of threads may use them."""
 
     def __init__(self, classes: dict[str, type[urllib3.HTTPConnectionPool]]) -> None:
-        """Keep connections of ``classes``, by scheme; connect to nobody yet."""
+        """Keep connections of ``classes``, by scheme; make no connection yet."""
         self._classes = classes
         self._pools: dict[_Key, _Pool] = {}
         self._contexts: dict[_Key, ssl.SSLContext] = {}
@@ -104,7 +104,7 @@ class Pools:
             _close(pool.manager)
 
     def close(self) -> None:
-        """Close what is idle; answers that are being read are their readers'."""
+        """Close idle connections; those of answers that are being read stay open."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -116,7 +116,7 @@ class Pools:
 
 
 def _close(manager: urllib3.PoolManager) -> None:
-    """Close connections, also beside one that is being read, to which the manager's own `clear` would leave them."""
+    """Close idle connections, also while one is being read, for which the manager's own `clear` would keep them."""
     for key in manager.pools.keys():  # noqa: SIM118 # it cannot be iterated otherwise
         pool = manager.pools.get(key)
         if pool is not None:

@@ -1,4 +1,4 @@
-"""Sends blobs and manifests to a registry; what is there is not sent, and what is near is mounted.
+"""Sends blobs and manifests to a registry; skips content that it has, and mounts blobs of other repositories.
 
 Source: docs/containerd 6.3.
 """

@@ -19,7 +19,7 @@ Open = Callable[[int, "int | None"], Blob]
 
 
 class Ranges:
-    """The bytes of a blob from an offset on, as `Blob` gives them; whoever reads has to check the digest."""
+    """The bytes of a blob from an offset on, as `Blob` gives them; the reader must check the digest."""
 
     def __init__(self, open: Open, size: int, offset: int, width: int) -> None:
         """Fetch by ``width`` connections; a host that knows no ranges is read by one."""

@@ -50,18 +50,18 @@ class Repository:
     """One repository of a registry, as one reference names it; for any number of threads."""
 
     def __init__(self, reference: Reference, found: Sequence[Host], session: Session) -> None:
-        """Ask ``found`` in their order, each for what it is there for."""
+        """Ask the hosts of ``found`` in their order, each according to its capabilities."""
         self.reference = reference
         self._hosts = list(found)
         self._session = session
 
     def abort(self) -> None:
-        """End everything that is under way, from any thread; whoever waits gets Cancelled."""
+        """End everything that is under way, from any thread; calls that wait raise Cancelled."""
         self._session.abort()
 
     @property
     def meter(self) -> Meter:
-        """How what is under way gets on."""
+        """The progress of running requests."""
         return self._session.meter
 
     def distrust(self, host: Host) -> None:
@@ -126,7 +126,7 @@ class Repository:
                     raise failures.of_answer(host, answer)
                 data = self._body(host, answer, desc.size)
             if len(data) != desc.size:
-                raise HostFailure(host, f"sends {len(data)} bytes in place of {desc.size}", FailedPrecondition)
+                raise HostFailure(host, f"sends {len(data)} bytes instead of {desc.size}", FailedPrecondition)
             _verify(host, data, desc.digest)
             return data
 
@@ -139,7 +139,7 @@ class Repository:
     # Blobs
 
     def blob(self, desc: Descriptor, offset: int = 0, *, urls: Sequence[str] = (), verify: bool = True) -> Blob:
-        """Return the bytes of a blob from ``offset`` on; nobody is asked before they are read.
+        """Return the bytes of a blob from ``offset`` on; the first read sends the first request.
 
         ``urls`` are other places where a foreign layer lies; they are asked first, without
         credentials. See `Blob` for who checks the digest.

@@ -1,4 +1,4 @@
-"""One repository's requests: authorised, tried again, redirected by hand, and cut short when nobody wants them."""
+"""One repository's requests: authorised, repeated, redirected by our rules, and ended when they are not wanted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Session:
         """How it gets on."""
 
     def abort(self) -> None:
-        """End everything that is under way, from any thread; whoever waits gets Cancelled."""
+        """End everything that is under way, from any thread; calls that wait raise Cancelled."""
         self._stopped.set()
         self._watch.abort()
 
@@ -160,7 +160,7 @@ class Session:
             return None
 
     def _follow(self, host: Host, request: Request, url: str, own: bool, sent: str) -> _Reply:
-        """Send a request to where it leads; what the registry is told alone goes no further than its own place."""
+        """Send a request and follow redirects; headers that are for the registry alone go to no other place."""
         for _ in range(MOST_REDIRECTS + 1):
             headers = self._all_headers(host, request, sent) if own else self._bare_headers(request)
             answer = self._send(request.method, url, headers, host, request.body)
@@ -228,7 +228,7 @@ def _checked(host: Host, url: str) -> str:
 
 
 def _redirected(host: Host, url: str, target: str) -> str:
-    """Return where a redirect leads. Raises HostFailure for what is not http."""
+    """Return where a redirect leads. Raises HostFailure if that is not http."""
     try:
         return urls.join(url, target)
     except urls.BadUrl as error:

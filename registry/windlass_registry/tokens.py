@@ -184,7 +184,7 @@ def _token_of(answer: urllib3.BaseHTTPResponse, server: str) -> tuple[str, float
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise Unauthenticated(f"token server {server} gave no token")
     seconds = document.get("expires_in")
-    if not isinstance(seconds, (int, float)) or not 0 < seconds < MOST_SECONDS:  # what is larger may not fit a float
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < MOST_SECONDS:  # a larger integer may not fit a float
         return token, float("inf")
     return token, float(seconds)
 

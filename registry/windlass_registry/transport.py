@@ -28,22 +28,22 @@ from windlass_registry.pools import Pools
 RESPONSE_TIMEOUT = 30.0
 """Seconds that a peer may be silent."""
 DRAINED = 16 << 10
-"""Bytes of a body nobody wants that are read all the same, since a new connection costs more."""
+"""Bytes of an unwanted body that are still read, because a new connection costs more."""
 DRAIN_TIME = 1.0
 """Seconds in which they have to come."""
 _PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of a peer that answers in clear."""
 
 Body = Callable[[], IO[bytes] | io.RawIOBase | bytes]
-"""Gives what is sent, each time from its beginning."""
+"""Returns the body of a request, each time from its beginning."""
 
 
-# Whoever writes skip_verify into a hosts.toml has been asked already.
+# skip_verify in a hosts.toml is the operator's decision, so no warning is due.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 
 class Unreachable(Exception):
-    """A host did not answer; ``plain`` says that it may speak http in place of https."""
+    """A host did not answer; ``plain`` says that it may speak http instead of https."""
 
     def __init__(self, reason: str, plain: bool = False) -> None:
         """Say why."""
@@ -86,7 +86,7 @@ class Watch:
             _shut_down(answer)
 
     def let_go(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Nobody reads an answer any more; its connection is used again, or closed."""
+        """Give up an answer; its connection is used again, or closed."""
         try:
             _release(answer)
         finally:
@@ -150,7 +150,7 @@ class Transport:
     """Sends requests over connections that are kept open."""
 
     def __init__(self) -> None:
-        """Connect to nobody yet."""
+        """Make no connection yet."""
         self._pools = Pools({"http": _HTTPPool, "https": _HTTPSPool})
 
     def send(
@@ -190,7 +190,7 @@ class Transport:
             return answer
 
     def close(self) -> None:
-        """Close what is idle; answers that are being read are their readers'."""
+        """Close idle connections; those of answers that are being read stay open."""
         self._pools.close()
 
 

@@ -25,7 +25,7 @@ def parse(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises ValueError for what is not a number
+        _ = parts.port  # raises ValueError if it is not a number
     except ValueError:
         raise BadUrl(f"a malformed URL {_shown(url)}") from None
     if parts.scheme not in _PORTS:

@@ -254,7 +254,7 @@ def test_a_wrong_length_is_refused_before_it_is_read(repository: Repository, fak
 
     with pytest.raises(FailedPrecondition) as caught:
         fetch(repository, desc)
-    one_line(caught, desc.digest, f"sends {length} bytes in place of {len(DATA)}")
+    one_line(caught, desc.digest, f"sends {length} bytes instead of {len(DATA)}")
 
 
 def test_an_endless_body_is_cut_at_its_size(repository: Repository, fake: Fake) -> None:
