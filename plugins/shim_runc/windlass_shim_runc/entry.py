@@ -7,7 +7,6 @@ import os
 import sys
 from _socket import socket
 
-from windlass.process import nofile
 from windlass_linux import calls as linux
 from windlass_shim_runc import disk
 from windlass_shim_runc.host import Host
@@ -52,7 +51,6 @@ def prepare_process() -> None:
     # Not linux.prctl: its conversions touch 100 KB that would stay shared.
     if linux.libc().prctl(linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError("cannot become a subreaper; containers would be lost")
-    nofile.raise_limit()
     score = int(disk.read("/proc/self/oom_score_adj"))
     disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 

@@ -57,13 +57,16 @@ SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * DESCRIPTOR.size)
 
 
 def main(descriptor: int, limit: int) -> None:
-    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone; ``limit`` is of open descriptors.
+    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone.
 
-    A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
+    ``limit`` is the soft limit of open descriptors that the daemon found; programs that children execute get it, while
+    the children have the hard one. A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     nofile.set_limit(limit)
+    # Here, once: in each child it would touch pages that can stay shared.
+    nofile.raise_limit()
     linux.set_name("windlass-zygote")
     title = _title_memory()
     set_title(title, "windlass-zygote")
