@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.checks import Problem
-from windlass_shim_runc import leftovers, versions
-from windlass_shim_runc.runc import TASK_DIRECTORY
+from windlass_shim_runc import versions
+from windlass_shim_runc.kept import TASK_DIRECTORY, is_anothers, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class RuncCheck:
         for directory in sorted(self._root.glob("*/*")):
             namespace, id = directory.parent.name, directory.name
             bundle = self._bundles / namespace / id
-            if directory.is_dir() and not bundle.exists() and not leftovers.is_anothers(str(directory), str(bundle)):
+            if directory.is_dir() and not bundle.exists() and not is_anothers(str(directory), str(bundle)):
                 yield Kept(namespace, id, directory, running_pid(directory / "state.json"))
 
     def _problem(self, kept: Kept, repair: bool) -> Problem:
@@ -71,7 +71,7 @@ class RuncCheck:
             return Problem(what, state, "run with --repair to have it removed")
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             run(command)
-        if reason := leftovers.sweep(str(kept.directory)):
+        if reason := sweep(str(kept.directory)):
             return Problem(what, state, f"it cannot be removed: {reason}")
         return Problem(what, state, "it was removed", repaired=True)
 

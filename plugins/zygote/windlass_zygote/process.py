@@ -60,7 +60,8 @@ def main(descriptor: int, limit: int) -> None:
     """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone.
 
     ``limit`` is the soft limit of open descriptors that the daemon found; programs that children execute get it, while
-    the children have the hard one. A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
+    the children have the hard one. A packet is, by `marshal`, a list of modules to import, or None and the socket of a
+    child to fork.
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
