@@ -355,7 +355,7 @@ async def test_debians_shim_runs_containers_too(
 
 
 @pytest.mark.skipif(shutil.which("containerd-shim-runc-v2") is None, reason="containerd's shim is not installed")
-async def test_debians_shim_is_found_again_and_mourned(
+async def test_debians_shim_is_found_again_and_cleaned_up(
     tmp_path: Path, zygote: ForkingZygote, image: Path, topics: list[str]
 ) -> None:
     """A second daemon knows its task; when it is killed its own binary cleans up."""

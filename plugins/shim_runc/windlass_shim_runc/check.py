@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.contracts.checks import Problem
+from windlass.contracts.checks import Checked, Problem
+from windlass.typing import override
 from windlass_shim_runc import versions
 from windlass_shim_runc.kept import TASK_DIRECTORY, is_anothers, sweep
 
@@ -42,16 +43,17 @@ def warn_of_weaknesses(program: str = PROGRAM) -> None:
         logger.warning("%s; docs/operating.md says which version has which", told)
 
 
-class RuncCheck:
-    """A `windlass.contracts.checks.Checked`; what has a bundle is the task manager's."""
+class RuncCheck(Checked):
+    """Looks for what runc keeps that has no bundle; what has one is the task manager's."""
 
     def __init__(self, state: Path) -> None:
         """Look below the daemon's state directory."""
         self._root = state / "runc"
         self._bundles = state / TASK_DIRECTORY
 
+    @override
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See the contract; a container that runs is named, and left to the operator."""
+        # A container that runs is named, and left to the operator.
         return [self._problem(kept, repair) for kept in self._kept()]
 
     def _kept(self) -> Iterator[Kept]:
