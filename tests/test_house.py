@@ -446,21 +446,23 @@ async def test_marks_of_ttrpc_services_are_true(tmp_path: Path) -> None:
 
 async def test_marks_of_our_shim_are_true() -> None:
     """The shim serves both versions of Task and the Sandbox API, and refuses what is marked ✗."""
-    from windlass_shim_runc.sandbox import ALL_METHODS, ALL_SERVICES, SandboxTaskService
+    from windlass_shim_runc.inventory import Inventory
+    from windlass_shim_runc.services import services as shim_services
 
+    found = shim_services(Inventory(None, lambda: None), lambda: None)  # type: ignore[arg-type] # no container is made
     for service in services("shim"):
         marks = rows()[service.name]
-        if service.name not in ALL_SERVICES:
+        if service.name not in found:
             assert set(marks.values()) == {NONE}
             continue
-        none = SandboxTaskService(None, lambda: None, lambda: None)  # type: ignore[arg-type] # no container is made
+        methods, serving = found[service.name]
         for name, mark in marks.items():
-            if name not in ALL_METHODS:
+            if name not in methods:
                 assert mark == NONE
                 continue
-            kind, function = ALL_METHODS[name]
+            kind, function = methods[name]
             if mark == NONE:
-                assert await unimplemented(getattr(none, function)(kind()))
+                assert await unimplemented(getattr(serving, function)(kind()))
 
 
 def test_nri_is_not_served_in_silence() -> None:

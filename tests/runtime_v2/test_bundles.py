@@ -11,7 +11,8 @@ import pytest
 
 from windlass import errors
 from windlass_linux import calls as linux
-from windlass_runtime_v2.bundles import Bootstrap, Bundles, parse_bootstrap, remapped_group, storage_error, sweep
+from windlass_runtime_v2.bundle import Bootstrap, parse_bootstrap
+from windlass_runtime_v2.bundles import Bundles, remapped_group, storage_error, sweep
 from windlass_runtime_v2.sockets import connect_unix, listen_unix
 
 SPEC = b'{"ociVersion": "1.2.0", "odd":  "spacing"}'
@@ -64,12 +65,29 @@ def test_a_bundle_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "state/ns").iterdir())
 
 
-def test_a_full_disk_is_told_with_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "x", "/some/where"),
+            errors.ResourceExhausted,
+            "no space left in /some/where; make room",
+        ),
+        (OSError(errno.ENOSPC, "x"), errors.ResourceExhausted, "no space left in {bundle}; make room"),
+        (OSError(errno.EDQUOT, "x"), errors.ResourceExhausted, "no space left in {bundle} under its quota"),
+        (OSError(errno.EROFS, "x"), errors.FailedPrecondition, "{bundle} is on a read-only file system; mount it"),
+        (OSError(errno.EIO, "x"), errors.DataLoss, "input/output error in {bundle}; look at the disk"),
+        (OSError(errno.ENOTDIR, "Not a directory", "/f"), errors.FailedPrecondition, "Not a directory: /f"),
+    ],
+)
+def test_a_disk_that_refuses_is_an_error_with_place_and_remedy(
+    tmp_path: Path, error: OSError, kind: type[errors.Error], words: str
+) -> None:
     """Whether a directory finds it full, or what is written into a file."""
-    for full in (OSError(errno.ENOSPC, "x", "/some/where"), OSError(errno.EDQUOT, "x")):
-        error = storage_error("cannot make it", tmp_path, full)
-        assert isinstance(error, errors.ResourceExhausted)
-        assert str(error) == f"cannot make it: no space left for {full.filename or tmp_path}; make room and try again"
+    found = storage_error("make it", tmp_path, error)
+    assert isinstance(found, kind)
+    assert str(found).startswith("cannot make it: ")
+    assert words.format(bundle=tmp_path) in str(found)
 
 
 def test_a_stale_work_directory_is_emptied(bundles: Bundles, tmp_path: Path) -> None:

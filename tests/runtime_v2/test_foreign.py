@@ -14,7 +14,8 @@ from runtime_v2.harness import eventually
 from windlass import errors
 from windlass.contracts.values import Payload
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundles
+from windlass_runtime_v2.bundle import Bootstrap
+from windlass_runtime_v2.bundles import Bundles
 from windlass_runtime_v2.foreign import ForeignShims, parse_result
 from windlass_runtime_v2.runtimes import Executables, binary_name
 from windlass_runtime_v2.settings import Deadlines, ShimSettings

@@ -12,7 +12,7 @@ from grpc import aio
 
 from windlass import errors
 from windlass.contracts.values import grpc_target
-from windlass_runtime_v2.bundles import Bootstrap
+from windlass_runtime_v2.bundle import Bootstrap
 from windlass_runtime_v2.shim import connect
 
 

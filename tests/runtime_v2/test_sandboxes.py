@@ -265,7 +265,7 @@ async def test_a_task_api_at_an_address_is_joined_too(tmp_path: Path, zygote: Pr
         assert (await pods.controller.status("test", "pod")).state == "FINE"
 
 
-async def test_a_task_in_a_sandbox_is_found_again_and_mourned(tmp_path: Path, zygote: ProcessZygote) -> None:
+async def test_a_task_in_a_sandbox_is_found_again_and_cleaned_up(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Its shim is not taken for its own: a daemon that ends it spares the sandbox."""
     async with controlling(tmp_path, zygote) as pods, daemon(tmp_path, zygote) as tasks:
         await pods.controller.create("test", pod(), NOW)

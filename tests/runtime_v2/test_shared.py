@@ -8,7 +8,7 @@ import time
 import pytest
 
 from windlass.errors import NotFound
-from windlass_runtime_v2.task import Shared
+from windlass_runtime_v2.shared import Shared
 
 
 async def test_everyone_gets_what_comes() -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-from windlass_shim_runc.keeper import FIRST, Line, Luggage, keep
+from windlass_shim_runc.keeper import FIRST, Handover, KeeperLine, keep
 
 PIPES = 450
 """More descriptors than go into one packet."""
@@ -20,31 +20,31 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Keep; a line is written to the file of the first argument by each worker."""
     listener = descriptors[0]
 
-    def work(line: Line) -> None:
-        count = line.luggage.state[:1]
+    def work(line: KeeperLine) -> None:
+        count = line.handover.state[:1]
         if count:
             socket.socket(fileno=os.dup(listener)).accept()[0].close()
-            read = b"".join(os.read(line.luggage.take(index), 9) for index in range(0, 2 * PIPES, 2))
+            read = b"".join(os.read(line.handover.take(number), 9) for number in range(1, 2 * PIPES, 2))
         with open(arguments[0], "ab") as file:
-            file.write(b"first\n" if not count else b"next %d %d\n" % (len(read), len(line.luggage.state)))
+            file.write(b"first\n" if not count else b"next %d %d\n" % (len(read), len(line.handover.state)))
         if count == b"2":
             return
-        luggage = Luggage()
+        handover = Handover()
         for _ in range(PIPES):
             reading, writing = os.pipe()
             os.write(writing, b"x")
-            luggage.put(reading)
-            luggage.put(writing)
-        luggage.state = (b"2" if count else b"1") + STATE
+            handover.put(reading)
+            handover.put(writing)
+        handover.state = (b"2" if count else b"1") + STATE
         if not count:
             begin_in_vain(line)
-        line.leave(luggage)
+        line.hand_over(handover)
 
     return keep(listener, work)
 
 
-def begin_in_vain(line: Line) -> None:
-    """Leave the first packet of a luggage, as a worker does whose second cannot be sent."""
+def begin_in_vain(line: KeeperLine) -> None:
+    """Leave the first packet of a handover, as a worker does whose second cannot be sent."""
     reading, writing = os.pipe()
     rights = array.array("i", [reading, writing])
     control = socket.socket(fileno=os.dup(line.fileno()))

@@ -12,7 +12,7 @@ import pytest
 from polling import is_readable
 from shim_runc.fake_worker import PIPES, STATE
 
-from windlass_shim_runc.keeper import Line, Luggage
+from windlass_shim_runc.keeper import Handover, KeeperLine
 from windlass_zygote.spawner import ForkingZygote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers and pidfds are Linux's")
@@ -44,25 +44,25 @@ def test_much_is_left_as_whole_as_little(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_is_not_open_is_not_packed() -> None:
     """So that a worker that would lose something does not leave."""
-    luggage = Luggage()
+    handover = Handover()
     reading, writing = os.pipe()
     os.close(writing)
-    assert luggage.put(-1) == -1
-    assert luggage.put(reading, watched=True) == 0
+    assert handover.put(-1) == 0
+    assert handover.put(reading, watched=True) == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
-        luggage.put(writing)
-    assert (luggage.descriptors, luggage.watched, luggage.take(0), luggage.take(-1)) == ([reading], [0], reading, -1)
+        handover.put(writing)
+    assert (handover.descriptors, handover.watched, handover.take(1), handover.take(0)) == ([reading], [1], reading, -1)
     os.close(reading)
 
 
 def test_more_than_the_keeper_takes_is_refused_before_anything_is_sent() -> None:
     """A worker with tens of thousands of execs goes on serving."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    luggage = Luggage()
-    luggage.pids = list(range(20000))
+    handover = Handover()
+    handover.pids = list(range(20000))
     with ours, theirs:
         ours.setblocking(False)
         with pytest.raises(OSError, match="more than a keeper takes"):
-            Line(theirs, Luggage()).leave(luggage)
+            KeeperLine(theirs, Handover()).hand_over(handover)
         with pytest.raises(BlockingIOError):
             ours.recv(1)

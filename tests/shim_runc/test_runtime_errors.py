@@ -12,8 +12,8 @@ from shim_runc.harness import Shim, shims
 
 from windlass import errors
 from windlass_shim_runc import messages
+from windlass_shim_runc.commandline import last_error
 from windlass_shim_runc.messages import Message
-from windlass_shim_runc.runc import last_error
 
 RUNC = '{"level":"info","msg":"begin","time":"t"}\n{"level":"error","msg":"no rootfs\\n","time":"t"}\n'
 CRUN = """{

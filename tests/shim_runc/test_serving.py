@@ -16,9 +16,9 @@ from shim_runc.harness import Client, Shim, shims
 from windlass import errors
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc import messages, publisher
+from windlass_shim_runc.kept import default_root
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message
-from windlass_shim_runc.runc import default_root
 from windlass_shim_runc.server import Server
 
 pytestmark = pytest.mark.skipif(
@@ -122,7 +122,7 @@ def test_a_defect_is_told_to_the_caller(tmp_path: Path, monkeypatch: pytest.Monk
     listener.bind(str(tmp_path / "s"))
     listener.listen()
     methods = {name: (Message, name.lower()) for name in ("Fail", "Stop")}
-    loop.spawn(Server(loop, listener, ("containerd.task.v3.Task",), methods, Defective(loop)).run())
+    loop.spawn(Server(loop, listener, {"containerd.task.v3.Task": (methods, Defective(loop))}).run())
     thread = threading.Thread(target=loop.run)
     thread.start()
     client = Client(str(tmp_path / "s"))

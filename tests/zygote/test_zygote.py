@@ -20,6 +20,7 @@ from polling import is_readable
 
 from windlass.contracts.zygote import Child
 from windlass.errors import Internal, Unavailable
+from windlass.process import nofile
 from windlass_zygote.per_package import ZygotePerPackage
 from windlass_zygote.spawner import ForkingZygote
 
@@ -49,6 +50,15 @@ def linger(arguments, descriptors):
     """Live until the descriptor's other end is closed."""
     os.write(descriptors[0], b"up")
     os.read(descriptors[0], 1)
+    return 0
+
+def limits(arguments, descriptors):
+    """Tell the soft limit of open descriptors: this process's own, and that of a program that it executes."""
+    import resource, subprocess
+    from windlass.process import nofile
+    with nofile.Found():
+        executed = subprocess.check_output(["sh", "-c", "ulimit -Sn"])
+    os.write(descriptors[0], b"%d %s" % (resource.getrlimit(resource.RLIMIT_NOFILE)[0], executed))
     return 0
 
 def fail(arguments, descriptors):
@@ -302,6 +312,21 @@ def test_without_room_for_descriptors_no_child_runs_unseen(zygote: ForkingZygote
                 assert ended(child)
             assert not is_readable(mine.fileno(), 0.1), "a child runs that the caller knows nothing of"
             assert tell(zygote)["arguments"] == []
+
+
+def test_children_have_the_hard_limit_and_what_they_execute_the_daemons_own(
+    zygote: ForkingZygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zygote raises it once for all of them, so that no child has to."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip(f"the hard limit of open files is {limits[1]}; raise it to 2048")
+    monkeypatch.setattr(nofile, "_found", 1500)
+    mine, theirs = socket.socketpair()
+    with mine:
+        with theirs:
+            assert ended(zygote.spawn("zygote_entries:limits", (), [theirs.fileno()]))
+        assert mine.recv(100).split() == [str(limits[1]).encode(), b"1500"]
 
 
 def highest_free(spare: int) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from windlass.errors import DeadlineExceeded, FailedPrecondition, Internal
+from windlass.process import nofile
 from windlass_linux import calls as linux
 
 MEDIA_TYPE = "STREAM_PROCESSOR_MEDIATYPE"
@@ -179,7 +180,8 @@ def _become(
         for number, descriptor in enumerate(above):
             os.dup2(descriptor, number)
         linux.close_range(len(above))
-        os.execve(program, list(arguments), environment)  # noqa: S606 - no shell is wanted
+        with nofile.Found():
+            os.execve(program, list(arguments), environment)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"it cannot be executed: {error.strerror}".encode())
     finally:

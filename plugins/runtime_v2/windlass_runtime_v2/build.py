@@ -18,7 +18,9 @@ from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.lifecycle import Lifecycle
 from windlass_runtime_v2.recovery import Recovery
 from windlass_runtime_v2.rootfs import Rootfs
-from windlass_runtime_v2.sandboxes import Sandboxes, SandboxRecovery, ShimSandboxes
+from windlass_runtime_v2.sandbox_controller import ShimSandboxes
+from windlass_runtime_v2.sandbox_recovery import SandboxRecovery
+from windlass_runtime_v2.sandboxes import Sandboxes
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.task import Jobs
 from windlass_runtime_v2.tasks import ShimTasks
@@ -42,7 +44,7 @@ def build(
     bundles = Bundles(context.state, context.root)
     forked = ForkedShims(zygote, shims, settings, deadlines)
     launcher = Launcher("task", bundles, forked, ForeignShims(settings, deadlines), deadlines)
-    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.beside(context.state), Rootfs(mounts))
+    lifecycle = Lifecycle(launcher, exchange, deadlines, Jobs(), SandboxHosts.next_to(context.state), Rootfs(mounts))
     recovery = Recovery(lifecycle, settings.socket_dir, context.register_readiness())
     context.on_start(recovery.start)
     context.on_stop(functools.partial(lifecycle.stop, STOP_TIMEOUT))

@@ -1,4 +1,4 @@
-"""Bundles: the directory of each task, with its spec, its rootfs and how to reach its shim (docs/containerd 4.2).
+"""All bundles of a daemon: made, hidden, found again and deleted (docs/containerd 4.2).
 
 What is on disk is what survives the daemon: a restarted one knows its tasks from
 here and nowhere else. Everything is synchronous file work.
@@ -14,124 +14,18 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from windlass.contracts.values import check_identifier
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, ResourceExhausted, in_words
+from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, in_words
 from windlass_linux.calls import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
+from windlass_runtime_v2.bundle import Bundle
+from windlass_storage import disks
 
 logger = logging.getLogger(__name__)
 
-BOOTSTRAP_FILE = "bootstrap.json"
-ADDRESS_FILE = "address"
-SHIM_BINARY_FILE = "shim-binary-path"
-CHECKPOINT = "checkpoint"
-MAX_STATE_FILE = 64 << 10
 MAX_STACKED_MOUNTS = 1000
 MAX_GROUP = 0xFFFFFFFE
-
-
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
-    """How to reach a shim; ``runtime`` is set for a forked one and names what it serves.
-
-    ``sandbox`` is the sandbox that the shim was started for, "" in a bundle whose own it is.
-    """
-
-    address: str
-    version: int = 3
-    protocol: str = "ttrpc"
-    runtime: str = ""
-    sandbox: str = ""
-
-    @property
-    def forked(self) -> bool:
-        """Whether the shim was forked for this bundle alone."""
-        return bool(self.runtime) and not self.sandbox
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """One task's directories: ``path`` below the state directory, ``work`` below the root."""
-
-    namespace: str
-    id: str
-    path: Path
-    work: Path
-
-    @property
-    def rootfs(self) -> Path:
-        """Where the shim mounts the container's root filesystem."""
-        return self.path / "rootfs"
-
-    def read_bootstrap(self) -> Bootstrap:
-        """Return how to reach the shim; raises FailedPrecondition when the bundle does not say."""
-        try:
-            return parse_bootstrap(_read_bounded(self.path / BOOTSTRAP_FILE))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            raise FailedPrecondition(f"bundle {self.path}: {BOOTSTRAP_FILE} cannot be used: {error}") from error
-        return self._migrate_address()
-
-    def write_bootstrap(self, bootstrap: Bootstrap) -> None:
-        """Say how to reach the shim, all or nothing."""
-        _write_whole(self.path / BOOTSTRAP_FILE, json.dumps(asdict(bootstrap)).encode(), 0o644)
-
-    def read_shim_binary(self) -> str:
-        """Return the path of the shim's executable, "" when there is none."""
-        with contextlib.suppress(OSError, ValueError):
-            return _read_bounded(self.path / SHIM_BINARY_FILE).decode().strip()
-        return ""
-
-    def write_shim_binary(self, path: str) -> None:
-        """Remember the shim's executable, which a later daemon, ours or another, calls to clean up."""
-        _write_whole(self.path / SHIM_BINARY_FILE, path.encode(), 0o600)
-
-    def init_pid(self) -> int:
-        """Return the pid that the shim had written into the bundle, 0 when there is none."""
-        with contextlib.suppress(OSError, ValueError), (self.path / "init.pid").open("rb") as file:
-            return int(file.read(20))
-        return 0
-
-    def adopt_checkpoint(self, directory: str) -> str:
-        """Move an unpacked checkpoint into the work directory, with which it goes; return where it is.
-
-        Raises FailedPrecondition when it cannot be moved.
-        """
-        target = self.work / CHECKPOINT
-        try:
-            shutil.move(directory, target)
-        except (OSError, shutil.Error) as error:
-            raise FailedPrecondition(f"checkpoint for task {self.id} cannot be moved to its bundle: {error}") from error
-        return str(target)
-
-    def _migrate_address(self) -> Bootstrap:
-        """Take the address from where shims of containerd 1.x left it (docs/containerd 4.11)."""
-        try:
-            address = _read_bounded(self.path / ADDRESS_FILE).decode().strip()
-        except (OSError, ValueError) as error:
-            raise FailedPrecondition(f"bundle {self.path} names no shim: {error}") from error
-        bootstrap = Bootstrap(address, version=2)
-        self.write_bootstrap(bootstrap)
-        return bootstrap
-
-
-def parse_bootstrap(data: bytes) -> Bootstrap:
-    """Read bootstrap.json as we and containerd write it; raises ValueError."""
-    value = json.loads(data)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    found = {str(key).lower(): item for key, item in value.items()}
-    address, version = found.get("address"), found.get("version")
-    protocol, runtime = found.get("protocol") or "ttrpc", found.get("runtime") or ""
-    sandbox = found.get("sandbox") or ""
-    if not isinstance(address, str) or not address or not isinstance(version, int):
-        raise ValueError("address and version are needed")
-    if not isinstance(protocol, str) or not isinstance(runtime, str) or not isinstance(sandbox, str):
-        raise ValueError("protocol, runtime and sandbox must be strings")
-    return Bootstrap(address, version, protocol, runtime, sandbox)
 
 
 class Bundles:
@@ -162,20 +56,20 @@ class Bundles:
                 f"bundle {bundle.path} is in the way of task {id}: it belongs to no task; remove it"
             ) from error
         except OSError as error:
-            raise storage_error(f"cannot make the bundle of task {id}", bundle.path, error) from error
+            raise storage_error(f"make the bundle of task {id}", bundle.path, error) from error
         try:
             _fill(bundle, spec, group)
         except OSError as error:
             with logged(f"cannot remove the half-made bundle {bundle.path}"):
                 self.remove(bundle)
-            raise storage_error(f"cannot make the bundle of task {id}", bundle.path, error) from error
+            raise storage_error(f"make the bundle of task {id}", bundle.path, error) from error
         return bundle
 
     def remove(self, bundle: Bundle) -> None:
         """Unmount and delete a bundle and its work directory; what is gone already is no error.
 
         Raises FailedPrecondition when files are left in the rootfs after unmounting;
-        they may be somebody's data.
+        they may be a user's data.
         """
         with contextlib.ExitStack() as stack:
             for path in self.hide(bundle):
@@ -220,7 +114,7 @@ class Bundles:
 
 
 def sweep(leftovers: Iterable[Path]) -> None:
-    """Delete what `Bundles.leftovers` or `Bundles.hide` returned; what cannot be deleted is said in the log."""
+    """Delete what `Bundles.leftovers` or `Bundles.hide` returned; what cannot be deleted is in the log."""
     for path in leftovers:
         with logged(f"cannot delete {path}"):
             _remove_bundle(path)
@@ -287,27 +181,26 @@ def _make_with_parents(path: Path, mode: int) -> None:
         path.mkdir(mode)
 
 
-def storage_error(what: str, bundle: Path, error: OSError) -> Error:
-    """Return that ``what`` cannot be done for want of a bundle's files, and why."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(f"{what}: no space left for {error.filename or bundle}; make room and try again")
-    return FailedPrecondition(f"{what}: {in_words(error)}")
+def storage_error(doing: str, bundle: Path, error: OSError) -> Error:
+    """Return the error for a bundle whose files cannot be made: what failed, where, and the remedy."""
+    found = disks.explained(error, doing, Path(error.filename or bundle))
+    return found or FailedPrecondition(f"cannot {doing}: {in_words(error)}")
 
 
 def _hide(path: Path) -> Path | None:
-    """Rename a bundle to a name with a dot, and return that; None when there is no bundle."""
+    """Rename a bundle to a name with a dot, and return that; None without a bundle."""
     for attempt in range(MAX_STACKED_MOUNTS):
-        doomed = path.with_name(f".{path.name}{f'.{attempt}' if attempt else ''}")
+        hidden = path.with_name(f".{path.name}{f'.{attempt}' if attempt else ''}")
         try:
-            path.rename(doomed)
+            path.rename(hidden)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
-            return doomed
-    raise FailedPrecondition(f"bundle {path} cannot be deleted: too many left-overs of the same name beside it")
+            return hidden
+    raise FailedPrecondition(f"bundle {path} cannot be deleted: too many remains of the same name are next to it")
 
 
 def _remove_bundle(path: Path) -> None:
@@ -364,20 +257,3 @@ def _directories(path: Path, hidden: bool = False) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and (hidden or not entry.name.startswith(".")):
             yield path / entry.name
-
-
-def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_STATE_FILE + 1)
-    if len(data) > MAX_STATE_FILE:
-        raise ValueError(f"{path.name} is longer than {MAX_STATE_FILE} bytes")
-    return data
-
-
-def _write_whole(path: Path, data: bytes, mode: int) -> None:
-    """Write a file so that a reader sees all of it or none; the state directory needs no fsync."""
-    temporary = path.with_name(f".{path.name}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    temporary.rename(path)

@@ -6,11 +6,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from windlass.contracts.checks import Problem
+from windlass.contracts.checks import Checked, Problem
 from windlass.contracts.metadata import Metadata
 from windlass.errors import Error, NotFound
+from windlass.typing import override
 from windlass_linux import cgroups, mounting
-from windlass_runtime_v2.bundles import Bundle, Bundles, sweep
+from windlass_runtime_v2.bundle import Bundle
+from windlass_runtime_v2.bundles import Bundles, sweep
 from windlass_runtime_v2.strays import strays
 from windlass_runtime_v2.task import is_alive
 
@@ -18,16 +20,16 @@ CONNECT_TIMEOUT = 1.0
 MOST_NAMED = 10
 
 
-class BundleCheck:
-    """A `windlass.contracts.checks.Checked`; what has a shim that lives is the daemon's business when it starts."""
+class BundleCheck(Checked):
+    """Looks at what has no shim that lives; the rest is the daemon's business when it starts."""
 
     def __init__(self, bundles: Bundles, metadata: Metadata, root: Path) -> None:
         self._bundles = bundles
         self._metadata = metadata
         self._root = root
 
+    @override
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See the contract."""
         return [*self._strays(repair), *self._groups(repair), *self._processes()]
 
     def _groups(self, repair: bool) -> Iterator[Problem]:
@@ -93,7 +95,7 @@ def _group_problem(namespace: str, id: str, groups: list[str], repair: bool) -> 
 
 
 def _has_shim(bundle: Bundle) -> bool:
-    """Tell whether somebody listens where the bundle's shim would."""
+    """Tell whether a process listens where the bundle's shim would."""
     try:
         address = bundle.read_bootstrap().address.removeprefix("unix://")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:

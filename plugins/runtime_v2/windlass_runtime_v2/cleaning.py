@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from windlass.contracts.tasks import Exit
 from windlass.errors import Error, Unavailable
-from windlass_runtime_v2.bundles import Bootstrap, Bundle
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
 from windlass_runtime_v2.names import Key
 from windlass_runtime_v2.task import is_alive
 
@@ -49,7 +49,7 @@ class Cleaning:
         return self.job.result()
 
     def _has_defect(self) -> bool:
-        """Tell whether it ended by a defect, which the log has; whoever waits for the task is not to wait for ever."""
+        """Tell whether it ended by a defect, which is in the log; clients that wait for the task get an answer."""
         return not self.job.cancelled() and not isinstance(self.job.exception(), Error | None)
 
 

@@ -1,4 +1,4 @@
-"""Shims that are executables of others: started, heard and cleaned up after as by containerd (docs/containerd 4.3)."""
+"""Shims that are executables of others: started, and cleaned up after, as by containerd (docs/containerd 4.3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from windlass.errors import DeadlineExceeded, Error, Unimplemented
 from windlass.process import nofile
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as bootstrap_pb
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.wire import exit_of
 
@@ -40,7 +40,7 @@ class ForeignShims:
     """Executes shim binaries. Its methods block and are called in threads."""
 
     def __init__(self, settings: ShimSettings, deadlines: Deadlines) -> None:
-        """Tell shims what ``settings`` says."""
+        """Start shims with ``settings``."""
         self._settings = settings
         self._deadlines = deadlines
         self._old: set[str] = set()

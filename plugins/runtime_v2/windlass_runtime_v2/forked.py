@@ -14,7 +14,7 @@ from windlass.contracts.shims import CLEAN, ForkedShim
 from windlass.contracts.zygote import Zygote
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, Unavailable, Unimplemented
 from windlass.gate import offload
-from windlass_runtime_v2.bundles import Bootstrap, Bundle
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
 from windlass_runtime_v2.runtimes import find_program
 from windlass_runtime_v2.settings import Deadlines, ShimSettings
 from windlass_runtime_v2.shim import Shim, connect, kill_process, process_ended
@@ -55,7 +55,7 @@ class ForkedShims:
     def prepare(self, bundle: Bundle, runtime: str) -> tuple[Bootstrap, socket.socket]:
         """Make a shim's socket and write into the bundle how to reach it, before there is a shim.
 
-        A daemon that is killed in between so leaves no shim that nobody can find.
+        A daemon that is killed in between so leaves no shim that cannot be found.
         """
         # The time makes the name new, so a shim that is still ending cannot be in the way of its successor.
         seed = f"{self._settings.grpc_address}/{bundle.namespace}/{bundle.id}/{time.time_ns()}"
@@ -77,7 +77,7 @@ class ForkedShims:
             try:
                 return await connect(bootstrap, bundle.namespace, child.pidfd)
             except Error:
-                # It would wait for half a minute for somebody to connect.
+                # It would wait for half a minute for a connection.
                 kill_process(child.pidfd)
                 os.close(child.pidfd)
                 raise
@@ -85,7 +85,7 @@ class ForkedShims:
     async def clean(self, bundle: Bundle, runtime: str, seconds: float) -> None:
         """End what a dead shim has left running. Raises Error, with the reason, when not all of it is gone.
 
-        Whatever does that is told its deadline, and is killed when it keeps on.
+        The process that does that gets its deadline, and is killed when it goes on.
         """
         shim = self._by_runtime.get(runtime)
         if shim is None:
@@ -94,12 +94,12 @@ class ForkedShims:
             logger.warning("task %s: its shim, of runtime %s, has no cleanup: processes may run on", bundle.id, runtime)
             return
         arguments = (str(bundle.path), bundle.namespace, bundle.id, f"{seconds:g}")
-        answer, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        answer, reply = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
-                child = await offload(self._zygote.spawn, shim.cleanup, arguments, (told,), self._deadlines.spawn)
+                child = await offload(self._zygote.spawn, shim.cleanup, arguments, (reply,), self._deadlines.spawn)
             finally:
-                os.close(told)
+                os.close(reply)
             try:
                 if not await process_ended(child.pidfd, seconds):
                     kill_process(child.pidfd)
@@ -125,7 +125,7 @@ def list_sockets(directory: Path) -> list[Path]:
 
 
 def sweep_sockets(found: Iterable[Path]) -> None:
-    """Delete those of an earlier daemon's sockets on which nobody listens; one just being made looks the same."""
+    """Delete those of an earlier daemon's sockets on which no process listens; one just being made looks the same."""
     for path in found:
         if not _answers(path):
             path.unlink(missing_ok=True)

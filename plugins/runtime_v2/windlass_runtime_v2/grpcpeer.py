@@ -10,13 +10,15 @@ from grpc import aio
 from windlass.contracts.rpc import authority
 from windlass.contracts.values import grpc_target
 from windlass.errors import Unavailable, from_code
+from windlass.typing import override
+from windlass_runtime_v2.peer import Peer
 
 NAMESPACE_KEY = "containerd-namespace"
 DIAL_TIMEOUT = 10.0
 NOTICE_TIMEOUT = 1.0
 
 
-class GrpcPeer:
+class GrpcPeer(Peer):
     """One channel; made by `connect`. It counts as gone once it is no longer ready (docs/containerd 4.3)."""
 
     def __init__(self, channel: aio.Channel) -> None:
@@ -25,8 +27,8 @@ class GrpcPeer:
         self._channel = channel
         self._watch = asyncio.create_task(self._until_gone())
 
+    @override
     async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
-        """See `windlass_runtime_v2.shim.Peer.call`."""
         rpc = self._channel.unary_unary(f"/{service}/{method}", _same, _same)
         try:
             answer: bytes = await rpc(payload, timeout=timeout, metadata=((NAMESPACE_KEY, namespace),))
@@ -45,8 +47,8 @@ class GrpcPeer:
             raise
         return answer
 
+    @override
     def close(self) -> None:
-        """End the connection; pending calls fail."""
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -63,7 +65,7 @@ def _same(data: bytes) -> bytes:
 
 
 async def connect(address: str) -> GrpcPeer:
-    """Connect to ``unix://<path>``, where shims do not encode the path; raises Unavailable when nobody listens."""
+    """Connect to ``unix://<path>``, where shims do not encode the path; raises Unavailable when no process listens."""
     target = grpc_target(address.removeprefix("unix://"))
     channel = aio.insecure_channel(target, authority(target))
     try:

@@ -11,7 +11,8 @@ from windlass.contracts.containers import Container
 from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
 from windlass.contracts.tasks import CreateOptions
 from windlass.errors import Error, InvalidArgument, Unavailable
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, storage_error
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
+from windlass_runtime_v2.bundles import Bundles, storage_error
 from windlass_runtime_v2.launch import Launcher
 from windlass_runtime_v2.shim import NEWEST, Shim, connect
 
@@ -47,7 +48,7 @@ class Host:
                 bundle.write_shim_binary(self.binary)
         except OSError as error:
             bundles.remove(bundle)
-            raise storage_error(f"cannot write into bundle {bundle.path}", bundle.path, error) from error
+            raise storage_error(f"write into bundle {bundle.path}", bundle.path, error) from error
         return bundle
 
 
@@ -59,7 +60,7 @@ class SandboxHosts:
         self._bundles = bundles
 
     @classmethod
-    def beside(cls, state: Path) -> SandboxHosts:
+    def next_to(cls, state: Path) -> SandboxHosts:
         """Look where the controller keeps its bundles, given where this plugin keeps those of tasks."""
         directory = state.with_name(CONTROLLER)
         return cls(Bundles(directory, directory))
@@ -70,8 +71,8 @@ class SandboxHosts:
         """Return the shim that a container has to share, None when it gets its own.
 
         A sandbox without a shim of this controller's (a pod whose pause container is
-        a task like any other) is no reason to join anything, unless the client
-        says where its Task API is. Raises InvalidArgument for an address that is none.
+        a task like any other) has nothing to join, unless the client
+        says where its Task API is. Raises InvalidArgument for a malformed address.
         """
         sandbox = container.sandbox or group_of(spec)
         host = await launcher.on_disk(self._read, namespace, sandbox) if sandbox else None
@@ -93,7 +94,7 @@ class SandboxHosts:
 
 
 def at(sandbox: str, address: str, version: int) -> Host:
-    """Return the keeper of a sandbox that some other controller runs; ``address`` is ``<protocol>+<address>``."""
+    """Return the shim of a sandbox that some other controller runs; ``address`` is ``<protocol>+<address>``."""
     protocol, plus, rest = address.partition("+")
     if not plus or protocol not in ("ttrpc", "grpc") or not rest:
         raise InvalidArgument(f"task API address {address[:200]!r} is not like ttrpc+unix:///run/x.sock")

@@ -15,7 +15,8 @@ from windlass.contracts.values import Payload
 from windlass.errors import Error, FailedPrecondition
 from windlass.gate import Gate, offloaded
 from windlass_linux import cgroups, mounting
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, storage_error
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
+from windlass_runtime_v2.bundles import Bundles, logged, storage_error
 from windlass_runtime_v2.cleaning import Cleaner
 from windlass_runtime_v2.foreign import ForeignShims, encode_options
 from windlass_runtime_v2.forked import ForkedShims, sweep_sockets
@@ -114,7 +115,7 @@ class Launcher:
                     raise
                 logger.info("task %s: nothing is left, although %s", bundle.id, error)
             if bootstrap is not None and bootstrap.address.startswith("unix:///"):
-                # Only if nobody listens: the shim may be shared, and then it lives.
+                # Only if no process listens: the shim may be shared, and then it lives.
                 await self.on_disk(sweep_sockets, [Path(bootstrap.address.removeprefix("unix://"))])
         await self.on_disk(remove_groups, bundle)
         await self.remove(bundle, bootstrap)
@@ -129,7 +130,7 @@ class Launcher:
             await self.remove(bundle, None)
 
     async def remove(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-        """Remove a bundle whose shim has cleaned up; what cannot be removed is said in the log."""
+        """Remove a bundle whose shim has cleaned up; what cannot be removed is in the log."""
         with logged(f"task {bundle.id}: cannot remove its bundle"):
             await self.on_disk(_remove, self.bundles, bundle, bootstrap)
 
@@ -171,7 +172,7 @@ class Launcher:
             if log is not None:
                 log.close()
             self.bundles.remove(bundle)
-            raise storage_error(f"cannot make the socket and log of task {id}'s shim", bundle.path, error) from error
+            raise storage_error(f"make the socket and log of task {id}'s shim", bundle.path, error) from error
 
     def _discard(self, prepared: Prepared) -> None:
         bundle, log, bootstrap, listener = prepared

@@ -14,7 +14,8 @@ from windlass.contracts.tasks import CreateOptions, Exit
 from windlass.contracts.values import Payload
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, logged, sweep
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
+from windlass_runtime_v2.bundles import logged, sweep
 from windlass_runtime_v2.cleaning import Cleaning
 from windlass_runtime_v2.joining import SandboxHosts
 from windlass_runtime_v2.launch import Launcher
@@ -113,7 +114,7 @@ class Lifecycle:
         """Return how a task ended whose shim is gone. Raises Unavailable when that is not known in time."""
         try:
             async with asyncio.timeout(self.deadlines.cleanup + self.deadlines.shutdown):
-                return await asyncio.shield(task.ended)
+                return await task.end.result()
         except TimeoutError:
             reason = self.launcher.cleaner.left.get((task.bundle.namespace, task.id), "it is being removed")
             raise Unavailable(f"task {task.id}: its shim has died, its container has not gone yet: {reason}") from None
@@ -124,14 +125,14 @@ class Lifecycle:
 
     async def _discard(self, task: Task) -> None:
         with self._departing(task):
-            farewell = self.jobs.start(task.shim.shut_down(task.id, self.deadlines.shutdown))
+            shutdown = self.jobs.start(task.shim.shut_down(task.id, self.deadlines.shutdown))
             # Its request is sent before anything is removed: a daemon that is killed now leaves no idle shim.
             await asyncio.sleep(0)
             hidden = await self.launcher.hide(task.bundle, task.shim.bootstrap)
             self.jobs.start(self.launcher.on_disk(sweep, hidden))
             if not task.shim.forked:
                 # Until it has ended it would answer to a new task of this name.
-                await farewell
+                await shutdown
             await self._release(task)
 
     async def _release(self, task: Task) -> None:
@@ -190,20 +191,20 @@ class Lifecycle:
         if not task.deleted and not self._stopping:
             logger.warning("task %s: its shim has died", task.id)
             task.deleted = True
-            self.jobs.start(self._bury(task))
+            self.jobs.start(self._remove_lost(task))
 
-    async def _bury(self, task: Task) -> None:
+    async def _remove_lost(self, task: Task) -> None:
         task.shim.kill()
-        await self._mourn(task, self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap))
+        await self._end_lost(task, self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap))
 
     def keep_lost(self, bundle: Bundle, bootstrap: Bootstrap | None, pid: int, cleaning: Cleaning) -> None:
         """Know a task whose shim was gone before this daemon began, for as long as its process cannot be ended."""
         task = Task(bundle, lost_shim(bundle.namespace, bootstrap))
         task.pids[""], task.deleted = pid, True
         self.tasks[bundle.namespace, bundle.id] = task
-        self.jobs.start(self._mourn(task, cleaning))
+        self.jobs.start(self._end_lost(task, cleaning))
 
-    async def _mourn(self, task: Task, cleaning: Cleaning) -> None:
+    async def _end_lost(self, task: Task, cleaning: Cleaning) -> None:
         found = await cleaning.until_ended(task.pids[""])
         if cleaning.job.done():
             await self._release(task)

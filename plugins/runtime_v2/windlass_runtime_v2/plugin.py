@@ -32,7 +32,7 @@ class ShimConfig:
     """Configuration of the plugin ``io.containerd.shim.v1.manager``."""
 
     env: tuple[str, ...] = ()
-    """``KEY=value`` settings that every foreign shim gets besides the daemon's own environment."""
+    """``KEY=value`` settings that every foreign shim gets in addition to the daemon's own environment."""
     socket_dir: str = ""
     """Directory of the shims' sockets, absolute; empty for ``s`` below the daemon's state directory."""
 

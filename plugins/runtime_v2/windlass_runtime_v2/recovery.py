@@ -1,6 +1,6 @@
 """What a starting daemon finds of an earlier one's tasks (docs/containerd 4.11).
 
-Every bundle is looked at in parallel and for a bounded time. Whoever asks for a
+Every bundle is looked at in parallel and for a bounded time. A client that asks for a
 task meanwhile waits until it is known what became of it; boot does not wait.
 """
 
@@ -17,7 +17,8 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.contracts.tasks import Exit
 from windlass.errors import Error, FailedPrecondition, NotFound, Unavailable
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bootstrap, Bundle, Bundles, logged, sweep
+from windlass_runtime_v2.bundle import Bootstrap, Bundle
+from windlass_runtime_v2.bundles import Bundles, logged, sweep
 from windlass_runtime_v2.forked import list_sockets, sweep_sockets
 from windlass_runtime_v2.lifecycle import KILLED, Lifecycle
 from windlass_runtime_v2.shim import Shim
@@ -84,7 +85,7 @@ class Recovery:
                 shim = await self._launcher.find(bundle, bootstrap)
         except (Error, TimeoutError) as error:
             logger.warning("task %s: its shim is gone: %s", bundle.id, error)
-            await self._bury(bundle, bootstrap)
+            await self._clean_up(bundle, bootstrap)
             return
         await self._adopt(bundle, shim)
 
@@ -92,7 +93,7 @@ class Recovery:
         """Take over a shim that answers, and one that is only slow; end one that holds no task.
 
         The latter may be about to: its daemon was killed while it made the container,
-        and nobody has been told of it, so it goes with all that is there of it.
+        and no client knows of it, so it is removed with all that is there of it.
         """
         task, pid = Task(bundle, shim), 0
         timeout = self._lifecycle.deadlines.load
@@ -115,7 +116,7 @@ class Recovery:
             return
         except Error as error:
             if shim.gone.done():
-                await self._bury(bundle, shim.bootstrap)
+                await self._clean_up(bundle, shim.bootstrap)
                 shim.release()
                 return
             logger.warning("task %s: its shim is kept although it does not answer: %s", bundle.id, error)
@@ -135,7 +136,7 @@ class Recovery:
                         return
                     await asyncio.sleep(POLL)
 
-    async def _bury(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
+    async def _clean_up(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
         pid = 0
         with logged(f"task {bundle.id}: cannot read which process it had"):
             pid = await self._launcher.on_disk(bundle.init_pid)

@@ -65,6 +65,6 @@ class Rootfs:
                 if HOLDER not in found.labels:
                     # A client has made them ready for the task, as it may with containerd.
                     return found.system, False
-        # Of a task that ended while no daemon was there: whoever creates has the task's name for itself.
+        # Of a task that ended while no daemon was there: the caller holds the name, so no other creation is under way.
         await offload(manager.deactivate, namespace, id)
         return (await offload(manager.activate, namespace, id, mounts, options)).system, True

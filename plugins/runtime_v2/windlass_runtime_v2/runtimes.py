@@ -47,7 +47,7 @@ def binary_name(runtime: str) -> str:
 
 
 def find_program(name: str) -> str:
-    """Return the absolute path of an executable in PATH or beside the daemon's own, "" when it is not installed."""
+    """Return the absolute path of an executable in PATH or next to the daemon's own, "" when it is not installed."""
     for place in _places():
         candidate = Path(place, name)
         if candidate.is_file() and os.access(candidate, os.X_OK):
@@ -56,7 +56,7 @@ def find_program(name: str) -> str:
 
 
 def _places() -> list[str]:
-    # Absolute ones only: what lies where the daemon happens to be started is nobody's choice.
+    # Absolute ones only: what lies where the daemon happens to be started was not chosen.
     places = [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if place.startswith("/")]
     own = Path(sys.argv[0]).absolute()
     return [*places, str(own.parent)] if own.is_file() else places

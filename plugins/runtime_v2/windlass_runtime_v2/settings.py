@@ -1,4 +1,4 @@
-"""What the parts of the task manager are told about the daemon."""
+"""Deadlines and addresses that the parts of the task manager share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class ShimSettings:
-    """How shims are started and what they are told."""
+    """How shims are started, and what they get to know of the daemon."""
 
     socket_dir: Path
     env: tuple[str, ...] = ()

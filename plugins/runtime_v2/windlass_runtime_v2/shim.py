@@ -7,38 +7,23 @@ import contextlib
 import os
 import select
 import signal
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
 from windlass.errors import Error, Internal, InvalidArgument, Unavailable, Unimplemented
+from windlass.typing import override
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_runtime_v2 import ttrpc
-from windlass_runtime_v2.bundles import Bootstrap
+from windlass_runtime_v2.bundle import Bootstrap
+from windlass_runtime_v2.peer import Peer
 
 M = TypeVar("M", bound=Message)
 
 NEWEST = 3
 OLDEST = 2
 SANDBOX_SERVICE = "containerd.runtime.sandbox.v1.Sandbox"
-
-
-class Peer(Protocol):
-    """A connection to a shim, by ttrpc or gRPC."""
-
-    @property
-    def gone(self) -> asyncio.Future[None]:
-        """Done when the connection has ended, for whatever reason."""
-        ...
-
-    async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
-        """Make a unary call. Raises what the peer answered, DeadlineExceeded, Unavailable."""
-        ...
-
-    def close(self) -> None:
-        """End the connection; pending calls fail."""
-        ...
 
 
 class Shim:
@@ -131,19 +116,20 @@ def _decode(method: str, answer: type[M], data: bytes) -> M:
         raise Internal(f"shim's answer to {method} cannot be read: {error}") from error
 
 
-class NoPeer:
-    """The `Peer` of a shim that is gone."""
+class NoPeer(Peer):
+    """The peer of a shim that is gone."""
 
     def __init__(self) -> None:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone.set_result(None)
 
+    @override
     async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
-        """Raise Unavailable."""
         raise Unavailable("its shim is gone")
 
+    @override
     def close(self) -> None:
-        """Have nothing to end."""
+        return
 
 
 def lost_shim(namespace: str, bootstrap: Bootstrap | None) -> Shim:
@@ -152,7 +138,7 @@ def lost_shim(namespace: str, bootstrap: Bootstrap | None) -> Shim:
 
 
 async def connect(bootstrap: Bootstrap, namespace: str, pidfd: int | None = None) -> Shim:
-    """Connect to a shim. Raises Unavailable when nobody listens, Unimplemented for a version to come.
+    """Connect to a shim. Raises Unavailable when no process listens, Unimplemented for a version to come.
 
     When it fails, ``pidfd`` is still the caller's.
     """

@@ -1,6 +1,6 @@
 """What shims have to say: the FIFO ``log`` in a bundle, whose lines the daemon logs (docs/containerd 4.3).
 
-No shim writes to the daemon's own standard error: it outlives the daemon, and whoever
+No shim writes to the daemon's own standard error: it outlives the daemon, and a program that
 reads the daemon's output by a pipe would wait for the shim's end too.
 """
 
@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 
-from windlass_runtime_v2.bundles import Bundle
+from windlass_runtime_v2.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class ShimLog:
     """Copies what a shim writes to the ``log`` FIFO of its bundle to the daemon's log."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Open the FIFO, made if it is not there; a shim waits in its open until somebody reads. This is file work.
+        """Open the FIFO, made if it is not there; a shim waits in its open until there is a reader. This is file work.
 
         For writing too, so that there is no end of file: a shim's ``start`` may try twice.
         Raises OSError, also for what is not a FIFO.

@@ -38,7 +38,7 @@ def strays(root: Path, known: Collection[int]) -> Iterator[Stray]:
 def namespace_of(pid: int) -> str:
     """Return which mount namespace a process is in, "" when it has ended."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - what it says is no path
+        return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - what it says is not a path
     except OSError:
         return ""
 
@@ -49,7 +49,7 @@ def has_root_below(pid: int, root: Path) -> bool:
         left, _, right = line.partition(" - ")
         _, _, _, source, place, *_ = left.split()
         if place == "/":
-            # The directories of an overlay are among its options; of a bind the place in its filesystem is told.
+            # The directories of an overlay are among its options; of a bind the field says the place in its filesystem.
             return f"={root}/" in right or f":{root}/" in right or source.startswith(f"{root}/")
     return False
 

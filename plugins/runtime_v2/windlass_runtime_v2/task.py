@@ -7,14 +7,15 @@ import contextlib
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from windlass.contracts.tasks import Exit
 from windlass.errors import DeadlineExceeded, Error, Unavailable
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
-from windlass_runtime_v2.bundles import Bundle
+from windlass_runtime_v2.bundle import Bundle
+from windlass_runtime_v2.shared import Shared
 from windlass_runtime_v2.shim import Shim
 from windlass_runtime_v2.wire import exit_of
 
@@ -22,37 +23,7 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 UNKNOWN_EXIT = 255
-"""Status of a process whose end nobody saw."""
-
-
-class Shared(Generic[R]):
-    """Work for which any number of callers wait, each of whom may give up without ending it.
-
-    What `asyncio.shield` takes to give up grows with their number: when the client of 20,000 waits goes, the loop
-    would stand still for a quarter of a minute.
-    """
-
-    def __init__(self, job: asyncio.Task[R]) -> None:
-        """Wait for ``job``."""
-        self.job = job
-        self._waiting: set[asyncio.Future[None]] = set()
-        job.add_done_callback(self._wake)
-
-    def _wake(self, job: asyncio.Task[R]) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def result(self) -> R:
-        """Return what the work gives, or raise what it raises."""
-        if not self.job.done():
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiting.discard(waiter)
-        return self.job.result()
+"""Status of a process whose end was not seen."""
 
 
 class Task:
@@ -64,12 +35,13 @@ class Task:
         self.shim = shim
         self.pids: dict[str, int] = {}
         self.deleted = False
-        """Whether the task is on its way out, so that its shim's end is no news."""
+        """Whether the task is on its way out, so that its shim's end is expected."""
         self.has_active_mounts = True
-        """Whether the mount manager may have made mounts for it; of a task of an earlier daemon nobody knows."""
-        self.deletion: asyncio.Task[Exit] | None = None
+        """Whether the mount manager may have made mounts for it; not known of a task of an earlier daemon, so True."""
+        self.deletion: Shared[Exit] | None = None
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         """Done when the task has been deleted, or its shim has died and all has been cleaned up."""
+        self.end = Shared(self.ended)
         self._waits: dict[str, Shared[Exit]] = {}
 
     @property
@@ -87,8 +59,8 @@ class Task:
     async def wait(self, exec_id: str) -> Exit:
         """Return how a process ended.
 
-        However many wait, and however often, the shim is asked once: it cannot be
-        told that somebody has given up waiting.
+        However many wait, and however often, the shim is asked once: there is no call
+        that takes a `Wait` back.
         """
         wait = self._waits.get(exec_id)
         if wait is None:
@@ -102,9 +74,9 @@ class Task:
             del wait  # an error's traceback has this frame, and the job has the error
 
     def known_exit(self, exec_id: str = "") -> Exit | None:
-        """Return how a process ended, if somebody has waited for it."""
+        """Return how a process ended, if a client has waited for it."""
         wait = self._waits.get(exec_id)
-        if wait is None or not wait.job.done() or wait.job.cancelled() or wait.job.exception() is not None:
+        if wait is None or not wait.job.done() or wait.failed:
             return None
         return wait.job.result()
 
@@ -114,7 +86,7 @@ class Task:
         self.pids.pop(exec_id, None)
 
     def settle(self, exit: Exit) -> None:
-        """Tell everybody who waits that the task has ended for good."""
+        """Answer everyone who waits for the end of the task."""
         if not self.ended.done():
             self.ended.set_result(exit)
 
@@ -129,7 +101,7 @@ class Task:
         except Unavailable:
             if not self.shim.gone.done():
                 raise
-            exit = await asyncio.shield(self.ended)
+            exit = await self.end.result()
             return Exit(self.pids[exec_id], UNKNOWN_EXIT, exit.at) if exec_id in self.pids and exec_id else exit
         return exit_of(answer, self.pids.get(exec_id, 0))
 
@@ -140,7 +112,7 @@ class Task:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that nobody has reaped does not."""
+    """Tell whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -163,7 +135,7 @@ class Jobs:
 
     # Any: what a coroutine is sent and yields is its own business
     def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Begin ``work``; its failure is the business of whoever waits for it."""
+        """Begin ``work``; its failure is for the caller that waits for it."""
         job = asyncio.create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._done)

@@ -14,23 +14,25 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from windlass.contracts.containers import Container, ContainerHooks
-from windlass.contracts.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
+from windlass.contracts.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status, Tasks
 from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
 from windlass.hooks import Hooks
+from windlass.typing import override
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
 from windlass_runtime_v2 import wire
 from windlass_runtime_v2.lifecycle import Lifecycle, spec_of
 from windlass_runtime_v2.recovery import Recovery
+from windlass_runtime_v2.shared import Shared
 from windlass_runtime_v2.task import Task, now
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 
-class ShimTasks:
-    """The `windlass.contracts.tasks.Tasks` of this daemon: every task is kept by a shim."""
+class ShimTasks(Tasks):
+    """The task manager of this daemon: every task is kept by a shim."""
 
     def __init__(self, lifecycle: Lifecycle, recovery: Recovery, hooks: Hooks) -> None:
         """Answer from what ``lifecycle`` knows, after ``recovery`` has found what was there before."""
@@ -39,15 +41,16 @@ class ShimTasks:
         self._hooks = hooks
         self._deadlines = lifecycle.deadlines
 
+    @override
     async def create(self, namespace: str, container: Container, options: CreateOptions) -> int:
-        """See `windlass.contracts.tasks.Tasks.create`; a client that goes away meanwhile gets no task."""
+        # A client that goes away meanwhile gets no task.
         check_identifier("namespace", namespace)
         check_identifier("task", container.id)
         await self._recovery.wait_for(namespace, container.id)
         spec = await self._spec(namespace, container)
         job = self._lifecycle.jobs.start(self._lifecycle.create(namespace, container, options, spec))
         try:
-            task = await asyncio.shield(job)
+            task = await Shared(job).result()
         except asyncio.CancelledError:
             self._lifecycle.jobs.start(self._undo(job))
             raise
@@ -55,40 +58,42 @@ class ShimTasks:
             del job  # an error's traceback has this frame, and the job has the error
         return task.pids[""]
 
+    @override
     async def start(self, namespace: str, id: str, exec_id: str = "") -> int:
-        """See `windlass.contracts.tasks.Tasks.start`."""
         task = await self._find(namespace, id)
         request = pb.StartRequest(id=id, exec_id=exec_id)
-        async with self._mourning(task):
+        async with self._clean_after(task):
             answer = await task.call("Start", request, pb.StartResponse, self._deadlines.request)
         task.pids[exec_id] = answer.pid
         return answer.pid
 
+    @override
     async def delete(self, namespace: str, id: str) -> Exit:
-        """See `windlass.contracts.tasks.Tasks.delete`; whoever asks while it is being deleted gets the same answer."""
+        # Every client that asks while it is being deleted gets the same answer.
         task = await self._find(namespace, id)
-        if task.deletion is None or task.deletion.done():
-            task.deletion = self._lifecycle.jobs.start(self._lifecycle.delete(task))
-        return await asyncio.shield(task.deletion)
+        if task.deletion is None or task.deletion.job.done():
+            task.deletion = Shared(self._lifecycle.jobs.start(self._lifecycle.delete(task)))
+        return await task.deletion.result()
 
+    @override
     async def delete_process(self, namespace: str, id: str, exec_id: str) -> Exit:
-        """See `windlass.contracts.tasks.Tasks.delete_process`."""
         task = await self._find(namespace, id)
         check_identifier("exec", exec_id)
         request = pb.DeleteRequest(id=id, exec_id=exec_id)
-        async with self._mourning(task):
+        async with self._clean_after(task):
             answer = await task.call("Delete", request, pb.DeleteResponse, self._deadlines.request)
         task.forget(exec_id)
         return wire.exit_of(answer, answer.pid)
 
+    @override
     async def get(self, namespace: str, id: str, exec_id: str = "") -> Process:
-        """See `windlass.contracts.tasks.Tasks.get`; a shim that fails otherwise makes the status UNKNOWN."""
+        # A shim that fails otherwise makes the status UNKNOWN.
         task = await self._find(namespace, id)
-        async with self._mourning(task):
+        async with self._clean_after(task):
             return await self._state(task, exec_id)
 
+    @override
     async def list(self, namespace: str) -> builtins.list[Process]:
-        """See `windlass.contracts.tasks.Tasks.list`."""
         await self._recovery.wait_for_all(namespace)
         found = await asyncio.gather(
             *(self._state(task, "") for task in self._in(namespace)),
@@ -96,67 +101,67 @@ class ShimTasks:
         )
         return _results(found)
 
+    @override
     async def kill(self, namespace: str, id: str, exec_id: str, signal: int, all: bool = False) -> None:
-        """See `windlass.contracts.tasks.Tasks.kill`."""
         request = pb.KillRequest(id=id, exec_id=exec_id, signal=signal, all=all)
         await self._ask(namespace, id, "Kill", request, Empty, self._deadlines.request)
 
+    @override
     async def exec(self, namespace: str, id: str, exec_id: str, spec: Payload, io: IO) -> None:
-        """See `windlass.contracts.tasks.Tasks.exec`."""
         check_identifier("exec", exec_id)
         task = await self._find(namespace, id)
         _json_object(f"process of exec {exec_id}", spec.value)
         request = wire.exec_request(id, exec_id, spec, io)
-        async with self._mourning(task):
+        async with self._clean_after(task):
             await task.call("Exec", request, Empty, self._deadlines.request)
 
+    @override
     async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
-        """See `windlass.contracts.tasks.Tasks.resize_pty`."""
         request = pb.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
         await self._ask(namespace, id, "ResizePty", request, Empty, self._deadlines.request)
 
+    @override
     async def close_stdin(self, namespace: str, id: str, exec_id: str) -> None:
-        """See `windlass.contracts.tasks.Tasks.close_stdin`."""
         request = pb.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
         await self._ask(namespace, id, "CloseIO", request, Empty, self._deadlines.request)
 
+    @override
     async def pause(self, namespace: str, id: str) -> None:
-        """See `windlass.contracts.tasks.Tasks.pause`."""
         await self._ask(namespace, id, "Pause", pb.PauseRequest(id=id), Empty, self._deadlines.request)
 
+    @override
     async def resume(self, namespace: str, id: str) -> None:
-        """See `windlass.contracts.tasks.Tasks.resume`."""
         await self._ask(namespace, id, "Resume", pb.ResumeRequest(id=id), Empty, self._deadlines.request)
 
+    @override
     async def pids(self, namespace: str, id: str) -> builtins.list[ProcessInfo]:
-        """See `windlass.contracts.tasks.Tasks.pids`."""
         answer = await self._ask(namespace, id, "Pids", pb.PidsRequest(id=id), pb.PidsResponse, self._deadlines.request)
         return wire.processes_of(answer)
 
+    @override
     async def checkpoint(self, namespace: str, id: str, path: str, options: Payload | None) -> None:
-        """See `windlass.contracts.tasks.Tasks.checkpoint`."""
         request = pb.CheckpointTaskRequest(id=id, path=path, options=wire.any_of(options))
         await self._ask(namespace, id, "Checkpoint", request, Empty, self._deadlines.checkpoint)
 
+    @override
     async def update(self, namespace: str, id: str, resources: Resources) -> None:
-        """See `windlass.contracts.tasks.Tasks.update`."""
         request = pb.UpdateTaskRequest(
             id=id, resources=wire.any_of(resources.resources), annotations=dict(resources.annotations)
         )
         await self._ask(namespace, id, "Update", request, Empty, self._deadlines.request)
 
+    @override
     async def metrics(self, namespace: str, ids: Sequence[str] = ()) -> builtins.list[Metric]:
-        """See `windlass.contracts.tasks.Tasks.metrics`."""
         await self._recovery.wait_for_all(namespace)
         wanted = [task for task in self._in(namespace) if not ids or task.id in ids]
         return _results(await asyncio.gather(*(self._stats(task) for task in wanted), return_exceptions=True))
 
+    @override
     async def wait(self, namespace: str, id: str, exec_id: str = "") -> Exit:
-        """See `windlass.contracts.tasks.Tasks.wait`."""
         return await (await self._find(namespace, id)).wait(exec_id)
 
+    @override
     async def describe(self, runtime: str, options: Payload | None = None) -> Payload:
-        """See `windlass.contracts.tasks.Tasks.describe`."""
         found = await self._lifecycle.launcher.describe(runtime, options)
         return Payload(RuntimeInfo.DESCRIPTOR.full_name, found)
 
@@ -173,11 +178,11 @@ class ShimTasks:
         self, namespace: str, id: str, method: str, request: Message, answer: type[M], timeout: float | None
     ) -> M:
         task = await self._find(namespace, id)
-        async with self._mourning(task):
+        async with self._clean_after(task):
             return await task.call(method, request, answer, timeout)
 
     @contextlib.asynccontextmanager
-    async def _mourning(self, task: Task) -> AsyncIterator[None]:
+    async def _clean_after(self, task: Task) -> AsyncIterator[None]:
         """Ask a task; when its shim turns out to be dead, wait until that is cleaned up, and raise NotFound."""
         try:
             yield
@@ -229,7 +234,7 @@ def _json_object(what: str, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InvalidArgument(f"{what} is no JSON object")
+        raise InvalidArgument(f"{what} is not a JSON object")
     return value
 
 

@@ -1,7 +1,7 @@
 """A ttrpc client on the event loop: many calls on one connection, each with its own deadline.
 
 Framing and envelopes are `windlass_api.ttrpc.framing`; this is the part that waits.
-Every pending call ends when the connection does, so that nobody waits for a
+Every pending call ends when the connection does, so that no caller waits for a
 peer that is gone.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import socket
 
 from windlass.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unavailable, from_code
+from windlass.typing import override
 from windlass_api.ttrpc.framing import (
     MAX_DATA,
     REQUEST,
@@ -24,13 +25,14 @@ from windlass_api.ttrpc.framing import (
     encode_request,
     pack_frame,
 )
+from windlass_runtime_v2.peer import Peer
 from windlass_runtime_v2.sockets import connect_unix
 
 NAMESPACE_KEY = "containerd-namespace-ttrpc"
 MAX_STREAM = 0xFFFFFFFF
 
 
-class Client(asyncio.Protocol):
+class Client(Peer, asyncio.Protocol):
     """One connection; made by `connect`. Only for use on the loop that it was made on."""
 
     def __init__(self, address: str) -> None:
@@ -38,19 +40,14 @@ class Client(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.address = address
         self.gone: asyncio.Future[None] = self._loop.create_future()
-        """Done when the connection has ended, for whatever reason."""
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self._pending: dict[int, asyncio.Future[bytes]] = {}
         self._next = 1
 
+    @override
     async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
-        """Make a unary call and return the answer's payload.
-
-        Raises the error that the peer answered with, DeadlineExceeded after
-        ``timeout`` seconds, Unavailable when the connection has ended or ends.
-        A call that is cancelled is dropped: its answer, if any, is ignored.
-        """
+        # A call that is cancelled is dropped: its answer, if any, is ignored.
         if self.gone.done() or self._transport is None:
             raise Unavailable(f"connection to {self.address} is closed")
         stream = self._next
@@ -73,26 +70,26 @@ class Client(asyncio.Protocol):
             self._pending.pop(stream, None)
             del answer  # an error's traceback has this frame, and the future has the error
 
+    @override
     def close(self) -> None:
-        """End the connection; pending calls fail with Unavailable."""
         if self._transport is not None:
             self._transport.abort()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
         for frame in self._decoder.feed(data):
             answer = self._pending.get(frame.stream)
             # Late answers to calls that were given up, and frames of types to come, are ignored (wire/README.md).
             if answer is not None and not answer.done():
                 _settle(answer, frame)
 
+    @override
     def connection_lost(self, error: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
         reason = f"connection to {self.address} ended" + (f": {error}" if error else "")
         for answer in self._pending.values():
             if not answer.done():
@@ -127,7 +124,7 @@ def _settle(answer: asyncio.Future[bytes], frame: Frame) -> None:
 async def connect(address: str) -> Client:
     """Connect to ``unix://<path>``, a plain path, or an abstract name, as old shims print it.
 
-    Raises Unavailable when nobody listens, InvalidArgument for an address of another kind.
+    Raises Unavailable when no process listens, InvalidArgument for an address of another kind.
     """
     scheme, separator, rest = address.partition("://")
     if separator and scheme != "unix":

@@ -141,7 +141,7 @@ def sandbox_status(answer: sandbox_pb.SandboxStatusResponse, id: str, address: s
 
 
 def exit_events(id: str, exit: Exit) -> Mapping[str, Payload]:
-    """Return, by topic and in order, the events of a task whose shim cannot tell them any more."""
+    """Return, by topic and in order, the events of a task whose shim cannot send them any more."""
     at = timestamp(exit.at)
     ended = events_pb.TaskExit(container_id=id, id=id, pid=exit.pid, exit_status=exit.status, exited_at=at)
     deleted = events_pb.TaskDelete(container_id=id, pid=exit.pid, exit_status=exit.status, exited_at=at)

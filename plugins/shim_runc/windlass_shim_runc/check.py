@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.contracts.checks import Problem
-from windlass_shim_runc import leftovers, versions
-from windlass_shim_runc.runc import TASK_DIRECTORY
+from windlass.contracts.checks import Checked, Problem
+from windlass.typing import override
+from windlass_shim_runc import versions
+from windlass_shim_runc.kept import TASK_DIRECTORY, is_anothers, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +43,24 @@ def warn_of_weaknesses(program: str = PROGRAM) -> None:
         logger.warning("%s; docs/operating.md says which version has which", told)
 
 
-class RuncCheck:
-    """A `windlass.contracts.checks.Checked`; what has a bundle is the task manager's."""
+class RuncCheck(Checked):
+    """Looks for what runc keeps that has no bundle; what has one is the task manager's."""
 
     def __init__(self, state: Path) -> None:
         """Look below the daemon's state directory."""
         self._root = state / "runc"
         self._bundles = state / TASK_DIRECTORY
 
+    @override
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
-        """See the contract; a container that runs is named, and left to the operator."""
+        # A container that runs is named, and left to the operator.
         return [self._problem(kept, repair) for kept in self._kept()]
 
     def _kept(self) -> Iterator[Kept]:
         for directory in sorted(self._root.glob("*/*")):
             namespace, id = directory.parent.name, directory.name
             bundle = self._bundles / namespace / id
-            if directory.is_dir() and not bundle.exists() and not leftovers.is_anothers(str(directory), str(bundle)):
+            if directory.is_dir() and not bundle.exists() and not is_anothers(str(directory), str(bundle)):
                 yield Kept(namespace, id, directory, running_pid(directory / "state.json"))
 
     def _problem(self, kept: Kept, repair: bool) -> Problem:
@@ -71,7 +73,7 @@ class RuncCheck:
             return Problem(what, state, "run with --repair to have it removed")
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             run(command)
-        if reason := leftovers.sweep(str(kept.directory)):
+        if reason := sweep(str(kept.directory)):
             return Problem(what, state, f"it cannot be removed: {reason}")
         return Problem(what, state, "it was removed", repaired=True)
 

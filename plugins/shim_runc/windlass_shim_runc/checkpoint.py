@@ -12,8 +12,8 @@ from windlass_shim_runc import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from windlass_shim_runc.commandline import CommandLine
     from windlass_shim_runc.messages import AnyMessage, CheckpointOptions, CheckpointTaskRequest, Options
-    from windlass_shim_runc.runc import Runtime
 
 TIMEOUT = 600.0
 """Every page of the container is written; the client's own deadline is the one that counts."""
@@ -35,7 +35,7 @@ def parse(options: AnyMessage) -> CheckpointOptions:
 class Job:
     """Directories for one run of criu; its working directory goes afterwards unless somebody chose it."""
 
-    def __init__(self, runtime: Runtime, id: str, bundle: str, options: Options) -> None:
+    def __init__(self, runtime: CommandLine, id: str, bundle: str, options: Options) -> None:
         self._runtime = runtime
         self._id = id
         self._bundle = bundle

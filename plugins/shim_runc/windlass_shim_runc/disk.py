@@ -1,5 +1,7 @@
 """Reads and writes small files without Python's text layers, whose objects no shim needs to touch."""
 
+# ruff: noqa: PTH108
+# pathlib is half a megabyte that shims do without; files here are local and short.
 from __future__ import annotations
 
 import os
@@ -35,3 +37,11 @@ def write(path: str, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
             data = data[os.write(fd, data) :]
     finally:
         os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Delete a file that may not be there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

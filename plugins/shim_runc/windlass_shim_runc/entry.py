@@ -1,23 +1,26 @@
-"""Where a shim begins: takes its socket from whoever made the process, and serves until it is told to go."""
+"""Where a shim begins: takes its socket from the process that made it, and serves until it is asked to end.
+
+All modules of ours that a shim uses are imported with this one, in the zygote: a shim runs the version that it was
+forked with, also when another one has been installed since.
+"""
 
 from __future__ import annotations
 
-import marshal
 import os
 import sys
 from _socket import socket
 
-from windlass.process import nofile
 from windlass_linux import calls as linux
-from windlass_shim_runc import disk
-from windlass_shim_runc.host import Host
-from windlass_shim_runc.keeper import Line, Luggage, keep
+from windlass_shim_runc import disk, records
+from windlass_shim_runc.inventory import Inventory
+from windlass_shim_runc.keeper import Handover, KeeperLine, keep
 from windlass_shim_runc.log import use_fifo
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.publisher import Publisher
 from windlass_shim_runc.reaper import Reaper
-from windlass_shim_runc.sandbox import ALL_METHODS, ALL_SERVICES, SandboxTaskService
 from windlass_shim_runc.server import Server
+from windlass_shim_runc.services import services
+from windlass_shim_runc.shim import Shim
 from windlass_shim_runc.signals import SIG_IGN, SIGHUP, SIGINT, SIGTERM, handle
 
 TYPE_CHECKING = False
@@ -39,7 +42,7 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     prepare_process()
     listener = descriptors[0]
 
-    def work(line: Line) -> None:
+    def work(line: KeeperLine) -> None:
         disk.write("/proc/self/comm", b"windlass-serves", 0)
         run(socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line)
 
@@ -52,13 +55,15 @@ def prepare_process() -> None:
     # Not linux.prctl: its conversions touch 100 KB that would stay shared.
     if linux.libc().prctl(linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError("cannot become a subreaper; containers would be lost")
-    nofile.raise_limit()
     score = int(disk.read("/proc/self/oom_score_adj"))
     disk.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, MAX_OOM_SCORE), 0)
 
 
 def run(
-    listener: socket, namespace: str, make_publisher: Callable[[Loop, Reaper], Publisher], line: Line | None = None
+    listener: socket,
+    namespace: str,
+    make_publisher: Callable[[Loop, Reaper], Publisher],
+    line: KeeperLine | None = None,
 ) -> None:
     """Serve until Shutdown, until nobody needs this shim, or, with a line to a keeper, until all rests."""
     loop = Loop()
@@ -70,21 +75,25 @@ class Serving:
     """All the parts of a shim that serves."""
 
     def __init__(
-        self, loop: Loop, reaper: Reaper, publisher: Publisher, listener: socket, namespace: str, line: Line | None
+        self,
+        loop: Loop,
+        reaper: Reaper,
+        publisher: Publisher,
+        listener: socket,
+        namespace: str,
+        line: KeeperLine | None,
     ) -> None:
         self._loop = loop
         self._reaper = reaper
         self._publisher = publisher
-        self._service = SandboxTaskService(
-            Host(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid()),
-            on_vacant=lambda: void(loop.spawn(self._end_when_idle())),
-            on_shutdown=lambda: void(loop.spawn(self._end())),
-        )
-        self._server = Server(loop, listener, ALL_SERVICES, ALL_METHODS, self._service)
+        shim = Shim(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid())
+        self._inventory = Inventory(shim, on_vacant=self._on_vacant)
+        self._server = Server(loop, listener, services(self._inventory, self._on_shutdown))
         self._line = line
         if line is not None:
-            loop.may_rest, loop.quiet = lambda: self._service.may_rest, line.quiet
-            self._take_over(line.luggage)
+            # A shim that holds nothing is about to be used, or to end.
+            loop.may_rest, loop.quiet = lambda: not self._inventory.vacant, line.quiet
+            self._take_over(line.handover)
 
     def run(self) -> None:
         """Serve until the shim's end, or until all rests and is left with the keeper."""
@@ -98,32 +107,40 @@ class Serving:
         loop.spawn(self._end_when_idle())
         while loop.run():
             try:
-                self._leave()
+                self._hand_over(self._line)
                 break
-            except Exception:  # noqa: BLE001 -- by a defect here its shim must not end: this worker goes on, for ever
+            except Exception:  # noqa: BLE001 -- a defect here must not end the shim: this worker goes on, for ever
                 sys.excepthook(*sys.exc_info())
                 loop.may_rest = None
 
-    def _leave(self) -> None:
-        """Leave all that is known and open, at a moment when all tasks rest."""
-        assert self._line is not None
+    def _hand_over(self, line: KeeperLine | None) -> None:
+        """Leave all that is known and open with the keeper, at a moment when all tasks rest."""
+        assert line is not None
         self._publisher.disconnect()
-        luggage = Luggage()
-        luggage.state = marshal.dumps((self._server.leave(luggage), self._service.leave(luggage)))
-        luggage.pids = list(self._reaper.pids)
-        self._line.leave(luggage)
+        handover = Handover()
+        record = self._inventory.to_record(handover)
+        record.version, record.connections = records.VERSION, self._server.to_records(handover)
+        handover.state = record.encode()
+        handover.pids = list(self._reaper.pids)
+        line.hand_over(handover)
 
-    def _take_over(self, luggage: Luggage) -> None:
+    def _take_over(self, handover: Handover) -> None:
         """Go on with what the worker before has left, if there was one."""
-        if not luggage.state:
+        if not handover.state:
             return
-        connections, containers = marshal.loads(luggage.state)  # noqa: S302 -- from a worker of ours
-        self._service.take_over(luggage, containers)
-        self._server.take_over(luggage, connections)
+        record = records.read(handover.state)
+        self._inventory.take_over(handover, record)
+        self._server.take_over(handover, record.connections)
+
+    def _on_vacant(self) -> None:
+        self._loop.spawn(self._end_when_idle())
+
+    def _on_shutdown(self) -> None:
+        self._loop.spawn(self._end())
 
     async def _end_when_idle(self) -> None:
         await self._loop.sleep(IDLE_LIMIT, rests=True)
-        if not self._service.vacant:
+        if not self._inventory.vacant:
             return
         if self._server.connections or not self._publisher.empty.is_set:
             self._loop.spawn(self._end_when_idle())
@@ -139,9 +156,5 @@ class Serving:
 
     def _on_terminate(self, _number: int, _frame: object) -> None:
         # A service manager that stops the daemon signals its whole group: containers must not notice.
-        if self._service.vacant:
+        if self._inventory.vacant:
             self._loop.stop()
-
-
-def void(_: object) -> None:
-    """Drop a value."""

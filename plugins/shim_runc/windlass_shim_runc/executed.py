@@ -6,6 +6,7 @@ import os
 from _socket import socket
 
 from windlass.errors import Code
+from windlass.process import nofile
 from windlass_api.ttrpc import framing as ttrpc
 from windlass_shim_runc import entry, messages
 from windlass_shim_runc.loop import Loop
@@ -23,6 +24,7 @@ PUBLISH_TIMEOUT = 5.0
 def serve(listener: socket, wanted: Start) -> int:
     """Serve until the daemon says Shutdown."""
     entry.prepare_process()
+    nofile.raise_limit()
 
     def publisher(loop: Loop, reaper: Reaper) -> Publisher:
         if wanted.ttrpc_address:

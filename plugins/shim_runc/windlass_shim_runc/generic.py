@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-
 from windlass.errors import InvalidArgument
 from windlass_api.ttrpc.framing import Malformed
 from windlass_shim_runc import disk, messages
@@ -22,6 +20,8 @@ class GenericOptions(messages.Message):
 
 def parse(data: bytes) -> messages.Options:
     """Return the options in ``config_body``, else in the file ``config_path``; raises InvalidArgument."""
+    import tomllib  # which few shims ever need
+
     try:
         generic = messages.decode(GenericOptions, data)
         text = generic.config_body or (disk.read(generic.config_path) if generic.config_path else b"")

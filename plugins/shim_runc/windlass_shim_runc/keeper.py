@@ -7,7 +7,7 @@ what it knows and has open with the keeper, and ends. The worker's copies of
 pages end with it; the keeper's own stay as few as they were.
 
 The keeper is the subreaper. A child that has ended stays a zombie until the
-worker has heard of it: until then its pid cannot become another process's.
+worker has recorded its end: until then its pid cannot become another process's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    Kept = tuple[list[int], list[int], list[int]]
-    """Descriptors; the indexes of those that a worker is wanted for; and the children that one is wanted for."""
+    Work = Callable[["KeeperLine"], None]
+    """What a worker does with its line to the keeper: serve; returns when it has handed over, or at the shim's end."""
 
-    Work = Callable[["Line"], None]
-    """What a worker does with its line to the keeper: serve; returns when it has left, or at the shim's end."""
-
-HEARD, FIRST, MORE = b"h", b"f", b"m"
-"""How a worker's packets begin: it has heard of a child's end; descriptors, from the first on; further ones.
+REAP, FIRST, MORE = b"r", b"f", b"m"
+"""How a worker's packets begin: it has recorded a child's end; descriptors, from the first on; further ones.
 
 After the last ones comes what the keeper has to know.
 """
@@ -56,8 +53,8 @@ CLD_EXITED = 1
 INT_SIZE = 4
 
 
-class Luggage:
-    """What a worker leaves for the next one: descriptors, and a state that names them by index.
+class Handover:
+    """What a worker leaves for the next one: descriptors, and a state that names them by number.
 
     What can be read on those of ``watched``, and the end of a child of ``pids``, calls the next worker.
     """
@@ -69,43 +66,45 @@ class Luggage:
         self.watched: list[int] = []
         self.pids: list[int] = []
         self.state = b""
+        """An encoded `windlass_shim_runc.records.ShimRecord`; the keeper has it as the last of ``descriptors``."""
 
     def put(self, fd: int, watched: bool = False) -> int:
-        """Add a descriptor and return its index; what is negative is none, and comes out again as it is.
+        """Add a descriptor and return its number; 0 for -1, which is none.
 
         Raises OSError for one that is not open.
         """
         if fd < 0:
-            return fd
+            return 0
         os.fstat(fd)
-        if watched:
-            self.watched.append(len(self.descriptors))
         self.descriptors.append(fd)
-        return len(self.descriptors) - 1
+        number = len(self.descriptors)
+        if watched:
+            self.watched.append(number)
+        return number
 
-    def take(self, index: int) -> int:
-        """Return the descriptor of an index."""
-        return self.descriptors[index] if index >= 0 else index
+    def take(self, number: int) -> int:
+        """Return the descriptor of a number, -1 for 0."""
+        return self.descriptors[number - 1] if number else -1
 
 
-class Line:
+class KeeperLine:
     """A worker's line to its keeper."""
 
-    __slots__ = ("_socket", "luggage", "quiet")
+    __slots__ = ("_socket", "handover", "quiet")
 
-    def __init__(self, socket: _socket.socket, luggage: Luggage, quiet: float = QUIET) -> None:
+    def __init__(self, socket: _socket.socket, handover: Handover, quiet: float = QUIET) -> None:
         self._socket = socket
-        self.luggage = luggage
+        self.handover = handover
         """What the worker before left; its state is empty for the first."""
         self.quiet = quiet
-        """Seconds without any event after which to leave."""
+        """Seconds without any event after which to hand over."""
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when a child has ended, or the keeper has."""
         return self._socket.fileno()
 
-    def ended(self) -> tuple[int, int, int]:
-        """Return pid, exit status and time (ns) of a child that has ended; without a keeper there is no going on."""
+    def ended_child(self) -> tuple[int, int, int]:
+        """Return pid, exit status and time (ns) of a child that has ended; without a keeper the worker ends."""
         try:
             data = self._socket.recv(PACKET)
         except ConnectionResetError:
@@ -115,22 +114,22 @@ class Line:
         pid, status, at = marshal.loads(data)  # noqa: S302 -- from our own parent
         return pid, status, at
 
-    def heard(self) -> None:
-        """Let the keeper reap the child that `ended` has told of, and tell of the next."""
+    def reap(self) -> None:
+        """Have the keeper reap the child that `ended_child` has returned, and report the next."""
         try:
-            self._socket.send(HEARD)
+            self._socket.send(REAP)
         except BrokenPipeError:
             os._exit(1)
 
-    def leave(self, luggage: Luggage) -> None:
+    def hand_over(self, handover: Handover) -> None:
         """Leave everything with the keeper; then the worker has to end. Raises OSError: then it has to go on."""
         # In a file, since it may be longer than a packet.
         state = os.memfd_create("shim")
         try:
-            data = luggage.state
+            data = handover.state
             while data:
                 data = data[os.write(state, data) :]
-            self._send([*luggage.descriptors, state], marshal.dumps((luggage.watched, luggage.pids)))
+            self._send([*handover.descriptors, state], marshal.dumps((handover.watched, handover.pids)))
         finally:
             os.close(state)
 
@@ -157,46 +156,45 @@ def keep(listener: int, work: Work) -> int:
             os.kill(worker, number)
 
     wake_by(wakeup)
-    handle(SIGCHLD, nothing)
+    handle(SIGCHLD, ignore)
     handle(SIGHUP, SIG_IGN)
     handle(SIGTERM, pass_on)
     handle(SIGINT, pass_on)
-    kept: Kept = [], [], []
+    handover = Handover()
     quiet = QUIET
     while True:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         worker = fork()
         if not worker:
             ours.close()
-            serve(work, theirs, kept[0], quiet, (woken, wakeup))
+            run_worker(work, theirs, handover, quiet, (woken, wakeup))
         theirs.close()
-        close(kept[0])
-        left = attend(ours, woken, worker)
+        close(handover.descriptors)
+        left = supervise(ours, woken, worker)
         ours.close()
         pid, worker = worker, 0
         _, status = os.waitpid(pid, 0)
         if left is None:
             return os.waitstatus_to_exitcode(status)
-        kept = left
+        handover = left
         began = time.monotonic()
-        rest(kept, listener, woken)
+        rest(handover, listener, woken)
         quiet = LONG_QUIET if time.monotonic() - began < SHORT_REST else QUIET
 
 
-def serve(
-    work: Work, theirs: _socket.socket, descriptors: list[int], quiet: float, not_ours: Sequence[int]
+def run_worker(
+    work: Work, theirs: _socket.socket, handover: Handover, quiet: float, not_ours: Sequence[int]
 ) -> NoReturn:
     """Be a worker."""
     status = 1
     try:
         wake_by(-1)
         close(not_ours)
-        luggage = Luggage()
-        if descriptors:
-            *luggage.descriptors, state = descriptors
-            luggage.state = contents(state)
+        if handover.descriptors:
+            state = handover.descriptors.pop()
+            handover.state = contents(state)
             os.close(state)
-        work(Line(theirs, luggage, quiet))
+        work(KeeperLine(theirs, handover, quiet))
         status = 0
     finally:
         # The frames above are the keeper's, and must never be run by a worker.
@@ -205,66 +203,66 @@ def serve(
         os._exit(status)
 
 
-def attend(line: _socket.socket, woken: int, worker: int) -> Kept | None:
-    """Tell the worker of children that end; return what it leaves, None when it has ended with the shim."""
-    descriptors: list[int] = []
+def supervise(line: _socket.socket, woken: int, worker: int) -> Handover | None:
+    """Report children that end to the worker; return what it leaves, None when it has ended with the shim."""
+    handover = Handover()
     poll = select.poll()
     poll.register(woken, select.POLLIN)
     poll.register(line.fileno(), select.POLLIN)
-    told = tell(line, worker)
+    reported = report_child(line, worker)
     while True:
         for fd, _ in poll.poll():
             if fd == woken:
                 drain(fd)
-                told = told or tell(line, worker)
+                # One at a time: until the worker says REAP, the zombie keeps its pid from becoming another's.
+                reported = reported or report_child(line, worker)
                 continue
             data, more = receive(line)
-            if data == HEARD:
-                os.waitpid(told, 0)
-                told = tell(line, worker)
+            if data == REAP:
+                os.waitpid(reported, 0)
+                reported = report_child(line, worker)
                 continue
             if data[:1] == FIRST:
-                # It may have begun to leave before, in vain.
-                close(descriptors)
-                descriptors = []
-            descriptors += more
+                # It may have begun to hand over before, in vain.
+                close(handover.descriptors)
+                handover.descriptors = []
+            handover.descriptors += more
             if not data:
                 return None
             if len(data) > 1:
-                watched, pids = marshal.loads(data[1:])  # noqa: S302 -- from our own child
-                return descriptors, watched, pids
+                handover.watched, handover.pids = marshal.loads(data[1:])  # noqa: S302 -- from our own child
+                return handover
 
 
-def tell(line: _socket.socket, worker: int) -> int:
-    """Tell of a child that has ended and is not reaped yet; return its pid, 0 without one."""
+def report_child(line: _socket.socket, worker: int) -> int:
+    """Report a child that has ended and is not reaped yet; return its pid, 0 without one."""
     pid, status = first_zombie()
     if not pid or pid == worker:
         return 0
     try:
         line.send(marshal.dumps((pid, status, time.time_ns())))
     except OSError:
-        # The worker has just ended: the next one will be told.
+        # The worker has just ended: the next one gets the report.
         return 0
     return pid
 
 
-def rest(kept: Kept, listener: int, woken: int) -> None:
+def rest(handover: Handover, listener: int, woken: int) -> None:
     """Return when a worker is needed."""
-    descriptors, watched, pids = kept
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(woken, select.POLLIN)
-    for index in watched:
-        poll.register(descriptors[index], select.POLLIN)
-    while not is_awaited(pids):
+    for number in handover.watched:
+        poll.register(handover.take(number), select.POLLIN)
+    while not awaited_child_ended(handover.pids):
         for fd, _ in poll.poll():
             if fd != woken:
                 return
             drain(fd)
 
 
-def is_awaited(pids: list[int]) -> bool:
-    """Reap children that nobody waits for; tell whether there is one that somebody does."""
+def awaited_child_ended(pids: list[int]) -> bool:
+    """Reap children that are not among ``pids``; tell whether one of those has ended."""
     while True:
         pid, _ = first_zombie()
         if pid in pids:
@@ -284,7 +282,7 @@ def fork() -> int:
             time.sleep(FORK_PAUSE)
 
 
-def nothing(_number: int, _frame: object) -> None:
+def ignore(_number: int, _frame: object) -> None:
     """Handle a signal whose wake-up is enough."""
 
 
@@ -311,7 +309,7 @@ def receive(line: _socket.socket) -> tuple[bytes, list[int]]:
     try:
         data, ancillary, _, _ = line.recvmsg(PACKET, space, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        # It has ended without reading what it was told. That is said first, once; what it sent comes after.
+        # It has ended without reading the last report. That is said first, once; what it sent comes after.
         data, ancillary, _, _ = line.recvmsg(PACKET, space, _socket.MSG_CMSG_CLOEXEC)
     return data, [
         int.from_bytes(rights[at : at + INT_SIZE], sys.byteorder)

@@ -4,7 +4,7 @@ Knows a container by the files that a shim writes into its bundle
 (docs/containerd 4.2), those of containerd's own runc shim included.
 """
 
-# ruff: noqa: PTH106, PTH108, PTH118, PTH208
+# ruff: noqa: PTH108, PTH118, PTH208
 from __future__ import annotations
 
 import os
@@ -15,7 +15,8 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from windlass_linux import cgroups, mounting
 from windlass_shim_runc import disk, messages
-from windlass_shim_runc.runc import default_root, environment
+from windlass_shim_runc.commandline import environment
+from windlass_shim_runc.kept import default_root, is_anothers, read, sweep
 from windlass_shim_runc.spawn import kill_all, spawn
 
 TYPE_CHECKING = False
@@ -30,9 +31,6 @@ PATIENCE = 0.25
 
 MARGIN = 0.1
 """Share that is left for unmounting, and for the process's own start and end."""
-
-KNOWN_BY = ("state.json", "status")
-"""Files by which runc and crun know a container."""
 
 DONE = b"done"
 """What is told when nothing is left."""
@@ -77,45 +75,6 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
         cgroups.remove_within(groups, max(0.0, deadline - time.monotonic()) / 2)
     mounting.unmount_all(f"{bundle}/rootfs")
     return problem
-
-
-def is_anothers(directory: str, bundle: str) -> bool:
-    """Tell whether what a runtime keeps was made from another bundle than ours.
-
-    Two daemons may be told to keep their containers in one place; there a name is one container, and only its
-    own bundle's daemon may end it.
-    """
-    import json  # which the zygote need not have
-
-    try:
-        state = json.loads(read(f"{directory}/state.json") or read(f"{directory}/status"))
-        # crun has it as such, runc among its labels.
-        labels = (state.get("config") or {}).get("labels") or ()
-        names = [label.removeprefix("bundle=") for label in labels if label.startswith("bundle=")]
-        owner = state.get("bundle") or (names[0] if names else bundle)
-        return os.path.realpath(owner) != os.path.realpath(bundle)
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return False
-
-
-def sweep(directory: str) -> str:
-    """Remove what a runtime keeps of a container that it has not finished making; return why it stays, or "".
-
-    It makes a directory, and in it a mount of itself (runc 1.1), before it writes what a container is known by:
-    killed in between, it refuses the name ever after.
-    """
-    if not disk.exists(directory):
-        return ""
-    if any(disk.exists(f"{directory}/{name}") for name in KNOWN_BY):
-        return f"the OCI runtime still has {directory}"
-    try:
-        mounting.unmount_all(directory)
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
-    except OSError as error:
-        return f"cannot remove {error.filename or directory}: {error.strerror}"
-    return ""
 
 
 def runs(bundle: str) -> bool:
@@ -231,11 +190,3 @@ def remove_socket(address: str) -> None:
         return
     finally:
         sock.close()
-
-
-def read(path: str) -> bytes:
-    """Return a file's content, nothing when it cannot be read."""
-    try:
-        return disk.read(path)
-    except OSError:
-        return b""

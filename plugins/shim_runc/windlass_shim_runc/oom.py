@@ -6,17 +6,14 @@ import os
 
 from windlass.errors import NotFound
 from windlass_linux import calls as linux
-from windlass_shim_runc import cgroups, disk
+from windlass_shim_runc import cgroups, disk, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from windlass_shim_runc.keeper import Luggage
+    from windlass_shim_runc.keeper import Handover
     from windlass_shim_runc.loop import Loop
-
-    Left = tuple[str, int, int]
-    """Directory, descriptor, kills so far."""
 
 V1_TOP, V2_TOP = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 CONTROL, EVENT_CONTROL = "memory.oom_control", "cgroup.event_control"
@@ -26,8 +23,8 @@ IN_MODIFY, IN_NONBLOCK, IN_CLOEXEC = 2, os.O_NONBLOCK, os.O_CLOEXEC
 BUFFER = 4096
 
 
-class Watch:
-    """Calls ``on_oom`` until it is closed, which has the last look: no kill is told after the exit that it caused."""
+class MemoryWatch:
+    """Calls ``on_oom`` until it is closed, with a last look: no kill is reported after the exit that it caused."""
 
     __slots__ = ("_count", "_directory", "_fd", "_loop", "_on_oom", "_task")
 
@@ -40,9 +37,14 @@ class Watch:
         self._fd = fd
         self._task = loop.call_on(fd, self._look)
 
-    def leave(self, luggage: Luggage) -> Left:
+    def to_record(self, handover: Handover) -> records.MemoryRecord:
         """Return what `take_over` makes the same watch of."""
-        return self._directory, luggage.put(self._fd, watched=True), self._count
+        return records.MemoryRecord(
+            directory=self._directory,
+            events=handover.put(self._fd, watched=True),
+            counts=self._count >= 0,
+            kills=max(0, self._count),
+        )
 
     def close(self) -> None:
         """Look once more, and stop."""
@@ -67,24 +69,28 @@ class Watch:
             self._on_oom()
 
 
-def watch(loop: Loop, pid: int, on_oom: Callable[[], None]) -> Watch | None:
+def watch(loop: Loop, pid: int, on_oom: Callable[[], None]) -> MemoryWatch | None:
     """Watch the memory cgroup of a process; None when it has none of its own. Raises OSError."""
     directory = memory_directory(pid)
     return watch_directory(loop, directory, on_oom) if directory else None
 
 
-def watch_directory(loop: Loop, directory: str, on_oom: Callable[[], None]) -> Watch:
+def watch_directory(loop: Loop, directory: str, on_oom: Callable[[], None]) -> MemoryWatch:
     """Watch a cgroup, of version 1 (cgroup-v1/memory.txt, 10) or 2; raises OSError."""
     if disk.exists(f"{directory}/{EVENT_CONTROL}"):
-        return Watch(loop, directory, notified_by_eventfd(directory), -1, on_oom)
+        return MemoryWatch(loop, directory, notified_by_eventfd(directory), -1, on_oom)
     count = kills(directory)
-    return Watch(loop, directory, notified_by_inotify(f"{directory}/{EVENTS}"), count, on_oom)
+    return MemoryWatch(loop, directory, notified_by_inotify(f"{directory}/{EVENTS}"), count, on_oom)
 
 
-def take_over(loop: Loop, luggage: Luggage, left: Left, on_oom: Callable[[], None]) -> Watch:
-    """Go on with a watch as it was left."""
-    directory, index, count = left
-    return Watch(loop, directory, luggage.take(index), count, on_oom)
+def take_over(
+    loop: Loop, handover: Handover, record: records.MemoryRecord, on_oom: Callable[[], None]
+) -> MemoryWatch | None:
+    """Go on with the watch of a record; None when there was none."""
+    if not record.events:
+        return None
+    count = record.kills if record.counts else -1
+    return MemoryWatch(loop, record.directory, handover.take(record.events), count, on_oom)
 
 
 def memory_directory(pid: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from windlass.errors import Error, FailedPrecondition
 from windlass_api.ttrpc.framing import Malformed
-from windlass_shim_runc import messages
+from windlass_shim_runc import generic, messages
 
 GENERIC = "runtimeoptions.v1.Options"
 """What clients send for runtimes whose names they do not know."""
@@ -16,8 +16,6 @@ def runc_options(options: messages.AnyMessage) -> messages.Options:
         return messages.Options()
     name = options.type_url.rpartition("/")[2]
     if name == GENERIC:
-        from windlass_shim_runc import generic
-
         return generic.parse(options.value)
     if name != messages.Options._name:
         raise FailedPrecondition(

@@ -22,7 +22,7 @@ def init(context: InitContext) -> ForkedShim:
     return ForkedShim(
         runtimes=(RUNTIME,),
         entry="windlass_shim_runc.entry:serve",
-        preload=("windlass_shim_runc.entry",),
+        preload=("windlass_shim_runc.entry", "windlass_shim_runc.leftovers"),
         cleanup="windlass_shim_runc.leftovers:clean",
         describe=_describe,
         program="containerd-shim-windlass-v1",

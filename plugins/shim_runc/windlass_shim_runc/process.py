@@ -6,17 +6,23 @@ is never paused itself; it shows its init's pause.
 
 from __future__ import annotations
 
+import os
+
 from windlass.errors import Error, NotFound
-from windlass_shim_runc import disk
+from windlass_shim_runc import disk, records
+from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Loop
 from windlass_shim_runc.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from windlass_shim_runc import streams
-    from windlass_shim_runc.keeper import Luggage
+    from windlass_shim_runc.keeper import Handover
 
-    Left = tuple[int, int, tuple[int, int], tuple[bool, bool], bytes, streams.Left]
+IO_TIMEOUT = 10.0
+"""How long a delete waits for output that is not read."""
+
+REPORT_TIMEOUT = 20.0
+"""How long a delete waits for the exit event of what it deletes: longer than init waits for its execs' events."""
 
 CREATED, RUNNING, STOPPED, PAUSED, DELETED = 1, 2, 3, 4, 0
 """The wire's numbers of containerd.v1.types.Status; a deleted process is never shown."""
@@ -43,10 +49,9 @@ TRANSITIONS: dict[tuple[int, str], int] = {
 
 
 class Process:
-    """The init of a container, or an exec beside it."""
+    """The init of a container, or an exec in it."""
 
     __slots__ = (
-        "busy",
         "exec_id",
         "exit_status",
         "exited",
@@ -55,6 +60,7 @@ class Process:
         "pid",
         "reported",
         "spec",
+        "starting",
         "state",
         "streams",
     )
@@ -71,8 +77,13 @@ class Process:
         self.exited = Flag(loop)
         self.reported = Flag(loop)
         """Set when the exit has been published."""
-        self.busy: Flag | None = None
+        self.starting: Flag | None = None
         """Set while a start is under way, whose event must precede the exit's."""
+
+    @property
+    def name(self) -> str:
+        """The exec's ID, for init the container's."""
+        return self.exec_id or self.id
 
     def check(self, verb: str) -> int:
         """Return the state that ``verb`` leads to; raises Error when it cannot be done now."""
@@ -80,11 +91,10 @@ class Process:
             return TRANSITIONS[self.state, verb]
         except KeyError:
             if self.state == DELETED:
-                raise NotFound(f"{self.exec_id or self.id} has been deleted") from None
+                raise NotFound(f"{self.name} has been deleted") from None
             kind = "process" if self.exec_id else "container"
-            name = self.exec_id or self.id
             remedy = "; kill it first" if (verb, self.state) == ("delete", RUNNING) else ""
-            raise Error(f"cannot {verb} a {STATE_NAMES[self.state]} {kind}: {name}{remedy}") from None
+            raise Error(f"cannot {verb} a {STATE_NAMES[self.state]} {kind}: {self.name}{remedy}") from None
 
     def on_exit(self, status: int, at: int) -> None:
         """Record the end; called by the reaper, before anything else can act on the pid."""
@@ -92,19 +102,60 @@ class Process:
         self.state = TRANSITIONS.get((self.state, "exit"), STOPPED)
         self.exited.set()
 
-    def leave(self, luggage: Luggage) -> Left:
-        """Return what `take_over` goes on with, at a moment when nothing is under way."""
-        flags = self.exited.is_set, self.reported.is_set
-        ended = self.exit_status, self.exited_at
-        return self.pid, self.state, ended, flags, self.spec, self.streams.leave(luggage)
+    def on_start(self) -> None:
+        """Record that it runs, unless it has ended before that could be recorded."""
+        if self.state == CREATED:
+            self.state = RUNNING
 
-    def take_over(self, luggage: Luggage, state: Left) -> None:
-        """Be the process that was left."""
-        self.pid, self.state, (self.exit_status, self.exited_at), flags, self.spec, streams = state
-        self.streams.take_over(luggage, streams)
-        for flag, is_set in zip((self.exited, self.reported), flags, strict=True):
-            if is_set:
-                flag.set()
+    async def until_started(self) -> None:
+        """Return when no start is under way."""
+        while self.starting is not None:
+            await self.starting.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; raises NotFound when the process has ended."""
+        # The pid is ours to use until the reaper has collected it, which sets `exited` first.
+        gone = NotFound(f"process {self.name} has finished already: process already finished")
+        if self.exited.is_set or not self.pid:
+            raise gone
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError as error:
+            raise gone from error
+
+    async def release(self) -> None:
+        """Wait for the output and the exit event of a stopped process, then close its streams."""
+        try:
+            await self.streams.drain(IO_TIMEOUT)
+        except TimeoutError:
+            log(f"output of {self.name} is dropped: no reader took it for {IO_TIMEOUT:.0f} s")
+        self.streams.close()
+        await self.streams.ended()
+        await self.reported.wait(REPORT_TIMEOUT)
+
+    def to_record(self, handover: Handover) -> records.ProcessRecord:
+        """Return what `take_over` goes on with, at a moment when nothing is under way."""
+        return records.ProcessRecord(
+            exec_id=self.exec_id,
+            pid=self.pid,
+            state=self.state,
+            exit_status=self.exit_status,
+            exited_at=self.exited_at,
+            exited=self.exited.is_set,
+            reported=self.reported.is_set,
+            spec=self.spec,
+            streams=self.streams.to_record(handover),
+        )
+
+    def take_over(self, handover: Handover, record: records.ProcessRecord) -> None:
+        """Be the process of a record."""
+        self.pid, self.state, self.spec = record.pid, record.state, record.spec
+        self.exit_status, self.exited_at = record.exit_status, record.exited_at
+        self.streams.take_over(handover, record.streams)
+        if record.exited:
+            self.exited.set()
+        if record.reported:
+            self.reported.set()
 
 
 def is_first_of_its_namespace(pid: int) -> bool:

@@ -1,9 +1,10 @@
-"""Collects every child's exit, also of children whose pid nobody has told us yet.
+"""Collects every child's exit, also of children whose pid is not known yet.
 
 runc returns when the container's process runs, and that process may end before
 its pid file is read. While any runc is working, exits of unknown pids are kept.
-What runc leaves behind is the keeper's child, which tells of it; the keeper
-reaps it when we have heard, so that no pid that is watched is reused.
+What runc leaves behind is the keeper's child. The keeper reports its end, and
+reaps it when the worker has recorded that, so that no pid that is watched is
+reused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from windlass_shim_runc.keeper import Line
+    from windlass_shim_runc.keeper import KeeperLine
 
     OnExit = Callable[[int, int], None]
     """Called with the exit status, 0 to 255, and nanoseconds since the epoch."""
@@ -30,7 +31,7 @@ SIGNALLED = 128
 class Reaper:
     """Knows which children are awaited; needs SIGCHLD for itself."""
 
-    def __init__(self, loop: Loop, line: Line | None = None) -> None:
+    def __init__(self, loop: Loop, line: KeeperLine | None = None) -> None:
         self._loop = loop
         self._line = line
         self._watched: dict[int, OnExit] = {}
@@ -44,7 +45,7 @@ class Reaper:
         handle(SIGCHLD, lambda _number, _frame: None)
         self._loop.call_on(self._woken, self._drain)
         if self._line is not None:
-            self._loop.call_on(self._line.fileno(), self._hear)
+            self._loop.call_on(self._line.fileno(), self._on_keeper)
 
     @property
     def pids(self) -> Iterable[int]:
@@ -76,15 +77,15 @@ class Reaper:
         self._launching += 1
 
     def __exit__(self, *_: object) -> None:
-        """Forget the exits that nobody claimed, when no context is left."""
+        """Forget the exits that `watch` has not claimed, when no context is left."""
         self._launching -= 1
         if not self._launching:
             self._unclaimed.clear()
 
-    def _hear(self) -> None:
+    def _on_keeper(self) -> None:
         assert self._line is not None
-        self._ended(*self._line.ended())
-        self._line.heard()
+        self._ended(*self._line.ended_child())
+        self._line.reap()
 
     def _drain(self) -> None:
         try:

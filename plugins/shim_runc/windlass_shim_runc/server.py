@@ -9,17 +9,21 @@ from _socket import SHUT_RDWR, SO_PEERCRED, SOL_SOCKET, socket
 
 from windlass.errors import Code, DeadlineExceeded, Error, Internal, InvalidArgument, Unimplemented, in_words
 from windlass_api.ttrpc import framing as ttrpc
+from windlass_shim_runc import records
 from windlass_shim_runc.loop import Loop
 from windlass_shim_runc.messages import Message, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from windlass_shim_runc.keeper import Luggage
+    from windlass_shim_runc.keeper import Handover
 
     Method = tuple[type[Message], str]
     """The request's type, and the name of a method that takes one and returns the answer, None for Empty."""
+
+    Service = tuple[Mapping[str, Method], object]
+    """Methods by their names on the wire, and the object that has them."""
 
 
 CHUNK = 16 << 10
@@ -30,15 +34,11 @@ MAX_UNSENT = 8 << 20
 
 
 class Server:
-    """Serves methods of ``service`` on a listening socket; all ``names`` of services have the same methods."""
+    """Serves services, by their full names, on a listening socket."""
 
-    def __init__(
-        self, loop: Loop, listener: socket, names: tuple[str, ...], methods: Mapping[str, Method], service: object
-    ) -> None:
+    def __init__(self, loop: Loop, listener: socket, services: Mapping[str, Service]) -> None:
         self.loop = loop
-        self.names = names
-        self.methods = methods
-        self.service = service
+        self.services = services
         self.connections: set[Connection] = set()
         self._listener = listener
         listener.setblocking(False)
@@ -57,17 +57,17 @@ class Server:
             else:
                 sock.close()
 
-    def leave(self, luggage: Luggage) -> list[object]:
+    def to_records(self, handover: Handover) -> tuple[records.ConnectionRecord, ...]:
         """Return what `take_over` goes on with, at a moment when all tasks rest."""
-        return [connection.leave(luggage) for connection in self.connections]
+        return tuple(connection.to_record(handover) for connection in self.connections)
 
-    def take_over(self, luggage: Luggage, connections: list[tuple[int, int, list[tuple[int, int, bytes]]]]) -> None:
-        """Go on with connections, and answer their calls, as they were left."""
-        for index, last, calls in connections:
-            connection = Connection(self, socket(fileno=luggage.take(index)), last)
+    def take_over(self, handover: Handover, connections: Sequence[records.ConnectionRecord]) -> None:
+        """Go on with the connections of records, and answer their calls."""
+        for record in connections:
+            connection = Connection(self, socket(fileno=handover.take(record.socket)), record.last_stream)
             self.loop.spawn(connection.run())
-            for stream, flags, data in calls:
-                connection.serve(ttrpc.Frame(stream, ttrpc.REQUEST, flags, data, len(data)))
+            for call in record.calls:
+                connection.serve(ttrpc.Frame(call.stream, ttrpc.REQUEST, call.flags, call.data, len(call.data)))
 
 
 def accept(listener: socket) -> int:
@@ -119,10 +119,16 @@ class Connection:
             self._socket.close()
             self._server.connections.discard(self)
 
-    def leave(self, luggage: Luggage) -> object:
+    def to_record(self, handover: Handover) -> records.ConnectionRecord:
         """Return what `Server.take_over` makes the same connection of."""
-        calls = [(frame.stream, frame.flags, frame.data) for frame in self._calls.values()]
-        return luggage.put(self._socket.fileno(), watched=True), self._last, calls
+        return records.ConnectionRecord(
+            socket=handover.put(self._socket.fileno(), watched=True),
+            last_stream=self._last,
+            calls=tuple(
+                records.CallRecord(stream=frame.stream, flags=frame.flags, data=frame.data)
+                for frame in self._calls.values()
+            ),
+        )
 
     def _take(self, frame: ttrpc.Frame) -> None:
         if frame.type not in (ttrpc.REQUEST, ttrpc.RESPONSE, ttrpc.DATA):
@@ -146,7 +152,7 @@ class Connection:
             response = ttrpc.Response(error.code, str(error))
         except OSError as error:
             response = ttrpc.Response(Code.UNKNOWN, in_words(error))
-        except Exception as error:  # noqa: BLE001 -- a defect is told to the log, and to the caller, who would wait for ever
+        except Exception as error:  # noqa: BLE001 -- a defect goes to the log, and to the caller, who would wait for ever
             sys.excepthook(*sys.exc_info())
             response = ttrpc.Response(Code.UNKNOWN, f"unexpected {type(error).__name__}: {error}")
         del self._calls[frame.stream]
@@ -157,11 +163,12 @@ class Connection:
             request = ttrpc.decode_request(data)
         except ttrpc.Malformed as error:
             raise InvalidArgument(f"request cannot be parsed: {error}") from error
-        if request.service not in self._server.names:
+        if request.service not in self._server.services:
             raise Unimplemented(f"service {request.service[:100]}")
-        if request.method not in self._server.methods:
+        methods, service = self._server.services[request.service]
+        if request.method not in methods:
             raise Unimplemented(f"method {request.method[:100]}")
-        kind, name = self._server.methods[request.method]
+        kind, name = methods[request.method]
         try:
             message = decode(kind, request.payload)
         except ttrpc.Malformed as error:
@@ -171,7 +178,7 @@ class Connection:
             # The answer that names the step that took too long should arrive while the client still waits.
             self._server.loop.limit(seconds - min(seconds * MARGIN, LONGEST_MARGIN))
         try:
-            answer = await getattr(self._server.service, name)(message)
+            answer = await getattr(service, name)(message)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{request.method} was not done in {seconds:g} s") from error
         return b"" if answer is None else answer.encode()

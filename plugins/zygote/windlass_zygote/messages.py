@@ -1,4 +1,4 @@
-"""One message per packet between daemon and zygote, and descriptors beside it: the daemon's side."""
+"""One message per packet between daemon and zygote, with descriptors: the daemon's side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One zygote for every package whose entries are run: what one imports would weigh on the children of all others."""
+"""One zygote for every package whose entries are run: else all children would have the imports of all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from windlass.contracts.zygote import Child
+from windlass.contracts.zygote import Child, Zygote
 from windlass.errors import Unavailable
+from windlass.typing import override
 from windlass_zygote.spawner import ForkingZygote
 
 
-class ZygotePerPackage:
+class ZygotePerPackage(Zygote):
     """Keeps a zygote for each top-level package, made when it is first named."""
 
     def __init__(self, executable: str = sys.executable) -> None:
@@ -21,13 +22,14 @@ class ZygotePerPackage:
         self._zygotes: dict[str, ForkingZygote] = {}
         self._closed = False
 
+    @override
     def preload(self, modules: Sequence[str]) -> None:
-        """Have each module imported by its package's zygote, which starts now."""
+        # Each module by its package's zygote, which starts now.
         for package in {package_of(module) for module in modules}:
             self._zygote(package).preload([module for module in modules if package_of(module) == package])
 
+    @override
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
-        """Fork a process that runs ``entry``; see the contract."""
         return self._zygote(package_of(entry)).spawn(entry, arguments, descriptors, timeout)
 
     def close(self) -> None:

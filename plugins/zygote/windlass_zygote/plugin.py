@@ -18,7 +18,7 @@ class Config:
 
 
 def init(context: InitContext) -> Zygote:
-    """Make the zygotes' owner; each imports what it is told to while the daemon goes on booting."""
+    """Make the zygotes' owner; each imports its modules while the daemon goes on booting."""
     if sys.platform != "linux":
         raise SkipPlugin(f"pidfds and SOCK_SEQPACKET do not exist on {sys.platform}; run the daemon on Linux")
     from windlass_zygote.per_package import ZygotePerPackage

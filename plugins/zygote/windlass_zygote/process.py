@@ -4,7 +4,7 @@ Single-threaded, and it imports nothing that starts threads. Children are reaped
 by Linux (SIGCHLD ignored) and go to the nearest subreaper when the zygote dies;
 the zygote dies when the daemon does, by end of file on its socket.
 
-A child is forked before anybody knows what it will run: it says who it is and
+A child is forked before it is known what it will run: it sends its pid and
 waits for a request, so that a caller need not wait for the fork.
 
 Zygote and child touch as little as they can: the page of every object that is
@@ -57,13 +57,17 @@ SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * DESCRIPTOR.size)
 
 
 def main(descriptor: int, limit: int) -> None:
-    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone; ``limit`` is of open descriptors.
+    """Serve the daemon on a connected SOCK_SEQPACKET socket until it is gone.
 
-    A packet is, by `marshal`, a list of modules to import, or None and the socket of a child to fork.
+    ``limit`` is the soft limit of open descriptors that the daemon found; programs that children execute get it, while
+    the children have the hard one. A packet is, by `marshal`, a list of modules to import, or None and the socket of a
+    child to fork.
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     nofile.set_limit(limit)
+    # Here, once: in each child it would touch pages that can stay shared.
+    nofile.raise_limit()
     linux.set_name("windlass-zygote")
     title = _title_memory()
     set_title(title, "windlass-zygote")
@@ -93,8 +97,8 @@ def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     return data, [fd for _, _, rights in ancillary for (fd,) in DESCRIPTOR.iter_unpack(rights)]
 
 
-def tell(sock: _socket.socket, message: bytes, descriptors: bytes = b"") -> bool:
-    """Send an answer; False when nobody wants it any more."""
+def answer(sock: _socket.socket, message: bytes, descriptors: bytes = b"") -> bool:
+    """Send an answer; False when the other side has gone."""
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)] if descriptors else []
     try:
         sock.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
@@ -125,7 +129,7 @@ def fork(descriptor: int, title: range) -> None:
         pid = os.fork()
     except OSError as error:
         reply = _socket.socket(fileno=os.dup(descriptor))
-        tell(reply, f"{FAILED}fork: {error.strerror}".encode())
+        answer(reply, f"{FAILED}fork: {error.strerror}".encode())
         reply.close()
         return
     if pid:
@@ -142,14 +146,14 @@ def fork(descriptor: int, title: range) -> None:
 
 
 def child(descriptor: int, title: range) -> int:
-    """Become a process of its own, say so, and run the entry that is asked for; end when nobody asks."""
+    """Become a process of its own, say so, and run the entry that is asked for; end without a request."""
     os.setsid()
     reset_signals()
     close_all_but((descriptor,))
     write_comm()
     control = _socket.socket(fileno=descriptor)
     pidfd = os.pidfd_open(os.getpid())
-    wanted = tell(control, b"%d" % os.getpid(), DESCRIPTOR.pack(pidfd))
+    wanted = answer(control, b"%d" % os.getpid(), DESCRIPTOR.pack(pidfd))
     os.close(pidfd)
     data, descriptors = receive(control) if wanted else (b"", [])
     if not data:
@@ -159,10 +163,10 @@ def child(descriptor: int, title: range) -> int:
     try:
         function = load(entry)
     except (ImportError, AttributeError, ValueError) as error:
-        tell(control, f"{FAILED}{type(error).__name__}: {error}"[:MAX_MESSAGE].encode())
+        answer(control, f"{FAILED}{type(error).__name__}: {error}"[:MAX_MESSAGE].encode())
         return 1
     # One whose caller has given up must not run.
-    if not tell(control, b"runs"):
+    if not answer(control, b"runs"):
         return 1
     control.close()
     gc.enable()
@@ -170,7 +174,7 @@ def child(descriptor: int, title: range) -> int:
 
 
 def write_comm() -> None:
-    """Show that this is no zygote; what runs later may name itself."""
+    """Show that this is not the zygote; what runs later may name itself."""
     fd = os.open("/proc/self/comm", os.O_WRONLY)
     os.write(fd, COMM)
     os.close(fd)
@@ -212,7 +216,7 @@ def _title_memory() -> range:
 
 
 def set_title(memory: range, title: str) -> None:
-    """Show ``title`` in `ps` in place of the arguments, cut to their length."""
+    """Show ``title`` in `ps` instead of the arguments, cut to their length."""
     data = title.encode(errors="replace")[: len(memory) - 1]
     # Not by ctypes, nor is any other call of a child: its conversions touch 100 KB.
     fd = os.open("/proc/self/mem", os.O_WRONLY)

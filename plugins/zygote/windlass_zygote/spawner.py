@@ -17,9 +17,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-from windlass.contracts.zygote import Child
+from windlass.contracts.zygote import Child, Zygote
 from windlass.errors import Internal, Unavailable, in_words
 from windlass.process import nofile
+from windlass.typing import override
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
 
@@ -32,19 +33,19 @@ BOOT = (
 DAEMON_ONLY = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 STOP_TIMEOUT = 2.0
-ORDER_TIMEOUT = 2.0
+FORK_TIMEOUT = 2.0
 ATTEMPTS = 3
 
 
 class WaitingChild:
-    """A child that was ordered from a zygote; owns the socket on which it waits for its request."""
+    """A child that a zygote has been asked for; owns the socket on which it waits for its request."""
 
     def __init__(self, sock: socket.socket, control: socket.socket) -> None:
         """Know the child behind ``sock``, which the zygote behind ``control`` forks or has forked."""
         self.control = control
         self._socket = sock
 
-    def employ(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], deadline: float) -> Child | None:
+    def run(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], deadline: float) -> Child | None:
         """Have the child run ``entry``; None when it has died before, and then nothing has been run.
 
         Raises TimeoutError, and Internal for what the child cannot run; either way
@@ -74,7 +75,7 @@ class WaitingChild:
                     os.close(pidfd)
 
     def close(self) -> None:
-        """Do without the child, which ends."""
+        """Let the child end without a request."""
         self._socket.close()
 
 
@@ -92,8 +93,8 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-class ForkingZygote:
-    """Implements `windlass.contracts.zygote.Zygote` by a process of its own, replaced when it dies or hangs."""
+class ForkingZygote(Zygote):
+    """A process of its own, replaced when it dies or hangs."""
 
     def __init__(self, executable: str = sys.executable) -> None:
         self._executable = executable
@@ -111,12 +112,13 @@ class ForkingZygote:
         return process.pid if process else 0
 
     def start(self) -> None:
-        """Start the zygote if none runs; its imports go on behind the caller's back."""
+        """Start the zygote if none runs; the caller does not wait for its imports."""
         with self._lock:
             self._running()
 
+    @override
     def preload(self, modules: Sequence[str]) -> None:
-        """Have ``modules`` imported before any further child is forked; one that fails is reported on stderr."""
+        # One that cannot be imported is reported on standard error.
         with self._lock:
             fresh = [module for module in modules if module not in self._modules]
             self._modules += fresh
@@ -127,11 +129,12 @@ class ForkingZygote:
                 try:
                     messages.send(self._control, fresh)
                 except (OSError, TimeoutError):
-                    # Dead or hanging; its successor is told all of `_modules`.
+                    # Dead or hanging; its successor imports all of `_modules`.
                     self._end()
 
+    @override
     def spawn(self, entry: str, arguments: Sequence[str], descriptors: Sequence[int], timeout: float = 10.0) -> Child:
-        """Give a child that is in reserve, or a new one, ``entry`` to run; see the contract."""
+        # By a child that is in reserve, or a new one.
         try:
             return self._spawn(entry, arguments, descriptors, timeout)
         except OSError as error:
@@ -141,16 +144,16 @@ class ForkingZygote:
         deadline = time.monotonic() + timeout
         for _ in range(ATTEMPTS):
             with self._lock:
-                waiting, self._reserve = self._reserve or self._order(), None
+                waiting, self._reserve = self._reserve or self._ask_for_child(), None
             try:
-                child = waiting.employ(entry, arguments, descriptors, deadline)
+                child = waiting.run(entry, arguments, descriptors, deadline)
             except TimeoutError as error:
                 self._replace(waiting.control)
                 raise Unavailable(f"no child for {entry}: the zygote did not answer in time") from error
             if child is not None:
                 self._refill()
                 return child
-            self._discard(waiting)
+            self._give_up(waiting)
         raise Unavailable(f"no child for {entry}: the zygote dies at once; see the daemon's standard error")
 
     def close(self) -> None:
@@ -159,14 +162,14 @@ class ForkingZygote:
             self._closed = True
             self._end()
 
-    def _order(self) -> WaitingChild:
+    def _ask_for_child(self) -> WaitingChild:
         """Ask the zygote, or a new one, for a child; the lock is held."""
         for _ in range(ATTEMPTS):
             control = self._running()
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 try:
-                    messages.send(control, None, [theirs.fileno()], ORDER_TIMEOUT)
+                    messages.send(control, None, [theirs.fileno()], FORK_TIMEOUT)
                 except (OSError, TimeoutError):
                     mine.close()
                     self._end(0.0)
@@ -175,16 +178,16 @@ class ForkingZygote:
         raise Unavailable("the zygote dies at once; see the daemon's standard error")
 
     def _refill(self) -> None:
-        """Have the next child forked while nobody waits for it."""
+        """Have the next child forked while no caller waits for it."""
         with self._lock:
             if self._reserve is None and self._control is not None and not self._closed:
                 try:
-                    self._reserve = self._order()
+                    self._reserve = self._ask_for_child()
                 except (Unavailable, OSError):
-                    return  # whoever needs a child next is told
+                    return  # the next caller that needs a child gets the error
 
-    def _discard(self, waiting: WaitingChild) -> None:
-        """Ask no zygote any more whose child has ended unasked, unless somebody has replaced it already."""
+    def _give_up(self, waiting: WaitingChild) -> None:
+        """Ask no zygote any more whose child has ended unasked, unless it has been replaced already."""
         waiting.close()
         self._replace(waiting.control)
 

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import os
 
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound
+from windlass.errors import InvalidArgument, NotFound
 from windlass_linux import calls as linux
-from windlass_shim_runc import cgroups, disk, messages
+from windlass_shim_runc import disk, messages, placement
 from windlass_shim_runc.container import Container
-from windlass_shim_runc.host import Host, check_identifier
 from windlass_shim_runc.options import runc_options
-from windlass_shim_runc.process import DELETED, Process
+from windlass_shim_runc.shim import check_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from windlass_shim_runc import container
-    from windlass_shim_runc.keeper import Luggage
-    from windlass_shim_runc.sandbox import Sandbox
+    from windlass_shim_runc.inventory import Inventory
     from windlass_shim_runc.server import Method
 
-    Left = tuple[list[container.Left], "tuple[str, int, bool, int] | None"]
-    """Containers, and the sandbox: ID, when it was created, whether it was started, when it ended."""
-
-SERVICES = ("containerd.task.v3.Task", "containerd.task.v2.Task")
+TASK = ("containerd.task.v3.Task", "containerd.task.v2.Task")
 """Version 2 has the same messages under another name."""
 
-
-METHODS: Mapping[str, Method] = {
+TASK_METHODS: Mapping[str, Method] = {
     "Create": (messages.CreateTaskRequest, "create"),
     "Start": (messages.ProcessRequest, "start"),
     "State": (messages.ProcessRequest, "state"),
@@ -47,76 +40,42 @@ METHODS: Mapping[str, Method] = {
     "Checkpoint": (messages.CheckpointTaskRequest, "checkpoint"),
     "Shutdown": (messages.ShutdownRequest, "shutdown"),
 }
-"""What `TaskService` serves, by the names of the wire; a table that nobody touches until it is asked."""
+"""What `TaskService` serves, by the names of the wire."""
 
 
 class TaskService:
     """Serves the containers of one shim: one, or all of a pod."""
 
-    def __init__(self, host: Host, on_vacant: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
-        self.containers: dict[str, Container] = {}
-        self._creating: set[str] = set()
-        self.sandbox: Sandbox | None = None
-        """The sandbox that the containers are in, and that keeps the shim when there are none."""
-        self._host = host
-        self._on_vacant = on_vacant
+    def __init__(self, inventory: Inventory, on_shutdown: Callable[[], None]) -> None:
+        self._inventory = inventory
+        self._shim = inventory.shim
         self._on_shutdown = on_shutdown
-
-    @property
-    def vacant(self) -> bool:
-        """Whether there is neither a container, nor one coming, nor a sandbox for them."""
-        return not self.containers and not self._creating and self.sandbox is None
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether another worker could go on, with `take_over`."""
-        return not self.vacant
-
-    def leave(self, luggage: Luggage) -> Left:
-        """Return what `take_over` goes on with, at a moment when all tasks rest."""
-        return [container.leave(luggage) for container in self.containers.values()], None
-
-    def take_over(self, luggage: Luggage, left: Left) -> None:
-        """Go on with containers as they were left."""
-        for each in left[0]:
-            container = Container.take_over(self._host, luggage, each)
-            self.containers[container.id] = container
 
     async def create(self, request: messages.CreateTaskRequest) -> messages.PidResponse:
         """Create a container."""
         check_identifier("container", request.id)
-        if request.id in self.containers or request.id in self._creating:
-            raise AlreadyExists(f"container {request.id} exists already")
+        self._inventory.require_new(request.id)
         if not is_absolute_directory(request.bundle):
             raise InvalidArgument(f"bundle {request.bundle[:200]!r} is not a directory with an absolute path")
         if request.checkpoint and not is_absolute_directory(request.checkpoint):
             raise InvalidArgument(f"checkpoint {request.checkpoint[:200]!r} is not a directory with an absolute path")
         options = runc_options(request.options)
         if options.shim_cgroup:
-            from windlass_shim_runc import placement
-
-            for pid in {self._host.pid, os.getpid()}:
+            for pid in {self._shim.pid, os.getpid()}:
                 placement.join(options.shim_cgroup, pid)
         names = request.stdin, request.stdout, request.stderr, request.terminal
-        container = Container(self._host, request.id, request.bundle, names, options)
-        self._creating.add(request.id)
-        try:
-            await container.create(request)
-            self.containers[request.id] = container
-        finally:
-            self._creating.discard(request.id)
-            if self.vacant:
-                self._on_vacant()
+        container = Container(self._shim, request.id, request.bundle, names, options)
+        await self._inventory.create(container, request)
         linux.libc().malloc_trim(0)
         return messages.PidResponse(pid=container.init.pid)
 
     async def start(self, request: messages.ProcessRequest) -> messages.PidResponse:
         """Start init or an exec."""
-        return messages.PidResponse(pid=await self._container(request.id).start(request.exec_id))
+        return messages.PidResponse(pid=await self._inventory.container(request.id).start(request.exec_id))
 
     async def state(self, request: messages.ProcessRequest) -> messages.StateResponse:
         """Describe a process."""
-        container, process = self._process(request)
+        container, process = self._inventory.process(request)
         streams = process.streams
         return messages.StateResponse(
             id=container.id,
@@ -134,7 +93,7 @@ class TaskService:
 
     async def wait(self, request: messages.ProcessRequest) -> messages.WaitResponse:
         """Return when a process has ended."""
-        container, process = self._process(request)
+        container, process = self._inventory.process(request)
         await process.exited.rest()
         if not process.exited_at:
             name = (
@@ -147,94 +106,80 @@ class TaskService:
 
     async def delete(self, request: messages.ProcessRequest) -> messages.DeleteResponse:
         """Delete a container or an exec."""
-        container, process = self._process(request)
+        container, process = self._inventory.process(request)
         if process.exec_id:
-            await container.delete_exec(process)
+            await container.execs.delete(process)
         else:
-            await container.delete()
-            if self.containers.get(container.id) is container:
-                del self.containers[container.id]
-            if self.vacant:
-                self._on_vacant()
+            await self._inventory.delete(container)
         return messages.DeleteResponse(
             pid=process.pid, exit_status=process.exit_status, exited_at=messages.timestamp(process.exited_at)
         )
 
     async def kill(self, request: messages.KillRequest) -> None:
         """Send a signal."""
-        container = self._container(request.id)
+        container = self._inventory.container(request.id)
         await container.kill(container.process(request.exec_id), request.signal, request.all)
 
     async def exec(self, request: messages.ExecProcessRequest) -> None:
         """Add an exec."""
-        self._container(request.id).add_exec(request)
+        self._inventory.container(request.id).execs.add(request)
 
     async def pids(self, request: messages.TaskRequest) -> messages.PidsResponse:
         """List the processes in the container's cgroup."""
         container = self._running(request.id)
-        execs = {process.pid: exec_id for exec_id, process in container.execs.items()}
+        execs = {process.pid: exec_id for exec_id, process in container.execs.by_id.items()}
         return messages.PidsResponse(
             processes=tuple(
                 messages.ProcessInfo(pid=pid, info=messages.pack(messages.ProcessDetails(exec_id=execs[pid])))
                 if pid in execs
                 else messages.ProcessInfo(pid=pid)
-                for pid in cgroups.pids(container.init.pid)
+                for pid in container.runtime.pids(container.init.pid)
             )
         )
 
     async def resize_pty(self, request: messages.ResizePtyRequest) -> None:
         """Set the size of a process's terminal."""
-        self._container(request.id).process(request.exec_id).streams.resize(request.width, request.height)
+        self._inventory.container(request.id).process(request.exec_id).streams.resize(request.width, request.height)
 
     async def close_io(self, request: messages.CloseIORequest) -> None:
         """Close the shim's own end of a process's input."""
-        process = self._container(request.id).process(request.exec_id)
+        process = self._inventory.container(request.id).process(request.exec_id)
         if request.stdin:
             process.streams.close_stdin()
 
     async def pause(self, request: messages.TaskRequest) -> None:
         """Freeze a container."""
-        await self._container(request.id).pause()
+        await self._inventory.container(request.id).pause()
 
     async def resume(self, request: messages.TaskRequest) -> None:
         """Thaw a container."""
-        await self._container(request.id).resume()
+        await self._inventory.container(request.id).resume()
 
     async def update(self, request: messages.UpdateTaskRequest) -> None:
         """Change resource limits."""
-        await self._container(request.id).update(request.resources.value)
+        await self._inventory.container(request.id).update(request.resources.value)
 
     async def stats(self, request: messages.TaskRequest) -> messages.StatsResponse:
         """Measure the container's cgroup."""
         container = self._running(request.id)
-        return messages.StatsResponse(stats=cgroups.metrics(container.init.pid))
+        return messages.StatsResponse(stats=container.runtime.metrics(container.init.pid))
 
     async def connect(self, request: messages.TaskRequest) -> messages.ConnectResponse:
-        """Tell who serves; an unknown container is no error."""
-        container = self.containers.get(request.id)
-        return messages.ConnectResponse(shim_pid=self._host.pid, task_pid=container.init.pid if container else 0)
+        """Return the pids of the shim and of init, 0 for a container that is not known."""
+        container = self._inventory.containers.get(request.id)
+        return messages.ConnectResponse(shim_pid=self._shim.pid, task_pid=container.init.pid if container else 0)
 
     async def checkpoint(self, request: messages.CheckpointTaskRequest) -> None:
         """Write the state of all processes to a directory."""
-        await self._container(request.id).checkpoint(request)
+        await self._inventory.container(request.id).checkpoint(request)
 
     async def shutdown(self, _request: messages.ShutdownRequest) -> None:
         """End the shim, unless it has containers."""
-        if self.vacant:
+        if self._inventory.vacant:
             self._on_shutdown()
 
-    def _container(self, id: str) -> Container:
-        container = self.containers.get(id)
-        if container is None or container.init.state == DELETED:
-            raise NotFound(f"container {id[:76]} does not exist in this shim")
-        return container
-
-    def _process(self, request: messages.ProcessRequest) -> tuple[Container, Process]:
-        container = self._container(request.id)
-        return container, container.process(request.exec_id)
-
     def _running(self, id: str) -> Container:
-        container = self._container(id)
+        container = self._inventory.container(id)
         if container.init.exited.is_set:
             raise NotFound(f"cgroup of container {id} is gone: its process has ended")
         return container

@@ -19,7 +19,7 @@ def check_identifier(kind: str, value: str) -> None:
         raise InvalidArgument(f"{kind} {value[:76]!r} is not a valid identifier")
 
 
-class Host:
+class Shim:
     """What all containers of a shim share."""
 
     __slots__ = ("loop", "namespace", "pid", "publisher", "reaper")
@@ -30,4 +30,4 @@ class Host:
         self.publisher = publisher
         self.namespace = namespace
         self.pid = pid
-        """The shim's: its worker's may be another."""
+        """The keeper's, by which the shim is known; a worker has another."""
