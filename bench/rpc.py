@@ -31,6 +31,7 @@ from daemons import containerd
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts import rpc
+from windlass.typing import override
 from windlass_api.containerd.services.version.v1 import version_pb2, version_pb2_grpc
 from windlass_server.calls import Limits
 from windlass_server.registry import Server
@@ -42,9 +43,20 @@ TIMEOUT = 30.0
 
 
 class Version:
-    """The handler of both Python servers."""
+    """The handler of our server."""
 
     async def version(self, request: Empty, call: rpc.Call) -> version_pb2.VersionResponse:
+        """Answer."""
+        return version_pb2.VersionResponse(version="1", revision="bench")
+
+
+class Servicer(version_pb2_grpc.VersionServicer):
+    """The same for grpc.aio."""
+
+    @override
+    async def Version(
+        self, request: Empty, context: grpc.aio.ServicerContext[Empty, version_pb2.VersionResponse]
+    ) -> version_pb2.VersionResponse:
         """Answer."""
         return version_pb2.VersionResponse(version="1", revision="bench")
 
@@ -58,7 +70,7 @@ async def serve(kind: str, path: str) -> None:
         await asyncio.get_running_loop().create_unix_server(server.connection, path)
     else:
         theirs = grpc.aio.server()
-        rpc.serve(theirs, descriptor, Version())
+        version_pb2_grpc.add_VersionServicer_to_server(Servicer(), theirs)
         theirs.add_insecure_port(f"unix:{path}")
         await theirs.start()
     print("ready", flush=True)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
@@ -28,6 +27,8 @@ from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as nam
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as snapshots
 from windlass_api.containerd.services.version.v1 import version_pb2 as version
 from windlass_client.client import Client
+from windlass_server.calls import Limits
+from windlass_server.registry import Server
 
 KIND = "application/vnd.oci.image"
 
@@ -254,14 +255,14 @@ def daemon() -> FakeDaemon:
 
 @pytest.fixture
 async def address(daemon: FakeDaemon, tmp_path: Path) -> AsyncIterator[str]:
-    server = grpc.aio.server()
+    server = Server(Limits(16 << 20, 16 << 20))
     for descriptor, service in daemon.services():
         serve(server, descriptor, service)
     path = tmp_path / "d.sock"
-    server.add_insecure_port(f"unix:{path}")
-    await server.start()
+    listener = await asyncio.get_running_loop().create_unix_server(server.connection, str(path))
     yield str(path)
-    await server.stop(None)
+    listener.close()
+    await server.stop(0)
 
 
 @pytest.fixture

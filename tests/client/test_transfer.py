@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import grpc.aio
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -22,6 +21,8 @@ from windlass_api.containerd.types.transfer.progress_pb2 import Progress
 from windlass_client import streams
 from windlass_client.client import Client
 from windlass_client.transfer import Remote
+from windlass_server.calls import Limits
+from windlass_server.registry import Server
 
 DATA = bytes(range(256)) * 1000
 
@@ -94,20 +95,20 @@ async def transfers(tmp_path):
 
     async def start(script):
         fake = FakeTransfers(script)
-        server = grpc.aio.server()
+        server = Server(Limits(16 << 20, 16 << 20))
         serve(server, streaming_pb2.DESCRIPTOR.services_by_name["Streaming"], fake)
         serve(server, transfer_pb2.DESCRIPTOR.services_by_name["Transfer"], fake)
         path = tmp_path / f"{len(started)}.sock"
-        server.add_insecure_port(f"unix:{path}")
-        await server.start()
+        listener = await asyncio.get_running_loop().create_unix_server(server.connection, str(path))
         client = Client(str(path), "tests", timeout=5)
-        started.append((server, client))
+        started.append((listener, server, client))
         return fake, client.under("my-lease")
 
     yield start
-    for server, client in started:
+    for listener, server, client in started:
         await client.connection.close()
-        await server.stop(None)
+        listener.close()
+        await server.stop(0)
 
 
 async def settled(fake):

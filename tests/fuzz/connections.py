@@ -6,7 +6,6 @@ import asyncio
 import socket
 from typing import Any  # what asyncio hands to its handlers
 
-import grpc
 from server.grpc_echo import Echo
 
 from windlass.errors import NotFound
@@ -91,7 +90,7 @@ class Peers:
         self._theirs.close()
 
 
-METHODS = ("echo", "metadata", "hang", "code", "remaining")
+METHODS = ("echo", "metadata", "hang", "code", "remaining", "total")
 
 
 class Grpc(Peers):
@@ -101,11 +100,8 @@ class Grpc(Peers):
         super().__init__()
         self._echo = Echo()
         self._server = Server(Limits(1 << 20, 1 << 20))
-        handlers: dict[str, Any] = {
-            name: grpc.unary_unary_rpc_method_handler(getattr(self._echo, name)) for name in METHODS
-        }
-        handlers["total"] = grpc.stream_unary_rpc_method_handler(self._echo.total)
-        self._server.add_registered_method_handlers("t.Echo", handlers)
+        methods = self._echo.methods()
+        self._server.add("t.Echo", {name: methods[name] for name in METHODS})
 
     async def _feed(self, data: bytes, transport: Transport) -> None:
         connection = self._server.connection()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from windlass.contracts import rpc
 from windlass.errors import NotFound
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs
+from windlass_server.calls import Limits
+from windlass_server.registry import Server
 
 
 class Leases:
@@ -29,13 +32,13 @@ class Leases:
 
 @pytest.fixture
 async def leases(tmp_path: Path) -> AsyncIterator[Any]:
-    server = grpc.aio.server()
+    server = Server(Limits(1 << 20, 1 << 20))
     rpc.serve(server, pb.DESCRIPTOR.services_by_name["Leases"], Leases())
-    server.add_insecure_port(f"unix:{tmp_path}/s")
-    await server.start()
+    listener = await asyncio.get_running_loop().create_unix_server(server.connection, str(tmp_path / "s"))
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
         yield stubs.LeasesStub(channel)
-    await server.stop(0)
+    listener.close()
+    await server.stop(0.2)
 
 
 async def refused(call: Any) -> tuple[grpc.StatusCode, str]:

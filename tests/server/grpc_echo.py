@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
-
+from windlass.contracts.rpc import Call, Method
+from windlass.errors import Aborted, NotFound
 from windlass_server.calls import Limits
 from windlass_server.registry import Server
 
@@ -29,16 +28,16 @@ class Echo:
         self.sent = 0
         self.done = 0
 
-    async def echo(self, request: bytes, context: Any) -> bytes:
+    async def echo(self, request: bytes, call: Call) -> bytes:
         return request
 
-    async def metadata(self, request: bytes, context: Any) -> bytes:
-        context.set_trailing_metadata((("x-tail", "t"), ("x-tail-bin", b"\x00\xff")))
-        await context.send_initial_metadata((("x-head", "h"),))
-        return repr([tuple(each) for each in context.invocation_metadata()]).encode()
+    async def metadata(self, request: bytes, call: Call) -> bytes:
+        call.set_trailers((("x-tail", "t"), ("x-tail-bin", b"\x00\xff")))
+        call.send_headers((("x-head", "h"),))
+        return repr([tuple(each) for each in call.metadata]).encode()
 
-    async def hang(self, request: bytes, context: Any) -> bytes:
-        context.add_done_callback(self._count)
+    async def hang(self, request: bytes, call: Call) -> bytes:
+        call.add_done_callback(lambda: self._count(call))
         self.running += 1
         try:
             await asyncio.sleep(60)
@@ -49,35 +48,33 @@ class Echo:
             self.running -= 1
         return b""
 
-    def _count(self, context: Any) -> None:
-        assert context.done()
+    def _count(self, call: Call) -> None:
+        assert call.over
         self.done += 1
 
-    async def fail(self, request: bytes, context: Any) -> bytes:
+    async def fail(self, request: bytes, call: Call) -> bytes:
         raise ZeroDivisionError("by zero")
 
-    async def exit(self, request: bytes, context: Any) -> bytes:
+    async def exit(self, request: bytes, call: Call) -> bytes:
         raise SystemExit(3)
 
-    async def panic(self, request: bytes, context: Any) -> bytes:
+    async def panic(self, request: bytes, call: Call) -> bytes:
         raise Panic("as extensions in Rust raise it")
 
-    async def abort(self, request: bytes, context: Any) -> bytes:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "nicht da: 100 % ü\n", (("x-why", "gone"),))
-        raise AssertionError
+    async def abort(self, request: bytes, call: Call) -> bytes:
+        call.set_trailers((("x-why", "gone"),))
+        raise NotFound("nicht da: 100 % ü\n")
 
-    async def code(self, request: bytes, context: Any) -> bytes:
-        context.set_code(grpc.StatusCode.ABORTED)
-        context.set_details("set")
-        raise NotImplementedError
+    async def code(self, request: bytes, call: Call) -> bytes:
+        raise Aborted("set")
 
-    async def size(self, request: bytes, context: Any) -> bytes:
+    async def size(self, request: bytes, call: Call) -> bytes:
         return bytes(int(request))
 
-    async def remaining(self, request: bytes, context: Any) -> bytes:
-        return repr((context.peer(), context.time_remaining(), context.cancelled())).encode()
+    async def remaining(self, request: bytes, call: Call) -> bytes:
+        return repr((call.peer, call.remaining, call.over)).encode()
 
-    async def count(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def count(self, request: bytes, call: Call) -> AsyncIterator[bytes]:
         number, _, size = request.partition(b" ")
         self.running += 1
         try:
@@ -87,56 +84,59 @@ class Echo:
         finally:
             self.running -= 1
 
-    async def push(self, request: bytes, context: Any) -> None:
+    async def push(self, request: bytes, call: Call) -> AsyncIterator[bytes]:
         for each in range(3):
-            await context.write(b"%d" % each)
+            yield b"%d" % each
 
-    async def total(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+    async def total(self, requests: AsyncIterator[bytes], call: Call) -> bytes:
         size = 0
         async for request in requests:
             size += len(request)
         return b"%d" % size
 
-    async def pull(self, requests: Any, context: Any) -> bytes:
-        first = await context.read()
-        assert await context.read() is grpc.aio.EOF
-        return bytes(first)
+    async def pull(self, requests: AsyncIterator[bytes], call: Call) -> bytes:
+        first = await anext(requests)
+        assert await anext(requests, None) is None
+        return first
 
-    async def chat(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def chat(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         async for request in requests:
             if request == b"stop":
                 return
             yield request
 
-    async def deaf(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def deaf(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         await asyncio.sleep(60)
         yield b""
 
-    def handlers(self) -> dict[str, Any]:
+    def methods(self) -> dict[str, Method]:
+        """Return the table of all methods, whose messages are bytes."""
         unary = ["echo", "metadata", "hang", "fail", "exit", "panic", "abort", "code", "size", "remaining"]
+        streams = {"count": (False, True), "push": (False, True), "total": (True, False), "pull": (True, False)}
+        streams |= {"chat": (True, True), "deaf": (True, True)}
+        kinds = dict.fromkeys(unary, (False, False)) | streams
         return {
-            **{name: grpc.unary_unary_rpc_method_handler(getattr(self, name)) for name in unary},
-            "count": grpc.unary_stream_rpc_method_handler(self.count),
-            "push": grpc.unary_stream_rpc_method_handler(self.push),
-            "total": grpc.stream_unary_rpc_method_handler(self.total),
-            "pull": grpc.stream_unary_rpc_method_handler(self.pull),
-            "chat": grpc.stream_stream_rpc_method_handler(self.chat),
-            "deaf": grpc.stream_stream_rpc_method_handler(self.deaf),
+            name: Method(f"/t.Echo/{name}", getattr(self, name), bytes, _same, *kind) for name, kind in kinds.items()
         }
+
+
+def _same(message: object) -> bytes:
+    assert isinstance(message, bytes)
+    return message
 
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[tuple[Echo, Server]]:
     """Serve an `Echo` as service ``t.Echo`` on ``path``."""
     echo, server = Echo(), Server(Limits(LIMIT, LIMIT))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Echo", echo.handlers()),))
+    server.add("t.Echo", echo.methods())
     listener = await asyncio.get_running_loop().create_unix_server(server.connection, str(path))
     yield echo, server
     listener.close()
     await server.stop(0.2)
 
 
-async def eventually(condition: Any) -> None:
+async def eventually(condition: Callable[[], object]) -> None:
     """Return when ``condition()`` holds."""
     async with asyncio.timeout(30):
         while not condition():

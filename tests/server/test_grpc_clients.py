@@ -56,8 +56,8 @@ async def test_all_four_kinds(client: Client) -> None:
     assert [each async for each in client.chat(iter([b"x", b"y"]))] == [b"x", b"y"]
 
 
-async def test_handlers_that_read_from_and_write_to_their_context(client: Client) -> None:
-    """The other style of grpc.aio."""
+async def test_handlers_that_read_one_by_one(client: Client) -> None:
+    """And those that know what they send before they are asked."""
     assert [each async for each in client.push(b"")] == [b"0", b"1", b"2"]
     assert await client.pull(iter([b"one"])) == b"one"
 

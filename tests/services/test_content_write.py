@@ -33,7 +33,7 @@ def write(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             for message in messages:
                 yield message
 
-        return [answer async for answer in service.write(requests(), Call(None, {"containerd-namespace": "test"}))]
+        return [answer async for answer in service.write(requests(), Call((("containerd-namespace", "test"),)))]
 
     yield write
     database.close()

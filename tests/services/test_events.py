@@ -13,7 +13,7 @@ from windlass_api.containerd.types.event_pb2 import Envelope
 from windlass_events.exchange import LocalExchange
 from windlass_services.events import Events, to_proto
 
-CALL = Call(None, {"containerd-namespace": "test"})
+CALL = Call((("containerd-namespace", "test"),))
 
 
 def envelope(timestamp: Timestamp | None) -> Envelope:

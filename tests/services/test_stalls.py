@@ -28,7 +28,7 @@ from windlass_services.content import Content
 from windlass_services.diff import Diff
 from windlass_services.snapshots import Snapshots
 
-CALL = Call(None, {"containerd-namespace": "test"})
+CALL = Call((("containerd-namespace", "test"),))
 
 
 class SlowDisk(MemoryContent):

@@ -20,7 +20,7 @@ from windlass_services.bytestreams import LARGEST_WINDOW, PART, WINDOW, StreamRe
 from windlass_services.streaming import Streaming, payload
 from windlass_transfer.streams import MOST, StreamManager
 
-CALL = Call(None, {"containerd-namespace": "test", "containerd-lease": ""})
+CALL = Call((("containerd-namespace", "test"),))
 
 
 def pack(message: Message) -> AnyMessage:

@@ -1,24 +1,22 @@
-"""Serves a gRPC service, given by its descriptor, with the methods of a plain object.
+"""RPCs: what a service registers with a server, and what a handler gets of a call.
 
-Method ``ListPids`` of the wire is method ``list_pids(request, call)`` here; one
-that the object lacks answers UNIMPLEMENTED. Errors become their statuses in this
-one place. grpc is imported when the first service is registered, not before.
+Method ``ListPids`` of the wire is method ``list_pids(request, call)`` of an object; one
+that the object lacks answers UNIMPLEMENTED. A handler raises the errors of
+`windlass.errors`, which reach the client as their statuses. Nothing here needs grpc.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from windlass.contracts.values import check_identifier
-from windlass.errors import Error, FailedPrecondition
+from windlass.errors import Error, FailedPrecondition, from_code
 
 if TYPE_CHECKING:
-    import grpc
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 NAMESPACE = "containerd-namespace"
@@ -43,19 +41,31 @@ HTTP2_ERRORS = (
 _RESET = re.compile(r"RST_STREAM with error code (\d+)")
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
+Metadata = tuple[tuple[str, str | bytes], ...]
+"""Keys and values in the order of the wire; a key may come twice, and values of keys that end in ``-bin`` are bytes."""
 
-@dataclass(frozen=True, slots=True)
+
 class Call:
-    """One call of a client: what its metadata said, and its gRPC context for what is rarely needed."""
+    """One call of a client, as its handler sees it.
 
-    # Any: a grpc.aio.ServicerContext of any request and response.
-    context: Any
-    metadata: dict[str, str]
+    Servers subclass it. As it is here it has no connection: no deadline, and no client that could leave.
+    """
+
+    __slots__ = ("_namespace", "metadata")
+
+    def __init__(self, metadata: Metadata = (), namespace: str = "") -> None:
+        """Have the client's ``metadata``; ``namespace`` is that of a call that names none."""
+        self.metadata = metadata
+        self._namespace = namespace
+
+    def value(self, key: str, default: str = "") -> str:
+        """Return the first text under a key of the metadata (docs/containerd 3.1)."""
+        return next((value for name, value in self.metadata if name == key and isinstance(value, str)), default)
 
     @property
     def namespace(self) -> str:
         """The namespace header. Raises FailedPrecondition without one, InvalidArgument for no identifier."""
-        namespace = self.metadata.get(NAMESPACE, "")
+        namespace = self.value(NAMESPACE, self._namespace)
         if not namespace:
             raise FailedPrecondition("namespace is required")
         check_identifier("namespace", namespace)
@@ -64,7 +74,137 @@ class Call:
     @property
     def lease(self) -> str:
         """The lease header, empty without one."""
-        return self.metadata.get(LEASE, "")
+        return self.value(LEASE)
+
+    @property
+    def peer(self) -> str:
+        """The client's address, as gRPC writes it: ``unix:``, ``ipv4:127.0.0.1:7000``."""
+        return ""
+
+    @property
+    def remaining(self) -> float | None:
+        """The seconds until the client's deadline, None without one."""
+        return None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return False
+
+    async def cancelled(self) -> None:
+        """Return when the client has gone, or its deadline has passed."""
+        gone = asyncio.Event()
+        self.add_done_callback(gone.set)
+        await gone.wait()
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on the loop once the status is sent or the client has gone."""
+
+    def send_headers(self, metadata: Iterable[tuple[str, str | bytes]] = ()) -> None:
+        """Send the headers now, not with the first response."""
+
+    def set_trailers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Send this with the status."""
+
+
+Answer = Awaitable[object] | AsyncIterable[object]
+"""What a handler returns: a response to await, or an iterable of a stream of them."""
+Handler = Callable[[object, Call], Answer]
+"""Takes the request, or an asynchronous iterator of requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC: its handler, its messages, and which side sends a stream of them."""
+
+    path: str
+    handler: Handler
+    decode: Callable[[bytes], object]
+    encode: Callable[..., bytes]
+    """Takes a response of the class that the service describes."""
+    takes_stream: bool = False
+    gives_stream: bool = False
+    namespace: str = ""
+    """That of calls that name none."""
+
+
+class Server(Protocol):
+    """What takes services."""
+
+    def add(self, service: str, methods: Mapping[str, Method]) -> None:
+        """Serve ``methods``, by their names on the wire, as the service with this full name."""
+        ...
+
+
+def serve(server: Server, descriptor: ServiceDescriptor, service: object, namespace: str = "") -> None:
+    """Add an object to a server, as the service that ``descriptor`` describes.
+
+    ``namespace`` is that of calls that name none.
+    """
+    server.add(descriptor.full_name, methods_of(descriptor, service, namespace))
+
+
+def methods_of(descriptor: ServiceDescriptor, service: object, namespace: str = "") -> dict[str, Method]:
+    """Return the RPCs of a service that an object has methods for."""
+    return {
+        method.name: _method(f"/{descriptor.full_name}/{method.name}", method, service, namespace)
+        for method in descriptor.methods
+        if is_implemented(service, method.name)
+    }
+
+
+def method_name(name: str) -> str:
+    """Return what an RPC is called in our objects: ``ListPids`` is ``list_pids``."""
+    return _WORD.sub("_", name).lower()
+
+
+def is_implemented(service: object, method: str) -> bool:
+    """Tell whether ``service`` serves the RPC ``method``."""
+    return hasattr(service, method_name(method))
+
+
+def _method(path: str, method: MethodDescriptor, service: object, namespace: str) -> Method:
+    from google.protobuf.message_factory import GetMessageClass
+
+    function = getattr(service, method_name(method.name))
+    return Method(
+        path,
+        _streaming(function) if method.server_streaming else _unary(function),
+        GetMessageClass(method.input_type).FromString,
+        GetMessageClass(method.output_type).SerializeToString,
+        method.client_streaming,
+        method.server_streaming,
+        namespace,
+    )
+
+
+def _unary(function: Callable[[object, Call], Awaitable[object]]) -> Handler:
+    async def handle(request: object, call: Call) -> object:
+        try:
+            return await function(request, call)
+        except Error as error:
+            raise printable(error) from None
+
+    return handle
+
+
+def _streaming(function: Callable[[object, Call], AsyncIterator[object]]) -> Handler:
+    async def handle(request: object, call: Call) -> AsyncIterator[object]:
+        try:
+            async for response in function(request, call):
+                yield response
+        except Error as error:
+            raise printable(error) from None
+
+    return handle
+
+
+def printable(error: Error) -> Error:
+    """Return an error whose message is one line: it may quote names that strangers chose, and terminals show it."""
+    text = str(error)
+    if text.isprintable():
+        return error
+    return from_code(error.code, "".join(char if char.isprintable() else " " for char in text))
 
 
 def authority(target: str) -> list[tuple[str, str]]:
@@ -81,107 +221,3 @@ def reset_by(details: str) -> str:
     found = _RESET.search(details)
     number = int(found[1]) if found else len(HTTP2_ERRORS)
     return HTTP2_ERRORS[number] if number < len(HTTP2_ERRORS) else f"error {number}" if found else ""
-
-
-def method_name(name: str) -> str:
-    """Return what an RPC is called in our objects: ``ListPids`` is ``list_pids``."""
-    return _WORD.sub("_", name).lower()
-
-
-def is_implemented(service: object, method: str) -> bool:
-    """Tell whether ``service`` serves the RPC ``method``."""
-    return hasattr(service, method_name(method))
-
-
-class Server(Protocol):
-    """What takes handlers: the listener's own server, or one of `grpc.aio`."""
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Serve what these handle."""
-        ...
-
-
-def serve(server: Server, descriptor: ServiceDescriptor, service: object, namespace: str = "") -> None:
-    """Add the methods of ``service`` to a server, as the service that ``descriptor`` describes.
-
-    ``namespace`` is that of calls that have none.
-    """
-    import grpc
-
-    given = {NAMESPACE: namespace} if namespace else {}
-    methods = {
-        method.name: _method_handler(method, getattr(service, method_name(method.name)), given)
-        for method in descriptor.methods
-        if is_implemented(service, method.name)
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, methods),))
-
-
-# Any, here and below: requests and responses are of the messages that the descriptor names.
-def _method_handler(
-    method: MethodDescriptor, function: Callable[..., Any], given: dict[str, str]
-) -> grpc.RpcMethodHandler[Any, Any]:
-    import grpc
-    from google.protobuf.message_factory import GetMessageClass
-
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    response = GetMessageClass(method.output_type)
-    return kinds[method.client_streaming, method.server_streaming](
-        _streaming(function, given) if method.server_streaming else _unary(function, given),
-        request_deserializer=GetMessageClass(method.input_type).FromString,
-        response_serializer=response.SerializeToString,
-    )
-
-
-def _unary(function: Callable[..., Any], given: dict[str, str]) -> Callable[..., Any]:
-    async def handle(request: Any, context: Any) -> Any:
-        try:
-            return await function(request, _call(context, given))
-        except Error as error:
-            await context.abort(_status(error.code), _told(error))
-
-    return handle
-
-
-def _streaming(function: Callable[..., Any], given: dict[str, str]) -> Callable[..., Any]:
-    async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            async for response in function(request, _call(context, given)):
-                yield response
-        except Error as error:
-            await context.abort(_status(error.code), _told(error))
-
-    return handle
-
-
-def _call(context: Any, given: dict[str, str]) -> Call:
-    metadata: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
-        if isinstance(value, str):
-            metadata.setdefault(key, value)  # of several values the first counts (docs/containerd 3.1)
-    return Call(context, {**given, **metadata} if given else metadata)
-
-
-def _told(error: Error) -> str:
-    """Return a message on one line: it may quote names that strangers have chosen, and goes to terminals and logs."""
-    text = str(error)
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
-
-
-@cache
-def _status(code: int) -> grpc.StatusCode:
-    import grpc
-
-    return {status.value[0]: status for status in grpc.StatusCode}[code]
-
-
-async def cancelled(context: Any) -> None:
-    """Return when the client has gone."""
-    gone = asyncio.Event()
-    context.add_done_callback(lambda _: gone.set())
-    await gone.wait()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from windlass.contracts.rpc import Server
 from windlass.plugin import PluginType
 
 
@@ -15,14 +16,8 @@ class Service(Protocol):
         """Return the full name, such as ``containerd.services.version.v1.Version``."""
         ...
 
-    # Any: what a grpc.aio.Server has for this, which the kernel does not import.
-    def register(self, server: Any) -> None:
-        """Add this service's handlers, whose functions are ``async``, to a server.
-
-        It has ``add_generic_rpc_handlers`` and ``add_registered_method_handlers``, so
-        `windlass.contracts.rpc.serve` and grpc's generated ``add_…Servicer_to_server`` take it.
-        Handlers get a context with the methods of `grpc.aio.ServicerContext`.
-        """
+    def register(self, server: Server) -> None:
+        """Add this service to a server, by `windlass.contracts.rpc.serve` or ``server.add``."""
         ...
 
 

@@ -6,24 +6,25 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
-from windlass.errors import Code, name_of
+from windlass.contracts import rpc
+from windlass.contracts.rpc import Method
+from windlass.errors import Cancelled, Code, Error, name_of
+from windlass.typing import override
 from windlass_server import messages
 from windlass_server import metadata as wire
-from windlass_server.context import EOF, Context
 from windlass_server.frames import ErrorCode
 from windlass_server.headers import Field
 from windlass_server.messages import Incoming
-from windlass_server.metadata import Malformed, Metadata, Refused
+from windlass_server.metadata import Malformed, Refused
 from windlass_server.streams import Stream
 
 MOST_HELD = 256 << 20
 """Bytes of requests, and of responses, that one connection may have waiting here."""
+
+OVER = "the call is over"
 
 logger = logging.getLogger(__name__)
 
@@ -36,39 +37,11 @@ class Limits:
     send: int
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A handler of grpc's, taken apart."""
-
-    path: str
-    # Any, here and below: messages are of the types that the handler's service has.
-    function: Callable[..., Any]
-    takes_stream: bool
-    gives_stream: bool
-    deserialize: Callable[[bytes], Any]
-    serialize: Callable[[Any], bytes]
-
-    @classmethod
-    def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Method:
-        """Take a handler apart."""
-        takes, gives = bool(handler.request_streaming), bool(handler.response_streaming)
-        names = {
-            (False, False): "unary_unary",
-            (False, True): "unary_stream",
-            (True, False): "stream_unary",
-            (True, True): "stream_stream",
-        }
-        function = getattr(handler, names[takes, gives])
-        # without functions of its own a handler speaks bytes
-        deserialize, serialize = handler.request_deserializer or bytes, handler.response_serializer or bytes
-        return cls(path, function, takes, gives, deserialize, serialize)
-
-
-Find = Callable[[str, Metadata], Method]
+Find = Callable[[str], Method]
 """Returns the method that a path names. Raises Refused."""
 
 
-class Call:
+class Call(rpc.Call):
     """A call from its headers to its status; `windlass_server.streams.Receiver` of its stream."""
 
     __slots__ = (
@@ -76,6 +49,7 @@ class Call:
         "_compresses",
         "_deadline",
         "_incoming",
+        "_is_over",
         "_kept",
         "_limits",
         "_loop",
@@ -86,16 +60,11 @@ class Call:
         "_started",
         "_task",
         "_timer",
+        "_trailing",
         "_unsent_headers",
         "_waiter",
-        "cancelled",
-        "code",
-        "details",
-        "metadata",
-        "over",
         "running",
         "stream",
-        "trailing",
     )
 
     _method: Method
@@ -103,6 +72,7 @@ class Call:
 
     def __init__(self, stream: Stream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without knowing what is called."""
+        super().__init__()
         self.stream = stream
         self._limits = limits
         self._loop = loop
@@ -115,12 +85,8 @@ class Call:
         self._kept = self._owed = 0
         self._path = "a call"
         self._peer_ended = self._started = self._compresses = False
-        self.metadata: Metadata = ()
-        self.trailing: Metadata = ()
-        self.code: int | None = None
-        self.details = ""
-        self.cancelled = False
-        self.over = False
+        self._trailing: rpc.Metadata = ()
+        self._is_over = False
         """The status is sent or queued, or there is nobody to send it to."""
         self.running = False
         """The handler has not returned, though the call may be over."""
@@ -135,7 +101,8 @@ class Call:
             head = wire.parse(fields)
             self.metadata = head.metadata
             self._path = head.path
-            self._method = find(head.path, head.metadata)
+            self._method = find(head.path)
+            self._namespace = self._method.namespace
             self._incoming = Incoming(self._limits.receive, head.encoding)
             # as grpc-go: who sends gzip gets gzip, whatever it says that it accepts
             self._compresses = head.encoding == messages.GZIP
@@ -144,7 +111,7 @@ class Call:
             return
         except Malformed as error:
             logger.debug("%s: %s", self.stream.peer, error)
-            self.over = True
+            self._is_over = True
             self.stream.reset(ErrorCode.PROTOCOL_ERROR)
             return
         if head.timeout is not None:
@@ -156,7 +123,7 @@ class Call:
     def received(self, data: memoryview, ended: bool) -> None:
         """Take a part of the request."""
         self._peer_ended = self._peer_ended or ended
-        if self.over:
+        if self._is_over:
             self.stream.credit(len(data))
             return
         try:
@@ -218,8 +185,7 @@ class Call:
 
     def gone(self) -> None:
         """Stop: the peer has reset the stream or left."""
-        self.cancelled = True
-        self._over()
+        self._end()
         self._stop()
 
     def refuse(self, message: str) -> None:
@@ -228,7 +194,6 @@ class Call:
         self._stop()
 
     def _expire(self) -> None:
-        self.cancelled = True
         self.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         self._stop()
 
@@ -255,62 +220,49 @@ class Call:
         method = self._method
         try:
             request = _Requests(self) if method.takes_stream else await self._decode(compressed, message)
-            answer = method.function(request, Context(self))
-            if method.gives_stream:
+            answer = method.handler(request, self)
+            if isinstance(answer, AsyncIterable):
                 await self._stream_out(answer)
-                self.finish(self.code or Code.OK, self.details)
             else:
                 await self._respond(await answer)
         except Refused as refused:
             self._refuse(refused)
-        except grpc.aio.AbortError:
-            self.finish(self.code or Code.UNKNOWN, self.details)
+        except Error as error:
+            self.finish(error.code, str(error))
         except asyncio.CancelledError:
             self.finish(Code.CANCELLED, "the call was cancelled by its handler")
             raise
-        except BaseException as error:  # a defect of a handler is told to its caller, and to the log
-            if not self.over and self.code is None:
+        except BaseException as error:  # a defect of a handler, which its caller and the log get
+            if not self._is_over:
                 logger.exception("%s failed", method.path)
-            self.finish(self.code or Code.UNKNOWN, self.details or f"Unexpected {type(error)}: {error}")
+            self.finish(Code.UNKNOWN, f"Unexpected {type(error)}: {error}")
         finally:
             self._task = None  # which may keep an error whose traceback leads back here
             self.running = False
             self.stream.released()
 
-    async def _decode(self, compressed: bool, message: bytes) -> Any:
+    async def _decode(self, compressed: bool, message: bytes) -> object:
         if compressed:
             message = await self._incoming.expand(message)
         try:
-            return self._method.deserialize(message)
+            return self._method.decode(message)
         except DecodeError as error:
             raise Refused(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
 
-    async def _stream_out(self, responses: Any) -> None:
-        if not isinstance(responses, AsyncIterable):
-            await responses  # a handler that writes to its context
-            return
+    async def _stream_out(self, responses: AsyncIterable[object]) -> None:
         try:
             async for response in responses:
                 await self.write(response)
         finally:
             if isinstance(responses, AsyncGenerator):
                 await responses.aclose()
+        self.finish(Code.OK, "")
 
-    async def read(self) -> Any:
-        """Return the next request, EOF after the last."""
+    async def read(self) -> object:
+        """Return the next request. Raises StopAsyncIteration after the last, and the error of one that is not whole."""
         try:
             while not self._incoming.ready():
-                self._credit(self._owed)
-                if self._peer_ended and len(self._incoming):
-                    raise Refused(Code.INTERNAL, "the request ended in the middle of a message")
-                if self._peer_ended:
-                    return EOF
-                if self.over:
-                    raise grpc.aio.UsageError("the call is over")
-                if self._waiter is not None and not self._waiter.done():
-                    raise grpc.aio.UsageError("the request is being read already")
-                self._waiter = self._loop.create_future()
-                await self._waiter
+                await self._more()
             compressed, message = self._incoming.take()
             size = len(message) + messages.PREFIX_SIZE
             self._release(size)
@@ -318,28 +270,36 @@ class Call:
             return await self._decode(compressed, message)
         except Refused as refused:
             self._refuse(refused)
-            raise grpc.aio.AbortError(str(refused)) from None
+            raise Cancelled(str(refused)) from None
 
-    async def write(self, response: Any) -> None:
+    async def _more(self) -> None:
+        self._credit(self._owed)
+        if self._peer_ended and len(self._incoming):
+            raise Refused(Code.INTERNAL, "the request ended in the middle of a message")
+        if self._peer_ended:
+            raise StopAsyncIteration
+        if self._is_over:
+            raise Cancelled(OVER)
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError("the request is being read already")
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    async def write(self, response: object) -> None:
         """Send a response of a stream, and wait until there is room for another."""
-        data = b"" if self.over else await self._encode(response)
-        if self.over:
-            raise grpc.aio.UsageError("the call is over")
+        data = b"" if self._is_over else await self._encode(response)
+        if self._is_over:
+            raise Cancelled(OVER)
         self.stream.send(self._headers(), data, None)
         await self.stream.drained()
 
-    async def _respond(self, response: Any) -> None:
-        if response is None and self.code:
-            self.finish(self.code, self.details)
-            return
-        data = b"" if self.over else await self._encode(response)
-        if self.over:
+    async def _respond(self, response: object) -> None:
+        data = b"" if self._is_over else await self._encode(response)
+        if self._is_over:
             return
         headers = self._headers()
-        trailers = wire.OK
-        if self.code or self.trailing or self.details:
-            trailers = wire.trailers(self.code or Code.OK, self.details, wire.encode_metadata(self.trailing))
-        self._over()
+        trailers = wire.trailers(Code.OK, "", wire.encode_metadata(self._trailing)) if self._trailing else wire.OK
+        self._end()
         self.stream.send(headers, data, trailers)
 
     def _headers(self) -> bytes | None:
@@ -347,8 +307,8 @@ class Call:
         headers, self._unsent_headers = self._unsent_headers, None
         return headers + wire.GZIPPED if headers is not None and self._compresses else headers
 
-    async def _encode(self, response: Any) -> bytes:
-        message = self._method.serialize(response)
+    async def _encode(self, response: object) -> bytes:
+        message = self._method.encode(response)
         if self._compresses:
             data = await messages.gzipped(message, self._limits.send)
         else:
@@ -357,15 +317,6 @@ class Call:
             raise Refused(Code.RESOURCE_EXHAUSTED, "responses that the client does not read take too much memory")
         return data
 
-    def send_headers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Send the headers."""
-        if self._unsent_headers is None:
-            raise grpc.aio.UsageError("the initial metadata was sent already")
-        encoded = wire.encode_metadata(metadata)
-        headers = self._headers()
-        if not self.over and headers is not None:
-            self.stream.send(headers + encoded, b"", None)
-
     def _refuse(self, refused: Refused) -> None:
         if self._unsent_headers is not None:
             self._unsent_headers = wire.initial(refused.status) + refused.headers
@@ -373,18 +324,18 @@ class Call:
 
     def finish(self, code: int, message: str) -> None:
         """Send the status, unless the call is over."""
-        if self.over:
+        if self._is_over:
             return
         if code != Code.OK:
             logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
-        trailers = wire.trailers(code, message, wire.encode_metadata(self.trailing))
+        trailers = wire.trailers(code, message, wire.encode_metadata(self._trailing))
         if self._unsent_headers is not None:
             trailers, self._unsent_headers = self._unsent_headers + trailers, None
-        self._over()
+        self._end()
         self.stream.send(None, b"", trailers)
 
-    def _over(self) -> None:
-        self.over = True
+    def _end(self) -> None:
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
         if self._kept or self._callbacks is not None:
@@ -398,20 +349,44 @@ class Call:
             self._loop.call_soon(callback)
         self._callbacks = None
 
-    # What the context offers
+    # What the handler uses
 
+    @property
+    @override
+    def peer(self) -> str:
+        return self.stream.peer
+
+    @property
+    @override
+    def remaining(self) -> float | None:
+        return None if self._deadline is None else max(self._deadline - self._loop.time(), 0.0)
+
+    @property
+    @override
+    def over(self) -> bool:
+        return self._is_over
+
+    @override
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the call is over."""
-        if self.over:
+        if self._is_over:
             self._loop.call_soon(callback)
         elif self._callbacks is None:
             self._callbacks = [callback]
         else:
             self._callbacks.append(callback)
 
-    def time_remaining(self) -> float | None:
-        """Return the seconds until the deadline, None without one."""
-        return None if self._deadline is None else max(self._deadline - self._loop.time(), 0.0)
+    @override
+    def send_headers(self, metadata: Iterable[tuple[str, str | bytes]] = ()) -> None:
+        encoded = wire.encode_metadata(metadata)
+        headers = self._headers()
+        if headers is None:
+            raise RuntimeError("the headers of the answer are sent already")
+        if not self._is_over:
+            self.stream.send(headers + encoded, b"", None)
+
+    @override
+    def set_trailers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        self._trailing = tuple(metadata)
 
 
 class _Requests:
@@ -425,8 +400,5 @@ class _Requests:
     def __aiter__(self) -> _Requests:
         return self
 
-    async def __anext__(self) -> Any:
-        request = await self._call.read()
-        if request is EOF:
-            raise StopAsyncIteration
-        return request
+    async def __anext__(self) -> object:
+        return await self._call.read()

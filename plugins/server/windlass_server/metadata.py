@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
+from windlass.contracts.rpc import Metadata
 from windlass.errors import Code
 from windlass_server.headers import Field, encode
 
@@ -20,8 +21,6 @@ class Entry(NamedTuple):
     key: str
     value: str | bytes
 
-
-Metadata = tuple[tuple[str, str | bytes], ...]
 
 CONTENT_TYPE = "application/grpc"
 LONGEST_MESSAGE = 8 << 10

@@ -66,7 +66,7 @@ class Events:
         """Return every event that matches from now on."""
         async with self._exchange.subscribe(list(request.filters)) as envelopes:
             # tell the client at once that it will miss nothing from here on
-            await call.context.send_initial_metadata(())
+            call.send_headers()
             async for envelope in envelopes:
                 yield to_proto(envelope)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 
-from windlass.contracts.rpc import Call, cancelled
+from windlass.contracts.rpc import Call
 from windlass.errors import NotFound
 from windlass_api.grpc.health.v1 import health_pb2 as pb
 
@@ -32,4 +32,4 @@ class Health:
         """Tell so, and go on until the client leaves; a service's health does not change while the daemon runs."""
         known = not request.service or request.service in self._services()
         yield SERVING if known else pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
-        await cancelled(call.context)
+        await call.cancelled()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from windlass.contracts import rpc
-
-if TYPE_CHECKING:
-    import grpc.aio
 
 
 class GrpcService:
@@ -34,6 +30,6 @@ class GrpcService:
         """Every RPC of the service, and whether it is served."""
         return {each.name: rpc.is_implemented(self.implementation, each.name) for each in self._descriptor.methods}
 
-    def register(self, server: grpc.aio.Server) -> None:
+    def register(self, server: rpc.Server) -> None:
         """Add the service to a server."""
         rpc.serve(server, self._descriptor, self.implementation, self.namespace)
