@@ -1,0 +1,99 @@
+"""Namespaces that no process keeps: each is mounted on a file, its name, and lasts until the name is removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from windlass_linux import calls as linux
+
+R = TypeVar("R")
+
+NSFS_MAGIC = 0x6E736673
+KINDS = {"net": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC, "uts": linux.CLONE_NEWUTS}
+"""Those that one thread of a process can change alone, by their names in /proc/PID/ns."""
+
+
+def create(names: Mapping[str, Path], inside: Callable[[], None], join: Mapping[str, Path] | None = None) -> None:
+    """Make namespaces of the kinds that ``names`` has, prepare them, and give them their names; all or none.
+
+    ``inside`` runs in them, and in those that ``join`` names, before they have names. Blocks for some milliseconds.
+    Raises OSError, FileExistsError for a name that is taken, and what ``inside`` raises.
+    """
+    made: list[Path] = []
+
+    def make() -> None:
+        for kind, path in (join or {}).items():
+            _enter(kind, path)
+        flags = 0
+        for kind in names:
+            flags |= KINDS[kind]
+        linux.unshare(flags)
+        inside()
+        for kind, path in names.items():
+            linux.mount(f"/proc/thread-self/ns/{kind}", path, "", linux.MS_BIND)
+
+    try:
+        for path in names.values():
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+            made.append(path)
+        _in_thread(make)
+    except BaseException:
+        for path in made:
+            remove(path)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Take the name away, and with it a namespace that nothing else holds; one that is gone already is not an error."""
+    while True:
+        try:
+            linux.umount2(path, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            break
+    path.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a namespace is mounted at ``path``; after a reboot the file may be there without one."""
+    try:
+        return linux.statfs_type(path) == NSFS_MAGIC
+    except FileNotFoundError:
+        return False
+
+
+def within(kind: str, path: Path, call: Callable[[], R]) -> R:
+    """Call a function in a thread of its own that is in a namespace, and return what it returns.
+
+    Sockets that it makes belong to the namespace for ever.
+    """
+
+    def enter() -> R:
+        _enter(kind, path)
+        return call()
+
+    return _in_thread(enter)
+
+
+def _enter(kind: str, path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.setns(descriptor, KINDS[kind])
+    finally:
+        os.close(descriptor)
+
+
+def _in_thread(call: Callable[[], R]) -> R:
+    """Call in a thread that ends with the call, so that no other work ever runs in the namespaces it changed to."""
+    # An executor of its own, since one thread is never used twice here.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespaces") as executor:
+        return executor.submit(call).result()
