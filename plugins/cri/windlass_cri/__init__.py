@@ -1,0 +1,1 @@
+"""CRI: the runtime of the kubelet (docs/containerd 5)."""

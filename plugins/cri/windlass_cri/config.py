@@ -1,0 +1,91 @@
+"""The configuration of CRI, with containerd's keys (docs/containerd 5.1 to 5.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One of ``containerd.runtimes``: what a runtime handler of Kubernetes stands for."""
+
+    #: The runtime, as for a container.
+    runtime_type: str = "io.containerd.runc.v2"
+    #: Absolute path of the shim's binary, in place of looking it up.
+    runtime_path: str = ""
+    #: Options of the runtime, such as BinaryName.
+    options: dict[str, object] = field(default_factory=dict)
+    #: Patterns of a pod's annotations that its containers' specs get.
+    pod_annotations: tuple[str, ...] = ()
+    #: Patterns of a container's annotations that its spec gets.
+    container_annotations: tuple[str, ...] = ()
+    #: Whether privileged containers get no devices of the host.
+    privileged_without_host_devices: bool = False
+    #: The snapshotter of its containers; empty for that of all.
+    snapshotter: str = ""
+    #: ID of the sandbox controller that makes its pods.
+    sandboxer: str = "windlass"
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """Table ``containerd``: the runtimes."""
+
+    #: The handler of pods that name none.
+    default_runtime_name: str = "runc"
+    #: Handlers by name.
+    runtimes: dict[str, Runtime] = field(default_factory=lambda: {"runc": Runtime()})
+
+
+@dataclass(frozen=True)
+class Cni:
+    """Table ``cni``: the network."""
+
+    #: Directories of CNI plugins.
+    bin_dirs: tuple[str, ...] = ("/opt/cni/bin",)
+    #: Directory of network configurations.
+    conf_dir: str = "/etc/cni/net.d"
+    #: How many of its networks a pod gets, 0 for all.
+    max_conf_num: int = 1
+    #: Attach to several networks one after the other.
+    setup_serially: bool = False
+    #: Which of a pod's addresses is its main one: ipv4, ipv6, or cni for the first.
+    ip_pref: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Configuration of ``io.containerd.cri.v1.runtime``."""
+
+    containerd: Containerd = field(default_factory=Containerd)
+    cni: Cni = field(default_factory=Cni)
+    #: Never ask Linux for a lower oom_score_adj than the daemon's own.
+    restrict_oom_score_adj: bool = False
+    #: Ignore the masked and read-only paths that the kubelet sends.
+    disable_proc_mount: bool = False
+    #: Seccomp profile of containers that ask for none: empty is unconfined, or runtime/default.
+    unset_seccomp_profile: str = ""
+    #: Bytes after which a line of a log is split; 0 or less is never.
+    max_container_log_line_size: int = 16384
+    #: Directory of the files that CNI plugins' results are cached in.
+    cni_cache_dir: str = "/var/lib/cni/results"
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Configuration of ``io.containerd.cri.v1.images``."""
+
+    #: The snapshotter of images and containers.
+    snapshotter: str = "overlayfs"
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Configuration of ``io.containerd.grpc.v1.cri``: the streaming server."""
+
+    #: Address that it listens on; it gives URLs to the kubelet alone.
+    stream_server_address: str = "127.0.0.1"
+    #: Its port, "0" for any.
+    stream_server_port: str = "0"
+    #: How long a connection may be without traffic.
+    stream_idle_timeout: str = "4h0m0s"

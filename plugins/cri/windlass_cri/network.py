@@ -1,0 +1,175 @@
+"""The network of pods: namespaces, and CNI's networks in them (docs/containerd 5.12)."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from windlass.errors import Error, Unknown
+from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cni.cache import Cache
+from windlass_cni.config import Json, Network, Object
+from windlass_cni.directory import NetworkDirectory
+from windlass_cni.execute import Attachment, Programs
+from windlass_cni.networks import Networks, add_all, capability_args, delete_all
+from windlass_cni.result import Result
+from windlass_cri.config import Cni
+from windlass_linux import netns
+
+NAMESPACES = Path("/var/run/netns")
+INTERFACE = "eth0"
+BANDWIDTH = {"ingress": "kubernetes.io/ingress-bandwidth", "egress": "kubernetes.io/egress-bandwidth"}
+BURST = (1 << 32) - 1
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 1 << 10,
+    "Mi": 1 << 20,
+    "Gi": 1 << 30,
+    "Ti": 1 << 40,
+}
+
+
+class PodNetwork:
+    """Attaches pods to the networks of a directory that is watched."""
+
+    def __init__(self, config: Cni, cache: Path) -> None:
+        """Read networks as ``config`` says; results are kept in the directory ``cache``."""
+        self._config = config
+        self._directory = NetworkDirectory(Path(config.conf_dir), config.max_conf_num)
+        self._networks = Networks(Programs(tuple(map(Path, config.bin_dirs))), Cache(cache))
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the directory, and follow its changes until `stop`."""
+        await self._directory.load()
+        self._watching = asyncio.create_task(self._directory.watch())
+
+    async def stop(self) -> None:
+        """Follow changes no longer."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+
+    async def problem(self) -> str:
+        """Return why pods cannot have a network now, empty when they can."""
+        try:
+            for network in self._directory.networks:
+                await self._networks.status(network)
+        except Error as error:
+            return str(error)
+        return ""
+
+    async def make_namespace(self) -> str:
+        """Make a network namespace and return its path."""
+        path = NAMESPACES / f"cni-{uuid.uuid4()}"
+        await asyncio.to_thread(netns.create, path)
+        return str(path)
+
+    async def remove_namespace(self, path: str) -> None:
+        """Remove a network namespace; one that is gone is not an error."""
+        await asyncio.to_thread(netns.remove, Path(path))
+
+    async def attach(self, id: str, config: cri.PodSandboxConfig, path: str) -> tuple[str, ...]:
+        """Attach a pod and return its addresses, the main one first; all networks or none.
+
+        Raises the error of the network and plugin that failed, and Unknown for one that gave no address.
+        """
+        attachment = Attachment(id, path, INTERFACE, pod_arguments(id, config.metadata))
+        listed = list(self._directory.networks)
+        serially = self._config.setup_serially
+        results = await add_all(self._networks, listed, attachment, arguments(config), serially)
+        addresses = ordered(results, self._config.ip_pref)
+        if not addresses:
+            await delete_all(self._networks, id)
+            raise Unknown(f'network "{listed[0].name}" gave {INTERFACE} no address')
+        return addresses
+
+    async def detach(self, id: str, path: str) -> None:
+        """Detach a pod; one that is not attached is not an error. Raises the plugins' errors."""
+        there = bool(path) and await asyncio.to_thread(netns.is_there, Path(path))
+        await delete_all(self._networks, id, netns=path if there else "")
+
+    async def collect(self, live: Sequence[str]) -> None:
+        """Detach what is attached and belongs to none of the pods ``live``. Raises the plugins' errors."""
+        pairs = {(id, f"eth{number}") for id in live for number in range(16)}
+        for network in self._directory.networks:
+            await self._networks.collect(network, pairs)
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The networks that there are, for those who want to see them."""
+        try:
+            return self._directory.networks
+        except Error:
+            return ()
+
+
+def pod_arguments(id: str, metadata: cri.PodSandboxMetadata) -> tuple[tuple[str, str], ...]:
+    """Return CNI_ARGS of a pod."""
+    return (
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_NAMESPACE", metadata.namespace),
+        ("K8S_POD_NAME", metadata.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", id),
+        ("K8S_POD_UID", metadata.uid),
+    )
+
+
+def arguments(config: cri.PodSandboxConfig) -> Object:
+    """Return the arguments of a pod for plugins that are capable of them. Raises Unknown for a bad bandwidth."""
+    ports: list[Json] = [
+        {
+            "hostPort": port.host_port,
+            "containerPort": port.container_port,
+            "protocol": cri.Protocol.Name(port.protocol).lower(),
+            "hostIP": port.host_ip,
+        }
+        for port in config.port_mappings
+        if port.host_port > 0
+    ]
+    dns = config.dns_config
+    servers: dict[str, Json] = {
+        "servers": list(dns.servers),
+        "searches": list(dns.searches),
+        "options": list(dns.options),
+    }
+    return capability_args(
+        {
+            "portMappings": ports,
+            "bandwidth": _bandwidth(config.annotations),
+            "dns": {key: value for key, value in servers.items() if value},
+            "io.kubernetes.cri.pod-annotations": dict(config.annotations),
+            "cgroupPath": config.linux.cgroup_parent,
+        }
+    )
+
+
+def _bandwidth(annotations: Mapping[str, str]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for direction, key in BANDWIDTH.items():
+        if key in annotations:
+            found |= {f"{direction}Rate": quantity(key, annotations[key]), f"{direction}Burst": BURST}
+    return found
+
+
+def quantity(key: str, text: str) -> int:
+    """Return a quantity of Kubernetes, such as 10M or 1Gi, as a number. Raises Unknown."""
+    digits = text.rstrip("kKMGTi")
+    unit = text[len(digits) :]
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 15 or unit not in _UNITS:
+        raise Unknown(f'annotation {key} is "{text[:50]}", which is not a quantity such as 10M')
+    return int(digits) * _UNITS[unit]
+
+
+def ordered(results: Sequence[Result], preference: str) -> tuple[str, ...]:
+    """Return the addresses of a pod's first interface, those of the preferred family first."""
+    found = [each.ip for result in results if result.interface == INTERFACE for each in result.of_container()]
+    if preference == "cni":
+        return tuple(found)
+    return tuple(sorted(found, key=lambda ip: (":" in ip) != (preference == "ipv6")))

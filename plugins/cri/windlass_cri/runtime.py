@@ -1,0 +1,119 @@
+"""CRI in one piece: pods, containers, images, and the streaming server, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass.config import durations
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.sandboxes import SandboxController
+from windlass.contracts.transfer import Transferrer
+from windlass.errors import Error, Unavailable
+from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
+from windlass_cri.containers import Containers
+from windlass_cri.events import Events
+from windlass_cri.execs import Execs
+from windlass_cri.images import Images
+from windlass_cri.network import PodNetwork
+from windlass_cri.pods import Pods
+from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.views import container_status, pod_status
+from windlass_local.inside import LocalNamespace, Running
+from windlass_local.store import Parts
+from windlass_streaming.server import Listen, StreamingServer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Configs:
+    """The three blocks."""
+
+    runtime: RuntimeConfig
+    images: ImagesConfig
+    server: ServerConfig
+
+
+class CriRuntime:
+    """What the services serve. `ready` says when."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        running: Running,
+        transfer: Transferrer,
+        controllers: dict[str, SandboxController],
+        configs: Configs,
+        root: Path,
+        state: Path,
+    ) -> None:
+        """Put the parts together; nothing runs before `start`."""
+        metadata: Metadata = parts.metadata
+        namespace = LocalNamespace(parts, running, NAMESPACE)
+        self.config = configs.runtime
+        self.events = Events()
+        self.network = PodNetwork(self.config.cni, Path(self.config.cni_cache_dir))
+        self.images = Images(namespace, transfer, configs.images.snapshotter)
+        self.pods = Pods(metadata, controllers, self.network, self.config.containerd, root, self.events)
+        self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
+        self.execs = Execs(self.containers, self.pods)
+        server = configs.server
+        listen = Listen(
+            server.stream_server_address,
+            int(server.stream_server_port),
+            idle=durations.seconds(server.stream_idle_timeout),
+        )
+        self.streaming = StreamingServer(self.execs, listen)
+        self._started = False
+        self.events.describe = self._describe
+
+    async def ready(self) -> CriRuntime:
+        """Return this, once it has recovered. Raises Unavailable before."""
+        if not self._started:
+            raise Unavailable("server is not initialized yet")
+        return self
+
+    async def start(self) -> None:
+        """Find what an earlier daemon ran, and begin to serve."""
+        await self.network.start()
+        await self.images.refresh()
+        await self.pods.recover()
+        await self.containers.recover()
+        await self.streaming.start()
+        self._started = True
+
+    async def stop(self) -> None:
+        """Serve no longer; pods go on."""
+        self._started = False
+        await self.streaming.stop()
+        await self.containers.close()
+        await self.pods.close()
+        await self.network.stop()
+
+    async def stop_pod(self, pod: Pod) -> None:
+        """Stop a pod's containers, then the pod."""
+        stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
+        await asyncio.gather(*stopping)
+        await self.pods.stop(pod)
+
+    async def remove_pod(self, pod: Pod) -> None:
+        """Stop a pod, remove its containers, then the pod."""
+        await self.stop_pod(pod)
+        await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
+        await self.pods.remove(pod)
+
+    def status_of(self, container: Container) -> cri.ContainerStatus:
+        """Return a container's status."""
+        return container_status(container, self.images.get(container.data.image_id))
+
+    def _describe(self, pod: str) -> tuple[cri.PodSandboxStatus | None, list[cri.ContainerStatus]]:
+        try:
+            found = self.pods.index.find(pod)
+        except Error:
+            found = None
+        containers = [self.status_of(each) for each in self.containers.of_pod(pod)]
+        return (pod_status(found) if found else None), containers

@@ -1,0 +1,106 @@
+"""Pods, containers and images as CRI's messages."""
+
+from __future__ import annotations
+
+from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.images import Image, users
+from windlass_cri.record import Container, Pod
+
+
+def pod_item(pod: Pod) -> cri.PodSandbox:
+    """Return a pod as a list has it."""
+    item = cri.PodSandbox(
+        id=pod.id,
+        state=state(pod),
+        created_at=pod.data.created_at,
+        labels=pod.config.labels,
+        annotations=pod.config.annotations,
+        runtime_handler=pod.data.handler,
+    )
+    item.metadata.CopyFrom(pod.config.metadata)
+    return item
+
+
+def state(pod: Pod) -> cri.PodSandboxState.ValueType:
+    """Return a pod's state."""
+    return cri.SANDBOX_READY if pod.ready else cri.SANDBOX_NOTREADY
+
+
+def pod_status(pod: Pod) -> cri.PodSandboxStatus:
+    """Return a pod's status."""
+    status = cri.PodSandboxStatus(
+        id=pod.id,
+        state=state(pod),
+        created_at=pod.data.created_at,
+        labels=pod.config.labels,
+        annotations=pod.config.annotations,
+        runtime_handler=pod.data.handler,
+    )
+    status.metadata.CopyFrom(pod.config.metadata)
+    status.network.SetInParent()
+    if pod.data.addresses:
+        status.network.ip = pod.data.addresses[0]
+        status.network.additional_ips.extend(cri.PodIP(ip=ip) for ip in pod.data.addresses[1:])
+    status.linux.namespaces.SetInParent()
+    if pod.config.linux.security_context.HasField("namespace_options"):
+        status.linux.namespaces.options.CopyFrom(pod.namespace_options)
+    return status
+
+
+def container_item(container: Container) -> cri.Container:
+    """Return a container as a list has it."""
+    item = cri.Container(
+        id=container.id,
+        pod_sandbox_id=container.data.pod,
+        state=container.status.state,
+        created_at=container.status.created_at,
+        labels=container.config.labels,
+        annotations=container.config.annotations,
+        image_ref=container.data.image_id,
+        image_id=container.data.image_id,
+    )
+    item.metadata.CopyFrom(container.config.metadata)
+    item.image.CopyFrom(container.config.image)
+    return item
+
+
+def container_status(container: Container, image: Image | None) -> cri.ContainerStatus:
+    """Return a container's status; ``image`` is None when it has been removed."""
+    known = container.status
+    status = cri.ContainerStatus(
+        id=container.id,
+        state=known.state,
+        created_at=known.created_at,
+        started_at=known.started_at,
+        finished_at=known.finished_at,
+        exit_code=known.exit_code,
+        reason=known.reason,
+        message=known.message,
+        labels=container.config.labels,
+        annotations=container.config.annotations,
+        mounts=container.config.mounts,
+        log_path=container.data.log,
+        image_id=container.data.image_id,
+        image_ref=container.data.image_id,
+    )
+    status.metadata.CopyFrom(container.config.metadata)
+    status.image.CopyFrom(container.config.image)
+    if image is not None:
+        status.image.image = next(iter(image.tags), container.config.image.image)
+        status.image_ref = next(iter(image.digests), image.id)
+    status.resources.linux.SetInParent()
+    if container.config.linux.HasField("resources"):
+        status.resources.linux.CopyFrom(container.config.linux.resources)
+    return status
+
+
+def image_item(image: Image) -> cri.Image:
+    """Return an image."""
+    item = cri.Image(id=image.id, repo_tags=image.tags, repo_digests=image.digests, size=image.size)
+    number, name = users(image)
+    if number is not None:
+        item.uid.value = number
+    elif name and name != "root":
+        item.username = name
+    item.spec.image = image.id
+    return item
