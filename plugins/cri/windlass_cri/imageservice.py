@@ -33,6 +33,16 @@ class ImageService:
         images = (await self._runtime.ready()).images
         return cri.PullImageResponse(image_ref=await images.pull(request.image.image, request.auth))
 
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest, call: Call) -> cri.ImageFsInfoResponse:
+        """Say how much the snapshots take."""
+        usage = (await self._runtime.ready()).usage
+        measured = await usage.total()
+        filesystem = cri.FilesystemUsage(timestamp=measured.at)
+        filesystem.fs_id.mountpoint = usage.root
+        filesystem.used_bytes.value = measured.size
+        filesystem.inodes_used.value = measured.inodes
+        return cri.ImageFsInfoResponse(image_filesystems=[filesystem], container_filesystems=[filesystem])
+
     async def remove_image(self, request: cri.RemoveImageRequest, call: Call) -> cri.RemoveImageResponse:
         """Remove an image with all of its names."""
         await (await self._runtime.ready()).images.remove(request.image.image)

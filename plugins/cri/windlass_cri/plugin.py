@@ -38,9 +38,10 @@ def init(context: InitContext) -> Service:
 
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
     capabilities = {
-        record.id: frozenset(record.meta.capabilities)
-        for record in context.records()
-        if record.type == SNAPSHOTTER.uri and record.instance is not None
+        record.id: frozenset(record.meta.capabilities) for record in snapshotters if record.instance is not None
+    }
+    roots = {
+        record.id: record.meta.exports.get("root", "") for record in context.records() if record.type == SNAPSHOTTER.uri
     }
     parts = Parts(context.single(METADATA), context.single(GC), context.all(DIFFER), capabilities)
     made = CriRuntime(
@@ -49,6 +50,7 @@ def init(context: InitContext) -> Service:
         context.single(TRANSFER),
         context.all(SANDBOX_CONTROLLER),
         Configs(runtime, images, context.config(ServerConfig)),
+        roots,
         context.root,
         context.state,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from windlass.errors import Error, Unavailable
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
+from windlass_cri.diskusage import DiskUsage
 from windlass_cri.events import Events
 from windlass_cri.execs import Execs
 from windlass_cri.images import Images
@@ -48,10 +50,11 @@ class CriRuntime:
         transfer: Transferrer,
         controllers: dict[str, SandboxController],
         configs: Configs,
+        roots: Mapping[str, str],
         root: Path,
         state: Path,
     ) -> None:
-        """Put the parts together; nothing runs before `start`."""
+        """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
         namespace = LocalNamespace(parts, running, NAMESPACE)
         self.config = configs.runtime
@@ -68,6 +71,8 @@ class CriRuntime:
             idle=durations.seconds(server.stream_idle_timeout),
         )
         self.streaming = StreamingServer(self.execs, listen)
+        snapshotter = configs.images.snapshotter
+        self.usage = DiskUsage(metadata.snapshotter(snapshotter, NAMESPACE), roots.get(snapshotter, ""))
         self._started = False
         self.events.describe = self._describe
 
