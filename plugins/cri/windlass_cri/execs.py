@@ -198,7 +198,7 @@ class ExecProcess:
         self._container = container
         self._id = id
         self._streams = streams
-        self._started = False
+        self._started = asyncio.Event()
 
     async def run(self) -> Exit:
         """Start it and return how it ended."""
@@ -208,7 +208,7 @@ class ExecProcess:
                 await self._tasks.start(self._container, self._id)
             except Error as error:
                 raise Unknown(f"failed to exec in container: {error}") from error
-            self._started = True
+            self._started.set()
             return await waiting
         finally:
             waiting.cancel()
@@ -224,6 +224,8 @@ class ExecProcess:
         fd = self._streams.descriptors.get("stdin", -1)
         if fd < 0:
             return
+        # Not before: what is in a FIFO is lost when its last end is closed, and the shim opens its own at the start.
+        await self._started.wait()
         while data := await session.read():
             await write_all(fd, data)
         os.close(self._streams.take("stdin"))
@@ -247,6 +249,6 @@ class ExecProcess:
 
     async def _delete(self) -> None:
         async with asyncio.timeout(KILL_TIMEOUT):
-            if self._started:
+            if self._started.is_set():
                 await self._tasks.wait(self._container, self._id)
             await self._tasks.delete_exec(self._container, self._id)

@@ -37,11 +37,10 @@ def init(context: InitContext) -> Service:
     from windlass_local.store import Parts
 
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
+    snapshotters = [record for record in context.records() if record.type == SNAPSHOTTER.uri]
+    roots = {record.id: record.meta.exports.get("root", "") for record in snapshotters}
     capabilities = {
         record.id: frozenset(record.meta.capabilities) for record in snapshotters if record.instance is not None
-    }
-    roots = {
-        record.id: record.meta.exports.get("root", "") for record in context.records() if record.type == SNAPSHOTTER.uri
     }
     parts = Parts(context.single(METADATA), context.single(GC), context.all(DIFFER), capabilities)
     made = CriRuntime(
