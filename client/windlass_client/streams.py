@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -36,8 +35,7 @@ def pack(message: Message) -> AnyMessage:
 class Stream:
     """An open stream; one task sends and one receives at a time."""
 
-    # Any: grpc's calls have the types of both messages, which are AnyMessage here.
-    def __init__(self, id: str, call: Any) -> None:
+    def __init__(self, id: str, call: grpc.aio.StreamStreamCall[AnyMessage, AnyMessage]) -> None:
         self.id = id
         self._call = call
 

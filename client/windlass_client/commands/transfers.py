@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
@@ -15,12 +15,24 @@ from windlass_client.cli import Where
 from windlass_client.commands.images import as_json_option, platform_options, quiet_option, wanted_platforms
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from windlass.contracts.transfer import Ask, Credentials
     from windlass_api.containerd.types.transfer.progress_pb2 import Progress
     from windlass_client.transfer import Remote
 
-# Any: a decorator takes and gives whatever is below it.
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class RegistryOptions(TypedDict):
+    """What `registry_options` adds to a command."""
+
+    user: str
+    password_stdin: bool
+    anonymous: bool
+    hosts_dir: str
+    plain_http: bool
+    http_trace: bool
 
 
 def registry_options(function: F) -> F:
@@ -133,7 +145,7 @@ def pull(
     plan: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,  # those of registry_options
+    **options: Unpack[RegistryOptions],
 ) -> int | None:
     """Pull IMAGE, named with its registry, such as docker.io/library/busybox:1."""
     if plan:
@@ -209,7 +221,7 @@ def push(
     all_platforms: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,  # those of registry_options
+    **options: Unpack[RegistryOptions],
 ) -> None:
     """Push IMAGE, or the image that is called so, to REMOTE, a name with a registry."""
 
