@@ -22,7 +22,7 @@ ADDRESS = "/run/windlass/windlass.sock"
 
 LONGEST_SENTENCE = 1000
 OWN_FAILURE, NOT_EXECUTABLE, NO_SUCH_COMMAND = 125, 126, 127
-"""Exit codes of run and exec when there is none of a process, as docker has them."""
+"""Exit codes of `run` and `exec` when no process has one, as docker has them."""
 
 # What runc and crun say of the command that they were to execute; docker's client looks for such words, too.
 MISSING = re.compile(r'exec: "[^"]*": .*(?:not found|no such file)|executable file `[^`]*` not found')

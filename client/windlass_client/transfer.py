@@ -1,4 +1,4 @@
-"""The transfer service: the daemon moves images, and is told and asked over streams (docs/containerd 3.17)."""
+"""The transfer service: the daemon moves images, and talks to the client over streams (docs/containerd 3.17)."""
 
 from __future__ import annotations
 

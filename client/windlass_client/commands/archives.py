@@ -107,7 +107,7 @@ def export(
     if archive == "-" and as_json:
         raise click.UsageError("--json and - both want standard output")
     if archive == "-" and sys.stdout.isatty():
-        raise click.UsageError("an archive on a terminal helps nobody; redirect standard output")
+        raise click.UsageError("an archive is not written to a terminal; redirect standard output")
 
     async def work(file: IO[bytes]) -> Exported:
         from windlass_client.store import ClientStore

@@ -93,7 +93,7 @@ def _asker(reference: str, user: str, password_stdin: bool) -> Ask:
     registry = reference.partition("/")[0]
 
     async def ask(host: str, reference: str) -> Credentials | None:
-        # A mirror, or whoever else the daemon is sent to, is not the one that the user has a password for.
+        # The password is for the named registry, not for a mirror or a host that the daemon is redirected to.
         return given if same_registry(host, registry) else await _from_docker(host, reference)
 
     return ask
@@ -127,7 +127,9 @@ class Shown:
 @click.option("--snapshotter", default="", help="Snapshotter that layers are unpacked with.")
 @click.option("--no-unpack", is_flag=True, help="Leave the layers packed.")
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Label the image.")
-@click.option("--plan", is_flag=True, help="Ask nobody; print which hosts would be asked, how, and who has said so.")
+@click.option(
+    "--plan", is_flag=True, help="Contact no host; print which hosts a pull would ask, how, and what configures each."
+)
 @registry_options
 @quiet_option
 @as_json_option
