@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from windlass.contracts.transfer import Ask, Credentials
+    from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_api.containerd.types.transfer.progress_pb2 import Progress
     from windlass_client.transfer import Remote
 
@@ -171,14 +172,18 @@ def pull(
                 async with client.lease(label="pull") as leased:
                     await leased.transfer.pull(source, stored, Shown(show))
             found = await client.images.get(reference)
-        if as_json:
-            output.document({"name": found.name, "digest": found.target.digest, "type": found.target.media_type})
-        else:
-            name = output.printable(found.name)
-            click.echo(name if quiet else f"pulled {name} {found.target.digest}")
+        _print_pulled(found, quiet, as_json)
 
     asyncio.run(work())
     return None
+
+
+def _print_pulled(image: Image, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        output.document({"name": image.name, "digest": image.target.digest, "type": image.target.media_type})
+        return
+    name = output.printable(image.name)
+    click.echo(name if quiet else f"pulled {name} {image.target.digest}")
 
 
 def show_plan(reference: str, hosts_dir: str, anonymous: bool, plain_http: bool, as_json: bool) -> int:
