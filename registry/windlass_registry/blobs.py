@@ -1,4 +1,4 @@
-"""One blob as it comes: resumed where the connection broke, from the next host if need be, never longer than it is."""
+"""One blob from its hosts: continued where a connection broke, from the next host if needed, and never too long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Ways = Callable[[], Iterator[tuple[Host, Request]]]
 
 
 class NoRanges(Exception):
-    """A host sends the whole of a blob of which it was asked for a part."""
+    """A host sends a whole blob although it was asked for a part."""
 
 
 class Blob:
@@ -79,7 +79,7 @@ class Blob:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Give up the connection."""
         if self._answer is not None:
             self._session.close(self._answer)
             self._answer = None
@@ -140,7 +140,7 @@ class Blob:
         return self._fail([*self._failures, HostFailure(self._way[0], reason, FailedPrecondition)])
 
     def _broken(self, reason: str) -> None:
-        """The connection broke: go on at the same host a few times, then at the next."""
+        """After a broken connection, try the same host a few times, then the next."""
         self.close()
         self._session.check()
         self._breaks += 1
