@@ -36,8 +36,8 @@ class NoRanges(Exception):
 class Blob:
     """The bytes of a blob from an offset on; a context manager, for one thread. Its length is right or it fails.
 
-    With ``verify`` (and from 0) also the digest is checked, when the last byte is read; whoever
-    reads without has to check it, as a content store's writer does at its commit.
+    With ``verify`` (and from 0) the last read also checks the digest; without it the
+    caller must check it, as a content store's writer does at its commit.
     """
 
     def __init__(
