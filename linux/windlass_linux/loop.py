@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from windlass_linux import calls as linux
+from windlass_linux import loop_calls
 from windlass_linux.calls import StrPath
 
 TRIES = 100
@@ -69,15 +69,15 @@ def _can_lease(descriptor: int) -> bool:
 
 
 def _configure(file: int, path: str, readonly: bool, direct: bool) -> tuple[int, str]:
-    flags = linux.LO_FLAGS_AUTOCLEAR | (linux.LO_FLAGS_READ_ONLY if readonly else 0)
-    flags |= linux.LO_FLAGS_DIRECT_IO if direct else 0
+    flags = loop_calls.LO_FLAGS_AUTOCLEAR | (loop_calls.LO_FLAGS_READ_ONLY if readonly else 0)
+    flags |= loop_calls.LO_FLAGS_DIRECT_IO if direct else 0
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(TRIES):
-            name = f"/dev/loop{linux.loop_ctl_get_free(control)}"
+            name = f"/dev/loop{loop_calls.loop_ctl_get_free(control)}"
             device = os.open(name, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
             try:
-                linux.loop_configure(device, file, flags, path)
+                loop_calls.loop_configure(device, file, flags, path)
                 return device, name
             except OSError as error:
                 os.close(device)

@@ -105,11 +105,13 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 @contextmanager
-def sqlite_errors(path: Path, what: str = "database") -> Iterator[None]:
-    """Turn an error of SQLite's into the one that the caller gets."""
+def sqlite_errors(path: Path, what: str = "database", closed: type[Error] = Unavailable) -> Iterator[None]:
+    """Turn an error of SQLite's into the one that the caller gets; ``closed`` after the database was closed."""
     try:
         yield
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            raise closed(f"{what} {path} is closed: the daemon is stopping") from error
         raise translated(error, path, what) from error
 
 
@@ -128,8 +130,6 @@ def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Erro
     SQLite says little about why a disk refuses, so this writes to the disk and sees.
     """
     name, code = f"{what} {path}", primary_code(error)
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return Unavailable(f"{name} is closed: the daemon is stopping")
     if isinstance(error.__cause__, OSError):
         told = explained(error.__cause__, f"write {name}", path.parent)
         if told is not None:

@@ -57,7 +57,7 @@ class Visible(Generic[T]):
         return read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mutable(Generic[D]):
     """The fields of a record that an update may change, by their paths: maps, and those that are taken as a whole."""
 

@@ -63,6 +63,8 @@ class SnapshotRows:
         self.ledger = ledger
         self.snapshotter = snapshotter
         self.namespace = namespace
+        self.type = f"snapshots/{snapshotter}"
+        """Of resources of leases."""
         self._scope = (namespace, snapshotter)
 
     def find(self, db: sqlite3.Connection, key: str) -> SnapshotRow | None:
