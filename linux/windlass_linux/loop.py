@@ -56,7 +56,7 @@ def is_written(path: StrPath, patience: float | None = None) -> bool:
 
 
 def _can_lease(descriptor: int) -> bool:
-    # fcntl(2): a read lease is given only on files that nobody has open for writing.
+    # fcntl(2): a read lease is given only on files that no process has open for writing.
     try:
         # Who opens it just now would have us told by SIGIO, which ends a process; this one is ignored.
         fcntl.fcntl(descriptor, F_SETSIG, signal.SIGURG)
@@ -81,7 +81,7 @@ def _configure(file: int, path: str, readonly: bool, direct: bool) -> tuple[int,
                 return device, name
             except OSError as error:
                 os.close(device)
-                # Between asking for a free one and taking it, somebody else took it.
+                # Between asking for a free one and taking it, another process took it.
                 if error.errno != errno.EBUSY:
                     raise
     finally:

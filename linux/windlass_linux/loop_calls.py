@@ -29,7 +29,7 @@ def loop_ctl_get_free(control: int) -> int:
 
 
 def loop_configure(device: int, fd: int, lo_flags: int = 0, name: calls.StrPath = "") -> None:
-    """Back the open loop device with the open file ``fd``; EBUSY when somebody else was faster."""
+    """Back the open loop device with the open file ``fd``; EBUSY when another process was faster."""
     # struct loop_config of linux/loop.h; the name is only for show, as losetup prints it.
     shown = os.fsencode(name)[: LO_NAME_SIZE - 1]
     config = struct.pack("=II 40x III I 64s 64x 32x 16x 64x", fd, 0, 0, 0, 0, lo_flags, shown)

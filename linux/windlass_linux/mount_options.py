@@ -92,7 +92,7 @@ class Options:
 
 
 def parse_options(options: Sequence[str]) -> Options:
-    """Sort fstab words into flags and data; raises InvalidArgument for X-containerd.* options, which nobody took."""
+    """Sort fstab words into flags and data; raises InvalidArgument for X-containerd.* options that are left."""
     flags, propagation, data = 0, [], []
     loop, maps = False, {"uidmap": "", "gidmap": ""}
     for option in options:

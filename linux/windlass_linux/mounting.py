@@ -3,7 +3,7 @@
 The shim and the unpack workers have this loaded, so it stays small; what is
 needed once in a while (loop devices, identity mappings, the long way round for
 many layers) is in modules of its own. Failures of Linux are OSErrors that name
-the mount and the place; options that nobody can honour are InvalidArgument.
+the mount and the place; options without a meaning on this machine are InvalidArgument.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PAGE_MARGIN = 512
 BUSY_TRIES = 5
+MAX_STACKED_MOUNTS = 1000
 BUSY_PAUSE = 0.02
 
 
@@ -148,6 +149,18 @@ def unmount_all(target: linux.StrPath) -> None:
     below = mounts_below(target)
     for place in reversed(below):
         unmount(place)
+
+
+def detach_all(target: linux.StrPath) -> None:
+    """Detach everything that is mounted at ``target``, busy or not, with all that is mounted below it."""
+    for _ in range(MAX_STACKED_MOUNTS):
+        try:
+            linux.umount2(target, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            # umount2(2): EINVAL is "not a mount point"; ENOENT, ENOTDIR "not even a directory".
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
 
 
 def mounts_below(target: linux.StrPath) -> list[str]:

@@ -26,7 +26,7 @@ READ_AHEAD = 16
 """Chunks that may wait for the applier; bounds the worker's memory."""
 READ_SIZE = 128 << 10
 WAITING = 1.0
-"""Seconds after which somebody may want to know that nothing comes."""
+"""Seconds without data after which the caller hears of it."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_WINDOW = 512 << 20

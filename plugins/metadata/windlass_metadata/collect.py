@@ -1,10 +1,10 @@
 """Garbage collection: mark on a snapshot of the database, sweep under the writer in small batches.
 
-Writers are not stopped while marking, so what was garbage then may have been
-taken up since. Every change notes the nodes it touched; each batch of the sweep
-first marks from these, inside the transaction that deletes, so that nothing can
-come in between. What refers is deleted before what it refers to: whoever
-takes up a node that is still there finds everything beneath it.
+Writers are not stopped while marking, so a change may since refer to what was
+garbage then. Every change notes the nodes that it touched; each batch of the
+sweep first marks from these, inside the transaction that deletes, so that no
+change comes in between. Invariant: what refers is deleted before what it refers
+to, so a node that is still there has everything beneath it.
 """
 
 from __future__ import annotations

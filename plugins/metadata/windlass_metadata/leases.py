@@ -1,4 +1,4 @@
-"""Leases, which keep things from garbage collection while somebody works on them (docs/containerd 3.8)."""
+"""Leases, which keep things from garbage collection while a client works on them (docs/containerd 3.8)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Operations that a snapshotter takes part in: prepare, view and commit (docs/decisions/two-phase-operations.md).
 
 An operation reserves its row in one change, calls the snapshotter without any
-lock or transaction, and settles the row in another. At every moment the row
-says what may be in the snapshotter; so whoever comes after a crash, or after an
-answer that was late, can finish the operation or undo it (`Abandoned`).
+lock or transaction, and settles the row in another. Invariant: whatever the
+snapshotter may have, a row says so. After a crash, or an answer that came too
+late, `Abandoned` finishes the operation or undoes it.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Operations:
     def _explained(self, error: Error, what: str) -> Error:
         """Return an error of the snapshotter in our words.
 
-        The keys we give it are new, so AlreadyExists is no answer that the caller could use (docs/containerd 3.7).
+        The keys we give it are new, so AlreadyExists would say nothing to the caller (docs/containerd 3.7).
         """
         kind = Error if isinstance(error, AlreadyExists) else type(error)
         return kind(f"{what}: snapshotter {self._rows.snapshotter} says: {error}")

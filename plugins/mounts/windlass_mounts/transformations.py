@@ -190,4 +190,4 @@ def checked_uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text)) if text else ""
     except ValueError:
-        raise InvalidArgument(f"{MKFS}uuid={text[:SHOWN]} is no UUID") from None
+        raise InvalidArgument(f"{MKFS}uuid={text[:SHOWN]} is not a UUID") from None
