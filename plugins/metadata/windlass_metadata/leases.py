@@ -99,10 +99,10 @@ def random_id(moment: int) -> str:
     return f"{moment % NANOSECONDS}-{secrets.token_urlsafe(3)}"
 
 
-def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> None:
-    """Forget a lease and what it holds."""
+def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> bool:
+    """Forget a lease and what it holds, and tell whether there was one."""
     db.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
-    LEASES.delete(db, namespace, id)
+    return LEASES.delete(db, namespace, id)
 
 
 def check_resource(resource: Resource) -> None:

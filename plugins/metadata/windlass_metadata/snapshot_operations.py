@@ -166,7 +166,7 @@ class Operations:
         if found is None:
             self._undo(row)
             return NotFound(
-                f"target snapshot {target} is not in snapshotter {self._rows.snapshotter}, which said it was"
+                f"snapshotter {self._rows.snapshotter} reported target snapshot {target}, but does not have it"
             )
         adopted = replace(row, key=target, backend=found.name, kind=Kind.COMMITTED, state=RowState.READY)
         self._settle(row, lambda db: self._adopt(db, row, adopted))

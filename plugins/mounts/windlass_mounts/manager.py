@@ -113,7 +113,7 @@ class ActiveMounts(MountManager):
         """Describe an activation; one that is under way is not there yet, or no more."""
         row = self._find(namespace, name)
         if row.state != State.ACTIVE:
-            raise NotFound(f"mount {shown(name)} is not active; deactivate it to be rid of it")
+            raise NotFound(f"mount {shown(name)} is not active; deactivate it to remove what is left of it")
         return row.activation
 
     @override
