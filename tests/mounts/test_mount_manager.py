@@ -221,7 +221,7 @@ def test_a_filesystem_is_made_where_there_is_none(manager: ActiveMounts, house: 
     [
         ("x.img", (), InvalidArgument, "size= is missing"),
         ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.fs=ntfs"), InvalidArgument, "cannot be made"),
-        ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.uuid=x"), InvalidArgument, "no UUID"),
+        ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.uuid=x"), InvalidArgument, "not a UUID"),
         ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.x=1"), InvalidArgument, "is unknown"),
         ("x.img", ("X-containerd.mkfs.size=1k",), FailedPrecondition, "mkfs.ext4 .* failed"),
         ("/etc/x.img", ("X-containerd.mkfs.size=1M",), Unimplemented, "is not below"),
