@@ -1,14 +1,14 @@
 #!/bin/bash
-# glibc 2.36, GNU Make 4.3, CPython 3.11: what posix_spawn(3) starts ignores signals 32 and 33.
+# glibc 2.36, GNU Make 4.3, CPython 3.11: programs that posix_spawn(3) starts ignore signals 32 and 33.
 #
-# A signal that is ignored stays so across execve(2). glibc keeps signals 32 and 33 for its threads. Its posix_spawn
+# An ignored signal stays ignored across execve(2). glibc keeps signals 32 and 33 for its threads. Its posix_spawn
 # blocks every handler between vfork and exec, sets these two to "ignore" there, and leaves them so, unless the caller
 # asks for their default by POSIX_SPAWN_SETSIGDEF. Callers that ask for nothing, or for a few signals by name, start
 # programs that differ from those that fork(2) and execve(2) start: GNU Make, and Python's os.posix_spawn, whose
 # argument setsigdef refuses 32 and 33 as invalid. So does subprocess.run with close_fds=False and a path.
 #
 # Seen: SigIgn in /proc/self/status is 0000000180000000 under make and os.posix_spawn, 0000000000000000 under a shell.
-# Exits 1 when that is no longer so.
+# Exits with 1 if this has changed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

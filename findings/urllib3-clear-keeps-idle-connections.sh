@@ -3,11 +3,11 @@
 #
 # Its documentation says that clear() empties the store of pools "and direct[s] them all to close", and that in-flight
 # connections are not used again. But clear() only forgets the pools: a pool closes its idle connections when it is
-# garbage-collected, and a response that somebody still reads, or keeps, refers to it. HTTPConnectionPool.close() closes
+# garbage-collected, and a response that is still being read, or kept, refers to it. HTTPConnectionPool.close() closes
 # them at once.
 #
 # Seen: one connection is idle, one is being read; after clear() the server still has 2, after close() of the pool 1.
-# Exits 1 when that is no longer so.
+# Exits with 1 if this has changed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

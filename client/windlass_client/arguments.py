@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument
-from windlass_oci.runtime_spec import Mount
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Mount
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 ALIASES = {"src": "source", "dst": "destination", "target": "destination", "readonly": "ro"}

@@ -22,7 +22,7 @@ ADDRESS = "/run/windlass/windlass.sock"
 
 LONGEST_SENTENCE = 1000
 OWN_FAILURE, NOT_EXECUTABLE, NO_SUCH_COMMAND = 125, 126, 127
-"""Exit codes of run and exec when there is none of a process, as docker has them."""
+"""Exit codes of `run` and `exec` when no process has one, as docker has them."""
 
 # What runc and crun say of the command that they were to execute; docker's client looks for such words, too.
 MISSING = re.compile(r'exec: "[^"]*": .*(?:not found|no such file)|executable file `[^`]*` not found')
@@ -77,8 +77,8 @@ class Commands(Group):
     """A group that imports a command's module when the command is asked for."""
 
     # Any: what click's own group takes, and click does not check it either.
-    def __init__(self, *args: Any, table: Mapping[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str | None = None, *, table: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(name, **attributes)
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -161,7 +161,11 @@ class ProcessCommand(click.Command):
     """A command whose exit code is a process's: its own failures have codes that processes seldom use."""
 
     def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # as click has it
     ) -> click.Context:
         """Read the command line."""
         try:
@@ -169,7 +173,7 @@ class ProcessCommand(click.Command):
         except click.UsageError as error:
             raise WrongUse(error.format_message(), error.ctx) from None
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
         try:
             return super().invoke(ctx)

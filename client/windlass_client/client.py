@@ -83,7 +83,7 @@ class Client:
         try:
             await self.leases.delete(lease)
         except Error:
-            pass  # there is none, or it expires by itself
+            pass  # it was not created, or it expires by itself
 
     def under(self, lease: str) -> Client:
         """Return a client over the same connection whose calls carry a lease."""

@@ -147,7 +147,7 @@ def target(address: str) -> str:
 
 
 def unreachable(address: str) -> Error:
-    """Find out why nobody answers at an address and say what to do about it."""
+    """Return an error that says why no daemon answers at an address, and what to do."""
     remedy = "start it with `windlassd`, or name another socket with --address"
     scheme, _, path = target(address).partition(":")
     path = unquote(path)

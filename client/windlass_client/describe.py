@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
@@ -12,7 +12,8 @@ from windlass_api.containerd.v1.types import task_pb2
 from windlass_client.events import decode
 from windlass_client.store import ClientStore
 from windlass_images import platforms
-from windlass_images.imagetree import Present, Walk
+from windlass_images.imagetree import Leaf, Present, Walk
+from windlass_images.manifests import MANIFEST_LIMIT
 from windlass_oci.payloads import read_spec
 from windlass_remote.messages import from_descriptor
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_client.client import Client
 
-# Any: JSON documents.
-Document = dict[str, Any]
+Document = dict[str, object]
 
 
 async def describe(client: Client, name: str) -> Document:
@@ -40,11 +40,11 @@ async def describe(client: Client, name: str) -> Document:
 
 
 async def _container(client: Client, container: Container) -> Document:
-    document: Document = {
+    return {
         "id": container.id,
         "image": container.image,
         "labels": dict(container.labels),
-        "runtime": {"name": container.runtime.name},
+        "runtime": _runtime(container),
         "snapshotter": container.snapshotter,
         "snapshot_key": container.snapshot_key,
         "sandbox": container.sandbox,
@@ -52,17 +52,22 @@ async def _container(client: Client, container: Container) -> Document:
         "updated_at": container.updated_at.ToJsonString(),
         "extensions": {name: payload(extension) for name, extension in container.extensions.items()},
         "spec": read_spec(container.id, container.spec.value),
-        "task": None,
+        "task": await _task(client, container.id),
     }
-    if container.runtime.HasField("options"):
-        document["runtime"]["options"] = payload(container.runtime.options)
+
+
+def _runtime(container: Container) -> Document:
+    options = {"options": payload(container.runtime.options)} if container.runtime.HasField("options") else {}
+    return {"name": container.runtime.name, **options}
+
+
+async def _task(client: Client, id: str) -> Document | None:
     try:
-        process = await client.tasks.get(container.id)
+        process = await client.tasks.get(id)
     except NotFound:
-        return document
-    document["task"] = MessageToDict(process, preserving_proto_field_name=True)
-    document["task"]["status"] = task_pb2.Status.Name(process.status).lower()
-    return document
+        return None
+    state = task_pb2.Status.Name(process.status).lower()
+    return {**MessageToDict(process, preserving_proto_field_name=True), "status": state}
 
 
 def payload(message: AnyMessage) -> Document:
@@ -75,28 +80,29 @@ def payload(message: AnyMessage) -> Document:
 
 async def _image(client: Client, image: Image) -> Document:
     target = from_descriptor(image.target)
-    document: Document = {
+    store, where = ClientStore(client), f"image {image.name}"
+    walk = Walk(store, Present(store, where), where, platforms.host(), label=False)
+    leaves = (await walk.tree(target)).leaves
+    return {
         "name": image.name,
         "target": {"media_type": target.media_type, "digest": target.digest, "size": target.size},
         "labels": dict(image.labels),
         "created_at": image.created_at.ToJsonString(),
         "updated_at": image.updated_at.ToJsonString(),
+        "platforms": [await _platform(client, leaf) for leaf in leaves],
     }
-    store, where = ClientStore(client), f"image {image.name}"
-    walk = Walk(store, Present(store, where), where, platforms.host(), label=False)
-    document["platforms"] = []
-    for leaf in (await walk.tree(target)).leaves:
-        config = await client.content.read(leaf.manifest.config.digest, 4 << 20)
-        document["platforms"].append(
-            {
-                "platform": platforms.write(leaf.platform) if leaf.platform else "",
-                "manifest": leaf.target.digest,
-                "chain_id": leaf.image.chain_id,
-                "layers": [
-                    {"digest": layer.digest, "size": layer.size, "media_type": layer.media_type, "diff_id": diff_id}
-                    for layer, diff_id in zip(leaf.manifest.filesystem, leaf.image.diff_ids, strict=False)
-                ],
-                "config": json.loads(config),
-            }
-        )
-    return document
+
+
+async def _platform(client: Client, leaf: Leaf) -> Document:
+    config = await client.content.read(leaf.manifest.config.digest, MANIFEST_LIMIT)
+    layers = zip(leaf.manifest.filesystem, leaf.image.diff_ids, strict=False)
+    return {
+        "platform": platforms.write(leaf.platform) if leaf.platform else "",
+        "manifest": leaf.target.digest,
+        "chain_id": leaf.image.chain_id,
+        "layers": [
+            {"digest": layer.digest, "size": layer.size, "media_type": layer.media_type, "diff_id": diff_id}
+            for layer, diff_id in layers
+        ],
+        "config": json.loads(config),
+    }

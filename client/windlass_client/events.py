@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -35,8 +34,7 @@ class Events:
         return self._connection.stream(self._stub.Subscribe, pb.SubscribeRequest(filters=filters), None)
 
 
-# Any: the fields of a message that is known only at run time.
-def decode(payload: AnyMessage) -> dict[str, Any]:
+def decode(payload: AnyMessage) -> dict[str, object]:
     """Return an event's fields under their own names; one that we do not know keeps its type and size."""
     try:
         found = descriptor_pool.Default().FindMessageTypeByName(payload.type_url.rpartition("/")[2])

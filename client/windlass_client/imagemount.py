@@ -1,7 +1,7 @@
-"""The root file system of an image, mounted where somebody can look at it.
+"""The root file system of an image, mounted on a directory of the user's.
 
-What is made for it, a snapshot and where needed mounts of the daemon's, is kept by a lease that is named
-after the path; who unmounts the path ends the lease, and with it all of that is gone.
+A lease named after the directory keeps what this needs: a snapshot, and sometimes mounts of the daemon's. Unmounting
+the directory ends the lease, and the daemon removes the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from windlass_remote.messages import from_mounts, to_mounts
 IMAGE = "windlass.client/image"
 TARGET = "windlass.client/target"
 SAFE = ("nosuid", "nodev")
-"""What an image is mounted with: its programs make nobody root, and its device files are no devices."""
+"""Mount options: set-user-ID bits and device files of an image have no effect."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ async def mount(
 
 
 async def unmount(client: Client, target: str) -> Mounted:
-    """Unmount an image from a path, and remove what was made for it. Raises NotFound when there is none."""
+    """Unmount an image from a path, and remove what `mount` made for it. Raises NotFound if none is mounted there."""
     path = await asyncio.to_thread(os.path.realpath, target)
     lease = lease_of(path)
     found = {mounted.target: mounted for mounted in await mounted_images(client)}
@@ -85,13 +85,13 @@ async def unmount(client: Client, target: str) -> Mounted:
 
 
 async def mounted_images(client: Client) -> list[Mounted]:
-    """Return what `mount` has mounted and nobody has unmounted."""
+    """Return the images that `mount` has mounted and that are not unmounted yet."""
     leases = await client.leases.list(f'labels."{TARGET}"')
     return [Mounted(lease.labels[IMAGE], lease.labels[TARGET]) for lease in leases]
 
 
 def reachable(path: str) -> bool:
-    """Tell whether others than root and the directory's owners can go to a path: every directory lets them through."""
+    """Tell whether users other than root and the owners of the directories can reach a path."""
     top = Path(os.path.realpath(path))
     return all(each.stat().st_mode & stat.S_IXOTH for each in (top, *top.parents))
 
@@ -129,7 +129,7 @@ async def _mount_all(mounts: Sequence[Mount], path: str) -> None:
     except PermissionError:
         raise PermissionDenied(f"user {os.getuid()} may not mount on {path}; use root") from None
     except asyncio.CancelledError:
-        # The thread goes on; what it mounts nobody would know of.
+        # The thread goes on mounting; no caller would unmount it.
         await asyncio.wait([mounting_all])
         await asyncio.to_thread(mounting.unmount_all, path)
         raise
@@ -139,7 +139,7 @@ async def _undo(client: Client, lease: str) -> None:
     try:
         await _forget(client, lease)
     except (Error, OSError):
-        pass  # why the mount failed is what has to be told
+        pass  # the failure of the mount is the one to report
 
 
 async def _forget(client: Client, lease: str) -> None:

@@ -41,7 +41,7 @@ class Images:
                 return (await self._connection.call(self._stub.Update, pb.UpdateImageRequest(image=image))).image
             except NotFound:
                 pass
-        raise Unavailable(f"image {name} is being created and deleted by somebody else; try again")
+        raise Unavailable(f"image {name} is being created and deleted by another client; try again")
 
     async def create(self, name: str, target: Descriptor, labels: Mapping[str, str] | None = None) -> pb.Image:
         """Create an image. Raises AlreadyExists."""

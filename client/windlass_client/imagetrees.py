@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from windlass_client import output
 from windlass_images import platforms
 from windlass_images.survey import Node
 
 
-# Any: JSON
-def record(node: Node, seen: set[str] | None = None) -> dict[str, Any]:
+def record(node: Node, seen: set[str] | None = None) -> dict[str, object]:
     """Return a node and all below it as JSON; what was there before is ``repeated``, without what is below it."""
     seen = set() if seen is None else seen
     repeated = _repeats(node, seen)
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "role": node.role,
         "digest": node.target.digest,
         "type": node.target.media_type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
 from windlass.contracts.values import Platform
@@ -16,7 +17,9 @@ from windlass_local import launch
 from windlass_local.launch import Launched, Rootfs, ignore
 from windlass_oci import mounts, process, resources
 from windlass_oci.defaults import default_spec
-from windlass_oci.runtime_spec import Mount, Spec
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Mount, Spec
 
 HOST_NAME_LIMIT = 63
 

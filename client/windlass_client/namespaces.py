@@ -22,7 +22,7 @@ class Namespaces:
         self._stub = NamespacesStub(connection.channel)
 
     async def get(self, name: str) -> pb.Namespace:
-        """Return a namespace; one that nobody created has no labels."""
+        """Return a namespace; one that was never created has no labels."""
         return (await self._connection.call(self._stub.Get, pb.GetNamespaceRequest(name=name))).namespace
 
     async def list(self) -> Sequence[pb.Namespace]:

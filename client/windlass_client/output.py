@@ -96,7 +96,7 @@ def _bars() -> Iterator[Progress]:
         label = escape(f"{verb} {short(printable(what))}".rstrip())
         if key not in tasks:
             tasks[key] = bars.add_task(label, total=None)
-        # a step without an amount is done when it is told
+        # a step without an amount is done when it is reported
         bars.update(tasks[key], completed=done if total else 1, total=total or 1, description=label)
 
     try:

@@ -174,8 +174,8 @@ def _descend(nodes: Sequence[Node], name: str, chain: list[Step]) -> tuple[Node 
         states = [
             (state, [node.id for node in same if node.state == state]) for state in (OK, FAILED, SKIPPED, DISABLED)
         ]
-        told = "; ".join(f"{'started' if state == OK else state}: {', '.join(ids)}" for state, ids in states if ids)
-        chain.append(Step(name, OK, told))
+        text = "; ".join(f"{'started' if state == OK else state}: {', '.join(ids)}" for state, ids in states if ids)
+        chain.append(Step(name, OK, text))
         return None, ""
     # of several plugins with one ID, the one that there is something to explain of
     named = sorted((node for node in nodes if node.id == name), key=lambda node: node.state == OK)
@@ -194,7 +194,7 @@ def _descend(nodes: Sequence[Node], name: str, chain: list[Step]) -> tuple[Node 
             chain.append(Step(uri, "not installed", "containerd has this plugin, Windlass does not have it yet"))
             return (
                 None,
-                "do without it: docs/compatibility.md has what takes its place; or install somebody else's with pip",
+                "do without it: docs/compatibility.md has what takes its place; or install a third party's with pip",
             )
     close = difflib.get_close_matches(name, [node.uri for node in nodes], 1)
     close = close or [node.uri for node in nodes if node.id in difflib.get_close_matches(name, [node.id], 1)]

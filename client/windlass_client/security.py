@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument
 from windlass_oci import capabilities, seccomp
 from windlass_oci.defaults import bounded
-from windlass_oci.runtime_spec import Spec
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Spec
 
 
 def restrict(spec: Spec, add: Iterable[str], drop: Iterable[str], options: Iterable[str]) -> None:

@@ -114,8 +114,7 @@ def _unnamed(found: Found) -> Found:
     return replace(found, plugin=replace(plugin, init=init))
 
 
-# Any, here and below: whatever plugin is served, and the part of the contract that its face uses.
-def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
+def _bare(plugin: Plugin[object], containerd: str) -> Plugin[object]:
     """Return the metadata store that keeps nothing."""
 
     def init(context: InitContext) -> object:
@@ -129,7 +128,7 @@ def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
 class _Bare:
     """What a face asks a metadata store for: one namespace's view of a plugin, which is the plugin itself."""
 
-    def __init__(self, served: Callable[[], Any], containerd: str) -> None:
+    def __init__(self, served: Callable[[], object], containerd: str) -> None:
         self._served = served
         self._containerd = containerd
 
@@ -142,7 +141,9 @@ class _Bare:
         served = self._served()
         if not hasattr(served, "writer"):
             raise FailedPrecondition("a differ needs the blobs of a daemon; serve it with --content SOCKET")
-        return cast(RememberedContent, _Plain(served))  # which it is, but for what __getattr__ passes on
+        return cast(
+            RememberedContent, _Plain(cast(ContentStore, served))
+        )  # which it is, but for what __getattr__ passes on
 
     def collect_from(self, kind: str, store: object) -> None:
         """Nothing is collected here."""
@@ -157,7 +158,7 @@ class _Plain:
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:
         return None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
 

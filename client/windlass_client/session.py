@@ -87,7 +87,7 @@ class Session:
             async with asyncio.timeout(DELETE_TIMEOUT):
                 await delete()
         except TimeoutError:
-            # The exit status is known, and matters more.
+            # The exit status is known and matters more, so this is not an error.
             what = self.exec_id or self.id
             sys.stderr.write(
                 f"windlass: process {what} is not deleted: something in its container keeps its output open\r\n"
@@ -95,7 +95,7 @@ class Session:
 
     @property
     def left(self) -> bool:
-        """Whether the user has interrupted it so often that nothing more is waited for."""
+        """Whether the user interrupted it so often that we no longer wait."""
         return self._interrupts >= PATIENCE
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,7 +105,7 @@ class Session:
                 self._pumps.append(Pump(fifo, ours, fifo, broken=lambda: self._soon(loop, self._break_pipe)))
 
     def _connect_input(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Only now: of an exec the shim opens the FIFOs when it starts, and what nobody has open is lost.
+        # Only now: the shim opens the FIFOs of an exec when it starts; bytes written before that are lost.
         if "stdin" in self.streams.descriptors:
             fifo = self.streams.take("stdin")
             self._input = Pump(0, fifo, fifo, finished=lambda: self._soon(loop, self._close_stdin))
@@ -137,8 +137,8 @@ class Session:
             task.add_done_callback(pending.discard)
 
         def interrupt(number: int) -> None:
-            # The first process of a container ignores what it has no handler for, pid_namespaces(7). Nobody reads its
-            # output when we have left, so it cannot go on either.
+            # The first process of a container ignores signals that it has no handler for, pid_namespaces(7). Without a
+            # reader of its output it cannot go on, so it is killed before we leave.
             self._interrupts += 1
             if self._interrupts == PATIENCE:
                 sys.stderr.write(f"windlass: interrupted {PATIENCE} times: killing container {self.id}\r\n")

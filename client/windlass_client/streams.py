@@ -1,6 +1,6 @@
-"""Streams beside a transfer: opened by the client, named in its request, and used by the daemon (docs/containerd 3.18).
+"""Streams of a transfer: the client opens them, its request names them, the daemon uses them (docs/containerd 3.18).
 
-A daemon that goes away ends a stream, which is no error here: what became of the transfer is what its call says.
+A stream that the daemon ends early is not an error here: the transfer's call returns the error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -36,13 +35,12 @@ def pack(message: Message) -> AnyMessage:
 class Stream:
     """An open stream; one task sends and one receives at a time."""
 
-    # Any: grpc's calls have the types of both messages, which are AnyMessage here.
-    def __init__(self, id: str, call: Any) -> None:
+    def __init__(self, id: str, call: grpc.aio.StreamStreamCall[AnyMessage, AnyMessage]) -> None:
         self.id = id
         self._call = call
 
     async def send(self, message: Message) -> None:
-        """Send a message; nobody may be there any more."""
+        """Send a message, unless the daemon has ended the stream."""
         try:
             await self._call.write(pack(message))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -75,7 +73,7 @@ async def opened(connection: Connection, prefix: str) -> AsyncIterator[Stream]:
             try:
                 await call.write(pack(StreamInit(id=id)))
             except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-                # Refused before it was asked, and grpc has lost the reason; a call that only listens is told it.
+                # The daemon refused the call early, and grpc lost the reason; a call that only reads gets it.
                 call = stub.Stream(metadata=connection.metadata)
             await call.read()
         yield Stream(id, call)
@@ -98,7 +96,7 @@ async def send_bytes(stream: Stream, source: ByteReader) -> None:
                     await stream.send(Data(data=part[:size]))
                     part = part[size:]
         await stream.finish()
-        # Whoever gives up reading from a call cancels it; the daemon may still work on what it has got.
+        # Cancelling the read would cancel the call; the daemon may still work on what it has.
         await waiting
     finally:
         waiting.cancel()
@@ -125,7 +123,7 @@ class _Credit:
             self._changed.notify_all()
 
     async def take(self, wanted: int) -> int:
-        """Return how many bytes may be sent now, at most ``wanted``; 0 when nobody takes any more."""
+        """Return how many bytes may be sent now, at most ``wanted``; 0 when the daemon takes no more."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._left > 0 or self._ended)
             size = min(wanted, self._left)

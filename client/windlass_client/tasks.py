@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from windlass.contracts.tasks import IO
 from windlass.errors import Unavailable
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.services.tasks.v1.tasks_pb2_grpc import TasksStub
 from windlass_api.containerd.types.mount_pb2 import Mount
 from windlass_api.containerd.v1.types.task_pb2 import Process, ProcessInfo
 from windlass_client.connection import Connection
+
+if TYPE_CHECKING:
+    from windlass.contracts.tasks import IO
 
 RESTART = 20.0
 """How long a daemon that has gone may take to come back before a wait gives up."""

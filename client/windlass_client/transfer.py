@@ -1,4 +1,4 @@
-"""The transfer service: the daemon moves images, and is told and asked over streams (docs/containerd 3.17)."""
+"""The transfer service: the daemon moves images, and talks to the client over streams (docs/containerd 3.17)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Never
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -194,8 +194,7 @@ class _Streams:
         """Open a stream."""
         return await self._stack.enter_async_context(opened(self._connection, prefix))
 
-    # Any: what a coroutine is sent and yields inside.
-    def work(self, what: Coroutine[Any, Any, None], to_the_end: bool = False) -> None:
+    def work(self, what: Coroutine[object, Never, None], to_the_end: bool = False) -> None:
         """Do something on a stream; ``to_the_end`` what the daemon sends before its end has to arrive."""
         (self._last if to_the_end else self._tasks).append(asyncio.create_task(what))
 
@@ -218,7 +217,7 @@ class _Streams:
     async def during(self, main: asyncio.Task[Empty]) -> None:
         """Wait for the call; an error of ours ends it, after an error of its own everything else ends too."""
         try:
-            waiting: set[asyncio.Task[Any]] = {main, *self._tasks, *self._last}
+            waiting: set[asyncio.Task[object]] = {main, *self._tasks, *self._last}
             while not main.done():
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {main}:
@@ -227,8 +226,8 @@ class _Streams:
         finally:
             main.cancel()
         if self._last:
-            done, late = await asyncio.wait(self._last, timeout=END)
-            for task in done:
-                task.result()
+            ended, late = await asyncio.wait(self._last, timeout=END)
+            for last in ended:
+                last.result()
             if late:
                 raise DeadlineExceeded(f"the daemon did not end its stream within {END:g} s after the transfer")

@@ -29,7 +29,7 @@ def static_busybox() -> Path:
 
 
 def is_static(path: Path) -> bool:
-    """Tell whether a program is started without a loader, which its root file system would have to have."""
+    """Return whether a program starts without a loader, which its root file system would need."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -94,10 +94,10 @@ def spec(argv: Sequence[str], root: str, cgroup: str) -> bytes:
 
 
 def remove_group(namespace: str) -> None:
-    """Remove the control group that those of a namespace's containers were in, which runtimes leave."""
+    """Remove the parent control group of a namespace's containers, which runtimes leave behind."""
     cgroups.remove_within([f"{place}/{namespace}" for place, _, _ in cgroups.hierarchies()], PATIENCE)
 
 
 def process_json(argv: Sequence[str]) -> bytes:
-    """Return a process as an exec has it."""
+    """Return the process of an exec as JSON."""
     return json.dumps(process(argv)).encode()

@@ -69,7 +69,7 @@ HARMLESS: dict[str, Add] = {
 
 
 class BreakoutCases:
-    """What a hostile layer cannot do."""
+    """Things that a hostile layer cannot do."""
 
     @pytest.fixture
     def differ(self) -> Differ:

@@ -34,7 +34,7 @@ ROUNDS = 20
 
 
 class CollectionCases:
-    """What a collection leaves, and what it takes."""
+    """Which objects a collection keeps, and which it removes."""
 
     # Blobs
 
@@ -120,7 +120,7 @@ class CollectionCases:
         assert has_blob(store, above) and not has_blob(store, below)
 
     def test_namespaces_are_collected_apart(self, metadata: Metadata, namespace: str, other: str) -> None:
-        """What one namespace lets go another still has."""
+        """A blob that one namespace gives up stays in another."""
         put(metadata.content(namespace), "both", {ROOT: "now"})
         digest = put_again(metadata, other, "both", {})
         metadata.collect()
@@ -130,7 +130,7 @@ class CollectionCases:
     # Snapshots
 
     def test_snapshots_that_nobody_names_go(self, metadata: Metadata, namespace: str, snapshotter: str) -> None:
-        """Active ones and committed ones, parents after their children."""
+        """Unreferenced snapshots go, active and committed ones, children before their parents."""
         view = metadata.snapshotter(snapshotter, namespace)
         chain(view, "one", "two")
         view.prepare("active", "two")
@@ -138,7 +138,7 @@ class CollectionCases:
         assert not any(has_snapshot(view, name) for name in ("active", "two", "one"))
 
     def test_a_snapshot_holds_its_parents(self, metadata: Metadata, namespace: str, snapshotter: str) -> None:
-        """All below a snapshot that is held stay."""
+        """All parents of a held snapshot stay."""
         view = metadata.snapshotter(snapshotter, namespace)
         chain(view, "one", "two", "three", labels={ROOT: "now"})
         metadata.collect()
@@ -164,7 +164,7 @@ class CollectionCases:
     def test_a_blob_holds_the_snapshot_that_it_names(
         self, metadata: Metadata, namespace: str, snapshotter: str
     ) -> None:
-        """The label gc.ref.snapshot.<snapshotter> of a config keeps what the image was unpacked to."""
+        """The label gc.ref.snapshot.<snapshotter> of a config keeps the snapshot of the unpacked image."""
         view = metadata.snapshotter(snapshotter, namespace)
         chain(view, "unpacked", labels={ROOT: "for now"})
         digest = put(metadata.content(namespace), "config", {ROOT: "now", f"{REF}.snapshot.{snapshotter}": "unpacked"})
@@ -231,7 +231,7 @@ class CollectionCases:
     def test_what_is_leased_survives_collections_beside_it(
         self, metadata: Metadata, namespace: str, snapshotter: str
     ) -> None:
-        """Who works under a lease never notices that others collect."""
+        """Collections by others do not affect a client that works under a lease."""
         metadata.leases(namespace).create("one")
         view = metadata.snapshotter(snapshotter, namespace, "one")
         store = metadata.content(namespace, "one")
@@ -259,7 +259,7 @@ class CollectionCases:
 
 
 def put_again(metadata: Metadata, namespace: str, text: str, labels: Mapping[str, str]) -> str:
-    """Bring a blob to a namespace that may get it from another."""
+    """Write a blob in a namespace that may share it with another."""
     try:
         return put(metadata.content(namespace), text, labels)
     except AlreadyExists:

@@ -72,7 +72,7 @@ def digests(store: ContentStore, *filters: str) -> list[str]:
 
 
 class ContentSuite:
-    """What every content store promises."""
+    """The promises of every content store."""
 
     certifies = "content"
 
@@ -130,7 +130,7 @@ class ContentSuite:
             assert reader.read_at(0, 5000) == data
 
     def test_empty_blob_is_a_blob(self, store: ContentStore) -> None:
-        """Nothing has a digest too."""
+        """An empty blob can be written, and has a digest."""
         assert ingest(store, "empty", b"") == EMPTY
         assert store.info(EMPTY).size == 0
 
@@ -207,7 +207,7 @@ class ContentSuite:
     @pytest.mark.parametrize("percent", WRITTEN_PERCENT)
     @pytest.mark.parametrize("size", SIZES)
     def test_missing_tail_completes_the_ingest(self, store: ContentStore, size: int, percent: int) -> None:
-        """Wherever it stopped."""
+        """An ingest is completed by the missing bytes, wherever it stopped."""
         data = noise("tail", size)
         offset = self._interrupted(store, data, percent)
 
@@ -220,7 +220,7 @@ class ContentSuite:
     @pytest.mark.parametrize("percent", WRITTEN_PERCENT)
     @pytest.mark.parametrize("size", SIZES)
     def test_truncate_starts_the_ingest_again(self, store: ContentStore, size: int, percent: int) -> None:
-        """Wherever it stopped."""
+        """A truncated ingest starts again, wherever it stopped."""
         data = noise("again", size)
         offset = self._interrupted(store, data, percent)
 
@@ -239,7 +239,7 @@ class ContentSuite:
         return offset
 
     def test_another_total_starts_the_ingest_again(self, store: ContentStore) -> None:
-        """Bytes of something of another size are of no use; without a size the total is kept."""
+        """Another total drops the bytes of an ingest; without a size the total is kept."""
         with closing(store.writer("total", 100)) as writer:
             writer.write(b"old")
 
@@ -263,12 +263,12 @@ class ContentSuite:
         assert read_blob(store, digest_of(data)) == data
 
     def test_truncate_to_anything_but_nothing_is_not_supported(self, store: ContentStore) -> None:
-        """Reference 3.5."""
+        """Truncation to a size other than 0 is refused (docs/containerd 3.5)."""
         with closing(store.writer("truncate")) as writer, pytest.raises(Unimplemented):
             writer.truncate(1)
 
     def test_truncated_and_closed_leaves_an_empty_ingest(self, store: ContentStore) -> None:
-        """It is there to be continued."""
+        """An ingest that was truncated and closed stays, and can be continued."""
         with closing(store.writer("emptied", 10)) as writer:
             writer.write(b"12345")
             writer.truncate(0)
@@ -292,7 +292,7 @@ class ContentSuite:
     def test_commit_of_a_blob_that_exists_is_refused_and_removes_the_ingest(
         self, store: ContentStore, told: bool
     ) -> None:
-        """The ref can be used again at once and starts empty."""
+        """A commit of an existing blob is AlreadyExists; the ref can be used again at once and starts empty."""
         data = noise("twice", 256)
         digest = ingest(store, "first", data)
 
@@ -306,7 +306,7 @@ class ContentSuite:
         assert dict(store.info(digest).labels) == dict(KEPT)
 
     def test_writer_for_a_blob_that_exists_is_refused(self, store: ContentStore) -> None:
-        """Telling the digest first saves sending the bytes."""
+        """A writer that is opened with the digest of an existing blob is AlreadyExists, which saves the bytes."""
         digest = ingest(store, "first", b"there")
 
         with pytest.raises(AlreadyExists):
@@ -354,7 +354,7 @@ class ContentSuite:
         assert digests(store) == []
 
     def test_closed_writer_takes_nothing(self, store: ContentStore) -> None:
-        """Neither after commit nor after close."""
+        """A writer accepts no bytes after commit or after close."""
         committed, closed = store.writer("committed"), store.writer("closed")
         committed.write(b"x")
         committed.commit(labels=KEPT)
@@ -366,7 +366,7 @@ class ContentSuite:
         assert read_blob(store, digest_of(b"x")) == b"x"
 
     def test_abort_gives_an_ingest_up(self, store: ContentStore) -> None:
-        """It is not found afterwards, and the ref starts empty."""
+        """An aborted ingest is not found afterwards, and its ref starts empty."""
         with closing(store.writer("abort")) as writer:
             writer.write(b"gone")
 
@@ -379,7 +379,7 @@ class ContentSuite:
             assert writer.status().offset == 0
 
     def test_what_does_not_exist_is_not_found(self, store: ContentStore) -> None:
-        """By digest and by ref."""
+        """A call with an unknown digest or ref is NotFound."""
         for call in (store.info, store.delete):
             with pytest.raises(NotFound):
                 call(UNKNOWN)
@@ -394,7 +394,7 @@ class ContentSuite:
         "digest", ["", "sha256", "sha256:", "sha256:../../etc/passwd", "md5:" + "0" * 32, "sha256:" + "A" * 64, "/"]
     )
     def test_what_is_no_digest_is_refused(self, store: ContentStore, digest: str) -> None:
-        """Unknown algorithms, upper case, and paths."""
+        """Unknown algorithms, upper case and paths are refused as digests."""
         for call in (store.info, store.delete):
             with pytest.raises(InvalidArgument):
                 call(digest)
@@ -403,7 +403,7 @@ class ContentSuite:
 
     @pytest.mark.parametrize("ref", ["../../x", "a/b/c", "ü ñ 你好", "with\nnewline", "-" * 500, "."])
     def test_refs_are_free_strings(self, store: ContentStore, ref: str) -> None:
-        """They are names, not paths."""
+        """Refs are names, not paths."""
         with closing(store.writer(ref)) as writer:
             writer.write(b"x")
 
@@ -411,14 +411,14 @@ class ContentSuite:
         store.abort(ref)
 
     def test_ref_must_not_be_empty(self, store: ContentStore) -> None:
-        """There is nothing to continue by."""
+        """An empty ref is refused."""
         with pytest.raises(InvalidArgument):
             store.writer("")
 
     # Blobs
 
     def test_labels_of_commit_are_kept(self, store: ContentStore) -> None:
-        """Info and walk return them."""
+        """Info and walk return the labels of the commit."""
         digest = ingest(store, "labelled", b"labelled", {**KEPT, "k": "v"})
         assert dict(store.info(digest).labels) == {**KEPT, "k": "v"}
         assert [dict(info.labels) for info in store.walk()] == [{**KEPT, "k": "v"}]
@@ -453,7 +453,7 @@ class ContentSuite:
             store.walk(["labels.kind=="])
 
     def test_deleted_blob_is_gone_and_can_come_back(self, store: ContentStore) -> None:
-        """With the labels that it is given then, not those it had."""
+        """A deleted blob can be written again, and has the new labels only."""
         digest = ingest(store, "once", b"again", {**KEPT, "old": "yes"})
         store.delete(digest)
         assert digests(store) == []

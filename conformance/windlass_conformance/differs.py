@@ -40,7 +40,7 @@ from windlass_conformance.snapshot_files import needs_root
 
 @needs_root
 class DifferSuite(BreakoutCases):
-    """What a differ promises; see the module for how to run it."""
+    """The promises of a differ; the module says how to run the suite."""
 
     certifies = "differ"
 
@@ -59,7 +59,7 @@ class DifferSuite(BreakoutCases):
         assert (tmp_path / "root/foo").read_bytes() == b"content"
 
     def test_entries_are_what_the_layer_says(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """Mode, owner, time, links, devices and FIFOs are as the layer has them."""
+        """Mode, owner, time, links, devices and FIFOs are those of the layer."""
         archive = (
             Archive()
             .dir("etc", 0o711, uid=5, gid=6)
@@ -102,7 +102,7 @@ class DifferSuite(BreakoutCases):
         assert os.getxattr(root / "foo", "user.test") == b"value"
 
     def test_parents_without_entry_are_made(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """A directory that only others' names mention is made."""
+        """Missing parent directories are made."""
         root = _new(tmp_path)
         differ.apply(store, put(store, Archive().file("a/b/c", b"x").bytes()), bind(root))
         assert (root / "a/b/c").read_bytes() == b"x"
@@ -161,12 +161,12 @@ class DifferSuite(BreakoutCases):
     # Comparing
 
     def test_equal_trees_make_an_empty_layer(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """Where nothing has changed there is no entry."""
+        """A layer of equal trees has no entry."""
         lower, upper = _sides(tmp_path)
         assert self._made(differ, store, lower, upper) == []
 
     def test_changes_come_with_their_parents(self, differ: Differ, store: ContentStore, tmp_path: Path) -> None:
-        """Parents come first and once; what has not changed does not come."""
+        """Parents come first and once; unchanged entries do not come."""
         lower, upper = _sides(tmp_path)
         (upper / "a/b/new").write_text("new")
         (upper / "a/c/f").write_text("longer than before")

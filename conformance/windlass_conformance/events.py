@@ -25,7 +25,7 @@ Make = Callable[[], Exchange]
 
 
 class ExchangeSuite:
-    """What an exchange promises; see the module for how to run it."""
+    """The promises of an exchange; the module says how to run the suite."""
 
     certifies = "events"
 
@@ -68,7 +68,7 @@ class ExchangeSuite:
         run(exchange, case)
 
     def test_nothing_is_replayed(self, exchange: Make, namespace: str) -> None:
-        """What was published before a subscription does not arrive in it."""
+        """An event from before a subscription does not arrive in it."""
 
         async def case(found: Exchange) -> None:
             found.publish(namespace, "/some/topic", Payload(TYPE, b"before"))
@@ -144,7 +144,7 @@ class ExchangeSuite:
         run(exchange, case)
 
     def test_a_slow_subscriber_holds_up_nobody(self, exchange: Make, namespace: str) -> None:
-        """Events go to the others while one does not read."""
+        """Events reach the other subscribers while one does not read."""
 
         async def case(found: Exchange) -> None:
             own = f"namespace=={namespace}"

@@ -44,7 +44,7 @@ def image(name: str, text: str, labels: Mapping[str, str] | None = None) -> Imag
 
 
 def has_blob(store: ContentStore, digest: str) -> bool:
-    """Say whether a blob is there."""
+    """Return whether a blob exists."""
     try:
         store.info(digest)
     except NotFound:
@@ -53,7 +53,7 @@ def has_blob(store: ContentStore, digest: str) -> bool:
 
 
 def has_snapshot(snapshotter: Snapshotter, key: str) -> bool:
-    """Say whether a snapshot is there."""
+    """Return whether a snapshot exists."""
     try:
         snapshotter.stat(key)
     except NotFound:

@@ -11,7 +11,7 @@ from windlass_conformance.kept_things import chain, digest_of, leased, moment, p
 
 
 class LeaseCases:
-    """What a lease is, and what comes to be held by one."""
+    """Leases, and the objects that they hold."""
 
     def test_a_lease_is_made_once(self, metadata: Metadata, namespace: str) -> None:
         """A second lease of the same ID is AlreadyExists."""
@@ -76,7 +76,7 @@ class LeaseCases:
 
     @pytest.mark.parametrize("kind", ["containers", "leases", "anything"])
     def test_a_type_that_leases_do_not_know_is_refused(self, metadata: Metadata, namespace: str, kind: str) -> None:
-        """What cannot be held is Unimplemented."""
+        """A resource of an unknown type is Unimplemented."""
         metadata.leases(namespace).create("one")
         with pytest.raises(Unimplemented):
             metadata.leases(namespace).add_resource("one", Resource("x", kind))
@@ -112,7 +112,7 @@ class LeaseCases:
         assert leased(metadata, namespace, "one") == {("content", digest_of(b"open"))}
 
     def test_an_ingest_that_is_given_up_is_let_go(self, metadata: Metadata, namespace: str) -> None:
-        """Abort takes an ingest from its lease."""
+        """Abort removes an ingest from its lease."""
         metadata.leases(namespace).create("one")
         store = metadata.content(namespace, "one")
         store.writer("given up", 4).close()
@@ -131,7 +131,7 @@ class LeaseCases:
     def test_snapshots_are_held_by_key_and_then_by_name(
         self, metadata: Metadata, namespace: str, snapshotter: str
     ) -> None:
-        """A lease holds what was prepared under it, and after the commit the name."""
+        """A lease holds an active snapshot by its key, and after the commit by its name."""
         metadata.leases(namespace).create("one")
         view = metadata.snapshotter(snapshotter, namespace, "one")
         view.prepare("active")
@@ -142,7 +142,7 @@ class LeaseCases:
     def test_an_expired_lease_is_listed_until_it_is_collected(
         self, metadata: Metadata, namespace: str, snapshotter: str
     ) -> None:
-        """A lease whose time has come holds nothing: the next collection takes it and what it held."""
+        """An expired lease holds nothing: the next collection removes it and what it held."""
         metadata.leases(namespace).create("old", {"containerd.io/gc.expire": moment(-60)})
         metadata.leases(namespace).create("young", {"containerd.io/gc.expire": moment(3600)})
         old = put(metadata.content(namespace, "old"), "old")

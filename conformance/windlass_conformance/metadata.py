@@ -15,7 +15,7 @@ from windlass_conformance.leases import LeaseCases
 
 
 class MetadataSuite(LeaseCases, CollectionCases):
-    """What a metadata store promises; see the module for how to run it."""
+    """The promises of a metadata store; the module says how to run the suite."""
 
     certifies = "metadata"
 

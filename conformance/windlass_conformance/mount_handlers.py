@@ -19,7 +19,7 @@ from windlass_conformance.snapshot_files import needs_root
 
 @needs_root
 class MountHandlerSuite:
-    """What a mount handler promises; see the module for how to run it."""
+    """The promises of a mount handler; the module says how to run the suite."""
 
     certifies = "mount-handler"
 
@@ -48,7 +48,7 @@ class MountHandlerSuite:
         Path(place).mkdir(0o700)
 
     def test_a_mount_is_made_at_its_place(self, handler: MountHandler, mount: Mount, place: str) -> None:
-        """After mount there is something at the place, and the answer says what and where and when."""
+        """After mount the place shows the mount, and the answer has its type, place and time."""
         made = handler.mount(mount, place, ())
         try:
             assert os.path.lexists(made.mount_point)
@@ -66,7 +66,7 @@ class MountHandlerSuite:
         _nothing_at(handler, place)
 
     def test_what_was_undone_can_be_made_again(self, handler: MountHandler, mount: Mount, place: str) -> None:
-        """The same place serves again."""
+        """After unmount, a place can be mounted again."""
         for _ in range(3):
             handler.mount(mount, place, ())
             handler.unmount(place)
@@ -81,14 +81,14 @@ class MountHandlerSuite:
         _nothing_at(handler, place)
 
     def test_half_of_a_mount_is_undone(self, handler: MountHandler, place: str) -> None:
-        """What a daemon that died before it had mounted has left at the place goes too."""
+        """Unmount also removes what a daemon left at the place that died before it had mounted."""
         self.leave_half(place)
         assert not handler.is_mounted(place)
         handler.unmount(place)
         _nothing_at(handler, place)
 
     def test_a_mount_that_fails_leaves_nothing(self, handler: MountHandler, broken: Mount, place: str) -> None:
-        """What cannot be mounted is an error, and there is nothing at the place."""
+        """A mount that cannot be made is an error, and nothing is at the place."""
         with pytest.raises((OSError, Error)):
             handler.mount(broken, place, ())
         _nothing_at(handler, place)
@@ -104,7 +104,7 @@ class MountHandlerSuite:
         _nothing_at(handler, two)
 
     def test_what_is_nowhere_is_not_mounted(self, handler: MountHandler, place: str) -> None:
-        """Of a place where nothing is, is_mounted says no."""
+        """is_mounted of a place that does not exist is False."""
         assert not handler.is_mounted(place)
 
 

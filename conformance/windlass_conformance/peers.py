@@ -1,4 +1,4 @@
-"""What is certified through a socket: a plugin of its own, or one of a daemon by name, empty for every case."""
+"""The objects under test behind a socket: a plugin of its own, or one of a daemon by name, empty for every case."""
 
 from __future__ import annotations
 

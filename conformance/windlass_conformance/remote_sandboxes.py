@@ -15,7 +15,7 @@ from windlass_remote.sandboxes import RemoteSandboxController
 
 
 class RecordedSandboxController(RemoteSandboxController):
-    """A `windlass.contracts.sandboxes.SandboxController` that does what a client has to do besides."""
+    """A `windlass.contracts.sandboxes.SandboxController` that also does a client's part."""
 
     def __init__(self, peer: Peer, name: str) -> None:
         """Ask the controller ``name`` of the daemon."""

@@ -1,4 +1,4 @@
-"""The report: every case of a suite with its promise and what was found, as JSON."""
+"""The report: every case of a suite with its promise and outcome, as JSON."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def level_of(item: pytest.Item) -> str:
 
 
 def _promise(item: pytest.Item) -> str:
-    """Return the first sentence of what a case says of itself."""
+    """Return the first paragraph of a case's docstring, on one line."""
     text = getattr(getattr(item, "function", None), "__doc__", None) or ""
     return " ".join(text.split("\n\n")[0].split())
 

@@ -23,7 +23,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class State:
-    """What a runtime says of a process."""
+    """The state of a process as the runtime reports it."""
 
     status: Status
     pid: int
@@ -31,7 +31,7 @@ class State:
 
 
 class Runtime(Protocol):
-    """What the cases do; an empty ``exec_id`` is the container's first process. Errors are those of the kernel."""
+    """The operations of the cases; an empty ``exec_id`` is the first process. Errors are those of the kernel."""
 
     def create(self, id: str, argv: Sequence[str], stdout: str = "") -> int:
         """Create a container with busybox, whose first process is ``argv``, and return its pid."""
@@ -84,7 +84,7 @@ class Runtime(Protocol):
 
 @needs_root
 class RuntimeSuite:
-    """What a runtime promises; see the module for how to run it."""
+    """The promises of a runtime; the module says how to run the suite."""
 
     certifies = "runtime"
 
@@ -109,7 +109,7 @@ class RuntimeSuite:
 
     @pytest.mark.parametrize("status", [0, 1, 7, 255])
     def test_exit_statuses_are_kept(self, runtime: Runtime, status: int) -> None:
-        """What a process exits with is what wait, state and delete say."""
+        """Wait, state and delete return the exit status of the process."""
         runtime.create("one", ["sh", "-c", f"exit {status}"])
         runtime.start("one")
         assert runtime.wait("one") == status
@@ -200,7 +200,7 @@ class RuntimeSuite:
             runtime.kill("one", signal.SIGTERM)
 
     def test_what_is_not_there_is_not_found(self, runtime: Runtime) -> None:
-        """Every call about an exec that is not there is NotFound."""
+        """Every call about an unknown exec is NotFound."""
         runtime.create("one", ["sleep", "1000"])
         runtime.start("one")
         for call in (runtime.state, runtime.start, runtime.wait, runtime.delete):
@@ -264,7 +264,7 @@ class RuntimeSuite:
         assert runtime.state("one").status == Status.RUNNING
 
     def test_containers_are_apart(self, runtime: Runtime) -> None:
-        """The end of one is none of another."""
+        """The end of one container does not end another."""
         runtime.create("one", ["sleep", "1000"])
         runtime.create("two", ["true"])
         runtime.start("one")
@@ -273,7 +273,7 @@ class RuntimeSuite:
         assert runtime.state("one").status == Status.RUNNING
 
     def test_many_exits_are_all_told(self, runtime: Runtime) -> None:
-        """Of twenty execs that end at once none is lost."""
+        """Of twenty execs that end at once, no exit is lost."""
         runtime.create("one", ["sleep", "1000"])
         runtime.start("one")
         names = [f"e{number}" for number in range(20)]

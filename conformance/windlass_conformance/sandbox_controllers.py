@@ -23,7 +23,7 @@ Case = Callable[[SandboxController], Awaitable[None]]
 
 
 class SandboxControllerSuite:
-    """What a sandbox controller promises; see the module for how to run it."""
+    """The promises of a sandbox controller; the module says how to run the suite."""
 
     certifies = "sandbox"
 
@@ -95,7 +95,7 @@ class SandboxControllerSuite:
         self._run(controller, namespace, case)
 
     def test_the_platform_is_told(self, controller: Make, namespace: str, runtime: str) -> None:
-        """What containers have to be for has an operating system and an architecture."""
+        """The platform has an operating system and an architecture."""
 
         async def case(found: SandboxController) -> None:
             await found.create(namespace, Sandbox("one", runtime), SandboxOptions())
@@ -106,7 +106,7 @@ class SandboxControllerSuite:
         self._run(controller, namespace, case)
 
     def test_stopping_twice_is_no_error(self, controller: Make, namespace: str, runtime: str) -> None:
-        """What has stopped may be stopped again, and waited for."""
+        """A stopped sandbox can be stopped and waited for again."""
 
         async def case(found: SandboxController) -> None:
             await found.create(namespace, Sandbox("one", runtime), SandboxOptions())
@@ -128,7 +128,7 @@ class SandboxControllerSuite:
         self._run(controller, namespace, case)
 
     def test_sandboxes_are_apart(self, controller: Make, namespace: str, runtime: str) -> None:
-        """The end of one is none of another, and their processes differ."""
+        """The end of one sandbox does not end another, and their processes differ."""
 
         async def case(found: SandboxController) -> None:
             for id in ("one", "two"):

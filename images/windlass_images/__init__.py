@@ -1,1 +1,1 @@
-"""What is done with images, in a daemon or through its API."""
+"""Work on images, in a daemon or through its API."""

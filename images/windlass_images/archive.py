@@ -1,6 +1,6 @@
 """Image archives: one pass over an untrusted tar file, compressed or not.
 
-Memory stays small whatever the archive says; a name from it is only ever a key, never a path.
+Memory stays small, whatever the archive contains. A name from it is only ever a key, never a path.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Files(Protocol):
 
     @property
     def path(self) -> str:
-        """What the archive is called in errors."""
+        """The archive's name in errors."""
         ...
 
     def next(self) -> Entry | None:
@@ -174,7 +174,7 @@ class Archive:
 
 
 class Layout:
-    """An OCI layout in a directory; only what has its place there is seen, and links are followed to blobs alone."""
+    """An OCI layout in a directory; reads only the files of a layout, and follows links to blobs alone."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -236,7 +236,7 @@ def open_files(path: str) -> Files:
 
 
 def _checked(name: str) -> str:
-    """Return a name without dots and slashes that mean nothing."""
+    """Return a name without redundant dots and slashes."""
     clean = os.fsencode(name).decode("utf-8", "backslashreplace")
     # Nothing of an image has such a name, and this is never a path: it is kept as the name of a file that belongs to
     # nothing.

@@ -1,4 +1,4 @@
-"""Compressed streams: found out by their first bytes, and written so that the same input makes the same output."""
+"""Compressed streams: recognised by their first bytes, and written so that the same input gives the same output."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Plain:
 
 
 def plain() -> Compressor:
-    """Return what compresses nothing."""
+    """Return a compressor that leaves the bytes as they are."""
     return _Plain()
 
 

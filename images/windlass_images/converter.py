@@ -1,4 +1,4 @@
-"""Converting: an image again, with its layers in another form, and everything above them made to fit.
+"""Conversion: a new image with the layers of another in a different form, and with matching documents.
 
 Documents are changed as they are, so that what we do not know stays in them. The result is OCI throughout;
 statements about the old image, such as attestations, do not come along: they name what it no longer is.
@@ -48,7 +48,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What a conversion makes."""
+    """The wanted result of a conversion."""
 
     form: Form = Form.GZIP
     platforms: Wanted = None
@@ -82,7 +82,7 @@ async def convert(store: Store, source: str, name: str, options: Options, progre
 
 
 class _Conversion:
-    """One conversion: each blob is converted once, however often it is named."""
+    """One conversion: each blob is converted once, however many documents name it."""
 
     def __init__(self, store: Store, where: str, options: Options, progress: Progress) -> None:
         self._store = store

@@ -28,7 +28,7 @@ LINKS = 20
 
 
 class Held(Protocol):
-    """What an archive held, see `windlass_images.importer.Blobs`."""
+    """The contents of an archive, see `windlass_images.importer.Blobs`."""
 
     sizes: dict[str, int]
     files: dict[str, str]

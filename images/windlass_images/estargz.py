@@ -1,6 +1,6 @@
 """eStargz: a layer whose gzip members begin where its files do, with a table of contents that says where.
 
-Any gzip and tar reads it as the layer that it was, with two files more: the table,
+Every gzip and tar reads it as the original layer with two more files: the table,
 and the mark that nothing is to be fetched early (stargz-snapshotter, docs/estargz.md).
 """
 
@@ -47,7 +47,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Built:
-    """What a layer has become."""
+    """The result for a layer."""
 
     diff_id: str
     annotations: dict[str, str]
@@ -100,7 +100,7 @@ def build(plain: IO[bytes], out: IO[bytes]) -> Built:
 
 
 def footer(offset: int) -> bytes:
-    """Return the 51 bytes at the end: an empty gzip member that says where the table's begins."""
+    """Return the last 51 bytes: an empty gzip member that says where the table begins."""
     extra = b"SG" + (22).to_bytes(2, "little") + b"%016x" % offset + b"STARGZ"
     head = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + len(extra).to_bytes(2, "little")
     return head + extra + b"\x01\x00\x00\xff\xff" + bytes(8)

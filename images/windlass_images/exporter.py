@@ -1,4 +1,4 @@
-"""Exporting: images become an archive that docker, skopeo and containerd read, written as it is made.
+"""Export: writes an archive of images for docker, skopeo and containerd, part by part.
 
 The archive is an OCI layout with docker's manifest.json. What is at the front tells what will
 come; the blobs follow by digest. The same images make the same bytes, whenever and wherever.
@@ -34,7 +34,7 @@ FAMILIAR = re.compile(r"[a-z0-9]+(?:[._/:-]+[a-z0-9]+)*:[\w][\w.-]{0,127}", re.A
 
 @dataclass(frozen=True)
 class Options:
-    """What of images is exported."""
+    """Which parts of images to export."""
 
     platforms: Wanted = field(default_factory=platforms.host)
     allow_missing: bool = False
@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an archive has become."""
+    """The resulting archive."""
 
     images: tuple[str, ...]
     blobs: int
@@ -118,7 +118,7 @@ def _named(name: str, node: Node) -> dict[str, object]:
 
 
 def _docker_entries(roots: Sequence[tuple[str, Node]], wanted: Wanted) -> list[dict[str, object]]:
-    """Return manifest.json: for each image what docker would run of it, with the names that docker takes."""
+    """Return manifest.json: for each image the one that docker would run, with the names that docker accepts."""
     tags: dict[str, list[str]] = {}
     leaves: dict[str, Node] = {}
     for name, root in roots:
@@ -137,7 +137,7 @@ def _docker_entries(roots: Sequence[tuple[str, Node]], wanted: Wanted) -> list[d
 
 
 def _familiar(name: str) -> list[str]:
-    """Return a name as docker writes it, nothing for one that docker would refuse."""
+    """Return a name as docker writes it, nothing if docker would refuse it."""
     short = name.removeprefix("docker.io/").removeprefix("library/") if name.startswith("docker.io/") else name
     tagged = short if ":" in short.rpartition("/")[2] else f"{short}:latest"
     return [tagged] if "@" not in short and FAMILIAR.fullmatch(tagged) else []

@@ -53,7 +53,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Tree:
-    """What a name points to, and the images below it: none where it is an artifact."""
+    """A name's target and the images below it; an artifact has none."""
 
     root: Descriptor
     leaves: tuple[Leaf, ...]
@@ -87,7 +87,7 @@ class Found:
 
 
 class Source(Protocol):
-    """Where the blobs of a tree come from: the store has them, or they are on their way to it."""
+    """Where the blobs of a tree come from: the store has them, or they are being fetched."""
 
     async def document(self, target: Descriptor, parent: Descriptor | None = None) -> None:
         """Return when an index, a manifest or a config is in the store, as its descriptor says. Raises NotFound."""
@@ -99,7 +99,7 @@ class Source(Protocol):
 
 
 class Present:
-    """The source of what has to be in the store already; ``sizes`` are the blobs that are known to be."""
+    """The source of blobs that must be in the store already; ``sizes`` are the blobs that are known to be."""
 
     def __init__(self, store: Store, where: str, sizes: dict[str, int] | None = None) -> None:
         self._store = store
@@ -131,7 +131,7 @@ class Present:
 
 
 class Walk:
-    """Visits trees; ``where`` names in errors what they belong to, ``label`` has parents keep their children."""
+    """Visits trees; ``where`` names their image in errors; with ``label`` parents keep their children."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Importing an image archive: its files become blobs, what its index names become images (docs/containerd 6.6).
+"""Importing an image archive: its files become blobs, the entries of its index become images (docs/containerd 6.6).
 
 Everything happens under one lease. If a step fails, the lease goes, and with it everything that was stored.
 """
@@ -40,7 +40,7 @@ Progress = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What an import is to do; ``name`` names the one image of an archive, ``base_name`` all that have only a tag."""
+    """Settings of an import; ``name`` names the one image of an archive, ``base_name`` all that have only a tag."""
 
     name: str = ""
     base_name: str = ""
@@ -65,7 +65,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Imported:
-    """An image that an archive held."""
+    """An image from an archive."""
 
     name: str
     target: Descriptor
@@ -144,7 +144,7 @@ async def collect(store: Store, files: Files, options: Options, progress: Progre
 
 
 def _fitting(named: Sequence[tuple[str, Descriptor]], wanted: Wanted, where: str) -> list[tuple[str, Descriptor]]:
-    """Return what an archive says is for the wanted platform; of a name that stands for several the best."""
+    """Return the images for the wanted platform; of several with one name the best."""
     fitting: dict[str, list[tuple[str, Descriptor]]] = {}
     others = []
     for name, target in named:

@@ -51,7 +51,7 @@ COMPRESSORS: Mapping[Form, Callable[[], Compressor]] = {
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing a layer anew has made, besides the file."""
+    """The result of repacking a layer, in addition to the file."""
 
     diff_id: str
     digest: str

@@ -1,4 +1,4 @@
-"""OCI layouts: what oci-layout and index.json of an archive say, and such an index as a blob."""
+"""OCI layouts: reads oci-layout and index.json of an archive, and writes an index as a blob."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from windlass_images.store import Store
 
 
 def parse(documents: Mapping[str, bytes], where: str) -> Sequence[Descriptor]:
-    """Return what a layout's index names."""
+    """Return the descriptors of a layout's index."""
     layout = parse_object(documents["oci-layout"], f"{where}: oci-layout")
     if layout.get("imageLayoutVersion") != "1.0.0":
         version = str(layout.get("imageLayoutVersion"))[:40]

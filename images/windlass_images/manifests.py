@@ -76,7 +76,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What an image says about its own execution; all of it is a stranger's word."""
+    """An image's settings for its execution; all of them are untrusted."""
 
     platform: Platform
     diff_ids: tuple[str, ...]
@@ -161,7 +161,7 @@ def is_layer(media_type: str) -> bool:
 
 
 def is_distributable(media_type: str) -> bool:
-    """Tell whether a layer may be handed on; those of Windows came from Microsoft only."""
+    """Return whether a layer may be redistributed; base layers of Windows come from Microsoft only."""
     return not media_type.startswith((f"{DOCKER}image.rootfs.foreign.diff.", f"{OCI}layer.nondistributable."))
 
 
@@ -251,7 +251,7 @@ def _rootfs(document: Mapping[str, Any], name: str) -> ImageConfig:
 
 
 def parse_config(data: bytes, name: str) -> ImageConfig:
-    """Read an image config whole: for who is about to execute it."""
+    """Read a whole image config, for a caller that is about to execute it."""
     document = parse_object(data, name)
     config = document.get("config") or {}
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""What images that come in an archive are called here: by a command line's options, or by a transfer's rules."""
+"""Names for the images of an archive: by a command line's options, or by a transfer's rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def by_options(name: str, base_name: str) -> Namer:
 
 
 def by_references(references: Sequence[ExtraReference]) -> Namer:
-    """Name images as a transfer's prefixes say (docs/containerd 3.17); what none of them fits gets no name."""
+    """Name images as a transfer's prefixes say (docs/containerd 3.17); an image that none of them fits gets no name."""
     prefixes = [reference for reference in references if reference.is_prefix]
 
     def names(annotations: Mapping[str, str], target: Descriptor, images: int) -> list[str]:
@@ -60,7 +60,7 @@ def whole(name: str, references: Sequence[ExtraReference], target: Descriptor) -
 
 
 def labels(name: str, wanted: Stored) -> dict[str, str]:
-    """Return the labels of one of the names: a further one goes with the first, as containerd has it."""
+    """Return the labels of one of the names; every name but the first refers to the first, as in containerd."""
     if not wanted.name or name == wanted.name:
         return dict(wanted.labels)
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -101,7 +101,7 @@ def _begins(name: str, prefix: str) -> bool:
 
 
 def object_of(name: str) -> str:
-    """Return what follows the repository in a name, the whole of one that has no repository (docs/containerd 6.2)."""
+    """Return what follows the repository in a name, the whole name if it has no repository (docs/containerd 6.2)."""
     host, slash, path = name.partition("/")
     repository = re.match(r"[^:@]+", path)
     rest = path[repository.end() :].removeprefix(":") if repository else ""

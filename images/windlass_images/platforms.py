@@ -73,7 +73,7 @@ _level = lru_cache(maxsize=1)(level)
 
 
 def of(said: Platform | None, own: Platform) -> Platform | None:
-    """Return what an image is for: what its index says counts, else what it says itself; None if neither does."""
+    """Return an image's platform: its index's entry, else its own; None without either."""
     return _told(said) or _told(own)
 
 
@@ -201,7 +201,7 @@ def same(wanted: Platform, have: Platform) -> bool:
 
 
 def _build_fits(mine: str, other: str) -> bool:
-    """Tell whether a Windows host runs what was built for a version; who names none does not mind."""
+    """Tell whether a Windows host runs what was built for a version; an image without a version fits every host."""
     host_version, version = BUILD.fullmatch(mine), BUILD.fullmatch(other)
     if not host_version or not other:
         return True

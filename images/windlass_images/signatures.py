@@ -84,8 +84,8 @@ def _load_key(path: Path) -> PublicKey:
 def is_signed(digest: str, signatures: Sequence[Signature], keys: Sequence[PublicKey]) -> bool:
     """Say whether one of the keys has signed a statement about ``digest``.
 
-    What a statement says is read only once its signature is known to be right; a
-    rightly signed statement about something else counts for nothing.
+    A statement is read only after its signature was found valid; a validly
+    signed statement about another digest counts for nothing.
     """
     return any(
         _fits(key, found) and _subject(found.statement) == digest

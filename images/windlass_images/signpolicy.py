@@ -35,7 +35,7 @@ class Rule:
     keys: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse contradictory keys."""
         if not self.prefix.strip("/"):
             raise ValueError("prefix is empty; `default` says what holds for every other image")
         if self.require == "signature" and not self.keys:
@@ -60,7 +60,7 @@ class _File:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is required of an image, by which rule, and where that is written."""
+    """The requirement for an image, its rule, and the rule's place."""
 
     require: Requirement
     place: str

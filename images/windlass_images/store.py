@@ -1,4 +1,4 @@
-"""Where images are worked on: one namespace of a daemon, seen from inside, or through its API.
+"""The place of the work on images: one namespace of a daemon, seen from inside or through its API.
 
 The daemon has one of these over its metadata store, a client one over its
 connection; the work on images is written once, against this. Values and
@@ -90,7 +90,7 @@ class Snapshots(Protocol):
         ...
 
     async def usage(self, snapshotter: str, key: str) -> Usage:
-        """Return what a snapshot itself takes. Raises NotFound."""
+        """Return the usage of a snapshot itself. Raises NotFound."""
         ...
 
     async def prepare(
@@ -117,7 +117,7 @@ class Snapshots(Protocol):
         ...
 
     async def capabilities(self, snapshotter: str) -> frozenset[str]:
-        """Return what a snapshotter can do, such as ``rebase``. Raises NotFound if there is none of the name."""
+        """Return the capabilities of a snapshotter, such as ``rebase``. Raises NotFound without one."""
         ...
 
 

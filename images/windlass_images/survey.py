@@ -1,4 +1,4 @@
-"""What an image consists of, down to its layers, and what of that the store has; for who looks, not for who pulls."""
+"""The parts of an image, down to its layers, and which of them the store has; for commands that show, not for pulls."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Survey:
         return Node(target, "index", True, chosen, None, info.labels, await self._referrers(info))
 
     def _suits(self, node: Node) -> bool:
-        """Tell whether what an index has said nothing of is wanted."""
+        """Return whether an image is wanted of which its index names no platform."""
         if self._wanted is None or node.target.platform is not None or not node.present:
             return True
         if node.role == "index":

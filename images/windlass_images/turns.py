@@ -35,7 +35,7 @@ class Turn:
         self._pause = FIRST_PAUSE
 
     async def wait(self) -> None:
-        """Return when it is worth while to try again. Raises Unavailable when the other gets nowhere."""
+        """Return when it is worth while to try again. Raises Unavailable when the other makes no progress."""
         now = asyncio.get_running_loop().time()
         try:
             offset = await self._offset()

@@ -38,7 +38,7 @@ async def _at_once(layer: Descriptor) -> None:
 
 @dataclass(frozen=True)
 class Ways:
-    """How layers are unpacked; the default is one by one, of blobs that are there."""
+    """How to unpack layers; the default is one by one, from blobs in the store."""
 
     width: int = 1
     """Layers that are applied at the same time, if the snapshotter can rebase."""
@@ -63,7 +63,7 @@ async def unpack(store: Store, snapshotter: str, leaf: Leaf, progress: Progress,
 
 
 async def exists(store: Store, snapshotter: str, name: str) -> bool:
-    """Tell whether there is a snapshot of that name."""
+    """Return whether there is a snapshot of that name."""
     try:
         await store.snapshots.stat(snapshotter, name)
     except NotFound:

@@ -26,7 +26,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Condition:
-    """How an image is; one that cannot be read has an ``error`` and nothing else."""
+    """The condition of an image; one that cannot be read has only an ``error``."""
 
     name: str
     digest: str
@@ -52,7 +52,7 @@ class Condition:
 
 
 async def check(store: Store, image: Image, snapshotter: str, wanted: Wanted = None) -> Condition:
-    """Tell how an image is, of its platforms those that are wanted."""
+    """Return the condition of an image for the wanted platforms."""
     try:
         node = await Survey(store, f"image {image.name}", wanted).look(image.target)
         chains = [image.chain_id for image in _runnable(node)]
@@ -92,7 +92,7 @@ async def _usage(store: Store, root: Node, snapshotter: str) -> Usage:
 
 
 async def prune(store: Store, used: Collection[str], *filters: str) -> list[str]:
-    """Delete the images that are not among the used names, and with the last of them what only they needed."""
+    """Delete the images that are not among the used names, and the content that only they needed."""
     names = [image.name for image in await store.images.list(*filters) if image.name not in used]
     gone = []
     for number, name in enumerate(names):

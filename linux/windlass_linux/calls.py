@@ -129,21 +129,6 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-# loop(4)
-LOOP_CTL_GET_FREE = 0x4C82
-LOOP_CONFIGURE = 0x4C0A
-LOOP_CLR_FD = 0x4C01
-LOOP_SET_STATUS64 = 0x4C04
-LOOP_GET_STATUS64 = 0x4C05
-LO_FLAGS_READ_ONLY = 1
-LO_FLAGS_AUTOCLEAR = 4
-LO_FLAGS_PARTSCAN = 8
-LO_FLAGS_DIRECT_IO = 16
-LO_NAME_SIZE = 64
-
-# struct loop_info64 of linux/loop.h: its flags and name; offset and size limit are zero.
-_LOOP_INFO = struct.Struct("=40x 12x I 64s 64x 32x 16x")
-
 # ioctl_fs(2)
 FICLONE = 0x40049409
 
@@ -174,7 +159,8 @@ def libc() -> ctypes.CDLL:
     return _libc
 
 
-def _checked(result: int, path: StrPath | None = None, second: StrPath | None = None) -> int:
+def checked(result: int, path: StrPath | None = None, second: StrPath | None = None) -> int:
+    """Return what a call returned; raise OSError for -1, naming the paths."""
     if result >= 0:
         return result
     code = ctypes.get_errno()
@@ -186,7 +172,7 @@ def _checked(result: int, path: StrPath | None = None, second: StrPath | None = 
 def _syscall(number: int, *arguments: object, path: StrPath | None = None) -> int:
     # Plain Python integers would pass as C int and lose their upper half.
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return _checked(libc().syscall(ctypes.c_long(number), *words), path)
+    return checked(libc().syscall(ctypes.c_long(number), *words), path)
 
 
 def mount(source: StrPath, target: StrPath, filesystemtype: str, mountflags: int = 0, data: str = "") -> None:
@@ -194,32 +180,32 @@ def mount(source: StrPath, target: StrPath, filesystemtype: str, mountflags: int
     result = libc().mount(
         os.fsencode(source), os.fsencode(target), filesystemtype.encode() or None, mountflags, os.fsencode(data) or None
     )
-    _checked(result, source, target)
+    checked(result, source, target)
 
 
 def umount2(target: StrPath, flags: int = 0) -> None:
     """Remove the topmost mount at ``target``."""
-    _checked(libc().umount2(os.fsencode(target), flags), target)
+    checked(libc().umount2(os.fsencode(target), flags), target)
 
 
 def pivot_root(new_root: StrPath, put_old: StrPath) -> None:
     """Make ``new_root`` the root mount and move the old one to ``put_old``."""
-    _checked(libc().pivot_root(os.fsencode(new_root), os.fsencode(put_old)), new_root, put_old)
+    checked(libc().pivot_root(os.fsencode(new_root), os.fsencode(put_old)), new_root, put_old)
 
 
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces or tables of its own."""
-    _checked(libc().unshare(flags))
+    checked(libc().unshare(flags))
 
 
 def setns(fd: int, nstype: int = 0) -> None:
     """Move the calling thread into a namespace, or into several of a process by its pidfd."""
-    _checked(libc().setns(fd, nstype))
+    checked(libc().setns(fd, nstype))
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Operate on the calling process."""
-    return _checked(libc().prctl(option, *(ctypes.c_ulong(a) for a in (arg2, arg3, arg4, arg5))))
+    return checked(libc().prctl(option, *(ctypes.c_ulong(a) for a in (arg2, arg3, arg4, arg5))))
 
 
 def set_name(name: str) -> None:
@@ -230,7 +216,7 @@ def set_name(name: str) -> None:
 
 def syncfs(fd: int) -> None:
     """Write the filesystem that ``fd`` is on to its disk."""
-    _checked(libc().syncfs(fd))
+    checked(libc().syncfs(fd))
 
 
 def openat2(dirfd: int, path: StrPath, flags: int, mode: int = 0, resolve: int = 0) -> int:
@@ -291,55 +277,23 @@ def fsmount(fsfd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> int
     return _syscall(_NR_FSMOUNT, fsfd, flags, attr_flags)
 
 
-def loop_ctl_get_free(control: int) -> int:
-    """Return the number of a loop device that was free a moment ago; ``control`` is ``/dev/loop-control``."""
-    return _checked(libc().ioctl(control, ctypes.c_ulong(LOOP_CTL_GET_FREE)), "/dev/loop-control")
-
-
-def loop_configure(device: int, fd: int, lo_flags: int = 0, name: StrPath = "") -> None:
-    """Back the open loop device with the open file ``fd``; EBUSY when somebody else was faster."""
-    # struct loop_config of linux/loop.h; the name is only for show, as losetup prints it.
-    shown = os.fsencode(name)[: LO_NAME_SIZE - 1]
-    config = struct.pack("=II 40x III I 64s 64x 32x 16x 64x", fd, 0, 0, 0, 0, lo_flags, shown)
-    _checked(libc().ioctl(device, ctypes.c_ulong(LOOP_CONFIGURE), config), name)
-
-
-def loop_get_status(device: int) -> tuple[int, str]:
-    """Return the flags of an open loop device and the name it was configured with; ENXIO for a free one."""
-    status = ctypes.create_string_buffer(_LOOP_INFO.size)
-    _checked(libc().ioctl(device, ctypes.c_ulong(LOOP_GET_STATUS64), status))
-    flags, name = _LOOP_INFO.unpack(status)
-    return flags, os.fsdecode(name.rstrip(b"\0"))
-
-
-def loop_set_status(device: int, lo_flags: int, name: StrPath) -> None:
-    """Change an open loop device's flags, of which only LO_FLAGS_AUTOCLEAR and PARTSCAN can change, and its name."""
-    shown = os.fsencode(name)[: LO_NAME_SIZE - 1]
-    _checked(libc().ioctl(device, ctypes.c_ulong(LOOP_SET_STATUS64), _LOOP_INFO.pack(lo_flags, shown)), name)
-
-
-def loop_clr_fd(device: int) -> None:
-    """Free an open loop device, once its last user is gone; ENXIO for a free one."""
-    _checked(libc().ioctl(device, ctypes.c_ulong(LOOP_CLR_FD)))
-
-
 def ficlone(destination: int, source: int) -> None:
     """Make one open file share the other's data; EOPNOTSUPP or EXDEV where that cannot be."""
-    _checked(libc().ioctl(destination, ctypes.c_ulong(FICLONE), ctypes.c_ulong(source)))
+    checked(libc().ioctl(destination, ctypes.c_ulong(FICLONE), ctypes.c_ulong(source)))
 
 
 def statfs_type(path: StrPath) -> int:
     """Return the magic number of the filesystem that ``path`` is on (f_type of statfs(2))."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes
-    _checked(libc().statfs(os.fsencode(path), buffer), path)
+    checked(libc().statfs(os.fsencode(path), buffer), path)
     return int(struct.unpack_from("@l", buffer)[0])
 
 
 def inotify_init1(flags: int) -> int:
     """Return a descriptor for inotify(7)."""
-    return _checked(libc().inotify_init1(flags))
+    return checked(libc().inotify_init1(flags))
 
 
 def inotify_add_watch(fd: int, path: StrPath, mask: int) -> int:
     """Watch a path, and return the watch's number."""
-    return _checked(libc().inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
+    return checked(libc().inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)

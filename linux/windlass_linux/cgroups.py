@@ -82,7 +82,7 @@ def processes_in(group: str) -> list[int]:
 
 
 def _named_in(spec: bytes) -> str | None:
-    """Return linux.cgroupsPath, "" when there is none, None when the spec is no such document."""
+    """Return linux.cgroupsPath, "" when there is none, None when the spec is not such a document."""
     import json  # which few shims ever need
 
     try:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from windlass.errors import InvalidArgument
 from windlass_linux import calls as linux
-from windlass_linux import mounting, overlay_mount
+from windlass_linux import overlay_mount
+from windlass_linux.mount_options import Options
 
 STACK = 64 * 1024
 SLEEP_SECONDS = 10
@@ -90,7 +91,7 @@ def clone_mapped(path: str, namespace: int, recursive: bool = False) -> int:
 
 
 @contextmanager
-def mapped_layers(options: mounting.Options) -> Iterator[mounting.Options]:
+def mapped_layers(options: Options) -> Iterator[Options]:
     """Yield the options of an overlay with lower directories that are mapped.
 
     The overlay as a whole cannot be mapped, and the upper directory's files have the mapped owners already.
@@ -104,9 +105,7 @@ def mapped_layers(options: mounting.Options) -> Iterator[mounting.Options]:
                 lowers = [path for _, path in overlay_mount.parse([option])]
                 option = "lowerdir=" + ":".join(_layer(stack, path, namespace) for path in lowers)
             data.append(option)
-        yield mounting.Options(
-            options.flags, options.propagation, tuple(data), uidmap=options.uidmap, gidmap=options.gidmap
-        )
+        yield Options(options.flags, options.propagation, tuple(data), uidmap=options.uidmap, gidmap=options.gidmap)
 
 
 def _layer(stack: ExitStack, path: str, namespace: int) -> str:
@@ -128,7 +127,7 @@ def linux_version() -> tuple[int, int]:
     return int(major), int(re.sub(r"\D.*", "", minor))
 
 
-def bind(source: str, target: str, options: mounting.Options) -> None:
+def bind(source: str, target: str, options: Options) -> None:
     """Attach a mapped copy of ``source`` at ``target``."""
     namespace = user_namespace(options.uidmap, options.gidmap)
     try:

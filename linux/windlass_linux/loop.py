@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from windlass_linux import calls as linux
+from windlass_linux import loop_calls
 from windlass_linux.calls import StrPath
 
 TRIES = 100
@@ -56,7 +56,7 @@ def is_written(path: StrPath, patience: float | None = None) -> bool:
 
 
 def _can_lease(descriptor: int) -> bool:
-    # fcntl(2): a read lease is given only on files that nobody has open for writing.
+    # fcntl(2): a read lease is given only on files that no process has open for writing.
     try:
         # Who opens it just now would have us told by SIGIO, which ends a process; this one is ignored.
         fcntl.fcntl(descriptor, F_SETSIG, signal.SIGURG)
@@ -69,19 +69,19 @@ def _can_lease(descriptor: int) -> bool:
 
 
 def _configure(file: int, path: str, readonly: bool, direct: bool) -> tuple[int, str]:
-    flags = linux.LO_FLAGS_AUTOCLEAR | (linux.LO_FLAGS_READ_ONLY if readonly else 0)
-    flags |= linux.LO_FLAGS_DIRECT_IO if direct else 0
+    flags = loop_calls.LO_FLAGS_AUTOCLEAR | (loop_calls.LO_FLAGS_READ_ONLY if readonly else 0)
+    flags |= loop_calls.LO_FLAGS_DIRECT_IO if direct else 0
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(TRIES):
-            name = f"/dev/loop{linux.loop_ctl_get_free(control)}"
+            name = f"/dev/loop{loop_calls.loop_ctl_get_free(control)}"
             device = os.open(name, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
             try:
-                linux.loop_configure(device, file, flags, path)
+                loop_calls.loop_configure(device, file, flags, path)
                 return device, name
             except OSError as error:
                 os.close(device)
-                # Between asking for a free one and taking it, somebody else took it.
+                # Between asking for a free one and taking it, another process took it.
                 if error.errno != errno.EBUSY:
                     raise
     finally:

@@ -3,7 +3,7 @@
 The shim and the unpack workers have this loaded, so it stays small; what is
 needed once in a while (loop devices, identity mappings, the long way round for
 many layers) is in modules of its own. Failures of Linux are OSErrors that name
-the mount and the place; options that nobody can honour are InvalidArgument.
+the mount and the place; options without a meaning on this machine are InvalidArgument.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass_linux import calls as linux
+from windlass_linux.mount_options import PER_MOUNT, Options, parse_options
 
 # Not from typing, which would be a megabyte in every shim.
 TYPE_CHECKING = False
@@ -22,111 +23,10 @@ if TYPE_CHECKING:
 
     from windlass.contracts.mounts import Mount
 
-FLAGS: dict[str, tuple[int, bool]] = {
-    # mount(8), "Filesystem-independent mount options": the flag, and whether the word sets it.
-    "async": (linux.MS_SYNCHRONOUS, False),
-    "atime": (linux.MS_NOATIME, False),
-    "bind": (linux.MS_BIND, True),
-    "defaults": (0, True),
-    "dev": (linux.MS_NODEV, False),
-    "diratime": (linux.MS_NODIRATIME, False),
-    "dirsync": (linux.MS_DIRSYNC, True),
-    "exec": (linux.MS_NOEXEC, False),
-    "iversion": (linux.MS_I_VERSION, True),
-    "lazytime": (linux.MS_LAZYTIME, True),
-    "loud": (linux.MS_SILENT, False),
-    "mand": (linux.MS_MANDLOCK, True),
-    "noatime": (linux.MS_NOATIME, True),
-    "nodev": (linux.MS_NODEV, True),
-    "nodiratime": (linux.MS_NODIRATIME, True),
-    "noexec": (linux.MS_NOEXEC, True),
-    "nomand": (linux.MS_MANDLOCK, False),
-    "norelatime": (linux.MS_RELATIME, False),
-    "nostrictatime": (linux.MS_STRICTATIME, False),
-    "nosuid": (linux.MS_NOSUID, True),
-    "nosymfollow": (linux.MS_NOSYMFOLLOW, True),
-    "rbind": (linux.MS_BIND | linux.MS_REC, True),
-    "relatime": (linux.MS_RELATIME, True),
-    "remount": (linux.MS_REMOUNT, True),
-    "ro": (linux.MS_RDONLY, True),
-    "rw": (linux.MS_RDONLY, False),
-    "silent": (linux.MS_SILENT, True),
-    "strictatime": (linux.MS_STRICTATIME, True),
-    "suid": (linux.MS_NOSUID, False),
-    "sync": (linux.MS_SYNCHRONOUS, True),
-}
-
-PROPAGATION: dict[str, int] = {
-    "private": linux.MS_PRIVATE,
-    "rprivate": linux.MS_PRIVATE | linux.MS_REC,
-    "shared": linux.MS_SHARED,
-    "rshared": linux.MS_SHARED | linux.MS_REC,
-    "slave": linux.MS_SLAVE,
-    "rslave": linux.MS_SLAVE | linux.MS_REC,
-    "unbindable": linux.MS_UNBINDABLE,
-    "runbindable": linux.MS_UNBINDABLE | linux.MS_REC,
-}
-
-PER_MOUNT = (
-    linux.MS_RDONLY
-    | linux.MS_NOSUID
-    | linux.MS_NODEV
-    | linux.MS_NOEXEC
-    | linux.MS_NOATIME
-    | linux.MS_NODIRATIME
-    | linux.MS_RELATIME
-    | linux.MS_STRICTATIME
-    | linux.MS_NOSYMFOLLOW
-)
-"""Flags of a mount rather than of its filesystem: a bind ignores them until it is remounted."""
-
 PAGE_MARGIN = 512
 BUSY_TRIES = 5
+MAX_STACKED_MOUNTS = 1000
 BUSY_PAUSE = 0.02
-
-
-class Options:
-    """The options of one mount, sorted by who is to act on them; ``data`` is for the filesystem, in its order."""
-
-    __slots__ = ("data", "flags", "gidmap", "loop", "propagation", "uidmap")
-
-    def __init__(
-        self,
-        flags: int,
-        propagation: tuple[int, ...],
-        data: tuple[str, ...],
-        loop: bool = False,
-        uidmap: str = "",
-        gidmap: str = "",
-    ) -> None:
-        self.flags = flags
-        self.propagation = propagation
-        self.data = data
-        self.loop = loop
-        self.uidmap = uidmap
-        self.gidmap = gidmap
-
-
-def parse_options(options: Sequence[str]) -> Options:
-    """Sort fstab words into flags and data; raises InvalidArgument for X-containerd.* options, which nobody took."""
-    flags, propagation, data = 0, [], []
-    loop, maps = False, {"uidmap": "", "gidmap": ""}
-    for option in options:
-        key, _, value = option.partition("=")
-        if option in FLAGS:
-            bits, on = FLAGS[option]
-            flags = flags | bits if on else flags & ~bits
-        elif option in PROPAGATION:
-            propagation.append(PROPAGATION[option])
-        elif option == "loop":
-            loop = True
-        elif key in maps:
-            maps[key] = value
-        elif key.lower().startswith("x-containerd."):
-            raise InvalidArgument(f"mount option {option[:80]!r} has no handler on this machine")
-        elif option:
-            data.append(option)
-    return Options(flags, tuple(propagation), tuple(data), loop, maps["uidmap"], maps["gidmap"])
 
 
 def mount_all(mounts: Sequence[Mount], target: linux.StrPath) -> None:
@@ -249,6 +149,18 @@ def unmount_all(target: linux.StrPath) -> None:
     below = mounts_below(target)
     for place in reversed(below):
         unmount(place)
+
+
+def detach_all(target: linux.StrPath) -> None:
+    """Detach everything that is mounted at ``target``, busy or not, with all that is mounted below it."""
+    for _ in range(MAX_STACKED_MOUNTS):
+        try:
+            linux.umount2(target, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            # umount2(2): EINVAL is "not a mount point"; ENOENT, ENOTDIR "not even a directory".
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
 
 
 def mounts_below(target: linux.StrPath) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
 from windlass.contracts.mounts import Mount
@@ -20,8 +21,10 @@ from windlass_local.namespace import DEFAULT_RUNTIME, DEFAULT_SNAPSHOTTER, Names
 from windlass_local.waiting import unless_gone
 from windlass_oci.payloads import SPEC, to_payload
 from windlass_oci.process import image_labels
-from windlass_oci.runtime_spec import Spec
 from windlass_oci.users import Accounts, User, find_user, is_numeric
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Spec
 
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
 
@@ -55,7 +58,7 @@ class Launched:
     rootfs: tuple[Mount, ...]
 
 
-BuildSpec = Callable[[Rootfs], Awaitable[Spec]]
+BuildSpec = Callable[[Rootfs], Awaitable["Spec"]]
 
 
 def ignore(verb: str, what: str, done: int, total: int) -> None:

@@ -69,7 +69,7 @@ class LocalTasks(Tasks):
 async def kill(tasks: Tasks, id: str, timeout: float | None = KILL_TIMEOUT) -> None:
     """Kill every process of a task and wait for the end of the first, for at most ``timeout`` seconds.
 
-    Raises NotFound if there is no such task, and what else keeps it from being waited for.
+    Raises NotFound if there is no such task.
     """
     # Before the signal: the end of a process that is deleted right after it would not be seen.
     waiting = asyncio.ensure_future(tasks.wait(id))

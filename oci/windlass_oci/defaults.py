@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from windlass_oci.runtime_spec import Capabilities, DeviceRule, Linux, Mount, Process, Spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Capabilities, DeviceRule, Linux, Mount, Process, Spec
+
 
 CAPABILITIES = (
     "CAP_CHOWN",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from windlass_oci.runtime_spec import Mount, Spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Mount, Spec
+
 
 HOST_FILES = ("/etc/hosts", "/etc/resolv.conf")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from windlass.contracts.containers import Container
 from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument
-from windlass_oci.runtime_spec import Spec
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Spec
 
 # wire/README.md, "Any (typeurl)"
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"

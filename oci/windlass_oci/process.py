@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from windlass.contracts.values import MAX_LABEL
 from windlass.errors import InvalidArgument
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import PATH
-from windlass_oci.runtime_spec import Process
 from windlass_oci.users import User
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Process
 
 RESERVED_LABELS = ("containerd.io/", "io.containerd", "io.cri-containerd")
 

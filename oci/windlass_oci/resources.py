@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from windlass.errors import InvalidArgument
-from windlass_oci.runtime_spec import Resources, Spec
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Resources, Spec
 
 CPU_PERIOD = 100_000
 

@@ -11,10 +11,12 @@ import json
 import platform
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from windlass.errors import InvalidArgument
-from windlass_oci.runtime_spec import Seccomp, Syscall
+
+if TYPE_CHECKING:
+    from windlass_oci.runtime_spec import Seccomp, Syscall
 
 ALWAYS = """
     _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown

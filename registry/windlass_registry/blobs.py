@@ -1,4 +1,4 @@
-"""One blob as it comes: resumed where the connection broke, from the next host if need be, never longer than it is."""
+"""One blob from its hosts: continued where a connection broke, from the next host if needed, and never too long."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Ways = Callable[[], Iterator[tuple[Host, Request]]]
 
 
 class NoRanges(Exception):
-    """A host sends the whole of a blob of which it was asked for a part."""
+    """A host sends a whole blob although it was asked for a part."""
 
 
 class Blob:
     """The bytes of a blob from an offset on; a context manager, for one thread. Its length is right or it fails.
 
-    With ``verify`` (and from 0) also the digest is checked, when the last byte is read; whoever
-    reads without has to check it, as a content store's writer does at its commit.
+    With ``verify`` (and from 0) the last read also checks the digest; without it the
+    caller must check it, as a content store's writer does at its commit.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Blob:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Give up the connection."""
         if self._answer is not None:
             self._session.close(self._answer)
             self._answer = None
@@ -140,7 +140,7 @@ class Blob:
         return self._fail([*self._failures, HostFailure(self._way[0], reason, FailedPrecondition)])
 
     def _broken(self, reason: str) -> None:
-        """The connection broke: go on at the same host a few times, then at the next."""
+        """After a broken connection, try the same host a few times, then the next."""
         self.close()
         self._session.check()
         self._breaks += 1

@@ -1,4 +1,4 @@
-"""What a registry says in WWW-Authenticate about who may come in (RFC 9110 section 11)."""
+"""Reads WWW-Authenticate, a registry's demand for credentials (RFC 9110 section 11)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Challenge:
 
 
 def parse(headers: Iterable[str]) -> list[Challenge]:
-    """Return the challenges of all headers, the one that we prefer first; what cannot be read is left out."""
+    """Return the challenges of all headers, the one that we prefer first; unreadable ones are left out."""
     found: list[Challenge] = []
     for header in headers:
         found += _read(header[:LIMIT])

@@ -1,4 +1,4 @@
-"""What callers begin with: a client, which knows the hosts' configuration, and gives repositories."""
+"""The entry point for callers: a client, which knows the hosts' configuration and returns repositories."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _RANK: tuple[type[Error], ...] = (
 
 
 class HostFailure(Exception):
-    """One host did not give what it was asked for."""
+    """One host did not answer a request as it should."""
 
     def __init__(self, host: Host, reason: str, kind: type[Error] = Unavailable) -> None:
         """Take the reason, which may be a stranger's words, and the kind of the error."""
@@ -50,7 +50,7 @@ class HostFailure(Exception):
 
 
 def of_answer(host: Host, answer: urllib3.BaseHTTPResponse) -> HostFailure:
-    """Return the failure that an answer of 400 and above is; its body may say why."""
+    """Return the failure for an answer of 400 or above; its body may have the reason."""
     kinds: dict[int, type[Error]] = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 410: NotFound}
     reason = _reason(answer)
     text = (
@@ -80,7 +80,7 @@ def _reason(answer: urllib3.BaseHTTPResponse) -> str:
 
 
 def is_encoded(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Say whether a body is compressed on its way, which no request of ours asks for."""
+    """Return whether a body is compressed for transport, which our requests never ask for."""
     return answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 

@@ -43,12 +43,12 @@ class Host:
 
     @property
     def base(self) -> str:
-        """What its URLs begin with."""
+        """The beginning of the host's URLs."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def falls_back(self) -> bool:
-        """Whether https is tried first, and http only when that is not what the host speaks."""
+        """Whether https is tried first, and http only if the host does not speak https."""
         return self.scheme == "http" and self.tls.explicit and split_port(self.authority)[1] != "80"
 
 
@@ -61,7 +61,7 @@ def split_port(authority: str) -> tuple[str, str]:
 
 
 def is_loopback(authority: str) -> bool:
-    """Say whether a name stands for this machine."""
+    """Return whether a name stands for this machine."""
     name = split_port(authority)[0].strip("[]")
     if name == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""Reads ``hosts.toml`` and docker's certificate directories, every mistake with its file and line.
+"""Reads ``hosts.toml`` and docker's certificate directories; every error has its file and line.
 
 Source: docs/containerd 6.4.
 """
@@ -37,7 +37,7 @@ class _Entry:
     dial_timeout: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what the types let through."""
+        """Refuse values that the types allow and TLS or HTTP do not."""
         for name, value in self.header.items():
             lines = [value] if isinstance(value, str) else value
             if not HEADER.fullmatch(name) or any("\r" in line or "\n" in line for line in lines):
@@ -188,7 +188,7 @@ class _Hosts:
 
 
 def _split(url: str) -> SplitResult | None:
-    """Return the parts of a host's URL, None for one that cannot be asked."""
+    """Return the parts of a host's URL, None if it is unusable."""
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
         _ = parts.port  # raises ValueError if it is not a number

@@ -1,4 +1,4 @@
-"""How a session gets on: whether it waits for a registry, and what has come of that."""
+"""The progress of a session: whether it waits for a registry, and how many bytes have arrived."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Mark:
     finished: int
 
     def is_stalled_since(self, earlier: Mark) -> bool:
-        """Say whether registries were asked then and now, and have brought nothing to speak of in between."""
+        """Return whether registries were asked then and now and have sent next to nothing in between."""
         none = self.finished == earlier.finished and self.brought - earlier.brought < STEP
         return bool(self.waiting and earlier.waiting and none)
 
@@ -27,31 +27,31 @@ class Meter:
     """Counts for any number of threads."""
 
     def __init__(self) -> None:
-        """Nothing has been asked yet."""
+        """Start without requests."""
         self._lock = threading.Lock()
         self._waiting = self._brought = self._finished = 0
 
     def begin(self) -> None:
-        """A host is asked for something."""
+        """Note that a request begins."""
         with self._lock:
             self._waiting += 1
 
     def end(self) -> None:
-        """It has answered, or never will."""
+        """Note that the host has answered, or never will."""
         with self._lock:
             self._waiting -= 1
 
     def bring(self, count: int) -> None:
-        """So many bytes have come."""
+        """Note that so many bytes have arrived."""
         with self._lock:
             self._brought += count
 
     def finish(self) -> None:
-        """All of what was wanted has come."""
+        """Note that everything has arrived."""
         with self._lock:
             self._finished += 1
 
     def mark(self) -> Mark:
-        """Return how it stands."""
+        """Return the present state."""
         with self._lock:
             return Mark(self._waiting, self._brought, self._finished)

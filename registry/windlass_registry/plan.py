@@ -1,4 +1,4 @@
-"""What a pull would do, without asking anybody: which hosts in which order, how each is reached, and who says so."""
+"""What a pull would do, without a request: which hosts in which order, how it reaches each, and which file says so."""
 
 from __future__ import annotations
 

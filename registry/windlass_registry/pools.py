@@ -84,7 +84,7 @@ class Pools:
         return manager
 
     def _arm(self) -> None:
-        """Look after idle connections in a while, from a thread that is there as long as there are any."""
+        """Close idle connections later, from a thread that lives as long as there are any."""
         if self._timer is None:
             self._timer = threading.Timer(IDLE, self._tidy)
             self._timer.daemon = True
@@ -145,7 +145,7 @@ def _through(proxy: str, named: dict[str, Any]) -> urllib3.ProxyManager:  # Any:
 
 
 def _stamps(tls: Tls) -> tuple[int, ...]:
-    """Certificates that were renewed need a new context."""
+    """Return the times of the files of TLS: renewed certificates need a new context."""
     files = [*tls.cas, *(path for pair in tls.pairs for path in pair if path is not None)]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
 

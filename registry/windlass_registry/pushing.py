@@ -20,7 +20,7 @@ OCTETS = "application/octet-stream"
 
 
 class Pusher:
-    """Sends to one host; any number of threads may send blobs, manifests go after what they name."""
+    """Sends to one host; any number of threads may send blobs; send manifests after the blobs that they name."""
 
     def __init__(self, reference: Reference, host: Host, session: Session) -> None:
         """Send to the repository of ``reference``."""
@@ -30,11 +30,11 @@ class Pusher:
         self.host = host
 
     def has_blob(self, desc: Descriptor) -> bool:
-        """Say whether the host has a blob."""
+        """Return whether the host has a blob."""
         return self._has(f"blobs/{desc.digest}", desc, "push blob to")
 
     def has_manifest(self, desc: Descriptor, tag: str = "") -> bool:
-        """Say whether the host has a manifest, and with ``tag`` whether the tag stands for it."""
+        """Return whether the host has a manifest, and with ``tag`` whether the tag stands for it."""
         return self._has(f"manifests/{tag or desc.digest}", desc, "push manifest to")
 
     def _has(self, path: str, desc: Descriptor, stage: str) -> bool:
@@ -94,7 +94,7 @@ class Pusher:
             return self._place(answer)
 
     def _place(self, answer: urllib3.BaseHTTPResponse) -> str:
-        """Return where to upload to; a relative place is one where the answer came from, after all redirects."""
+        """Return where to upload to; a relative place is relative to the answer's URL, after all redirects."""
         target = answer.headers.get("Location", "")
         if not target:
             raise HostFailure(self.host, "gives no place to upload to", FailedPrecondition)

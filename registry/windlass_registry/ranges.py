@@ -1,4 +1,4 @@
-"""A large blob over several connections: parts are fetched side by side and given out in their order."""
+"""A large blob over several connections: fetches parts at the same time and returns them in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ranges:
     """The bytes of a blob from an offset on, as `Blob` gives them; the reader must check the digest."""
 
     def __init__(self, open: Open, size: int, offset: int, width: int) -> None:
-        """Fetch by ``width`` connections; a host that knows no ranges is read by one."""
+        """Fetch by ``width`` connections; from a host without ranges, by one."""
         self._open = open
         self._size = size
         self._next = self.began = self.position = offset
@@ -43,7 +43,7 @@ class Ranges:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections and bytes; parts on their way are waited for, unless the session is aborted."""
+        """Give up connections and bytes; wait for parts that are being fetched, unless the session is aborted."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         # An error's traceback leads here, and may be kept for long: some megabytes need not.
         self._parts.clear()

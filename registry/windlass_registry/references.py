@@ -43,7 +43,7 @@ class Reference:
 
     @property
     def object(self) -> str:
-        """What a registry is asked for: the digest where there is one, else the tag."""
+        """The tag or digest in requests: the digest if there is one."""
         return self.digest or self.tag
 
     @property
@@ -53,7 +53,7 @@ class Reference:
 
 
 def _can_be_asked(host: str) -> bool:
-    """Say whether a host's port and IPv6 address, if it has them, are some."""
+    """Return whether a host's port and IPv6 address, if it has them, are valid."""
     try:
         urls.parse(f"https://{host}/")
     except urls.BadUrl:

@@ -1,4 +1,4 @@
-"""What a repository is asked for: which digest a tag has, manifests, blobs, tags and referrers.
+"""Requests to a repository: the digest of a tag, manifests, blobs, tags and referrers.
 
 Source: docs/containerd 6.3.
 """
@@ -65,7 +65,7 @@ class Repository:
         return self._session.meter
 
     def distrust(self, host: Host) -> None:
-        """Ask a host that has sent other bytes than it should for nothing any more."""
+        """Send no more requests to a host that has sent wrong bytes."""
         self._hosts = [other for other in self._hosts if other.authority != host.authority]
 
     def hosts(self, capability: str) -> list[Host]:
@@ -87,7 +87,7 @@ class Repository:
         return found or self._counted(host, patient)
 
     def _described(self, host: Host, answer: urllib3.BaseHTTPResponse) -> Descriptor | None:
-        """Return the descriptor that the headers give; None sends us for the body."""
+        """Return the descriptor in the headers; None means that the body is needed."""
         digest = self.reference.digest or answer.headers.get("Docker-Content-Digest", "")
         length = failures.length_of(answer)
         if not DIGEST.fullmatch(digest) or not length:
@@ -254,7 +254,7 @@ class Repository:
     # Pushing
 
     def pusher(self) -> Pusher:
-        """Return what sends blobs and manifests to the first host that takes them. Raises NotFound without one."""
+        """Return a sender of blobs and manifests to the first host that accepts them. Raises NotFound without one."""
         able = self.hosts(hosts.PUSH)
         if not able:
             raise failures.combine(self.reference, "", "push to", [])
@@ -300,7 +300,7 @@ def _verify(host: Host, data: bytes, digest: str) -> None:
 
 
 def _foreign(url: str) -> Host:
-    """Return the host of a layer that lies elsewhere; a URL that is none is refused when it is asked."""
+    """Return the host of a layer that lies elsewhere; a malformed URL is refused by its request."""
     try:
         parts = urls.parse(url)
     except urls.BadUrl:

@@ -35,7 +35,7 @@ Trace = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a host: a path below its base and the repository, or a URL that it gave itself."""
+    """A request to a host: a path below its base and the repository, or a URL from an answer of its own."""
 
     method: str
     path: str = ""
@@ -93,7 +93,7 @@ class Session:
 
     @contextmanager
     def ask(self, host: Host, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Send a request, and give its answer as long as the context lasts. Raises HostFailure, Cancelled."""
+        """Send a request and provide its answer for the length of the context. Raises HostFailure, Cancelled."""
         answer = self.open(host, request)
         try:
             yield answer
@@ -130,7 +130,7 @@ class Session:
         raise HostFailure(host, "refused every attempt to log in", Unauthenticated)
 
     def close(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Let go of an answer that `open` gave."""
+        """Give up an answer of `open`."""
         self.meter.end()
         self._watch.let_go(answer)
 

@@ -35,7 +35,7 @@ FALLS_BACK = frozenset({400, 401, 404, 405})
 
 @dataclass
 class _Known:
-    """What is known of one host."""
+    """The authorisation of one host."""
 
     challenge: Challenge
     lock: threading.Lock = field(default_factory=threading.Lock)

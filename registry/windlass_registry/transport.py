@@ -1,4 +1,4 @@
-"""Connections to hosts: kept open, each with its own TLS, through the environment's proxies; nothing is tried twice."""
+"""Connections to hosts: kept open, with TLS of their own, through the environment's proxies; no request is repeated."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Unreachable(Exception):
     """A host did not answer; ``plain`` says that it may speak http instead of https."""
 
     def __init__(self, reason: str, plain: bool = False) -> None:
-        """Say why."""
+        """Take the reason."""
         super().__init__(reason)
         self.plain = plain
 
 
 class Watch:
-    """What a session waits for, so that another thread can end the wait: once `abort` was called nothing begins."""
+    """The connections that a session waits for; `abort` in another thread ends the waits, and no new one begins."""
 
     def __init__(self) -> None:
         """Watch nothing yet."""
@@ -62,7 +62,7 @@ class Watch:
         self._lock = threading.Lock()
 
     def begin(self, connection: HTTPConnection) -> None:
-        """A connection is about to be used. Raises ConnectionAbortedError."""
+        """Note that a connection is about to be used. Raises ConnectionAbortedError."""
         self.check()
         with self._lock:
             self._connections.add(connection)
@@ -73,13 +73,13 @@ class Watch:
             raise ConnectionAbortedError("the transfer was cancelled")
 
     def end(self) -> None:
-        """The answer to this thread's request has come, or never will."""
+        """Note that the answer to this thread's request has come, or never will."""
         own = getattr(_waiting, "connection", None)
         with self._lock:
             self._connections.discard(own)
 
     def keep(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """An answer is about to be read."""
+        """Note that an answer is about to be read."""
         with self._lock:
             self._answers.add(answer)
         if self._aborted:
@@ -113,7 +113,7 @@ _waiting = threading.local()
 
 
 class _Watched:
-    """A connection that says when it is used."""
+    """A connection that reports its use to its watch."""
 
     def connect(self) -> None:
         self._begin()
@@ -204,7 +204,7 @@ def _release(answer: urllib3.BaseHTTPResponse) -> None:
 
 
 def _is_drained(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Read the rest of a body, and say whether that was all in time."""
+    """Read the rest of a body; return whether it arrived in time."""
     if not isinstance(answer, urllib3.HTTPResponse):
         return False
     end = time.monotonic() + DRAIN_TIME

@@ -1,4 +1,4 @@
-"""URLs that registries give: of layers, token servers, redirects, uploads and next pages, all read in one way."""
+"""Reads URLs from registries: of layers, token servers, redirects, uploads and next pages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class BadUrl(ValueError):
-    """What a registry gave is not a URL that is asked; the text says which kind of URL it is."""
+    """A registry gave an unusable URL; the text says what kind it is."""
 
 
 def parse(url: str) -> SplitResult:
     """Return the parts of a URL of http or https, without a user in it. Raises BadUrl.
 
-    What two readers of URLs could understand differently is malformed, so that credentials and
-    bytes go to the host that was looked at.
+    A URL that two parsers could read differently is malformed, so that credentials and
+    bytes go to the host that was checked.
     """
     try:
         parts = urlsplit(url)
@@ -48,11 +48,11 @@ def join(base: str, target: str) -> str:
 
 
 def place(url: str) -> tuple[str, str, int]:
-    """Return what has to be the same for credentials to be sent along."""
+    """Return the parts that must be equal for credentials to be sent along."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def _shown(url: str) -> str:
-    """Return what may be shown of a URL that cannot be read: neither a user nor the signature of a query."""
+    """Return the printable part of an unreadable URL: neither a user nor the signature of a query."""
     return repr(url.partition("?")[0].rpartition("@")[2][:80])

@@ -1,4 +1,4 @@
-"""Mounts that nobody else sees, and that a crash cannot leave: for plugins that try at their start what works."""
+"""Mounts that no other process sees, and that a crash cannot leave: for plugins that try at their start what works."""
 
 from __future__ import annotations
 

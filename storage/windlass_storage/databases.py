@@ -2,7 +2,7 @@
 
 SQLite's VFS ``unix-excl`` locks a file for the process and keeps the index of the log in its memory
 (sqlite.org/vfs.html), where others make a ``-shm`` file of 32 KiB. And the space that is kept back for
-deletions becomes the log, blocks and all, when the file is opened. So nobody can take between one step and
+deletions becomes the log, blocks and all, when the file is opened. So no process can take between one step and
 the next what a daemon needs to start: a disk may be filled at any moment.
 """
 
@@ -105,11 +105,13 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 @contextmanager
-def sqlite_errors(path: Path, what: str = "database") -> Iterator[None]:
-    """Turn an error of SQLite's into the one that the caller gets."""
+def sqlite_errors(path: Path, what: str = "database", closed: type[Error] = Unavailable) -> Iterator[None]:
+    """Turn an error of SQLite's into the one that the caller gets; ``closed`` after the database was closed."""
     try:
         yield
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            raise closed(f"{what} {path} is closed: the daemon is stopping") from error
         raise translated(error, path, what) from error
 
 
@@ -128,12 +130,10 @@ def translated(error: sqlite3.Error, path: Path, what: str = "database") -> Erro
     SQLite says little about why a disk refuses, so this writes to the disk and sees.
     """
     name, code = f"{what} {path}", primary_code(error)
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return Unavailable(f"{name} is closed: the daemon is stopping")
     if isinstance(error.__cause__, OSError):
-        told = explained(error.__cause__, f"write {name}", path.parent)
-        if told is not None:
-            return told
+        refused = explained(error.__cause__, f"write {name}", path.parent)
+        if refused is not None:
+            return refused
     if code == sqlite3.SQLITE_FULL:
         return NoSpace(f"no space left for {name}; make room on its disk")
     if code == sqlite3.SQLITE_NOTADB and _is_bolt(path):
@@ -153,7 +153,7 @@ def _disk_refused(error: sqlite3.Error, path: Path, name: str) -> Error:
     if getattr(error, "sqlite_errorname", "") in BROKEN:
         return DataLoss(f"{name} cannot be read ({error}): input/output error; look at the disk")
     reason = refusal(path.parent)
-    told = explained(reason, f"write {name}", path.parent) if reason else None
-    if told is None and primary_code(error) == sqlite3.SQLITE_READONLY:
+    refused = explained(reason, f"write {name}", path.parent) if reason else None
+    if refused is None and primary_code(error) == sqlite3.SQLITE_READONLY:
         return Internal(f"{name}: {error}")  # a reader of ours that writes
-    return told or Unavailable(f"{name} cannot be used ({error}); try again, and look at its disk if that stays")
+    return refused or Unavailable(f"{name} cannot be used ({error}); try again, and look at its disk if that stays")

@@ -1,7 +1,7 @@
 """What a disk refuses, in the words of the contracts: each errno is one class of error everywhere.
 
-A caller can make room, raise a limit, mount writable or look at the disk; so these are told apart, and
-nothing but a lack of space is told as one.
+A caller can make room, raise a limit, mount writable or look at the disk; so each of these is an error of
+its own, and only a lack of space says so.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def disk_errors(doing: str, where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = explained(error, doing, where)
-        if told is None:
+        refused = explained(error, doing, where)
+        if refused is None:
             raise
         try:
-            raise told from error
+            raise refused from error
         finally:
             # Else this frame and the error would keep each other, and what was being written with them.
-            del told
+            del refused
 
 
 def explained(error: OSError, doing: str, where: Path) -> Error | None:

@@ -20,72 +20,29 @@ costs no fsync, and committing costs one, outside the lock.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from windlass import errors, faults
 from windlass.contracts.snapshots import Info, Kind, Usage
-from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
-from windlass_storage import databases
+from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from windlass.filters.expressions import parse
+from windlass_storage import databases, snapshot_fields, snapshot_table
 from windlass_storage.databases import reuse_log
 from windlass_storage.disks import disk_errors
 from windlass_storage.reserve import Reserve
+from windlass_storage.snapshot_table import Record
 
-MIGRATIONS: tuple[str, ...] = (
-    # AUTOINCREMENT: a number is never given twice, so a left-over directory cannot become another snapshot's.
-    """
-    CREATE TABLE snapshot (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        name TEXT NOT NULL UNIQUE,
-        kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
-        parent INTEGER REFERENCES snapshot (id),
-        labels TEXT NOT NULL,
-        inodes INTEGER NOT NULL DEFAULT 0,
-        size INTEGER NOT NULL DEFAULT 0,
-        created_at INTEGER NOT NULL,
-        updated_at INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX snapshot_parent ON snapshot (parent);
-    """,
-)
-"""Each brings the schema to the version that is its place in the list, counted from 1 (PRAGMA user_version)."""
+__all__ = ["RESERVE", "Metastore", "Record"]
 
 BUSY_SECONDS = 10.0
 RESERVE = 256 << 10
 """Bytes kept back for removals: the log and its index, and some pages for each."""
-
-_CHAIN = """
-    WITH RECURSIVE chain (id, parent, depth) AS (
-        SELECT id, parent, 0 FROM snapshot WHERE id = ?
-        UNION ALL
-        SELECT s.id, s.parent, depth + 1 FROM snapshot s JOIN chain c ON s.id = c.parent
-    ) SELECT id FROM chain ORDER BY depth
-"""
-_INFO = """
-    SELECT s.kind, s.name, coalesce(p.name, ''), s.labels, s.created_at, s.updated_at
-    FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a snapshotter needs to find a snapshot's files."""
-
-    id: int
-    kind: Kind
-    parents: tuple[int, ...]
-    """IDs of all snapshots beneath, nearest first."""
-    labels: Mapping[str, str]
-    usage: Usage
-    """As stored at commit; zero before."""
 
 
 class Metastore:
@@ -98,10 +55,10 @@ class Metastore:
         self._writer, self._reader = databases.opened(path, self._reserve, self._open)
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        with databases.sqlite_errors(self._path), disk_errors(f"open {self._path}", self._path.parent):
+        with self._errors(), disk_errors(f"open {self._path}", self._path.parent):
             writer = self._connect()
             try:
-                _migrate(writer, self._path)
+                snapshot_table.migrate(writer, self._path)
                 reader = self._connect()
             except BaseException:
                 writer.close()
@@ -132,8 +89,8 @@ class Metastore:
     def check(self, key: str, parent: str = "") -> tuple[int, ...]:
         """Raise what `create` would raise now, and return the IDs of what would be beneath, nearest first."""
         with self._read() as db:
-            below = _creatable(db, key, parent)
-            return () if below is None else _chain(db, below)
+            below = snapshot_table.creatable(db, key, parent)
+            return () if below is None else snapshot_table.chain(db, below)
 
     def create(
         self,
@@ -150,11 +107,11 @@ class Metastore:
         """
         now = time.time_ns()
         with self._write() as db:
-            below = _creatable(db, key, parent)
-            row = (key, kind, below, _dump(labels), now, now)
+            below = snapshot_table.creatable(db, key, parent)
+            row = (key, kind, below, snapshot_table.dump(labels), now, now)
             sql = "INSERT INTO snapshot (name, kind, parent, labels, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
             db.execute(sql, row)
-            record = _record(db, key)
+            record = snapshot_table.record(db, key)
             if place is not None:
                 place(record)
             return record
@@ -162,7 +119,7 @@ class Metastore:
     def lookup(self, key: str) -> Record:
         """Return the record of a snapshot of any kind. Raises NotFound."""
         with self._read() as db:
-            return _record(db, key)
+            return snapshot_table.record(db, key)
 
     def get(self, key: str) -> Record:
         """Return the record of an active snapshot or view. Raises NotFound; FailedPrecondition if committed."""
@@ -174,22 +131,22 @@ class Metastore:
     def stat(self, key: str) -> Info:
         """Describe a snapshot of any kind. Raises NotFound."""
         with self._read() as db:
-            return _stat(db, key)
+            return snapshot_table.stat(db, key)
 
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
         """Change labels as `windlass.contracts.snapshots.Snapshotter.update` says, and return the result."""
         with self._write() as db:
-            labels = changed_labels(_stat(db, info.name).labels, info.labels, fieldpaths)
-            values = (_dump(labels), time.time_ns(), info.name)
+            labels = snapshot_fields.changed_labels(snapshot_table.stat(db, info.name).labels, info.labels, fieldpaths)
+            values = (snapshot_table.dump(labels), time.time_ns(), info.name)
             db.execute("UPDATE snapshot SET labels = ?, updated_at = ? WHERE name = ?", values)
-            return _stat(db, info.name)
+            return snapshot_table.stat(db, info.name)
 
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         """Yield what matches one of ``filters``, as it was when the walk began; nothing is locked meanwhile."""
         accepts = parse(filters)
         with self._read() as db:
-            rows = db.execute(_INFO).fetchall()
-        return (info for info in map(_info, rows) if accepts(adaptor(info)))
+            rows = db.execute(snapshot_table.INFO).fetchall()
+        return (info for info in map(snapshot_table.info, rows) if accepts(snapshot_fields.adaptor(info)))
 
     def commit(
         self,
@@ -207,21 +164,29 @@ class Metastore:
         if not name:
             raise InvalidArgument("a snapshot's name must not be empty")
         with self._write() as db:
-            record = _record(db, key)
+            record = snapshot_table.record(db, key)
             if record.kind != Kind.ACTIVE:
                 raise FailedPrecondition(
                     f"snapshot {key} is {record.kind.name.lower()}, only active ones can be committed"
                 )
-            if _find(db, name) is not None:
+            if snapshot_table.find(db, name) is not None:
                 raise AlreadyExists(f"snapshot {name} exists already")
             if parent and not record.parents:
-                rebased = _committed_parent(db, parent)
+                rebased = snapshot_table.committed_parent(db, parent)
                 db.execute("UPDATE snapshot SET parent = ? WHERE id = ?", (rebased, record.id))
             db.execute(
                 "UPDATE snapshot SET name = ?, kind = ?, labels = ?, inodes = ?, size = ?, updated_at = ? WHERE id = ?",
-                (name, Kind.COMMITTED, _dump(labels), usage.inodes, usage.size, time.time_ns(), record.id),
+                (
+                    name,
+                    Kind.COMMITTED,
+                    snapshot_table.dump(labels),
+                    usage.inodes,
+                    usage.size,
+                    time.time_ns(),
+                    record.id,
+                ),
             )
-            record = _record(db, name)
+            record = snapshot_table.record(db, name)
         faults.point("snapshots.committed")
         self.flush()
         return record
@@ -242,7 +207,7 @@ class Metastore:
 
     def _remove(self, key: str) -> Record:
         with self._write() as db:
-            record = _record(db, key)
+            record = snapshot_table.record(db, key)
             child = db.execute("SELECT name FROM snapshot WHERE parent = ? LIMIT 1", (record.id,)).fetchone()
             if child is not None:
                 raise FailedPrecondition(f"cannot remove snapshot with child: {key} is the parent of {child[0]}")
@@ -258,9 +223,12 @@ class Metastore:
         with self._write() as db:
             yield dict(db.execute("SELECT id, name FROM snapshot"))
 
+    def _errors(self) -> AbstractContextManager[None]:
+        return databases.sqlite_errors(self._path, closed=FailedPrecondition)
+
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        with databases.sqlite_errors(self._path), self._reading:
+        with self._errors(), self._reading:
             # A transaction, so that several statements see one state.
             self._reader.execute("BEGIN")
             try:
@@ -270,7 +238,7 @@ class Metastore:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with databases.sqlite_errors(self._path), self._writing:
+        with self._errors(), self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -282,105 +250,6 @@ class Metastore:
                     self._writer.execute("ROLLBACK")
                 raise
             self._reserve.refill()
-
-
-def adaptor(info: Info) -> Adaptor:
-    """Return how filters see a snapshot (docs/containerd 8.2, Walk): kind, name, parent and labels."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path[0]:
-            case "kind":
-                return info.kind.name.lower(), True
-            case "name":
-                return value_of(info.name)
-            case "parent":
-                # Always there, so that ``parent!=""`` finds those that have one.
-                return info.parent, True
-            case "labels":
-                return label_of(info.labels, path)
-        return ABSENT
-
-    return field
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise FailedPrecondition(
-            f"{path} has schema version {version}, newer than this program's {len(MIGRATIONS)}; upgrade it"
-        )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
-
-
-def changed_labels(now: Mapping[str, str], wanted: Mapping[str, str], fieldpaths: Sequence[str]) -> dict[str, str]:
-    """Return the labels after an update of ``fieldpaths``; raises InvalidArgument for a path that is not of labels."""
-    for path in fieldpaths:
-        if path != "labels" and not path.startswith("labels."):
-            raise InvalidArgument(f"cannot update field {path!r} of a snapshot, only labels")
-    if not fieldpaths or "labels" in fieldpaths:
-        return dict(wanted)
-    labels = dict(now)
-    for path in fieldpaths:
-        key = path.removeprefix("labels.")
-        if key in wanted:
-            labels[key] = wanted[key]
-        else:
-            labels.pop(key, None)
-    return labels
-
-
-def _find(db: sqlite3.Connection, key: str) -> tuple[int, int, str, int, int] | None:
-    found = db.execute("SELECT id, kind, labels, inodes, size FROM snapshot WHERE name = ?", (key,))
-    row: tuple[int, int, str, int, int] | None = found.fetchone()
-    return row
-
-
-def _chain(db: sqlite3.Connection, id: int) -> tuple[int, ...]:
-    """Return the ID and those of all snapshots beneath, nearest first."""
-    return tuple(below for (below,) in db.execute(_CHAIN, (id,)))
-
-
-def _committed_parent(db: sqlite3.Connection, parent: str) -> int:
-    row = _find(db, parent)
-    if row is None:
-        raise NotFound(f"parent snapshot {parent} does not exist")
-    if row[1] != Kind.COMMITTED:
-        raise InvalidArgument(f"parent snapshot {parent} is not committed; commit it first")
-    return row[0]
-
-
-def _creatable(db: sqlite3.Connection, key: str, parent: str) -> int | None:
-    """Return the parent's ID when a snapshot ``key`` can be created on it, None for no parent."""
-    if not key:
-        raise InvalidArgument("a snapshot's key must not be empty")
-    if _find(db, key) is not None:
-        raise AlreadyExists(f"snapshot {key} exists already")
-    return _committed_parent(db, parent) if parent else None
-
-
-def _record(db: sqlite3.Connection, key: str) -> Record:
-    row = _find(db, key)
-    if row is None:
-        raise NotFound(f"snapshot {key} does not exist")
-    id, kind, labels, inodes, size = row
-    return Record(id, Kind(kind), _chain(db, id)[1:], json.loads(labels), Usage(inodes, size))
-
-
-def _stat(db: sqlite3.Connection, key: str) -> Info:
-    row = db.execute(_INFO + " WHERE s.name = ?", (key,)).fetchone()
-    if row is None:
-        raise NotFound(f"snapshot {key} does not exist")
-    return _info(row)
-
-
-def _info(row: tuple[int, str, str, str, int, int]) -> Info:
-    kind, name, parent, labels, created_at, updated_at = row
-    return Info(Kind(kind), name, parent, json.loads(labels), created_at, updated_at)
-
-
-def _dump(labels: Mapping[str, str] | None) -> str:
-    return json.dumps(dict(labels or {}), ensure_ascii=False)
 
 
 def _fsync(path: Path) -> None:

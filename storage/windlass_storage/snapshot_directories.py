@@ -68,7 +68,7 @@ class Directories:
                 fill(temporary, parents)
                 return self.store.create(kind, key, parent, labels, place=lambda record: self._place(temporary, record))
         finally:
-            # Gone by now when all went well.
+            # Not there when all went well.
             if temporary.exists():
                 self._discard(temporary)
 
@@ -116,7 +116,9 @@ class Directories:
         if unknown and repair:
             self.cleanup()
         remedy = "it was deleted" if repair else "it is deleted at the next cleanup"
-        return lost + [Problem(f"directory {self.path(id)}", "is no snapshot's", remedy, repair) for id in unknown]
+        return lost + [
+            Problem(f"directory {self.path(id)}", "belongs to no snapshot", remedy, repair) for id in unknown
+        ]
 
     def _delete(self, directories: Iterable[Path]) -> None:
         for directory in directories:

@@ -130,4 +130,4 @@ def test_nothing_named_is_told_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "windlass_conformance"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 4
-    assert "windlass_conformance: name what is to be certified, such as --snapshotter unix:///" in done.stderr
+    assert "windlass_conformance: name what to certify, such as --snapshotter unix:///" in done.stderr

@@ -14,25 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.errors import InvalidArgument
-from windlass_diff import tar
+from windlass_diff import headers, tar
 
 Archive = Callable[..., bytes]
 
 
-def entries(data: bytes, chunk: int = 1000) -> list[tar.Entry]:
+def entries(data: bytes, chunk: int = 1000) -> list[headers.Entry]:
     """Return all entries of an archive that arrives in chunks of ``chunk`` bytes."""
     pieces = iter([data[i : i + chunk] for i in range(0, len(data), chunk)])
     return list(tar.Archive(lambda: next(pieces, b"")))
 
 
-def read(data: bytes, chunk: int = 1000) -> Iterator[tuple[tar.Entry, bytes]]:
+def read(data: bytes, chunk: int = 1000) -> Iterator[tuple[headers.Entry, bytes]]:
     """Yield all entries with their contents."""
     pieces = iter([data[i : i + chunk] for i in range(0, len(data), chunk)])
     archive = tar.Archive(lambda: next(pieces, b""))
     for entry in archive:
         fd = os.memfd_create("data")
         try:
-            if entry.type == tar.FILE:
+            if entry.type == headers.FILE:
                 archive.copy_to(entry, fd)
             yield entry, os.pread(fd, 1 << 20, 0)
         finally:
@@ -135,7 +135,7 @@ def test_gnu_times_are_no_prefix() -> None:
 
 def test_an_old_file_with_a_slash_is_a_directory() -> None:
     """Version 7 had no type for directories."""
-    assert entries(header(b"d/", b"\0"))[0].type == tar.DIRECTORY
+    assert entries(header(b"d/", b"\0"))[0].type == headers.DIRECTORY
 
 
 SPARSE = b"A" * 512 + b"\0" * 512 + b"B" * 100
@@ -240,7 +240,7 @@ def test_an_archive_may_end_without_its_end_mark(members: Any) -> None:
 
 def test_names_in_messages_are_short_and_printable() -> None:
     """A terminal must not obey a layer."""
-    assert tar.shown(b"\x1b[2J\xff" + b"n" * 300) == "\\x1b[2J\\\\udcff" + "n" * 195 + "…"
+    assert headers.shown(b"\x1b[2J\xff" + b"n" * 300) == "\\x1b[2J\\\\udcff" + "n" * 195 + "…"
 
 
 @settings(max_examples=100, deadline=None)
@@ -293,7 +293,7 @@ def test_the_standard_library_reads_the_same(rows: list[tuple[Any, ...]], form: 
             assert os.fsdecode(entry.name).rstrip("/") == member.name.rstrip("/")
             assert (os.fsdecode(entry.link), entry.mode, entry.uid) == (member.linkname, member.mode, member.uid)
             assert abs(entry.mtime / 1e9 - member.mtime) < 1e-5
-            assert entry.type == (tar.DIRECTORY if member.isdir() else member.type)
+            assert entry.type == (headers.DIRECTORY if member.isdir() else member.type)
             if member.isreg():
                 extracted = archive.extractfile(member)
                 assert extracted is not None

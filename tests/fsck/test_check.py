@@ -82,7 +82,7 @@ def test_a_lost_blob_is_named_with_the_image_that_needs_it(place: Place) -> None
 def test_a_cut_blob_is_damage(place: Place) -> None:
     info, data = memory(place).blobs[place.layer]
     memory(place).blobs[place.layer] = type(info)(info.digest, 3), data[:3]
-    assert "has 3 bytes in place of 5" in place.found()[0]
+    assert "has 3 bytes, not 5" in place.found()[0]
     assert place.check(repair=True)[0].repaired
     assert place.layer not in memory(place).blobs
     assert place.found() == []
@@ -153,7 +153,7 @@ def test_directories_are_compared_with_rows(place: Place, tmp_path: Path) -> Non
     """By the library, so for every snapshotter that keeps directories."""
     snapshots = tmp_path / "native/snapshots"
     (snapshots / "77").mkdir()
-    assert place.found() == [f"directory {snapshots}/77 is no snapshot's; it is deleted at the next cleanup"]
+    assert place.found() == [f"directory {snapshots}/77 belongs to no snapshot; it is deleted at the next cleanup"]
     assert place.check(repair=True)[0].repaired
     assert place.found() == []
     (snapshots / "2").rmdir()

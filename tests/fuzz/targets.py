@@ -27,7 +27,7 @@ from windlass.filters import expressions as filters
 from windlass.filters import fieldpaths
 from windlass.filters.regexp import InvalidRegexp, Regexp
 from windlass_api.ttrpc import framing
-from windlass_diff import streams, tar
+from windlass_diff import headers, streams, tar
 from windlass_diff.apply import clean
 from windlass_images import dockersave, manifests, platforms
 from windlass_metadata import references
@@ -71,8 +71,8 @@ def read_tar(data: bytes) -> None:
         for entry in archive:
             assert clean(entry.name).startswith(b"/")
             assert b"/../" not in clean(entry.name) + b"/"
-            tar.shown(entry.name).encode()
-            if entry.type == tar.FILE and entry.size <= MOST:
+            headers.shown(entry.name).encode()
+            if entry.type == headers.FILE and entry.size <= MOST:
                 os.ftruncate(sink.fileno(), 0)
                 archive.copy_to(entry, sink.fileno())
         archive.drain()

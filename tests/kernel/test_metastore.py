@@ -22,7 +22,8 @@ from windlass.errors import (
     NotFound,
     ResourceExhausted,
 )
-from windlass_storage.metastore import MIGRATIONS, Metastore, Record
+from windlass_storage.metastore import Metastore, Record
+from windlass_storage.snapshot_table import MIGRATIONS
 
 USAGE = Usage(inodes=3, size=4096)
 

@@ -14,6 +14,7 @@ from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass_linux import calls as linux
 from windlass_linux import idmap, mounting, overlay_mount
+from windlass_linux.mount_options import parse_options
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -51,7 +52,7 @@ def layers(tmp_path: Path, count: int, length: int = 60) -> list[str]:
 
 def test_options_are_sorted_by_who_acts_on_them() -> None:
     """Later words win over earlier ones; what nobody knows is for the filesystem."""
-    options = mounting.parse_options(["ro", "rw", "nosuid", "rbind", "rslave", "loop", "size=1M", "uidmap=0:1:2"])
+    options = parse_options(["ro", "rw", "nosuid", "rbind", "rslave", "loop", "size=1M", "uidmap=0:1:2"])
 
     assert options.flags == linux.MS_NOSUID | linux.MS_BIND | linux.MS_REC
     assert options.propagation == (linux.MS_SLAVE | linux.MS_REC,)
@@ -61,7 +62,7 @@ def test_options_are_sorted_by_who_acts_on_them() -> None:
 
 def test_an_option_for_a_handler_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="X-containerd"):
-        mounting.parse_options(["X-containerd.mkdir.path=/x"])
+        parse_options(["X-containerd.mkdir.path=/x"])
 
 
 def test_read_only_overlay_moves_the_upper_directory_down() -> None:

@@ -411,7 +411,7 @@ class TestRemote:
                 raise AlreadyExists("no it does not")
 
         world.snapshotter.before = lie
-        with pytest.raises(NotFound, match="said it was"):
+        with pytest.raises(NotFound, match="reported target snapshot layer, but does not have it"):
             self.view(metadata, "two").prepare("key", "", {LABEL_REF: "layer"})
         assert metadata.leases("two").resources("l") == []
 

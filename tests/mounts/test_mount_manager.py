@@ -21,8 +21,7 @@ from windlass.errors import (
     Unavailable,
     Unimplemented,
 )
-from windlass_linux import calls as linux
-from windlass_linux import mounting
+from windlass_linux import loop_calls, mounting
 from windlass_mounts.loops import LoopHandler
 from windlass_mounts.manager import ActiveMounts
 from windlass_mounts.mkfs import make_image
@@ -192,8 +191,8 @@ def test_a_device_that_is_another_s_by_now_is_left_alone(manager: ActiveMounts, 
     assert not link.is_symlink()
     descriptor = os.open(device, os.O_RDONLY)
     try:
-        assert linux.loop_get_status(descriptor)[1] == str(link)[-63:]
-        linux.loop_clr_fd(descriptor)
+        assert loop_calls.loop_get_status(descriptor)[1] == str(link)[-63:]
+        loop_calls.loop_clr_fd(descriptor)
     finally:
         os.close(descriptor)
 
@@ -222,7 +221,7 @@ def test_a_filesystem_is_made_where_there_is_none(manager: ActiveMounts, house: 
     [
         ("x.img", (), InvalidArgument, "size= is missing"),
         ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.fs=ntfs"), InvalidArgument, "cannot be made"),
-        ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.uuid=x"), InvalidArgument, "no UUID"),
+        ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.uuid=x"), InvalidArgument, "not a UUID"),
         ("x.img", ("X-containerd.mkfs.size=1M", "X-containerd.mkfs.x=1"), InvalidArgument, "is unknown"),
         ("x.img", ("X-containerd.mkfs.size=1k",), FailedPrecondition, "mkfs.ext4 .* failed"),
         ("/etc/x.img", ("X-containerd.mkfs.size=1M",), Unimplemented, "is not below"),

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass_linux import calls as linux
-from windlass_linux import mounting
+from windlass_linux import loop_calls, mounting
 from windlass_mounts.loops import LoopHandler
 from windlass_mounts.manager import ActiveMounts
 from windlass_mounts.mkfs import make_image
@@ -60,7 +59,7 @@ def devices(top: Path) -> set[str]:
         except OSError:
             continue  # freed, or of another, meanwhile
         try:
-            found.add(linux.loop_get_status(descriptor)[1])
+            found.add(loop_calls.loop_get_status(descriptor)[1])
         except OSError:
             pass
         finally:

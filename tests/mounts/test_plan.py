@@ -106,5 +106,5 @@ def test_directories_and_sizes_are_read() -> None:
     sizes = ["1", "2k", "3KiB", "1.5M", "4 GB"]
     assert [parse_size(text) for text in sizes] == [1, 2048, 3072, 3 << 19, 4 << 30]
     for text in ("", "0", "-1", "x", "1e9", "9999999999P"):
-        with pytest.raises(InvalidArgument, match="is none"):
+        with pytest.raises(InvalidArgument, match="is not a size"):
             parse_size(text)

@@ -311,7 +311,7 @@ class TestLayersThatAreImages:
             (Blob(b"x" * 5000), "no superblock"),
             (Blob(b""), "too short"),
             (Blob(image[:-4096]), "cut off"),
-            (Blob(packed[: len(packed) // 2], f"{IMAGE_TYPE}+zstd"), "no EROFS image"),
+            (Blob(packed[: len(packed) // 2], f"{IMAGE_TYPE}+zstd"), "not an EROFS image"),
             (Blob(b"no zstd", f"{IMAGE_TYPE}+zstd"), "damaged"),
         ):
             with pytest.raises(InvalidArgument, match=words):
@@ -325,7 +325,7 @@ class TestLayersThatAreImages:
         """Other layers, other compressions, other snapshotters' mounts, and comparing."""
         mounts = snapshotter.prepare("key")
         for kind in (LAYER_GZIP, f"{IMAGE_TYPE}+gzip"):
-            with pytest.raises(Unimplemented, match="is no EROFS image"):
+            with pytest.raises(Unimplemented, match="is not an EROFS image"):
                 apply(Blob(image, kind), mounts)
         (tmp_path / "fs").mkdir()
         with pytest.raises(Unimplemented, match="only snapshots of erofs"):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,6 +20,7 @@ from windlass_client.commands.images import as_json_option, platform_options, qu
 if TYPE_CHECKING:
     from windlass_images.converter import Converted
     from windlass_images.exporter import Exported
+    from windlass_images.importer import Imported
 
 
 @click.command("import")
@@ -69,18 +70,19 @@ def import_(
             )
             with output.progress(quiet or as_json) as show:
                 images = await importer.load(ClientStore(client), archive, options, show)
-        if as_json:
-            output.document(
-                [
-                    {"name": found.name, "digest": found.target.digest, "snapshots": list(found.chain_ids)}
-                    for found in images
-                ]
-            )
-        else:
-            for found in images:
-                click.echo(output.printable(found.name) if quiet else f"imported {output.printable(found.name)}")
+        _print_imported(images, quiet, as_json)
 
     asyncio.run(work())
+
+
+def _print_imported(images: Sequence[Imported], quiet: bool, as_json: bool) -> None:
+    if as_json:
+        output.document(
+            [{"name": each.name, "digest": each.target.digest, "snapshots": list(each.chain_ids)} for each in images]
+        )
+        return
+    for each in images:
+        click.echo(output.printable(each.name) if quiet else f"imported {output.printable(each.name)}")
 
 
 @click.command()
@@ -107,7 +109,7 @@ def export(
     if archive == "-" and as_json:
         raise click.UsageError("--json and - both want standard output")
     if archive == "-" and sys.stdout.isatty():
-        raise click.UsageError("an archive on a terminal helps nobody; redirect standard output")
+        raise click.UsageError("an archive is not written to a terminal; redirect standard output")
 
     async def work(file: IO[bytes]) -> Exported:
         from windlass_client.store import ClientStore

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--mount", multiple=True, metavar="type=bind,src=…,dst=…,options=rbind:ro", help="Add a mount.")
 @click.option("-m", "--memory", default="", metavar="64M", help="Limit memory.")
 @click.option("--cpus", type=float, default=0, help="Limit processor time; 1 is all of one processor.")
-@click.option("--pids-limit", type=int, default=0, help="Limit processes and threads; 0 is no limit.")
+@click.option("--pids-limit", type=int, default=0, help="Limit processes and threads; 0 means no limit.")
 @click.option("--cap-add", multiple=True, metavar="NAME", help="Add a capability, or ALL.")
 @click.option("--cap-drop", multiple=True, metavar="NAME", help="Take a capability, or ALL.")
 @click.option(
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--net-host", is_flag=True, help="Stay in the host's network.")
 @click.option("--name", default="", help="Name of the container; one is made up otherwise.")
 @click.option("--hostname", default="", help="Host name inside; the container's name otherwise.")
-@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as somebody, by name or number.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user, by name or number.")
 @click.option("-w", "--cwd", default="", metavar="DIR", help="Start in a directory of the container.")
 @click.option("--entrypoint", default=None, help="Run this instead of the image's entrypoint.")
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Label the container.")
@@ -69,7 +69,7 @@ def run(where: Where, /, **options: Unpack[RunOptions]) -> int:
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
 @click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="Set a variable; KEY alone removes it.")
-@click.option("-u", "--user", default="", metavar="UID:GID", help="Run as somebody, by numbers.")
+@click.option("-u", "--user", default="", metavar="UID:GID", help="Run as this user, by numbers.")
 @click.option("-w", "--cwd", default="", metavar="DIR", help="Start in a directory of the container.")
 @click.option("--exec-id", default="", help="ID of the process; one is made up otherwise.")
 @click.option("--fifo-dir", default="", help="Directory for the pipes between container and terminal.")
@@ -140,8 +140,8 @@ def _exit_status(container: Container, task: Process | None) -> int | None:
     if task:
         return task.exit_status if task.status == task_pb2.STOPPED else None
     # Written when `windlass run` deleted the task; another client may have written anything.
-    told = container.labels.get(EXIT_STATUS, "")
-    return int(told) if told.isascii() and told.isdigit() and len(told) < 11 else None
+    text = container.labels.get(EXIT_STATUS, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from windlass_images.survey import Node
     from windlass_images.upkeep import Condition
 
-# Any: a decorator takes and gives whatever is below it.
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 COMMANDS: Mapping[str, str] = {
     "pull": "transfers:pull",

@@ -72,7 +72,7 @@ class ExecOptions(StreamOptions):
 def run(where: Where, options: RunOptions) -> int:
     """Run a container as the options say and return its exit code."""
     if options["remove"] and options["detach"]:
-        raise click.UsageError("--rm and -d exclude each other: nobody would be there to remove it")
+        raise click.UsageError("--rm and -d exclude each other: with -d no client is left to remove the container")
     if options.get("log_uri") and not options["detach"]:
         raise click.UsageError("--log-uri needs -d")
     _check_terminal(options)

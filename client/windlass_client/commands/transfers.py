@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
@@ -15,12 +15,25 @@ from windlass_client.cli import Where
 from windlass_client.commands.images import as_json_option, platform_options, quiet_option, wanted_platforms
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from windlass.contracts.transfer import Ask, Credentials
+    from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_api.containerd.types.transfer.progress_pb2 import Progress
     from windlass_client.transfer import Remote
 
-# Any: a decorator takes and gives whatever is below it.
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class RegistryOptions(TypedDict):
+    """What `registry_options` adds to a command."""
+
+    user: str
+    password_stdin: bool
+    anonymous: bool
+    hosts_dir: str
+    plain_http: bool
+    http_trace: bool
 
 
 def registry_options(function: F) -> F:
@@ -81,7 +94,7 @@ def _asker(reference: str, user: str, password_stdin: bool) -> Ask:
     registry = reference.partition("/")[0]
 
     async def ask(host: str, reference: str) -> Credentials | None:
-        # A mirror, or whoever else the daemon is sent to, is not the one that the user has a password for.
+        # The password is for the named registry, not for a mirror or a host that the daemon is redirected to.
         return given if same_registry(host, registry) else await _from_docker(host, reference)
 
     return ask
@@ -115,7 +128,9 @@ class Shown:
 @click.option("--snapshotter", default="", help="Snapshotter that layers are unpacked with.")
 @click.option("--no-unpack", is_flag=True, help="Leave the layers packed.")
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Label the image.")
-@click.option("--plan", is_flag=True, help="Ask nobody; print which hosts would be asked, how, and who has said so.")
+@click.option(
+    "--plan", is_flag=True, help="Contact no host; print which hosts a pull would ask, how, and what configures each."
+)
 @registry_options
 @quiet_option
 @as_json_option
@@ -133,7 +148,7 @@ def pull(
     plan: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,  # those of registry_options
+    **options: Unpack[RegistryOptions],
 ) -> int | None:
     """Pull IMAGE, named with its registry, such as docker.io/library/busybox:1."""
     if plan:
@@ -157,14 +172,18 @@ def pull(
                 async with client.lease(label="pull") as leased:
                     await leased.transfer.pull(source, stored, Shown(show))
             found = await client.images.get(reference)
-        if as_json:
-            output.document({"name": found.name, "digest": found.target.digest, "type": found.target.media_type})
-        else:
-            name = output.printable(found.name)
-            click.echo(name if quiet else f"pulled {name} {found.target.digest}")
+        _print_pulled(found, quiet, as_json)
 
     asyncio.run(work())
     return None
+
+
+def _print_pulled(image: Image, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        output.document({"name": image.name, "digest": image.target.digest, "type": image.target.media_type})
+        return
+    name = output.printable(image.name)
+    click.echo(name if quiet else f"pulled {name} {image.target.digest}")
 
 
 def show_plan(reference: str, hosts_dir: str, anonymous: bool, plain_http: bool, as_json: bool) -> int:
@@ -209,7 +228,7 @@ def push(
     all_platforms: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,  # those of registry_options
+    **options: Unpack[RegistryOptions],
 ) -> None:
     """Push IMAGE, or the image that is called so, to REMOTE, a name with a registry."""
 

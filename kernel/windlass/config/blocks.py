@@ -1,4 +1,4 @@
-"""Plugins' blocks against the classes of the plugins that are installed (DESIGN 2.5).
+"""Plugins' blocks against the classes of the plugins that are installed.
 
 A key that neither the class nor containerd knows is an error, one that only
 containerd knows a warning, a block for a plugin that is not installed a note.

@@ -21,7 +21,7 @@ class Scratch:
     """Makes the directories; whatever a daemon that was killed has left there is removed. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
-        """Take ``directory``, which is nobody else's."""
+        """Take ``directory``, which only this object uses."""
         self._directory = directory
         private_directory(directory)
         for left in directory.iterdir():

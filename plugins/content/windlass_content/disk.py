@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write ``path`` beside itself and rename it into place."""
+    """Write a temporary file in the directory of ``path`` and rename it to that."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)

@@ -25,7 +25,7 @@ def ingest_path(ingests: Path, ref: str) -> Path:
 def create(path: Path, ref: str, total: int, now: int) -> None:
     """Write the files of a new ingest in the place of whatever is there.
 
-    ``ref`` comes last: a directory without it is no ingest, and is swept at the next start.
+    ``ref`` comes last: a directory without it is not an ingest, and is swept at the next start.
     """
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -84,6 +84,6 @@ def format_time(nanoseconds: int) -> str:
 def parse_time(text: str) -> int:
     """Return nanoseconds since the epoch; raises ValueError."""
     if not (match := RFC3339.fullmatch(text.strip())):
-        raise ValueError(f"{text[:64]!r} is no RFC 3339 time")
+        raise ValueError(f"{text[:64]!r} is not an RFC 3339 time")
     whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
     return int(whole.timestamp()) * SECOND + int((match[2] or "").ljust(9, "0"))

@@ -13,7 +13,7 @@ from windlass_content.disk import replace_file
 
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
-    """Files beside the blobs, in a directory that containerd does not look at; a blob without labels has none."""
+    """Files in a directory next to the blobs', at which containerd does not look; a blob without labels has none."""
 
     root: Path
 

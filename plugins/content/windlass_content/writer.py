@@ -107,9 +107,9 @@ class IngestWriter(Writer):
             self._check_length(descriptor)
             digest = self._check(size, expected)
             published = self._publish(descriptor, digest, labels or {})
-            # From here the data may be a blob, which nobody writes to.
+            # From here the data may be a blob, which must not be written to.
             self._finish()
-            # Also when the blob existed: whoever renamed it may not have come to this yet.
+            # Also when the blob existed: the writer that renamed it may not have come to this yet.
             self._publisher.settle(digest)
         if not published:
             raise AlreadyExists(f"content {digest} exists already")

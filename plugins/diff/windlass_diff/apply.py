@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from windlass.errors import Internal, InvalidArgument, ResourceExhausted
-from windlass_diff import tar
+from windlass_diff import headers, tar
+from windlass_diff.headers import Entry, shown
 from windlass_diff.lowers import Lowers
 from windlass_diff.paths import make_parents, remove, resolve
 from windlass_diff.times import DirectoryTimes
@@ -59,14 +60,14 @@ class Applier:
         self._unpacked: set[int] = set()
         """Hashes of names, by a key that no layer knows: 60 bytes each, however long the names are."""
         self._times = DirectoryTimes()
-        self._makers: dict[bytes, Callable[[tar.Archive, tar.Entry, bytes], None]] = {
-            tar.FILE: self._file,
-            tar.DIRECTORY: self._directory,
-            tar.SYMLINK: self._symlink,
-            tar.HARDLINK: self._hardlink,
-            tar.CHARACTER: self._node,
-            tar.BLOCK_DEVICE: self._node,
-            tar.FIFO: self._node,
+        self._makers: dict[bytes, Callable[[tar.Archive, Entry, bytes], None]] = {
+            headers.FILE: self._file,
+            headers.DIRECTORY: self._directory,
+            headers.SYMLINK: self._symlink,
+            headers.HARDLINK: self._hardlink,
+            headers.CHARACTER: self._node,
+            headers.BLOCK_DEVICE: self._node,
+            headers.FIFO: self._node,
         }
 
     def apply(self, archive: tar.Archive, progress: Callable[[], None]) -> None:
@@ -83,12 +84,12 @@ class Applier:
         archive.drain()
         self._times.set(progress)
 
-    def _apply(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
+    def _apply(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
         base = path[path.rindex(b"/") + 1 :]
         if base.startswith(WHITEOUT):
             self._whiteout(entry, path, base)
             return
-        if self._rules.user_namespace and entry.type in (tar.CHARACTER, tar.BLOCK_DEVICE):
+        if self._rules.user_namespace and entry.type in (headers.CHARACTER, headers.BLOCK_DEVICE):
             return
         try:
             self._makers[entry.type](archive, entry, path)
@@ -101,7 +102,7 @@ class Applier:
         if not self._rules.overlay and not self._empty:
             self._keep(path)
 
-    def _file(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
+    def _file(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
         fd = os.open(path, _CREATE, entry.mode & 0o777)
         try:
             archive.copy_to(entry, fd)
@@ -118,7 +119,7 @@ class Applier:
         finally:
             os.close(fd)
 
-    def _directory(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
+    def _directory(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -130,19 +131,19 @@ class Applier:
         os.chmod(path, entry.mode)
         self._times.remember(path, os.lstat(path).st_ino, _times(entry))
 
-    def _symlink(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
+    def _symlink(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
         os.symlink(entry.link, path)
         self._finish(entry, path)
 
-    def _node(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
-        if entry.type == tar.FIFO:
+    def _node(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
+        if entry.type == headers.FIFO:
             os.mkfifo(path, 0o600)
         else:
-            kind = stat.S_IFCHR if entry.type == tar.CHARACTER else stat.S_IFBLK
+            kind = stat.S_IFCHR if entry.type == headers.CHARACTER else stat.S_IFBLK
             os.mknod(path, kind | 0o600, os.makedev(entry.major, entry.minor))
         self._finish(entry, path)
 
-    def _hardlink(self, archive: tar.Archive, entry: tar.Entry, path: bytes) -> None:
+    def _hardlink(self, archive: tar.Archive, entry: Entry, path: bytes) -> None:
         target = b"/" + entry.link
         try:
             os.link(target, path, follow_symlinks=False)
@@ -151,7 +152,7 @@ class Applier:
             target = resolve(entry.link)
             if not os.path.lexists(target) and not self._lowers.copy_up(target):
                 raise InvalidArgument(
-                    f"entry {tar.shown(entry.name)} is a hard link to {tar.shown(entry.link)}, which does not exist"
+                    f"entry {shown(entry.name)} is a hard link to {shown(entry.link)}, which does not exist"
                 ) from None
             os.link(target, path, follow_symlinks=False)
         except FileExistsError:
@@ -159,7 +160,7 @@ class Applier:
                 raise
         self._finish(entry, path)
 
-    def _finish(self, entry: tar.Entry, path: bytes) -> None:
+    def _finish(self, entry: Entry, path: bytes) -> None:
         status = os.lstat(path)
         # Any chown(2) drops capabilities, and the entry of a further name does not bring them again.
         if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
@@ -171,7 +172,7 @@ class Applier:
             os.chmod(path, entry.mode)
         os.utime(path, ns=_times(entry), follow_symlinks=False)
 
-    def _set_xattr(self, entry: tar.Entry, where: int | bytes, key: bytes, value: bytes) -> None:
+    def _set_xattr(self, entry: Entry, where: int | bytes, key: bytes, value: bytes) -> None:
         if key.startswith(self._rules.skipped_xattrs):
             return
         try:
@@ -183,29 +184,38 @@ class Applier:
             if error.errno == errno.ENOTSUP:
                 return
             # Linux refuses user.* on anything but files and directories (xattr(7)).
-            if error.errno == errno.EPERM and key.startswith(b"user.") and entry.type not in (tar.FILE, tar.DIRECTORY):
+            if (
+                error.errno == errno.EPERM
+                and key.startswith(b"user.")
+                and entry.type not in (headers.FILE, headers.DIRECTORY)
+            ):
                 return
             if error.errno in (errno.EINVAL, errno.ERANGE, errno.E2BIG):
                 raise InvalidArgument(
-                    f"entry {tar.shown(entry.name)} has the extended attribute {tar.shown(key)}, which Linux refuses:"
+                    f"entry {shown(entry.name)} has the extended attribute {shown(key)}, which Linux refuses:"
                     f" {error.strerror}"
                 ) from error
             raise
 
-    def _make_way(self, entry: tar.Entry, path: bytes) -> None:
+    def _make_way(self, entry: Entry, path: bytes) -> None:
         """Remove what is at ``path``; the caller makes something of another type, or a new file, there."""
         status = os.lstat(path)
         remove(path)
-        if self._rules.overlay and entry.type == tar.DIRECTORY and stat.S_ISCHR(status.st_mode) and not status.st_rdev:
+        if (
+            self._rules.overlay
+            and entry.type == headers.DIRECTORY
+            and stat.S_ISCHR(status.st_mode)
+            and not status.st_rdev
+        ):
             # It was this layer's own whiteout: what it hides below must stay hidden.
             os.mkdir(path, 0o700)
             os.setxattr(path, OVERLAY_OPAQUE, b"y")
 
-    def _whiteout(self, entry: tar.Entry, path: bytes, base: bytes) -> None:
+    def _whiteout(self, entry: Entry, path: bytes, base: bytes) -> None:
         parent = path[: -len(base) - 1]
         hidden = base[len(WHITEOUT) :]
         if hidden in (b"", b".", b".."):
-            raise InvalidArgument(f"entry {tar.shown(entry.name)} is a whiteout of {tar.shown(hidden) or 'nothing'!r}")
+            raise InvalidArgument(f"entry {shown(entry.name)} is a whiteout of {shown(hidden) or 'nothing'!r}")
         if base == OPAQUE:
             self._opaque(parent or b"/")
             return
@@ -250,8 +260,8 @@ class Applier:
             self._unpacked.add(hash(path))
             path = path[: path.rindex(b"/")]
 
-    def _fail(self, error: OSError, entry: tar.Entry) -> NoReturn:
-        name = f"entry {tar.shown(entry.name)}"
+    def _fail(self, error: OSError, entry: Entry) -> NoReturn:
+        name = f"entry {shown(entry.name)}"
         if error.errno in _DAMAGED_NAME:
             raise InvalidArgument(f"{name} cannot be created: {error.strerror}") from error
         refused = explained(error, f"create {name}", Path(self._where))
@@ -272,7 +282,7 @@ def clean(name: bytes) -> bytes:
     return b"/" + b"/".join(parts)
 
 
-def _times(entry: tar.Entry) -> tuple[int, int]:
+def _times(entry: Entry) -> tuple[int, int]:
     """Return access and modification time, both within what containerd sets: 1970 to 2262."""
     mtime = entry.mtime if 0 <= entry.mtime < 1 << 63 else 0
     return (max(entry.atime if entry.atime < 1 << 63 else 0, mtime), mtime)

@@ -33,7 +33,7 @@ def chain(media_type: str, processors: Mapping[str, StreamProcessor]) -> tuple[l
     while found := _accepting(media_type, processors):
         if len(steps) == MOST:
             ids = ", ".join(dict.fromkeys(step.id for step in steps))
-            raise FailedPrecondition(f"stream processors {ids} lead in a circle; mend their accepts and returns")
+            raise FailedPrecondition(f"stream processors {ids} lead in a circle; correct their accepts and returns")
         steps.append(Step(found, media_type, processors[found]))
         media_type = processors[found].returns
         if media_type == LAYER:
@@ -46,7 +46,7 @@ def _accepting(media_type: str, processors: Mapping[str, StreamProcessor]) -> st
 
 
 def rows(steps: Sequence[Step], payloads: Mapping[str, Payload]) -> tuple[list[list[object]], list[bytes]]:
-    """Return steps as a request has them, each with the place of its payload in the list beside it, or -1."""
+    """Return steps as a request has them, each with the place of its payload in the second list, or -1."""
     given: list[bytes] = []
     listed: list[list[object]] = []
     for step in steps:

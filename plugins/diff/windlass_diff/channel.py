@@ -72,7 +72,7 @@ class Channel:
             self._send({"error": error.code, "message": str(error)})
             return 1
         except OSError as error:
-            # For its class alone: it is Linux who says where.
+            # For its class alone: Linux says where.
             refused = explained(error, self._step, Path("/"))
             code = refused.code if refused else Internal.code
             self._send({"error": code, "message": f"{self._step}: {in_words(error)}"})

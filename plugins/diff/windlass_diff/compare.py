@@ -13,7 +13,7 @@ from typing import Protocol
 import zstandard
 from isal import isal_zlib
 
-from windlass_diff import tar
+from windlass_diff import headers
 from windlass_diff.apply import WHITEOUT
 from windlass_diff.messages import Result
 from windlass_diff.tarwriter import TarWriter
@@ -26,12 +26,12 @@ GZIP_WINDOW = 31
 ZSTD_LEVEL = 3
 
 _TYPES = {
-    stat.S_IFREG: tar.FILE,
-    stat.S_IFDIR: tar.DIRECTORY,
-    stat.S_IFLNK: tar.SYMLINK,
-    stat.S_IFCHR: tar.CHARACTER,
-    stat.S_IFBLK: tar.BLOCK_DEVICE,
-    stat.S_IFIFO: tar.FIFO,
+    stat.S_IFREG: headers.FILE,
+    stat.S_IFDIR: headers.DIRECTORY,
+    stat.S_IFLNK: headers.SYMLINK,
+    stat.S_IFCHR: headers.CHARACTER,
+    stat.S_IFBLK: headers.BLOCK_DEVICE,
+    stat.S_IFIFO: headers.FIFO,
 }
 
 
@@ -92,7 +92,7 @@ class LayerWriter:
             parent, _, base = change.path.rpartition(b"/")
             self._write_parents(change.path)
             name = parent + b"/" + WHITEOUT + base if parent else WHITEOUT + base
-            self._writer.add(tar.Entry(name, tar.FILE, 0, 0, 0, 0, 0))
+            self._writer.add(headers.Entry(name, headers.FILE, 0, 0, 0, 0, 0))
             return
         if stat.S_ISSOCK(status.st_mode):
             return
@@ -113,9 +113,9 @@ class LayerWriter:
     def _write_entry(self, path: bytes, status: os.stat_result) -> None:
         self._write_parents(path)
         entry = self._entry(path, status)
-        if entry.type == tar.DIRECTORY:
+        if entry.type == headers.DIRECTORY:
             self._parents.add(path)
-        if entry.type == tar.FILE and entry.size:
+        if entry.type == headers.FILE and entry.size:
             fd = open_file(self._upper + b"/" + path)
             try:
                 self._writer.add(entry, fd, self._progress)
@@ -127,7 +127,7 @@ class LayerWriter:
     def _write_link(self, path: bytes, status: os.stat_result, source: bytes) -> None:
         self._write_parents(path)
         entry = self._entry(path, status)
-        entry.type, entry.size, entry.link = tar.HARDLINK, 0, source
+        entry.type, entry.size, entry.link = headers.HARDLINK, 0, source
         self._writer.add(entry)
 
     def _write_parents(self, path: bytes) -> None:
@@ -138,20 +138,20 @@ class LayerWriter:
                 self._parents.add(parent)
                 self._writer.add(self._entry(parent, os.lstat(self._upper + b"/" + parent)))
 
-    def _entry(self, path: bytes, status: os.stat_result) -> tar.Entry:
+    def _entry(self, path: bytes, status: os.stat_result) -> headers.Entry:
         kind = _TYPES[stat.S_IFMT(status.st_mode)]
         full = self._upper + b"/" + path
         mtime = status.st_mtime_ns if self._epoch is None else min(status.st_mtime_ns, self._epoch)
-        device = kind in (tar.CHARACTER, tar.BLOCK_DEVICE)
-        return tar.Entry(
-            path + b"/" if kind == tar.DIRECTORY else path,
+        device = kind in (headers.CHARACTER, headers.BLOCK_DEVICE)
+        return headers.Entry(
+            path + b"/" if kind == headers.DIRECTORY else path,
             kind,
             stat.S_IMODE(status.st_mode),
             status.st_uid,
             status.st_gid,
-            status.st_size if kind == tar.FILE else 0,
+            status.st_size if kind == headers.FILE else 0,
             mtime,
-            os.readlink(full) if kind == tar.SYMLINK else b"",
+            os.readlink(full) if kind == headers.SYMLINK else b"",
             major=os.major(status.st_rdev) if device else 0,
             minor=os.minor(status.st_rdev) if device else 0,
             xattrs=xattrs(full),

@@ -61,13 +61,9 @@ class Job:
                 stalled = f"the worker made no progress for {patience:g} s (step: {step})"
                 raise DeadlineExceeded(f"{self._subject}: {stalled}")
             deadline = time.monotonic() + patience
-            if source in ready and source is not None:
-                data = os.read(source, 1 << 20)
-                if data and sink is not None:
-                    sink(data)
-                elif not data:
-                    poll.unregister(source)
-                    source = None
+            if source is not None and source in ready and not _pass_on(source, sink):
+                poll.unregister(source)
+                source = None
             if self._socket.fileno() in ready:
                 record = self._receive()
                 if "step" in record:
@@ -127,3 +123,11 @@ class Job:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.poll(EXIT_PATIENCE * 1000)
+
+
+def _pass_on(source: int, sink: Callable[[bytes], object] | None) -> bool:
+    """Pass what is in a pipe on to ``sink``; return False at its end."""
+    data = os.read(source, 1 << 20)
+    if data and sink is not None:
+        sink(data)
+    return bool(data)

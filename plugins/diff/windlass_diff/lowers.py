@@ -13,7 +13,7 @@ import stat
 from collections.abc import Sequence
 
 from windlass.errors import FailedPrecondition
-from windlass_diff.tar import shown
+from windlass_diff.headers import shown
 from windlass_linux import calls as linux
 
 _COPIED = 1 << 20

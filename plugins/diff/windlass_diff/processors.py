@@ -91,7 +91,7 @@ class Chain:
 
 
 class Program:
-    """One process and the pipe that it writes to, which is closed by whoever reads it to its end."""
+    """One process and the pipe that it writes to, which is closed by the reader at its end."""
 
     def __init__(self, row: Row, source: int, payloads: Sequence[int]) -> None:
         """Execute what ``row`` says. Raises FailedPrecondition when it is not there."""
@@ -99,7 +99,7 @@ class Program:
         assert isinstance(path, str) and isinstance(arguments, list) and isinstance(more, list)
         program = shutil.which(path)
         if program is None:
-            raise FailedPrecondition(f"{self}: there is no program {path}; install it, or mend its path")
+            raise FailedPrecondition(f"{self}: there is no program {path}; install it, or correct its path")
         environment = {**os.environ, **dict(each.partition("=")[::2] for each in more), MEDIA_TYPE: str(media_type)}
         self.status: int | None = None
         self._said = b""

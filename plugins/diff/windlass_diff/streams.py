@@ -9,13 +9,16 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import IO, Protocol, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import zstandard
 from isal import igzip, isal_zlib
 
 from windlass.errors import DataLoss, InvalidArgument, OutOfRange
-from windlass_diff import tar, zstd
+from windlass_diff import headers, zstd
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK = 256 << 10
 """Bytes per chunk of plain tar: two threads work on chunks that stay in the cache."""
@@ -23,7 +26,7 @@ READ_AHEAD = 16
 """Chunks that may wait for the applier; bounds the worker's memory."""
 READ_SIZE = 128 << 10
 WAITING = 1.0
-"""Seconds after which somebody may want to know that nothing comes."""
+"""Seconds without data after which the caller hears of it."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_WINDOW = 512 << 20
@@ -103,7 +106,7 @@ def open_source(blob: Input, compressed: bool) -> Source:
     What is called plain and begins as a compressed stream, but not as a tar, is compressed: some builders name their
     layers wrongly, and the diff ID says whether that was right.
     """
-    head = blob.peek(tar.BLOCK)
+    head = blob.peek(headers.BLOCK)
     magic = head[:4]
     if compressed or not _begins_as_tar(head):
         if magic.startswith(GZIP_MAGIC):
@@ -118,7 +121,7 @@ def open_source(blob: Input, compressed: bool) -> Source:
 
 def _begins_as_tar(head: bytes) -> bool:
     try:
-        return len(head) == tar.BLOCK and tar.is_header(head)
+        return len(head) == headers.BLOCK and headers.is_header(head)
     except InvalidArgument:
         return False
 

@@ -1,6 +1,6 @@
 """Takes a worker to where it works: a mount namespace of its own, the mounts in it, and a chroot.
 
-Nothing outlives the worker: its mounts are in nobody else's namespace.
+Nothing outlives the worker: its mount namespace is its own.
 """
 
 # ruff: noqa: PTH102, PTH118

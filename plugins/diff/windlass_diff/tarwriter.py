@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from windlass.errors import Aborted
-from windlass_diff import pax, tar
+from windlass_diff import headers, pax
 
 CHUNK = 256 << 10
 
@@ -26,7 +26,7 @@ class TarWriter:
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def add(self, entry: tar.Entry, data: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
+    def add(self, entry: headers.Entry, data: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
         """Append ``entry``, with its content from the descriptor ``data``; raises Aborted when that is too short."""
         self._put(_headers(entry))
         if data is None:
@@ -35,15 +35,15 @@ class TarWriter:
         while left:
             piece = os.read(data, min(left, CHUNK))
             if not piece:
-                raise Aborted(f"{tar.shown(entry.name)} became shorter while it was read; stop what writes to it")
+                raise Aborted(f"{headers.shown(entry.name)} became shorter while it was read; stop what writes to it")
             left -= len(piece)
             self._put(piece)
             progress()
-        self._put(bytes(-entry.size % tar.BLOCK))
+        self._put(bytes(-entry.size % headers.BLOCK))
 
     def close(self) -> None:
         """Append the end-of-archive mark and hand over what is left."""
-        self._put(bytes(2 * tar.BLOCK))
+        self._put(bytes(2 * headers.BLOCK))
         self._flush()
 
     def _put(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ class TarWriter:
         self._size = 0
 
 
-def _headers(entry: tar.Entry) -> bytes:
+def _headers(entry: headers.Entry) -> bytes:
     """Return the header of ``entry``, after a pax header for what does not fit it."""
     seconds = entry.mtime // 1_000_000_000
     records: pax.Records = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs]
@@ -77,11 +77,11 @@ def _headers(entry: tar.Entry) -> bytes:
     if not records:
         return header
     body = b"".join(pax.record(key, value) for key, value in sorted(records))
-    extended = tar.Entry(b"PaxHeaders.0/" + os.path.basename(entry.name.rstrip(b"/"))[:80], b"x", 0o644, 0, 0, 0, 0)
-    return _header(extended, b"x", len(body), 0) + body + bytes(-len(body) % tar.BLOCK) + header
+    extended = headers.Entry(b"PaxHeaders.0/" + os.path.basename(entry.name.rstrip(b"/"))[:80], b"x", 0o644, 0, 0, 0, 0)
+    return _header(extended, b"x", len(body), 0) + body + bytes(-len(body) % headers.BLOCK) + header
 
 
-def _header(entry: tar.Entry, flag: bytes, size: int, seconds: int) -> bytes:
+def _header(entry: headers.Entry, flag: bytes, size: int, seconds: int) -> bytes:
     before = b"".join(
         (
             _text(entry.name),

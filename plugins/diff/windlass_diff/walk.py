@@ -37,7 +37,7 @@ class Change:
 def changes(lower: bytes, upper: bytes) -> Iterator[Change]:
     """Yield every path of either tree, directories before what is in them, names sorted.
 
-    Below a path that was deleted nothing is told. The roots themselves are not looked at.
+    There is nothing about what was below a path that was deleted. The roots themselves are not looked at.
     """
     stack = [_children(lower, upper, b"", True)]
     while stack:

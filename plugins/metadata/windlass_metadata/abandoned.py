@@ -16,7 +16,7 @@ from windlass_metadata.snapshot_rows import RowState, SnapshotRow, SnapshotRows,
 
 
 class Abandoned:
-    """The reservations of one snapshotter that nobody is working on."""
+    """The reservations of one snapshotter that no thread is working on."""
 
     def __init__(self, ledger: Ledger, name: str, snapshotter: Snapshotter) -> None:
         """Take over every reservation that is in the database: its operation was in a daemon that is gone."""

@@ -72,7 +72,7 @@ class Check:
         if found is None:
             return "is missing"
         if found != size:
-            return f"has {found} bytes in place of {size}"
+            return f"has {found} bytes, not {size}"
         return "has other bytes than it was stored with" if deep and self._digest(digest) != digest else ""
 
     def _digest(self, digest: str) -> str:

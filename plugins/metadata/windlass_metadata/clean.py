@@ -1,8 +1,8 @@
 """Removes from the stores behind us what no row needs any more.
 
-Each function makes one pass over the trash. The objects of a batch are claimed
-in the database first, so that nobody takes them up while they are being
-removed, and forgotten there afterwards; a pass that dies is done again.
+Each function makes one pass over the trash. It claims the objects of a batch in
+the database, so that no change rescues them, removes them from the store, and
+forgets them in the database. After a crash the next pass does the batch again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Remove = Callable[[str], None]
 def clean_content(
     ledger: Ledger, store: ContentStore, full: bool, release: Callable[[str], object] = lambda _: None
 ) -> int:
-    """Remove blobs and ingests; ``full`` looks for those that nobody knows, too. Returns how many blobs went.
+    """Remove blobs and ingests; ``full`` also looks for those without a row. Returns how many blobs went.
 
-    ``release`` is told of a blob before it is removed.
+    ``release`` is called with a blob's digest before the blob is removed.
     """
 
     def remove(digest: str) -> None:
@@ -46,7 +46,7 @@ def clean_content(
 
 
 def clean_snapshots(ledger: Ledger, name: str, snapshotter: Snapshotter, full: bool) -> int:
-    """Remove snapshots, leaves first; ``full`` looks for those that nobody knows, too. Returns how many went."""
+    """Remove snapshots, leaves first; ``full`` also looks for those without a row. Returns how many went."""
     if full:
         _discard_unknown(ledger, trash.SNAPSHOT, name, (info.name for info in snapshotter.walk()))
     removed = 0
@@ -77,7 +77,7 @@ def _forget_without_bytes(ledger: Ledger, store: ContentStore) -> None:
     lost = [(namespace, ref, backend) for namespace, ref, backend in known if backend not in there]
 
     def forget(db: sqlite3.Connection) -> None:
-        # Whoever opens one again notes that first, so it is theirs or it is nobody's.
+        # A writer notes its ref before it opens the ingest, so an ingest without such a note has no writer.
         mine = ledger.open_refs()
         gone = [(backend,) for namespace, ref, backend in lost if (namespace, ref) not in mine]
         db.executemany("DELETE FROM ingests WHERE backend = ?", gone)

@@ -1,4 +1,4 @@
-"""Runs the cleaning of one store in a thread of its own, so that a store that hangs blocks nobody.
+"""Runs the cleaning of one store in a thread of its own, so that a store that hangs does not block others.
 
 A store that fails, or does not end in time, is *parked*: it is left alone for a
 while, longer each time, and what it has to remove stays in the trash.

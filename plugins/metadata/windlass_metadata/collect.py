@@ -1,10 +1,10 @@
 """Garbage collection: mark on a snapshot of the database, sweep under the writer in small batches.
 
-Writers are not stopped while marking, so what was garbage then may have been
-taken up since. Every change notes the nodes it touched; each batch of the sweep
-first marks from these, inside the transaction that deletes, so that nothing can
-come in between. What refers is deleted before what it refers to: whoever
-takes up a node that is still there finds everything beneath it.
+Writers are not stopped while marking, so a change may since refer to what was
+garbage then. Every change notes the nodes that it touched; each batch of the
+sweep first marks from these, inside the transaction that deletes, so that no
+change comes in between. Invariant: what refers is deleted before what it refers
+to, so a node that is still there has everything beneath it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash
 from windlass_metadata.columns import now
 from windlass_metadata.graph import Graph, Marked, referrers_first
+from windlass_metadata.images import IMAGES
+from windlass_metadata.ingest_rows import BLOBS, INGESTS, remove_ingest
 from windlass_metadata.leases import remove_lease
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.nodes import Node
@@ -122,35 +124,21 @@ def _delete_snapshot(snapshots: SnapshotRows, db: sqlite3.Connection, key: str) 
 
 
 def _delete_content(db: sqlite3.Connection, namespace: str, digest: str) -> bool:
-    found = db.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest)).rowcount
+    found = BLOBS.delete(db, namespace, digest)
     trash.discard_blob(db, digest)
-    return found > 0
-
-
-def _delete_image(db: sqlite3.Connection, namespace: str, name: str) -> bool:
-    return db.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name)).rowcount > 0
-
-
-def _delete_lease(db: sqlite3.Connection, namespace: str, id: str) -> bool:
-    remove_lease(db, namespace, id)
-    return True
+    return found
 
 
 def _delete_ingest(db: sqlite3.Connection, namespace: str, ref: str) -> bool:
-    query = "SELECT backend, digest FROM ingests WHERE namespace = ? AND ref = ?"
-    row = db.execute(query, (namespace, ref)).fetchone()
-    if row is None:
-        return False
-    db.execute("DELETE FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref))
-    trash.discard_ingest(db, row[0])
-    if row[1]:
-        trash.discard_blob(db, row[1])
-    return True
+    row = INGESTS.find(db, namespace, ref)
+    if row is not None:
+        remove_ingest(db, namespace, row)
+    return row is not None
 
 
 DELETES: dict[str, Callable[[sqlite3.Connection, str, str], bool]] = {
     nodes.CONTENT: _delete_content,
-    nodes.IMAGE: _delete_image,
-    nodes.LEASE: _delete_lease,
+    nodes.IMAGE: IMAGES.table.delete,
+    nodes.LEASE: remove_lease,
     nodes.INGEST: _delete_ingest,
 }

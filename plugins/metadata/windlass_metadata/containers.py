@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Sequence
 
 from windlass.contracts.containers import Container, ContainerStore
-from windlass.contracts.sandboxes import Sandbox
-from windlass.contracts.values import Payload, check_identifier, check_labels
+from windlass.contracts.values import check_identifier, check_labels
 from windlass.errors import InvalidArgument
 from windlass.typing import override
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
 from windlass_metadata import nodes
 from windlass_metadata.columns import payload, payloads, strings
-from windlass_metadata.fields import Mutable, Visible, labels
+from windlass_metadata.fields import Mutable, Visible, check_extensions, extensions, labels
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.records import Events, Kind, Records
 from windlass_metadata.table import Table
-
-C = TypeVar("C", Container, Sandbox)
 
 
 def check_container(container: Container) -> None:
@@ -33,23 +28,6 @@ def check_container(container: Container) -> None:
         raise InvalidArgument(f"container {container.id} has no spec")
     if container.snapshot_key and not container.snapshotter:
         raise InvalidArgument(f"container {container.id} has a snapshot key but no snapshotter")
-
-
-def check_extensions(what: str, extensions: Mapping[str, Payload]) -> None:
-    """Raise InvalidArgument for an extension without a name."""
-    if "" in extensions:
-        raise InvalidArgument(f"{what}: the name of an extension must not be empty")
-
-
-def extensions(current: C, wanted: C, path: str, _what: str) -> C:
-    """Change the extensions: all of them, or one, which is removed when ``wanted`` lacks it."""
-    if path == "extensions":
-        return replace(current, extensions=wanted.extensions)
-    key = path.removeprefix("extensions.")
-    kept = {name: value for name, value in current.extensions.items() if name != key}
-    if key in wanted.extensions:
-        kept[key] = wanted.extensions[key]
-    return replace(current, extensions=kept)
 
 
 def _created(container: Container) -> ContainerCreate:

@@ -1,10 +1,20 @@
 """The SQLite database: one writer at a time, with group commit, and readers that never wait for it.
 
-Whoever finds nobody writing writes, in its own thread. Requests that arrive
-while a transaction is being made durable share the next one, which the first of
-them writes for all, each in a savepoint of its own, so that one that fails
+A thread with a change writes it itself when no other thread is writing. Changes
+that arrive during a transaction share the next one: the thread of the first of
+them writes them all, each in a savepoint of its own, so that one that fails
 leaves the others whole. Readers see the last committed state on connections of
 their own.
+
+Invariants, under ``_guard``:
+
+- ``_writing`` is true exactly while one thread uses ``_writer``, or has been
+  given its turn to; no other thread touches that connection.
+- While ``_writing`` is false, ``_requests`` is empty.
+- A request leaves ``_requests`` once: into a batch, or withdrawn by its own
+  thread when it has waited too long.
+- ``turn`` of a request is released after ``done``, or, for the next writer,
+  while the request is still the first of ``_requests``.
 """
 
 from __future__ import annotations
@@ -63,7 +73,7 @@ class Database:
         """Open the database, making or migrating it as needed.
 
         Raises FailedPrecondition while another process has it, after ``wait`` seconds, and
-        DataLoss for a file that is no database. Without ``sync`` a power failure
+        DataLoss for a file that is not a database. Without ``sync`` a power failure
         may lose the last changes; the end of this process does not.
         """
         self.path = path
@@ -178,7 +188,7 @@ class Database:
         raise DeadlineExceeded(f"metadata database {self.path}: a change was not committed within {COMMIT_TIMEOUT:g} s")
 
     def _write_batch(self) -> None:
-        """Write for all who wait by now, the caller among them, and pass the pen on."""
+        """Write what is waiting, the caller's own request included, and give the next thread its turn."""
         with self._guard:
             batch = [self._requests.popleft() for _ in range(min(MAX_BATCH, len(self._requests)))]
         ended = False
@@ -215,11 +225,11 @@ class Database:
                 db.execute("ROLLBACK")
             self._failed(batch, error)
             return
-        # First, or whoever is told that something has gone may fill the disk before.
+        # Before the callers go on: one that hears of a deletion may fill the disk at once.
         self._reserve.refill()
 
     def _failed(self, batch: list[_Request[object]], error: sqlite3.Error) -> None:
-        """Tell that a batch is not committed; of one for which there was no space try again what makes space."""
+        """Fail a batch that was not committed; when there was no space, try again the changes that make space."""
         again = [request for request in batch if request.frees] if _is_full(error) else []
         if again and not self._reserve.spend():
             again = []

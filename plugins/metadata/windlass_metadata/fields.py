@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument
 from windlass.filters import expressions
 from windlass.filters.fieldpaths import selects, updated_map
@@ -20,10 +21,18 @@ if TYPE_CHECKING:
         def labels(self) -> Mapping[str, str]:
             """Its labels."""
 
+    class Extensible(DataclassInstance, Protocol):
+        """A record with extensions."""
+
+        @property
+        def extensions(self) -> Mapping[str, Payload]:
+            """Its extensions, by name."""
+
 
 T = TypeVar("T")
 D = TypeVar("D", bound="DataclassInstance")
 L = TypeVar("L", bound="Labelled")
+X = TypeVar("X", bound="Extensible")
 
 MapChange = Callable[[D, D, str, str], D]
 """Takes the current record, the wanted one, ``map`` or ``map.key``, and the record's name; returns the changed one."""
@@ -57,7 +66,7 @@ class Visible(Generic[T]):
         return read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mutable(Generic[D]):
     """The fields of a record that an update may change, by their paths: maps, and those that are taken as a whole."""
 
@@ -86,3 +95,20 @@ class Mutable(Generic[D]):
 def labels(current: L, wanted: L, path: str, what: str) -> L:
     """Change the labels."""
     return replace(current, labels=updated_map("labels", current.labels, wanted.labels, [path], what))
+
+
+def check_extensions(what: str, extensions: Mapping[str, Payload]) -> None:
+    """Raise InvalidArgument for an extension without a name."""
+    if "" in extensions:
+        raise InvalidArgument(f"{what}: the name of an extension must not be empty")
+
+
+def extensions(current: X, wanted: X, path: str, _what: str) -> X:
+    """Change the extensions: all of them, or one, which is removed when ``wanted`` lacks it."""
+    if path == "extensions":
+        return replace(current, extensions=wanted.extensions)
+    key = path.removeprefix("extensions.")
+    kept = {name: value for name, value in current.extensions.items() if name != key}
+    if key in wanted.extensions:
+        kept[key] = wanted.extensions[key]
+    return replace(current, extensions=kept)

@@ -126,7 +126,7 @@ class Graph:
         self.removable[node] = None
         self.edges[node].append(target)
         self.flat_edges[node] = (target,)
-        # one that has not expired is a root and needs nobody to refer to it
+        # one that has not expired is a root: whether something refers to it does not matter
         self._follow(node, namespace, labels, conditional=True, backward=is_expired)
         if not is_expired:
             self.roots.append(node)

@@ -64,7 +64,7 @@ class IngestRows:
         row = replace(row, digest=digest, size=size if digest else 0, virtual=bool(digest), expires_at=expires_at)
         self.write(db, row)
         if old and old.digest != digest:
-            self._discard_blob(db, old.digest)
+            _discard_blob(db, old.digest)
         self._lease.hold(db, "ingests", ref)
         return row
 
@@ -78,17 +78,11 @@ class IngestRows:
         row = self.existing(db, ref)
         self.write(db, replace(row, digest=digest, size=0, virtual=False))
         if row.digest != digest:
-            self._discard_blob(db, row.digest)
-
-    def remove(self, db: sqlite3.Connection, row: IngestRow) -> None:
-        """Forget an ingest; its bytes and the blob it needed are discarded."""
-        INGESTS.delete(db, self._namespace, row.ref)
-        trash.discard_ingest(db, row.backend)
-        self._discard_blob(db, row.digest)
+            _discard_blob(db, row.digest)
 
     def close(self, db: sqlite3.Connection, row: IngestRow) -> None:
         """Forget an ingest, in the lease too."""
-        self.remove(db, row)
+        remove_ingest(db, self._namespace, row)
         self._lease.let_go(db, "ingests", row.ref)
 
     def commit(self, db: sqlite3.Connection, row: IngestRow, digest: str, size: int, labels: dict[str, str]) -> None:
@@ -99,6 +93,14 @@ class IngestRows:
         self.close(db, row)
         self._lease.hold(db, "content", digest)
 
-    def _discard_blob(self, db: sqlite3.Connection, digest: str) -> None:
-        if digest:
-            trash.discard_blob(db, digest)
+
+def remove_ingest(db: sqlite3.Connection, namespace: str, row: IngestRow) -> None:
+    """Forget an ingest; its bytes and the blob it needed are discarded."""
+    INGESTS.delete(db, namespace, row.ref)
+    trash.discard_ingest(db, row.backend)
+    _discard_blob(db, row.digest)
+
+
+def _discard_blob(db: sqlite3.Connection, digest: str) -> None:
+    if digest:
+        trash.discard_blob(db, digest)

@@ -1,4 +1,4 @@
-"""Leases, which keep things from garbage collection while somebody works on them (docs/containerd 3.8)."""
+"""Leases, which keep things from garbage collection while a client works on them (docs/containerd 3.8)."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def random_id(moment: int) -> str:
     return f"{moment % NANOSECONDS}-{secrets.token_urlsafe(3)}"
 
 
-def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> None:
-    """Forget a lease and what it holds."""
+def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> bool:
+    """Forget a lease and what it holds, and tell whether there was one."""
     db.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
-    LEASES.delete(db, namespace, id)
+    return LEASES.delete(db, namespace, id)
 
 
 def check_resource(resource: Resource) -> None:

@@ -1,10 +1,10 @@
 """The database together with what goes around each change to it.
 
 A change is committed, counted for the scheduler, noted for a collection that is
-under way, and only then told to the world. Operations that need a store behind
-us are two changes with a call between them, during which nothing is locked: the
-first *reserves* (its rows say what is under way), the last *settles*. Who meets
-a reservation waits a while for it to be settled.
+under way, and only then published. Operations that need a store are two changes
+with a call between them, during which nothing is locked: the first *reserves*
+(its rows say what is under way), the last *settles*. A change that meets a
+reservation waits up to `PATIENCE` seconds until that is settled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ledger:
     """What the views of the metadata store share."""
 
     def __init__(self, database: Database, exchange: Exchange) -> None:
-        """Write to ``database`` and tell ``exchange``."""
+        """Write to ``database`` and publish to ``exchange``."""
         self.database = database
         self.touched: list[Node] | None = None
         """Nodes changed since a collection began; used inside changes only."""
@@ -74,21 +74,21 @@ class Ledger:
         return self._patiently(change, durable, frees=deletion)
 
     def settle(self, change: Change[R], deletion: bool = False, durable: bool = True) -> R:
-        """Commit the second half of a change, and wake who waits for it."""
+        """Commit the second half of a change, and wake the changes that wait for it."""
         try:
             return self.change(change, deletion, durable)
         finally:
             self.wake()
 
     def release(self, change: Change[R]) -> R:
-        """Undo the first half of a change, and wake who waits for it."""
+        """Undo the first half of a change, and wake the changes that wait for it."""
         try:
             return self._patiently(change, durable=False, frees=True)
         finally:
             self.wake()
 
     def wake(self) -> None:
-        """Have everybody who waits for a reservation look again."""
+        """Have every change that waits for a reservation look again."""
         with self._settled:
             self._settlements += 1
             self._settled.notify_all()
@@ -103,7 +103,7 @@ class Ledger:
             self.touched.append(node)
 
     def publish(self, namespace: str, topic: str, event: Message) -> None:
-        """Tell the world what has been committed; a deaf exchange does not undo it."""
+        """Publish what has been committed; a failure is logged and undoes nothing."""
         payload = Payload(event.DESCRIPTOR.full_name, event.SerializeToString())
         try:
             self._exchange.publish(namespace, topic, payload)

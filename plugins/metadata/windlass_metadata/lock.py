@@ -19,7 +19,7 @@ class FileLock:
     def __init__(self, path: Path, wait: float) -> None:
         """Take the lock within ``wait`` seconds, or raise FailedPrecondition naming the process that has it.
 
-        The lock is on a file beside the database: closing a descriptor of the database
+        The lock is on a file of its own: closing a descriptor of the database
         itself would drop the locks that SQLite holds on it (fcntl(2), "Record locks").
         """
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -13,8 +13,8 @@ from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.plugin import quick
 from windlass.typing import override
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
-from windlass_metadata import trash
 from windlass_metadata.columns import strings
+from windlass_metadata.ingest_rows import INGESTS, remove_ingest
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.table import Table
 
@@ -23,7 +23,7 @@ NAMESPACES = Table("namespaces", "namespace", Namespace, (strings("labels"),), s
 BLOCKING = (("images", "images"), ("content", "blobs"), ("containers", "containers"))
 """Tables that keep a namespace from being deleted, and what they are called in the message."""
 
-DEPENDENT = ("ingests", "lease_resources", "leases", "sandboxes")
+DEPENDENT = ("lease_resources", "leases", "sandboxes")
 """Tables whose rows go with their namespace."""
 
 
@@ -93,7 +93,8 @@ class Namespaces(NamespaceStore):
             NAMESPACES.require(db, name)
             if left := _left(db, name):
                 raise FailedPrecondition(f"namespace {name} must be empty, but it still has {', '.join(left)}")
-            _discard_ingests(db, name)
+            for ingest in INGESTS.all(db, name):
+                remove_ingest(db, name, ingest)
             for table in DEPENDENT:
                 db.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))  # noqa: S608 - a name of ours
             NAMESPACES.delete(db, name)
@@ -110,12 +111,3 @@ def _left(db: sqlite3.Connection, name: str) -> list[str]:
     ]
     snapshotters = db.execute("SELECT DISTINCT snapshotter FROM snapshots WHERE namespace = ? ORDER BY 1", (name,))
     return left + [f"snapshots on {snapshotter} snapshotter" for (snapshotter,) in snapshotters]
-
-
-def _discard_ingests(db: sqlite3.Connection, name: str) -> None:
-    found = db.execute("SELECT backend, digest FROM ingests WHERE namespace = ?", (name,)).fetchall()
-    db.execute("DELETE FROM ingests WHERE namespace = ?", (name,))
-    for backend, digest in found:
-        trash.discard_ingest(db, backend)
-        if digest:
-            trash.discard_blob(db, digest)

@@ -13,7 +13,7 @@ from windlass.errors import FailedPrecondition
 
 CAPACITY = 16
 LIFETIME = 10.0
-"""Seconds after which one that nobody reads is closed, when the next is opened."""
+"""Seconds without a read after which a blob is closed, when the next is opened."""
 
 
 class OpenBlobs:
@@ -44,7 +44,7 @@ class OpenBlobs:
         return None if data is None else (reader.size, data)
 
     def keep(self, digest: str, open: Callable[[], Reader]) -> None:
-        """Open a blob, if it is not, in place of those that were not read for longest."""
+        """Open a blob, if it is not; those that were read least recently make room."""
         with self._guard:
             if digest in self._readers:
                 return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Labelled")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Events(Generic[T]):
     """The events of a kind of records, whose topics begin with ``topic``."""
 
@@ -33,7 +33,7 @@ class Events(Generic[T]):
     delete: Callable[[str], Message]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind(Generic[T]):
     """How records of one kind are kept, checked, filtered, updated and published."""
 

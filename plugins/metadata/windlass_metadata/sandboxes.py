@@ -6,8 +6,7 @@ from windlass.contracts.sandboxes import Sandbox, SandboxStore
 from windlass.contracts.values import check_identifier, check_label_keys
 from windlass_metadata import nodes
 from windlass_metadata.columns import payload, payloads, strings
-from windlass_metadata.containers import check_extensions, extensions
-from windlass_metadata.fields import Mutable, Visible, labels
+from windlass_metadata.fields import Mutable, Visible, check_extensions, extensions, labels
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.records import Kind, Records
 from windlass_metadata.table import Table

@@ -1,6 +1,6 @@
 """Decides when garbage is collected (docs/containerd 3.14).
 
-Somebody who waits, or as many deletions as ``deletion_threshold``, start a
+A caller that waits, or as many deletions as ``deletion_threshold``, start a
 collection after ``schedule_delay``. Anything else that may have made garbage
 waits for its turn: collections are spaced so that they take no more than
 ``pause_threshold`` of all time.
@@ -76,7 +76,7 @@ class Scheduler(Collector):
         self._task = asyncio.create_task(self._run(), name="garbage collection scheduler")
 
     async def stop(self) -> None:
-        """Schedule no more; whoever waits is told."""
+        """Schedule no more; callers that wait get Unavailable."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -167,7 +167,7 @@ class Scheduler(Collector):
         )
         self._trouble.tell("")
         for failure in done.failures:
-            # Their stores have told it already, once.
+            # The cleaner of the store has logged it, once.
             logger.debug("garbage collection: %s", failure)
         if done.failures:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._mutated, True)

@@ -36,7 +36,7 @@ class SmallBlobs:
             return data
 
     def read(self, digest: str, reader: Reader) -> bool:
-        """Keep a blob in place of those that were not read for longest, if it is small, and tell whether it is."""
+        """Keep a blob if it is small, and tell whether it is; those that were read least recently make room."""
         size = reader.size
         if size > LARGEST or digest in self._blobs:
             return size <= LARGEST

@@ -4,7 +4,7 @@
 state                 meaning
 ====================  ===========================================================
 READY                 the snapshotter has it as the row says
-MAKING                the snapshotter is making it; nobody sees it yet
+MAKING                the snapshotter is making it; clients do not see it yet
 COMMITTING            an active one that a MAKING row names as its ``source``
 ====================  ===========================================================
 """
@@ -63,6 +63,8 @@ class SnapshotRows:
         self.ledger = ledger
         self.snapshotter = snapshotter
         self.namespace = namespace
+        self.type = f"snapshots/{snapshotter}"
+        """Of resources of leases."""
         self._scope = (namespace, snapshotter)
 
     def find(self, db: sqlite3.Connection, key: str) -> SnapshotRow | None:
@@ -121,7 +123,7 @@ class SnapshotRows:
         db.execute(query, (state, *self._scope, key))
 
     def delete(self, db: sqlite3.Connection, row: SnapshotRow) -> None:
-        """Forget a snapshot, and have it removed from the snapshotter if nobody else has it."""
+        """Forget a snapshot, and have the snapshotter remove it unless another row has it."""
         SNAPSHOTS.delete(db, *self._scope, row.key)
         trash.discard_snapshot(db, self.snapshotter, row.backend)
 

@@ -140,7 +140,7 @@ class MetadataStore(Metadata):
         try:
             started = time.monotonic()
             removed, outside = collect(self._ledger, outside=self._outside.found)
-            # As in containerd, collections are spaced by this alone: removing files keeps nobody waiting.
+            # As in containerd, collections are spaced by this alone: removing files keeps no client waiting.
             seconds = time.monotonic() - started
         finally:
             self._collecting.release()
@@ -158,7 +158,7 @@ class MetadataStore(Metadata):
     @override
     def check(self, repair: bool = False, deep: bool = False) -> list[Problem]:
         for abandoned in self._abandoned.values():
-            # What a daemon that died left half done is no damage.
+            # What a daemon that died left half done is not damage.
             with suppress(Error, OSError):
                 abandoned.resolve()
         return list(Check(self._ledger, self._content, self._snapshotters).run(repair, deep))

@@ -1,4 +1,4 @@
-"""Calls whose outcome, good or bad, belongs to somebody in another thread."""
+"""Calls whose result, or error, is for another thread."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Objects of the stores behind us that no row needs any more, until they are gone from there.
 
 A row of ``trash`` is written in the transaction that takes the last reference
-away, so a crash cannot lose it. Somebody who wants the object again rescues it,
-unless its removal has begun; then they wait until it is over.
+away, so a crash cannot lose it. A change that needs the object again rescues it;
+once its removal has begun, the change waits until that is over.
 """
 
 from __future__ import annotations

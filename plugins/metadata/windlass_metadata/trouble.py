@@ -1,4 +1,4 @@
-"""What is wrong with a store or a collection, told when it changes and not each time that it is tried again."""
+"""What is wrong with a store or a collection, logged when that changes and not at every new attempt."""
 
 from __future__ import annotations
 

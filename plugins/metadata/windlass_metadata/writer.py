@@ -23,6 +23,16 @@ class IngestWriter(Writer):
 
     A virtual writer has no bytes of its own: it is complete from the start. The
     first write or truncation turns it into a private copy.
+
+    Invariants:
+
+    - Until `_end` the ref is among the ledger's open refs: no other writer opens
+      the ingest, and no collection deletes its row.
+    - A virtual writer's row names its blob, and from `_reserve` to `_finish` any
+      writer's row does: a collection keeps that blob, though no namespace may
+      have it yet.
+    - Nothing is locked while the store commits. A crash in between leaves the row
+      with its digest, and `store.recover` discards the blob.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""The mount manager: mounts that build on each other, kept by name until nobody holds them."""
+"""The mount manager: mounts that build on each other, kept by name until nothing holds them."""

@@ -17,8 +17,7 @@ from windlass.contracts.activations import ActiveMount, MountHandler
 from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
 from windlass.typing import override
-from windlass_linux import calls as linux
-from windlass_linux import loop
+from windlass_linux import loop, loop_calls
 
 OPTIONS = {"ro", "rw", "loop", "direct-io"}
 DEVICE = "/dev/loop"
@@ -46,7 +45,7 @@ class LoopHandler(MountHandler):
         if self.is_mounted(place):
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                linux.loop_clr_fd(descriptor)
+                loop_calls.loop_clr_fd(descriptor)
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
@@ -61,7 +60,7 @@ class LoopHandler(MountHandler):
             if device.startswith(DEVICE):
                 descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    return linux.loop_get_status(descriptor)[1] == name_of(place)
+                    return loop_calls.loop_get_status(descriptor)[1] == name_of(place)
                 finally:
                     os.close(descriptor)
         return False
@@ -69,14 +68,14 @@ class LoopHandler(MountHandler):
 
 def name_of(place: str) -> str:
     """Return the name of the device attached at ``place``: its end, as Linux keeps 63 bytes."""
-    return os.fsdecode(os.fsencode(place)[1 - linux.LO_NAME_SIZE :])
+    return os.fsdecode(os.fsencode(place)[1 - loop_calls.LO_NAME_SIZE :])
 
 
 def _rename(device: str, name: str) -> None:
     """Name a device, which from then on stays until it is freed."""
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        flags, _ = linux.loop_get_status(descriptor)
-        linux.loop_set_status(descriptor, flags & ~linux.LO_FLAGS_AUTOCLEAR, name)
+        flags, _ = loop_calls.loop_get_status(descriptor)
+        loop_calls.loop_set_status(descriptor, flags & ~loop_calls.LO_FLAGS_AUTOCLEAR, name)
     finally:
         os.close(descriptor)

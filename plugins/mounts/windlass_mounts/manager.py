@@ -13,22 +13,22 @@ from pathlib import Path
 from windlass.contracts.activations import ActivateOptions, Activation, ActiveMount, MountHandler, MountManager
 from windlass.contracts.metadata import Collectible
 from windlass.contracts.mounts import Mount
-from windlass.contracts.values import check_identifier, check_label_keys
+from windlass.contracts.values import check_label_keys
 from windlass.errors import (
     AlreadyExists,
     Error,
     FailedPrecondition,
-    InvalidArgument,
     NoSpace,
     NotFound,
     Unavailable,
     Unimplemented,
     is_full,
 )
-from windlass.filters.expressions import ABSENT, Adaptor, label_of, parse, value_of
+from windlass.filters.expressions import parse
 from windlass.filters.fieldpaths import kept_labels, updated_map
 from windlass.plugin import quick
 from windlass.typing import override
+from windlass_mounts.names import adaptor, check_names, shown
 from windlass_mounts.places import Places
 from windlass_mounts.plan import Plan, plan
 from windlass_mounts.records import Records, Row, State
@@ -37,7 +37,6 @@ from windlass_storage.directory_handler import DirectoryHandler
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME = 1024
 DEFAULTS = ActivateOptions()
 
 
@@ -83,11 +82,11 @@ class ActiveMounts(MountManager):
         self, namespace: str, name: str, mounts: Sequence[Mount], options: ActivateOptions | None = None
     ) -> Activation:
         options = options or DEFAULTS
-        _check(namespace, name)
+        check_names(namespace, name)
         check_label_keys(options.labels)
         todo = plan(mounts, self._handlers, options.allowed, options.temporary)
         if not todo.needed:
-            raise Unimplemented(f"mount {_shown(name)} has nothing to activate; make its mounts with mount(2)")
+            raise Unimplemented(f"mount {shown(name)} has nothing to activate; make its mounts with mount(2)")
         if options.lease:
             self._check_lease(namespace, options.lease)
         with self._reserved(namespace, name, options) as id:
@@ -106,7 +105,7 @@ class ActiveMounts(MountManager):
     @override
     def deactivate(self, namespace: str, name: str) -> None:
         row = self._find(namespace, name)
-        with self._held(row.id, f"mount {_shown(name)}"):
+        with self._held(row.id, f"mount {shown(name)}"):
             self._end(row.id)
 
     @override
@@ -114,13 +113,13 @@ class ActiveMounts(MountManager):
         """Describe an activation; one that is under way is not there yet, or no more."""
         row = self._find(namespace, name)
         if row.state != State.ACTIVE:
-            raise NotFound(f"mount {_shown(name)} is not active; deactivate it to be rid of it")
+            raise NotFound(f"mount {shown(name)} is not active; deactivate it to remove what is left of it")
         return row.activation
 
     @override
     def update(self, namespace: str, activation: Activation, fieldpaths: Sequence[str] = ()) -> Activation:
         row = self._find(namespace, activation.name)
-        with self._held(row.id, f"mount {_shown(activation.name)}"):
+        with self._held(row.id, f"mount {shown(activation.name)}"):
             now = self.info(namespace, activation.name)
             labels = updated_map("labels", now.labels, activation.labels, fieldpaths or ("labels",), "a mount")
             self._records.label(row.id, labels)
@@ -128,7 +127,7 @@ class ActiveMounts(MountManager):
 
     @override
     def list(self, namespace: str, filters: Sequence[str] = ()) -> builtins.list[Activation]:
-        _check(namespace)
+        check_names(namespace)
         accepts = parse(filters)
         found = [row.activation for row in self._records.all(namespace) if row.state == State.ACTIVE]
         return [activation for activation in found if accepts(adaptor(activation))]
@@ -149,7 +148,7 @@ class ActiveMounts(MountManager):
         """Deactivate what nothing holds any more."""
         row = self._records.by_id(int(id))
         if row is not None and row.namespace == namespace:
-            with self._held(row.id, f"mount {_shown(row.activation.name)}"):
+            with self._held(row.id, f"mount {shown(row.activation.name)}"):
                 self._end(row.id)
 
     def clean_in_background(self, done: Callable[[], None]) -> None:
@@ -203,7 +202,7 @@ class ActiveMounts(MountManager):
     @contextmanager
     def _reserved(self, namespace: str, name: str, options: ActivateOptions) -> Iterator[int]:
         labels = kept_labels(options.labels)
-        # Under the guard, so that nobody sees a row that seems to have been left by a failure.
+        # Under the guard, so that no other thread takes the row for one that a failure has left.
         with self._guard:
             id = self._records.add(namespace, name, options.lease, labels)
             if id is not None:
@@ -215,7 +214,7 @@ class ActiveMounts(MountManager):
                 if id is not None:
                     self._busy.add(id)
         if id is None:
-            raise Unavailable(f"mount {_shown(name)} is being activated by another call; try again")
+            raise Unavailable(f"mount {shown(name)} is being activated by another call; try again")
         try:
             yield id
         finally:
@@ -228,8 +227,8 @@ class ActiveMounts(MountManager):
         if row is None:
             return
         if row.state == State.ACTIVE:
-            raise AlreadyExists(f"mount {_shown(name)} exists already")
-        with self._held(row.id, f"mount {_shown(name)}"):
+            raise AlreadyExists(f"mount {shown(name)} exists already")
+        with self._held(row.id, f"mount {shown(name)}"):
             self._end(row.id)
 
     @contextmanager
@@ -259,42 +258,16 @@ class ActiveMounts(MountManager):
             logger.warning("a failed activation is cleaned up later: %s", error)
 
     def _find(self, namespace: str, name: str) -> Row:
-        _check(namespace, name)
+        check_names(namespace, name)
         row = self._records.find(namespace, name)
         if row is None:
-            raise NotFound(f"mount {_shown(name)} does not exist")
+            raise NotFound(f"mount {shown(name)} does not exist")
         return row
 
 
-def adaptor(activation: Activation) -> Adaptor:
-    """Show an activation to a filter."""
-
-    def field(path: Sequence[str]) -> tuple[str, bool]:
-        match path:
-            case ["name"]:
-                return value_of(activation.name)
-            case ["labels", *_]:
-                return label_of(activation.labels, path)
-        return ABSENT
-
-    return field
-
-
 def _refused(error: OSError) -> Error:
-    """A full disk is told apart; what else keeps a mount from being made, a damaged image too, is the caller's."""
+    """Return NoSpace for a full disk; any other reason, a damaged image too, is the caller's to remove."""
     return NoSpace(f"{error}; make room there") if is_full(error) else FailedPrecondition(str(error))
-
-
-def _check(namespace: str, name: str = "-") -> None:
-    if not namespace:
-        raise FailedPrecondition("namespace is required")
-    check_identifier("namespace", namespace)
-    if not name or len(name) > MAX_NAME or "\0" in name:
-        raise InvalidArgument(f"mount name {_shown(name)!r} is not valid: 1 to {MAX_NAME} characters")
-
-
-def _shown(name: str) -> str:
-    return name if len(name) <= 80 else name[:80] + "…"
 
 
 def _bind_of(last: ActiveMount) -> builtins.list[Mount]:

@@ -17,7 +17,7 @@ def clear_mounts(directory: Path) -> None:
     try:
         unmount_all(directory)
         for place in directory.iterdir():
-            # never recursively: what a mount still shows belongs to somebody
+            # never recursively: what a mount still shows is not ours
             place.rmdir()
     except OSError as error:
         logger.warning("leftovers in %s stay: %s", directory, error)

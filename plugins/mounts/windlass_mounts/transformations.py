@@ -181,7 +181,7 @@ def parse_size(text: str) -> int:
     match = SIZE.fullmatch(text.strip())
     size = int(float(match[1]) * 1024 ** UNITS.index(match[2].lower() or " ")) if match and len(text) < 40 else 0
     if not 0 < size <= LARGEST:
-        raise InvalidArgument(f"size {text[:40]!r} is none; write a number and a unit, such as 10GiB")
+        raise InvalidArgument(f"size {text[:40]!r} is not a size; write a number and a unit, such as 10GiB")
     return size
 
 
@@ -190,4 +190,4 @@ def checked_uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text)) if text else ""
     except ValueError:
-        raise InvalidArgument(f"{MKFS}uuid={text[:SHOWN]} is no UUID") from None
+        raise InvalidArgument(f"{MKFS}uuid={text[:SHOWN]} is not a UUID") from None

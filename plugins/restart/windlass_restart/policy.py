@@ -30,7 +30,7 @@ def parse_policy(text: str) -> tuple[str, int]:
     if not colon and name in ("", "no", "always", "unless-stopped"):
         return name or "always", 0
     raise InvalidArgument(
-        f"restart policy {text[:80]!r} is none of no, always, unless-stopped, on-failure and on-failure:N"
+        f"restart policy {text[:80]!r} is not known; use no, always, unless-stopped, on-failure or on-failure:N"
     )
 
 
@@ -55,7 +55,7 @@ def next_count(labels: Mapping[str, str]) -> str:
 
 
 def is_settled(wanted: str, process: Process | None) -> bool:
-    """Tell whether a task is in the state that is wanted, or in one that is nobody's business but its owner's."""
+    """Tell whether a task is in the state that is wanted, or in one that only its owner decides about."""
     status = Status.STOPPED if process is None else process.status
     if wanted == WANT_RUNNING:
         return status in (Status.RUNNING, Status.PAUSED, Status.PAUSING)

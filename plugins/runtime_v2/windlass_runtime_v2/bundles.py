@@ -18,7 +18,7 @@ from pathlib import Path
 
 from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, in_words
-from windlass_linux.calls import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
+from windlass_linux import mounting
 from windlass_runtime_v2.bundle import Bundle
 from windlass_storage import disks
 
@@ -82,7 +82,7 @@ class Bundles:
         is never taken for a task's.
         """
         with logged(f"cannot unmount {bundle.rootfs}"):
-            unmount_all(bundle.rootfs)
+            mounting.detach_all(bundle.rootfs)
         return [hidden for path in (bundle.path, bundle.work) if (hidden := _hide(path)) is not None]
 
     def walk(self) -> Iterator[Bundle]:
@@ -144,18 +144,6 @@ def remapped_group(spec: bytes) -> int | None:
     return None
 
 
-def unmount_all(target: Path) -> None:
-    """Detach everything that is mounted at ``target``, with all that is mounted below it."""
-    for _ in range(MAX_STACKED_MOUNTS):
-        try:
-            umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
-        except OSError as error:
-            # umount2(2): EINVAL is "not a mount point"; ENOENT, ENOTDIR "not even a directory".
-            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
-                return
-            raise
-
-
 def _fill(bundle: Bundle, spec: bytes, group: int | None) -> None:
     if group is not None:
         os.chown(bundle.path, -1, group)
@@ -205,7 +193,7 @@ def _hide(path: Path) -> Path | None:
 
 def _remove_bundle(path: Path) -> None:
     rootfs = path / "rootfs"
-    unmount_all(rootfs)
+    mounting.detach_all(rootfs)
     try:
         _remove_empty(rootfs)
     except FileNotFoundError:

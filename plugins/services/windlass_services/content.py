@@ -115,8 +115,8 @@ class Content:
         """Carry out the messages of one writer; a stream that ends without commit leaves the ingest.
 
         The commit is held to the size and digest that were named last, by whichever message.
-        One whose commit is refused for its size or digest does not (DESIGN 4): no
-        retry could succeed with what was written.
+        If it is refused for one of them, the ingest is dropped: no retry could succeed
+        with what was written.
         """
         view, writer, ref, total, expected = self._view(call), None, "", 0, ""
         try:

@@ -60,7 +60,7 @@ def _empty(top: Path) -> None:
 
 
 def _try(mount: Mount, work: apart.Work = lambda _: None) -> None:
-    """Mount the file where nobody sees it, and have ``work`` look; raises OSError when there is no room for that."""
+    """Mount the file where no other process sees it, and call ``work`` there. Raises OSError when there is no room."""
     try:
         apart.mounted((mount,), Path(mount.source).with_name(PROBE), work)
     except OSError as error:

@@ -57,14 +57,14 @@ class ErofsDiffer(Differ):
     def compare(
         self, content: ContentStore, lower: Sequence[Mount], upper: Sequence[Mount], options: CompareOptions
     ) -> Descriptor:
-        raise Unimplemented("this differ makes no layers; have walking asked after it")
+        raise Unimplemented("this differ makes no layers; list walking after it")
 
 
 def image_type(media_type: str) -> tuple[str, bool]:
     """Return an image's media type without compression, and whether it is compressed. Raises Unimplemented."""
     kind, plus, compression = media_type.partition("+")
     if (kind not in TYPES and not kind.endswith(SUFFIX)) or (plus and compression != "zstd"):
-        raise Unimplemented(f"media type {media_type[:200]!r} is no EROFS image; have another differ asked")
+        raise Unimplemented(f"media type {media_type[:200]!r} is not an EROFS image; list another differ too")
     return kind, bool(plus)
 
 
@@ -88,7 +88,9 @@ class _Copy:
         finally:
             reader.close()
         if problem := problem_of(path):
-            raise InvalidArgument(f"layer {self._desc.digest} is no EROFS image, though its type says so: {problem}")
+            raise InvalidArgument(
+                f"layer {self._desc.digest} is not an EROFS image, though its type says so: {problem}"
+            )
 
     def _copy(self, blob: _Whole, file: IO[bytes]) -> None:
         source: IO[bytes] | zstandard.ZstdDecompressionReader = cast("IO[bytes]", blob)  # read() is all that is called

@@ -94,7 +94,7 @@ def place(image: Path, write: Callable[[Path], None]) -> None:
 
 
 def problem_of(path: Path) -> str:
-    """Return why a file is no image, as far as its superblock and its size tell; empty for one that may be."""
+    """Return why a file is not an image, judged by its superblock and size; empty for one that may be."""
     with path.open("rb") as file:
         file.seek(SUPERBLOCK_OFFSET)
         found = file.read(SUPERBLOCK.size)

@@ -1,7 +1,7 @@
-"""What an image consists of, on its way from a registry to the store: each blob once, whoever else wants it too.
+"""Brings the blobs of an image from a registry to the store, each once, also when several transfers want it.
 
-Bytes go from the connection to the ingest in one thread; the event loop sees none of them. What has come
-before a connection, a transfer or the daemon broke off is not fetched again.
+Bytes go from the connection to the ingest in one thread; the event loop sees none of them. Bytes that came before a
+connection, a transfer or the daemon broke off are not fetched again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from windlass.contracts.transfer import Progress, Report
 from windlass.contracts.values import MAX_LABEL, Descriptor
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, NotFound, ResourceExhausted
 from windlass.gate import offload
+from windlass.typing import override
+from windlass_images.imagetree import Source
 from windlass_images.manifests import (
     INDEXES,
     KNOWN_CONFIGS,
@@ -51,8 +53,8 @@ def ref_of(desc: Descriptor) -> str:
     return f"{next((name for types, name in kinds if desc.media_type in types), other)}-{desc.digest}"
 
 
-class Downloads:
-    """Implements `windlass_images.imagetree.Source` for one pull."""
+class Downloads(Source):
+    """The documents and layers of one pull, from its registry."""
 
     def __init__(self, tools: Tools, store: LocalStore, repository: Repository, report: Report, name: str) -> None:
         """Fetch to ``store``, under its lease; ``name`` is the image's."""
@@ -68,8 +70,8 @@ class Downloads:
         # With the commit, since every change of a blob afterwards is one more that waits for the disk.
         self._source = {SOURCE + repository.reference.hostname: repository.reference.repository}
 
+    @override
     async def document(self, target: Descriptor, parent: Descriptor | None = None) -> None:
-        """Fetch an index, a manifest or a config. Raises as a registry does."""
         self._below(target, parent)
         view = self._store.content.view
 
@@ -89,8 +91,8 @@ class Downloads:
         if target.media_type in MANIFESTS:
             self._urls |= _urls(await self._store.content.read(target.digest, MANIFEST_LIMIT))
 
+    @override
     async def layers(self, targets: Sequence[Descriptor], parent: Descriptor) -> None:
-        """See to it that layers come; `ready` waits for one, `finish` for all."""
         if len(targets) > MOST_LAYERS:
             raise ResourceExhausted(f"image {self._name} has {len(targets)} layers, {MOST_LAYERS} are the limit")
         for target in targets:
@@ -100,7 +102,7 @@ class Downloads:
                 self._tasks[target.digest] = asyncio.create_task(self._layer(target))
 
     async def ready(self, target: Descriptor) -> None:
-        """Wait for a layer. Raises why it did not come."""
+        """Wait for a layer; raise the error that kept it from coming."""
         await asyncio.shield(self._tasks[target.digest])
 
     async def finish(self) -> None:
@@ -247,9 +249,8 @@ def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], l
     except AlreadyExists:
         return
     try:
-        data = (
-            fetch()
-        )  # only now: whoever finds the ingest locked comes again, and registries count what they are asked
+        # Only now: a transfer that finds the ingest locked tries again, and registries count requests.
+        data = fetch()
         if writer.status().offset:
             writer.truncate(0)
         writer.write(data)

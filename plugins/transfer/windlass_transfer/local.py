@@ -19,10 +19,12 @@ from windlass.contracts.transfer import (
     Report,
     Source,
     Stored,
+    Transferrer,
     Unpack,
 )
 from windlass.contracts.values import Descriptor
 from windlass.errors import Cancelled, InvalidArgument, Unimplemented
+from windlass.typing import override
 from windlass_images import platforms
 from windlass_images.unpack import Ways
 from windlass_local.store import LocalStore, Parts
@@ -54,8 +56,8 @@ class Settings:
     """Unpack for the platforms of ``snapshotters`` alone; else the operating system has to be one of theirs."""
 
 
-class LocalTransfer:
-    """Implements `windlass.contracts.transfer.Transferrer`."""
+class LocalTransfer(Transferrer):
+    """Moves images between registries, archives and the stores of this daemon."""
 
     def __init__(self, parts: Parts, tools: Tools, admission: Admission, settings: Settings) -> None:
         """Move images in the stores that ``parts`` are."""
@@ -65,10 +67,10 @@ class LocalTransfer:
         self._settings = settings
         self._client = Client(settings.roots)
 
+    @override
     async def transfer(
         self, namespace: str, source: Source, destination: Destination, report: Report, lease: str = ""
     ) -> None:
-        """Move an image."""
         store = LocalStore(self._parts, namespace, lease)
 
         async def admit(name: str, desc: Descriptor) -> None:

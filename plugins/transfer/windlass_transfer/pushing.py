@@ -132,7 +132,7 @@ def _is_blob(node: Node) -> bool:
 
 
 def _parents(root: Node) -> dict[str, tuple[str, ...]]:
-    """Return what each blob is told to lie below."""
+    """Return the names of the documents above each blob, for progress reports."""
     found: dict[str, dict[str, None]] = {}
     for node in root.below():
         for child in node.children:

@@ -1,4 +1,4 @@
-"""Blocking work of transfers: threads of their own, which a transfer that is cancelled does not leave behind."""
+"""Threads for the blocking work of transfers; a cancelled transfer leaves no work behind in them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, name)
 
     async def run(self, call: Callable[[], R], abort: Callable[[], None]) -> R:
-        """Return what ``call`` does in a thread; who is cancelled calls ``abort`` and waits until it has ended."""
+        """Return what ``call`` returns in a thread; a cancelled caller calls ``abort`` and waits until it has ended."""
         job = self._pool.submit(call)
         future = asyncio.wrap_future(job)
         try:
@@ -37,7 +37,7 @@ class Threads:
                 abort()
                 await asyncio.wait([future], timeout=END)
             if future.done() and not future.cancelled():
-                future.exception()  # it was told to end, and how it did is of no interest
+                future.exception()  # no caller is left to handle it; asyncio would log it
             raise
         finally:
             del job, future  # an error's traceback has this frame, and these have the error
@@ -48,7 +48,7 @@ class Threads:
 
 
 class Locks:
-    """Locks by name, there as long as somebody holds or wants one."""
+    """Locks by name; each exists as long as a task holds it or waits for it."""
 
     def __init__(self) -> None:
         """Hold none."""
@@ -56,7 +56,7 @@ class Locks:
 
     @asynccontextmanager
     async def __call__(self, name: str) -> AsyncIterator[None]:
-        """Hold a lock; who comes second waits, and finds done what the first has done."""
+        """Hold a lock; a second task waits, and then finds the work of the first done."""
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
         try:
@@ -80,7 +80,7 @@ class Tools:
     connections: int = 1
     """For one large layer."""
     blobs: Locks = field(default_factory=Locks)
-    """By digest: each is fetched once, whoever else wants it too."""
+    """By digest: each blob is fetched once, also when several transfers want it."""
     snapshots: Locks = field(default_factory=Locks)
 
 
