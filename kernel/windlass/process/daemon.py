@@ -19,6 +19,7 @@ from pathlib import Path
 
 from windlass import __version__, discovery, gate
 from windlass.boot import Daemon
+from windlass.config import factories
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.config.validate import NOTE
@@ -57,7 +58,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
-    found += discovery.made(settings.top, found, draft.disabled)
+    found += factories.made(settings.top, found, draft.disabled)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)
