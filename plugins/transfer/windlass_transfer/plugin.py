@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from windlass.config import durations
 from windlass.contracts.diff import DIFFER
@@ -14,6 +15,9 @@ from windlass.contracts.transfer import TRANSFER, Transferrer
 from windlass.contracts.verifiers import IMAGE_VERIFIER
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+
+if TYPE_CHECKING:
+    from windlass_transfer.local import LocalTransfer
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,8 @@ def init_transfer(context: InitContext) -> Transferrer:
     """Move images, judged by every verifier that there is."""
     from windlass.contracts.transfer import Unpack
     from windlass_images import platforms
-    from windlass_registry.client import roots_of
     from windlass_transfer.admission import Admission, failed_verifiers
-    from windlass_transfer.local import LocalTransfer, Settings
-    from windlass_transfer.store import Parts
-    from windlass_transfer.workers import tools
+    from windlass_transfer.late import LateTransfer
 
     config = context.config(Config)
     try:
@@ -102,13 +103,22 @@ def init_transfer(context: InitContext) -> Transferrer:
         if record.type == SNAPSHOTTER.uri and record.instance is not None
     }
     differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
-    parts = Parts(context.single(METADATA), context.single(GC), differs, capabilities, config.patience())
-    made = tools(config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer)
-    settings = Settings(
-        roots_of(config.config_path), snapshotters, config.max_concurrent_unpacks, config.check_platform_supported
-    )
+    metadata, collector = context.single(METADATA), context.single(GC)
     admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
-    transfer = LocalTransfer(parts, made, admission, settings)
+
+    def make() -> LocalTransfer:
+        from windlass_registry.client import roots_of
+        from windlass_transfer.local import LocalTransfer, Settings
+        from windlass_transfer.store import Parts
+        from windlass_transfer.workers import tools
+
+        parts = Parts(metadata, collector, differs, capabilities, config.patience())
+        counts = config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer
+        roots, strict = roots_of(config.config_path), config.check_platform_supported
+        settings = Settings(roots, snapshotters, config.max_concurrent_unpacks, strict)
+        return LocalTransfer(parts, tools(*counts), admission, settings)
+
+    transfer = LateTransfer(make)
     context.on_stop(transfer.close)
     return transfer
 
