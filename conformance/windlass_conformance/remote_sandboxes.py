@@ -10,7 +10,8 @@ from windlass.errors import Error
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1.sandbox_pb2_grpc import StoreStub
 from windlass_remote.peer import Peer
-from windlass_remote.sandboxes import RemoteSandboxController, to_record
+from windlass_remote.records import to_record
+from windlass_remote.sandboxes import RemoteSandboxController
 
 
 class RecordedSandboxController(RemoteSandboxController):

@@ -17,9 +17,9 @@ from windlass.contracts.values import Payload, Platform
 from windlass.errors import Unavailable
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1.sandbox_pb2_grpc import ControllerStub
-from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_remote.messages import any_of, from_any, from_timestamp, payloads, to_any, to_mounts, to_timestamp
+from windlass_remote.messages import from_any, from_timestamp, to_any, to_mounts
 from windlass_remote.peer import TIMEOUT, meaning, options, target
+from windlass_remote.records import to_record
 
 if TYPE_CHECKING:
     # Of type checkers alone.
@@ -150,32 +150,3 @@ class RemoteSandboxController:
             return await method(request, timeout=seconds, metadata=((NAMESPACE, namespace),))
         except grpc.aio.AioRpcError as error:
             raise meaning(error, self._described, self._address, seconds or 0) from None
-
-
-def to_record(sandbox: Sandbox) -> types_pb.Sandbox:
-    """Return a sandbox's record as a message."""
-    message = types_pb.Sandbox(
-        sandbox_id=sandbox.id,
-        runtime=types_pb.Sandbox.Runtime(name=sandbox.runtime, options=to_any(sandbox.runtime_options)),
-        spec=to_any(sandbox.spec),
-        labels=sandbox.labels,
-        created_at=to_timestamp(sandbox.created_at),
-        updated_at=to_timestamp(sandbox.updated_at),
-        sandboxer=sandbox.sandboxer,
-    )
-    for key, payload in sandbox.extensions.items():
-        message.extensions[key].CopyFrom(any_of(payload))
-    return message
-
-
-def from_record(message: types_pb.Sandbox) -> Sandbox:
-    """Return a sandbox's record; its times are ours to set."""
-    return Sandbox(
-        id=message.sandbox_id,
-        runtime=message.runtime.name,
-        runtime_options=from_any(message.runtime.options),
-        spec=from_any(message.spec),
-        labels=dict(message.labels),
-        extensions=payloads(message.extensions),
-        sandboxer=message.sandboxer,
-    )

@@ -17,7 +17,7 @@ from windlass_api.containerd.events import sandbox_pb2 as events_pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.types import metrics_pb2
 from windlass_remote.messages import any_of, from_any, from_mounts, to_any, to_platform, to_timestamp
-from windlass_remote.sandboxes import from_record
+from windlass_remote.records import from_record
 
 NO_EXTRA = Payload("", b"")
 

@@ -8,7 +8,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.rpc import Call
 from windlass.gate import offload
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
-from windlass_remote.sandboxes import from_record, to_record
+from windlass_remote.records import from_record, to_record
 from windlass_services import lists
 
 
