@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from stevedore import ExtensionManager, NamedExtensionManager
@@ -45,13 +46,22 @@ def installed(entries: Collection[EntryPoint] | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for entry in entry_points(group=GROUP) if entries is None else entries:
-        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+        distribution = _named(entry.dist)
         if entry.name in found and found[entry.name] != distribution:
             raise StartError(
                 f"plugin {entry.name} is brought by {found[entry.name]} and by {distribution}: uninstall one of them"
             )
         found[entry.name] = distribution
     return dict(sorted(found.items()))
+
+
+@cache
+def _named(distribution: Distribution | None) -> str:
+    """Return name and version, read once for all plugins of a distribution; its e-mail parser is slow."""
+    if distribution is None:
+        return "unknown distribution"
+    fields = distribution.metadata
+    return f"{fields['Name']} {fields['Version']}"
 
 
 def discover(disabled: Collection[str] = ()) -> list[Found]:
@@ -80,7 +90,7 @@ def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] =
     taken = {entry.uri: entry.distribution for entry in found}
     plugins: list[Found] = []
     for entry in entry_points(group=FACTORIES):
-        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+        distribution = _named(entry.dist)
         try:
             made_here = entry.load()(settings)
         except Exception as error:

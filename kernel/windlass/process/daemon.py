@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ SAME_SIGNAL = 1.0
 def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     """Run the daemon until a signal stops it and return its exit code. Raises StartError."""
     started = time.monotonic()
+    gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
     found = discovery.discover(draft.disabled)
     settings = draft.settle(found)
@@ -125,6 +127,8 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
 
 async def _become_ready(daemon: Daemon, started: float) -> None:
     await daemon.start()
+    gc.freeze()
+    gc.enable()
     check_servers(daemon.records)
     await daemon.wait_ready()
     states = [record.state for record in daemon.records]
