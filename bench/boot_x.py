@@ -89,9 +89,7 @@ def main() -> int:
     clean = environment()
     os.environ.clear()
     os.environ.update(clean)
-    figures = measure(
-        {"ours": '/tmp/gate-mv/bin/windlassd', "other": options.against}, options.rounds
-    )
+    figures = measure({"ours": "/tmp/gate-mv/bin/windlassd", "other": options.against}, options.rounds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)
