@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
 import sys
+import tokenize
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +107,72 @@ def _imports(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
             yield from _imports(child, late, typing)
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of every distribution by its name, such as ``windlass.errors``."""
+    found = {}
+    for each in distributions():
+        for path in each.sources():
+            parts = path.relative_to(each.folder).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_modules(name: str, known: Mapping[str, Path]) -> set[str]:
+    """Return which of the ``known`` modules one of them imports, late and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(known[name].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{each.name}" for each in node.names}
+            # what is taken of a package may be a module of it
+            found |= (names & known.keys()) or {node.module}
+    return (found & known.keys()) - {name}
+
+
+def circles(graph: Mapping[str, Set[str]]) -> list[list[str]]:
+    """Return groups of modules in which each imports the next, and the last the first; one for each such group."""
+    left = {name: set(targets) for name, targets in graph.items()}
+    found = []
+    while left:
+        ends = [name for name, targets in left.items() if not targets & left.keys()]
+        if not ends:
+            circle = _circle(left)
+            found.append(circle)
+            ends = circle[:1]  # one module of it less, and the rest can be looked at
+        for name in ends:
+            del left[name]
+    return found
+
+
+def _circle(graph: Mapping[str, Set[str]]) -> list[str]:
+    path = [min(graph)]
+    while path.count(path[-1]) == 1:
+        path.append(min(graph[path[-1]] & graph.keys()))
+    return path[path.index(path[-1]) : -1]
+
+
+def code_lines(path: Path) -> int:
+    """Return how many lines of a file are code: without blank lines, comments and docstrings."""
+    text = path.read_text()
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in nothing:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
+
+
+def identifiers(path: Path) -> set[str]:
+    """Return the words of all names in a file: ``OwnLoop`` and ``own_loop`` both are own and loop."""
+    with tokenize.open(path) as file:
+        names = [token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME]
+    return {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
 
 
 def where(path: Path, line: int = 0) -> str:

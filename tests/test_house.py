@@ -15,7 +15,19 @@ from types import ModuleType
 from typing import TypeVar
 
 import pytest
-from house import TREE, Distribution, distributions, imports, own_sources, where
+from house import (
+    TREE,
+    Distribution,
+    circles,
+    code_lines,
+    distributions,
+    identifiers,
+    imported_modules,
+    imports,
+    modules,
+    own_sources,
+    where,
+)
 
 from windlass.contracts.services import GRPC, TTRPC
 from windlass.errors import Error, Unimplemented
@@ -33,8 +45,10 @@ FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
+    "kernel/windlass/initialise.py": "raised again as what boot can record",
     "kernel/windlass/config/blocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
-    "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
+    "kernel/windlass/discovery.py": "an import may raise anything, which becomes its plugin's record",
+    "kernel/windlass/config/factories.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
@@ -75,6 +89,68 @@ def test_the_kernel_imports_no_plugin() -> None:
         if each.root.startswith("windlass_")
     ]
     assert not bad
+
+
+LAYERS = {"contracts": 1, "filters": 2, "config": 2, "process": 3}
+"""The kernel's packages, and on which floor each is; what is in none of them is mechanism, the lowest."""
+
+
+def layer(name: str) -> tuple[int, str]:
+    part = name.removeprefix("windlass.").partition(".")[0]
+    return (LAYERS[part], part) if part in LAYERS else (0, "mechanism")
+
+
+def test_the_kernel_imports_downwards() -> None:
+    """Mechanism, then contracts, then filters and config, then the process: docs/architecture.md."""
+    known = {name: path for name, path in modules().items() if name.partition(".")[0] == "windlass"}
+    bad = [
+        f"{where(path)}: {layer(name)[1]} imports {target}"
+        for name, path in known.items()
+        for target in imported_modules(name, known)
+        if layer(target)[0] > layer(name)[0] or (layer(target)[0] == layer(name)[0] and layer(target) != layer(name))
+    ]
+    assert len(known) > 60
+    assert not bad
+
+
+CIRCLES = {
+    "windlass_linux.idmap",
+    "windlass_server.calls",
+    "windlass_server.http2",
+    "windlass_shim_runc.sandbox",
+    "windlass_shim_runc.binary",
+    "windlass_shim_runc.bootstrap",
+}
+"""A module of each circle that is still there: mend them, and add none."""
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in functions, and not for type checkers either: each module can be read after those that it imports."""
+    known = modules()
+    found = circles({name: imported_modules(name, known) for name in known})
+    assert not [" -> ".join([*circle, circle[0]]) for circle in found if not CIRCLES & set(circle)]
+
+
+MECHANISM = sorted((TREE / "kernel" / "windlass").glob("*.py"))
+LIMIT = 1265
+
+
+def test_the_mechanism_can_be_read_in_one_sitting() -> None:
+    """Lines of code, without blank lines, comments and docstrings."""
+    lines = {path.name: code_lines(path) for path in MECHANISM}
+    assert sum(lines.values()) <= LIMIT, lines
+
+
+CONTAINERS = {
+    *("blob", "bundle", "container", "containers", "digest", "image", "images", "layer", "layers", "manifest", "mount"),
+    *("mounts", "oci", "registry", "rootfs", "runc", "sandbox", "sandboxes", "shim", "shims", "snapshot", "snapshots"),
+    *("snapshotter", "containerd"),
+}
+
+
+def test_the_mechanism_names_nothing_of_containers() -> None:
+    """What is plugged together is a matter of contracts; texts may give examples."""
+    assert not {where(path): found for path in MECHANISM if (found := identifiers(path) & CONTAINERS)}
 
 
 def test_no_plugin_imports_another_plugin() -> None:

@@ -56,6 +56,14 @@ def test_what_is_declared_is_imported(each: Distribution) -> None:
     assert not declared - set(imported(each, typing=True))
 
 
+@pytest.mark.parametrize("each", [each for each in ALL if "windlass-kernel" in needs(each)], ids=ids)
+def test_the_kernel_version_that_is_needed_is_stated(each: Distribution) -> None:
+    """From this version on, up to the next that changes what plugins use: pip refuses any other."""
+    major, minor, _ = Distribution(TREE / "kernel").project["version"].split(".")
+    [line] = [line for line in each.project["dependencies"] if line.startswith("windlass-kernel")]
+    assert line.partition(" ")[2] == f">={major}.{minor},<{major}.{int(minor) + 1}"
+
+
 @pytest.mark.parametrize("each", ALL, ids=ids)
 def test_metadata_is_complete(each: Distribution) -> None:
     """Licence, Python version and description are there, and the version is one for all."""

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from windlass import discovery
 from windlass.boot import Daemon
+from windlass.config import factories
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.contracts.checks import CHECK, Problem
 from windlass.discovery import Found
 from windlass.errors import StartError
-from windlass.graph import closure
 from windlass.plugin import State
 from windlass.process import setup as process
+from windlass_client.closure import closure
 
 
 def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool) -> list[Problem]:
@@ -30,7 +31,7 @@ def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool
     settings = draft.settle(installed)
     if not settings.root.is_dir():
         raise StartError(f"root {settings.root} does not exist; name the daemon's with --root, or its --config")
-    installed += discovery.made(settings.top, installed, draft.disabled)
+    installed += factories.made(settings.top, installed, draft.disabled)
     plugins = [entry.plugin for entry in installed if entry.plugin]
     needed = {plugin.uri for plugin in closure([each for each in plugins if each.type == CHECK], plugins)}
     logging.basicConfig(level=logging.ERROR)
@@ -46,13 +47,13 @@ async def _check(found: Sequence[Found], settings: Config, repair: bool, deep: b
     await daemon.start()
     try:
         failed = [each for each in daemon.records if each.state == State.FAILED and each.type != CHECK.uri]
-        checks = [each for each in daemon.records if each.state == State.OK and each.type == CHECK.uri]
+        checks = [each for each in daemon.of_type(CHECK.uri) if each.record.state == State.OK]
         if not checks:
             raise StartError(failed[-1].message if failed else "no plugin that checks is installed")
         problems = [Problem(each.uri, f"did not start: {each.message}", "see the daemon's log") for each in failed]
-        for record in checks:
+        for each in checks:
             # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
-            problems += await asyncio.to_thread(record.instance.check, repair, deep)
+            problems += await asyncio.to_thread(each.provided(CHECK).check, repair, deep)
         return problems
     finally:
         await daemon.stop()

@@ -23,12 +23,13 @@ from windlass.contracts.diff import DIFFER
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.services import GRPC, SERVER
 from windlass.contracts.snapshots import SNAPSHOTTER, Snapshotter
-from windlass.discovery import Found, owners_of
+from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
-from windlass.graph import closure
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.process import daemon, logs
 from windlass.process import setup as process
+from windlass.process.owners import owners_of
+from windlass_client.closure import closure
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""
@@ -105,8 +106,8 @@ def _unnamed(found: Found) -> Found:
         return found
 
     # Any: the services' own class, which the kernel does not know.
-    def init(context: InitContext) -> Any:
-        service = plugin.init(context)
+    def init(context: InitContext) -> object:
+        service: Any = plugin.init(context)
         service.namespace = "default"
         return service
 
@@ -117,7 +118,7 @@ def _unnamed(found: Found) -> Found:
 def _bare(plugin: Plugin[Any], containerd: str) -> Plugin[Any]:
     """Return the metadata store that keeps nothing."""
 
-    def init(context: InitContext) -> Any:
+    def init(context: InitContext) -> object:
         # Looked up when it is asked for, since what is served may require a metadata store itself.
         return _Bare(lambda: context.by_id(plugin.type, plugin.id), containerd)
 

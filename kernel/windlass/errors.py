@@ -153,6 +153,10 @@ class StartError(Exception):
     """The daemon cannot start; one line that the operator can act on."""
 
 
+class _Foreign(RuntimeError):
+    """Stands for what its ``__cause__`` is, and no Exception."""
+
+
 def as_exception(error: BaseException, what: str = "the plugin") -> Exception:
     """Return an error of a plugin as one that every caller can handle.
 
@@ -161,14 +165,17 @@ def as_exception(error: BaseException, what: str = "the plugin") -> Exception:
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    wrapped = RuntimeError(f"{what} raised {with_class(error)}")
+    wrapped = _Foreign(f"{what} raised {with_class(error)}")
     wrapped.__cause__ = error
     return wrapped
 
 
 def with_class(error: BaseException) -> str:
     """Return what an error says; the class of one that is not ours comes first, as in ``KeyError: 'x'``."""
-    return str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    if isinstance(error, Error):
+        return str(error)
+    shown = error.__cause__ if isinstance(error, _Foreign) else error
+    return f"{type(shown).__name__}: {shown}".removesuffix(": ")
 
 
 def in_words(error: OSError) -> str:

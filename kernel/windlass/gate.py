@@ -26,8 +26,8 @@ from typing import ParamSpec, TypeVar
 
 from windlass import faults
 from windlass.errors import Unavailable
+from windlass.marks import CONTRACT_MARK, is_quick, quick
 from windlass.ownloop import OwnLoop, only_exceptions
-from windlass.plugin import CONTRACT_MARK, is_quick, quick
 from windlass.pool import Pool
 
 P = ParamSpec("P")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
 
 from windlass.errors import StartError
 from windlass.plugin import ALL, Plugin
 
 
-# Any, here and below: the order does not depend on what the plugins provide.
-def requirements(plugin: Plugin[Any], plugins: Iterable[Plugin[Any]]) -> list[Plugin[Any]]:
+def requirements(plugin: Plugin[object], plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
     """Return those of ``plugins`` that must start before ``plugin``."""
     if ALL in plugin.requires:
         return [other for other in plugins if other is not plugin and ALL not in other.requires]
     return [other for other in plugins if other.type in plugin.requires]
 
 
-def start_order(plugins: Iterable[Plugin[Any]]) -> list[Plugin[Any]]:
+def start_order(plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
     """Return ``plugins`` with requirements first, in the same order whatever the order they came in.
 
     A required type without a plugin is no error here: the lookup in ``init``
@@ -33,15 +31,3 @@ def start_order(plugins: Iterable[Plugin[Any]]) -> list[Plugin[Any]]:
     except CycleError as error:
         # graphlib lists a loop from requirement to dependant; we read it the other way round
         raise StartError(f"plugins require each other: {' -> '.join(reversed(error.args[1]))}") from None
-
-
-def closure(wanted: Iterable[Plugin[Any]], plugins: Iterable[Plugin[Any]]) -> list[Plugin[Any]]:
-    """Return ``wanted`` and all of ``plugins`` that they require, and these in turn."""
-    every, waiting = list(plugins), list(wanted)
-    taken: dict[str, Plugin[Any]] = {}
-    while waiting:
-        plugin = waiting.pop()
-        if plugin.uri not in taken:
-            taken[plugin.uri] = plugin
-            waiting += requirements(plugin, every)
-    return list(taken.values())

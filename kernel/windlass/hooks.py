@@ -1,248 +1,268 @@
 """Hooks: small, typed steps in a lifecycle in which many plugins may have a say.
 
-A step is a method of a specification class; a plugin takes part by giving
-`InitContext.hooks` an object whose methods are marked with `hookimpl`. Each
-step states what happens when a participant raises any exception: ``open``, it is
-logged and the rest goes on; ``closed``, the step fails, and with it what asked for it.
+A contract has its steps in a class whose methods `windlass.marks.step` marks. A
+plugin of type `windlass.plugin.HOOK` names such classes, and its ``init`` returns
+an object whose methods, marked with `hookimpl`, take part. pluggy makes the call,
+so order, wrappers and ``firstresult`` are as in its documentation, with one
+exception: a wrapper sees the refusal of a closed step and cannot undo it.
+
+The caller awaits a step on the daemon's loop; a thread of `Hooks` is inside pluggy
+meanwhile. Each participant is called in a thread of its gate's pool, and what it
+returns is awaited on its gate's own loop. So a participant that blocks or hangs
+holds up only steps that it takes part in, each for its deadline at most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pluggy
 
-from windlass.contracts.containers import Container
-from windlass.contracts.values import Descriptor
-from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, with_class
+from windlass.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    Error,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+    with_class,
+)
+from windlass.gate import Gate
+from windlass.marks import CLOSED, OPEN, Step, step_of
+from windlass.pool import Pool
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+Function = Callable[..., object]
 
 PROJECT = "windlass"
-OPEN = "open"
-CLOSED = "closed"
+CALLS = 16
+"""How many steps may be under way at once; further ones wait."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 logger = logging.getLogger(__name__)
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def policy(value: str) -> Callable[[F], F]:
-    """State what happens when a participant in this step fails: OPEN or CLOSED."""
-
-    def mark(function: F) -> F:
-        function.__dict__["windlass_policy"] = value
-        return hookspec(function)
-
-    return mark
-
-
-class ContainerHooks:
-    """Steps in the life of a container."""
-
-    @policy(CLOSED)
-    # Any: an OCI runtime specification as JSON, which participants change in place.
-    def adjust_spec(self, namespace: str, container: Container, spec: dict[str, Any]) -> None:
-        """Change the OCI spec of a task that is about to be created."""
-
-
-class ImageHooks:
-    """Steps in the life of an image."""
-
-    @policy(CLOSED)
-    def admit_image(self, namespace: str, name: str, desc: Descriptor) -> None:
-        """Refuse, by raising an error, an image that somebody wants to pull or to import under ``name``.
-
-        Asked after the verifiers, before anything of the image is fetched or unpacked.
-        """
 
 
 class Hooks:
     """The participants of every step; one for a daemon."""
 
     def __init__(self) -> None:
-        """Know the steps of `ContainerHooks` and `ImageHooks`; further ones are added by `specify`."""
+        """Know no step yet, `add` brings them; must be made on the loop that calls are made on."""
+        self._loop = asyncio.get_running_loop()
         self._manager = pluggy.PluginManager(PROJECT)
-        self._policies: dict[str, str] = {}
-        self._arguments: dict[str, frozenset[str]] = {}
-        self._missing: dict[str, dict[str, str]] = {}
-        self.specify(ContainerHooks)
-        self.specify(ImageHooks)
+        self._pool = Pool("hooks", CALLS)
+        self._steps: dict[str, Function] = {}
+        self._failed: dict[str, tuple[str, Collection[type[object]] | None]] = {}
 
-    def specify(self, specification: type[object]) -> None:
-        """Add the steps of a class whose methods carry `policy`."""
-        self._manager.add_hookspecs(specification)
-        for name, function in vars(specification).items():
-            if callable(function) and "windlass_policy" in vars(function):
-                self._policies[name] = vars(function)["windlass_policy"]
-                self._arguments[name] = frozenset(inspect.signature(function).parameters) - {"self"}
-
-    def add(self, participant: object, uri: str) -> None:
-        """Let the methods of ``participant`` that are marked with `hookimpl` take part, under the plugin's URI.
+    def add(self, participant: object, gate: Gate, classes: Collection[type[object]]) -> None:
+        """Let the marked methods of ``participant`` take part in the steps of ``classes``, behind their plugin's gate.
 
         All of them or none: raises InvalidArgument when one of them cannot take part, and AlreadyExists for a
         second participant of one plugin.
         """
-        # Any: pluggy's options of each.
-        marked: dict[str, Any] = {}
+        uri, guarded = gate.uri, _Participant()
+        steps = {name: step for each in classes for name, step in vars(each).items() if step_of(step)}
         for name in dir(participant):
             options = self._manager.parse_hookimpl_opts(participant, name)
-            if options is not None and not (
-                options["optionalhook"] and self._step(name, options) not in self._policies
-            ):
-                marked[name] = options
-        try:
-            guarded = self._guard(participant, uri, marked)
-        except InvalidArgument as error:
-            for name, options in marked.items():
-                for step in difflib.get_close_matches(self._step(name, options), self._policies, n=1):
-                    self._missing.setdefault(step, {})[uri] = str(error)
-            raise
-        try:
-            self._manager.register(guarded, name=uri)
-        except ValueError:
-            raise AlreadyExists(f"{uri} takes part already; add one object with all of its steps") from None
+            if options is None or (options["optionalhook"] and (options["specname"] or name) not in steps):
+                continue
+            function, step = getattr(participant, name), _step(options["specname"] or name, steps, uri)
+            _check(function, step, options["wrapper"], uri)
+            asked = _Asked(function, step, gate, self._loop)
+            vars(guarded)[name] = hookimpl(**options)(asked.wrapper() if options["wrapper"] else asked.plain())
+        if not vars(guarded):
+            raise InvalidArgument(f"{uri} takes part in no step; mark methods of what its init returns with hookimpl")
+        if self._manager.has_plugin(uri):
+            raise AlreadyExists(f"{uri} takes part already; add one object with all of its steps")
+        self._specify(steps, uri)
+        self._manager.register(guarded, name=uri)
 
-    def missing(self, step: str) -> dict[str, str]:
-        """Return why plugins that want a say in a step, by a name that is like its own, have none: by their URIs."""
-        return self._missing.get(step, {})
+    def _specify(self, steps: Mapping[str, Function], uri: str) -> None:
+        for name, step in steps.items():
+            if self._steps.setdefault(name, step) is not step:
+                raise InvalidArgument(f"{uri}: there is another step {name}, {self._steps[name].__qualname__}")
+            marked = hookspec(firstresult=_options(step).firstresult)(step)
+            if not hasattr(self._manager.hook, name):
+                self._manager.add_hookspecs(type("Steps", (), {name: marked}))
 
-    def withdraw(self, uri: str, reason: str = "") -> None:
-        """Keep out a plugin that has added its participant and then did not start.
+    def fail(self, uri: str, reason: str, classes: Collection[type[object]] | None = None) -> None:
+        """Have closed steps of ``classes`` fail, because a plugin of them did not start; None is all there are."""
+        self._failed[uri] = (reason, classes)
 
-        With a reason its steps are `missing`; a plugin that skips itself gives none.
-        """
-        if not self._manager.has_plugin(uri):
-            return
-        participant = self._manager.unregister(name=uri)
-        for name in vars(participant) if reason else ():
-            step = self._step(name, self._manager.parse_hookimpl_opts(participant, name))
-            self._missing.setdefault(step, {})[uri] = reason
+    def missing(self, step: Function) -> dict[str, str]:
+        """Return why plugins that might refuse in a closed step cannot, by their URIs: they did not start."""
+        return {
+            uri: reason
+            for uri, (reason, classes) in self._failed.items()
+            if _options(step).policy == CLOSED
+            if classes is None or any(step in vars(each).values() for each in classes)
+        }
 
-    def _step(self, name: str, options: Any) -> str:
-        return str(options["specname"] or name)
+    def wanted(self, step: Function) -> bool:
+        """Tell whether a call of a step does anything, so that work for it can be left out."""
+        return bool(self._participate(step) or self.missing(step))
 
-    def _guard(self, participant: object, uri: str, marked: dict[str, Any]) -> _Participant:
-        guarded = _Participant()
-        for name, options in marked.items():
-            function, step = getattr(participant, name), self._step(name, options)
-            self._check(function, step, uri)
-            yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-            if options["hookwrapper"] or options["wrapper"] != yields or inspect.isasyncgenfunction(function):
-                remedy = "a wrapper is a plain generator marked with wrapper=True, and nothing else yields"
-                raise InvalidArgument(f"{uri}: {step} cannot be called; {remedy}")
-            guard = _guarded_wrapper if options["wrapper"] else _guarded
-            vars(guarded)[name] = hookimpl(**options)(guard(function, step, uri, self._policies[step]))
-        return guarded
+    def _participate(self, step: Function) -> bool:
+        return self._steps.get(step.__name__) is step and bool(
+            getattr(self._manager.hook, step.__name__).get_hookimpls()
+        )
 
-    # Any: a method of whatever signature.
-    def _check(self, function: Callable[..., Any], step: str, uri: str) -> None:
-        if step not in self._policies:
-            near = difflib.get_close_matches(step, self._policies, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(sorted(self._policies))}"
-            raise InvalidArgument(f'{uri}: there is no step "{step}"; {hint}')
-        for parameter in inspect.signature(function).parameters.values():
-            wanted = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            if wanted and parameter.default is parameter.empty and parameter.name not in self._arguments[step]:
-                known = ", ".join(sorted(self._arguments[step]))
-                raise InvalidArgument(f'{uri}: {step} has no argument "{parameter.name}"; it has {known}')
-
-    def wanted(self, step: str) -> bool:
-        """Tell whether anybody takes part in a step, so that work for nobody can be left out."""
-        return bool(getattr(self._manager.hook, step).get_hookimpls())
-
-    # Any: each step has its own arguments and results, typed by its specification.
-    def call(self, step: str, **arguments: Any) -> list[Any]:
+    async def call(self, step: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Ask every participant in turn, last registered first, and return what they answered that is not None.
 
-        Call it from a thread, never on the loop: participants may block, and those that are coroutines are
-        awaited here. Raises FailedPrecondition, naming the plugin, when one fails in a closed step.
+        A ``firstresult`` step has one answer at most. Raises FailedPrecondition, naming the plugin, when one
+        fails in a closed step, or did not start and might refuse.
         """
-        answers: list[Any] = getattr(self._manager.hook, step)(**arguments)
-        return answers
+        for uri, reason in self.missing(step).items():
+            remedy = f"mend it, or name it in disabled_plugins: {reason}"
+            raise FailedPrecondition(f"{uri} did not start and might refuse {step.__name__}; {remedy}")
+        if not self._participate(step):
+            return []
+        arguments = inspect.signature(step).bind(None, *args, **kwargs).arguments
+        arguments.pop("self")
+        caller = functools.partial(getattr(self._manager.hook, step.__name__), **arguments)
+        answers = await self._pool.submit(caller, None).future
+        if _options(step).firstresult:
+            return [] if answers is None else [answers]
+        return list(answers)
+
+    def close(self) -> None:
+        """Call no further step; those under way are not waited for."""
+        self._pool.close()
 
 
 class _Participant:
     """Holds the guarded methods of one plugin, as pluggy registers them."""
 
 
+def _options(step: Function) -> Step:
+    found = step_of(step)
+    if found is None:
+        raise InvalidArgument(f"{step.__qualname__} is not a step; mark it with windlass.marks.step")
+    return found
+
+
+def _step(name: str, steps: Mapping[str, Function], uri: str) -> Function:
+    if name in steps:
+        return steps[name]
+    near = difflib.get_close_matches(name, steps, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(sorted(steps))}"
+    raise InvalidArgument(f'{uri}: there is no step "{name}"; {hint}')
+
+
+def _check(function: Function, step: Function, wrapper: bool, uri: str) -> None:
+    """Raise InvalidArgument for a method that pluggy could not call."""
+    if inspect.isasyncgenfunction(function) or wrapper != inspect.isgeneratorfunction(function):
+        remedy = "a wrapper is a plain generator marked with wrapper=True, and nothing else yields"
+        raise InvalidArgument(f"{uri}: {step.__name__} cannot be called; {remedy}")
+    known = set(inspect.signature(step).parameters) - {"self"}
+    for each in inspect.signature(function).parameters.values():
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+            if each.name not in known:
+                has = ", ".join(sorted(known))
+                raise InvalidArgument(f'{uri}: {step.__name__} has no argument "{each.name}"; it has {has}')
+            if each.kind == each.KEYWORD_ONLY:
+                raise InvalidArgument(f'{uri}: {step.__name__} gives "{each.name}" by its place, not as a keyword')
+
+
 class _Refusal(FailedPrecondition):
     """A closed step has failed, and the message says by which plugin."""
 
 
-# Any, here and below: methods of whatever signature, called as pluggy does.
-def _guarded(function: Callable[..., Any], step: str, uri: str, policy: str) -> Callable[..., Any]:
-    """Return ``function`` with every exception turned into what the policy says."""
+class _Asked:
+    """A participant's part in one step, called as its gate and the step's policy say."""
 
-    @functools.wraps(function)
-    def ask(*given: Any, **named: Any) -> Any:
-        try:
-            answer = function(*given, **named)
-            # a coroutine that nobody awaits would count as consent
-            return _awaited(answer) if inspect.isawaitable(answer) else answer
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the step's policy holds
-            _fail(error, step, uri, policy)
-            return None
+    def __init__(self, function: Function, step: Function, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self._function, self._name, self._options = function, step.__name__, _options(step)
+        self._gate, self._loop = gate, loop
 
-    return ask
+    def plain(self) -> Function:
+        """Return what pluggy calls."""
 
+        @functools.wraps(self._function)  # pluggy reads the names of its arguments
+        def ask(*given: object) -> object:
+            return self._decide(functools.partial(self._function, *given), None)
 
-def _guarded_wrapper(function: Callable[..., Any], step: str, uri: str, policy: str) -> Callable[..., Any]:
-    """Return the same for a wrapper: it sees a refusal and cannot undo it; where it fails in an open step, the
-    others' answers stand.
-    """
+        return ask
 
-    @functools.wraps(function)
-    def wrap(*given: Any, **named: Any) -> Generator[None, Any, Any]:
-        wrapper = function(*given, **named)
-        answers, refusal, begun = None, None, False
-        try:
-            next(wrapper)
-            begun = True
+    def wrapper(self) -> Function:
+        """Return what pluggy calls for a wrapper: where it fails in an open step, the others' answers stand."""
+
+        @functools.wraps(self._function)
+        def wrap(*given: object) -> Generator[None, object, object]:
+            generator = self._function(*given)
+            assert isinstance(generator, Generator)  # `Hooks.add` takes no other
+            if not self._decide(functools.partial(_begin, generator), False):
+                return (yield)
             try:
                 answers = yield
-            except _Refusal as error:
-                refusal = error
-                wrapper.throw(error)
-            else:
-                wrapper.send(answers)
-            raise RuntimeError("it yields twice")
-        except StopIteration as end:
-            if refusal is None and begun:
-                return end.value
-            problem: BaseException = refusal or RuntimeError("it does not yield")
-        except GeneratorExit:
+            except _Refusal as refusal:
+                with contextlib.suppress(Exception):
+                    self._ask(functools.partial(generator.throw, refusal))
+                raise
+            return self._decide(functools.partial(_end, generator, answers), answers)
+
+        return wrap
+
+    def _decide(self, call: Callable[[], object], otherwise: object) -> object:
+        """Return what a participant answers; where it fails, do what the step's policy says."""
+        try:
+            return self._ask(call)
+        except Exception as error:  # whatever it is, the policy holds
+            uri, reason, defect = self._gate.uri, with_class(error), not isinstance(error, Error)
+            if self._options.policy == OPEN or defect:
+                logger.warning("%s fails in %s: %s", uri, self._name, reason, exc_info=error if defect else None)
+            if self._options.policy == OPEN:
+                return otherwise
+            raise _Refusal(f"{uri} refuses {self._name}: {reason}") from error
+
+    def _ask(self, call: Callable[[], object]) -> object:
+        """Have a participant do something within its time; in pluggy's thread."""
+        return asyncio.run_coroutine_threadsafe(self._in_time(call), self._loop).result()
+
+    async def _in_time(self, call: Callable[[], object]) -> object:
+        limit, breaker = asyncio.timeout(self._options.deadline), self._gate.breaker
+        try:
+            async with limit:
+                answer = await self._gate.guard(functools.partial(_answer, self._gate.pool, call), self._name)()
+        except Unavailable:  # the breaker is open, most of the time
             raise
-        except BaseException as error:  # noqa: BLE001 - as in `_guarded`
-            problem = refusal or error
-        if refusal is not None:
-            raise refusal
-        _fail(problem, step, uri, policy)
-        return answers if begun else (yield)
-
-    return wrap
-
-
-def _awaited(answer: Awaitable[Any]) -> Any:
-    async def result() -> Any:
-        return await answer
-
-    if asyncio._get_running_loop() is None:
-        return asyncio.run(result())
-    if inspect.iscoroutine(answer):
-        answer.close()
-    raise RuntimeError("a coroutine cannot be awaited on the loop; the step has to be called from a thread")
+        except Exception:
+            if limit.expired():
+                breaker.missed()
+                raise DeadlineExceeded(f"it did not end within {self._options.deadline:g} s") from None
+            breaker.answered()
+            raise
+        breaker.answered()
+        return answer
 
 
-def _fail(error: BaseException, step: str, uri: str, policy: str) -> None:
-    """Log what a participant raised, or raise it as a refusal: as the step's policy says."""
-    reason, defect = with_class(error), not isinstance(error, Error)
-    if policy == OPEN or defect:
-        logger.warning("%s fails in %s: %s", uri, step, reason, exc_info=error if defect else None)
-    if policy != OPEN:
-        raise _Refusal(f"{uri} refuses {step}: {reason}") from error
+async def _answer(pool: Pool, call: Callable[[], object]) -> object:
+    """Make a call in a thread of ``pool``, and await what it returns if that can be awaited; on the plugin's loop."""
+    answer = await pool.submit(call, None).future
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _begin(wrapper: Generator[object, object, object]) -> bool:
+    try:
+        next(wrapper)
+    except StopIteration:
+        raise RuntimeError("it does not yield") from None
+    return True
+
+
+def _end(wrapper: Generator[object, object, object], answers: object) -> object:
+    try:
+        wrapper.send(answers)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("it yields twice")

@@ -10,20 +10,25 @@ import asyncio
 import builtins
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from windlass.errors import Error, with_class
+from windlass.marks import contract as contract
+from windlass.marks import quick as quick
 
 if TYPE_CHECKING:
-    from windlass.config.settings import StreamProcessor
     from windlass.gate import Gate
     from windlass.hooks import Hooks
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 C = TypeVar("C")
+
+# Any: TOML tables as parsed.
+Tables: TypeAlias = dict[str, Any]
+"""The ``plugins`` table of a configuration, for `Plugin.migrate`."""
 
 SKIP = "skip plugin"
 """How a skip ends its message: `ctr plugins ls` shows "skip" when it finds these words."""
@@ -34,39 +39,6 @@ class SkipPlugin(Exception):
 
     def __str__(self) -> str:
         return f"{super().__str__()}: {SKIP}"
-
-
-CONTRACT_MARK = "__windlass_contract__"
-
-
-def contract(protocol: type[T]) -> type[T]:
-    """Mark a Protocol as a contract: calls of its methods pass the gate.
-
-    A method that returns an instance of a contract hands out a gated facet:
-    counted under the same plugin, or under the one whose ``gate`` the facet
-    names as its own because that plugin does the work.
-    """
-    setattr(protocol, CONTRACT_MARK, True)
-    return protocol
-
-
-QUICK_MARK = "__windlass_quick__"
-
-
-def quick(method: C) -> C:
-    """Mark an implementation's method as one that the event loop may call itself, without a thread.
-
-    That is its author's word that it answers from memory, or from files that this
-    host caches, within some 100 µs and never waits for a lock, a peer or a
-    `fsync`: whatever it waits for, every client of the daemon waits for.
-    """
-    setattr(method, QUICK_MARK, True)
-    return method
-
-
-def is_quick(method: object) -> bool:
-    """Tell whether a method is marked as `quick`."""
-    return getattr(method, QUICK_MARK, False) is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +53,29 @@ class PluginType(Generic[T_co]):
 
     For contracts whose methods share nothing with the daemon's loop: no futures, locks or streams of it.
     """
+    version: tuple[int, int] = field(default=(1, 0), compare=False)
+    """Of the contract. The second number grows with each addition, the first when plugins have to change."""
+    asked: tuple[int, int] | None = field(default=None, compare=False)
+    """The version that a plugin was written for; see `at`."""
+
+    def at(self, major: int, minor: int) -> PluginType[T_co]:
+        """Return this type as a plugin names it that was written for a version of its contract.
+
+        The kernel refuses the plugin where the contract has another first number or a smaller second one.
+        """
+        return replace(self, asked=(major, minor))
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether the contract is what the plugin that names it was written for."""
+        return self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1])
 
 
-# Any: an event payload's, a shim's and a service's instances have nothing in common but that they are there.
-ALL: PluginType[Any] = PluginType("*")
+ALL: PluginType[object] = PluginType("*")
 """In ``requires``: everything else first."""
+
+HOOK: PluginType[object] = PluginType("io.windlass.hook.v1", own_loop=True)
+"""Plugins that take part in steps: ``init`` returns an object with methods that `windlass.hooks.hookimpl` marks."""
 
 
 @dataclass(slots=True)
@@ -104,91 +94,71 @@ class InitContext(Protocol):
     @property
     def uri(self) -> str:
         """The URI of the plugin that is being started."""
-        ...
 
     @property
     def root(self) -> Path:
         """Persistent directory of this plugin; not created for it, and closed to others once ``init`` has."""
-        ...
 
     @property
     def state(self) -> Path:
         """Directory of this plugin that is lost at boot; as with `root`."""
-        ...
 
     @property
     def meta(self) -> Meta:
         """Where to publish platforms, exports and capabilities."""
-        ...
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The daemon's event loop, for instances that post to it from their threads."""
-        ...
 
     @property
     def properties(self) -> Mapping[str, str]:
         """Facts about the daemon, by the names in `windlass.contracts.properties`."""
-        ...
-
-    @property
-    def stream_processors(self) -> Mapping[str, StreamProcessor]:
-        """Programs that convert layers, by ID; of those that accept one media type the last one counts."""
-        ...
 
     def config(self, kind: type[C]) -> C:
         """Return this plugin's configuration, as validated against its declared class."""
-        ...
+
+    def section(self, name: str, kind: type[C]) -> Mapping[str, C]:
+        """Return the entries of a top-level section of the files, such as ``stream_processors``, by ID."""
 
     def timeout(self, key: str) -> float:
         """Return seconds from the ``[timeouts]`` table; 1.0 for a key that is not there."""
-        ...
 
     def single(self, kind: PluginType[T]) -> T:
         """Return the one instance of ``kind``, skipped ones left out.
 
         Raises NotFound, FailedPrecondition (several), or the error it failed with.
         """
-        ...
 
     def by_id(self, kind: PluginType[T], id: str) -> T:
         """Return the instance of that ID; raises NotFound or the error it failed with."""
-        ...
 
     def all(self, kind: PluginType[T]) -> dict[str, T]:
         """Return the instances of ``kind`` by ID, those that were skipped or failed left out."""
-        ...
 
     @property
     def hooks(self) -> Hooks:
-        """The steps in which plugins may have a say; `Hooks.add` takes part in them."""
-        ...
+        """The steps in which plugins of type `HOOK` take part; `Hooks.call` asks them."""
 
     def records(self) -> tuple[Record, ...]:
         """Return what became of every plugin so far, in start order; a live view of a tuple each call."""
-        ...
 
     def gates(self) -> Mapping[str, Gate]:
         """Return the boundary around every plugin that has started so far, by URI: its accounts are there."""
-        ...
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Have ``callback`` awaited on the loop when every plugin has been initialised, in start order."""
-        ...
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
         """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
-        ...
 
     # Any: what a plugin's own ``prepare`` has returned.
     @property
     def prepared(self) -> Any:
         """What the plugin's ``prepare`` has returned, None without one."""
-        ...
 
     def register_readiness(self) -> Callable[[], None]:
         """Hold readiness back until the returned function has been called (from any thread)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -201,18 +171,17 @@ class Plugin(Generic[T_co]):
     configuration version to the next. ``prepare`` is called before any plugin's
     ``init``, for what others look for as soon as the daemon runs, such as a socket;
     nothing has been started then, and when it raises, the daemon does not start.
+    ``steps``, for type `HOOK`, are the classes of the steps that it takes part in.
     """
 
     type: PluginType[T_co]
     id: str
     init: Callable[[InitContext], T_co]
-    # Any: a required type's interface does not matter to the declaration.
-    requires: tuple[PluginType[Any], ...] = ()
+    requires: tuple[PluginType[object], ...] = ()
     config: builtins.type[object] | None = None
-    # Any: a TOML table as parsed.
-    migrate: Callable[[int, dict[str, Any]], None] | None = None
-    # Any: ``init`` finds it in its context, and nobody else does.
-    prepare: Callable[[InitContext], Any] | None = None
+    migrate: Callable[[int, Tables], None] | None = None
+    prepare: Callable[[InitContext], object] | None = None
+    steps: tuple[builtins.type[object], ...] = ()
 
     @property
     def uri(self) -> str:
@@ -227,6 +196,18 @@ class Plugin(Generic[T_co]):
             raise ValueError(f"plugin {self.uri}: ALL cannot be combined with other requirements")
         if self.type in self.requires:
             raise ValueError(f"plugin {self.uri} requires its own type")
+        if bool(self.steps) != (self.type == HOOK):
+            raise ValueError(f"plugin {self.uri}: a plugin of type {HOOK.uri} has steps, and no other has")
+
+    @property
+    def misfit(self) -> str:
+        """What version of a contract it was written for that this kernel does not have; empty when all fit."""
+        for kind in (self.type, *self.requires):
+            if kind.asked and not kind.fits:
+                asked, have = (".".join(map(str, version)) for version in (kind.asked, kind.version))
+                reason = f"it was written for version {asked} of {kind.uri}, and this daemon has {have}"
+                return f"{reason}; install a plugin and a kernel that fit"
+        return ""
 
 
 _TELLING = (Error, SkipPlugin, OSError, ImportError, ValueError, RuntimeError)
@@ -252,8 +233,7 @@ class Record:
     state: str
     requires: tuple[str, ...] = ()
     meta: Meta = field(default_factory=Meta)
-    # Any: instances have nothing in common but that they are there.
-    instance: Any = None
+    instance: object = None
     error: BaseException | None = None
     distribution: str = ""
     """Name and version of the package that brought it, empty for proxies."""

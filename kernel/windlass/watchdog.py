@@ -90,7 +90,7 @@ class Watchdog:
         self._end = threading.Event()
 
     def start(self, owners: Mapping[str, str]) -> None:
-        """Begin to look; ``owners`` is what `discovery.owners_of` returns."""
+        """Begin to look; ``owners`` names the plugin for the first part of a module's name."""
         self._owners = owners
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 

@@ -42,6 +42,15 @@ def init(context):
     return object()
 ONE = Plugin(PluginType("org.example.badmeta"), id="x", init=init)
 """,
+    "returnsnone": """
+from windlass.contracts.content import CONTENT
+from windlass.plugin import Plugin, PluginType
+ONE = Plugin(PluginType("org.example.returnsnone", CONTENT.contract), id="x", init=lambda context: None)
+""",
+    "newer": """
+from windlass.plugin import Plugin, PluginType
+ONE = Plugin(PluginType("org.example.newer", version=(1, 4)).at(2, 0), id="x", init=lambda context: None)
+""",
     "stopraises": """
 from windlass.plugin import Plugin, PluginType
 def init(context):
@@ -64,6 +73,9 @@ MESSAGES = {
     "othername": "org.example.something.else",
     "asserts": "AssertionError",
     "badmeta": "publishes 7",
+    "returnsnone": "its init returned None; it must return an object with the methods of ContentStore",
+    "newer": "it was written for version 2.0 of org.example.newer, and this daemon has 1.4",
+    "twice": "its distribution has two entry points of this name, twice:ONE and twice:TWO",
 }
 
 
@@ -73,6 +85,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScratchDaemon]:
     scratch = tmp_path_factory.mktemp("d")
     for name, source in SOURCES.items():
         distribution(scratch / "site", name, {f"org.example.{name}.x": f"{name}:ONE"}, source)
+    distribution(scratch / "site", "twice", {"org.example.twice.x": "twice:ONE\norg.example.twice.x = twice:TWO"}, "")
     daemon = ScratchDaemon(scratch, env={"PYTHONPATH": str(scratch / "site")})
     daemon.start()
     yield daemon

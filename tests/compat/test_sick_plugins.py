@@ -16,6 +16,22 @@ from compat.scratch_daemon import ScratchDaemon, distribution, needs_root, run_w
 pytestmark = needs_root
 
 VERIFIER = "io.containerd.image-verifier.v1.test"
+HOOK = "io.windlass.hook.v1.test"
+HOOKED = """
+import time
+from windlass.contracts.images import ImageHooks
+from windlass.hooks import hookimpl
+from windlass.plugin import HOOK, Plugin
+
+class Admits:
+    @hookimpl
+    {step}
+
+def init(context):
+    {init}
+
+ONE = Plugin(HOOK, id="test", init=init, steps=(ImageHooks,))
+"""
 HEAD = """
 import time
 from dataclasses import dataclass
@@ -67,7 +83,8 @@ def start(scratch: Path) -> Iterator[Start]:
 
 
 def configured(scratch: Path, text: str, config: str) -> list[str]:
-    distribution(scratch / "site", "thirdparty", {VERIFIER: "thirdparty:ONE"}, text)
+    uri = HOOK if "HOOK" in text else VERIFIER
+    distribution(scratch / "site", "thirdparty", {uri: "thirdparty:ONE"}, text)
     file = scratch / "config.toml"
     file.write_text(f"version = 4\n{config}")
     return ["--config", str(file)]
@@ -123,6 +140,46 @@ def test_a_verifier_that_skips_is_not_missed(start: Start) -> None:
     """Nor does its block, or one for a plugin that is not installed, keep the daemon from starting."""
     blocks = f'[plugins."{VERIFIER}"]\nkeys = "mine"\n[plugins."io.containerd.image-verifier.v1.other"]\nx = 1\n'
     assert taken(start(source(init="raise SkipPlugin('no keys here')"), blocks))["said"] == "taken"
+
+
+def hooked(step: str = "def admit_image(self): ...", init: str = "return Admits()") -> str:
+    return HOOKED.format(step=step, init=init)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_module  # HOOK", f"because {HOOK} did not start and might refuse it"),
+        (hooked(init="return None"), "takes part in no step"),
+        (hooked("def admit_imag(self): ..."), 'there is no step "admit_imag"; did you mean "admit_image"?'),
+        (hooked("def admit_image(self, label): ..."), 'admit_image has no argument "label"'),
+        (hooked("def admit_image(self): raise KeyError('x')"), f"{HOOK} refuses admit_image: KeyError: 'x'"),
+        (hooked("async def admit_image(self): raise KeyError('x')"), f"{HOOK} refuses admit_image: KeyError: 'x'"),
+    ],
+    ids=["import", "none", "step", "argument", "raises", "coroutine"],
+)
+def test_while_a_hook_plugin_is_broken_every_image_is_refused(start: Start, text: str, reason: str) -> None:
+    """The client gets the plugin's name and the reason; the daemon serves on."""
+    result = taken(start(text))
+    assert result["said"].startswith("PermissionDenied: image taken/it:1")
+    assert HOOK in result["said"]
+    assert reason in result["said"]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_hook_that_blocks_delays_its_image_and_no_other_client(start: Start, kind: str) -> None:
+    """In a thread or on a loop of its own; new clients are answered all the while."""
+    result = taken(start(hooked(f"{kind} admit_image(self): time.sleep(5)")))
+    assert result["said"] == "taken"
+    assert result["answered"] >= 5
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_hook_that_hangs_is_refused_after_its_deadline(start: Start, kind: str) -> None:
+    """The client learns which plugin and step did not end."""
+    result = taken(start(hooked(f"{kind} admit_image(self): time.sleep(600)")))
+    assert f"{HOOK} refuses admit_image: it did not end within 10 s" in result["said"]
+    assert result["answered"] >= 5
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from typing import Any  # fixtures whose classes live in conftest, which tests c
 
 import pytest
 
-from windlass.config.settings import StreamProcessor
-from windlass.contracts.diff import LAYER, LAYER_GZIP, LAYER_ZSTD
+from windlass.contracts.diff import LAYER, LAYER_GZIP, LAYER_ZSTD, StreamProcessor
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import DeadlineExceeded, FailedPrecondition, Internal, Unimplemented

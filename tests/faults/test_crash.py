@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from compat.disks import small_disk
 from faults.workload import owed, verify
 
-from windlass import faults
+from windlass.process import faultpoints
 
 WORKLOAD = Path(__file__).with_name("workload.py")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners of files and loop devices need root")
@@ -30,7 +30,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners of files and lo
 
 def work(root: Path, journal: Path, seed: int, armed: str, *more: str) -> int:
     """Run the workload with faults and return how it ended."""
-    environment = {**os.environ, faults.VARIABLE: armed}
+    environment = {**os.environ, faultpoints.VARIABLE: armed}
     command = [sys.executable, str(WORKLOAD), str(root), str(journal), str(seed), *more]
     return subprocess.run(command, env=environment, timeout=60).returncode
 
@@ -46,7 +46,7 @@ def killed_at(directory: Path, point: str, passes: int, seed: int) -> bool:
 
 
 @root_only
-@pytest.mark.parametrize("point", faults.POINTS)
+@pytest.mark.parametrize("point", faultpoints.POINTS)
 def test_killed_at_a_point(point: str, tmp_path: Path) -> None:
     """After the restart all that was acknowledged is there, and fsck finds nothing."""
     assert killed_at(tmp_path, point, passes=2, seed=7), f"the workload never comes to {point}"
@@ -62,7 +62,7 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None
 
 
 @root_only
-@pytest.mark.parametrize("point", faults.POINTS)
+@pytest.mark.parametrize("point", faultpoints.POINTS)
 def test_a_power_cut_at_a_point(point: str, tmp_path: Path) -> None:
     """Wherever it happens, what was acknowledged is on the disk."""
     assert not power_cut(tmp_path / "cut", point, 2, seed=7)
@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     choice, kills, cuts = random.Random(options.seed), 0, 0
     while kills + cuts < options.kills:
-        point, passes, seed = choice.choice(list(faults.POINTS)), choice.randrange(20), choice.randrange(10**6)
+        point, passes, seed = choice.choice(list(faultpoints.POINTS)), choice.randrange(20), choice.randrange(10**6)
         with tempfile.TemporaryDirectory(prefix="windlass-crash-") as directory:
             if choice.random() < 0.8:
                 kills += killed_at(Path(directory), point, passes, seed)

@@ -15,6 +15,7 @@ import pytest
 
 from windlass import faults
 from windlass.gate import Gate, Handle
+from windlass.process import faultpoints
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -22,16 +23,16 @@ TREE = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    faults.arm("")
+    faultpoints.arm("")
 
 
 def test_nothing_happens_unless_it_is_asked_for() -> None:
-    for name in faults.POINTS:
+    for name in faultpoints.POINTS:
         faults.point(name)
 
 
 def test_terms_are_used_up_in_their_order() -> None:
-    faults.arm("content.write=2*off->error(ENOSPC)->delay(30)")
+    faultpoints.arm("content.write=2*off->error(ENOSPC)->delay(30)")
     faults.point("content.write")
     faults.point("content.write")
     with pytest.raises(OSError, match=re.escape("fault content.write")) as caught:
@@ -51,7 +52,7 @@ def test_every_call_of_a_plugin_is_a_point() -> None:
             return digest
 
     handle = Handle(Store(), Gate("io.containerd.content.v1.content"))
-    faults.arm("io.containerd.content.v1.content.info=error(EIO)")
+    faultpoints.arm("io.containerd.content.v1.content.info=error(EIO)")
     with pytest.raises(OSError, match=re.escape("fault io.containerd.content.v1.content.info")):
         handle.info("x")
     assert handle.info("x") == "x"
@@ -68,22 +69,22 @@ def test_every_call_of_a_plugin_is_a_point() -> None:
 )
 def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
-        faults.arm(text)
+        faultpoints.arm(text)
 
 
 def test_every_point_is_somewhere() -> None:
     """And every one in the tree is listed."""
     found: set[str] = set()
-    for path in [*TREE.glob("kernel/windlass/*.py"), *TREE.glob("plugins/*/windlass_*/*.py")]:
+    for path in [*TREE.glob("storage/windlass_storage/*.py"), *TREE.glob("plugins/*/windlass_*/*.py")]:
         found.update(re.findall(r'faults\.(?:database_)?point\("([\w.]+)"\)', path.read_text()))
-    assert found == set(faults.POINTS)
+    assert found == set(faultpoints.POINTS)
 
 
 def test_a_daemon_does_not_start_with_what_makes_no_sense(tmp_path: Path) -> None:
     """In one line; a drill that was not armed would prove nothing."""
     command = [sys.executable, "-c", "import sys; from windlass.process.cli import main; sys.exit(main())"]
     where = ["--root", f"{tmp_path}/root", "--state", f"{tmp_path}/state", "--address", f"{tmp_path}/d.sock"]
-    environment = {**os.environ, faults.VARIABLE: "content.wriet=kill"}
+    environment = {**os.environ, faultpoints.VARIABLE: "content.wriet=kill"}
     done = subprocess.run([*command, *where], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert done.stderr.startswith(

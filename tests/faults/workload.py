@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from windlass import faults
 from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.images import Image
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import NotFound
+from windlass.process import faultpoints
 from windlass_content.store import LocalStore
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore
@@ -179,7 +179,7 @@ def _is_there(stores: Stores, kind: str, name: str) -> bool:
 
 
 def main() -> None:
-    faults.arm_from_environment()
+    faultpoints.arm_from_environment()
     root, journal, seed, *rest = sys.argv[1:]
     descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     stores = Stores(Path(root), sync="nosync" not in rest)

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,10 +14,15 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
+from windlass.config import required
+from windlass.contracts.containers import ContainerHooks
+from windlass.contracts.images import ImageHooks
+from windlass.contracts.values import Descriptor
 from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
 from windlass.hooks import hookimpl
-from windlass.plugin import SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
+from windlass.plugin import HOOK, SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
+from windlass.process.directories import close_to_others
 
 A: PluginType[Any] = PluginType("type.a")
 B: PluginType[Any] = PluginType("type.b")
@@ -34,8 +39,13 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
     properties: Mapping[str, str] = field(default_factory=dict)
 
+    configured: Collection[str] = ()
+
     def mark(self, *path: str) -> str:
         return "c.toml:1"
+
+    def check(self, records: Sequence[Record]) -> None:
+        required.check(records, self.required_plugins, self.configured, self.mark)
 
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return kind()
@@ -47,7 +57,8 @@ def plugin(kind: PluginType[Any], id: str, init: Callable[[InitContext], Any], *
 
 
 async def started(*found: Found, settings: Settings | None = None) -> Daemon:
-    daemon = Daemon(found, settings or Settings())
+    settings = settings or Settings()
+    daemon = Daemon(found, settings, close_to_others, lambda records: settings.check(records))
     await daemon.start()
     return daemon
 
@@ -338,23 +349,93 @@ async def test_a_defect_is_told_with_its_class_and_place(
     assert "test_boot.py:" in message
 
 
+def hook(id: str, init: Callable[[InitContext], object]) -> Found:
+    declared = Plugin(HOOK, id=id, init=init, steps=(ImageHooks,))
+    return Found(declared.uri, "test 1.0", declared)
+
+
+DESC = Descriptor("m", "sha256:" + 64 * "0", 1)
+
+
+class Admits:
+    @hookimpl(specname="admit_image")
+    def admit(self, name: str) -> None:
+        if name == "bad":
+            raise KeyError(name)
+
+
+async def test_what_init_of_a_hook_plugin_returns_takes_part() -> None:
+    """In the steps of the classes that its declaration names, behind its own gate."""
+    daemon = await started(hook("1", lambda context: Admits()))
+    await daemon.hooks.call(ImageHooks.admit_image, "n", "good", DESC)
+    with pytest.raises(FailedPrecondition, match=r"io\.windlass\.hook\.v1\.1 refuses admit_image: KeyError: 'bad'"):
+        await daemon.hooks.call(ImageHooks.admit_image, "n", "bad", DESC)
+    account = daemon.gates[f"{HOOK.uri}.1"].accounts["admit_image"]
+    assert (account.calls, account.failures) == (2, 1)
+    await daemon.stop()
+
+
 async def test_a_plugin_that_did_not_start_takes_part_in_no_step() -> None:
-    """Also if it added its participant before it failed; the steps that it lost are known, unless it skipped itself."""
+    """The closed steps that it lost are known, unless it skipped itself."""
+    daemon = await started(hook("fails", refuse(KeyError("x"))), hook("skips", refuse(SkipPlugin("x"))))
+    uri = f"{HOOK.uri}.fails"
+    assert daemon.hooks.missing(ImageHooks.admit_image) == {uri: record(daemon, uri).message}
+    assert not daemon.hooks.wanted(ContainerHooks.adjust_spec)
+    with pytest.raises(FailedPrecondition, match=rf"{uri} did not start and might refuse admit_image; mend it, or"):
+        await daemon.hooks.call(ImageHooks.admit_image, "n", "good", DESC)
 
-    class Admits:
-        @hookimpl(specname="admit_image")
-        def admit(self, name: str) -> None: ...
 
-    def adds(then: Exception) -> Callable[[InitContext], None]:
-        def init(context: InitContext) -> None:
-            context.hooks.add(Admits(), context.uri)
-            raise then
+async def test_a_hook_plugin_that_cannot_be_imported_is_missed_by_every_closed_step() -> None:
+    """Which steps it wanted a say in stands in the module that cannot be imported."""
+    uri = f"{HOOK.uri}.broken"
+    daemon = await started(Found(uri, "broken 1.0", error=ImportError("no module named x")))
+    missing = {uri: "no module named x"}
+    assert daemon.hooks.missing(ImageHooks.admit_image) == missing
+    assert daemon.hooks.missing(ContainerHooks.adjust_spec) == missing
 
-        return init
 
-    daemon = await started(plugin(A, "fails", adds(KeyError("x"))), plugin(A, "skips", adds(SkipPlugin("x"))))
-    assert not daemon.hooks.wanted("admit_image")
-    assert daemon.hooks.missing("admit_image") == {"type.a.fails": record(daemon, "type.a.fails").message}
+async def test_a_hook_plugin_whose_init_returns_late_takes_no_part() -> None:
+    """Its record says that it failed, so its object is not there either, however late it comes."""
+    release = threading.Event()
+
+    def init(context: InitContext) -> Admits:
+        release.wait(30)
+        return Admits()
+
+    daemon = await started(hook("late", init), settings=Settings(timeouts={INIT_TIMEOUT: 0.1}))
+    release.set()
+    while any(thread.name == f"init {HOOK.uri}.late" for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
+    assert record(daemon, f"{HOOK.uri}.late").message == "its init did not return within 0.1 s"
+    assert daemon.hooks.missing(ImageHooks.admit_image)
+
+
+class Misspells:
+    @hookimpl
+    def admit_imag(self, name: str) -> None: ...
+
+
+class AsksForMore:
+    @hookimpl
+    def admit_image(self, reference: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("instance", "told"),
+    [
+        (None, "takes part in no step; mark methods of what its init returns with hookimpl"),
+        (Misspells(), 'there is no step "admit_imag"; did you mean "admit_image"?'),
+        (AsksForMore(), 'admit_image has no argument "reference"; it has desc, name, namespace'),
+    ],
+)
+async def test_a_hook_plugin_with_a_mistake_fails_alone(instance: object, told: str) -> None:
+    """Its record says what to change; the others start, and its closed step is known to lack it."""
+    daemon = await started(hook("1", lambda context: instance), plugin(B, "1", lambda context: "fine"))
+    failed = record(daemon, f"{HOOK.uri}.1")
+    assert failed.state == State.FAILED
+    assert told in failed.message
+    assert list(daemon.hooks.missing(ImageHooks.admit_image)) == [f"{HOOK.uri}.1"]
+    assert record(daemon, "type.b.1").state == State.OK
 
 
 async def test_a_plugin_with_a_block_may_be_skipped_and_must_not_fail() -> None:
@@ -370,9 +451,9 @@ async def test_a_plugin_with_a_block_may_be_skipped_and_must_not_fail() -> None:
         plugin(B, "1", init),
     ]
     found.append(Found("type.b.disabled", "test 1.0"))
-    daemon = Daemon(found, Settings(), ["type.a.fails", "type.a.skips", "type.b.1", "type.b.disabled", "type.gone.1"])
+    configured = ["type.a.fails", "type.a.skips", "type.b.1", "type.b.disabled", "type.gone.1"]
     with pytest.raises(StartError) as caught:
-        await daemon.start()
+        await started(*found, settings=Settings(configured=configured))
     lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("c.toml:1: plugin type.a.fails, which has a block here, did not start: KeyError: 'x'")

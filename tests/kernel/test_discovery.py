@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from windlass import discovery
+from windlass.config import factories
 from windlass.config.settings import TopLevel
 from windlass.errors import StartError
 
@@ -89,11 +90,59 @@ def test_two_distributions_with_one_uri_stop_the_daemon(install: Install) -> Non
         discovery.installed()
 
 
+def test_a_distribution_with_one_uri_twice_is_a_failed_plugin(install: Install, tmp_path: Path) -> None:
+    """Which of the two would run must not be chance; the record names both, and other plugins are found."""
+    install("windlass-test-h", "test.type.v1.h", DECLARED.format(id="h"))
+    install("windlass-test-i", "test.type.v1.i", DECLARED.format(id="i"))
+    entries = tmp_path / "windlass_test_h-1.0.dist-info" / "entry_points.txt"
+    entries.write_text(f"{entries.read_text()}test.type.v1.h = windlass_test_h:OTHER\n")
+    entry = found("test.type.v1.h")
+    told = "its distribution has two entry points of this name, windlass_test_h:PLUGIN and windlass_test_h:OTHER"
+    assert (entry.plugin, entry.distribution) == (None, "windlass-test-h 1.0")
+    assert str(entry.error) == f"{told}; remove one"
+    assert found("test.type.v1.i").plugin is not None
+
+
+VERSIONED = """
+from windlass.plugin import Plugin, PluginType
+MINE = PluginType("test.type.v1", version=(1, 2))
+PLUGIN = Plugin({asks}, id="v", init=lambda context: None, requires={requires})
+"""
+
+
+@pytest.mark.parametrize(
+    ("asks", "requires", "told"),
+    [
+        ("MINE", "()", ""),
+        ("MINE.at(1, 0)", "()", ""),
+        ("MINE.at(1, 2)", "()", ""),
+        ("MINE.at(1, 3)", "()", "it was written for version 1.3 of test.type.v1, and this daemon has 1.2"),
+        ("MINE.at(2, 0)", "()", "it was written for version 2.0 of test.type.v1, and this daemon has 1.2"),
+        ("MINE.at(0, 9)", "()", "it was written for version 0.9 of test.type.v1, and this daemon has 1.2"),
+        (
+            "MINE",
+            '(PluginType("test.other.v1").at(1, 1),)',
+            "it was written for version 1.1 of test.other.v1, and this daemon has 1.0",
+        ),
+    ],
+)
+def test_a_plugin_for_another_contract_is_refused(
+    install: Install, monkeypatch: pytest.MonkeyPatch, asks: str, requires: str, told: str
+) -> None:
+    """Its record has both numbers. It may ask for the contract that it keeps and for those that it uses."""
+    monkeypatch.delitem(sys.modules, "windlass_test_v", raising=False)
+    install("windlass-test-v", "test.type.v1.v", VERSIONED.format(asks=asks, requires=requires))
+    entry = found("test.type.v1.v")
+    assert (entry.plugin is None) == bool(told)
+    assert str(entry.error or "") == (f"{told}; install a plugin and a kernel that fit" if told else "")
+
+
 SHOW = """
 import sys
 from stevedore import _cache
 print(_cache._c._dir, _cache._c._disable_caching)
 from windlass import discovery
+from windlass.config import factories
 for each in discovery.discover():
     print(each.uri, each.plugin.id if each.plugin else repr(each.error))
 print(sys.executable)
@@ -178,6 +227,6 @@ def test_a_cache_that_somebody_planted_is_not_read(outside: Path) -> None:
 )
 def test_a_factory_that_is_broken_stops_the_daemon_by_name(install: Install, source: str, reason: str) -> None:
     """Whatever it raises, the operator gets the distribution and the remedy."""
-    install("windlass-test-h", "factory", source, group=discovery.FACTORIES)
+    install("windlass-test-h", "factory", source, group=factories.FACTORIES)
     with pytest.raises(StartError, match=f"windlass-test-h 1.0 cannot make .*: {reason}; mend it or uninstall it"):
-        discovery.made(TopLevel(), [])
+        factories.made(TopLevel(), [])

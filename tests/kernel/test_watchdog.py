@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from windlass.discovery import Found, owners_of
+from windlass.discovery import Found
 from windlass.errors import Unavailable
 from windlass.gate import Gate, Handle
 from windlass.ownloop import OwnLoop
 from windlass.plugin import Plugin, PluginType
+from windlass.process.owners import owners_of
 from windlass.watchdog import Watch, Watchdog
 
 OWN = __name__.partition(".")[0]

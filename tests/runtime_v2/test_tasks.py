@@ -19,10 +19,11 @@ import pytest
 from runtime_v2.harness import RUNTIME, Daemon, ProcessZygote, container, daemon, eventually, run
 
 from windlass import errors
-from windlass.contracts.containers import Container
+from windlass.contracts.containers import Container, ContainerHooks
 from windlass.contracts.shims import ForkedShim
 from windlass.contracts.tasks import IO, CreateOptions, Exit, Resources, Status
 from windlass.contracts.values import Payload
+from windlass.gate import Gate
 from windlass.hooks import hookimpl
 from windlass_api.containerd.events import task_pb2 as events_pb
 from windlass_runtime_v2.plugin import Config
@@ -537,7 +538,7 @@ async def test_plugins_may_adjust_the_spec(tmp_path: Path, zygote: ProcessZygote
         assert box.spec is not None
         assert config.read_bytes() == box.spec.value
         await running.tasks.delete("test", "box")
-        running.context.hooks.add(Participant(), "test")
+        running.context.hooks.add(Participant(), Gate("test", own_loop=True), [ContainerHooks])
         await running.tasks.create("test", container(odd=1), CreateOptions())
         assert json.loads(config.read_bytes()) == {"odd": 1, "seen": ["test", "box"]}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from windlass import faults
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind, Usage
 from windlass.errors import AlreadyExists, FailedPrecondition
+from windlass.process import faultpoints
 from windlass_linux import mounting
 from windlass_snapshot_btrfs import subvolumes
 from windlass_snapshot_btrfs.filesystem import filesystem_of
@@ -60,8 +60,8 @@ def test_a_committed_subvolume_cannot_be_written_to(snapshotter: BtrfsSnapshotte
 
 @pytest.fixture
 def faulty() -> Iterator[Callable[[str], None]]:
-    yield faults.arm
-    faults.arm("")
+    yield faultpoints.arm
+    faultpoints.arm("")
 
 
 def test_a_commit_whose_end_is_lost_cannot_be_written_to(

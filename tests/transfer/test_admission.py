@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from windlass.contracts.images import ImageHooks
 from windlass.contracts.values import Descriptor
 from windlass.contracts.verifiers import Judgement
-from windlass.errors import InvalidArgument, PermissionDenied
+from windlass.errors import PermissionDenied
+from windlass.gate import Gate
 from windlass.hooks import Hooks, hookimpl
 from windlass.plugin import Record, State
 from windlass_transfer.admission import Admission, failed_verifiers
@@ -51,21 +53,15 @@ async def test_a_hook_is_asked_whether_or_not_it_is_a_coroutine() -> None:
             raise KeyError(name)
 
     hooks = Hooks()
-    hooks.add(Refuses(), "type.a.1")
+    hooks.add(Refuses(), Gate("type.a.1", own_loop=True), [ImageHooks])
     told = await refusal(Admission({}, hooks))
     assert told.endswith("type.a.1 refuses admit_image: KeyError: 'example.org/a:1'")
 
 
-async def test_a_hook_with_a_mistake_in_it_is_missed() -> None:
+async def test_a_hook_that_did_not_start_is_missed() -> None:
     """It wanted a say: nothing is admitted until its plugin is mended or disabled."""
-
-    class Misspelt:
-        @hookimpl
-        def admit_imag(self, name: str) -> None: ...
-
     hooks = Hooks()
-    with pytest.raises(InvalidArgument):
-        hooks.add(Misspelt(), "type.a.1")
+    hooks.fail("type.a.1", "there is no step admit_imag", [ImageHooks])
     assert "because type.a.1 did not start and might refuse it" in await refusal(Admission({}, hooks))
 
 

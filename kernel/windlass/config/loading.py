@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from windlass.config import durations
+from windlass.config import durations, required
 from windlass.config import files as configfiles
 from windlass.config.blocks import check_blocks, check_names
 from windlass.config.known import GRPC_SERVER, TIMEOUTS, TTRPC_SERVER, uri_of
 from windlass.config.migrate import VERSION, blocks, migrate
-from windlass.config.settings import LEGACY, StreamProcessor, TopLevel
+from windlass.config.settings import LEGACY, TopLevel
 from windlass.config.toml import Mark, Table
 from windlass.config.validate import ERROR, WARNING, Problem, Reader, raise_errors
 from windlass.contracts import properties
 from windlass.discovery import Found
 from windlass.graph import start_order
+from windlass.plugin import Record
 
 C = TypeVar("C")
 SOCKET_PATH_LIMIT = 104
@@ -110,10 +111,14 @@ class Config:
             properties.LOG_LEVEL: self.top.debug.level or "info",
         }
 
-    @property
-    def stream_processors(self) -> Mapping[str, StreamProcessor]:
-        """Programs that convert layers, by ID, the files' after the defaults."""
-        return self.top.stream_processors
+    def section(self, name: str, kind: type[C]) -> Mapping[str, C]:
+        """Return the entries of a top-level section by ID, the files' after the defaults."""
+        entries = getattr(self.top, name).items()
+        return {id: entry for id, entry in entries if isinstance(entry, kind)}
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise StartError when a plugin that this configuration counts on does not run."""
+        required.check(records, self.required_plugins, self.configured, self.mark)
 
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         """Return a plugin's validated configuration, its defaults when there is no block for it."""

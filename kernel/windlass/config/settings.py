@@ -6,7 +6,9 @@ Comments that begin with ``#:`` appear in `windlassd config default`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from windlass.contracts.diff import StreamProcessor
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,6 @@ class ProxyPlugin:
 
 
 @dataclass(frozen=True)
-class StreamProcessor:
-    """A program that turns a layer of one media type into one of another."""
-
-    #: Media types that it reads.
-    accepts: list[str] = field(default_factory=list)
-    #: Media type that it writes.
-    returns: str = ""
-    path: str = ""
-    args: list[str] = field(default_factory=list)
-    env: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class TopLevel:
     """Every key that a file may have outside of sections, and the sections."""
 
@@ -121,8 +110,7 @@ class TopLevel:
     timeouts: dict[str, str] = field(default_factory=dict)
     proxy_plugins: dict[str, ProxyPlugin] = field(default_factory=dict)
     stream_processors: dict[str, StreamProcessor] = field(default_factory=dict)
-    # Any: a block is checked against its plugin's class.
-    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plugins: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 LEGACY = ("grpc", "ttrpc", "metrics", "plugin_dir")

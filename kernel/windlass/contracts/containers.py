@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from windlass.contracts.values import Payload
-from windlass.plugin import contract
+from windlass.marks import CLOSED, contract, step
+
+# Any: JSON as parsed.
+Spec: TypeAlias = dict[str, Any]
+"""An OCI runtime specification, which participants of steps change in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,11 @@ class ContainerStore(Protocol):
     def delete(self, id: str) -> None:
         """Forget the record; its task and snapshot are the caller's business. Raises NotFound."""
         ...
+
+
+class ContainerHooks:
+    """Steps in the life of a container, for plugins of type `windlass.plugin.HOOK`."""
+
+    @step(CLOSED)
+    def adjust_spec(self, namespace: str, container: Container, spec: Spec) -> None:
+        """Change the OCI spec of a task that is about to be created."""

@@ -23,6 +23,19 @@ A differ that knows it refuses, with FailedPrecondition, a layer that would come
 """
 
 
+@dataclass(frozen=True)
+class StreamProcessor:
+    """A program that turns a layer of one media type into one of another: section ``stream_processors``."""
+
+    #: Media types that it reads.
+    accepts: list[str] = field(default_factory=list)
+    #: Media type that it writes.
+    returns: str = ""
+    path: str = ""
+    args: list[str] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
     """How `Differ.compare` writes its layer; ``source_date_epoch`` is in nanoseconds, None is not to clamp."""

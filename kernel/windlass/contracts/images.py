@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from windlass.contracts.values import Descriptor
-from windlass.plugin import contract
+from windlass.marks import CLOSED, contract, step
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,14 @@ class ImageStore(Protocol):
     def delete(self, name: str, target: str = "") -> None:
         """Forget an image. Raises NotFound, also when it does not point to digest ``target``."""
         ...
+
+
+class ImageHooks:
+    """Steps in the life of an image, for plugins of type `windlass.plugin.HOOK`."""
+
+    @step(CLOSED)
+    def admit_image(self, namespace: str, name: str, desc: Descriptor) -> None:
+        """Refuse, by raising an error, an image that a client wants to pull or to import under ``name``.
+
+        Called after the verifiers, before anything of the image is fetched or unpacked.
+        """

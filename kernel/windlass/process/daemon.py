@@ -17,18 +17,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from windlass import __version__, discovery, faults, gate
+from windlass import __version__, discovery, gate
 from windlass.boot import Daemon
+from windlass.config import factories
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.config.validate import NOTE
 from windlass.contracts.services import SERVER
-from windlass.discovery import Found, owners_of
+from windlass.discovery import Found
 from windlass.errors import StartError
 from windlass.ownloop import run_to_its_end
 from windlass.plugin import Record, State
-from windlass.process import logs
+from windlass.process import faultpoints, logs
 from windlass.process import setup as process
+from windlass.process.directories import close_to_others
+from windlass.process.owners import owners_of
 from windlass.watchdog import WATCHDOG
 
 logger = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
-    found += discovery.made(settings.top, found, draft.disabled)
+    found += factories.made(settings.top, found, draft.disabled)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)
@@ -66,10 +69,10 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
 def arm_faults() -> None:
     """Arm the faults that the environment asks for, and say so. Raises StartError."""
     try:
-        if faults.arm_from_environment():
-            logger.warning("faults are armed by %s: this daemon is going to fail on purpose", faults.VARIABLE)
+        if faultpoints.arm_from_environment():
+            logger.warning("faults are armed by %s: this daemon is going to fail on purpose", faultpoints.VARIABLE)
     except ValueError as error:
-        raise StartError(f"{faults.VARIABLE}: {error}") from None
+        raise StartError(f"{faultpoints.VARIABLE}: {error}") from None
 
 
 def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
@@ -103,7 +106,7 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     stopping = _Stopping(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
-    daemon = Daemon(found, settings, settings.configured)
+    daemon = Daemon(found, settings, close_to_others, settings.check)
     WATCHDOG.watch(loop, threading.get_ident(), "the event loop", HELD_UP)
     WATCHDOG.start(owners_of(found))
     stop = asyncio.create_task(stopping.event.wait())

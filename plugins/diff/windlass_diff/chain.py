@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from windlass.config.settings import StreamProcessor
-from windlass.contracts.diff import LAYER
+from windlass.contracts.diff import LAYER, StreamProcessor
 from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition
 from windlass_diff.media import is_compressed

@@ -10,10 +10,17 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from windlass.config.settings import StreamProcessor
 from windlass.contracts.activations import MountManager
 from windlass.contracts.content import ContentStore, Info, Writer
-from windlass.contracts.diff import DETACHED, LABEL_UNCOMPRESSED, LAYER, LAYER_GZIP, LAYER_ZSTD, CompareOptions
+from windlass.contracts.diff import (
+    DETACHED,
+    LABEL_UNCOMPRESSED,
+    LAYER,
+    LAYER_GZIP,
+    LAYER_ZSTD,
+    CompareOptions,
+    StreamProcessor,
+)
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.contracts.zygote import Zygote

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from windlass.contracts.activations import MOUNT_MANAGER
-from windlass.contracts.diff import DIFFER, Differ
+from windlass.contracts.diff import DIFFER, Differ, StreamProcessor
 from windlass.contracts.values import host_architecture
 from windlass.contracts.zygote import ZYGOTE
 from windlass.plugin import InitContext, Plugin, SkipPlugin
@@ -34,7 +34,9 @@ def init(context: InitContext) -> Differ:
     context.meta.platforms.append(("linux", host_architecture(), ""))
     mounts = next(iter(context.all(MOUNT_MANAGER).values()), None)
     patience = context.config(Config).stall_timeout
-    differ = WalkingDiffer(zygote, context.state / "target", patience, mounts, context.stream_processors)
+    differ = WalkingDiffer(
+        zygote, context.state / "target", patience, mounts, context.section("stream_processors", StreamProcessor)
+    )
     context.on_stop(differ.close)
     return differ
 

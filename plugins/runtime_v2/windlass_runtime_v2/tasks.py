@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from windlass.contracts.containers import Container
+from windlass.contracts.containers import Container, ContainerHooks
 from windlass.contracts.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status
 from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import DeadlineExceeded, Error, InvalidArgument, NotFound, Unavailable
-from windlass.gate import offload
 from windlass.hooks import Hooks
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
@@ -211,9 +210,9 @@ class ShimTasks:
         spec = spec_of(container)
         value = _json_object(f"spec of container {container.id}", spec.value)
         refuse_root_cgroup(container.id, value)
-        if not self._hooks.wanted("adjust_spec"):
+        if not self._hooks.wanted(ContainerHooks.adjust_spec):
             return spec.value
-        await offload(self._hooks.call, "adjust_spec", namespace=namespace, container=container, spec=value)
+        await self._hooks.call(ContainerHooks.adjust_spec, namespace, container, value)
         return json.dumps(value).encode()
 
     async def _undo(self, creation: asyncio.Task[Task]) -> None:

@@ -81,7 +81,7 @@ def _health(context: InitContext) -> object:
     from windlass_services.health import Health
 
     def names() -> set[str]:
-        return {each.instance.name for each in context.records() if each.type == GRPC.uri and each.instance}
+        return {each.name for each in context.all(GRPC).values()}
 
     return Health(names)
 

@@ -9,14 +9,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
+from windlass.contracts.images import ImageHooks
 from windlass.contracts.values import Descriptor
 from windlass.contracts.verifiers import IMAGE_VERIFIER, JUDGEMENT_TIMEOUT, ImageVerifier, Judgement
 from windlass.errors import Error, PermissionDenied, with_class
-from windlass.gate import offload
 from windlass.hooks import Hooks
 from windlass.plugin import Record, State
-
-STEP = "admit_image"
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class Admission:
 
     async def admit(self, namespace: str, name: str, desc: Descriptor) -> None:
         """Raise PermissionDenied for an image that somebody refuses, or that cannot be judged."""
-        for uri, reason in {**self._failed, **self._hooks.missing(STEP)}.items():
+        for uri, reason in {**self._failed, **self._hooks.missing(ImageHooks.admit_image)}.items():
             remedy = f"mend it, or name it in disabled_plugins if images need not pass it: {reason}"
             raise PermissionDenied(
                 f"image {name} is refused, because {uri} did not start and might refuse it; {remedy}"
@@ -45,11 +43,10 @@ class Admission:
             if not judgement.ok:
                 reason = judgement.reason or "without a reason"
                 raise PermissionDenied(f"image {name} ({desc.digest}) is refused by verifier {id}: {reason}")
-        if self._hooks.wanted(STEP):
-            try:
-                await offload(self._hooks.call, STEP, namespace=namespace, name=name, desc=desc)
-            except Error as error:
-                raise PermissionDenied(f"image {name} ({desc.digest}): {error}") from None
+        try:
+            await self._hooks.call(ImageHooks.admit_image, namespace, name, desc)
+        except Error as error:
+            raise PermissionDenied(f"image {name} ({desc.digest}): {error}") from None
 
     async def _ask(self, id: str, verifier: ImageVerifier, name: str, desc: Descriptor) -> Judgement:
         try:

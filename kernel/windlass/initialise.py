@@ -1,0 +1,67 @@
+"""Calling a plugin's ``init``: in a thread, within a deadline, and with a look at what it returned."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+from windlass.errors import DeadlineExceeded, InvalidArgument, as_exception
+from windlass.plugin import InitContext, Meta, Plugin
+from windlass.pool import Pool
+
+After = Callable[[InitContext], None]
+
+
+async def initialise(plugin: Plugin[object], context: InitContext, after: After, seconds: float) -> object:
+    """Return what ``init`` returns, and call ``after``; a thread that hangs is left behind. Raises what is wrong."""
+    pool = Pool(f"init {plugin.uri}", 1)
+    future = pool.submit(lambda: _init(plugin, context, after), None).future
+    try:
+        done, _ = await asyncio.wait({future}, timeout=seconds)
+        if not done:
+            future.cancel()
+            raise DeadlineExceeded(f"its init did not return within {seconds:g} s")
+        return future.result()
+    finally:
+        pool.close()
+
+
+def _init(plugin: Plugin[object], context: InitContext, after: After) -> object:
+    try:
+        instance = plugin.init(context)
+    except BaseException as error:
+        raise as_exception(error, "its init") from error
+    check_instance(instance, plugin.type.contract)
+    check_meta(context.meta)
+    after(context)
+    return instance
+
+
+def check_instance(instance: object, contract: type[object] | None) -> None:
+    """Raise InvalidArgument for an instance without the methods of its contract."""
+    if contract is None:
+        return
+    if instance is None:
+        raise InvalidArgument(
+            f"its init returned None; it must return an object with the methods of {contract.__name__}"
+        )
+    members = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
+    methods = {name: method for name, method in members.items() if inspect.isfunction(method)}
+    missing = [name for name in methods if not callable(getattr(instance, name, None))]
+    if missing:
+        kind = type(instance).__name__
+        raise InvalidArgument(
+            f"its init returned an object of class {kind}, which lacks {', '.join(missing)} of {contract.__name__}"
+        )
+    for name, method in methods.items():
+        if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
+            raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")
+
+
+def check_meta(meta: Meta) -> None:
+    """Raise InvalidArgument for what no client could be sent: it would keep them from seeing any plugin."""
+    platforms = [part for each in meta.platforms for part in each]
+    for text in (*meta.exports, *meta.exports.values(), *meta.capabilities, *platforms):
+        if not isinstance(text, str):
+            raise InvalidArgument(f"it publishes {text!r}, which is not text")
