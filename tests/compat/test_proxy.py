@@ -16,7 +16,7 @@ from proxy.test_proxies import NATIVE, served
 from remote.test_sandbox_controller import RECORD, Controller
 from remote.test_sandbox_controller import served as controller_served
 
-from windlass_remote.sandboxes import to_record
+from windlass_remote.records import to_record
 
 IMAGE = "docker.io/library/proxied:1"
 

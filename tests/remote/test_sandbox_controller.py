@@ -24,7 +24,8 @@ from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2_grpc
 from windlass_api.containerd.types import metrics_pb2, platform_pb2
 from windlass_remote import sandboxes
-from windlass_remote.sandboxes import RemoteSandboxController, from_record
+from windlass_remote.records import from_record
+from windlass_remote.sandboxes import RemoteSandboxController
 
 SPEC = Payload("a.b.Spec", b"spec")
 RECORD = Sandbox("box", "io.runtime", SPEC, SPEC, {"a": "b"}, {"x": SPEC}, "mine")
