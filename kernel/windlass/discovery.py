@@ -1,4 +1,4 @@
-"""Entry points to plugins; the only module that knows how distributions are installed."""
+"""Entry points to plugins, and which distribution brings each."""
 
 from __future__ import annotations
 
