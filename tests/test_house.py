@@ -47,7 +47,8 @@ BROAD = {
     "kernel/windlass/boot.py": "a plugin's start and stop",
     "kernel/windlass/initialise.py": "raised again as what boot can record",
     "kernel/windlass/config/blocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",
-    "kernel/windlass/discovery.py": "a factory's defect ends the daemon with its distribution's name",
+    "kernel/windlass/discovery.py": "an import may raise anything, which becomes its plugin's record",
+    "kernel/windlass/config/factories.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
@@ -131,7 +132,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 MECHANISM = sorted((TREE / "kernel" / "windlass").glob("*.py"))
-LIMIT = 1300
+LIMIT = 1200
 
 
 def test_the_mechanism_can_be_read_in_one_sitting() -> None:

@@ -316,6 +316,12 @@ class Half:
         return ""
 
 
+class Inherits(Reads):
+    """Has what a contract declares without a body, as a class that names its contract does."""
+
+    def close(self) -> None: ...
+
+
 class Waits(Half):
     def close(self) -> None: ...
 
@@ -326,6 +332,7 @@ class Waits(Half):
         (None, "its init returned None; it must return an object with the methods of Reads"),
         (object(), "its init returned an object of class object, which lacks close, read of Reads"),
         (Half(), "its init returned an object of class Half, which lacks close of Reads"),
+        (Inherits(), "its init returned an object of class Inherits, which lacks read of Reads"),
         (Waits(), "its read is async, and that of Reads is not"),
     ],
 )
