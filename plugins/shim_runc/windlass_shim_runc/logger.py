@@ -84,7 +84,7 @@ class Logger:
         self._gone.set()
 
     async def _end(self, signals: Sequence[int]) -> None:
-        # Its own end of file comes first; a signal is for one that does not heed it.
+        # Its own end of file comes first; a signal is for one that goes on after that.
         for number in signals:
             if not self.pid:
                 return

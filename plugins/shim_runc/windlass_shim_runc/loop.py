@@ -158,7 +158,7 @@ class Loop:
             await Wait(fd, READ, flag, timeout, rests)
 
     async def writable(self, fd: int, timeout: float | None = None) -> None:
-        """Return when ``fd`` can be written or nobody reads it any more; raises TimeoutError."""
+        """Return when ``fd`` can be written or has no reader any more; raises TimeoutError."""
         await Wait(fd, WRITE, None, timeout)
 
     async def sleep(self, seconds: float, rests: bool = False) -> None:
