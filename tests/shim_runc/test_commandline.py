@@ -192,9 +192,11 @@ def test_what_a_failed_create_has_made_is_removed(parted: Parts, make: Make, tmp
     directory = tmp_path / "root" / "ns" / "box"
     directory.mkdir(parents=True)
     os.mkfifo(directory / "exec.fifo")
+    half_written = tmp_path / "bundle" / ".init.pid"
+    half_written.touch()
     parted.run(runtime.abandon())
     assert calls(runtime)[0].endswith("delete --force box")
-    assert not directory.exists()
+    assert not directory.exists() and not half_written.exists()
 
 
 def test_another_bundles_container_is_left_alone(parted: Parts, make: Make, tmp_path: Path) -> None:

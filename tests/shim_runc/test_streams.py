@@ -231,10 +231,10 @@ def test_a_runtime_that_sends_no_terminal_is_an_error(
 
 
 LOGGER = """#!/bin/sh
-trap '' TERM
 echo "$CONTAINER_ID $CONTAINER_NAMESPACE $*" >$0.log
 exec 5>&-
 cat <&3 >>$0.log
+sleep 0.2
 cat <&4 >>$0.log
 """
 
@@ -247,7 +247,7 @@ def script(path: Path, text: str) -> str:
 
 
 def test_a_logger_gets_arguments_environment_and_both_outputs(parted: Parts, tmp_path: Path) -> None:
-    """It reads by itself, and ends with the outputs."""
+    """It reads by itself, to the end, also when it is slow."""
     made = streams(parted, stdout=script(tmp_path / "logger", LOGGER))
 
     async def live() -> None:
@@ -285,6 +285,7 @@ def test_a_logger_that_ends_at_once_is_an_error_of_the_strict_scheme(
 def test_a_logger_that_goes_on_is_killed(parted: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not outlive its container."""
     monkeypatch.setattr(logger, "STOP_TIMEOUT", 0.1)
+    monkeypatch.setattr(logger, "END_TIMEOUT", 0.1)
     stubborn = "#!/bin/sh\ntrap '' TERM\nexec 5>&-\nwhile :; do sleep 0.05; done\n"
     made = streams(parted, stdout=script(tmp_path / "logger", stubborn))
 
