@@ -18,10 +18,8 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from typing import Any
 
-    # Any in this file: what a coroutine yields to and gets from the loop; only `Wait` sees it.
-    Work = Coroutine[Any, Any, None]
+    Work = Coroutine["Wait", None, None]
 
 
 READ = select.EPOLLIN
