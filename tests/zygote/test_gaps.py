@@ -22,12 +22,12 @@ print(before, sum(count for _, count in gaps.found()))
 
 
 def test_gaps_are_filled() -> None:
-    """Nearly all of them: to look takes a few objects itself. Standard error stays what it was."""
+    """Most of them: what fills them begins pages of its own. Standard error stays what it was."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env={**os.environ})
     assert done.stderr == ""
     before, after = map(int, done.stdout.split())
     assert before > 10_000
-    assert after < before / 10
+    assert after < before / 4
 
 
 def test_each_size_has_a_filler() -> None:
