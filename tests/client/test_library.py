@@ -6,8 +6,10 @@ import asyncio
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
+from client.conftest import FakeDaemon
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from windlass.contracts.values import Platform
@@ -19,26 +21,26 @@ from windlass_client.pump import Pump
 from windlass_images import platforms
 
 
-async def test_every_call_names_its_namespace(client, daemon):
+async def test_every_call_names_its_namespace(client: Client, daemon: FakeDaemon) -> None:
     """The header is there without anybody asking for it."""
     await client.images.list()
     assert daemon.namespaces == {"tests"}
 
 
-async def test_errors_are_classes_with_the_daemons_words(client):
+async def test_errors_are_classes_with_the_daemons_words(client: Client) -> None:
     """A status becomes the class that it stands for."""
     with pytest.raises(NotFound, match="image none does not exist"):
         await client.images.get("none")
 
 
-async def test_nobody_there(tmp_path):
+async def test_nobody_there(tmp_path: Path) -> None:
     """The error names the socket and what to do."""
     async with Client(str(tmp_path / "none.sock")) as client:
         with pytest.raises(Unavailable, match=r"none.sock is not running: there is no such socket; start it with"):
             await client.version()
 
 
-async def test_a_daemon_that_does_not_answer(tmp_path):
+async def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
     """No call waits for ever."""
 
     with socket.socket(socket.AF_UNIX) as listener:
@@ -49,7 +51,7 @@ async def test_a_daemon_that_does_not_answer(tmp_path):
                 await client.version()
 
 
-async def test_a_lease_ends_with_its_block(client, daemon):
+async def test_a_lease_ends_with_its_block(client: Client, daemon: FakeDaemon) -> None:
     """Also when the block fails, and then garbage is collected at once."""
     async with client.lease() as leased:
         assert leased.connection.lease in daemon.leased
@@ -62,7 +64,7 @@ async def test_a_lease_ends_with_its_block(client, daemon):
     assert not daemon.leased
 
 
-def test_fifos_are_made_and_removed(tmp_path):
+def test_fifos_are_made_and_removed(tmp_path: Path) -> None:
     """A directory that only we may enter, a pipe per stream, none for the stderr of a terminal."""
     with fifos.make("c1", stdin=True, terminal=False, parent=str(tmp_path)) as streams:
         assert stat.S_IMODE(os.stat(streams.directory).st_mode) == 0o700
@@ -75,7 +77,7 @@ def test_fifos_are_made_and_removed(tmp_path):
         assert list(streams.descriptors) == ["stdout"]
 
 
-async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path):
+async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path: Path) -> None:
     """A FIFO that nobody has opened yet is not at its end."""
     read, write = os.pipe()
     streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
@@ -94,7 +96,7 @@ async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path
     streams.close()
 
 
-async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
+async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path: Path) -> None:
     """The process must not block on output that nobody will ever read."""
     read, write = os.pipe()
     os.close(read)
@@ -126,13 +128,13 @@ async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
         ("windows/amd64", "linux/amd64", False),
     ],
 )
-def test_platforms(wanted, have, fits):
+def test_platforms(wanted: str, have: str, fits: bool) -> None:
     """A variant that is left out is the usual one."""
     assert platforms.matches(platforms.parse(wanted), platforms.parse(have)) is fits
     assert platforms.write(Platform("linux", "arm", "v7")) == "linux/arm/v7"
 
 
-def test_what_a_container_carries_is_shown_whatever_it_is():
+def test_what_a_container_carries_is_shown_whatever_it_is() -> None:
     """JSON, a message that we know, and bytes that we do not."""
     known = AnyMessage()
     known.Pack(task_pb2.TaskPaused(container_id="c"))

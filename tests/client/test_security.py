@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ RECORD = json.loads((Path(__file__).parent / "seccomp_of_containerd.json").read_
 DEFAULT = spec.CAPABILITIES
 
 
-def rules(profile):
+def rules(profile: dict[str, Any]) -> set[tuple[str, str, int | None, str]]:
     """Return a profile's rules, one for each call, without their order."""
     return {
         (name, rule["action"], rule.get("errnoRet"), json.dumps(rule.get("args") or [], sort_keys=True))
@@ -25,7 +27,7 @@ def rules(profile):
     }
 
 
-def test_the_default_profile_is_containerds():
+def test_the_default_profile_is_containerds() -> None:
     """Call by call and condition by condition; an AF_ALG socket is in none of them."""
     ours = seccomp.profile(DEFAULT, "amd64")
 
@@ -35,7 +37,7 @@ def test_the_default_profile_is_containerds():
 
 
 @pytest.mark.parametrize("change", RECORD["changes"])
-def test_the_profile_follows_the_capabilities_as_containerds_does(change):
+def test_the_profile_follows_the_capabilities_as_containerds_does(change: str) -> None:
     """Who has a capability may make the calls that need it."""
     recorded = RECORD["changes"][change]
     expected = rules(RECORD["default"]) - rules({"syscalls": recorded["less"]}) | rules({"syscalls": recorded["more"]})
@@ -45,7 +47,7 @@ def test_the_profile_follows_the_capabilities_as_containerds_does(change):
 
 
 @pytest.mark.parametrize("machine", ["amd64", "arm64", "riscv64", "s390x", "ppc64le", "loong64", "mystery"])
-def test_every_machine_has_a_profile(machine):
+def test_every_machine_has_a_profile(machine: str) -> None:
     """No call is allowed twice in two ways, and namespaces cannot be made anywhere."""
     profile = seccomp.profile(DEFAULT, machine)
     plain = [name for rule in profile["syscalls"] if "args" not in rule for name in rule["names"]]
@@ -67,12 +69,12 @@ def test_every_machine_has_a_profile(machine):
         (("CHOWN",), ("CHOWN",), [*DEFAULT[1:], "CAP_CHOWN"]),
     ],
 )
-def test_capabilities(add, drop, result):
+def test_capabilities(add: Sequence[str], drop: Sequence[str], result: list[str]) -> None:
     """Names with and without prefix, in any case; ALL; what is added wins, as with docker."""
     assert security.capabilities(DEFAULT, add, drop) == result
 
 
-def test_all_capabilities():
+def test_all_capabilities() -> None:
     """Every one that this Linux has, less what is dropped."""
     everything = security.capabilities(DEFAULT, ["ALL"], ["SYS_ADMIN"])
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
@@ -82,19 +84,19 @@ def test_all_capabilities():
 
 
 @pytest.mark.parametrize("name", ["", "CAP_", "ROOT", "CAP_ALL_OF_THEM", "CHOWN,KILL"])
-def test_what_is_no_capability(name):
+def test_what_is_no_capability(name: str) -> None:
     """A misspelt capability is an error, not one that is silently kept."""
     with pytest.raises(InvalidArgument, match="not one of Linux"):
         security.capabilities(DEFAULT, (), [name])
 
 
-def restricted(*options, add=(), drop=()):
+def restricted(*options: str, add: Sequence[str] = (), drop: Sequence[str] = ()) -> dict[str, Any]:
     document = spec.default("ns", "c")
     security.restrict(document, add, drop, options)
     return document
 
 
-def test_a_container_is_confined_unless_asked_otherwise():
+def test_a_container_is_confined_unless_asked_otherwise() -> None:
     """The profile is that of the capabilities; privileges cannot be gained; the score for the OOM killer is our own."""
     document = restricted(drop=["ALL"], add=["SYS_CHROOT"])
 
@@ -106,7 +108,7 @@ def test_a_container_is_confined_unless_asked_otherwise():
     assert document["process"]["oomScoreAdj"] == 0
 
 
-def test_security_options(tmp_path):
+def test_security_options(tmp_path: Path) -> None:
     """Each does what it does for docker; the last of two wins."""
     path = tmp_path / "profile.json"
     path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
@@ -131,7 +133,7 @@ def test_security_options(tmp_path):
         ("seccomp=/nonexistent.json", "cannot be read: No such file"),
     ],
 )
-def test_wrong_security_options(option, message):
+def test_wrong_security_options(option: str, message: str) -> None:
     """An option that does nothing would be taken for protection."""
     with pytest.raises(InvalidArgument, match=message):
         restricted(option)
@@ -151,7 +153,7 @@ def test_wrong_security_options(option, message):
         ('{"defaultAction": "' + "x" * (1 << 20) + '"}', "is not JSON of at most"),
     ],
 )
-def test_a_profile_that_would_not_be_what_it_says(tmp_path, text, message):
+def test_a_profile_that_would_not_be_what_it_says(tmp_path: Path, text: str, message: str) -> None:
     """Docker's conditions are not the OCI's: taken for it, a rule for those with CAP_BPF would be one for all."""
     path = tmp_path / "profile.json"
     path.write_text(text)

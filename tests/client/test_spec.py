@@ -20,7 +20,7 @@ IMAGE = ImageConfig(
 )
 
 
-def test_the_default_spec():
+def test_the_default_spec() -> None:
     """What a container may do when nobody says anything (docs/containerd 6.7, 7.2)."""
     document = spec.default("ns", "c1")
 
@@ -43,19 +43,19 @@ def test_the_default_spec():
     assert document["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]
 
 
-def test_what_a_container_does_not_see():
+def test_what_a_container_does_not_see() -> None:
     """Not even who is root inside reads the energy meter, from which keys can be told (GHSA-7ww5-4wqc-m92c)."""
     assert "/sys/devices/virtual/powercap" in spec.default("ns", "c1")["linux"]["maskedPaths"]
 
 
-def test_a_process_is_in_its_primary_group():
+def test_a_process_is_in_its_primary_group() -> None:
     """A process without it could read what is closed to that group (CVE-2023-25173)."""
     document = spec.default("ns", "c1")
     spec.set_user(document, 33, 34, (44, 34))
     assert document["process"]["user"] == {"uid": 33, "gid": 34, "additionalGids": [34, 44]}
 
 
-def test_two_specs_share_nothing():
+def test_two_specs_share_nothing() -> None:
     """What one container's options change must not appear in another's (CVE-2021-21334)."""
     first, second = spec.default("ns", "a"), spec.default("ns", "b")
     first["process"]["capabilities"]["bounding"].clear()
@@ -75,7 +75,7 @@ def test_two_specs_share_nothing():
         (("x",), "/other", ["/other", "x"]),
     ],
 )
-def test_arguments(arguments, entrypoint, args):
+def test_arguments(arguments: tuple[str, ...], entrypoint: str | None, args: list[str]) -> None:
     """Arguments replace the image's command; another entrypoint drops that command."""
     document = spec.default("ns", "c1")
     spec.apply_image(document, IMAGE, arguments, entrypoint)
@@ -85,13 +85,13 @@ def test_arguments(arguments, entrypoint, args):
     assert document["process"]["env"] == [f"PATH={spec.PATH}", "A=1", "B=2"]
 
 
-def test_no_arguments_at_all_is_an_error():
+def test_no_arguments_at_all_is_an_error() -> None:
     """An image without a command needs one."""
     with pytest.raises(InvalidArgument, match="no arguments specified"):
         spec.apply_image(spec.default("ns", "c"), ImageConfig(Platform("linux", "amd64"), ()), ())
 
 
-def test_environments_merge():
+def test_environments_merge() -> None:
     """The later one wins, in the place of the first; a bare name removes."""
     assert spec.merge_env(["A=1", "B=2", "C=3"], ["B=x=y", "A", "D="]) == ["B=x=y", "C=3", "D="]
     with pytest.raises(InvalidArgument, match="no name"):
@@ -108,7 +108,7 @@ def test_environments_merge():
         ('"src=/a,b",dst=/c', ("bind", "/a,b", "/c", ["rbind"])),
     ],
 )
-def test_mounts(text, mount):
+def test_mounts(text: str, mount: tuple[str, str, str, list[str]]) -> None:
     """Mounts are written as for ctr, and a bind needs no more than its two ends."""
     kind, source, destination, options = mount
     expected = {"type": kind, "source": source, "destination": destination, "options": options}
@@ -116,7 +116,7 @@ def test_mounts(text, mount):
 
 
 @pytest.mark.parametrize("text", ["src=/a", "dst=/b", "src=a,dst=/b", "src=/a,dst=b", "src=/a,dst=/b,colour=red", ""])
-def test_bad_mounts(text):
+def test_bad_mounts(text: str) -> None:
     """What is missing or unknown is named."""
     with pytest.raises(InvalidArgument, match="mount"):
         spec.parse_mount(text)
@@ -125,24 +125,24 @@ def test_bad_mounts(text):
 @pytest.mark.parametrize(
     ("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)]
 )
-def test_sizes(text, size):
+def test_sizes(text: str, size: int) -> None:
     """Units are powers of 1024."""
     assert spec.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1x", "1.5G", "M", "9" * 40])
-def test_bad_sizes(text):
+def test_bad_sizes(text: str) -> None:
     """Anything else is no size."""
     with pytest.raises(InvalidArgument, match="size"):
         spec.parse_size(text)
 
 
-def test_labels_of_an_image_that_plugins_act_on_are_dropped():
+def test_labels_of_an_image_that_plugins_act_on_are_dropped() -> None:
     """An image must not tell the daemon what to do (CVE-2026-53488)."""
     assert spec.image_labels(IMAGE) == {"a": "b"}
 
 
-def test_limits():
+def test_limits() -> None:
     """Processor time becomes a quota of each tenth of a second."""
     document = spec.default("ns", "c1")
     spec.set_cpus(document, 1.5)
