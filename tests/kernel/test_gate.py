@@ -203,7 +203,13 @@ async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_not
     released: list[str] = []
     jobs: list[Job[str]] = []
     submit = gate.pool.submit
-    monkeypatch.setattr(gate.pool, "submit", lambda *given: jobs.append(submit(*given)) or jobs[-1])
+
+    # Any: as `submit` has them
+    def noted(*given: Any) -> Job[str]:
+        jobs.append(submit(*given))
+        return jobs[-1]
+
+    monkeypatch.setattr(gate.pool, "submit", noted)
     task = asyncio.create_task(offload_within(5, released.append, lambda: "file", gate))
 
     # the future wakes the task in the next round of the loop

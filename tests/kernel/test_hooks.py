@@ -53,7 +53,7 @@ def test_nobody_is_asked_where_nobody_takes_part() -> None:
 
 def test_every_participant_may_change_the_spec() -> None:
     """In place, with only those arguments that it names."""
-    hooks, spec = Hooks(), {}
+    hooks, spec = Hooks(), dict[str, object]()
     hooks.add(Adds(), "type.a.1")
     hooks.add(Adds(), "type.a.2")
     hooks.call("adjust_spec", namespace="n", container=Container("c"), spec=spec)
@@ -167,7 +167,7 @@ class Yields:
 )
 def test_a_participant_takes_part_as_a_whole_or_not_at_all(participant: object, told: str) -> None:
     """One wrong step keeps the others from acting, and the next plugin is not disturbed."""
-    hooks, spec = Hooks(), {}
+    hooks, spec = Hooks(), dict[str, object]()
     with pytest.raises(InvalidArgument) as refused:
         hooks.add(participant, "type.a.1")
     assert told in str(refused.value)
@@ -181,7 +181,7 @@ def test_a_participant_takes_part_as_a_whole_or_not_at_all(participant: object, 
 
 def test_a_plugin_adds_one_participant() -> None:
     """A second one under its URI is refused, and the first stays."""
-    hooks, spec = Hooks(), {}
+    hooks, spec = Hooks(), dict[str, object]()
     hooks.add(Adds(), "type.a.1")
     with pytest.raises(AlreadyExists, match=r"type\.a\.1 takes part already"):
         hooks.add(Adds(), "type.a.1")
