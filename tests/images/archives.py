@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from client.conftest import KIND, ArchiveFiles, Json, digest_of
+from client.conftest import KIND, ArchiveFiles, digest_of
 
 from windlass.errors import Cancelled
 
