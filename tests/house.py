@@ -102,8 +102,8 @@ def _imports(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
             yield from _imports(child, late, typing)
     else:
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for child in ast.iter_child_nodes(node):
-            yield from _imports(child, late, typing)
+        for each in ast.iter_child_nodes(node):
+            yield from _imports(each, late, typing)
 
 
 def where(path: Path, line: int = 0) -> str:

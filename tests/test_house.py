@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from house import TREE, Distribution, distributions, imports, own_sources, where
@@ -329,10 +329,11 @@ class Anything:
         return ()
 
 
-def served(kind: PluginType[object], tmp_path: Path) -> dict[str, object]:
+# Any: a service is of one class or of the other, by its kind.
+def served(kind: PluginType[Any], tmp_path: Path) -> dict[str, Any]:
     """Return the services of a type, by the names that the wire has for them."""
     plugins = [each for plugin in PLUGINS for each in declared(plugin) if each.type.uri == kind.uri]
-    instances = [each.init(Anything(tmp_path)) for each in plugins]  # type: ignore[arg-type] # as much of one as they use
+    instances: list[Any] = [each.init(Anything(tmp_path)) for each in plugins]  # type: ignore[arg-type] # as much of one as they use
     return {instance.name: instance for instance in instances}
 
 
