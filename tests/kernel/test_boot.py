@@ -111,8 +111,9 @@ async def test_lookups_say_what_is_missing() -> None:
     problems: dict[str, Exception] = {}
 
     def look(context: InitContext) -> None:
+        none: PluginType[object] = PluginType("type.none")
         lookups: dict[str, Callable[[], object]] = {
-            "none": lambda: context.single(PluginType[object]("type.none")),
+            "none": lambda: context.single(none),
             "several": lambda: context.single(B),
             "failed": lambda: context.by_id(B, "bad"),
             "absent": lambda: context.by_id(B, "absent"),

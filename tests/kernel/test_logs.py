@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import Any
 
 import pytest
 
 from windlass.process import logs
 
 
-def record(message: str, *arguments: object, level: int = logging.INFO, **fields: object) -> logging.LogRecord:
+# Any, here and below: fields of a record, of whatever type
+def record(message: str, *arguments: object, level: int = logging.INFO, **fields: Any) -> logging.LogRecord:
     made = logging.LogRecord("windlass.test", level, "x.py", 1, message, arguments, None)
     vars(made).update(fields)
     return made
@@ -40,7 +42,7 @@ def failed() -> logging.LogRecord:
         ({"image": "ä"}, ' image="ä"'),
     ],
 )
-def test_fields_follow_the_message_and_are_quoted_if_need_be(fields: dict[str, object], tail: str) -> None:
+def test_fields_follow_the_message_and_are_quoted_if_need_be(fields: dict[str, Any], tail: str) -> None:
     """By the rules of logrus, so that what reads containerd's log reads ours."""
     line = logs.Text().format(record("hello", **fields))
 
