@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
-from house import TREE, Distribution, distributions, imports, own_sources, where
+from house import TREE, Distribution, distributions, imports, own_sources, parsed, where
 
 from windlass.contracts.services import GRPC, TTRPC
 from windlass.errors import Error, Unimplemented
@@ -406,7 +406,7 @@ def test_proofs_on_the_compatibility_page_exist() -> None:
 
 def test_every_module_says_what_it_is_for() -> None:
     """One sentence that would do as the file's row in a table of contents."""
-    assert not [where(path) for path in own_sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not [where(path) for path in own_sources() if not ast.get_docstring(parsed(path))]
 
 
 def test_nothing_is_mocked() -> None:
@@ -429,7 +429,7 @@ def test_everything_is_caught_only_at_the_edges() -> None:
         where(path)
         for each in distributions()
         for path in each.sources()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ExceptHandler) and catches_all(node)
     }
     assert found == set(BROAD)
