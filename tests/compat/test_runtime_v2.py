@@ -133,7 +133,7 @@ async def test_a_container_runs_and_its_exit_code_arrives(
     windlass: Daemon, image: Path, tmp_path: Path, topics: list[str]
 ) -> None:
     """Create, wait, start, delete; and nothing is left."""
-    tasks, made = windlass.contracts.tasks, box(["/bin/sh", "-c", "exit 7"], tmp_path)
+    tasks, made = windlass.tasks, box(["/bin/sh", "-c", "exit 7"], tmp_path)
 
     pid = await tasks.create("test", made, bind(image))
     waiting = asyncio.create_task(tasks.wait("test", made.id))
@@ -153,7 +153,7 @@ async def test_a_container_runs_and_its_exit_code_arrives(
 
 async def test_streams_execs_and_signals(windlass: Daemon, image: Path, tmp_path: Path) -> None:
     """Output goes where it was asked for, an exec runs beside the init, pids and metrics tell of both."""
-    tasks, made = windlass.contracts.tasks, box(["/bin/sh", "-c", "echo started; exec sleep 100"], tmp_path)
+    tasks, made = windlass.tasks, box(["/bin/sh", "-c", "echo started; exec sleep 100"], tmp_path)
     out, exec_out = tmp_path / "out", tmp_path / "exec-out"
     options = CreateOptions(rootfs=bind(image).rootfs, io=IO(stdout=f"file://{out}"))
     pid = await tasks.create("test", made, options)
@@ -188,7 +188,7 @@ async def test_what_runc_says_reaches_the_client(windlass: Daemon, image: Path, 
     """A command that is not there: runc's own words, and nothing is left."""
     made = box(["/no/such/command"], tmp_path)
     with pytest.raises(errors.Error, match=r"failed to create shim task: .*OCI runtime create failed.*no such file"):
-        await windlass.contracts.tasks.create("test", made, bind(image))
+        await windlass.tasks.create("test", made, bind(image))
     await eventually(lambda: windlass.left() == NOTHING)
     assert not groups_of(made)
 
@@ -218,9 +218,9 @@ async def test_a_container_survives_its_daemon_and_zygote(
 async def test_a_shim_that_is_killed_takes_its_container_along(windlass: Daemon, image: Path, tmp_path: Path) -> None:
     """Whoever waits gets 137, events are published, and neither process nor mount nor cgroup is left."""
     made = box(["/bin/sleep", "100"], tmp_path)
-    pid = await windlass.contracts.tasks.create("test", made, bind(image))
-    await windlass.contracts.tasks.start("test", made.id)
-    waiting = asyncio.create_task(windlass.contracts.tasks.wait("test", made.id))
+    pid = await windlass.tasks.create("test", made, bind(image))
+    await windlass.tasks.start("test", made.id)
+    waiting = asyncio.create_task(windlass.tasks.wait("test", made.id))
     await asyncio.sleep(0.1)
     os.kill(parent_of(pid), signal.SIGKILL)
 
@@ -242,16 +242,16 @@ async def test_a_container_that_runc_cannot_end_yet_is_ended_later(
     runc.write_text(f'#!/bin/sh\n[ -e {broken} ] && exit 3\nexec runc "$@"\n')
     runc.chmod(0o755)
     made = named(box(["/bin/sleep", "100"], tmp_path), runc)
-    pid = await windlass.contracts.tasks.create("test", made, bind(image))
-    await windlass.contracts.tasks.start("test", made.id)
-    waiting = asyncio.create_task(windlass.contracts.tasks.wait("test", made.id))
+    pid = await windlass.tasks.create("test", made, bind(image))
+    await windlass.tasks.start("test", made.id)
+    waiting = asyncio.create_task(windlass.tasks.wait("test", made.id))
     await asyncio.sleep(0.1)
     broken.touch()
 
     os.kill(parent_of(pid), signal.SIGKILL)
 
     async with asyncio.timeout(20):
-        while [each.status for each in await windlass.contracts.tasks.list("test")] != [Status.UNKNOWN]:
+        while [each.status for each in await windlass.tasks.list("test")] != [Status.UNKNOWN]:
             await asyncio.sleep(0.05)
     assert not waiting.done()
     assert Path(f"/proc/{pid}").exists()
@@ -321,7 +321,7 @@ async def test_a_shim_that_is_killed_while_it_creates_leaves_nothing(
     made, begun, runc = box(["/bin/sleep", "100"], tmp_path), tmp_path / "begun", tmp_path / "slow-runc"
     runc.write_text(f"#!{sys.executable}\n{SLOW_RUNC.format(begun=begun, copy=tmp_path / 'copy')}")
     runc.chmod(0o755)
-    creating = asyncio.create_task(windlass.contracts.tasks.create("test", named(made, runc), bind(image)))
+    creating = asyncio.create_task(windlass.tasks.create("test", named(made, runc), bind(image)))
     await eventually(begun.exists)
 
     os.kill(shim_of(tmp_path), signal.SIGKILL)
