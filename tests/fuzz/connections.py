@@ -8,6 +8,7 @@ from typing import Any  # what asyncio hands to its handlers
 
 from server.grpc_echo import Echo
 
+from windlass.contracts.services import TtrpcService
 from windlass.errors import NotFound
 from windlass_server import frames
 from windlass_server.calls import Limits
@@ -138,7 +139,7 @@ class Ttrpc(Peers):
 
     def __init__(self) -> None:
         super().__init__()
-        self._services = {"t.Echo": Service()}
+        self._services: dict[str, TtrpcService] = {"t.Echo": Service()}
         self._connections: set[_Connection] = set()
 
     async def _feed(self, data: bytes, transport: Transport) -> None:

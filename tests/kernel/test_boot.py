@@ -38,6 +38,7 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
     properties: Mapping[str, str] = field(default_factory=dict)
+    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     configured: Collection[str] = ()
 
@@ -120,12 +121,14 @@ async def test_lookups_say_what_is_missing() -> None:
     problems: dict[str, Exception] = {}
 
     def look(context: InitContext) -> None:
-        for name, lookup in {
-            "none": lambda: context.single(PluginType("type.none")),
+        none: PluginType[object] = PluginType("type.none")
+        lookups: dict[str, Callable[[], object]] = {
+            "none": lambda: context.single(none),
             "several": lambda: context.single(B),
             "failed": lambda: context.by_id(B, "bad"),
             "absent": lambda: context.by_id(B, "absent"),
-        }.items():
+        }
+        for name, lookup in lookups.items():
             try:
                 lookup()
             except (NotFound, FailedPrecondition) as error:

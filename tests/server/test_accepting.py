@@ -114,8 +114,8 @@ async def test_descriptors_that_run_out_are_told_once(
         for each in waiting:
             each.connect(str(place.path))
         await asyncio.sleep(0.5)
-    for each in descriptors:
-        os.close(each)
+    for descriptor in descriptors:
+        os.close(descriptor)
     descriptors.clear()
     assert [each.message.partition(";")[0] for each in caplog.records] == [
         f"{place.path}: no connection is taken: Too many open files"

@@ -66,7 +66,7 @@ class Peer:
         self.send(frames.headers(stream, self.block(path, **extra), flags))
 
     def call(self, stream: int, message: bytes = b"hi", path: str = "/t.Echo/echo", **extra: str) -> None:
-        self.open(stream, path, **extra)
+        self.open(stream, path, 0, **extra)
         self.send(pack(DATA, END_STREAM, stream, struct.pack(">BI", 0, len(message)) + message))
 
     async def frame(self) -> Frame:
@@ -90,7 +90,7 @@ class Peer:
         while True:
             kind, flags, id, payload = await self.frame()
             if kind == HEADERS:
-                fields = dict(self.decoder.decode(payload))
+                fields = {str(name): str(value) for name, value in self.decoder.decode(payload)}
                 if id == stream:
                     found |= fields
             elif kind == DATA and id == stream:
