@@ -71,7 +71,7 @@ def prepare_grpc(context: InitContext) -> object:
 
 def init_grpc(context: InitContext) -> object:
     """Make the server that answers clients."""
-    from windlass_server.grpc import GrpcServer
+    from windlass_server.grpc.listener import GrpcServer
 
     config = context.config(GrpcConfig)
     server = GrpcServer(
@@ -93,7 +93,7 @@ def prepare_ttrpc(context: InitContext) -> object:
 
 def init_ttrpc(context: InitContext) -> object:
     """Make the server that answers shims."""
-    from windlass_server.ttrpc import TtrpcServer
+    from windlass_server.ttrpc.listener import TtrpcServer
 
     server = TtrpcServer(context.prepared, list(context.all(TTRPC).values()))
     context.on_start(server.start)
