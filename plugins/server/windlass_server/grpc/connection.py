@@ -122,7 +122,8 @@ class Connection(asyncio.BufferedProtocol):
         if core.settled and self._timer is not None and not core.closed:
             self._timer.cancel()
             self._timer = None
-        self._flush()
+        if core.sender.size or core.sender.ready or core.draining:
+            self._flush()
         if core.closed:
             self._close()
 
@@ -175,7 +176,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> Call | None:
         """Take the call of an ended stream from the table, and wake its handler."""
-        self._wake(stream)
+        if self._waiting:
+            self._wake(stream)
         call = self._calls.pop(stream.id, None)
         if call is not None and call.running:
             self.core.lingering += 1
@@ -315,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-# Any event of its type; the table keeps what `match` would decide one by one.
+# By type, since `match` would try one after the other. Each handler takes events of its own type only.
 _HANDLERS: dict[type[events.Event], Callable[..., None]] = {
     events.Opened: Connection._on_opened,
     events.Received: Connection._on_received,

@@ -99,7 +99,7 @@ class Frames:
         return self._deliver(stream, data, bool(flags & END_STREAM))
 
     def _deliver(self, stream: Stream, data: memoryview, ended: bool) -> Event:
-        if not stream.expect(len(data), ended):
+        if stream.expected is not None and not stream.expect(len(data), ended):
             self.release_connection(len(data))
             raise StreamFailure(stream.id, ErrorCode.PROTOCOL_ERROR)
         if ended:

@@ -35,7 +35,5 @@ class Stream:
 
     def expect(self, size: int, ended: bool) -> bool:
         """Count data, its end included; return whether it is as much as the request said (RFC 9113 section 8.1.1)."""
-        if self.expected is None:
-            return True
-        self.expected -= size
-        return self.expected >= 0 and not (ended and self.expected)
+        expected = self.expected = (self.expected or 0) - size
+        return expected >= 0 and not (ended and expected)
