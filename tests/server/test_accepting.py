@@ -1,4 +1,4 @@
-"""Connections are taken as far as there is room, and trouble is told once."""
+"""Connections are taken as far as there is room, and trouble is logged once."""
 
 from __future__ import annotations
 

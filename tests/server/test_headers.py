@@ -1,4 +1,4 @@
-"""HPACK: what the library writes is read alike, and what nobody should write is refused."""
+"""HPACK: what the library writes is read alike, and what no encoder should write is refused."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Place:
         self.path, self.echo, self.server = path, echo, server
 
     async def check(self) -> None:
-        """Fail unless the server answers somebody else and keeps nothing."""
+        """Fail unless the server answers another client and keeps nothing."""
         other = await Peer.connect(self.path)
         other.call(1, b"other")
         assert await other.answer(1) == (
@@ -506,7 +506,7 @@ async def test_a_second_block_that_ends_nothing(peer: Peer, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/t.Echo/hang", "/t.Echo/deaf", "/t.Echo/count"])
 async def test_a_deadline_that_has_passed(place: Place, peer: Peer, path: str) -> None:
-    """The handler does not begin: what it does could not be told to anybody."""
+    """The handler does not begin: no client could get what it does."""
     for stream, timeout in ((1, "0S"), (3, "0n"), (5, "1n")):
         peer.call(stream, b"1", path, grpc_timeout=timeout)
         assert (await peer.status(stream))[0] == 4

@@ -1,4 +1,4 @@
-"""The HTTP/2 core beside the library h2: what one makes of a peer's bytes, the other does too.
+"""The HTTP/2 core and the library h2: what one makes of a peer's bytes, the other does too.
 
 Where they differ on purpose, `DIFFERENCES` says how. h2 judges a connection, we also judge its
 streams: what RFC 9113 calls a stream error ends one stream here, and often the connection there.
@@ -155,7 +155,7 @@ def of_ours(peer: Peer, data: bytes) -> list[Meaning]:
     return found
 
 
-def beside_h2() -> tuple[Peer, H2Connection]:
+def both() -> tuple[Peer, H2Connection]:
     """Return both, after the peer's hello."""
     theirs = H2Connection(H2Configuration(client_side=False))
     theirs.initiate_connection()
@@ -167,7 +167,7 @@ def beside_h2() -> tuple[Peer, H2Connection]:
 @settings(max_examples=200, deadline=None)
 def test_valid_bytes_mean_the_same_to_both(data: bytes, cuts: list[int]) -> None:
     """The same requests, data, ends and resets in the same order, however the bytes were cut."""
-    peer, theirs = beside_h2()
+    peer, theirs = both()
     ours: list[Meaning] = []
     his: list[Meaning] = []
     for size in [*cuts, len(data)]:
@@ -231,7 +231,7 @@ DIFFERENCES = {
 @settings(max_examples=5, deadline=None)
 def test_what_h2_refuses_is_refused(name: str, before: bytes) -> None:
     """At whatever moment it comes; by which code, `test_http2_core` says."""
-    peer, theirs = beside_h2()
+    peer, theirs = both()
     assert of_ours(peer, before) == of_h2(theirs.receive_data(before))
     ours = any(kind == "refused" for kind, *_ in of_ours(peer, WRONG[name]))
     try:

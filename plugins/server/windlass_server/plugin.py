@@ -47,7 +47,7 @@ class TtrpcConfig:
 class MetricsConfig:
     """Configuration of ``io.containerd.server.v1.metrics``."""
 
-    #: Where to tell metrics, such as 127.0.0.1:1338; empty for nowhere. Whoever can connect can read them.
+    #: Where metrics are served, such as 127.0.0.1:1338; empty for nowhere. Every client that can connect reads them.
     address: str = ""
 
 

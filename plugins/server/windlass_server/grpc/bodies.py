@@ -35,7 +35,7 @@ class Body(Incoming):
         self._kept = self._owed = 0
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
-        """Whether the call is over, so that nobody will take more."""
+        """Whether the call is over, so that no message will be taken."""
         self.ended = False
         """Whether the client has half-closed."""
 
