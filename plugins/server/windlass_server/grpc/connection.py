@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from windlass_server.grpc.waiting import Waiters
 from windlass_server.http2 import events, frames
 from windlass_server.http2.connection import Connection as Core
 from windlass_server.http2.requests import Request
@@ -46,8 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         "_timer",
         "_transport",
         "_view",
-        "_waiting",
-        "_writable",
+        "_waiters",
         "core",
         "held",
         "lost",
@@ -67,9 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._calls: dict[int, Call] = {}
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-        """Handlers that wait until their stream's data has gone out."""
-        self._writable: asyncio.Future[None] | None = None
+        self._waiters = Waiters(self.core, self._loop)
         self._due: asyncio.Handle | None = None
         self._opened = 0
         """Calls that the last bytes brought: the answers to several are written together."""
@@ -138,7 +136,7 @@ class Connection(asyncio.BufferedProtocol):
         self.core.congested = False
         if self._transport is not None and not self._closing:
             self._transport.resume_reading()
-        self._wake_writers()
+        self._waiters.wake_writers()
         self._flush()
 
     # Events
@@ -176,8 +174,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> Call | None:
         """Take the call of an ended stream from the table, and wake its handler."""
-        if self._waiting:
-            self._wake(stream)
+        self._waiters.wake(stream)
         call = self._calls.pop(stream.id, None)
         if call is not None and call.running:
             self.core.lingering += 1
@@ -188,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         self.core.end()
         for call in calls:
             self._gone(call.stream)
-        self._wake_writers()
+        self._waiters.wake_writers()
 
     # What calls do
 
@@ -226,24 +223,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def drained(self, stream: Stream) -> None:
         """Wait until everything is in the transport's hands, or the stream is gone."""
-        while stream.open and (stream.unsent or self.core.congested):
-            if stream.unsent:
-                waiter = self._waiting[stream.id] = self._loop.create_future()
-                await waiter
-            elif not self._closing:
-                if self._writable is None:
-                    self._writable = self._loop.create_future()
-                await asyncio.shield(self._writable)
-
-    def _wake(self, stream: Stream) -> None:
-        waiter = self._waiting.pop(stream.id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _wake_writers(self) -> None:
-        if self._writable is not None:
-            self._writable.set_result(None)
-            self._writable = None
+        await self._waiters.drained(stream)
 
     # Bytes out
 
@@ -269,7 +249,7 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on(self, drained: list[Stream]) -> None:
         for stream in drained:
             if stream.open:
-                self._wake(stream)
+                self._waiters.wake(stream)
             else:
                 self._forget(stream)
         drained.clear()
