@@ -114,7 +114,10 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         try:
             for event in core.receive(self._view[: len(core.pending) + nbytes], self._loop.time()):
-                _HANDLERS[type(event)](self, event)
+                if type(event) is events.Received:  # by far the most
+                    self._on_received(event)
+                else:
+                    _HANDLERS[type(event)](self, event)
         finally:
             self._reading = False
         if core.settled and self._timer is not None and not core.closed:
@@ -300,7 +303,6 @@ class Connection(asyncio.BufferedProtocol):
 # By type, since `match` would try one after the other. Each handler takes events of its own type only.
 _HANDLERS: dict[type[events.Event], Callable[..., None]] = {
     events.Opened: Connection._on_opened,
-    events.Received: Connection._on_received,
     events.Reset: Connection._on_reset,
     events.Refused: Connection._on_refused,
     events.Closed: Connection._on_closed,

@@ -143,9 +143,10 @@ class Connection(Frames):
 
     def release(self, stream: Stream, size: int) -> None:
         """Let the peer send ``size`` bytes more, on the connection and on a stream."""
-        self.release_connection(size)
+        if granted := self._window.release(size):
+            self.grant(0, granted)
         if not stream.peer_ended and (granted := stream.receive.release(size)) and stream.open:
-            self.sender.write(frames.window_update(stream.id, granted))
+            self.grant(stream.id, granted)
 
     # Ends
 

@@ -111,12 +111,17 @@ class Frames:
     def _release_padding(self, stream: Stream, size: int) -> None:
         self.release_connection(size)
         if granted := stream.receive.release(size):
-            self.sender.write(frames.window_update(stream.id, granted))
+            self.grant(stream.id, granted)
 
     def release_connection(self, size: int) -> None:
         """Let the peer send ``size`` bytes more on the connection."""
-        if (granted := self._window.release(size)) and not self.closed:
-            self.sender.write(frames.window_update(0, granted))
+        if granted := self._window.release(size):
+            self.grant(0, granted)
+
+    def grant(self, id: int, size: int) -> None:
+        """Tell the peer that a window has grown: a stream's, or the connection's, which has the number 0."""
+        if not self.closed:
+            self.sender.write(frames.window_update(id, size))
 
     def _known(self, id: int) -> Stream | None:
         """Return a stream, None when it is over. Raises ConnectionFailure for one that was never opened."""
