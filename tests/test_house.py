@@ -56,7 +56,7 @@ BROAD = {
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
     "kernel/windlass/pool.py": "raised again on the loop that asked for the call",
     "kernel/windlass/ownloop.py": "raised again as what the callers of a plugin can handle",
-    "plugins/server/windlass_server/calls.py": "a defect of a handler is told to its caller and to the log",
+    "plugins/server/windlass_server/grpc/calls.py": "a defect of a handler is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/server.py": "a defect of a method is told to its caller and to the log",
     "plugins/shim_runc/windlass_shim_runc/loop.py": "a defect in one task must not end the containers' keeper",
     "plugins/shim_runc/windlass_shim_runc/entry.py": "a worker that cannot leave goes on serving",
