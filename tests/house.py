@@ -10,7 +10,7 @@ import tokenize
 import tomllib
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,16 @@ def own_sources() -> list[Path]:
     return sorted(paths)
 
 
-def imports(path: Path) -> list[Import]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree; many tests look at every file."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Return the imports of a file, relative ones left out."""
-    return list(_imports(ast.parse(path.read_text()), late=False, typing=False))
+    return tuple(_imports(parsed(path), late=False, typing=False))
 
 
 def _imports(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
@@ -105,8 +112,8 @@ def _imports(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
             yield from _imports(child, late, typing)
     else:
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for child in ast.iter_child_nodes(node):
-            yield from _imports(child, late, typing)
+        for each in ast.iter_child_nodes(node):
+            yield from _imports(each, late, typing)
 
 
 def modules() -> dict[str, Path]:

@@ -134,8 +134,9 @@ def test_each_plugin_registers_with_nothing_but_the_kernel_beside_it(
 
 def _link(module: str, site: Path) -> None:
     """Make an installed third-party package importable in ``site``."""
-    found = Path(__import__(module).__file__).parent
-    (site / module).symlink_to(found)
+    file = __import__(module).__file__
+    assert file is not None
+    (site / module).symlink_to(Path(file).parent)
 
 
 def test_requirements_install_from_this_tree_only() -> None:

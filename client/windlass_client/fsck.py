@@ -10,14 +10,15 @@ from pathlib import Path
 
 from windlass import discovery
 from windlass.boot import Daemon
+from windlass.config import factories
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.contracts.checks import CHECK, Problem
 from windlass.discovery import Found
 from windlass.errors import StartError
-from windlass.graph import closure
 from windlass.plugin import State
 from windlass.process import setup as process
+from windlass_client.closure import closure
 
 
 def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool) -> list[Problem]:
@@ -30,7 +31,7 @@ def fsck(path: Path | None, paths: Paths, flags: Flags, repair: bool, deep: bool
     settings = draft.settle(installed)
     if not settings.root.is_dir():
         raise StartError(f"root {settings.root} does not exist; name the daemon's with --root, or its --config")
-    installed += discovery.made(settings.top, installed, draft.disabled)
+    installed += factories.made(settings.top, installed, draft.disabled)
     plugins = [entry.plugin for entry in installed if entry.plugin]
     needed = {plugin.uri for plugin in closure([each for each in plugins if each.type == CHECK], plugins)}
     logging.basicConfig(level=logging.ERROR)

@@ -25,11 +25,11 @@ from windlass.contracts.services import GRPC, SERVER
 from windlass.contracts.snapshots import SNAPSHOTTER, Snapshotter
 from windlass.discovery import Found
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, StartError
-from windlass.graph import closure
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass.process import daemon, logs
 from windlass.process import setup as process
 from windlass.process.owners import owners_of
+from windlass_client.closure import closure
 
 FACES = {SNAPSHOTTER.uri: "snapshots", CONTENT.uri: "content", DIFFER.uri: "diff"}
 """The service that shows plugins of a type."""

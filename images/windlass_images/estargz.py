@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO
 
 from windlass.errors import InvalidArgument, OutOfRange
 from windlass_images.archive import Header
@@ -41,8 +41,8 @@ TYPES = {
     tarfile.FIFOTYPE: "fifo",
 }
 
-Record = dict[str, Any]
-"""An entry of the table; Any: what JSON has."""
+Record = dict[str, object]
+"""An entry of the table."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,16 @@ def _record(member: tarfile.TarInfo, kind: str) -> Record:
         for key, value in member.pax_headers.items()
         if key.startswith(XATTR)
     }
+    link = member.linkname if kind in ("symlink", "hardlink") else ""
+    try:
+        (member.name + link + member.uname + member.gname).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"entry {member.name[:200]!r} is not UTF-8, which eStargz has to be") from None
     record: Record = {
         "name": f"{member.name}/" if kind == "dir" else member.name,
         "type": kind,
         "modtime": _moment(member.mtime),
-        "linkName": member.linkname if kind in ("symlink", "hardlink") else "",
+        "linkName": link,
         "mode": member.mode,
         "uid": member.uid,
         "gid": member.gid,
@@ -193,10 +198,6 @@ def _record(member: tarfile.TarInfo, kind: str) -> Record:
         "devMinor": member.devminor if kind in ("char", "block") else 0,
         "xattrs": xattrs,
     }
-    try:
-        (record["name"] + record["linkName"] + record["userName"] + record["groupName"]).encode()
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"entry {member.name[:200]!r} is not UTF-8, which eStargz has to be") from None
     return {key: value for key, value in record.items() if value or key in ("name", "type")}
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from windlass.contracts.values import Descriptor
 from windlass.errors import InvalidArgument
-from windlass_images.manifests import INDEX, INDEXES, parse_index, parse_json, parse_object, to_json
+from windlass_images.manifests import INDEX, INDEXES, parse_index, parse_object, to_json
 from windlass_images.store import Store
 
 
@@ -31,8 +31,8 @@ async def write_index(store: Store, data: bytes | None, targets: Sequence[Descri
     if data is None:
         manifests = [to_json(target, target.annotations) for target in targets]
         data = compact({"schemaVersion": 2, "manifests": manifests})
-    own = parse_json(data, "index.json").get("mediaType")
-    return await write_document(store, data, own if own in INDEXES else INDEX)
+    own = parse_object(data, "index.json").get("mediaType")
+    return await write_document(store, data, own if isinstance(own, str) and own in INDEXES else INDEX)
 
 
 def compact(document: object) -> bytes:

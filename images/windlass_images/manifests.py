@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from windlass.contracts.values import DIGEST, Descriptor, Platform
 from windlass.errors import InvalidArgument, OutOfRange
@@ -102,13 +101,12 @@ def chain_id(diff_ids: Sequence[str]) -> str:
     return chain
 
 
-# Any from here on: JSON that is about to be checked.
-def parse_json(data: bytes, name: str) -> Any:
+def parse_json(data: bytes, name: str) -> object:
     """Return a JSON document; ``name`` says in errors which file it is."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > VALUES_LIMIT:
         raise OutOfRange(f"{name} has more than {VALUES_LIMIT} values")
     try:
-        document = json.loads(data.decode())
+        document: object = json.loads(data.decode())
         if SURROGATE.search(data):
             json.dumps(document, ensure_ascii=False).encode()
         return document
@@ -117,7 +115,7 @@ def parse_json(data: bytes, name: str) -> Any:
         raise InvalidArgument(f"{name} is not JSON: {why[:200]}") from None
 
 
-def parse_object(data: bytes, name: str) -> dict[str, Any]:
+def parse_object(data: bytes, name: str) -> dict[str, object]:
     """Return a JSON document that has to be an object."""
     document = parse_json(data, name)
     if not isinstance(document, dict):
@@ -181,7 +179,7 @@ def to_json(target: Descriptor, annotations: Mapping[str, str]) -> dict[str, obj
     return document
 
 
-def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: frozenset[str]) -> None:
+def _check_kind(document: Mapping[str, object], name: str, media_type: str, kinds: frozenset[str]) -> None:
     version = document.get("schemaVersion")
     if version not in (None, 2):
         raise InvalidArgument(f"{name} has schemaVersion {str(version)[:20]}, only 2 is understood")
@@ -192,7 +190,7 @@ def _check_kind(document: Mapping[str, Any], name: str, media_type: str, kinds: 
             raise InvalidArgument(f"{name} has media type {str(called)[:100]!r}, which does not fit here")
 
 
-def _descriptors(value: Any, name: str) -> list[Descriptor]:
+def _descriptors(value: object, name: str) -> list[Descriptor]:
     if value is None:
         return []  # Go writes an empty list so
     if not isinstance(value, list):
@@ -200,7 +198,7 @@ def _descriptors(value: Any, name: str) -> list[Descriptor]:
     return [parse_descriptor(item, f"{name}[{number}]") for number, item in enumerate(value)]
 
 
-def parse_descriptor(value: Any, name: str) -> Descriptor:
+def parse_descriptor(value: object, name: str) -> Descriptor:
     """Read a descriptor; one whose content would have to be fetched from a URL is as good as any other."""
     if not isinstance(value, dict):
         raise InvalidArgument(f"{name} is not a descriptor")
@@ -221,7 +219,7 @@ def parse_descriptor(value: Any, name: str) -> Descriptor:
     )
 
 
-def parse_platform(value: Any, name: str) -> Platform:
+def parse_platform(value: object, name: str) -> Platform:
     """Read a platform, from a descriptor or from the top of a config."""
     if not isinstance(value, dict):
         raise InvalidArgument(f"{name} is not an object")
@@ -239,7 +237,7 @@ def parse_rootfs(data: bytes, name: str) -> ImageConfig:
     return _rootfs(parse_object(data, name), name)
 
 
-def _rootfs(document: Mapping[str, Any], name: str) -> ImageConfig:
+def _rootfs(document: Mapping[str, object], name: str) -> ImageConfig:
     rootfs = document.get("rootfs") or {}
     if not isinstance(rootfs, dict) or (rootfs.get("type") or "layers") != "layers":
         raise InvalidArgument(f"{name} has a rootfs that is not of type layers")
@@ -268,21 +266,21 @@ def parse_config(data: bytes, name: str) -> ImageConfig:
     )
 
 
-def _string(document: Mapping[str, Any], key: str, name: str) -> str:
+def _string(document: Mapping[str, object], key: str, name: str) -> str:
     value = document.get(key) or ""
     if not isinstance(value, str) or "\0" in value:
         raise InvalidArgument(f"{name}: {key} is not a string")
     return value
 
 
-def _strings(document: Mapping[str, Any], key: str, name: str) -> tuple[str, ...]:
+def _strings(document: Mapping[str, object], key: str, name: str) -> tuple[str, ...]:
     value = document.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
         raise InvalidArgument(f"{name}: {key} is not a list of strings")
     return tuple(value)
 
 
-def _string_map(value: Any, name: str) -> dict[str, str]:
+def _string_map(value: object, name: str) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(item is None or isinstance(item, str) for item in value.values()):

@@ -1,4 +1,4 @@
-"""Entry points to plugins; the only module that knows how distributions are installed."""
+"""Entry points to plugins, and which distribution brings each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from windlass.errors import FailedPrecondition, InvalidArgument, StartError, wit
 from windlass.plugin import Plugin
 
 GROUP = "windlass.plugins"
-FACTORIES = "windlass.plugin_factories"
-"""Entry points of functions that make plugins of what the configuration says: settings to a list of `Plugin`."""
 
 # stevedore logs a stack trace for each plugin that cannot be imported; ours is the record, said once.
 logging.getLogger("stevedore").setLevel(logging.CRITICAL)
@@ -38,7 +36,7 @@ def installed(entries: Iterable[EntryPoint] | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for entry in entry_points(group=GROUP) if entries is None else entries:
-        distribution = _named(entry.dist)
+        distribution = name_and_version(entry.dist)
         if found.setdefault(entry.name, distribution) != distribution:
             raise StartError(
                 f"plugin {entry.name} is brought by {found[entry.name]} and by {distribution}: uninstall one of them"
@@ -47,11 +45,12 @@ def installed(entries: Iterable[EntryPoint] | None = None) -> dict[str, str]:
 
 
 @cache
-def _named(distribution: Distribution | None) -> str:
-    """Return name and version, read once for all plugins of a distribution; its e-mail parser is slow."""
+def name_and_version(distribution: Distribution | None) -> str:
+    """Return name and version, read once for all plugins of a distribution, and without the e-mail parser's cost."""
     if distribution is None:
         return "unknown distribution"
-    fields = distribution.metadata
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    fields = dict(line.split(": ", 1) for line in text.partition("\n\n")[0].splitlines() if ": " in line)
     return f"{fields['Name']} {fields['Version']}"
 
 
@@ -67,28 +66,6 @@ def discover(disabled: Collection[str] = ()) -> list[Found]:
         Found(uri, distribution) if uri in disabled else _found(uri, distribution, entries[uri])
         for uri, distribution in distributions.items()
     ]
-
-
-def made(settings: object, found: Sequence[Found], disabled: Collection[str] = ()) -> list[Found]:
-    """Return the plugins that installed factories make of ``settings``, those of ``disabled`` without declaration.
-
-    Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported or fails.
-    """
-    taken = {entry.uri: entry.distribution for entry in found}
-    plugins: list[Found] = []
-    for entry in entry_points(group=FACTORIES):
-        distribution = _named(entry.dist)
-        try:
-            made_here = entry.load()(settings)
-        except Exception as error:
-            reason = f"{distribution} cannot make the plugins of the configuration: {with_class(error)}"
-            raise StartError(f"{reason}; mend it or uninstall it") from error
-        for plugin in made_here:
-            if plugin.uri in taken:
-                raise StartError(f"plugin {plugin.uri} is brought by {taken[plugin.uri]}; give yours another name")
-            taken[plugin.uri] = distribution
-            plugins.append(Found(plugin.uri, distribution, None if plugin.uri in disabled else plugin))
-    return plugins
 
 
 def _found(uri: str, distribution: str, entries: Sequence[EntryPoint]) -> Found:

@@ -205,8 +205,7 @@ class Handle:
         value = getattr(self._instance, name)
         if name.startswith("_") or not callable(value):
             return value
-        guarded = self.gate.guard(value, f"{self._name}.{name}" if self._name else name)
-        self.__dict__[name] = guarded
+        self.__dict__[name] = guarded = self.gate.guard(value, f"{self._name}.{name}" if self._name else name)
         return guarded
 
     def __repr__(self) -> str:

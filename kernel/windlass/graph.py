@@ -31,15 +31,3 @@ def start_order(plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
     except CycleError as error:
         # graphlib lists a loop from requirement to dependant; we read it the other way round
         raise StartError(f"plugins require each other: {' -> '.join(reversed(error.args[1]))}") from None
-
-
-def closure(wanted: Iterable[Plugin[object]], plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
-    """Return ``wanted`` and all of ``plugins`` that they require, and these in turn."""
-    every, waiting = list(plugins), list(wanted)
-    taken: dict[str, Plugin[object]] = {}
-    while waiting:
-        plugin = waiting.pop()
-        if plugin.uri not in taken:
-            taken[plugin.uri] = plugin
-            waiting += requirements(plugin, every)
-    return list(taken.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 
 from windlass.errors import DeadlineExceeded, InvalidArgument, as_exception
 from windlass.plugin import InitContext, Meta, Plugin
@@ -48,7 +49,7 @@ def check_instance(instance: object, contract: type[object] | None) -> None:
         )
     members = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
     methods = {name: method for name, method in members.items() if inspect.isfunction(method)}
-    missing = [name for name in methods if not callable(getattr(instance, name, None))]
+    missing = [name for name, method in methods.items() if _lacks(instance, name, method)]
     if missing:
         kind = type(instance).__name__
         raise InvalidArgument(
@@ -57,6 +58,13 @@ def check_instance(instance: object, contract: type[object] | None) -> None:
     for name, method in methods.items():
         if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
             raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")
+
+
+def _lacks(instance: object, name: str, declared: FunctionType) -> bool:
+    """Tell whether an instance has no such method, or only the contract's own, which does nothing."""
+    found, code = getattr(instance, name, None), declared.__code__
+    does_nothing = not code.co_names and {*code.co_consts} <= {declared.__doc__, None}
+    return not callable(found) or (does_nothing and getattr(found, "__func__", None) is declared)
 
 
 def check_meta(meta: Meta) -> None:

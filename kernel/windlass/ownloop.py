@@ -6,13 +6,24 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from windlass.errors import Unavailable, as_exception, with_class
-from windlass.watchdog import WATCHDOG
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
+
+
+class Loop(NamedTuple):
+    """An event loop that plugins' code runs on: its thread, its name, and the remedy when it is held up."""
+
+    thread: int
+    name: str
+    remedy: str
+
+
+running: dict[asyncio.AbstractEventLoop, Loop] = {}
+"""Every such loop of this process, for `windlass.process.watchdog`."""
 REMEDY = "other calls of it wait meanwhile; blocking calls belong in a thread"
 
 
@@ -73,10 +84,10 @@ class OwnLoop:
             return self._loop
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        WATCHDOG.watch(loop, threading.get_ident(), f"the event loop of {self._uri}", REMEDY)
+        running[loop] = Loop(threading.get_ident(), f"the event loop of {self._uri}", REMEDY)
         try:
             # its end cancels the tasks that are left
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 run_to_its_end(loop, runner.get_loop().create_task(self._stop.wait()))
         finally:
-            WATCHDOG.forget(loop)
+            running.pop(loop, None)

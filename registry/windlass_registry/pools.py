@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import urllib3
@@ -76,10 +76,8 @@ class Pools:
             return pool
 
     def _manager(self, proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
-        # Any: each has its own type
-        named: dict[str, Any] = {"ssl_context": context} if context is not None else {}
-        named |= {"maxsize": IDLE_CONNECTIONS, "blocksize": BLOCK}
-        manager = _through(proxy, named) if proxy else urllib3.PoolManager(**named)
+        make = partial(_through, proxy) if proxy else urllib3.PoolManager
+        manager = make(maxsize=IDLE_CONNECTIONS, blocksize=BLOCK, ssl_context=context)
         manager.pool_classes_by_scheme = self._classes
         return manager
 
@@ -133,11 +131,13 @@ def proxy_of(url: str) -> str:
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
-def _through(proxy: str, named: dict[str, Any]) -> urllib3.ProxyManager:  # Any: as above
+def _through(proxy: str, maxsize: int, blocksize: int, ssl_context: ssl.SSLContext | None) -> urllib3.ProxyManager:
     try:
         user = urlsplit(proxy).netloc.rpartition("@")[0]
         headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
-        return urllib3.ProxyManager(proxy, proxy_headers=headers, **named)
+        return urllib3.ProxyManager(
+            proxy, proxy_headers=headers, maxsize=maxsize, blocksize=blocksize, ssl_context=ssl_context
+        )
     except (HTTPError, ValueError):
         raise FailedPrecondition(
             f"the environment's proxy {shown_proxy(proxy)} cannot be used; write it as http://name:port"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http.client import BadStatusLine, HTTPException
-from typing import IO, Any
+from typing import IO
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -121,7 +121,7 @@ class _Watched:
         # Where TLS is agreed upon it has no socket that could be shut down.
         _waiting.watch.check()
 
-    def request(self, *arguments: Any, **named: Any) -> None:  # Any: as urllib3's own, whatever they are
+    def request(self, *arguments: object, **named: object) -> None:
         self._begin()
         super().request(*arguments, **named)  # type: ignore[misc] # as above
 

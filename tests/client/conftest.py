@@ -27,10 +27,13 @@ from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as nam
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as snapshots
 from windlass_api.containerd.services.version.v1 import version_pb2 as version
 from windlass_client.client import Client
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 
 KIND = "application/vnd.oci.image"
+
+Json = dict[str, Any]
+"""A document as it is parsed."""
 
 
 def digest_of(data: bytes) -> str:
@@ -275,9 +278,9 @@ class ArchiveFiles:
     """The files of an OCI layout with one image of one or more layers; change what a test is about, then `save`."""
 
     def __init__(
-        self, *layers: bytes, name: str = "example.org/x:1", platform: Mapping[str, str] | None = None
+        self, *layers: bytes, name: str = "example.org/x:1", platform: Mapping[str, object] | None = None
     ) -> None:
-        self.platform = dict(platform or {"os": "linux", "architecture": "amd64"})
+        self.platform: Json = dict(platform or {"os": "linux", "architecture": "amd64"})
         self.files: dict[str, bytes] = {}
         self.layers = layers or (b"layer one",)
         config = {
@@ -285,7 +288,7 @@ class ArchiveFiles:
             "config": {"Cmd": ["sh"]},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in self.layers]},
         }
-        self.manifest: dict[str, Any] = {
+        self.manifest: Json = {
             "schemaVersion": 2,
             "mediaType": f"{KIND}.manifest.v1+json",
             "config": self.blob(json.dumps(config).encode(), f"{KIND}.config.v1+json"),
@@ -294,11 +297,11 @@ class ArchiveFiles:
         self.target = self.blob(json.dumps(self.manifest).encode(), f"{KIND}.manifest.v1+json")
         self.target["annotations"] = {"io.containerd.image.name": name}
         self.target["platform"] = self.platform
-        self.index: dict[str, Any] = {"schemaVersion": 2, "manifests": [self.target]}
+        self.index: Json = {"schemaVersion": 2, "manifests": [self.target]}
         self.files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
         self.files["index.json"] = b""
 
-    def blob(self, data: bytes, media_type: str) -> dict[str, Any]:
+    def blob(self, data: bytes, media_type: str) -> Json:
         self.files["blobs/" + digest_of(data).replace(":", "/")] = data
         return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 

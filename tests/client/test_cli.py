@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
-from client.conftest import ArchiveFiles
+from click.testing import CliRunner, Result
+from client.conftest import ArchiveFiles, FakeDaemon
 
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2
 from windlass_client import output
@@ -19,13 +21,13 @@ from windlass_client.cli import exit_code, main, windlass
 from windlass_client.connection import target
 
 
-async def invoke(address, *arguments):
+async def invoke(address: str, *arguments: str) -> Result:
     """Run a command in a thread, because the daemon of the test lives in our event loop."""
     runner = CliRunner()
     return await asyncio.to_thread(runner.invoke, windlass, ["--address", address, *arguments])
 
 
-async def test_image_commands(address, daemon, tmp_path):
+async def test_image_commands(address: str, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Import, list and remove; JSON for machines."""
     path = ArchiveFiles(name="example.org/x:1").save(tmp_path / "a.tar")
 
@@ -41,7 +43,7 @@ async def test_image_commands(address, daemon, tmp_path):
     assert not daemon.images
 
 
-async def test_plugins(address, daemon):
+async def test_plugins(address: str, daemon: FakeDaemon) -> None:
     """A table, a graph, and the reason for what is missing with exit code 1."""
     failed = introspection_pb2.Plugin(type="t.v1", id="b", requires=["u.v1"])
     failed.init_err.message = "no plugin of type u.v1 has started"
@@ -58,7 +60,7 @@ async def test_plugins(address, daemon):
     assert "└─ u.v1 is not installed\nremedy: " in why.stdout
 
 
-async def test_version(address):
+async def test_version(address: str) -> None:
     """Ours and the daemon's."""
     shown = await invoke(address, "version", "--json")
     assert json.loads(shown.stdout)["daemon"]["version"] == "1.2.3"
@@ -75,7 +77,7 @@ async def test_version(address):
         (["run", "--pids-limit", "-2", "x"], "windlass: daemon at"),
     ],
 )
-def test_a_failure_is_one_line(capfd, arguments, message):
+def test_a_failure_is_one_line(capfd: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     """Exit code 1, no traceback, and what to do about it; 125 where the exit code is a process's otherwise."""
     code = 125 if arguments[0] in ("run", "exec") else 1
     assert main(["--address", "/nonexistent/d.sock", *arguments]) == code
@@ -98,7 +100,7 @@ def test_a_failure_is_one_line(capfd, arguments, message):
         (["image", "import"], 2),
     ],
 )
-def test_wrong_usage(capfd, arguments, code):
+def test_wrong_usage(capfd: pytest.CaptureFixture[str], arguments: list[str], code: int) -> None:
     """Exit code 2, as everywhere; 125 where the exit code is a process's otherwise, as with docker."""
     assert main(["--address", "/nonexistent/d.sock", *arguments]) == code
     assert capfd.readouterr().err
@@ -117,12 +119,14 @@ def test_wrong_usage(capfd, arguments, code):
         ("blob sha256:00 not found", 125),
     ],
 )
-def test_exit_code_for_an_error(message, code):
+def test_exit_code_for_an_error(message: str, code: int) -> None:
     """What runc and crun say of a command that they cannot execute; all else is 125."""
     assert exit_code(message) == code
 
 
-def groups(command, path=("windlass",)):
+def groups(
+    command: click.Group, path: tuple[str, ...] = ("windlass",)
+) -> Iterator[tuple[tuple[str, ...], click.Group]]:
     yield path, command
     context = click.Context(command)
     for name in command.list_commands(context):
@@ -132,7 +136,7 @@ def groups(command, path=("windlass",)):
 
 
 @pytest.mark.parametrize("path", [path[1:] for path, _ in groups(windlass)])
-def test_help_lists_each_command_once_with_a_whole_sentence(path):
+def test_help_lists_each_command_once_with_a_whole_sentence(path: tuple[str, ...]) -> None:
     """Nothing is doubled, and nothing is cut by dots."""
     shown = CliRunner().invoke(windlass, [*path, "--help"]).output
     listed = shown.partition("Commands:\n")[2]
@@ -144,7 +148,7 @@ def test_help_lists_each_command_once_with_a_whole_sentence(path):
 
 
 @pytest.mark.parametrize("form", ["d.sock", "./d.sock", "unix:d.sock", "unix://d.sock", "{directory}/d.sock"])
-async def test_sockets_may_be_named_from_here(address, monkeypatch, form):
+async def test_sockets_may_be_named_from_here(address: str, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """A path without a slash in front is one of the working directory, as for every other tool."""
     directory, _, name = address.removeprefix("unix:").rpartition("/")
     monkeypatch.chdir(directory)
@@ -154,14 +158,14 @@ async def test_sockets_may_be_named_from_here(address, monkeypatch, form):
     assert shown.exit_code == 0, shown.exception
 
 
-def test_a_host_and_port_is_no_path():
+def test_a_host_and_port_is_no_path() -> None:
     """What gRPC connects to otherwise stays as it is."""
     for address in ("localhost:1234", "ipv4:127.0.0.1:80", "dns:///x", "[::1]:80"):
         assert target(address) == address
     assert target("a/b:c/d.sock") == f"unix:{os.getcwd()}/a/b:c/d.sock"
 
 
-def test_config_is_the_kernels(capfd):
+def test_config_is_the_kernels(capfd: pytest.CaptureFixture[str]) -> None:
     """`windlass config` and `windlassd config` are the same commands."""
     assert main(["config", "default"]) == 0
     assert "version = " in capfd.readouterr().out
@@ -169,7 +173,7 @@ def test_config_is_the_kernels(capfd):
     assert "nonexistent.toml does not exist" in capfd.readouterr().out
 
 
-def test_help_imports_nothing_that_costs():
+def test_help_imports_nothing_that_costs() -> None:
     """What only some commands need is loaded by them: grpc, protobuf and rich take longer than everything else."""
     script = (
         "import sys; from windlass_client.cli import main; main(['--help']);"
@@ -179,7 +183,7 @@ def test_help_imports_nothing_that_costs():
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
-def test_names_cannot_move_the_cursor(capsys):
+def test_names_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     """A name comes from an image, and a terminal obeys what it is shown."""
     output.rows([{"name": "a\x1b[2Jb\nc"}], ("name",), False)
     assert capsys.readouterr().out == "NAME\na?[2Jb?c\n"

@@ -7,33 +7,56 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
-from click.testing import CliRunner
-from client.conftest import ArchiveFiles, digest_of
+from click.testing import CliRunner, Result
+from client.conftest import ArchiveFiles, FakeDaemon, digest_of
 from images.archives import several
 
+from windlass.contracts.transfer import Stored
 from windlass.contracts.values import Descriptor, Platform
 from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+from windlass_api.containerd.types.transfer.progress_pb2 import Progress
 from windlass_client.cli import main, windlass
+from windlass_client.client import Client
 from windlass_client.commands import transfers
 from windlass_client.store import ClientStore
+from windlass_client.transfer import Remote, Transfer
 from windlass_images.importer import Options, load
 
 NAME = "example.org/x:1"
 
 
+class Run(Protocol):
+    """Runs `windlass image`, which ends with the given exit code."""
+
+    async def __call__(self, *arguments: object, code: int = 0, input: str | None = None) -> Result: ...
+
+
+class Put(Protocol):
+    """Imports images, unpacked on request."""
+
+    async def __call__(self, *files: ArchiveFiles, unpack: bool = False) -> None: ...
+
+
+# Any: source and destination, of which each is a remote or a stored image; the tests know which.
+Transferred = list[tuple[str, Any, Any]]
+
+
 @pytest.fixture(autouse=True)
-def _amd64(monkeypatch):
+def _amd64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests are about an amd64 machine, wherever they run."""
     monkeypatch.setattr("windlass_images.platforms.host", lambda: Platform("linux", "amd64"))
 
 
 @pytest.fixture
-def run(address):
+def run(address: str) -> Run:
     """Run a command in a thread, because the daemon of the test lives in our event loop."""
 
-    async def run(*arguments, code=0, input=None):
+    async def run(*arguments: object, code: int = 0, input: str | None = None) -> Result:
         words = ["--address", address, "image", *map(str, arguments)]
         done = await asyncio.to_thread(CliRunner().invoke, windlass, words, input, standalone_mode=False)
         ended = getattr(done.exception, "exit_code", 1) if done.exception else done.return_value or 0
@@ -44,10 +67,10 @@ def run(address):
 
 
 @pytest.fixture
-async def put(client, tmp_path):
+async def put(client: Client, tmp_path: Path) -> Put:
     """Import images, unpacked if told."""
 
-    async def put(*files, unpack=False):
+    async def put(*files: ArchiveFiles, unpack: bool = False) -> None:
         for number, each in enumerate(files):
             path = each.save(tmp_path / f"put-{number}.tar")
             await load(ClientStore(client), path, Options(platform=None, unpack=unpack))
@@ -55,7 +78,7 @@ async def put(client, tmp_path):
     return put
 
 
-async def test_import(run, daemon, tmp_path):
+async def test_import(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
     """From a file, from a directory, and from standard input; JSON has digests and snapshots."""
     files = several("amd64", "arm64")
     path = files.save(tmp_path / "a.tar")
@@ -76,7 +99,7 @@ async def test_import(run, daemon, tmp_path):
     assert set(daemon.images) == {"all", NAME, "mine"}
 
 
-async def test_export(run, put, tmp_path):
+async def test_export(run: Run, put: Put, tmp_path: Path) -> None:
     """To a file that is there only when it is whole, or to standard output."""
     await put(several("amd64", "arm64"))
     path = tmp_path / "out.tar"
@@ -101,7 +124,7 @@ async def test_export(run, put, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["gzip", "zstd", "uncompressed", "estargz"])
-async def test_convert(run, put, daemon, to):
+async def test_convert(run: Run, put: Put, daemon: FakeDaemon, to: str) -> None:
     """The new image has a name of its own; JSON tells which layer became which."""
     with io.BytesIO() as out:
         tarfile.open(fileobj=out, mode="w").close()
@@ -117,7 +140,7 @@ async def test_convert(run, put, daemon, to):
     assert list(as_json["layers"]) == ([] if to == "gzip" else [files.manifest["layers"][0]["digest"]])
 
 
-async def test_check(run, put, daemon):
+async def test_check(run: Run, put: Put, daemon: FakeDaemon) -> None:
     """What is complete, unpacked, and what it takes; exit code 1 if something is missing."""
     await put(ArchiveFiles(b"one", name="good:1"), unpack=True)
     bad = ArchiveFiles(b"two", name="bad:1")
@@ -144,7 +167,7 @@ async def test_check(run, put, daemon):
     assert damaged[0]["status"] == "damaged" and "JSON" in damaged[0]["error"]
 
 
-async def test_check_of_an_image_for_another_machine(run, put):
+async def test_check_of_an_image_for_another_machine(run: Run, put: Put) -> None:
     """Nothing of it is missing, and nothing of it is of use here; that is no failure."""
     await put(several("arm64"))
 
@@ -154,7 +177,7 @@ async def test_check_of_an_image_for_another_machine(run, put):
     assert [each["status"] for each in (*here, *there)] == ["unavailable", "complete"]
 
 
-async def test_tree(run, put, daemon):
+async def test_tree(run: Run, put: Put, daemon: FakeDaemon) -> None:
     """From the index down to layers, with sizes, platforms, annotations, what is missing, and what refers to it."""
     files = several("amd64", "arm64", artifact=True)
     files.manifest = json.loads(files.files["blobs/" + files.target["digest"].replace(":", "/")])
@@ -189,7 +212,7 @@ async def test_tree(run, put, daemon):
     assert len(one["children"]) == 1
 
 
-async def test_a_tree_shows_each_branch_once(run, put, daemon, client):
+async def test_a_tree_shows_each_branch_once(run: Run, put: Put, daemon: FakeDaemon, client: Client) -> None:
     """Indexes that name the same over and over would otherwise be endless."""
     files = several("amd64")
     await put(files)
@@ -213,7 +236,7 @@ async def test_a_tree_shows_each_branch_once(run, put, daemon, client):
     assert repeated == [False, True, True]
 
 
-async def test_tag_and_rm(run, put, daemon):
+async def test_tag_and_rm(run: Run, put: Put, daemon: FakeDaemon) -> None:
     """Names are not taken away from other images unless that is meant."""
     await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="other:1"))
 
@@ -229,7 +252,7 @@ async def test_tag_and_rm(run, put, daemon):
     assert daemon.images["other:1"].target == daemon.images[NAME].target
 
 
-async def test_prune(run, put, daemon):
+async def test_prune(run: Run, put: Put, daemon: FakeDaemon) -> None:
     """What a container was made of stays, and nothing happens to all images by accident."""
     await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="used:1"), ArchiveFiles(b"two", name="other:1"))
     daemon.containers = [Container(id="c", image="used:1")]
@@ -257,32 +280,27 @@ async def test_prune(run, put, daemon):
         (["pull", "--user", "a:b", "--password-stdin", "x"], "exclude each other"),
     ],
 )
-def test_wrong_usage(capfd, arguments, message):
+def test_wrong_usage(capfd: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     """Exit code 2, and what would be right."""
     assert main(["--address", "/nonexistent/d.sock", "image", *arguments]) == 2
     assert message in capfd.readouterr().err
 
 
 @pytest.fixture
-def transferred(monkeypatch, daemon):
+def transferred(monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon) -> Transferred:
     """Stands in for the transfers of a daemon: remembers them, and a pull makes an image."""
-    from windlass_api.containerd.types.transfer.progress_pb2 import Progress
-    from windlass_client.transfer import Transfer
+    seen: Transferred = []
 
-    seen = []
-
-    async def pull(self, source, destination, report=None):
+    async def pull(self: Transfer, source: Remote, destination: Stored, report: Callable[[Progress], None]) -> None:
         seen.append((self._connection.lease, source, destination))
         for done in (0, 50, 50, 100):
             report(Progress(event="downloading", name="layer-sha256:1", progress=done, total=100))
         report(Progress(event="Completed pull from example.org"))
-        from windlass_client.client import Client
-
         client = Client.__new__(Client)
         client.connection = self._connection
         await client.images.put(destination.name, Descriptor("t", digest_of(b""), 1))
 
-    async def push(self, source, destination, report=None):
+    async def push(self: Transfer, source: Stored, destination: Remote, report: object = None) -> None:
         seen.append((self._connection.lease, source, destination))
 
     monkeypatch.setattr(Transfer, "pull", pull)
@@ -290,7 +308,7 @@ def transferred(monkeypatch, daemon):
     return seen
 
 
-async def test_pull(run, transferred, daemon):
+async def test_pull(run: Run, transferred: Transferred, daemon: FakeDaemon) -> None:
     """The daemon is told platforms, snapshotter and labels; each thing that it says is shown once."""
     done = await run("pull", "--platform", "linux/arm64", "-l", "a=b", "--plain-http", "--hosts-dir", "/etc/x", NAME)
     as_json = await run("pull", "--all-platforms", "--no-unpack", "--json", "--anonymous", NAME)
@@ -310,7 +328,9 @@ async def test_pull(run, transferred, daemon):
     assert not daemon.leased
 
 
-async def test_push(run, put, transferred, tmp_path, monkeypatch):
+async def test_push(
+    run: Run, put: Put, transferred: Transferred, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under its own name or another; passwords come from a pipe or are asked for."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     await put(ArchiveFiles(b"one"))
@@ -335,7 +355,7 @@ async def test_push(run, put, transferred, tmp_path, monkeypatch):
     assert len(transferred) == 3
 
 
-def test_every_command_of_the_group_is_there():
+def test_every_command_of_the_group_is_there() -> None:
     """And each of them explains itself."""
     from windlass_client.commands.images import COMMANDS
 

@@ -5,31 +5,39 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zstandard
-from client.conftest import KIND, ArchiveFiles, digest_of, pack
+from client.conftest import KIND, ArchiveFiles, FakeDaemon, digest_of, pack
 
 from windlass.contracts.values import Platform
 from windlass.errors import Error, InvalidArgument
+from windlass_client.client import Client
 from windlass_client.store import ClientStore
 from windlass_images.importer import Options, load
 from windlass_images.manifests import chain_id
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = Options(platform=AMD64, unpack=False)
+Spoil = Callable[[ArchiveFiles], object]
+"""Makes an archive bad."""
 UNPACK = Options(platform=AMD64)
 
 
 @pytest.fixture(autouse=True)
-def _amd64(monkeypatch):
+def _amd64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests are about an amd64 machine, wherever they run."""
     monkeypatch.setattr("windlass_images.platforms.host", lambda: AMD64)
     monkeypatch.setattr("windlass_images.platforms._level", lambda: 1)
 
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
-async def test_an_oci_archive_becomes_an_image(client, daemon, tmp_path, wrap):
+async def test_an_oci_archive_becomes_an_image(
+    client: Client, daemon: FakeDaemon, tmp_path: Path, wrap: Callable[[bytes], bytes]
+) -> None:
     """However the archive is compressed, its image is named, kept by labels and unpacked layer upon layer."""
     files = ArchiveFiles(b"one", b"two")
     [image] = await load(ClientStore(client), files.save(tmp_path / "a.tar", wrap), UNPACK)
@@ -50,7 +58,7 @@ async def test_an_oci_archive_becomes_an_image(client, daemon, tmp_path, wrap):
     assert not daemon.leased and not daemon.ingests
 
 
-async def test_importing_twice_sends_nothing_twice(client, daemon, tmp_path):
+async def test_importing_twice_sends_nothing_twice(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Blobs and snapshots that are there already stay; the name is only written anew."""
     path = ArchiveFiles().save(tmp_path / "a.tar")
     await load(ClientStore(client), path, UNPACK)
@@ -61,7 +69,7 @@ async def test_importing_twice_sends_nothing_twice(client, daemon, tmp_path):
     assert len(daemon.blobs) == 3
 
 
-async def test_a_docker_archive_becomes_an_image(client, daemon, tmp_path):
+async def test_a_docker_archive_becomes_an_image(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Of `docker save` the manifest is made up, links between layers are followed, and names get their registry."""
     layer = b"the layer"
     config = {
@@ -92,7 +100,7 @@ async def test_a_docker_archive_becomes_an_image(client, daemon, tmp_path):
     assert json.loads(daemon.blobs[image.target.digest])["layers"][0]["mediaType"].endswith("rootfs.diff.tar")
 
 
-async def test_only_the_wanted_platform_is_imported(client, daemon, tmp_path):
+async def test_only_the_wanted_platform_is_imported(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Of an index the manifests of other platforms may be missing; they are named all the same, as by containerd."""
     files = ArchiveFiles()
     other = {"mediaType": files.target["mediaType"], "digest": digest_of(b"absent"), "size": 6}
@@ -112,69 +120,69 @@ async def test_only_the_wanted_platform_is_imported(client, daemon, tmp_path):
 @pytest.mark.parametrize(
     ("options", "annotation", "name"),
     [
-        ({"name": "mine"}, "latest", "mine"),
-        ({"base_name": "reg/x"}, "latest", "reg/x:latest"),
-        ({}, "quay.io/a/b:1", "quay.io/a/b:1"),
-        ({"base_name": "reg/x"}, "", "reg/x@sha256:"),
+        (Options(name="mine"), "latest", "mine"),
+        (Options(base_name="reg/x"), "latest", "reg/x:latest"),
+        (Options(), "quay.io/a/b:1", "quay.io/a/b:1"),
+        (Options(base_name="reg/x"), "", "reg/x@sha256:"),
     ],
 )
-async def test_names(client, tmp_path, options, annotation, name):
+async def test_names(client: Client, tmp_path: Path, options: Options, annotation: str, name: str) -> None:
     """A name that is asked for wins; a bare tag gets a base, a full name does not, no name is the digest."""
     files = ArchiveFiles()
     files.target["annotations"] = {"org.opencontainers.image.ref.name": annotation} if annotation else {}
 
     [image] = await load(
-        ClientStore(client), files.save(tmp_path / "a.tar"), Options(platform=AMD64, unpack=False, **options)
+        ClientStore(client), files.save(tmp_path / "a.tar"), replace(options, platform=AMD64, unpack=False)
     )
 
     assert image.name == name or (name.endswith(":") and image.name.startswith(name))
 
 
-def spoil_layer(files):
+def spoil_layer(files: ArchiveFiles) -> None:
     files.files["blobs/" + files.manifest["layers"][0]["digest"].replace(":", "/")] = b"something else"
 
 
-def spoil_size(files):
+def spoil_size(files: ArchiveFiles) -> None:
     files.manifest["layers"][0]["size"] += 1
     files.point_to(files.manifest)
 
 
-def lose_layer(files):
+def lose_layer(files: ArchiveFiles) -> None:
     del files.files["blobs/" + files.manifest["layers"][0]["digest"].replace(":", "/")]
 
 
-def add_layers(files):
+def add_layers(files: ArchiveFiles) -> None:
     files.manifest["layers"] *= 10_000
     files.point_to(files.manifest)
 
 
-def change_target(**fields):
+def change_target(**fields: object) -> Spoil:
     return lambda files: files.target.update(fields)
 
 
-def change_manifest(**fields):
+def change_manifest(**fields: object) -> Spoil:
     return lambda files: files.point_to({**files.manifest, **fields})
 
 
-def document(name, data):
+def document(name: str, data: bytes) -> Spoil:
     return lambda files: files.files.update({name: data})
 
 
-def nest(files):
+def nest(files: ArchiveFiles) -> None:
     inner = dict(files.target)
     for _ in range(6):
         inner = files.blob(json.dumps({"schemaVersion": 2, "manifests": [inner]}).encode(), f"{KIND}.index.v1+json")
     files.index["manifests"] = [inner]
 
 
-def lie_about_diff_id(files):
+def lie_about_diff_id(files: ArchiveFiles) -> None:
     config = json.loads(files.files["blobs/" + files.manifest["config"]["digest"].replace(":", "/")])
     config["rootfs"]["diff_ids"] = [digest_of(b"not that")]
     files.manifest["config"] = files.blob(json.dumps(config).encode(), f"{KIND}.config.v1+json")
     files.point_to(files.manifest)
 
 
-BAD = {
+BAD: dict[str, tuple[Spoil, str]] = {
     "a layer with another digest": (spoil_layer, "blobs/sha256/.* is refused"),
     "a layer with another size": (spoil_size, "has .* bytes, its descriptor says"),
     "a layer that is missing": (lose_layer, "is missing"),
@@ -206,7 +214,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_a_bad_archive_is_refused_and_leaves_nothing(client, daemon, tmp_path, case):
+async def test_a_bad_archive_is_refused_and_leaves_nothing(
+    client: Client, daemon: FakeDaemon, tmp_path: Path, case: str
+) -> None:
     """Whatever is wrong, the error names the archive, and no image, blob, ingest, snapshot or lease stays."""
     spoil, message = BAD[case]
     files = ArchiveFiles()
@@ -222,14 +232,14 @@ async def test_a_bad_archive_is_refused_and_leaves_nothing(client, daemon, tmp_p
     assert not any(left)
 
 
-def extended(size):
+def extended(size: int) -> bytes:
     """Return a header that claims a long name of that size."""
     entry = tarfile.TarInfo("x")
     entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, size
     return entry.tobuf() + b"\0" * 1024
 
 
-def sparse():
+def sparse() -> bytes:
     entry = tarfile.TarInfo("x")
     entry.type = tarfile.GNUTYPE_SPARSE
     return entry.tobuf() + b"\0" * 1024
@@ -257,7 +267,9 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-async def test_a_damaged_archive_is_refused_and_leaves_nothing(client, daemon, tmp_path, case):
+async def test_a_damaged_archive_is_refused_and_leaves_nothing(
+    client: Client, daemon: FakeDaemon, tmp_path: Path, case: str
+) -> None:
     """The same for archives that are none, or stop in the middle."""
     data, message = DAMAGED[case]
     path = tmp_path / "bad.tar"
@@ -270,7 +282,7 @@ async def test_a_damaged_archive_is_refused_and_leaves_nothing(client, daemon, t
     assert not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
 
 
-async def test_an_image_for_another_machine_is_refused(client, daemon, tmp_path):
+async def test_an_image_for_another_machine_is_refused(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """The error says which platform was looked for, and how to get it all the same."""
     files = ArchiveFiles(platform={"os": "linux", "architecture": "arm64"})
 
@@ -280,7 +292,7 @@ async def test_an_image_for_another_machine_is_refused(client, daemon, tmp_path)
     assert not any((daemon.images, daemon.blobs, daemon.leased))
 
 
-async def test_links_in_a_circle_are_refused(client, daemon, tmp_path):
+async def test_links_in_a_circle_are_refused(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """A layer that is a link to a link to itself is not followed for ever."""
     first, second = tarfile.TarInfo("a"), tarfile.TarInfo("b")
     for entry, to in ((first, "b"), (second, "a")):
@@ -292,7 +304,7 @@ async def test_links_in_a_circle_are_refused(client, daemon, tmp_path):
         await load(ClientStore(client), str(path), OPTIONS)
 
 
-async def test_a_full_disk_leaves_nothing(client, daemon, tmp_path):
+async def test_a_full_disk_leaves_nothing(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An import that the daemon cannot finish is undone, and says why."""
     daemon.disk = 100
 
@@ -302,7 +314,7 @@ async def test_a_full_disk_leaves_nothing(client, daemon, tmp_path):
     assert not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
 
 
-async def test_a_big_blob_travels_in_chunks(client, daemon, tmp_path):
+async def test_a_big_blob_travels_in_chunks(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
     """A layer larger than a message arrives whole, and is not sent again when it is there."""
     import random
 
@@ -314,7 +326,9 @@ async def test_a_big_blob_travels_in_chunks(client, daemon, tmp_path):
     assert digest_of(layer) in daemon.snapshots
 
 
-async def test_what_is_named_ten_thousand_times_is_visited_once(client, daemon, tmp_path, archive_files):
+async def test_what_is_named_ten_thousand_times_is_visited_once(
+    client: Client, daemon: FakeDaemon, tmp_path: Path, archive_files: type[ArchiveFiles]
+) -> None:
     """Indexes that name the next one over and over would otherwise be visited 10,000 to the power of three times."""
     files = archive_files()
     target = {key: files.target[key] for key in ("mediaType", "digest", "size")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from client.conftest import FakeDaemon
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from windlass.contracts.values import Platform
@@ -15,26 +16,26 @@ from windlass_client.client import Client
 from windlass_images import platforms
 
 
-async def test_every_call_names_its_namespace(client, daemon):
+async def test_every_call_names_its_namespace(client: Client, daemon: FakeDaemon) -> None:
     """The header is there without anybody asking for it."""
     await client.images.list()
     assert daemon.namespaces == {"tests"}
 
 
-async def test_errors_are_classes_with_the_daemons_words(client):
+async def test_errors_are_classes_with_the_daemons_words(client: Client) -> None:
     """A status becomes the class that it stands for."""
     with pytest.raises(NotFound, match="image none does not exist"):
         await client.images.get("none")
 
 
-async def test_nobody_there(tmp_path):
+async def test_nobody_there(tmp_path: Path) -> None:
     """The error names the socket and what to do."""
     async with Client(str(tmp_path / "none.sock")) as client:
         with pytest.raises(Unavailable, match=r"none.sock is not running: there is no such socket; start it with"):
             await client.version()
 
 
-async def test_a_daemon_that_does_not_answer(tmp_path):
+async def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
     """No call waits for ever."""
 
     with socket.socket(socket.AF_UNIX) as listener:
@@ -45,7 +46,7 @@ async def test_a_daemon_that_does_not_answer(tmp_path):
                 await client.version()
 
 
-async def test_a_lease_ends_with_its_block(client, daemon):
+async def test_a_lease_ends_with_its_block(client: Client, daemon: FakeDaemon) -> None:
     """Also when the block fails, and then garbage is collected at once."""
     async with client.lease() as leased:
         assert leased.connection.lease in daemon.leased
@@ -70,13 +71,13 @@ async def test_a_lease_ends_with_its_block(client, daemon):
         ("windows/amd64", "linux/amd64", False),
     ],
 )
-def test_platforms(wanted, have, fits):
+def test_platforms(wanted: str, have: str, fits: bool) -> None:
     """A variant that is left out is the usual one."""
     assert platforms.matches(platforms.parse(wanted), platforms.parse(have)) is fits
     assert platforms.write(Platform("linux", "arm", "v7")) == "linux/arm/v7"
 
 
-def test_what_a_container_carries_is_shown_whatever_it_is():
+def test_what_a_container_carries_is_shown_whatever_it_is() -> None:
     """JSON, a message that we know, and bytes that we do not."""
     known = AnyMessage()
     known.Pack(task_pb2.TaskPaused(container_id="c"))

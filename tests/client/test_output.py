@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+import pytest
+
 from windlass_client import output
 
 SCRIPT = """
@@ -22,7 +24,7 @@ with output.progress() as show:
 """
 
 
-def test_a_terminal_shows_a_bar_for_each_layer():
+def test_a_terminal_shows_a_bar_for_each_layer() -> None:
     """Each by what tells it apart; nothing that a name has in it is obeyed, and at the end all bars are gone."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -42,7 +44,7 @@ def test_a_terminal_shows_a_bar_for_each_layer():
     assert "Traceback" not in text
 
 
-def test_lines_elsewhere(capsys):
+def test_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     """Only what is done, with its size."""
     with output.progress() as show:
         show("Resolving", "", 0, 0)
@@ -54,7 +56,7 @@ def test_lines_elsewhere(capsys):
     assert capsys.readouterr().err == "Resolving\ncomplete layer (2.0 KiB)\n"
 
 
-def test_a_document(capsys):
+def test_a_document(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON as it is, in letters that people read."""
     output.document({"name": "ä"})
     assert capsys.readouterr().out == '{\n  "name": "ä"\n}\n'

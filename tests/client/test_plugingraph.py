@@ -25,7 +25,7 @@ NODES = [
 ]
 
 
-def test_the_tree_opens_each_type_once():
+def test_the_tree_opens_each_type_once() -> None:
     """Below a type is what it requires and nothing that comes along with that."""
     assert tree(kinds(NODES)) == (
         "server  ✓ grpc\n"
@@ -39,20 +39,20 @@ def test_the_tree_opens_each_type_once():
     )
 
 
-def test_types_that_require_each_other_are_drawn_all_the_same():
+def test_types_that_require_each_other_are_drawn_all_the_same() -> None:
     """Plugins start in an order even where their types look like a loop."""
     nodes = [Node("a", "1"), Node("b", "1", ("a",)), Node("a", "2", ("b",))]
     assert "b  ✓ 1" in tree(kinds(nodes))
 
 
-def test_dot_has_every_type_and_edge():
+def test_dot_has_every_type_and_edge() -> None:
     """An edge leads from the requirement to its user."""
     text = dot(kinds(NODES))
     assert '"metadata" -> "runtime";' in text
     assert '"shim" [label="shim", fillcolor=lightpink];' in text
 
 
-def test_the_picture_is_well_formed_and_nothing_overlaps():
+def test_the_picture_is_well_formed_and_nothing_overlaps() -> None:
     """Boxes have room, and text from plugins cannot leave its place."""
     nodes = [*NODES, Node("evil", "</svg><script>", message='"<&')]
     root = ElementTree.fromstring(svg(kinds(nodes)))
@@ -70,12 +70,12 @@ def test_the_picture_is_well_formed_and_nothing_overlaps():
     assert not re.search("<script", svg(kinds(nodes)))
 
 
-def test_no_plugins_make_an_empty_picture():
+def test_no_plugins_make_an_empty_picture() -> None:
     """Not an error."""
     assert ElementTree.fromstring(svg(kinds([]))) is not None
 
 
-def test_why_finds_the_root_cause():
+def test_why_finds_the_root_cause() -> None:
     """A service that failed is followed to the type that nobody installed."""
     reason = why(NODES, "service.tasks")
     assert [(step.name, step.state) for step in reason.chain] == [
@@ -86,14 +86,14 @@ def test_why_finds_the_root_cause():
     assert "pip" in reason.remedy
 
 
-def test_why_something_was_skipped_is_its_own_message():
+def test_why_something_was_skipped_is_its_own_message() -> None:
     """A machine that cannot is nobody else's fault."""
     reason = why(NODES, "snapshotter.btrfs")
     assert [step.state for step in reason.chain] == ["skipped"]
     assert "is no btrfs" in reason.chain[0].message
 
 
-def test_why_follows_a_plugin_that_the_message_names():
+def test_why_follows_a_plugin_that_the_message_names() -> None:
     """One plugin may need another by its ID although its type has others."""
     nodes = [
         Node("s", "one"),
@@ -105,32 +105,32 @@ def test_why_follows_a_plugin_that_the_message_names():
     assert "disabled_plugins" in reason.remedy
 
 
-def test_why_ends_even_when_messages_name_each_other():
+def test_why_ends_even_when_messages_name_each_other() -> None:
     """Two plugins that blame each other are followed once."""
     nodes = [Node("a", "1", ("b",), "because of b.1"), Node("b", "1", ("a",), "because of a.1")]
     assert [step.name for step in why(nodes, "a.1").chain] == ["a.1", "b.1"]
 
 
-def test_why_of_something_unknown_guesses():
+def test_why_of_something_unknown_guesses() -> None:
     """A slip of the finger is recognised."""
     reason = why(NODES, "snapshotter.btrsf")
     assert reason.chain[0].state == "not installed"
     assert "did you mean snapshotter.btrfs?" in reason.remedy
 
 
-def test_why_of_something_that_runs():
+def test_why_of_something_that_runs() -> None:
     """There is nothing to explain, for a plugin and for a type."""
     assert [step.state for step in why(NODES, "metadata.db").chain] == ["ok"]
     assert [step.state for step in why(NODES, "snapshotter").chain] == ["ok"]
 
 
-def test_why_of_a_type_names_every_plugin_with_its_state():
+def test_why_of_a_type_names_every_plugin_with_its_state() -> None:
     """Images are refused while one verifier has failed, so "ok" alone would mislead."""
     nodes = [Node("v", "a"), Node("v", "b", message="'x'"), Node("v", "c")]
     assert why(nodes, "v").chain[0].message == "started: a, c; failed: b"
 
 
-def test_why_takes_an_id():
+def test_why_takes_an_id() -> None:
     """It is what users write at `--snapshotter`; of several the one that did not start."""
     assert [step.name for step in why(NODES, "btrfs").chain] == ["snapshotter.btrfs"]
     assert why(NODES, "tasks").chain[0].name == "service.tasks"
@@ -143,7 +143,7 @@ def test_why_takes_an_id():
 @pytest.mark.parametrize(
     "name", ["cri", "CRI", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1", "nri", "devmapper"]
 )
-def test_why_knows_what_only_containerd_has(name):
+def test_why_knows_what_only_containerd_has(name: str) -> None:
     """No installation brings it, so that none is advised."""
     reason = why(NODES, name)
     assert reason.chain[0].state == "not installed"
@@ -152,6 +152,6 @@ def test_why_knows_what_only_containerd_has(name):
     assert "compatibility.md" in reason.remedy
 
 
-def test_what_is_built_is_not_said_to_be_missing():
+def test_what_is_built_is_not_said_to_be_missing() -> None:
     """The list of what Windlass does not have follows what it has."""
     assert not set(NOT_BUILT) & set(discovery.installed())

@@ -17,7 +17,7 @@ def restricted(*options, add=(), drop=()):
     return document
 
 
-def test_a_container_is_confined_unless_asked_otherwise():
+def test_a_container_is_confined_unless_asked_otherwise() -> None:
     """The profile is that of the capabilities; privileges cannot be gained; the score for the OOM killer is our own."""
     document = restricted(drop=["ALL"], add=["SYS_CHROOT"])
 
@@ -29,7 +29,7 @@ def test_a_container_is_confined_unless_asked_otherwise():
     assert document["process"]["oomScoreAdj"] == 0
 
 
-def test_security_options(tmp_path):
+def test_security_options(tmp_path: Path) -> None:
     """Each does what it does for docker; the last of two wins."""
     path = tmp_path / "profile.json"
     path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
@@ -54,7 +54,7 @@ def test_security_options(tmp_path):
         ("seccomp=/nonexistent.json", "cannot be read: No such file"),
     ],
 )
-def test_wrong_security_options(option, message):
+def test_wrong_security_options(option: str, message: str) -> None:
     """An option that does nothing would be taken for protection."""
     with pytest.raises(InvalidArgument, match=message):
         restricted(option)
@@ -74,7 +74,7 @@ def test_wrong_security_options(option, message):
         ('{"defaultAction": "' + "x" * (1 << 20) + '"}', "is not JSON of at most"),
     ],
 )
-def test_a_profile_that_would_not_be_what_it_says(tmp_path, text, message):
+def test_a_profile_that_would_not_be_what_it_says(tmp_path: Path, text: str, message: str) -> None:
     """Docker's conditions are not the OCI's: taken for it, a rule for those with CAP_BPF would be one for all."""
     path = tmp_path / "profile.json"
     path.write_text(text)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from windlass_client.cli import windlass
 
 
-def run(path, *arguments):
+def run(path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(windlass, ["image", "sign-policy", "--file", str(path), *arguments])
 
 
-def test_a_rule_that_was_added_is_shown_and_decides(tmp_path):
+def test_a_rule_that_was_added_is_shown_and_decides(tmp_path: Path) -> None:
     path, key = tmp_path / "policy.toml", tmp_path / "team.pub"
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -31,7 +32,7 @@ def test_a_rule_that_was_added_is_shown_and_decides(tmp_path):
     assert json.loads(other.stdout)[0]["require"] == "allow"
 
 
-def test_a_key_that_is_none_is_not_added(tmp_path):
+def test_a_key_that_is_none_is_not_added(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
 
     added = run(path, "add", "a.test", "signature", "--key", "none.pub")

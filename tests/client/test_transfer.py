@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from images.archives import Receiver, Sender
 
-from windlass.contracts.rpc import serve
+from windlass.contracts.rpc import Call, serve
 from windlass.contracts.transfer import Credentials, ExtraReference, Stored, Unpack
 from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unimplemented
@@ -21,39 +25,49 @@ from windlass_api.containerd.types.transfer.progress_pb2 import Progress
 from windlass_client import streams
 from windlass_client.client import Client
 from windlass_client.transfer import Remote
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 
 DATA = bytes(range(256)) * 1000
+M = TypeVar("M", bound=Message)
+Script = Callable[["FakeTransfers"], Awaitable[None]]
+"""What the daemon does in a transfer."""
+Start = Callable[[Script], Awaitable[tuple["FakeTransfers", Client]]]
 
 
 class FakeStream:
-    def __init__(self):
-        self.received = asyncio.Queue()
-        self.outgoing = asyncio.Queue()
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[AnyMessage | None] = asyncio.Queue()
+        self.outgoing: asyncio.Queue[AnyMessage | None] = asyncio.Queue()
 
-    async def send(self, message):
+    async def send(self, message: Message) -> None:
         await self.outgoing.put(streams.pack(message))
 
-    async def close(self):
+    async def close(self) -> None:
         await self.outgoing.put(None)
 
-    async def next(self, kind):
+    async def maybe(self, kind: type[M]) -> M | None:
+        """Return the next message, None at the end of the stream."""
         message = await self.received.get()
         return kind.FromString(message.value) if message is not None else None
+
+    async def next(self, kind: type[M]) -> M:
+        message = await self.maybe(kind)
+        assert message is not None
+        return message
 
 
 class FakeTransfers:
     """A daemon that opens streams and does in a transfer what the test says."""
 
-    def __init__(self, script):
+    def __init__(self, script: Script) -> None:
         self.script = script
-        self.streams = {}
+        self.streams: dict[str, FakeStream] = {}
         self.open = 0
-        self.leases = set()
-        self.request = None
+        self.leases: set[str] = set()
+        self.request = transfer_pb2.TransferRequest()
 
-    async def stream(self, requests, call):
+    async def stream(self, requests: AsyncIterator[AnyMessage], call: Call) -> AsyncIterator[AnyMessage]:
         init = streaming_pb2.StreamInit.FromString((await anext(requests)).value)
         if init.id in self.streams:
             raise AlreadyExists(f"stream {init.id} already exists")
@@ -61,7 +75,7 @@ class FakeTransfers:
         self.leases.add(call.lease)
         self.open += 1
 
-        async def collect():
+        async def collect() -> None:
             async for message in requests:
                 await stream.received.put(message)
             await stream.received.put(None)
@@ -75,12 +89,12 @@ class FakeTransfers:
             collecting.cancel()
             self.open -= 1
 
-    async def transfer(self, request, call):
+    async def transfer(self, request: transfer_pb2.TransferRequest, call: Call) -> Empty:
         self.request = request
         await self.script(self)
         return Empty()
 
-    def of(self, kind):
+    def of(self, kind: type[M]) -> M:
         """Return the end of the transfer that is a message of that kind."""
         for end in (self.request.source, self.request.destination):
             if end.type_url == kind.DESCRIPTOR.full_name:
@@ -89,11 +103,11 @@ class FakeTransfers:
 
 
 @pytest.fixture
-async def transfers(tmp_path):
+async def transfers(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a daemon that follows a script, and give a client of it."""
-    started = []
+    started: list[tuple[grpc.aio.Server, Client]] = []
 
-    async def start(script):
+    async def start(script: Script) -> tuple[FakeTransfers, Client]:
         fake = FakeTransfers(script)
         server = Server(Limits(16 << 20, 16 << 20))
         serve(server, streaming_pb2.DESCRIPTOR.services_by_name["Streaming"], fake)
@@ -111,17 +125,17 @@ async def transfers(tmp_path):
         await server.stop(0)
 
 
-async def settled(fake):
+async def settled(fake: FakeTransfers) -> None:
     """Wait until the daemon has seen the end of every stream."""
     async with asyncio.timeout(5):
         while fake.open:
             await asyncio.sleep(0.01)
 
 
-async def test_a_pull_says_all_that_was_asked_for(transfers):
+async def test_a_pull_says_all_that_was_asked_for(transfers: Start) -> None:
     """Every field arrives, under the lease, and with containerd's names of types."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         pass
 
     fake, client = await transfers(script)
@@ -155,10 +169,10 @@ async def test_a_pull_says_all_that_was_asked_for(transfers):
     assert not fake.request.options.progress_stream
 
 
-async def test_progress_arrives_to_the_last_word(transfers):
+async def test_progress_arrives_to_the_last_word(transfers: Start) -> None:
     """Also what the daemon says while its answer is on the way."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         stream = fake.streams[fake.request.options.progress_stream]
         for done in range(100):
             await stream.send(Progress(event="downloading", name="layer", progress=done, total=100))
@@ -167,7 +181,7 @@ async def test_progress_arrives_to_the_last_word(transfers):
         await stream.close()
 
     fake, client = await transfers(script)
-    seen = []
+    seen: list[Progress] = []
 
     await client.transfer.pull(Remote("x:1"), Stored("x:1"), seen.append)
 
@@ -185,11 +199,13 @@ async def test_progress_arrives_to_the_last_word(transfers):
         (None, registry_pb2.NONE, "", ""),
     ],
 )
-async def test_credentials_are_given_when_they_are_asked_for(transfers, given, kind, username, secret):
+async def test_credentials_are_given_when_they_are_asked_for(
+    transfers: Start, given: Credentials | None, kind: int, username: str, secret: str
+) -> None:
     """As often as the daemon asks, for the host that it names, and never before."""
     answers = []
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         stream = fake.streams[fake.of(registry_pb2.OCIRegistry).resolver.auth_stream]
         for host in ("one", "two"):
             await stream.send(registry_pb2.AuthRequest(host=host, reference="x:1"))
@@ -197,7 +213,7 @@ async def test_credentials_are_given_when_they_are_asked_for(transfers, given, k
 
     asked = []
 
-    async def ask(host, reference):
+    async def ask(host: str, reference: str) -> Credentials | None:
         asked.append((host, reference))
         return given
 
@@ -209,15 +225,15 @@ async def test_credentials_are_given_when_they_are_asked_for(transfers, given, k
     await settled(fake)
 
 
-async def test_who_cannot_answer_ends_the_transfer(transfers):
+async def test_who_cannot_answer_ends_the_transfer(transfers: Start) -> None:
     """An error while credentials are looked for is the transfer's, and the daemon is not left waiting."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         stream = fake.streams[fake.of(registry_pb2.OCIRegistry).resolver.auth_stream]
         await stream.send(registry_pb2.AuthRequest(host="one"))
         await asyncio.Event().wait()
 
-    async def ask(host, reference):
+    async def ask(host: str, reference: str) -> None:
         raise InvalidArgument("config.json is no JSON")
 
     fake, client = await transfers(script)
@@ -227,11 +243,11 @@ async def test_who_cannot_answer_ends_the_transfer(transfers):
     await settled(fake)
 
 
-async def test_what_the_daemon_logs_of_requests(transfers):
+async def test_what_the_daemon_logs_of_requests(transfers: Start) -> None:
     """It comes as bytes and is shown by lines."""
-    lines = []
+    lines: list[str] = []
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         resolver = fake.of(registry_pb2.OCIRegistry).resolver
         assert resolver.http_debug == registry_pb2.TRACE
         stream = fake.streams[resolver.logs_stream]
@@ -247,19 +263,19 @@ async def test_what_the_daemon_logs_of_requests(transfers):
     assert lines == ["GET /v2/", "200 OK"]
 
 
-async def test_an_archive_is_sent_as_fast_as_it_is_taken(transfers):
+async def test_an_archive_is_sent_as_fast_as_it_is_taken(transfers: Start) -> None:
     """Nothing before a window is granted, never more than was granted, in messages of 32 KiB at most, to the end."""
-    parts = []
+    parts: list[bytes] = []
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         stream = fake.streams[fake.of(importexport_pb2.ImageImportStream).stream]
         await asyncio.sleep(0.05)
         assert stream.received.empty()
         for update in (10, 50_000, 1 << 20):
             await stream.send(bytes_pb2.WindowUpdate(update=update))
-            while sum(map(len, parts)) < min(update, len(DATA)) and (data := await stream.next(bytes_pb2.Data)):
+            while sum(map(len, parts)) < min(update, len(DATA)) and (data := await stream.maybe(bytes_pb2.Data)):
                 parts.append(data.data)
-        while (data := await stream.next(bytes_pb2.Data)) is not None:
+        while (data := await stream.maybe(bytes_pb2.Data)) is not None:
             parts.append(data.data)
         # what is sent may still be worked on: the stream ends with the transfer, not before
         await asyncio.sleep(0.05)
@@ -273,11 +289,11 @@ async def test_an_archive_is_sent_as_fast_as_it_is_taken(transfers):
     assert fake.of(importexport_pb2.ImageImportStream).force_compress
 
 
-async def test_an_archive_is_received(transfers):
+async def test_an_archive_is_received(transfers: Start) -> None:
     """Each 64 KiB that were written are granted again, and the end is waited for."""
     granted = []
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         message = fake.of(importexport_pb2.ImageExportStream)
         stream = fake.streams[message.stream]
         assert [platform.os for platform in message.platforms] == ["linux"]
@@ -301,10 +317,10 @@ async def test_an_archive_is_received(transfers):
     assert (store.name, [each.name for each in store.extra_references]) == ("a:1", ["b:1"])
 
 
-async def test_the_daemons_error_is_the_transfers(transfers):
+async def test_the_daemons_error_is_the_transfers(transfers: Start) -> None:
     """Whatever happened on the streams before."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         for stream in fake.streams.values():
             await stream.close()
         await asyncio.sleep(0.05)
@@ -318,16 +334,16 @@ async def test_the_daemons_error_is_the_transfers(transfers):
     await settled(fake)
 
 
-async def test_a_disk_that_is_full_ends_an_export(transfers):
+async def test_a_disk_that_is_full_ends_an_export(transfers: Start) -> None:
     """The daemon's call is cancelled, and the error is the disk's."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         stream = fake.streams[fake.of(importexport_pb2.ImageExportStream).stream]
         await stream.send(bytes_pb2.Data(data=DATA))
         await asyncio.Event().wait()
 
     class Full:
-        async def write(self, data):
+        async def write(self, data: bytes) -> None:
             raise OSError(28, "No space left on device")
 
     fake, client = await transfers(script)
@@ -336,11 +352,11 @@ async def test_a_disk_that_is_full_ends_an_export(transfers):
     await settled(fake)
 
 
-async def test_a_daemon_that_does_not_end_its_stream(transfers, monkeypatch):
+async def test_a_daemon_that_does_not_end_its_stream(transfers: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half an archive is never taken for one."""
     monkeypatch.setattr("windlass_client.transfer.END", 0.05)
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         pass
 
     fake, client = await transfers(script)
@@ -349,11 +365,11 @@ async def test_a_daemon_that_does_not_end_its_stream(transfers, monkeypatch):
     await settled(fake)
 
 
-async def test_a_transfer_that_is_cancelled(transfers):
+async def test_a_transfer_that_is_cancelled(transfers: Start) -> None:
     """Its streams end with it."""
     begun = asyncio.Event()
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         begun.set()
         await asyncio.Event().wait()
 
@@ -367,12 +383,14 @@ async def test_a_transfer_that_is_cancelled(transfers):
     await settled(fake)
 
 
-async def test_a_stream_that_cannot_be_opened(client, transfers, monkeypatch):
+async def test_a_stream_that_cannot_be_opened(
+    client: Client, transfers: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is the daemon's: it knows no streams, or has one of that name."""
     with pytest.raises(Unimplemented):
         await client.transfer.pull(Remote("x:1"), Stored("x:1"), lambda progress: None)
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         pass
 
     _, other = await transfers(script)
@@ -384,10 +402,10 @@ async def test_a_stream_that_cannot_be_opened(client, transfers, monkeypatch):
                 pass
 
 
-async def test_tag(transfers):
+async def test_tag(transfers: Start) -> None:
     """From the store to the store."""
 
-    async def script(fake):
+    async def script(fake: FakeTransfers) -> None:
         pass
 
     fake, client = await transfers(script)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.images import BUSYBOX, Archive, busybox_layer
+from compat.images import Archive, busybox_layer
 from compat.machines import Machine
+
+from windlass_conformance.boxes import BUSYBOX
 
 IMAGE = "docker.io/library/busy:1"
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,7 +79,7 @@ class Authority:
         private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
         return certificate, private
 
-    def token(self, service: str, access: list[dict[str, object]]) -> str:
+    def token(self, service: str, access: Sequence[Mapping[str, object]]) -> str:
         """Return a token that a registry which trusts the CA accepts."""
         now = int(time.time())
         encoded = base64.b64encode(self.certificate.public_bytes(serialization.Encoding.DER)).decode()

@@ -80,7 +80,9 @@ class Stores:
     def write(self, *messages: content_pb2.WriteContentRequest) -> None:
         list(self._content.Write(iter(messages), metadata=METADATA, timeout=30))
 
-    def ingest(self, action: int = content_pb2.COMMIT, data: bytes = BLOB, **fields: Any) -> None:
+    def ingest(
+        self, action: content_pb2.WriteAction.ValueType = content_pb2.COMMIT, data: bytes = BLOB, **fields: Any
+    ) -> None:
         more = {"ref": "ref", "labels": KEPT, **fields}
         self.write(content_pb2.WriteContentRequest(action=action, data=data, **more))
 

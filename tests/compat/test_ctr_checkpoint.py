@@ -199,7 +199,6 @@ def refusal(
     with pytest.raises(grpc.RpcError) as caught:
         tasks.Create(request, metadata=(("containerd-namespace", machine.namespace),), timeout=30)
     call = caught.value
-    assert isinstance(call, grpc.Call)
     return call.code(), call.details() or ""
 
 
@@ -264,7 +263,6 @@ def test_checkpoints_of_what_does_not_run_are_refused(
         request = tasks_pb2.CheckpointTaskRequest(container_id=id)
         with pytest.raises(grpc.RpcError) as caught:
             tasks.Checkpoint(request, metadata=(("containerd-namespace", windlass.namespace),), timeout=30)
-        assert isinstance(caught.value, grpc.Call)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert scratch(windlass) == []
 

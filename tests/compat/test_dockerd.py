@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from compat.conftest import require_criu, require_foreign_tools
-from compat.images import BUSYBOX
 from compat.machines import Machine, Result, eventually
+
+from windlass_conformance.boxes import BUSYBOX
 
 UNPACKED = Path(sys.prefix) / "docker"
 """Where scripts/test unpacks Debian's package: installing it would start a dockerd on this machine."""

@@ -182,7 +182,7 @@ def docker_save(layers: list[bytes], tag: str) -> bytes:
             "container_config": {},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(each) for each in layers]},
         }
-        paths, seen = [], {}
+        paths, seen = [], dict[bytes, str]()
         for number, data in enumerate(layers):
             directory = hashlib.sha256(str(number).encode()).hexdigest()
             add(directory, kind=tarfile.DIRTYPE)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from compat.images import Archive, layer
@@ -76,8 +77,14 @@ def image(windlass: Machine, tmp_path: Path) -> Iterator[Archive]:
         windlass.ctr("images", "rm", "--sync", *names)
 
 
+class Run(Protocol):
+    """Runs `windlass image`, which ends with the given exit code."""
+
+    def __call__(self, *arguments: str, code: int = 0, data: str = "") -> subprocess.CompletedProcess[str]: ...
+
+
 @pytest.fixture
-def run(windlass: Machine, tmp_path: Path) -> object:
+def run(windlass: Machine, tmp_path: Path) -> Run:
     """Run `windlass image …` with a docker configuration of the test's own."""
 
     def run(*arguments: str, code: int = 0, data: str = "") -> subprocess.CompletedProcess[str]:
@@ -98,7 +105,7 @@ def log_in(tmp_path: Path, registry: str, password: str = PASSWORD) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
 
 
-def test_pushed_and_pulled(windlass: Machine, image: Archive, registry: str, run, tmp_path: Path) -> None:
+def test_pushed_and_pulled(windlass: Machine, image: Archive, registry: str, run: Run, tmp_path: Path) -> None:
     """The digest stays, layers are unpacked, progress is told per layer, and credentials come from docker's file."""
     log_in(tmp_path, registry)
     name = f"{registry}/pushed/thing:2"
@@ -120,7 +127,7 @@ def test_pushed_and_pulled(windlass: Machine, image: Archive, registry: str, run
     assert windlass.ctr("leases", "ls", "-q") == ""
 
 
-def test_ways_to_log_in(windlass: Machine, image: Archive, registry: str, run, tmp_path: Path) -> None:
+def test_ways_to_log_in(windlass: Machine, image: Archive, registry: str, run: Run, tmp_path: Path) -> None:
     """By a pipe, on the command line as ctr has it; wrong ones and none are one line that has no secret in it."""
     name = f"{registry}/login:1"
     secret = "wr0ng-s3cret"
@@ -138,7 +145,7 @@ def test_ways_to_log_in(windlass: Machine, image: Archive, registry: str, run, t
     assert windlass.ctr("leases", "ls", "-q") == ""
 
 
-def test_requests_are_shown(image: Archive, registry: str, run, tmp_path: Path) -> None:
+def test_requests_are_shown(image: Archive, registry: str, run: Run, tmp_path: Path) -> None:
     """--http-trace has each request, and no credentials."""
     log_in(tmp_path, registry)
     run("push", f"{registry}/traced:1", "example.org/thing:1")
@@ -150,7 +157,7 @@ def test_requests_are_shown(image: Archive, registry: str, run, tmp_path: Path) 
     assert base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode() not in traced.stderr
 
 
-def test_what_is_not_there(image: Archive, registry: str, run, tmp_path: Path) -> None:
+def test_what_is_not_there(image: Archive, registry: str, run: Run, tmp_path: Path) -> None:
     """One line that names the image; nothing is left."""
     log_in(tmp_path, registry)
     missing = run("pull", f"{registry}/nope:1", code=1)
@@ -204,14 +211,14 @@ def test_an_archive_that_is_none(windlass: Machine) -> None:
 
 @pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
 def test_a_mirror_that_wants_a_password_is_not_given_the_registry_s(
-    windlass: Machine, image: Archive, registry: str, run, tmp_path: Path, scheme: str
+    windlass: Machine, image: Archive, registry: str, run: Run, tmp_path: Path, scheme: str
 ) -> None:
     """`--user` is for the registry in the image's name; a mirror has what docker's configuration has for it."""
     name = f"{registry}/mirrored:1"
     run("push", "--user", f"{USER}:{PASSWORD}", name, "example.org/thing:1")
     with running() as mirror:
         challenge = f'{scheme} realm="http://{mirror.authority}/token"'
-        mirror.misbehaviours.append(lambda asked: asked.answer(401, b"{}", {"WWW-Authenticate": challenge}) is None)
+        mirror.misbehaviours.append(lambda asked: asked.answered(401, b"{}", {"WWW-Authenticate": challenge}))
         hosts(tmp_path / "hosts", registry, f'server = "http://{registry}"\n[host."http://{mirror.authority}"]\n')
 
         run("pull", "--user", f"{USER}:{PASSWORD}", "--hosts-dir", str(tmp_path / "hosts"), name)

@@ -10,6 +10,8 @@ import grpc
 import pytest
 from compat.machines import Machine
 from compat.scratch_daemon import needs_ctr, needs_root
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from windlass_api.containerd.services.containers.v1 import containers_pb2, containers_pb2_grpc
 from windlass_api.containerd.services.mounts.v1 import mounts_pb2 as pb
@@ -60,7 +62,9 @@ def test_an_activation_outlives_the_daemon_and_goes_with_its_lease(machine: Mach
     machine.collect_garbage()
     with mounts_of(machine) as mounts:
         assert mounts.Info(pb.InfoRequest(name="one"), metadata=heads(machine), timeout=10).info == made
-        update = pb.UpdateRequest(info={"name": "one", "labels": {"c": "d"}}, update_mask={"paths": ["labels.c"]})
+        update = pb.UpdateRequest(
+            info=mount_pb2.ActivationInfo(name="one", labels={"c": "d"}), update_mask=FieldMask(paths=["labels.c"])
+        )
         made.labels["c"] = "d"
         assert mounts.Update(update, metadata=heads(machine), timeout=10).info == made
         listed = mounts.List(pb.ListRequest(filters=["labels.c==d"]), metadata=heads(machine), timeout=10)
@@ -79,7 +83,7 @@ def test_what_a_container_s_label_keeps_goes_with_the_container(machine: Machine
         _keep(machine)
         request = pb.ActivateRequest(name="kept", mounts=[TMPFS], labels=labels, temporary=True)
         (bind,) = mounts.Activate(request, metadata=heads(machine), timeout=10).info.system
-        assert (bind.type, bind.options) == ("bind", ["rw", "rbind"])
+        assert (bind.type, list(bind.options)) == ("bind", ["rw", "rbind"])
         assert machine.mounts() == [bind.source]
         machine.collect_garbage()
         assert machine.mounts() == [bind.source]
@@ -91,7 +95,9 @@ def test_what_a_container_s_label_keeps_goes_with_the_container(machine: Machine
 def _keep(machine: Machine) -> None:
     with grpc.insecure_channel(f"unix:{machine.address}") as channel:
         container = containers_pb2.Container(
-            id="box", runtime={"name": "io.containerd.runc.v2"}, spec={"type_url": "x"}
+            id="box",
+            runtime=containers_pb2.Container.Runtime(name="io.containerd.runc.v2"),
+            spec=AnyMessage(type_url="x"),
         )
         request = containers_pb2.CreateContainerRequest(container=container)
         containers_pb2_grpc.ContainersStub(channel).Create(request, metadata=heads(machine), timeout=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import grpc
 import pytest
@@ -13,13 +14,14 @@ from windlass_api.containerd.services.introspection.v1 import introspection_pb2 
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2_grpc as stubs
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo, RuntimeRequest
 
-TASKS = {"type": "io.containerd.runtime.v2", "id": "task"}
+TASKS: dict[str, Any] = {"type": "io.containerd.runtime.v2", "id": "task"}
 
 
-def ask(machine: Machine, **fields: object) -> pb.PluginInfoResponse:
+# Any, here and below: fields of the two messages
+def ask(machine: Machine, own: bytes | dict[str, Any] | None = None, **fields: str) -> pb.PluginInfoResponse:
     """Ask for a plugin, with a request of its own if there is one."""
-    request = pb.PluginInfoRequest(**{key: value for key, value in fields.items() if isinstance(value, str)})
-    if (own := fields.get("own")) is not None:
+    request = pb.PluginInfoRequest(type=fields.get("type", ""), id=fields.get("id", ""))
+    if own is not None:
         request.options.type_url = "types.containerd.io/containerd.types.RuntimeRequest"
         request.options.value = own if isinstance(own, bytes) else RuntimeRequest(**own).SerializeToString()
     with grpc.insecure_channel(f"unix:{machine.address}") as channel:
@@ -27,7 +29,7 @@ def ask(machine: Machine, **fields: object) -> pb.PluginInfoResponse:
         return stubs.IntrospectionStub(channel).PluginInfo(request, metadata=metadata, timeout=20)
 
 
-def refused(machine: Machine, **fields: object) -> tuple[grpc.StatusCode, str]:
+def refused(machine: Machine, **fields: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         ask(machine, **fields)
     return caught.value.code(), caught.value.details() or ""

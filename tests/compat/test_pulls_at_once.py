@@ -8,9 +8,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from compat.images import digest_of
 from compat.registries import needs_registry, proxied, registry
 from compat.scratch_daemon import METADATA, needs_ctr, needs_root, wait_until
 from compat.test_transfer import Built, Machine, layer_of, pulling
+from google.protobuf.empty_pb2 import Empty
 from registry.fake import LAYER, Handler, running
 
 from windlass.contracts.values import Descriptor
@@ -67,7 +69,7 @@ class Held:
             self.gates[digest].wait(60)
 
 
-def transfer(channel: grpc.Channel, reference: str) -> grpc.Future:
+def transfer(channel: grpc.Channel, reference: str) -> grpc.Future[Empty]:
     return transfer_pb2_grpc.TransferStub(channel).Transfer.future(pulling(reference), metadata=METADATA, timeout=120)
 
 
@@ -134,15 +136,24 @@ def test_pulls_removals_and_collections_at_once(machine: Machine, address: str) 
     assert done > 6
     for name in machine.kept()["images"]:
         machine.ctr("images", "rm", "--sync", name)
-    gone = {"blobs": [], "ingests": [], "images": [], "leases": [], "snapshots": []}
+    gone: dict[str, list[str]] = {"blobs": [], "ingests": [], "images": [], "leases": [], "snapshots": []}
     assert wait_until(lambda: machine.kept() == gone, 30), machine.kept()
 
 
 # The same layer, written by another client
 
 
+@dataclass
+class Writing:
+    """A client that has written a part, and commits the rest when the test says so."""
+
+    cancel: Callable[[], object]
+    commit: Callable[[], int]
+    """Return how many bytes there are then."""
+
+
 @contextmanager
-def writing(machine: Machine, layer: Descriptor, data: bytes, count: int, kind: str = "layer") -> Iterator[grpc.Call]:
+def writing(machine: Machine, layer: Descriptor, data: bytes, count: int, kind: str = "layer") -> Iterator[Writing]:
     """Write the beginning of a layer as a client of the content service, and hold it open."""
     go_on = threading.Event()
     request = content_pb2.WriteContentRequest(
@@ -163,10 +174,14 @@ def writing(machine: Machine, layer: Descriptor, data: bytes, count: int, kind: 
 
     with machine.channel() as channel:
         call = content_pb2_grpc.ContentStub(channel).Write(requests(), metadata=METADATA)
-        call.commit = go_on.set
+
+        def finish() -> int:
+            go_on.set()
+            return next(call).offset
+
         try:
             assert next(call).offset == count
-            yield call
+            yield Writing(call.cancel, finish)
         finally:
             go_on.set()
             call.cancel()
@@ -191,8 +206,7 @@ def test_a_pull_waits_for_another_client_that_writes_the_same_layer(
             if dies:
                 writer.cancel()
             else:
-                writer.commit()
-                assert next(writer).offset == layer.size
+                assert writer.commit() == layer.size
             call.result()
         fetched = {path: count for path, count in proxy.counts.items() if layer.digest in path and "GET" in path}
     assert len(fetched) == dies and machine.kept()["ingests"] == []
@@ -212,8 +226,7 @@ def test_who_waits_for_a_config_does_not_ask_for_it(machine: Machine, address: s
             if dies:
                 writer.cancel()
             else:
-                writer.commit()
-                assert next(writer).offset == len(data)
+                assert writer.commit() == len(data)
             call.result()
         fetched = [count for path, count in proxy.counts.items() if image.config.digest in path and "GET" in path]
     assert sum(fetched) == dies and machine.kept()["ingests"] == []

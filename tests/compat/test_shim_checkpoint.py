@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compat.conftest import require_criu
 from shim_runc.harness import Shim, shims
 
 from windlass import errors
+from windlass_api.ttrpc.framing import Frame
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message
 
@@ -277,7 +279,8 @@ def test_what_is_to_be_restored_has_no_stream_open(make: Make, tmp_path: Path, s
     (tmp_path / "image").mkdir()
     runtime = options(binary_name=fake_runtime(tmp_path, "exit 1"), criu_path=criu_at(tmp_path))
     shim = make()
-    fifos = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    # Any: fields of the request
+    fifos: dict[str, Any] = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
     shim.create(["/bin/true"], checkpoint=str(tmp_path / "image"), options=runtime, **fifos)
     assert not any(is_open(fifo) for fifo in fifos.values())
     if starts:
@@ -317,9 +320,9 @@ def test_a_restore_that_fails_says_why_and_can_be_deleted(make: Make, tmp_path: 
     assert shim.shutdown()
 
 
-def receive_two(shim: Shim) -> list[object]:
+def receive_two(shim: Shim) -> list[Frame]:
     """Return the next two frames."""
-    frames: list[object] = []
+    frames: list[Frame] = []
     while len(frames) < 2:
         frames += shim.client.decoder.feed(shim.client.socket.recv(65536))
     return frames

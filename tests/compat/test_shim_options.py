@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import groups
 import pytest
@@ -83,7 +84,8 @@ def test_flags_of_the_runtime(make: Make, tmp_path: Path) -> None:
 def test_the_pipes_belong_to_the_user_of_the_options(make: Make, tmp_path: Path, kind: str) -> None:
     """IoUid and IoGid own all three, of init and of an exec, when the runtime gets them."""
     shim = make()
-    streams = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    # Any: fields of the request
+    streams: dict[str, Any] = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
     chosen = options(io_uid=1001, io_gid=1002, binary_name=str(recorder(tmp_path)))
     owners = tmp_path / "owners"
     if kind == "init":

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from polling import is_readable
@@ -39,7 +40,8 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shim]:
 @pytest.fixture
 def cat(shim: Shim) -> Iterator[tuple[int, int]]:
     """A container that says what it is told, at rest; the ends of its input and output."""
-    names = {name: shim.fifo(name) for name in ("stdin", "stdout")}
+    # Any: fields of the request
+    names: dict[str, Any] = {name: shim.fifo(name) for name in ("stdin", "stdout")}
     out = os.open(names["stdout"], os.O_RDONLY | os.O_NONBLOCK)
     shim.create(["/bin/cat"], **names)
     shim.start()

@@ -225,7 +225,8 @@ def test_an_exec_that_could_not_start_may_be_started_again(make: Make) -> None:
     shim = make()
     shim.create(["/bin/sleep", "1000"])
     shim.start()
-    names = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    # Any: fields of the request
+    names: dict[str, Any] = {name: shim.fifo(name) for name in ("stdin", "stdout", "stderr")}
     shim.exec("late", ["/bin/late"], **names)
     with pytest.raises(errors.Error, match="no such file"):
         shim.start("late")

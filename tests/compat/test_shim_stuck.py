@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shim_runc.harness import Client, Shim, shims
@@ -203,12 +204,14 @@ def test_an_exec_with_impossible_streams_says_so_and_can_be_deleted(make: Make, 
     shim.create(["/bin/sleep", "1000"])
     shim.start()
     (tmp_path / "file").touch()
-    streams, message = {
+    # Any: fields of the request
+    cases: dict[str, tuple[dict[str, Any], str]] = {
         "missing": ({"stdout": "/no/such/fifo"}, "cannot open stdout /no/such/fifo"),
         "directory": ({"stderr": str(tmp_path)}, "neither a FIFO nor a regular file"),
         "file as stdin": ({"stdin": str(tmp_path / "file")}, "is not a FIFO"),
         "scheme": ({"stdout": "ttrpc+unix:///x"}, r"stdio scheme ttrpc\+unix:// is not known"),
-    }[kind]
+    }
+    streams, message = cases[kind]
     shim.exec("e", ["/bin/true"], **streams)
 
     with pytest.raises(errors.Error, match=message):

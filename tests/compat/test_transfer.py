@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ class Built:
         client = Client([])
         pusher = client.repository(reference, scheme="http").pusher()
         for digest, data in self.blobs.items():
-            pusher.push_blob(Descriptor("x", digest, len(data)), lambda data=data: data)
+            pusher.push_blob(Descriptor("x", digest, len(data)), partial(bytes, data))
         pusher.push_manifest(self.target, self.manifest, reference.rpartition(":")[2])
         client.close()
 
@@ -359,11 +360,12 @@ def test_credentials_are_asked_for_over_a_stream(machine: Machine, tmp_path: Pat
 def test_of_other_platforms_only_what_was_asked_for_comes(machine: Machine, address: str) -> None:
     """Nothing, or with all metadata their manifests and configs, and never their layers."""
     mine, other = Built(layer_of(35)), Built(layer_of(36), architecture="s390x")
-    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": []}
+    manifests: list[dict[str, object]] = []
     for image, architecture in ((mine, "amd64"), (other, "s390x")):
         image.push(f"{address}/multi/app:{architecture}")
         platform = {"os": "linux", "architecture": architecture}
-        index["manifests"].append({**_json(image.target), "platform": platform})
+        manifests.append({**_json(image.target), "platform": platform})
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
     data = json.dumps(index).encode()
     target = Descriptor(f"{OCI}.index.v1+json", digest_of(data), len(data))
     Client([]).repository(f"{address}/multi/app:1", scheme="http").pusher().push_manifest(target, data, "1")
@@ -424,17 +426,16 @@ def test_the_next_pull_goes_on_where_a_killed_daemon_was(own: Machine, address: 
     image = Built(layer_of(50, 8 << 20), layer_of(51))
     image.push(f"{address}/killed/app:1")
     large = image.layers[0]
-    half = threading.Event()
+    half, killed = threading.Event(), threading.Event()
 
     def spoil(path: str, count: int, body: bytes) -> bytes | None:
         if large.digest in path and count == 1:
             threading.Timer(0.5, half.set).start()
             return body[: large.size // 2]
-        if large.digest in path and not own.killed:
+        if large.digest in path and not killed.is_set():
             time.sleep(3)  # by then the daemon is not there any more
         return None
 
-    own.killed = False  # type: ignore[attr-defined] # this test's own
     with mirror(address, spoil) as proxy:
         pull = threading.Thread(
             target=own.windlass, args=("image", "pull", "--plain-http", f"{proxy.address}/killed/app:1")
@@ -442,7 +443,7 @@ def test_the_next_pull_goes_on_where_a_killed_daemon_was(own: Machine, address: 
         pull.start()
         assert half.wait(20)
         own.kill()
-        own.killed = True  # type: ignore[attr-defined] # as above
+        killed.set()
         own.start()
         pull.join()
         asked = proxy.counts.copy()
@@ -592,15 +593,15 @@ def test_documents_that_are_hostile(machine: Machine, address: str, tmp_path: Pa
     put("h/none", "manifest", {"schemaVersion": 1})
     put("h/list", "index", {"schemaVersion": 2, "manifests": [{"mediaType": "x", "digest": "y", "size": 1}]})
     client.close()
-    from registry.fake import Fake, running
+    from registry.fake import Fake, Handler, running
 
     with running() as fake:
         for place, (target, data) in bodies.items():
             fake.manifests[target.digest] = (target.media_type, data)
 
-            def bring(handler: object, place: str = place, target: Descriptor = target, data: bytes = data) -> bool:
+            def bring(handler: Handler, place: str = place, target: Descriptor = target, data: bytes = data) -> bool:
                 headers = {"Content-Type": target.media_type, "Docker-Content-Digest": target.digest}
-                return place in handler.path and handler.answer(200, data, headers) is None  # type: ignore[attr-defined] # the fake's
+                return place in handler.path and handler.answered(200, data, headers)
 
             fake.misbehaviours.append(bring)
         fake.blobs |= image.blobs

@@ -158,21 +158,21 @@ def clean(machine: Machine) -> Iterator[None]:
     assert left == []
 
 
-def test_streams_and_exit_codes(machine):
+def test_streams_and_exit_codes(machine: Machine) -> None:
     """Output and errors come apart, and the exit code is the container's."""
     ran = machine.run("--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (ran.stdout, ran.stderr, ran.returncode) == (b"out\n", b"err\n", 7)
     assert machine.run("--rm", IMAGE, "true").returncode == 0
 
 
-def test_ten_megabytes_through_a_container(machine):
+def test_ten_megabytes_through_a_container(machine: Machine) -> None:
     """Standard input is piped in, its end is seen, and every byte comes back."""
     data = os.urandom(10_000_000)
     ran = machine.run("--rm", "-i", IMAGE, "cat", input=data)
     assert ran.stdout == data, (len(ran.stdout), ran.stderr)
 
 
-def test_options(machine, tmp_path):
+def test_options(machine: Machine, tmp_path: Path) -> None:
     """Environment, mounts, host name, user and working directory are as asked for."""
     tmp_path.chmod(0o755)
     (tmp_path / "file").write_text("from outside\n")
@@ -184,7 +184,7 @@ def test_options(machine, tmp_path):
     assert ran.stdout == b"b\nfrom outside\ninside\n65534\n65534\n/tmp\nread-only\n", ran.stderr
 
 
-def test_the_hosts_network(machine):
+def test_the_hosts_network(machine: Machine) -> None:
     """With --net-host the interfaces are the host's, without there is only a loopback."""
     count = ("sh", "-c", "cat /proc/net/dev | wc -l")
     own = int(machine.run("--rm", IMAGE, *count).stdout)
@@ -193,7 +193,7 @@ def test_the_hosts_network(machine):
     assert own < host or host <= 3
 
 
-def test_a_container_in_the_background(machine):
+def test_a_container_in_the_background(machine: Machine) -> None:
     """It is listed, takes further processes, is not removed as long as it runs, and goes with -f."""
     started = machine.run("-d", "--name", "bg", IMAGE, "sleep", "1000")
     assert started.stdout == b"bg\n", started.stderr
@@ -213,7 +213,7 @@ def test_a_container_in_the_background(machine):
     assert machine.windlass("rm", "-f", "bg").stdout == b"bg\n"
 
 
-def test_how_a_container_ended_is_listed(machine):
+def test_how_a_container_ended_is_listed(machine: Machine) -> None:
     """Whether its task is still there, or was deleted by the command that ran it."""
     machine.run("--name", "failed", IMAGE, "sh", "-c", "exit 7")
     machine.run("-d", "--name", "runs", IMAGE, "sleep", "1000")
@@ -235,7 +235,7 @@ def states(machine: Machine) -> dict[str, tuple[str, int | None]]:
     return {each["container"]: (each["status"], each["exit_status"]) for each in listed}
 
 
-def test_exit_codes_without_a_process(machine):
+def test_exit_codes_without_a_process(machine: Machine) -> None:
     """127 for a command that is not there, 126 for one that cannot be executed, as with docker; exec has the same."""
     fifos = str(machine.directory / "fifo")
     machine.run("-d", "--name", "host", IMAGE, "sleep", "1000")
@@ -245,7 +245,7 @@ def test_exit_codes_without_a_process(machine):
     machine.windlass("rm", "-f", "host")
 
 
-def test_an_exec_whose_child_keeps_its_output_open(machine):
+def test_an_exec_whose_child_keeps_its_output_open(machine: Machine) -> None:
     """It has ended all the same, with its own exit code, and nothing waits for the child (CVE-2026-53495)."""
     machine.run("-d", "--name", "host", IMAGE, "sleep", "1000")
     fifos = str(machine.directory / "fifo")
@@ -254,7 +254,7 @@ def test_an_exec_whose_child_keeps_its_output_open(machine):
     assert (ran.stdout, ran.returncode) == (b"out\n", 3), ran.stderr
 
 
-def test_exit_code_of_windlass_itself(machine, tmp_path):
+def test_exit_code_of_windlass_itself(machine: Machine, tmp_path: Path) -> None:
     """125 for all that is no fault of the command's, though a runtime may say `no such file` of it."""
     assert machine.run("--rm", "--mount", f"src={tmp_path}/none,dst=/x", IMAGE, "true").returncode == 125
     assert machine.run("--rm", "--no-such-option", IMAGE, "true").returncode == 125
@@ -267,7 +267,7 @@ def test_exit_code_of_windlass_itself(machine, tmp_path):
     assert b"container ended is not running" in inside.stderr
 
 
-def test_the_third_interrupt_leaves(machine):
+def test_the_third_interrupt_leaves(machine: Machine) -> None:
     """A first process that ignores signals, as each without a handler does, is killed by the third."""
     command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "deaf", IMAGE]
     script = "trap '' INT; echo ready; while true; do sleep 0.1; done"
@@ -286,7 +286,7 @@ def test_the_third_interrupt_leaves(machine):
     machine.windlass("rm", "deaf")
 
 
-def test_the_third_interrupt_leaves_a_daemon_that_hangs(machine):
+def test_the_third_interrupt_leaves_a_daemon_that_hangs(machine: Machine) -> None:
     """Nothing is waited for then; the container is still there, and removed when the daemon answers again."""
     command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "stuck", IMAGE]
     script = "trap '' TERM; echo ready; while true; do sleep 0.1; done"
@@ -313,7 +313,7 @@ PYTHON = Path("/usr/bin/python3")
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no /usr/bin/python3, which asks for sockets in the container")
-def test_a_container_is_confined(machine):
+def test_a_container_is_confined(machine: Machine) -> None:
     """No AF_ALG socket and no namespace of its own, whoever asks; unless the options say otherwise."""
     script = (
         "import ctypes, errno, socket\n"
@@ -341,7 +341,7 @@ def test_a_container_is_confined(machine):
     assert shown[0] != "38 EPERM" and shown[3] == "0" and shown[4].startswith("0 0 "), free
 
 
-def test_the_number_of_processes_is_bounded(machine):
+def test_the_number_of_processes_is_bounded(machine: Machine) -> None:
     """The container gets an error where the next process would be one too many."""
     script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all"
     bounded = machine.run("--rm", "--pids-limit", "5", IMAGE, "sh", "-c", script)
@@ -351,7 +351,7 @@ def test_the_number_of_processes_is_bounded(machine):
     assert (free.returncode, free.stdout) == (0, b"all\n")
 
 
-def test_a_signal_reaches_the_container(machine):
+def test_a_signal_reaches_the_container(machine: Machine) -> None:
     """What the command line is sent, the container gets."""
     script = "trap 'echo got; exit 9' TERM; echo ready; while true; do sleep 0.1; done"
     command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE, "sh", "-c", script]
@@ -363,7 +363,7 @@ def test_a_signal_reaches_the_container(machine):
     assert process.returncode == 9
 
 
-def test_nobody_reads_the_output(machine):
+def test_nobody_reads_the_output(machine: Machine) -> None:
     """As in any pipeline, the writer ends when the reader has gone."""
     command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
     script = "while true; do echo 0123456789; done"
@@ -374,7 +374,7 @@ def test_nobody_reads_the_output(machine):
         assert process.wait(30) == 137
 
 
-def test_a_terminal(machine):
+def test_a_terminal(machine: Machine) -> None:
     """The container's terminal has the size of ours, follows it, and turns ^C into a signal."""
     arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
@@ -402,7 +402,7 @@ def test_a_terminal(machine):
         os.close(terminal)
 
 
-def test_what_is_typed_before_the_container_runs_reaches_it(machine):
+def test_what_is_typed_before_the_container_runs_reaches_it(machine: Machine) -> None:
     """As with any shell: nothing is discarded when the terminal changes its mode."""
     arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
@@ -443,7 +443,7 @@ def read_until(terminal: int, text: bytes) -> bytes:
         (["--snapshotter", "nosuch", IMAGE, "true"], b"nosuch"),
     ],
 )
-def test_a_container_that_cannot_be(machine, arguments, message):
+def test_a_container_that_cannot_be(machine: Machine, arguments: list[str], message: bytes) -> None:
     """One line says why, and nothing of it is left."""
     ran = machine.run("--rm", *arguments)
     assert ran.returncode == 125
@@ -452,7 +452,7 @@ def test_a_container_that_cannot_be(machine, arguments, message):
     assert ran.stderr.count(b"\n") == 1
 
 
-def test_a_bad_archive_leaves_nothing(machine, tmp_path):
+def test_a_bad_archive_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
     """A digest that does not fit is refused by the daemon, and its blobs are gone at once."""
     from client.conftest import ArchiveFiles
 
@@ -474,7 +474,7 @@ def blobs(machine: Machine) -> set[str]:
     return {path.name for path in contents.rglob("*") if path.is_file()}
 
 
-def test_events_are_printed_as_they_happen(machine):
+def test_events_are_printed_as_they_happen(machine: Machine) -> None:
     """One line each, in the order of a container's life."""
     command = [*WINDLASS, "events", "--json", f"namespace=={machine.namespace},topic~=^/(tasks|ready)/"]
     with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
@@ -489,7 +489,7 @@ def test_events_are_printed_as_they_happen(machine):
     assert process.returncode == 130
 
 
-def test_a_container_outlives_a_killed_daemon_and_its_command(machine):
+def test_a_container_outlives_a_killed_daemon_and_its_command(machine: Machine) -> None:
     """The command line sits out a restart of the daemon and still has the exit code."""
     command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
     script = "echo ready; read line; echo $line; exit 6"
@@ -508,7 +508,7 @@ def test_a_container_outlives_a_killed_daemon_and_its_command(machine):
         assert process.wait(30) == 6
 
 
-def test_plugins(machine):
+def test_plugins(machine: Machine) -> None:
     """The graph has what every containerd has."""
     listed = json.loads(machine.windlass("plugins", "ls", "--json").stdout)
     assert {"io.containerd.content.v1", "io.containerd.snapshotter.v1"} <= {plugin["type"] for plugin in listed}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from images.archives import Receiver, Sender
@@ -93,6 +94,12 @@ async def take(address: str, namespace: str, archive: str) -> object:
 
 
 if __name__ == "__main__":
-    verbs = {"round-trip": round_trip, "give-up": give_up, "leave": leave, "nonsense": nonsense, "take": take}
+    verbs: dict[str, Callable[[str, str, str], Coroutine[None, None, object]]] = {
+        "round-trip": round_trip,
+        "give-up": give_up,
+        "leave": leave,
+        "nonsense": nonsense,
+        "take": take,
+    }
     what = verbs[sys.argv[3]]
     sys.stdout.write(json.dumps(asyncio.run(what(sys.argv[1], sys.argv[2], "".join(sys.argv[4:])))))

@@ -161,7 +161,8 @@ class CollectsWhatIsLeased(Around):
         for namespace in ("conformance", "conformance-other"):
             for lease in self._inner.leases(namespace).list():
                 self._inner.leases(namespace).delete(lease.id)
-        return self._inner.collect()
+        done: Collected = self._inner.collect()
+        return done
 
 
 class MixesNamespaces(Around):
@@ -188,14 +189,16 @@ class AroundLeases(Around):
 class _MakesTwice(Around):
     def create(self, id: str = "", labels: Mapping[str, str] | None = None) -> Lease:
         try:
-            return self._inner.create(id, labels)
+            made: Lease = self._inner.create(id, labels)
+            return made
         except AlreadyExists:
             return Lease(id)
 
 
 class _ListsAll(Around):
     def list(self, filters: Sequence[str] = ()) -> list[Lease]:
-        return self._inner.list()
+        found: list[Lease] = self._inner.list()
+        return found
 
 
 class _HoldsEverything(Around):
@@ -382,5 +385,6 @@ def test_at_least_thirty_are_caught() -> None:
     """With those of test_broken.py."""
     from conformance.test_broken import CONTENTS, SNAPSHOTTERS
 
-    kinds = (*SNAPSHOTTERS, *CONTENTS, *DIFFERS, *METADATA, *EXCHANGES, *HANDLERS)
+    # Any: makers of plugins of all types
+    kinds: tuple[tuple[Any, object], ...] = (*SNAPSHOTTERS, *CONTENTS, *DIFFERS, *METADATA, *EXCHANGES, *HANDLERS)
     assert len({broken.__name__ for broken, _ in kinds}) >= 30

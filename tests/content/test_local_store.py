@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from windlass_conformance.content import ContentSuite, digest_of, digests, ingest, read_blob, refs
-from windlass_content import disk
 from windlass_content.ingest import format_time, ingest_path, parse_time
 from windlass_content.store import LocalStore
 
@@ -177,7 +177,7 @@ def test_every_descriptor_is_closed(store: LocalStore, tmp_path: Path) -> None:
     assert [path for path in open_descriptors() if str(tmp_path) in path] == []
 
 
-def test_close_waits_for_a_write_in_another_thread(store: LocalStore, monkeypatch) -> None:
+def test_close_waits_for_a_write_in_another_thread(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gives up closes at once, and the descriptor's number may be someone else's a moment later."""
     writing, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
     real_write = os.write
@@ -193,7 +193,7 @@ def test_close_waits_for_a_write_in_another_thread(store: LocalStore, monkeypatc
         closed.set()
 
     writer = store.writer("ref")
-    monkeypatch.setattr(disk.os, "write", slow_write)
+    monkeypatch.setattr("windlass_content.disk.os.write", slow_write)
     threads = [threading.Thread(target=call) for call in (lambda: writer.write(b"x" * 100), close)]
     threads[0].start()
     assert writing.wait(10)
@@ -208,7 +208,9 @@ def test_close_waits_for_a_write_in_another_thread(store: LocalStore, monkeypatc
     assert store.status("ref").offset == 100
 
 
-def test_commit_syncs_the_data_before_its_name(store: LocalStore, tmp_path: Path, monkeypatch) -> None:
+def test_commit_syncs_the_data_before_its_name(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a power cut a blob is there in full or not at all, and not lost once commit has returned."""
     synced: list[str] = []
     real_fsync = os.fsync
@@ -241,7 +243,9 @@ def test_ref_longer_than_its_limit_is_refused(store: LocalStore) -> None:
         store.writer("x" * 131073)
 
 
-def test_write_that_fails_leaves_the_ingest_as_it_was(store: LocalStore, tmp_path: Path, monkeypatch) -> None:
+def test_write_that_fails_leaves_the_ingest_as_it_was(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when part of it has been written already."""
     real_write = os.write
     full = iter([False, True])
@@ -253,7 +257,7 @@ def test_write_that_fails_leaves_the_ingest_as_it_was(store: LocalStore, tmp_pat
 
     with closing(store.writer("ref")) as writer:
         writer.write(b"before")
-        monkeypatch.setattr(disk.os, "write", write)
+        monkeypatch.setattr("windlass_content.disk.os.write", write)
         with pytest.raises(ResourceExhausted, match=f"ingest ref: no space left in {tmp_path}"):
             writer.write(b"12345678")
         monkeypatch.undo()
@@ -263,7 +267,9 @@ def test_write_that_fails_leaves_the_ingest_as_it_was(store: LocalStore, tmp_pat
     assert read_blob(store, digest_of(b"before after")) == b"before after"
 
 
-def test_failed_publishing_leaves_an_ingest_that_can_be_committed(store: LocalStore, monkeypatch) -> None:
+def test_failed_publishing_leaves_an_ingest_that_can_be_committed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> bool:
         raise OSError(errno.EDQUOT, "Quota exceeded")
 
@@ -279,7 +285,7 @@ def test_failed_publishing_leaves_an_ingest_that_can_be_committed(store: LocalSt
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("mounting a tmpfs of 1 MiB needs root")
     path = tmp_path / "small"
@@ -313,7 +319,7 @@ def test_disk_without_inodes_leaves_no_ingest_behind(small_disk: Path) -> None:
     """What cannot be begun is not there, and its ref is free."""
     store = LocalStore(small_disk)
     ingest(store, "first", b"x")
-    fillers = []
+    fillers: list[Path] = []
     while True:
         try:
             fillers.append(small_disk / f"filler{len(fillers)}")

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
 
 from windlass.contracts.events import Envelope
 from windlass.contracts.values import Payload
@@ -27,11 +29,11 @@ def exchange() -> LocalExchange:
     return LocalExchange()
 
 
-def payload(message) -> Payload:
+def payload(message: Message) -> Payload:
     return Payload(message.DESCRIPTOR.full_name, message.SerializeToString())
 
 
-async def take(events, count: int) -> list[Envelope]:
+async def take(events: AsyncIterator[Envelope], count: int) -> list[Envelope]:
     async with asyncio.timeout(10):
         return [await anext(events) for _ in range(count)]
 
@@ -179,7 +181,9 @@ async def test_filters_read_namespace_topic_and_fields(
             assert (await take(events, 1))[0].event == event
 
 
-async def test_slow_subscriber_is_ended_and_the_others_are_not(exchange: LocalExchange, monkeypatch) -> None:
+async def test_slow_subscriber_is_ended_and_the_others_are_not(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only what its filter accepts counts against it."""
     monkeypatch.setattr(subscription, "MAX_EVENTS", 100)
     async with (
@@ -200,7 +204,9 @@ async def test_slow_subscriber_is_ended_and_the_others_are_not(exchange: LocalEx
         assert len(await take(picky, 2)) == 2
 
 
-async def test_subscriber_that_is_megabytes_behind_is_ended(exchange: LocalExchange, monkeypatch) -> None:
+async def test_subscriber_that_is_megabytes_behind_is_ended(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscription, "MAX_BYTES", 10_000)
     async with exchange.subscribe() as slow:
         for _ in range(11):
@@ -209,7 +215,9 @@ async def test_subscriber_that_is_megabytes_behind_is_ended(exchange: LocalExcha
             await take(slow, 11)
 
 
-async def test_queue_is_bounded_while_the_loop_is_busy(exchange: LocalExchange, monkeypatch) -> None:
+async def test_queue_is_bounded_while_the_loop_is_busy(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscription, "MAX_EVENTS", 100)
     async with exchange.subscribe() as events:
         for _ in range(200):
@@ -223,7 +231,8 @@ async def test_long_backlog_lets_other_callbacks_have_their_turn(exchange: Local
         for _ in range(3 * subscription.BATCH):
             exchange.publish("default", "/t", NOTHING)
         await asyncio.sleep(0)
-        assert len(events._ready) <= subscription.BATCH
+        ready = events._ready  # type: ignore[attr-defined] # how many wait here is not shown otherwise
+        assert len(ready) <= subscription.BATCH
         await take(events, 3 * subscription.BATCH)
 
 
@@ -265,16 +274,16 @@ async def test_waiting_reader_can_be_cancelled(exchange: LocalExchange) -> None:
 def test_each_event_of_a_task_is_a_line_on_level_debug(
     exchange: LocalExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the container and the exec, so that a log tells a container's life; other events are left to subscribers."""
+    """With the container and the exec, so that a log has a container's life; other events are left to subscribers."""
     with caplog.at_level("DEBUG"):
         exchange.publish("default", "/tasks/exit", payload(TaskExit(container_id="c1", id="e1", exit_status=3)))
         exchange.forward(Envelope(1, "default", "/tasks/create", payload(TaskCreate(container_id="c1"))))
         exchange.publish("default", "/images/create", payload(ImageCreate(name="x")))
         exchange.publish("default", "/tasks/odd", Payload("no.such.Type", b"\xff"))
-    told = [
+    logged = [
         (record.getMessage(), vars(record).get("container_id"), vars(record).get("id")) for record in caplog.records
     ]
-    assert told == [
+    assert logged == [
         ("event /tasks/exit", "c1", "e1"),
         ("event /tasks/create", "c1", None),
         ("event /tasks/odd", None, None),
@@ -282,7 +291,7 @@ def test_each_event_of_a_task_is_a_line_on_level_debug(
 
 
 def test_a_types_name_of_any_length_is_not_remembered() -> None:
-    """Whoever forwards events with types of a megabyte each would fill the daemon's memory."""
+    """A client that forwards events with types of a megabyte each would fill the daemon's memory."""
     before = fields._message_class.cache_info().currsize
     for number in range(3):
         assert fields.decode(f"x.{number}." + "y" * 1000, b"") is None

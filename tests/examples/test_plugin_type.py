@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from plugin_type.plugin import DANISH, ENGLISH, LOBBY, DanishConfig
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
+from windlass.config.settings import StreamProcessor
 from windlass.discovery import Found
 from windlass.plugin import State
 
@@ -24,6 +25,7 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 1.0})
     properties: Mapping[str, str] = field(default_factory=dict)
+    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     def mark(self, *path: str) -> str:
         return ""

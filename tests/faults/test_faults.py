@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from house import distributions
 
 from windlass import faults
 from windlass.gate import Gate, Handle
 from windlass.process import faultpoints
-
-TREE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 def test_every_point_is_somewhere() -> None:
     """And every one in the tree is listed."""
     found: set[str] = set()
-    for path in [*TREE.glob("storage/windlass_storage/*.py"), *TREE.glob("plugins/*/windlass_*/*.py")]:
+    for path in (path for each in distributions() for path in each.sources()):
         found.update(re.findall(r'faults\.(?:database_)?point\("([\w.]+)"\)', path.read_text()))
     assert found == set(faultpoints.POINTS)
 

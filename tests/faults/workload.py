@@ -12,8 +12,8 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 
 from windlass.contracts.events import Envelope, Exchange
@@ -40,10 +40,8 @@ class Silence(Exchange):
     def forward(self, envelope: Envelope) -> None:
         pass
 
-    @asynccontextmanager
-    async def subscribe(self, filters: Sequence[str] = ()):
+    def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[AsyncIterator[Envelope]]:
         raise NotImplementedError
-        yield
 
 
 class Stores:

@@ -59,7 +59,7 @@ def run(name: str, seconds: float, runs: int, seed: int) -> int:
 
 def run_guided(name: str, seconds: float) -> None:
     """Have atheris choose the inputs; it ends the process."""
-    import atheris  # type: ignore[import-not-found]  # not needed for anything else
+    import atheris
 
     with atheris.instrument_imports(include=["windlass", *(f"windlass_{each}" for each in INSTRUMENTED)]):
         targets = importlib.import_module("fuzz.targets")

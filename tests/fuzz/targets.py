@@ -37,7 +37,7 @@ from windlass_registry import references as registry_references
 from windlass_registry.session import seconds_asked
 from windlass_restart.monitor import _has_terminal
 from windlass_runtime_v2 import bundles, foreign, joining, tasks
-from windlass_server.headers import Decoder, HeaderFailure
+from windlass_server.http2.headers import Decoder, HeaderFailure
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message
 
@@ -219,11 +219,12 @@ def read_shim(data: bytes) -> None:
 
 def read_documents(data: bytes) -> None:
     """What images are made of: indexes, manifests, configs, and manifest.json of docker save."""
-    for parse in (manifests.parse_index, manifests.parse_manifest, manifests.parse_config):
+    for parse in (manifests.parse_index, manifests.parse_manifest):
         for media_type in ("", manifests.MANIFEST):
             with suppress(InvalidArgument):
-                found = parse(data, "it", media_type) if parse is not manifests.parse_config else parse(data, "it")
-                writable(asdict(found))
+                writable(asdict(parse(data, "it", media_type)))
+    with suppress(InvalidArgument):
+        writable(asdict(manifests.parse_config(data, "it")))
     files = {"config.json": "sha256:" + "0" * 64, "a/layer.tar": "sha256:" + "1" * 64}
     with suppress(InvalidArgument):
         writable([asdict(each) for each in dockersave.parse(data, files, {"b": "a/layer.tar", "c": "c"}, "it")])
@@ -261,7 +262,15 @@ def read_registry(data: bytes) -> None:
     """A URL, a challenge, a date and a reference of a registry; what is asked is what was looked at."""
     text = text_of(data)
     base = "https://a.test:5000/v2/x/blobs/uploads/"
-    for read in (lambda: text if urls.parse(text) else "", lambda: urls.join(base, text)):
+
+    def parsed() -> str:
+        urls.parse(text)
+        return text
+
+    def joined() -> str:
+        return urls.join(base, text)
+
+    for read in (parsed, joined):
         try:
             url = read()
         except urls.BadUrl as error:

@@ -6,21 +6,31 @@ import asyncio
 import io
 import json
 import tarfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 from client.conftest import KIND, ArchiveFiles, digest_of
 
 from windlass.errors import Cancelled
 
 
+def contents(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    """Return the bytes of a regular file of an archive."""
+    file = tar.extractfile(entry)
+    assert file is not None
+    return file.read()
+
+
 class Sender:
     """A reader that brings bytes in small parts, and at the end hangs or breaks off if it is told so."""
 
-    def __init__(self, data, part=32 << 10, end="well"):
+    def __init__(self, data: bytes, part: int = 32 << 10, end: str = "well") -> None:
         self.parts = [data[at : at + part] for at in range(0, len(data), part)]
         self.end = end
         self.waiting = asyncio.Event()
 
-    async def read(self):
+    async def read(self) -> bytes:
         await asyncio.sleep(0)
         if self.parts:
             return self.parts.pop(0)
@@ -35,23 +45,30 @@ class Sender:
 class Receiver:
     """A writer that keeps what it is sent."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.data = bytearray()
         self.largest = 0
 
-    async def write(self, data):
+    async def write(self, data: bytes) -> None:
         self.data += data
         self.largest = max(self.largest, len(data))
 
-    def files(self):
+    def files(self) -> dict[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(self.data)) as tar:
-            return {entry.name: tar.extractfile(entry).read() for entry in tar if entry.isreg()}
+            return {entry.name: contents(tar, entry) for entry in tar if entry.isreg()}
 
-    def document(self, name):
+    # Any: a document is an object or a list.
+    def document(self, name: str) -> Any:
         return json.loads(self.files()[name])
 
 
-def several(*architectures, name="example.org/x:1", missing=(), artifact=False, platform=None):
+def several(
+    *architectures: str,
+    name: str = "example.org/x:1",
+    missing: Collection[str] = (),
+    artifact: bool = False,
+    platform: Mapping[str, object] | None = None,
+) -> ArchiveFiles:
     """Return the files of an archive whose image is an index over some architectures; of some all but the manifest
     is missing."""  # fmt: skip
     whole = ArchiveFiles(b"unused", name=name)
@@ -81,7 +98,7 @@ def several(*architectures, name="example.org/x:1", missing=(), artifact=False, 
     return whole
 
 
-def saved(files, tmp_path):
+def saved(files: ArchiveFiles, tmp_path: Path) -> bytes:
     """Return the bytes of an archive."""
     path = tmp_path / "some.tar"
     files.save(path)

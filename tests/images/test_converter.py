@@ -8,16 +8,19 @@ import io
 import json
 import tarfile
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import zstandard
-from client.conftest import KIND, ArchiveFiles, digest_of
-from images.archives import Sender, saved, several
+from client.conftest import KIND, ArchiveFiles, FakeDaemon, Json, digest_of
+from images.archives import Sender, contents, saved, several
 
 from windlass.contracts.values import Platform
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass_client.store import ClientStore
 from windlass_images import importer
-from windlass_images.converter import Options, convert
+from windlass_images.converter import Converted, Options, convert
 from windlass_images.estargz import footer
 from windlass_images.imagetree import resolve
 from windlass_images.layers import Form
@@ -27,12 +30,12 @@ EVERYTHING = importer.Options(platform=None, unpack=False)
 NAME = "example.org/x:1"
 
 
-def layer_of(**more):
+def layer_of(**more: bytes) -> bytes:
     """Return a tar with an entry of each kind."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
 
-        def add(name, kind=tarfile.REGTYPE, data=b"", **fields):
+        def add(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: object) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.size, entry.mtime = kind, len(data), 1_600_000_000
             for key, value in fields.items():
@@ -54,15 +57,16 @@ def layer_of(**more):
     return out.getvalue()
 
 
-async def put(store, files, tmp_path):
+async def put(store: ClientStore, files: ArchiveFiles, tmp_path: Path) -> None:
     await importer.load(store, Sender(saved(files, tmp_path)), EVERYTHING)
 
 
-def document(daemon, digest):
-    return json.loads(daemon.blobs[digest])
+def document(daemon: FakeDaemon, digest: str) -> Json:
+    found: Json = json.loads(daemon.blobs[digest])
+    return found
 
 
-def plain_of(data):
+def plain_of(data: bytes) -> bytes:
     if data.startswith(b"\x1f\x8b"):
         return gzip.decompress(data)
     return zstandard.ZstdDecompressor().decompressobj().decompress(data) if data.startswith(b"\x28\xb5") else data
@@ -73,7 +77,9 @@ FORMS = {Form.PLAIN: ("", b"one"), Form.ZSTD: ("+zstd", b"\x28\xb5\x2f\xfd"), Fo
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("source", FORMS)
-async def test_from_each_form_to_each(store, daemon, tmp_path, source, form):
+async def test_from_each_form_to_each(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, source: Form, form: Form
+) -> None:
     """Layers stay what they unpack to, and so the config is the same blob; there and back are the same bytes."""
     files = ArchiveFiles(b"one", b"one more")
     await put(store, files, tmp_path)
@@ -106,7 +112,9 @@ SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0size"
 
 
 @pytest.mark.parametrize("data", [zstandard.compress(b"one"), SKIPPABLE + zstandard.compress(b"one"), b"one"])
-async def test_a_layer_that_is_not_what_it_is_called(store, daemon, tmp_path, data):
+async def test_a_layer_that_is_not_what_it_is_called(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, data: bytes
+) -> None:
     """Its first bytes say how it is packed, a frame that pzstd puts in front too; what comes of it is what it says."""
     files = replace_layer(ArchiveFiles(b"one"), data)
     await put(store, files, tmp_path)
@@ -118,7 +126,7 @@ async def test_a_layer_that_is_not_what_it_is_called(store, daemon, tmp_path, da
     assert gzip.decompress(daemon.blobs[layer["digest"]]) == b"one"
 
 
-async def test_what_lies_beside_the_layers_stays(store, daemon, tmp_path):
+async def test_what_lies_beside_the_layers_stays(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """A document has no diff ID, and is named by the new manifest as it was by the old."""
     files = ArchiveFiles(b"one", b"two")
     licence = files.blob(b"# Licence", "text/markdown")
@@ -134,7 +142,7 @@ async def test_what_lies_beside_the_layers_stays(store, daemon, tmp_path):
     assert daemon.labels[made.target.digest]["containerd.io/gc.ref.content.0"] == licence["digest"]
 
 
-async def test_an_artifact_cannot_be_converted(store, daemon, tmp_path):
+async def test_an_artifact_cannot_be_converted(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """It has no layers of a file system, and the message says so."""
     files = replace_layer(ArchiveFiles(), b"\0asm", "application/wasm")
     await put(store, files, tmp_path)
@@ -143,7 +151,7 @@ async def test_an_artifact_cannot_be_converted(store, daemon, tmp_path):
         await convert(store, NAME, "new", Options(Form.ZSTD))
 
 
-async def test_docker_becomes_oci(store, daemon, tmp_path):
+async def test_docker_becomes_oci(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Media types are OCI's, and what nobody asked about stays in the documents."""
     files = ArchiveFiles(b"one")
     docker = "application/vnd.docker"
@@ -162,14 +170,14 @@ async def test_docker_becomes_oci(store, daemon, tmp_path):
     assert manifest["annotations"] == {"a": "b"}
 
 
-async def test_all_platforms_or_some(store, daemon, tmp_path):
+async def test_all_platforms_or_some(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """The new index has what was asked for; attestations of the old image do not come along."""
     await put(store, several("amd64", "arm64", "386", artifact=True), tmp_path)
 
     everything = await convert(store, NAME, "all", Options(Form.ZSTD))
     some = await convert(store, NAME, "some", Options(Form.ZSTD, (Platform("linux", "arm64"),)))
 
-    def architectures(made):
+    def architectures(made: Converted) -> list[str]:
         return [entry["platform"]["architecture"] for entry in document(daemon, made.target.digest)["manifests"]]
 
     assert architectures(everything) == ["amd64", "arm64", "386"]
@@ -179,7 +187,9 @@ async def test_all_platforms_or_some(store, daemon, tmp_path):
         await convert(store, NAME, "none", Options(Form.ZSTD, Platform("linux", "s390x")))
 
 
-async def test_a_layer_that_is_named_often_is_converted_once(store, daemon, tmp_path):
+async def test_a_layer_that_is_named_often_is_converted_once(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     """However many manifests share it."""
     files = ArchiveFiles(b"one", b"one")
     await put(store, files, tmp_path)
@@ -190,7 +200,7 @@ async def test_a_layer_that_is_named_often_is_converted_once(store, daemon, tmp_
     assert seen == [files.manifest["layers"][0]["digest"]]
 
 
-def offset_in(blob):
+def offset_in(blob: bytes) -> int:
     """Return where a footer says that the table begins, reading it as the format is documented."""
     end = blob[-51:]
     assert end[:4] == b"\x1f\x8b\x08\x04" and end[10:12] == (26).to_bytes(2, "little")
@@ -199,20 +209,20 @@ def offset_in(blob):
     return int(end[16:32], 16)
 
 
-def member_at(blob, offset):
+def member_at(blob: bytes, offset: int) -> bytes:
     return zlib.decompressobj(31).decompress(blob[offset:])
 
 
-def table_of(blob):
+def table_of(blob: bytes) -> tuple[Json, bytes]:
     """Return the table of an eStargz blob and its bytes."""
     with tarfile.open(fileobj=io.BytesIO(member_at(blob, offset_in(blob)))) as tar:
         [entry] = tar.getmembers()
         assert entry.name == "stargz.index.json"
-        data = tar.extractfile(entry).read()
+        data = contents(tar, entry)
     return json.loads(data), data
 
 
-async def test_estargz_is_what_its_format_says(store, daemon, tmp_path):
+async def test_estargz_is_what_its_format_says(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Every file is found where the table says, with the digest that it says; and gzip and tar read it as before."""
     files = ArchiveFiles(layer_of())
     await put(store, files, tmp_path)
@@ -231,11 +241,11 @@ async def test_estargz_is_what_its_format_says(store, daemon, tmp_path):
         for entry in old:
             assert now[entry.name].get_info() == entry.get_info()
             if entry.isreg():
-                contents = old.extractfile(entry).read()
-                assert tar.extractfile(now[entry.name]).read() == contents
-                assert found(blob, table, entry.name) == contents
-                if contents:
-                    assert entries[entry.name]["digest"] == digest_of(contents)
+                kept = contents(old, entry)
+                assert contents(tar, now[entry.name]) == kept
+                assert found(blob, table, entry.name) == kept
+                if kept:
+                    assert entries[entry.name]["digest"] == digest_of(kept)
     assert layer["annotations"] == {
         "containerd.io/snapshot/stargz/toc.digest": digest_of(raw),
         "io.containers.estargz.uncompressed-size": str(len(plain)),
@@ -251,7 +261,7 @@ async def test_estargz_is_what_its_format_says(store, daemon, tmp_path):
     assert base64.b64decode(xattrs["user.a"]) == b"b\xff"
 
 
-def found(blob, table, name):
+def found(blob: bytes, table: Json, name: str) -> bytes:
     """Return a file's contents by the table, member by member."""
     chunks = [entry for entry in table["entries"] if entry["name"] == name and "offset" in entry]
     parts = []
@@ -264,7 +274,7 @@ def found(blob, table, name):
     return b"".join(parts)
 
 
-async def test_estargz_changes_the_config(store, daemon, tmp_path):
+async def test_estargz_changes_the_config(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Layers unpack to something else, so that diff IDs, config and snapshots are new; the rest of the config stays."""
     files = ArchiveFiles(layer_of())
     config = json.loads(files.files["blobs/" + files.manifest["config"]["digest"].replace(":", "/")])
@@ -290,7 +300,7 @@ async def test_estargz_changes_the_config(store, daemon, tmp_path):
     assert await unpack(store, "overlayfs", leaf, importer.ignore) == digest_of(plain)
 
 
-async def test_what_was_estargz_is_made_anew(store, daemon, tmp_path):
+async def test_what_was_estargz_is_made_anew(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Without the annotation a layer is converted, and its old table and mark are left out."""
     old = {"stargz.index.json": b"{}", ".prefetch.landmark": b"\x0f", "file": b"kept"}
     await put(store, ArchiveFiles(layer_of(**old)), tmp_path)
@@ -302,25 +312,25 @@ async def test_what_was_estargz_is_made_anew(store, daemon, tmp_path):
         assert [tar.getnames().count(name) for name in (*old, ".no.prefetch.landmark")] == [1, 0, 1, 1]
 
 
-def test_the_footer_is_what_others_write():
+def test_the_footer_is_what_others_write() -> None:
     """Byte for byte, as the document has it."""
     assert len(footer(0)) == 51
     assert offset_in(footer(0xABCDEF)) == 0xABCDEF
 
 
-def bomb(size):
+def bomb(size: int) -> ArchiveFiles:
     data = gzip.compress(bytes(size))
     files = ArchiveFiles()
     return replace_layer(files, data)
 
 
-def replace_layer(files, data, media_type=f"{KIND}.layer.v1.tar+gzip"):
+def replace_layer(files: ArchiveFiles, data: bytes, media_type: str = f"{KIND}.layer.v1.tar+gzip") -> ArchiveFiles:
     files.manifest["layers"][0] = files.blob(data, media_type)
     files.point_to(files.manifest)
     return files
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[], ArchiveFiles], str]] = {
     "another layer": (lambda: replace_layer(ArchiveFiles(b"x"), gzip.compress(b"y")), "unpacks to"),
     "truncated gzip": (lambda: replace_layer(ArchiveFiles(), gzip.compress(b"layer one" * 99)[:-9]), "is damaged"),
     "broken gzip": (lambda: replace_layer(ArchiveFiles(), b"\x1f\x8b" + b"\xff" * 99), "is damaged"),
@@ -339,7 +349,9 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("form", [Form.ZSTD, Form.ESTARGZ])
-async def test_a_bad_layer_is_refused(store, daemon, tmp_path, case, form):
+async def test_a_bad_layer_is_refused(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, case: str, form: Form
+) -> None:
     """One line names image and layer; no new image, blob, ingest or lease stays."""
     make, message = BAD[case]
     await put(store, make(), tmp_path)
@@ -353,13 +365,13 @@ async def test_a_bad_layer_is_refused(store, daemon, tmp_path, case, form):
     assert not daemon.leased and not daemon.ingests
 
 
-def sparse():
+def sparse() -> bytes:
     entry = tarfile.TarInfo("x")
     entry.type = tarfile.GNUTYPE_SPARSE
     return entry.tobuf() + bytes(1024)
 
 
-def not_utf8():
+def not_utf8() -> bytes:
     return tarfile.TarInfo("x\udcff").tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
 
@@ -373,7 +385,9 @@ def not_utf8():
     ],
     ids=["no tar", "truncated", "sparse", "a name that is not UTF-8"],
 )
-async def test_what_cannot_become_estargz(store, daemon, tmp_path, layer, message):
+async def test_what_cannot_become_estargz(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, layer: bytes, message: str
+) -> None:
     """What has no place in a table is refused, too."""
     await put(store, ArchiveFiles(layer), tmp_path)
 
@@ -383,7 +397,9 @@ async def test_what_cannot_become_estargz(store, daemon, tmp_path, layer, messag
     assert list(daemon.images) == [NAME]
 
 
-async def test_a_gzip_bomb_ends_at_the_limit(store, daemon, tmp_path, monkeypatch):
+async def test_a_gzip_bomb_ends_at_the_limit(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A layer that unpacks to more than anybody has is not unpacked to the end."""
     monkeypatch.setattr("windlass_images.layers.PLAIN_LIMIT", 1 << 20)
     await put(store, bomb(3 << 20), tmp_path)
@@ -392,7 +408,7 @@ async def test_a_gzip_bomb_ends_at_the_limit(store, daemon, tmp_path, monkeypatc
         await convert(store, NAME, "new", Options(Form.ZSTD))
 
 
-async def test_what_is_missing(store, daemon, tmp_path):
+async def test_what_is_missing(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """The error says what to do; what may not be handed on need not be there."""
     files = ArchiveFiles(b"base", b"own")
     files.manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"

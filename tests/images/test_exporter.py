@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from client.conftest import ArchiveFiles, digest_of
+from client.conftest import ArchiveFiles, FakeDaemon, digest_of
 from images.archives import Receiver, Sender, saved, several
 
 from windlass.contracts.values import Platform
 from windlass.errors import Cancelled, DataLoss, InvalidArgument, NotFound
+from windlass_client.store import ClientStore
 from windlass_images import importer
 from windlass_images.exporter import Options, save
 
 EVERYTHING = importer.Options(platform=None, unpack=False)
 
 
-async def put(store, files, tmp_path, options=EVERYTHING):
+async def put(
+    store: ClientStore, files: ArchiveFiles, tmp_path: Path, options: importer.Options = EVERYTHING
+) -> Sequence[importer.Imported]:
     """Import an archive without unpacking it."""
     return await importer.load(store, Sender(saved(files, tmp_path)), options)
 
 
-async def test_what_is_exported_is_imported_again(store, daemon, tmp_path):
+async def test_what_is_exported_is_imported_again(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An archive has what an image is made of, and its name."""
     files = ArchiveFiles(b"one", b"two")
     await put(store, files, tmp_path)
@@ -38,7 +43,7 @@ async def test_what_is_exported_is_imported_again(store, daemon, tmp_path):
     assert (exported.blobs, exported.size) == (4, len(out.data))
 
 
-async def test_the_same_images_make_the_same_bytes(store, daemon, tmp_path):
+async def test_the_same_images_make_the_same_bytes(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Time, order of storing and whoever exports make no difference; the order of names does."""
     await put(store, ArchiveFiles(b"a", name="example.org/a:1"), tmp_path)
     await put(store, ArchiveFiles(b"b", name="example.org/b:1"), tmp_path)
@@ -53,7 +58,7 @@ async def test_the_same_images_make_the_same_bytes(store, daemon, tmp_path):
     assert list(first.files())[3:] == sorted(first.files())[:-3]
 
 
-async def test_the_index_says_its_type(store, tmp_path):
+async def test_the_index_says_its_type(store: ClientStore, tmp_path: Path) -> None:
     """As containerd writes it since 2.0: a digest of the same images is the same, wherever they were exported."""
     await put(store, ArchiveFiles(b"one", name="example.org/a:1"), tmp_path)
     out = Receiver()
@@ -64,7 +69,7 @@ async def test_the_index_says_its_type(store, tmp_path):
     assert out.files()["index.json"].startswith(head)
 
 
-async def test_what_docker_reads(store, tmp_path):
+async def test_what_docker_reads(store: ClientStore, tmp_path: Path) -> None:
     """manifest.json names config and layers by file, and each image as docker would; layers are not there twice."""
     names = ["docker.io/library/busybox:1", "docker.io/me/x:2", "example.org/y", "plain", "No/Good:1"]
     for name in names:
@@ -83,7 +88,7 @@ async def test_what_docker_reads(store, tmp_path):
     assert [each["org.opencontainers.image.ref.name"] for each in annotations][:3] == ["1", "2", "example.org/y"]
 
 
-async def test_one_platform_of_several(store, tmp_path):
+async def test_one_platform_of_several(store: ClientStore, tmp_path: Path) -> None:
     """Of an index go the wanted platforms; its own bytes stay, so that its digest does."""
     files = several("amd64", "386", "arm64", artifact=True)
     await put(store, files, tmp_path)
@@ -94,7 +99,7 @@ async def test_one_platform_of_several(store, tmp_path):
     await save(store, ["example.org/x:1"], two, Options(platforms=wanted))
     await save(store, ["example.org/x:1"], everything, Options(platforms=None))
 
-    def blobs(out):
+    def blobs(out: Receiver) -> int:
         return sum(name.startswith("blobs/") for name in out.files())
 
     assert (blobs(one), blobs(two), blobs(everything)) == (4, 7, 13)
@@ -103,7 +108,7 @@ async def test_one_platform_of_several(store, tmp_path):
     assert two.document("manifest.json") != one.document("manifest.json")
 
 
-async def test_nothing_for_a_platform(store, tmp_path):
+async def test_nothing_for_a_platform(store: ClientStore, tmp_path: Path) -> None:
     """That is an error before the first byte."""
     await put(store, several("amd64"), tmp_path)
     out = Receiver()
@@ -114,7 +119,7 @@ async def test_nothing_for_a_platform(store, tmp_path):
     assert not out.data
 
 
-async def test_what_is_missing(store, daemon, tmp_path):
+async def test_what_is_missing(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """It is refused; or left out: then of an image that is not whole only its manifest goes, as containerd does it."""
     files = several("amd64", "arm64")
     await put(store, files, tmp_path)
@@ -130,7 +135,7 @@ async def test_what_is_missing(store, daemon, tmp_path):
     assert sum(name.startswith("blobs/") for name in out.files()) == 1 + 3 + 1
 
 
-async def test_what_may_not_be_handed_on_is_skipped(store, daemon, tmp_path):
+async def test_what_may_not_be_handed_on_is_skipped(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """A foreign layer stays in the manifest and out of the archive; who imports that gets along without."""
     files = ArchiveFiles(b"base", b"own")
     files.manifest["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -147,7 +152,7 @@ async def test_what_may_not_be_handed_on_is_skipped(store, daemon, tmp_path):
     assert files.manifest["layers"][1]["digest"] in daemon.blobs
 
 
-async def test_a_large_layer_is_never_whole_in_memory(store, tmp_path):
+async def test_a_large_layer_is_never_whole_in_memory(store: ClientStore, tmp_path: Path) -> None:
     """What is written at a time is no larger than what the store reads at a time."""
     import random
 
@@ -159,7 +164,7 @@ async def test_a_large_layer_is_never_whole_in_memory(store, tmp_path):
     assert out.largest <= 1 << 20
 
 
-async def test_a_blob_that_was_damaged_ends_the_archive(store, daemon, tmp_path):
+async def test_a_blob_that_was_damaged_ends_the_archive(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Bits that have flipped never make an archive that looks well."""
     files = ArchiveFiles(b"one")
     await put(store, files, tmp_path)
@@ -170,7 +175,7 @@ async def test_a_blob_that_was_damaged_ends_the_archive(store, daemon, tmp_path)
         await save(store, ["example.org/x:1"], Receiver(), Options())
 
 
-async def test_where_an_image_came_from_is_kept(store, daemon, tmp_path):
+async def test_where_an_image_came_from_is_kept(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """The labels that say so become annotations, as with containerd."""
     files = ArchiveFiles()
     await put(store, files, tmp_path)
@@ -183,12 +188,12 @@ async def test_where_an_image_came_from_is_kept(store, daemon, tmp_path):
     assert target["annotations"]["containerd.io/distribution.source.example.org"] == "x"
 
 
-async def test_a_receiver_that_goes_away(store, tmp_path):
+async def test_a_receiver_that_goes_away(store: ClientStore, tmp_path: Path) -> None:
     """Its error is the export's."""
     await put(store, ArchiveFiles(), tmp_path)
 
     class Gone:
-        async def write(self, data):
+        async def write(self, data: bytes) -> None:
             raise Cancelled("the receiver has gone")
 
     with pytest.raises(Cancelled, match="the receiver has gone"):
@@ -196,13 +201,13 @@ async def test_a_receiver_that_goes_away(store, tmp_path):
 
 
 @pytest.mark.parametrize(("names", "error"), [([], InvalidArgument), (["nope"], NotFound)])
-async def test_wrong_names(store, names, error):
+async def test_wrong_names(store: ClientStore, names: list[str], error: type[Exception]) -> None:
     """No name, and a name that is not there."""
     with pytest.raises(error):
         await save(store, names, Receiver(), Options())
 
 
-async def test_json_is_what_others_write(store, tmp_path):
+async def test_json_is_what_others_write(store: ClientStore, tmp_path: Path) -> None:
     """A platform has all its words in the index, and none that are empty."""
     platform = {"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1", "os.features": ["win32k"]}
     await put(store, ArchiveFiles(platform=platform), tmp_path)

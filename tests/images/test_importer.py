@@ -8,17 +8,20 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zstandard
-from client.conftest import ArchiveFiles, digest_of, pack
+from client.conftest import ArchiveFiles, FakeDaemon, Json, digest_of, pack
 from images.archives import Sender, saved, several
 
 from images import tools
 from windlass.contracts.transfer import ExtraReference, Unpack
 from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, Cancelled, Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass_client.store import ClientStore
 from windlass_images import dockersave
 from windlass_images.imagetree import resolve
 from windlass_images.importer import Options, load
@@ -31,7 +34,9 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 
 
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
-async def test_a_stream_becomes_an_image(store, daemon, tmp_path, wrap):
+async def test_a_stream_becomes_an_image(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, wrap: Callable[[bytes], bytes]
+) -> None:
     """However it is compressed and however it is cut; nothing has to be told."""
     files = ArchiveFiles(b"one", b"two")
 
@@ -42,11 +47,11 @@ async def test_a_stream_becomes_an_image(store, daemon, tmp_path, wrap):
     assert not daemon.leased and not daemon.ingests
 
 
-def nothing_is_left(daemon):
+def nothing_is_left(daemon: FakeDaemon) -> bool:
     return not any((daemon.images, daemon.blobs, daemon.ingests, daemon.leased))
 
 
-async def test_a_sender_that_breaks_off(store, daemon, tmp_path):
+async def test_a_sender_that_breaks_off(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Its error is the import's, and nothing is left."""
     data = saved(ArchiveFiles(b"one"), tmp_path)
 
@@ -57,7 +62,7 @@ async def test_a_sender_that_breaks_off(store, daemon, tmp_path):
 
 
 @pytest.mark.parametrize("length", [3000, 15_000, 700_000])
-async def test_an_import_that_is_cancelled(store, daemon, tmp_path, length):
+async def test_an_import_that_is_cancelled(store: ClientStore, daemon: FakeDaemon, tmp_path: Path, length: int) -> None:
     """While it waits for its sender it can be cancelled, wherever; the thread that reads is not left waiting."""
     data = saved(ArchiveFiles(os.urandom(100), os.urandom(1_000_000)), tmp_path)
     sender = Sender(data[:length], end="hangs")
@@ -72,7 +77,7 @@ async def test_an_import_that_is_cancelled(store, daemon, tmp_path, length):
     assert len(asyncio.all_tasks()) < 8
 
 
-async def test_a_stream_that_is_no_archive(store, daemon):
+async def test_a_stream_that_is_no_archive(store: ClientStore, daemon: FakeDaemon) -> None:
     """The error says what was read."""
     with pytest.raises(InvalidArgument, match="archive stream is damaged or no tar file"):
         await load(store, Sender(b"<html>" * 1000), PACKED)
@@ -80,7 +85,7 @@ async def test_a_stream_that_is_no_archive(store, daemon):
     assert nothing_is_left(daemon)
 
 
-def unpacked(files, path):
+def unpacked(files: ArchiveFiles, path: Path) -> str:
     """Write the files of a layout below a directory."""
     path.mkdir(exist_ok=True)
     files.save(path / "unused.tar")
@@ -90,7 +95,7 @@ def unpacked(files, path):
     return str(path)
 
 
-async def test_a_directory_becomes_an_image(store, daemon, tmp_path):
+async def test_a_directory_becomes_an_image(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An OCI layout is read as an archive of it is; what else lies there is not looked at."""
     files = ArchiveFiles(b"one")
     (tmp_path / "README").write_text("unrelated")
@@ -102,7 +107,7 @@ async def test_a_directory_becomes_an_image(store, daemon, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "nothing"])
-async def test_a_bad_directory(store, daemon, tmp_path, kind):
+async def test_a_bad_directory(store: ClientStore, daemon: FakeDaemon, tmp_path: Path, kind: str) -> None:
     """No link is followed to a document, nobody waits for a pipe, and an empty directory is not an image."""
     path = unpacked(ArchiveFiles(b"one"), tmp_path / "layout") if kind != "nothing" else str(tmp_path)
     index = tmp_path / "layout" / "index.json"
@@ -119,7 +124,7 @@ async def test_a_bad_directory(store, daemon, tmp_path, kind):
     assert nothing_is_left(daemon)
 
 
-async def test_a_directory_as_bazel_makes_it(store, daemon, tmp_path):
+async def test_a_directory_as_bazel_makes_it(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Its blobs are links to wherever they were built; what else lies beside them does not matter."""
     path = unpacked(ArchiveFiles(b"one"), tmp_path / "layout")
     blobs = tmp_path / "layout" / "blobs" / "sha256"
@@ -141,7 +146,7 @@ NONE: dict[str, str] = {}
 DIGEST = "@sha256:"
 
 
-def prefix(name, **flags):
+def prefix(name: str, **flags: bool) -> ExtraReference:
     return ExtraReference(name, is_prefix=True, **flags)
 
 
@@ -168,7 +173,9 @@ def prefix(name, **flags):
         (TAGGED, ExtraReference("other", add_digest=True), ["whole other@"]),
     ],
 )
-async def test_names_by_a_transfers_rules(store, tmp_path, annotations, reference, names):
+async def test_names_by_a_transfers_rules(
+    store: ClientStore, tmp_path: Path, annotations: dict[str, str], reference: ExtraReference, names: list[str]
+) -> None:
     """Prefixes complete tags and pick names; what is no prefix, and what has a digest, names the whole index too."""
     files = ArchiveFiles()
     files.target["annotations"] = annotations
@@ -182,7 +189,9 @@ async def test_names_by_a_transfers_rules(store, tmp_path, annotations, referenc
 
 
 @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-async def test_the_whole_index_gets_a_name(store, daemon, tmp_path, docker):
+async def test_the_whole_index_gets_a_name(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path, docker: bool
+) -> None:
     """It keeps what it names, and labels of the image are the transfer's."""
     data = docker_archive() if docker else saved(several("amd64", "arm64"), tmp_path)
     options = Options(platform=None, unpack=False, references=(), index_name="all", labels={"a": "b"})
@@ -195,7 +204,9 @@ async def test_the_whole_index_gets_a_name(store, daemon, tmp_path, docker):
     assert kept == {manifest["digest"] for manifest in manifests}
 
 
-def docker_archive(layer=b"the layer", tags=("busybox:1", "me/x:2"), **more):
+def docker_archive(
+    layer: bytes = b"the layer", tags: Iterable[str] = ("busybox:1", "me/x:2"), more: Mapping[str, bytes] | None = None
+) -> bytes:
     config = {
         "os": "linux",
         "architecture": "amd64",
@@ -203,10 +214,10 @@ def docker_archive(layer=b"the layer", tags=("busybox:1", "me/x:2"), **more):
     }
     manifest = [{"Config": "c.json", "RepoTags": list(tags), "Layers": ["a/layer.tar"]}]
     files = {"a/layer.tar": layer, "c.json": json.dumps(config).encode()}
-    return pack({**files, "manifest.json": json.dumps(manifest).encode(), **more})
+    return pack({**files, "manifest.json": json.dumps(manifest).encode(), **(more or {})})
 
 
-async def test_docker_layers_are_compressed_when_that_is_asked_for(store, daemon):
+async def test_docker_layers_are_compressed_when_that_is_asked_for(store: ClientStore, daemon: FakeDaemon) -> None:
     """What docker saves plain takes less then, and says what it unpacks to."""
     layer = b"the layer" * 10_000
 
@@ -219,7 +230,7 @@ async def test_docker_layers_are_compressed_when_that_is_asked_for(store, daemon
     assert digest_of(layer) in daemon.snapshots
 
 
-async def test_only_the_best_of_what_is_wanted(store, daemon, tmp_path):
+async def test_only_the_best_of_what_is_wanted(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An amd64 machine takes no 386 image where there is one for amd64; it does where there is none."""
     both = several("386", "amd64", name="example.org/both:1")
     [image] = await load(store, Sender(saved(both, tmp_path)), Options())
@@ -230,7 +241,9 @@ async def test_only_the_best_of_what_is_wanted(store, daemon, tmp_path):
     assert image.chain_ids == (digest_of(b"layer of 386"),)
 
 
-async def test_some_platforms_and_what_of_them_is_unpacked(store, daemon, tmp_path):
+async def test_some_platforms_and_what_of_them_is_unpacked(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     """Platforms are imported in the order of wishes, unpacked what a transfer says, and everything once."""
     wanted = (Platform("linux", "arm64"), Platform("linux", "amd64"))
     unpacks = (Unpack(Platform("linux", "arm64"), "native"),)
@@ -244,7 +257,9 @@ async def test_some_platforms_and_what_of_them_is_unpacked(store, daemon, tmp_pa
     assert first.chain_ids == ()
 
 
-async def test_what_describes_other_platforms_is_kept_when_asked_for(store, daemon, tmp_path):
+async def test_what_describes_other_platforms_is_kept_when_asked_for(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     """Their manifests and configs, where the archive has them; labels name all that is below, in its order."""
     files = several("amd64", "arm64", "s390x", missing=["s390x"])
     index = json.loads(files.files["blobs/sha256/" + files.target["digest"].removeprefix("sha256:")])
@@ -266,7 +281,7 @@ async def test_what_describes_other_platforms_is_kept_when_asked_for(store, daem
     }
 
 
-async def test_a_platform_that_is_missing(store, daemon, tmp_path):
+async def test_a_platform_that_is_missing(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """What was asked for has to be there."""
     files = several("amd64", "arm64", missing=["arm64"])
 
@@ -276,7 +291,7 @@ async def test_a_platform_that_is_missing(store, daemon, tmp_path):
     assert nothing_is_left(daemon)
 
 
-def twice(first, second):
+def twice(first: Iterable[tuple[str, bytes]], second: Iterable[tuple[str, bytes]]) -> bytes:
     """Return an archive whose last entries have the same name."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -287,7 +302,7 @@ def twice(first, second):
     return out.getvalue()
 
 
-async def test_entries_that_are_there_twice(store, daemon, tmp_path):
+async def test_entries_that_are_there_twice(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """The same twice is what some tools write; another under the same name could mean anything."""
     files = ArchiveFiles(b"one")
     saved(files, tmp_path)
@@ -308,7 +323,7 @@ async def test_entries_that_are_there_twice(store, daemon, tmp_path):
     "name",
     ["../x", "a/../../index.json", "blobs/sha256/..", "..", "bl\udcffob", "blobs/sha256/._" + "a" * 64, "._oci-layout"],
 )
-async def test_names_that_belong_to_nothing(store, daemon, tmp_path, name):
+async def test_names_that_belong_to_nothing(store: ClientStore, daemon: FakeDaemon, tmp_path: Path, name: str) -> None:
     """A name is never a path here: one that leads out, or is not UTF-8, is that of a file which does not matter."""
     files = ArchiveFiles(b"one")
     saved(files, tmp_path)
@@ -320,7 +335,7 @@ async def test_names_that_belong_to_nothing(store, daemon, tmp_path, name):
     assert all("/" not in ref.removeprefix("/") or "tar-" in ref for ref in daemon.ingests)
 
 
-async def test_harmless_names(store, tmp_path):
+async def test_harmless_names(store: ClientStore, tmp_path: Path) -> None:
     """`tar -C dir .` writes a dot before each; some write a slash."""
     files = ArchiveFiles(b"one")
     saved(files, tmp_path)
@@ -330,7 +345,7 @@ async def test_harmless_names(store, tmp_path):
         assert image.target.digest == files.target["digest"]
 
 
-async def test_a_name_that_cannot_be_shown(store, daemon, tmp_path):
+async def test_a_name_that_cannot_be_shown(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An image is never called what a terminal would obey."""
     files = ArchiveFiles(b"one", name="example.org/x\x1b[2J:1")
 
@@ -349,14 +364,14 @@ async def test_a_name_that_cannot_be_shown(store, daemon, tmp_path):
         ({"Layers": ["nope"]}, "names 'nope', which the archive does not have"),
     ],
 )
-async def test_a_bad_manifest_of_docker(store, daemon, change, message):
+async def test_a_bad_manifest_of_docker(store: ClientStore, daemon: FakeDaemon, change: Json, message: str) -> None:
     """What is not as docker writes it is refused."""
     entry = {"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["a/layer.tar"], **change}
 
     with pytest.raises(InvalidArgument, match=f"archive stream: manifest.json .*{message}"):
-        await load(store, Sender(docker_archive(**{"manifest.json": json.dumps([entry]).encode()})), PACKED)
+        await load(store, Sender(docker_archive(more={"manifest.json": json.dumps([entry]).encode()})), PACKED)
     with pytest.raises(InvalidArgument, match="an image that is not an object"):
-        await load(store, Sender(docker_archive(**{"manifest.json": b"[7]"})), PACKED)
+        await load(store, Sender(docker_archive(more={"manifest.json": b"[7]"})), PACKED)
 
     assert nothing_is_left(daemon)
 
@@ -373,9 +388,11 @@ async def test_a_bad_manifest_of_docker(store, daemon, change, message):
         (bytes, "application/vnd.docker.image.rootfs.diff.tar"),
     ],
 )
-async def test_layers_of_docker_archives_in_all_forms(store, daemon, wrap, media_type):
+async def test_layers_of_docker_archives_in_all_forms(
+    store: ClientStore, daemon: FakeDaemon, wrap: Callable[[bytes], bytes], media_type: str
+) -> None:
     """Some tools compress them; how they begin says whether, and containerd calls every compression gzip."""
-    data = docker_archive(b"the layer", tags=["reg.example:5000/x:1"], **{"a/layer.tar": wrap(b"the layer")})
+    data = docker_archive(b"the layer", tags=["reg.example:5000/x:1"], more={"a/layer.tar": wrap(b"the layer")})
 
     [image] = await load(store, Sender(data), PACKED)
 
@@ -383,7 +400,7 @@ async def test_layers_of_docker_archives_in_all_forms(store, daemon, wrap, media
     assert json.loads(daemon.blobs[image.target.digest])["layers"][0]["mediaType"] == media_type
 
 
-async def test_one_name_for_several_images(store, daemon, tmp_path):
+async def test_one_name_for_several_images(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Nobody could tell which is meant."""
     first, second = ArchiveFiles(b"one"), ArchiveFiles(b"two")
     first.files |= {name: data for name, data in second.files.items() if name.startswith("blobs/")}
@@ -393,7 +410,7 @@ async def test_one_name_for_several_images(store, daemon, tmp_path):
         await load(store, Sender(saved(first, tmp_path)), Options(name="x", unpack=False))
 
 
-async def test_a_layout_without_index(store, daemon):
+async def test_a_layout_without_index(store: ClientStore, daemon: FakeDaemon) -> None:
     """Half a layout is none."""
     with pytest.raises(InvalidArgument, match=r"has oci-layout, but no index\.json"):
         await load(store, Sender(pack({"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'})), PACKED)
@@ -403,7 +420,7 @@ async def test_a_layout_without_index(store, daemon):
 
 
 @pytest.mark.parametrize("name", ["nope", "", "/proc/self/mem/x"])
-async def test_an_archive_that_cannot_be_opened(store, tmp_path, name):
+async def test_an_archive_that_cannot_be_opened(store: ClientStore, tmp_path: Path, name: str) -> None:
     """The error names it, and says why."""
     with pytest.raises(Error, match=r"archive .* (does not exist|cannot be opened)"):
         await load(store, name if name.startswith("/") else str(tmp_path / "missing" / name), PACKED)
@@ -413,7 +430,7 @@ BASE = prefix("example.org/base", allow_overwrite=True)
 
 
 @pytest.mark.parametrize("make", tools.CASES, ids=[make.__name__ for make in tools.CASES])
-async def test_what_other_tools_write(store, daemon, make):
+async def test_what_other_tools_write(store: ClientStore, daemon: FakeDaemon, make: Callable[[], tools.Case]) -> None:
     """Each as its documentation describes it: named, and what is an image for this machine unpacked."""
     case = make()
 
@@ -425,7 +442,7 @@ async def test_what_other_tools_write(store, daemon, make):
     assert not daemon.leased and not daemon.ingests
 
 
-async def test_an_artifact_is_stored_and_not_run(store, daemon):
+async def test_an_artifact_is_stored_and_not_run(store: ClientStore, daemon: FakeDaemon) -> None:
     """Its config and its layers are kept under numbers, as they are no config and no layers of a file system."""
     [image] = await load(store, Sender(tools.wasm().data), Options(references=(BASE,)))
 
@@ -437,7 +454,7 @@ async def test_an_artifact_is_stored_and_not_run(store, daemon):
         await resolve(store, image.name, Platform("linux", "amd64"))
 
 
-def of_two_kinds(**changes):
+def of_two_kinds(**changes: object) -> ArchiveFiles:
     """Return an image with a document between its two layers."""
     files = ArchiveFiles(b"one", b"two")
     document = files.blob(b"# Licence", "text/markdown")
@@ -446,7 +463,9 @@ def of_two_kinds(**changes):
     return files
 
 
-async def test_layers_that_are_no_file_system_lie_beside_those_that_are(store, daemon, tmp_path):
+async def test_layers_that_are_no_file_system_lie_beside_those_that_are(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     """They have no diff IDs, are not unpacked, and are kept all the same."""
     files = of_two_kinds()
 
@@ -463,7 +482,9 @@ async def test_layers_that_are_no_file_system_lie_beside_those_that_are(store, d
 
 
 @pytest.mark.parametrize("platform", [{"architecture": "", "os": ""}, {"architecture": "arm64", "os": "linux"}])
-async def test_what_an_index_says_of_a_platform_counts(store, tmp_path, platform):
+async def test_what_an_index_says_of_a_platform_counts(
+    store: ClientStore, tmp_path: Path, platform: dict[str, str]
+) -> None:
     """The config may say nothing, or something else: who chose by the index gets that, unpacked."""
     files = ArchiveFiles(b"one", platform=platform)
     index = {"schemaVersion": 2, "manifests": [{**files.target, "platform": {"os": "linux", "architecture": "amd64"}}]}
@@ -476,7 +497,9 @@ async def test_what_an_index_says_of_a_platform_counts(store, tmp_path, platform
 
 
 @pytest.mark.parametrize("level", [1, 3])
-async def test_an_image_for_a_better_processor(store, tmp_path, monkeypatch, level):
+async def test_an_image_for_a_better_processor(
+    store: ClientStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
     """It is taken where this machine's can run it, and refused elsewhere."""
     monkeypatch.setattr("windlass_images.platforms._level", lambda: level)
     files = several("amd64", platform={"variant": "v3"})
@@ -491,7 +514,9 @@ async def test_an_image_for_a_better_processor(store, tmp_path, monkeypatch, lev
         assert (condition.status, condition.unpacked) == ("complete", True)
 
 
-async def test_the_one_image_of_an_archive_for_another_machine(store, daemon, tmp_path):
+async def test_the_one_image_of_an_archive_for_another_machine(
+    store: ClientStore, daemon: FakeDaemon, tmp_path: Path
+) -> None:
     """An archive that says of no platform has no choice: its image is unpacked for whoever emulates that machine."""
     files = ArchiveFiles(b"one", platform={"os": "linux", "architecture": "arm64"})
     files.target.pop("platform")
@@ -501,7 +526,9 @@ async def test_the_one_image_of_an_archive_for_another_machine(store, daemon, tm
     assert image.chain_ids == (digest_of(b"one"),)
 
 
-async def test_some_images_of_an_archive_are_for_another_machine(store, caplog):
+async def test_some_images_of_an_archive_are_for_another_machine(
+    store: ClientStore, caplog: pytest.LogCaptureFixture
+) -> None:
     """They are left out with a warning, instead of a name for something that is not there."""
     case = tools.apko()
 
@@ -512,7 +539,7 @@ async def test_some_images_of_an_archive_are_for_another_machine(store, caplog):
     assert f"1 images are for other platforms and left out, {case.wrong[0]} the first" in warning
 
 
-async def test_of_one_name_for_two_platforms_the_wanted_is_taken(store, tmp_path):
+async def test_of_one_name_for_two_platforms_the_wanted_is_taken(store: ClientStore, tmp_path: Path) -> None:
     """A flat index.json gives both the same name."""
     first, second = ArchiveFiles(b"one", platform={"os": "linux", "architecture": "arm64"}), ArchiveFiles(b"two")
     second.files |= {name: data for name, data in first.files.items() if name.startswith("blobs/")}
@@ -532,7 +559,7 @@ async def test_of_one_name_for_two_platforms_the_wanted_is_taken(store, tmp_path
         {"annotations": {"a": None}},
     ],
 )
-async def test_what_a_manifest_may_say_of_itself(store, tmp_path, changes):
+async def test_what_a_manifest_may_say_of_itself(store: ClientStore, tmp_path: Path, changes: Json) -> None:
     """Only what makes it an index to somebody else is refused (CVE-2021-41190)."""
     files = ArchiveFiles(b"one")
     files.point_to({**files.manifest, **changes})
@@ -542,7 +569,7 @@ async def test_what_a_manifest_may_say_of_itself(store, tmp_path, changes):
     assert len(image.chain_ids) == 1
 
 
-async def test_a_config_that_cannot_be_executed_can_be_stored(store, tmp_path):
+async def test_a_config_that_cannot_be_executed_can_be_stored(store: ClientStore, tmp_path: Path) -> None:
     """Whoever would run it learns what is wrong with it."""
     files = ArchiveFiles(b"one")
     config = {**files.platform, "config": {"Env": "A=b"}, "rootfs": {"diff_ids": [digest_of(b"one")]}}
@@ -554,12 +581,12 @@ async def test_a_config_that_cannot_be_executed_can_be_stored(store, tmp_path):
         await resolve(store, image.name, Platform("linux", "amd64"))
 
 
-async def test_an_index_may_name_anything(store, tmp_path):
+async def test_an_index_may_name_anything(store: ClientStore, tmp_path: Path) -> None:
     """What is neither a manifest nor an index is kept if it is there, and not missed if it is not."""
     files = ArchiveFiles(b"one")
-    image = {key: files.target[key] for key in ("mediaType", "digest", "size", "platform")}
+    target = {key: files.target[key] for key in ("mediaType", "digest", "size", "platform")}
     gone = {"mediaType": "text/plain", "digest": digest_of(b"gone"), "size": 4}
-    index = {"schemaVersion": 2, "manifests": [image, files.blob(b"hello", "text/plain"), gone]}
+    index = {"schemaVersion": 2, "manifests": [target, files.blob(b"hello", "text/plain"), gone]}
     files.point_to(index, "application/vnd.oci.image.index.v1+json")
     files.target.pop("platform")
 
@@ -568,7 +595,7 @@ async def test_an_index_may_name_anything(store, tmp_path):
     assert len(image.chain_ids) == 1
 
 
-async def test_an_archive_that_is_cut_in_its_last_padding(store, tmp_path):
+async def test_an_archive_that_is_cut_in_its_last_padding(store: ClientStore, tmp_path: Path) -> None:
     """All of its data is there; of one that lacks a byte of it nothing is taken."""
     files = ArchiveFiles(b"one")
     data = saved(files, tmp_path)
@@ -580,7 +607,7 @@ async def test_an_archive_that_is_cut_in_its_last_padding(store, tmp_path):
         await load(store, Sender(data[: end - 1]), PACKED)
 
 
-async def test_an_archive_that_begins_with_a_skippable_frame(store, tmp_path):
+async def test_an_archive_that_begins_with_a_skippable_frame(store: ClientStore, tmp_path: Path) -> None:
     """As pzstd writes it (RFC 8878, 3.1.2)."""
     data = b"\x50\x2a\x4d\x18\4\0\0\0size" + zstandard.compress(saved(ArchiveFiles(b"one"), tmp_path))
 
@@ -595,10 +622,12 @@ DOCKER_INDEX = (
 )
 
 
-async def test_a_docker_archive_has_the_digests_that_containerd_gives_it(store, daemon):
+async def test_a_docker_archive_has_the_digests_that_containerd_gives_it(
+    store: ClientStore, daemon: FakeDaemon
+) -> None:
     """Manifest and index to the byte: what Go's encoder writes, names in full, the platform in its words."""
     config = {"architecture": "X86_64", "variant": "<v2&", "rootfs": {"diff_ids": [digest_of(b"the layer")]}}
-    data = docker_archive(tags=["busybox"], **{"c.json": json.dumps(config).encode()})
+    data = docker_archive(tags=["busybox"], more={"c.json": json.dumps(config).encode()})
 
     whole, image = await load(store, Sender(data), Options(platform=None, references=(BASE,), index_name="all"))
 
@@ -629,6 +658,6 @@ async def test_a_docker_archive_has_the_digests_that_containerd_gives_it(store, 
         ("n:1@sha256:1", "docker.io/library/n@sha256:1"),
     ],
 )
-def test_names_of_docker_in_full(tag, name):
+def test_names_of_docker_in_full(tag: str, name: str) -> None:
     """As distribution's reference grammar completes them."""
     assert dockersave.full_name(tag) == name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from windlass.contracts.values import Platform
@@ -33,13 +35,13 @@ from windlass_images.platforms import best, matches, parse, runs, same, write
         ("linux/made-up", Platform("linux", "made-up")),
     ],
 )
-def test_what_is_read(text, meant):
+def test_what_is_read(text: str, meant: Platform) -> None:
     """Every spelling of a platform is the same platform, and what is written is read again."""
     assert parse(text) == meant
     assert parse(write(meant)) == meant
 
 
-def test_a_half_is_completed_from_the_machine(monkeypatch):
+def test_a_half_is_completed_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operating system or an architecture alone is enough, if it is known."""
     monkeypatch.setattr(platforms, "host", lambda: Platform("linux", "arm", "v6"))
 
@@ -50,14 +52,14 @@ def test_a_half_is_completed_from_the_machine(monkeypatch):
 @pytest.mark.parametrize(
     "text", ["", "x", "linux/", "/amd64", "linux/a/b/c", "linux/*", "linux(/amd64", "a b/amd64", "arm64(1)"]
 )
-def test_what_is_no_platform(text):
+def test_what_is_no_platform(text: str) -> None:
     """One line says what form is expected."""
     with pytest.raises(InvalidArgument, match=r"is not of the form os\[\(version\)\]/architecture"):
         parse(text)
 
 
 @pytest.mark.parametrize(("mine", "taken"), [(1, ["amd64", "386"]), (3, ["amd64", "amd64/v2", "amd64/v3", "386"])])
-def test_what_the_processor_can_counts(monkeypatch, mine, taken):
+def test_what_the_processor_can_counts(monkeypatch: pytest.MonkeyPatch, mine: int, taken: list[str]) -> None:
     """Who asks for amd64 gets what is for every processor, else what is for this one, and 386 last of all."""
     monkeypatch.setattr(platforms, "_level", lambda: mine)
 
@@ -66,7 +68,7 @@ def test_what_the_processor_can_counts(monkeypatch, mine, taken):
     assert [write(each) for each in runs(parse("linux/amd64/v2"))][1:] == ["linux/amd64", "linux/386"]
 
 
-def test_the_level_of_a_processor(tmp_path):
+def test_the_level_of_a_processor(tmp_path: Path) -> None:
     """What a kernel tells of it decides; of another architecture, or without /proc, nothing is known."""
     flags = "fpu lahf_lm cx16 popcnt sse4_1 sse4_2 ssse3"
     cases = {
@@ -82,10 +84,10 @@ def test_the_level_of_a_processor(tmp_path):
     assert platforms.level(tmp_path / "missing") == 1
 
 
-def test_what_runs_where():
+def test_what_runs_where() -> None:
     """Lesser variants follow the own one; amd64 runs 386, arm64 runs arm, v9 grew from v8.5."""
 
-    def order(text):
+    def order(text: str) -> list[str]:
         return [write(each).removeprefix("linux/") for each in runs(parse(text))]
 
     assert order("linux/amd64") == ["amd64", "386"]
@@ -112,22 +114,22 @@ def test_what_runs_where():
         ("10.0.20348", "what?", False),
     ],
 )
-def test_windows_builds(mine, other, fits):
+def test_windows_builds(mine: str, other: str, fits: bool) -> None:
     """Up to 2019 a build runs only its own; from 2022 on everything since then."""
     assert same(Platform("windows", "amd64", "", mine), Platform("windows", "amd64", "", other)) is fits
 
 
-def test_features_have_to_be_there():
+def test_features_have_to_be_there() -> None:
     """An image that needs a feature runs only where somebody has it."""
     needs = Platform("linux", "amd64", os_features=("erofs",))
     assert not matches(Platform("linux", "amd64"), needs)
     assert matches(needs, Platform("linux", "amd64"))
 
 
-def test_the_best_is_taken():
+def test_the_best_is_taken() -> None:
     """An image for less is taken only where there is none for more; one that says nothing always comes last."""
 
-    def chosen(wanted, *texts):
+    def chosen(wanted: platforms.Wanted, *texts: str) -> list[str]:
         choices = [(text, parse(text) if text else None) for text in texts]
         return [text for text, _ in best(wanted, choices, lambda choice: choice[1])]
 

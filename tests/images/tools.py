@@ -196,7 +196,8 @@ def buildah_list() -> Case:
 
 def apko() -> Case:
     """`apko build`: images of all architectures in docker's format, an index beside them, no oci-layout."""
-    images, files = [], {}
+    images: list[tuple[str, Sequence[str], Sequence[str]]] = []
+    files: dict[str, bytes] = {}
     for name, layer in (("amd64", ONE), ("arm64", TWO)):
         document, blob = config([layer], architecture=name), gzip.compress(layer, mtime=0)
         part = f"{digest_of(blob)[7:]}.tar.gz"

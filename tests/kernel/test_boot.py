@@ -38,6 +38,7 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
     properties: Mapping[str, str] = field(default_factory=dict)
+    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     configured: Collection[str] = ()
 
@@ -120,12 +121,14 @@ async def test_lookups_say_what_is_missing() -> None:
     problems: dict[str, Exception] = {}
 
     def look(context: InitContext) -> None:
-        for name, lookup in {
-            "none": lambda: context.single(PluginType("type.none")),
+        none: PluginType[object] = PluginType("type.none")
+        lookups: dict[str, Callable[[], object]] = {
+            "none": lambda: context.single(none),
             "several": lambda: context.single(B),
             "failed": lambda: context.by_id(B, "bad"),
             "absent": lambda: context.by_id(B, "absent"),
-        }.items():
+        }
+        for name, lookup in lookups.items():
             try:
                 lookup()
             except (NotFound, FailedPrecondition) as error:
@@ -316,6 +319,12 @@ class Half:
         return ""
 
 
+class Inherits(Reads):
+    """Has what a contract declares without a body, as a class that names its contract does."""
+
+    def close(self) -> None: ...
+
+
 class Waits(Half):
     def close(self) -> None: ...
 
@@ -326,6 +335,7 @@ class Waits(Half):
         (None, "its init returned None; it must return an object with the methods of Reads"),
         (object(), "its init returned an object of class object, which lacks close, read of Reads"),
         (Half(), "its init returned an object of class Half, which lacks close of Reads"),
+        (Inherits(), "its init returned an object of class Inherits, which lacks read of Reads"),
         (Waits(), "its read is async, and that of Reads is not"),
     ],
 )

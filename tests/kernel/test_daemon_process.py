@@ -402,13 +402,15 @@ def test_who_comes_before_the_daemon_is_ready_waits(scratch: Path, daemons: list
     with socket.socket(socket.AF_UNIX) as shim, grpc.insecure_channel(f"unix:{paths[0]}") as channel:
         shim.settimeout(30)
         shim.connect(str(paths[1]))
-        call = channel.unary_unary("/test.Nothing/Call").future(b"", timeout=60)
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Nothing/Call")
+        call = method.future(b"", timeout=60)
         daemon.peer.settimeout(0.5)
         with pytest.raises(TimeoutError):
             daemon.told()
         assert not call.done()
         (scratch / "state" / "go").touch()
-        assert call.exception().code() == grpc.StatusCode.UNIMPLEMENTED
+        error = call.exception()
+        assert isinstance(error, grpc.aio.AioRpcError | grpc.Call) and error.code() == grpc.StatusCode.UNIMPLEMENTED
     daemon.peer.settimeout(30)
     assert daemon.told() == "READY=1"
     assert daemon.end()[0] == 0

@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from windlass import discovery
+from windlass.config import factories
 from windlass.config.settings import TopLevel
 from windlass.errors import StartError
 
@@ -141,6 +142,7 @@ import sys
 from stevedore import _cache
 print(_cache._c._dir, _cache._c._disable_caching)
 from windlass import discovery
+from windlass.config import factories
 for each in discovery.discover():
     print(each.uri, each.plugin.id if each.plugin else repr(each.error))
 print(sys.executable)
@@ -225,6 +227,6 @@ def test_a_cache_that_somebody_planted_is_not_read(outside: Path) -> None:
 )
 def test_a_factory_that_is_broken_stops_the_daemon_by_name(install: Install, source: str, reason: str) -> None:
     """Whatever it raises, the operator gets the distribution and the remedy."""
-    install("windlass-test-h", "factory", source, group=discovery.FACTORIES)
+    install("windlass-test-h", "factory", source, group=factories.FACTORIES)
     with pytest.raises(StartError, match=f"windlass-test-h 1.0 cannot make .*: {reason}; mend it or uninstall it"):
-        discovery.made(TopLevel(), [])
+        factories.made(TopLevel(), [])

@@ -13,10 +13,10 @@ import pytest
 from windlass.discovery import Found
 from windlass.errors import Unavailable
 from windlass.gate import Gate, Handle
-from windlass.ownloop import OwnLoop
+from windlass.ownloop import Loop, OwnLoop, running
 from windlass.plugin import Plugin, PluginType
 from windlass.process.owners import owners_of
-from windlass.watchdog import Watch, Watchdog
+from windlass.process.watchdog import Watch, Watchdog
 
 OWN = __name__.partition(".")[0]
 
@@ -26,6 +26,7 @@ def watchdog() -> Iterator[Watchdog]:
     watchdog = Watchdog()
     yield watchdog
     watchdog.stop()
+    running.clear()
 
 
 def logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
@@ -41,7 +42,7 @@ async def test_what_holds_the_loop_up_is_named_with_its_place(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While it lasts, and the log says when it is over and how long it was."""
-    watchdog.watch(asyncio.get_running_loop(), threading.get_ident(), "the loop", "do not")
+    running[asyncio.get_running_loop()] = Loop(threading.get_ident(), "the loop", "do not")
     watchdog.start({OWN: "plugin type.a.1"})
     await asyncio.sleep(0.5)
 
@@ -71,7 +72,7 @@ async def test_a_loop_that_waits_or_works_in_small_steps_is_fine(
 def test_a_loop_that_waits_is_not_woken() -> None:
     """An idle daemon stays idle."""
     loop, woken = asyncio.new_event_loop(), []
-    loop.call_soon_threadsafe = lambda *_, **__: woken.append(1)  # type: ignore[assignment, method-assign, return-value] # counts
+    loop.call_soon_threadsafe = lambda *_, **__: woken.append(1)  # type: ignore[assignment, method-assign] # counts
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from metadata.memory_content import MemoryContent
@@ -34,7 +35,7 @@ class Events(Exchange):
     def forward(self, envelope: Envelope) -> None:
         raise NotImplementedError
 
-    def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[object]:
+    def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[AsyncIterator[Envelope]]:
         raise NotImplementedError
 
     def topics(self) -> list[str]:
@@ -67,10 +68,11 @@ class World:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[[], World]]:
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     worlds: list[World] = []
 
-    def make(**changes: object) -> World:
+    # Any: the fields of a World, each of its own type
+    def make(**changes: Any) -> World:
         worlds.append(World(tmp_path, **changes))
         return worlds[-1]
 

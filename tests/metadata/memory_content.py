@@ -34,6 +34,11 @@ class Ingest:
         return replace(self.status, offset=len(self.data))
 
 
+def _fields(ref: str) -> filter_expressions.Adaptor:
+    """Return what a filter may ask of an ingest: its ref."""
+    return lambda path: (ref, path == ("ref",))
+
+
 class MemoryContent(ContentStore):
     """A store whose methods call ``before`` with their name, so that a test can look in, fail or wait there."""
 
@@ -94,11 +99,7 @@ class MemoryContent(ContentStore):
 
     def statuses(self, filters: Sequence[str] = ()) -> list[Status]:
         accepts = filter_expressions.parse(filters)
-        return [
-            ingest.described()
-            for ref, ingest in self.ingests.copy().items()
-            if accepts(lambda path, ref=ref: (ref, path == ("ref",)))
-        ]
+        return [ingest.described() for ref, ingest in self.ingests.copy().items() if accepts(_fields(ref))]
 
     def abort(self, ref: str) -> None:
         with self.lock:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from sqlite3 import Connection
+from typing import Any
 
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
@@ -148,16 +151,20 @@ def test_strays_in_the_stores_are_found_at_the_first_collection(metadata: Metada
     assert len(world.snapshotter.snapshots) == 1
 
 
+Between = Callable[[Callable[[], object]], None]
+"""Has a function called between mark and sweep."""
+
+
 class TestWhileOthersWrite:
     """A change that is made between mark and sweep is respected."""
 
     @pytest.fixture
-    def between(self, monkeypatch: pytest.MonkeyPatch) -> object:
+    def between(self, monkeypatch: pytest.MonkeyPatch) -> Between:
         """Have a function called when marking is over and the sweep has not begun."""
         load = Graph.load
-        calls = []
+        calls: list[Callable[[], object]] = []
 
-        def load_and_call(graph: Graph, rows: object) -> None:
+        def load_and_call(graph: Graph, rows: Connection) -> None:
             load(graph, rows)
             if calls:
                 calls.pop()()
@@ -174,19 +181,19 @@ class TestWhileOthersWrite:
         return put(content, b"manifest", refers(config)), config, layer
 
     def test_new_image_keeps_everything_beneath_it(
-        self, metadata: MetadataStore, between: object, tree: tuple[str, ...]
+        self, metadata: MetadataStore, between: Between, tree: tuple[str, ...]
     ) -> None:
         between(lambda: metadata.images("ns").create(image("new", tree[0])))
         assert metadata.collect().removed == 0
         assert blobs(metadata) == set(tree)
 
-    def test_new_lease_resource(self, metadata: MetadataStore, between: object, tree: tuple[str, ...]) -> None:
+    def test_new_lease_resource(self, metadata: MetadataStore, between: Between, tree: tuple[str, ...]) -> None:
         metadata.leases("ns").create("l")
         between(lambda: metadata.leases("ns").add_resource("l", Resource(tree[1], "content")))
         metadata.collect()
         assert blobs(metadata) == set(tree[1:])
 
-    def test_new_label(self, metadata: MetadataStore, between: object, tree: tuple[str, ...]) -> None:
+    def test_new_label(self, metadata: MetadataStore, between: Between, tree: tuple[str, ...]) -> None:
         holder = metadata.content("ns").info(put(metadata.content("ns"), b"holder", KEPT))
         changed = type(holder)(holder.digest, labels={**KEPT, **refers(tree[2])})
         between(lambda: metadata.content("ns").update(changed))
@@ -194,7 +201,7 @@ class TestWhileOthersWrite:
         assert blobs(metadata) == {holder.digest, tree[2]}
 
     def test_lease_that_is_prolonged_by_being_made_anew(
-        self, metadata: MetadataStore, between: object, tree: tuple[str, ...]
+        self, metadata: MetadataStore, between: Between, tree: tuple[str, ...]
     ) -> None:
         metadata.leases("ns").create("l", PAST)
         metadata.leases("ns").add_resource("l", Resource(tree[0], "content"))
@@ -207,7 +214,9 @@ class TestWhileOthersWrite:
         between(renew)
         assert metadata.collect().removed == 0
 
-    def test_refused_writer_with_a_lease(self, metadata: MetadataStore, between: object, tree: tuple[str, ...]) -> None:
+    def test_refused_writer_with_a_lease(
+        self, metadata: MetadataStore, between: Between, tree: tuple[str, ...]
+    ) -> None:
         metadata.leases("ns").create("l")
 
         def write() -> None:
@@ -217,7 +226,7 @@ class TestWhileOthersWrite:
         between(write)
         assert metadata.collect().removed == 0
 
-    def test_blob_that_is_deleted_and_comes_back(self, metadata: MetadataStore, between: object, world: World) -> None:
+    def test_blob_that_is_deleted_and_comes_back(self, metadata: MetadataStore, between: Between, world: World) -> None:
         digest = put(metadata.content("ns"), b"x")
 
         def again() -> None:
@@ -228,14 +237,14 @@ class TestWhileOthersWrite:
         metadata.collect()
         assert blobs(metadata) == {digest} == set(world.content.blobs)
 
-    def test_snapshot_on_a_parent_that_was_garbage(self, metadata: MetadataStore, between: object) -> None:
+    def test_snapshot_on_a_parent_that_was_garbage(self, metadata: MetadataStore, between: Between) -> None:
         view = metadata.snapshotter("memory", "ns")
         chain(view, "a", "b", "c")
         between(lambda: view.prepare("child", "b"))
         metadata.collect()
         assert snapshots(metadata) == {"a", "b", "child"}
 
-    def test_container_on_a_snapshot_that_was_garbage(self, metadata: MetadataStore, between: object) -> None:
+    def test_container_on_a_snapshot_that_was_garbage(self, metadata: MetadataStore, between: Between) -> None:
         from windlass.contracts.containers import Container
         from windlass.contracts.values import Payload
 
@@ -249,10 +258,11 @@ class TestWhileOthersWrite:
         self, metadata: MetadataStore, tree: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Referrers go first: who takes up what is still there finds all that it refers to."""
-        swept = []
+        swept: list[int] = []
         sweep = collect_module._sweep
 
-        def one_and_then(*args: object) -> int:
+        # Any: as _sweep has them
+        def one_and_then(*args: Any) -> int:
             count = sweep(*args)
             if not swept:
                 metadata.images("ns").create(image("new", tree[1]))

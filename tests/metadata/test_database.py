@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from metadata.conftest import KEPT, World, digest_of, image, put
 
+from windlass.contracts.snapshots import Info
 from windlass.errors import DataLoss, Error, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
 from windlass_metadata.database import Database
 from windlass_metadata.store import MetadataStore
@@ -199,19 +200,18 @@ class TestCrash:
     @pytest.mark.parametrize("moment", ["prepare", "commit", "committed"])
     def test_snapshot_operation_is_finished_or_undone(self, metadata: MetadataStore, world: World, moment: str) -> None:
         """A commit that the snapshotter has carried out is finished, everything else is undone."""
-        copies = []
+        copies: list[tuple[MetadataStore, dict[str, Info]]] = []
         view = metadata.snapshotter("memory", "ns")
         view.prepare("key", "", KEPT)
 
         def crash_now(method: str, key: str) -> None:
             if method == moment and not copies:
-                copies.append(self.crash(world))
-                copies.append(dict(world.snapshotter.snapshots))
+                copies.append((self.crash(world), dict(world.snapshotter.snapshots)))
 
         world.snapshotter.before = crash_now
         view.prepare("second", "", KEPT)
         view.commit("name", "key", KEPT)
-        again, world.snapshotter.snapshots = copies
+        [(again, world.snapshotter.snapshots)] = copies
         found = sorted(info.name for info in again.snapshotter("memory", "ns").walk())
         after = {"prepare": ["key"], "commit": ["key", "second"], "committed": ["name", "second"]}[moment]
 
@@ -225,7 +225,7 @@ class TestCrash:
     @pytest.mark.parametrize("moment", ["commit", "committed"])
     def test_content_commit_can_be_repeated(self, metadata: MetadataStore, world: World, moment: str) -> None:
         """And a blob that no namespace came to know goes with the next collection."""
-        copies = []
+        copies: list[MetadataStore] = []
 
         def crash_now(method: str, name: str) -> None:
             if method == moment:
@@ -244,7 +244,7 @@ class TestCrash:
         assert set(world.content.blobs) == {digest_of(b"x")}
 
     def test_removal_goes_on_where_it_stopped(self, metadata: MetadataStore, world: World) -> None:
-        copies = []
+        copies: list[MetadataStore] = []
 
         def crash_now(method: str, key: str) -> None:
             if method in ("remove", "delete") and len(copies) < 1:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -44,9 +45,9 @@ class Collections:
 
 
 @asynccontextmanager
-async def running(metadata: Collections, **policy: object) -> AsyncIterator[Scheduler]:
+async def running(metadata: Collections, **policy: Any) -> AsyncIterator[Scheduler]:
     policy = {"startup_delay": 0.0, **policy}
-    scheduler = Scheduler(metadata, Policy(**policy))
+    scheduler = Scheduler(metadata, Policy(**policy))  # type: ignore[arg-type] # as much of one as it uses
     await scheduler.start()
     try:
         yield scheduler

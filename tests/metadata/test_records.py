@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from metadata.conftest import World, digest_of, image, put
@@ -30,7 +31,8 @@ OTHER = Payload("other", b"\x00\xff")
 ONE, TWO = digest_of(b"one"), digest_of(b"two")
 
 
-def container(id: str = "c1", **changes: object) -> Container:
+# Any: fields of a Container, each of its own type
+def container(id: str = "c1", **changes: Any) -> Container:
     plain = Container(id, runtime="io.containerd.runc.v2", spec=SPEC, labels={"a": "1", "b": "2"}, image="img")
     return replace(plain, **changes)
 
@@ -210,7 +212,7 @@ class TestContainers:
             {"labels": {"k": "v" * 4096}},
         ],
     )
-    def test_incomplete_containers_are_refused(self, metadata: MetadataStore, wrong: dict[str, object]) -> None:
+    def test_incomplete_containers_are_refused(self, metadata: MetadataStore, wrong: dict[str, Any]) -> None:
         with pytest.raises(InvalidArgument):
             metadata.containers("ns").create(container(**wrong))
         assert metadata.containers("ns").list() == []
@@ -267,7 +269,7 @@ class TestContainers:
         ],
     )
     def test_update_changes_what_it_names(
-        self, metadata: MetadataStore, paths: list[str], changed: dict[str, object]
+        self, metadata: MetadataStore, paths: list[str], changed: dict[str, Any]
     ) -> None:
         containers = metadata.containers("ns")
         old = containers.create(container(snapshotter="memory", snapshot_key="s", extensions={"x": OTHER}))
@@ -523,7 +525,7 @@ class TestSandboxes:
         ],
     )
     def test_update_changes_what_it_names(
-        self, metadata: MetadataStore, paths: list[str], changed: dict[str, object]
+        self, metadata: MetadataStore, paths: list[str], changed: dict[str, Any]
     ) -> None:
         sandboxes = metadata.sandboxes("ns")
         old = sandboxes.create(Sandbox("s", "runtime", OPTIONS, SPEC, {"k": "v", "l": "2"}, {"x": OTHER}, "shim"))

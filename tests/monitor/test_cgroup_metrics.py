@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 
 from windlass.contracts.metrics import Family, Kind
 from windlass.contracts.namespaces import Namespace
@@ -26,14 +27,14 @@ class World:
     def namespaces(self) -> World:
         return self
 
-    def list(self) -> list[Namespace]:
-        return [Namespace(name) for name in self.found]
-
     async def metrics(self, namespace: str) -> list[Metric]:
         self.asked += 1
         if namespace == "sick":
             raise Unavailable("no")
         return self.found[namespace]
+
+    def list(self) -> list[Namespace]:
+        return [Namespace(name) for name in self.found]
 
 
 async def measure(world: World, wanted: bool = True) -> dict[str, Family]:
@@ -53,11 +54,11 @@ def value(families: dict[str, Family], name: str, **labels: str) -> float:
 async def test_a_v2_cgroup_has_containerds_names() -> None:
     """Each with the task it belongs to."""
     message = v2_pb.Metrics(
-        pids={"current": 3, "limit": 7},
-        cpu={"usage_usec": 11, "nr_throttled": 2},
-        memory={"usage": 4096, "usage_limit": 2**64 - 1, "pgfault": 5},
-        memory_events={"oom": 1},
-        io={"usage": [{"major": 8, "minor": 1, "rbytes": 512}, {"major": 8, "minor": 2, "rbytes": 1}]},
+        pids=v2_pb.PidsStat(current=3, limit=7),
+        cpu=v2_pb.CPUStat(usage_usec=11, nr_throttled=2),
+        memory=v2_pb.MemoryStat(usage=4096, usage_limit=2**64 - 1, pgfault=5),
+        memory_events=v2_pb.MemoryEvents(oom=1),
+        io=v2_pb.IOStat(usage=[v2_pb.IOEntry(major=8, minor=1, rbytes=512), v2_pb.IOEntry(major=8, minor=2, rbytes=1)]),
     )
     families = await measure(World(default=[metric(message)], other=[metric(message, "there")]))
     assert value(families, "container_cpu_usage_usec_microseconds", container_id="box", namespace="default") == 11
@@ -78,11 +79,19 @@ async def test_a_v2_cgroup_has_containerds_names() -> None:
 async def test_a_v1_cgroup_has_containerds_names() -> None:
     """With its processors, page sizes and devices."""
     message = v1_pb.Metrics(
-        cpu={"usage": {"total": 9, "per_cpu": [4, 5]}, "throttling": {"throttled_time": 6}},
-        memory={"cache": 1, "pg_maj_fault": 2, "total_pg_pg_in": 3, "usage": {"failcnt": 4}, "kernel_tcp": {"max": 5}},
-        hugetlb=[{"pagesize": "2MB", "max": 8}],
-        blkio={"io_serviced_recursive": [{"op": "Read", "device": "/dev/sda", "major": 8, "value": 12}]},
-        memory_oom_control={"oom_kill": 1},
+        cpu=v1_pb.CPUStat(usage=v1_pb.CPUUsage(total=9, per_cpu=[4, 5]), throttling=v1_pb.Throttle(throttled_time=6)),
+        memory=v1_pb.MemoryStat(
+            cache=1,
+            pg_maj_fault=2,
+            total_pg_pg_in=3,
+            usage=v1_pb.MemoryEntry(failcnt=4),
+            kernel_tcp=v1_pb.MemoryEntry(max=5),
+        ),
+        hugetlb=[v1_pb.HugetlbStat(pagesize="2MB", max=8)],
+        blkio=v1_pb.BlkIOStat(
+            io_serviced_recursive=[v1_pb.BlkIOEntry(op="Read", device="/dev/sda", major=8, value=12)]
+        ),
+        memory_oom_control=v1_pb.MemoryOomControl(oom_kill=1),
     )
     families = await measure(World(default=[metric(message)]))
     for name, expected in {
@@ -106,11 +115,12 @@ def test_every_row_names_a_field_of_the_wire() -> None:
     """All of them, as many as the reference counts (4.12)."""
     for rows, message in ((V1, v1_pb.Metrics), (V2, v2_pb.Metrics)):
         for _, _, path in rows:
-            descriptor = message.DESCRIPTOR
+            descriptor: Descriptor | None = message.DESCRIPTOR
             *outer, last = path.split(".")
             for name in outer:
+                assert descriptor is not None
                 descriptor = descriptor.fields_by_name[name].message_type
-            assert last in descriptor.fields_by_name
+            assert descriptor is not None and last in descriptor.fields_by_name
         names = [f"{name}_{unit}" for name, unit, _ in rows]
         assert len(names) == len(set(names))
     assert sum(name.startswith("memory_") and name != "memory_oom" for name, _, _ in V1) == 48
@@ -118,7 +128,7 @@ def test_every_row_names_a_field_of_the_wire() -> None:
 
 async def test_what_cannot_be_measured_is_left_out() -> None:
     """A namespace, a message of another kind, one that is damaged."""
-    good = metric(v2_pb.Metrics(pids={"current": 1}), "good")
+    good = metric(v2_pb.Metrics(pids=v2_pb.PidsStat(current=1)), "good")
     odd = [Metric(1, "odd", Payload("example.Metrics", b"x")), Metric(1, "bad", Payload(good.data.type_url, b"\xff"))]
     families = await measure(World(sick=[], default=[good, *odd]))
     assert {each.labels["container_id"] for family in families.values() for each in family.samples} == {"good"}

@@ -97,7 +97,7 @@ def test_killed_at_any_moment(top: Path) -> None:
         assert set(mounting.mounts_below(top)) == places
         assert devices(top) == {mount.mount_point[-63:] for mount in active if mount.mount.type == "loop"}
         assert len(manager.collectibles()) == len(manager.list("ns"))
-        assert manager.info("ns", "kept")
+        assert manager.info("ns", "kept").name == "kept"
         for each in manager.list("ns"):
             manager.deactivate("ns", each.name)
         manager.close()

@@ -21,7 +21,7 @@ IMAGE = ImageConfig(
 )
 
 
-def test_the_default_spec():
+def test_the_default_spec() -> None:
     """What a container may do when nobody says anything (docs/containerd 6.7, 7.2)."""
     document = defaults.default_spec("ns", "c1")
 
@@ -44,19 +44,19 @@ def test_the_default_spec():
     assert document["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]
 
 
-def test_what_a_container_does_not_see():
+def test_what_a_container_does_not_see() -> None:
     """Not even who is root inside reads the energy meter, from which keys can be told (GHSA-7ww5-4wqc-m92c)."""
     assert "/sys/devices/virtual/powercap" in defaults.default_spec("ns", "c1")["linux"]["maskedPaths"]
 
 
-def test_a_process_is_in_its_primary_group():
+def test_a_process_is_in_its_primary_group() -> None:
     """A process without it could read what is closed to that group (CVE-2023-25173)."""
     document = defaults.default_spec("ns", "c1")
     process.set_user(document["process"], User(33, 34, (44, 34)))
     assert document["process"]["user"] == {"uid": 33, "gid": 34, "additionalGids": [34, 44]}
 
 
-def test_two_specs_share_nothing():
+def test_two_specs_share_nothing() -> None:
     """What one container's options change must not appear in another's (CVE-2021-21334)."""
     first, second = defaults.default_spec("ns", "a"), defaults.default_spec("ns", "b")
     first["process"]["capabilities"]["bounding"].clear()
@@ -76,7 +76,7 @@ def test_two_specs_share_nothing():
         (("x",), "/other", ["/other", "x"]),
     ],
 )
-def test_arguments(arguments, entrypoint, args):
+def test_arguments(arguments: tuple[str, ...], entrypoint: str | None, args: list[str]) -> None:
     """Arguments replace the image's command; another entrypoint drops that command."""
     document = defaults.default_spec("ns", "c1")
     process.apply_image(document["process"], IMAGE, arguments, entrypoint)
@@ -86,7 +86,7 @@ def test_arguments(arguments, entrypoint, args):
     assert document["process"]["env"] == [f"PATH={defaults.PATH}", "A=1", "B=2"]
 
 
-def test_no_arguments_at_all_is_an_error():
+def test_no_arguments_at_all_is_an_error() -> None:
     """An image without a command needs one."""
     with pytest.raises(InvalidArgument, match="no arguments specified"):
         process.apply_image(
@@ -94,19 +94,19 @@ def test_no_arguments_at_all_is_an_error():
         )
 
 
-def test_environments_merge():
+def test_environments_merge() -> None:
     """The later one wins, in the place of the first; a bare name removes."""
     assert process.merge_env(["A=1", "B=2", "C=3"], ["B=x=y", "A", "D="]) == ["B=x=y", "C=3", "D="]
     with pytest.raises(InvalidArgument, match="no name"):
         process.merge_env([], ["=x"])
 
 
-def test_labels_of_an_image_that_plugins_act_on_are_dropped():
+def test_labels_of_an_image_that_plugins_act_on_are_dropped() -> None:
     """An image must not tell the daemon what to do (CVE-2026-53488)."""
     assert process.image_labels(IMAGE) == {"a": "b"}
 
 
-def test_limits():
+def test_limits() -> None:
     """Processor time becomes a quota of each tenth of a second."""
     document = defaults.default_spec("ns", "c1")
     resources.set_cpus(document, 1.5)

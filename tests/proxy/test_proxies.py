@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass import discovery
+from windlass.config import factories
 from windlass.config.settings import ProxyPlugin, TopLevel
 from windlass.contracts.snapshots import SNAPSHOTTER, Kind
 from windlass.discovery import Found
@@ -60,7 +60,7 @@ def retried(call: Callable[[], object]) -> object:
 @pytest.fixture
 def made() -> Callable[..., list[Found]]:
     def make(**proxies: ProxyPlugin) -> list[Found]:
-        return discovery.made(TopLevel(proxy_plugins=proxies), [Found(NATIVE, "somebody 1")])
+        return factories.made(TopLevel(proxy_plugins=proxies), [Found(NATIVE, "somebody 1")])
 
     return make
 
@@ -86,7 +86,7 @@ def test_a_name_that_is_taken_is_refused(made: Callable[..., list[Found]]) -> No
 
 def test_a_disabled_one_is_listed_only() -> None:
     top = TopLevel(proxy_plugins={"a": ProxyPlugin("snapshot", "/x")})
-    (found,) = discovery.made(top, [], [f"{SNAPSHOTTER.uri}.a"])
+    (found,) = factories.made(top, [], [f"{SNAPSHOTTER.uri}.a"])
     assert found.plugin is None
 
 

@@ -102,6 +102,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
+    def answered(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, cut: int = -1) -> bool:
+        """Answer, and return True: what a misbehaviour says that has answered."""
+        self.answer(status, data, headers, cut)
+        return True
+
 
 class Fake(ThreadingHTTPServer):
     """The registry; a test adds content and misbehaviours."""

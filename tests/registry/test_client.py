@@ -55,7 +55,7 @@ def test_a_tag_is_resolved_and_its_manifest_fetched(repository: Repository, fake
 def test_a_registry_that_does_not_tell_the_digest_is_asked_for_the_body(repository: Repository, fake: Fake) -> None:
     desc = fake.add_manifest(CONTENT)
     fake.misbehaviours.append(
-        lambda handler: "manifests" in handler.path and handler.answer(200, CONTENT, {"Content-Type": MANIFEST}) is None
+        lambda handler: "manifests" in handler.path and handler.answered(200, CONTENT, {"Content-Type": MANIFEST})
     )
 
     assert repository.resolve() == desc
@@ -111,7 +111,7 @@ def test_what_is_there_is_not_pushed_again(repository: Repository, fake: Fake) -
 def test_a_blob_of_another_repository_is_mounted(repository: Repository, fake: Fake) -> None:
     desc = fake.add_blob(DATA)
     fake.misbehaviours.append(
-        lambda handler: handler.command == "HEAD" and "/team/app/" in handler.path and handler.answer(404) is None
+        lambda handler: handler.command == "HEAD" and "/team/app/" in handler.path and handler.answered(404)
     )
 
     assert not repository.pusher().push_blob(desc, lambda: DATA, mount_from="team/base")
@@ -130,7 +130,7 @@ def test_referrers_are_found_by_the_api_or_by_the_tag(repository: Repository, fa
     fake.add_manifest(index, subject.replace(":", "-"), "application/vnd.oci.image.index.v1+json")
     assert [desc.digest for desc, _ in repository.referrers(subject, "x/y")] == [digest_of(b"1")]
 
-    fake.misbehaviours.append(lambda handler: "referrers" in handler.path and handler.answer(200, index) is None)
+    fake.misbehaviours.append(lambda handler: "referrers" in handler.path and handler.answered(200, index))
     assert len(repository.referrers(subject)) == 2
 
 
@@ -147,7 +147,12 @@ def test_a_read_is_cut_short_from_another_thread(repository: Repository, fake: F
         return True
 
     fake.misbehaviours.append(stall)
-    timer = threading.Thread(target=lambda: (reading.wait(20), repository.abort()))
+
+    def abort() -> None:
+        reading.wait(20)
+        repository.abort()
+
+    timer = threading.Thread(target=abort)
     timer.start()
     try:
         with pytest.raises(Cancelled):
@@ -173,7 +178,7 @@ def test_mirrors_that_are_down_or_have_it_not_are_passed_over(
     client: Client, fakes: Callable[[], Fake], tmp_path: Path
 ) -> None:
     empty, broken, origin = fakes(), fakes(), fakes()
-    broken.misbehaviours.append(lambda handler: handler.answer(503) is None)
+    broken.misbehaviours.append(lambda handler: handler.answered(503))
     desc, layer = origin.add_manifest(CONTENT), origin.add_blob(DATA)
     mirrored(tmp_path, origin.authority, "127.0.0.1:1", empty.authority, broken.authority)
     repository = client.repository(f"{origin.authority}/team/app:1")
@@ -191,12 +196,9 @@ def test_a_blob_is_taken_up_at_the_next_mirror(client: Client, fakes: Callable[[
     layer = origin.add_blob(DATA)
     mirror.misbehaviours.append(
         lambda handler: (
-            (
-                handler.answer(206, DATA[1000:], {"Content-Range": "bytes 1000-1/2"}, cut=0)
-                if "Range" in handler.headers
-                else handler.answer(200, DATA, cut=1000)
-            )
-            is None
+            handler.answered(206, DATA[1000:], {"Content-Range": "bytes 1000-1/2"}, cut=0)
+            if "Range" in handler.headers
+            else handler.answered(200, DATA, cut=1000)
         )
     )
     mirrored(tmp_path, origin.authority, mirror.authority)
@@ -211,7 +213,7 @@ def test_a_manifest_that_is_wrong_is_asked_of_the_next_mirror(
     mirror, origin = fakes(), fakes()
     desc = origin.add_manifest(CONTENT)
     wrong = CONTENT.replace(b"2", b"3", 1)
-    mirror.misbehaviours.append(lambda handler: handler.answer(200, wrong, {"Content-Type": MANIFEST}) is None)
+    mirror.misbehaviours.append(lambda handler: handler.answered(200, wrong, {"Content-Type": MANIFEST}))
     mirrored(tmp_path, origin.authority, mirror.authority)
 
     assert client.repository(f"{origin.authority}/team/app:1").manifest(desc) == CONTENT
@@ -234,7 +236,7 @@ def test_when_no_host_has_it_each_is_named_with_its_reason(
 def answers(fake: Fake, word: str, *arguments: object, **named: object) -> None:
     """Let every request with ``word`` in its path be answered so."""
     fake.misbehaviours.append(
-        lambda handler: word in handler.path and handler.answer(*arguments, **named) is None  # type: ignore[arg-type] # as given
+        lambda handler: word in handler.path and handler.answered(*arguments, **named)  # type: ignore[arg-type] # as given
     )
 
 
@@ -336,7 +338,7 @@ def test_schema_1_is_named(repository: Repository, fake: Fake) -> None:
 def test_a_huge_manifest_is_not_read(repository: Repository, fake: Fake) -> None:
     size = 100 << 20
     headers = {"Content-Type": MANIFEST, "Content-Length": str(size), "Docker-Content-Digest": digest_of(b"")}
-    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answer(200, b"", headers) is None)
+    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answered(200, b"", headers))
 
     with pytest.raises(ResourceExhausted, match=f"{size} bytes"):
         repository.resolve()
@@ -348,7 +350,7 @@ def test_a_length_that_no_body_can_have_is_passed_over(repository: Repository, f
     """Python refuses to read a number of more than 4300 digits; the manifest itself tells its size."""
     desc = fake.add_manifest(CONTENT)
     headers = {"Content-Type": MANIFEST, "Content-Length": "9" * 5000, "Docker-Content-Digest": desc.digest}
-    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answer(200, b"", headers) is None)
+    fake.misbehaviours.append(lambda handler: handler.command == "HEAD" and handler.answered(200, b"", headers))
 
     assert repository.resolve().size == len(CONTENT)
 
@@ -379,7 +381,7 @@ def test_redirects_lead_to_http_only(repository: Repository, fake: Fake, target:
 
 
 def test_redirects_end(repository: Repository, fake: Fake) -> None:
-    fake.misbehaviours.append(lambda handler: handler.answer(307, b"", {"Location": handler.path}) is None)
+    fake.misbehaviours.append(lambda handler: handler.answered(307, b"", {"Location": handler.path}))
 
     with pytest.raises(Unavailable, match="redirects more than 10 times"):
         fetch(repository, fake.add_blob(DATA))
@@ -389,7 +391,7 @@ def test_redirects_end(repository: Repository, fake: Fake) -> None:
 def test_a_busy_registry_is_asked_again(repository: Repository, fake: Fake) -> None:
     desc = fake.add_manifest(CONTENT)
     statuses = [429, 500, 503]
-    fake.misbehaviours.append(lambda handler: bool(statuses) and handler.answer(statuses.pop()) is None)
+    fake.misbehaviours.append(lambda handler: bool(statuses) and handler.answered(statuses.pop()))
 
     assert repository.resolve() == desc
     assert len(fake.requests) == 4
@@ -453,9 +455,7 @@ def test_a_host_that_knows_no_ranges_is_read_by_one_connection(
 def test_parts_that_cannot_be_had_end_it(repository: Repository, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("windlass_registry.ranges.PART", 30_000)
     desc = fake.add_blob(DATA)
-    fake.misbehaviours.append(
-        lambda handler: "bytes=9" in handler.headers.get("Range", "") and handler.answer(404) is None
-    )
+    fake.misbehaviours.append(lambda handler: "bytes=9" in handler.headers.get("Range", "") and handler.answered(404))
     with repository.ranges(desc, 0, 3) as blob, pytest.raises(NotFound, match=desc.digest):
         while blob.read(10_000):
             pass

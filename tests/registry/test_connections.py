@@ -21,6 +21,8 @@ from windlass_registry.repository import Repository
 
 CONTENT = b'{"schemaVersion": 2}'
 SECRET = "s3cret/of somebody"
+Request = socket.socket | tuple[bytes, socket.socket]
+"""As socketserver has it: a connection, or a datagram and its socket."""
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def proxied(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_proxy_is_given_its_user_and_password(client: Client, fake: Fake, proxied: str) -> None:
     expected = f"Basic {base64.b64encode(f'me:{SECRET}'.encode()).decode()}"
     fake.misbehaviours.append(
-        lambda handler: handler.headers.get("Proxy-Authorization") != expected and handler.answer(407) is None
+        lambda handler: handler.headers.get("Proxy-Authorization") != expected and handler.answered(407)
     )
     desc = fake.add_manifest(CONTENT)
 
@@ -71,16 +73,16 @@ class Connections:
         self._lock = threading.Lock()
         accept, shut = fake.process_request, fake.shutdown_request
 
-        def opened(*arguments: object) -> None:
+        def opened(request: Request, client_address: object) -> None:
             with self._lock:
                 self.now += 1
                 self.ever += 1
-            accept(*arguments)  # type: ignore[arg-type] # as given
+            accept(request, client_address)
 
-        def closed(*arguments: object) -> None:
+        def closed(request: Request) -> None:
             with self._lock:
                 self.now -= 1
-            shut(*arguments)  # type: ignore[arg-type] # as given
+            shut(request)
 
         fake.process_request = opened  # type: ignore[method-assign] # to count
         fake.shutdown_request = closed  # type: ignore[method-assign] # to count
@@ -145,9 +147,7 @@ def test_a_large_blob_that_failed_keeps_no_memory(
     data = os.urandom(8 * part)
     desc = fake.add_blob(data)
     fake.misbehaviours.append(
-        lambda handler: (
-            handler.headers.get("Range") == f"bytes={2 * part}-{3 * part - 1}" and handler.answer(404) is None
-        )
+        lambda handler: handler.headers.get("Range") == f"bytes={2 * part}-{3 * part - 1}" and handler.answered(404)
     )
     gc.disable()
     tracemalloc.start()
@@ -181,7 +181,7 @@ def test_nobody_is_waited_for_once_a_request_has_ended(
     fake.ranges = False
     with repository.ranges(layer, 0, 3) as ranges:
         assert ranges.read(10)
-    fake.misbehaviours.append(lambda handler: handler.answer(404) is None)
+    fake.misbehaviours.append(lambda handler: handler.answered(404))
     for ask in (repository.resolve, repository.tags, lambda: repository.blob(layer).read(1)):
         with pytest.raises(Error):
             ask()

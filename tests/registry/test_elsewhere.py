@@ -49,7 +49,7 @@ def with_password(client: Client, fake: Fake) -> Repository:
         0,
         lambda handler: (
             handler.headers.get("Authorization") != BASIC
-            and handler.answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'}) is None
+            and handler.answered(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'})
         ),
     )
     return client.repository(
@@ -63,7 +63,7 @@ def with_password(client: Client, fake: Fake) -> Repository:
 def sends(fake: Fake, word: str, status: int, target: Callable[[Handler], str]) -> None:
     """Let requests with ``word`` in their path be sent elsewhere."""
     fake.misbehaviours.append(
-        lambda handler: word in handler.path and handler.answer(status, b"", {"Location": target(handler)}) is None
+        lambda handler: word in handler.path and handler.answered(status, b"", {"Location": target(handler)})
     )
 
 
@@ -218,7 +218,7 @@ def test_where_a_redirect_leads_to_nobody_is_given_the_password(
     desc = registry.add_blob(DATA)
     sends(registry, "blobs", 307, lambda handler: f"http://{other.authority}/blob?signature={SECRET}")
     challenge = f'{scheme} realm="http://{thief.authority}/token",service="x"'
-    other.misbehaviours.append(lambda handler: handler.answer(401, b"{}", {"WWW-Authenticate": challenge}) is None)
+    other.misbehaviours.append(lambda handler: handler.answered(401, b"{}", {"WWW-Authenticate": challenge}))
 
     with pytest.raises(Unauthenticated) as caught:
         fetch(repository, desc)
@@ -236,7 +236,7 @@ def test_a_redirect_within_the_registry_may_ask(client: Client, fake: Fake) -> N
     fake.misbehaviours += [
         lambda handler: "inside" in handler.path and guard(handler),
         lambda handler: (
-            "inside" not in handler.path and handler.answer(307, b"", {"Location": f"{handler.path}?inside"}) is None
+            "inside" not in handler.path and handler.answered(307, b"", {"Location": f"{handler.path}?inside"})
         ),
     ]
 
@@ -250,7 +250,7 @@ def test_an_upload_that_begins_elsewhere_may_not_ask_for_the_password(
     repository = with_password(client, registry)
     sends(registry, "uploads", 202, lambda handler: f"http://{other.authority}/upload/1")
     challenge = f'Bearer realm="http://{thief.authority}/token",service="x"'
-    other.misbehaviours.append(lambda handler: handler.answer(401, b"{}", {"WWW-Authenticate": challenge}) is None)
+    other.misbehaviours.append(lambda handler: handler.answered(401, b"{}", {"WWW-Authenticate": challenge}))
 
     with pytest.raises(Unauthenticated):
         repository.pusher().push_blob(BLOB, lambda: DATA)
@@ -289,15 +289,15 @@ def test_a_realm_a_location_and_a_link_that_are_none_are_refused_in_one_line(
 
     escaped = url.replace("\\", "\\\\")
     realm = asked(
-        lambda handler: handler.answer(401, b"", {"WWW-Authenticate": f'Bearer realm="{escaped}"'}) is None,
+        lambda handler: handler.answered(401, b"", {"WWW-Authenticate": f'Bearer realm="{escaped}"'}),
         lambda repository: repository.resolve(),
     )
     redirect = asked(
-        lambda handler: handler.answer(307, b"", {"Location": url}) is None,
+        lambda handler: handler.answered(307, b"", {"Location": url}),
         lambda repository: fetch(repository, BLOB),
     )
     upload = asked(
-        lambda handler: "uploads" in handler.path and handler.answer(202, b"", {"Location": url}) is None,
+        lambda handler: "uploads" in handler.path and handler.answered(202, b"", {"Location": url}),
         lambda repository: repository.pusher().push_blob(BLOB, lambda: DATA),
     )
     link = asked(lambda handler: tags(handler, link=f'<{url}>; rel="next"'), lambda repository: repository.tags())
@@ -324,7 +324,7 @@ def test_a_relative_place_may_have_a_url_in_its_query(target: str, url: str) -> 
 def test_the_reason_of_a_failure_is_not_unpacked(repository: Repository, fake: Fake) -> None:
     """A compressed error body, which no request asks for, could be a gigabyte."""
     body = gzip.compress(json.dumps({"errors": [{"code": "BOMB", "message": "x" * 1000}]}).encode())
-    fake.misbehaviours.append(lambda handler: handler.answer(404, body, {"Content-Encoding": "gzip"}) is None)
+    fake.misbehaviours.append(lambda handler: handler.answered(404, body, {"Content-Encoding": "gzip"}))
 
     with pytest.raises(Error) as caught:
         repository.resolve()
@@ -337,9 +337,9 @@ def test_a_token_server_s_failure_is_not_read(client: Client, fakes: Callable[[]
     """Its body, of whatever length and encoding, does not matter: the status says that there is no token."""
     registry, server = fakes(), fakes()
     challenge = f'Bearer realm="http://{server.authority}/token"'
-    registry.misbehaviours.append(lambda handler: handler.answer(401, b"", {"WWW-Authenticate": challenge}) is None)
+    registry.misbehaviours.append(lambda handler: handler.answered(401, b"", {"WWW-Authenticate": challenge}))
     length = {"Content-Length": str(1 << 40), "Content-Encoding": "gzip"}
-    server.misbehaviours.append(lambda handler: handler.answer(status, b"x", length) is None)
+    server.misbehaviours.append(lambda handler: handler.answered(status, b"x", length))
     repository = client.repository(
         f"{registry.authority}/team/app:1", scheme="http", ask=lambda host, reference: Credentials("me", SECRET)
     )

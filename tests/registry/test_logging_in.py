@@ -130,9 +130,7 @@ def test_wrong_credentials_end_in_one_line(client: Client, fakes: Callable[[], F
 def test_a_registry_that_always_refuses_is_asked_three_times(client: Client, fakes: Callable[[], Fake]) -> None:
     registry, server = fakes(), fakes()
     tokens = TokenServer(registry, server)
-    registry.misbehaviours[:] = [
-        lambda handler: handler.answer(401, b"{}", {"WWW-Authenticate": tokens.challenge}) is None
-    ]
+    registry.misbehaviours[:] = [lambda handler: handler.answered(401, b"{}", {"WWW-Authenticate": tokens.challenge})]
 
     with pytest.raises(Unauthenticated):
         of(client, registry, USER).resolve()
@@ -145,7 +143,7 @@ def test_basic_is_used_where_it_is_asked_for(client: Client, fake: Fake) -> None
     fake.misbehaviours.append(
         lambda handler: (
             handler.headers.get("Authorization") != expected
-            and handler.answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'}) is None
+            and handler.answered(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'})
         )
     )
 
@@ -193,11 +191,9 @@ def test_a_host_that_a_redirect_leads_to_gets_no_credentials_when_it_asks(
     registry, other = fakes(), fakes()
     desc = registry.add_blob(CONTENT)
     registry.misbehaviours.append(
-        lambda handler: handler.answer(307, b"", {"Location": f"http://{other.authority}/steal"}) is None
+        lambda handler: handler.answered(307, b"", {"Location": f"http://{other.authority}/steal"})
     )
-    other.misbehaviours.append(
-        lambda handler: handler.answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'}) is None
-    )
+    other.misbehaviours.append(lambda handler: handler.answered(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'}))
 
     with pytest.raises(Error):
         of(client, registry, USER).blob(desc).read(10)
@@ -209,7 +205,7 @@ def test_a_host_that_a_redirect_leads_to_gets_no_credentials_when_it_asks(
 )
 def test_a_realm_that_is_none_is_refused(client: Client, fake: Fake, realm: str) -> None:
     fake.misbehaviours.append(
-        lambda handler: handler.answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{realm}"'}) is None
+        lambda handler: handler.answered(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{realm}"'})
     )
 
     with pytest.raises(Unauthenticated, match="names no token server"):
@@ -234,7 +230,7 @@ def test_a_token_server_that_gives_none_is_named(
 ) -> None:
     registry, server = fakes(), fakes()
     TokenServer(registry, server)
-    server.misbehaviours[:] = [lambda handler: handler.answer(status, body) is None]
+    server.misbehaviours[:] = [lambda handler: handler.answered(status, body)]
 
     with pytest.raises(kind) as caught:
         of(client, registry, USER).resolve()
@@ -243,7 +239,7 @@ def test_a_token_server_that_gives_none_is_named(
 
 def test_who_is_known_and_not_allowed_is_told_so(client: Client, fake: Fake) -> None:
     denied = b'{"errors": [{"code": "DENIED", "message": "not for you"}]}'
-    fake.misbehaviours.append(lambda handler: handler.answer(403, denied, {"Content-Type": MANIFEST}) is None)
+    fake.misbehaviours.append(lambda handler: handler.answered(403, denied, {"Content-Type": MANIFEST}))
 
     with pytest.raises(PermissionDenied, match="DENIED not for you"):
         of(client, fake, USER).resolve()
@@ -256,7 +252,7 @@ def test_a_mount_that_is_not_allowed_becomes_an_upload(client: Client, fake: Fak
     fake.blobs.clear()
     fake.misbehaviours.append(
         lambda handler: (
-            "mount=" in handler.path and handler.answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'}) is None
+            "mount=" in handler.path and handler.answered(401, b"{}", {"WWW-Authenticate": 'Basic realm="x"'})
         )
     )
 

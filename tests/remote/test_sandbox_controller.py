@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -35,7 +36,8 @@ class Controller(sandbox_pb2_grpc.ControllerServicer):
     """Remembers what it is asked; sandboxes end when `over` is set."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, object]] = []
+        # Any: the request of whatever was called; a test knows what it has called.
+        self.asked: list[tuple[str, Any]] = []
         self.over = threading.Event()
         self.waiting = threading.Event()
 
@@ -43,11 +45,11 @@ class Controller(sandbox_pb2_grpc.ControllerServicer):
         metadata = dict(context.invocation_metadata())
         self.asked.append((str(metadata["containerd-namespace"]), request))
 
-    def Create(self, request, context):
+    def Create(self, request: pb.ControllerCreateRequest, context: grpc.ServicerContext) -> pb.ControllerCreateResponse:
         self._note(request, context)
         return pb.ControllerCreateResponse(sandbox_id=request.sandbox_id)
 
-    def Start(self, request, context):
+    def Start(self, request: pb.ControllerStartRequest, context: grpc.ServicerContext) -> pb.ControllerStartResponse:
         self._note(request, context)
         if request.sandbox_id != "box":
             context.abort(grpc.StatusCode.NOT_FOUND, "no such box")
@@ -55,32 +57,38 @@ class Controller(sandbox_pb2_grpc.ControllerServicer):
         at = Timestamp(seconds=5)
         return pb.ControllerStartResponse(pid=7, created_at=at, labels={"l": "m"}, address="a", version=3, spec=spec)
 
-    def Platform(self, request, context):
+    def Platform(
+        self, request: pb.ControllerPlatformRequest, context: grpc.ServicerContext
+    ) -> pb.ControllerPlatformResponse:
         return pb.ControllerPlatformResponse(platform=platform_pb2.Platform(os="linux", architecture="arm64"))
 
-    def Stop(self, request, context):
+    def Stop(self, request: pb.ControllerStopRequest, context: grpc.ServicerContext) -> pb.ControllerStopResponse:
         self._note(request, context)
         return pb.ControllerStopResponse()
 
-    def Wait(self, request, context):
+    def Wait(self, request: pb.ControllerWaitRequest, context: grpc.ServicerContext) -> pb.ControllerWaitResponse:
         self.waiting.set()
         while not self.over.wait(0.02):
             if not context.is_active():
                 return pb.ControllerWaitResponse()
         return pb.ControllerWaitResponse(exit_status=4, exited_at=Timestamp(seconds=9))
 
-    def Status(self, request, context):
+    def Status(self, request: pb.ControllerStatusRequest, context: grpc.ServicerContext) -> pb.ControllerStatusResponse:
         return pb.ControllerStatusResponse(pid=7, state="READY", info={"verbose": str(request.verbose)}, address="a")
 
-    def Shutdown(self, request, context):
+    def Shutdown(
+        self, request: pb.ControllerShutdownRequest, context: grpc.ServicerContext
+    ) -> pb.ControllerShutdownResponse:
         self.over.wait(20)
         return pb.ControllerShutdownResponse()
 
-    def Metrics(self, request, context):
+    def Metrics(
+        self, request: pb.ControllerMetricsRequest, context: grpc.ServicerContext
+    ) -> pb.ControllerMetricsResponse:
         data = AnyMessage(type_url=SPEC.type_url, value=SPEC.value)
         return pb.ControllerMetricsResponse(metrics=metrics_pb2.Metric(timestamp=Timestamp(seconds=1), data=data))
 
-    def Update(self, request, context):
+    def Update(self, request: pb.ControllerUpdateRequest, context: grpc.ServicerContext) -> pb.ControllerUpdateResponse:
         self._note(request, context)
         return pb.ControllerUpdateResponse()
 

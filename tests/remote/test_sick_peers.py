@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -21,7 +22,7 @@ from windlass_remote.snapshots import RemoteSnapshotter
 DIGEST = "sha256:" + "0" * 64
 
 
-class Garbage(content_pb2_grpc.ContentServicer, snapshots_pb2_grpc.SnapshotsServicer):
+class Garbage(content_pb2_grpc.ContentServicer, snapshots_pb2_grpc.SnapshotsServicer):  # type: ignore[misc] # both have a List and an Update; which is asked is the test's
     """Answers Write never, Read without end, and Stat with a kind that there is not."""
 
     def __init__(self) -> None:
@@ -31,27 +32,30 @@ class Garbage(content_pb2_grpc.ContentServicer, snapshots_pb2_grpc.SnapshotsServ
     def Info(self, request: object, context: object) -> content_pb2.InfoResponse:
         return content_pb2.InfoResponse(info=content_pb2.Info(digest=DIGEST, size=100_000_000))
 
-    def Read(self, request: object, context: grpc.ServicerContext) -> Iterator[object]:
+    def Read(self, request: object, context: grpc.ServicerContext) -> Iterator[content_pb2.ReadContentResponse]:
         while context.is_active() and self.sent < 10_000:
             self.sent += 1
             yield content_pb2.ReadContentResponse(data=bytes(100_000))
 
-    def Write(self, requests: object, context: object) -> Iterator[object]:
+    def Write(self, requests: object, context: object) -> Iterator[content_pb2.WriteContentResponse]:
         self.over.wait(20)
         yield from ()
 
-    def List(self, request: snapshots_pb2.ListSnapshotsRequest, context: grpc.ServicerContext) -> Iterator[object]:
+    # Any: that of the snapshots; of the contents it is not asked.
+    def List(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         for name in request.filters:
-            yield snapshots_pb2.ListSnapshotsResponse(info=[snapshots_pb2.Info(name=name, kind=2)])
+            yield snapshots_pb2.ListSnapshotsResponse(info=[snapshots_pb2.Info(name=name, kind=snapshots_pb2.ACTIVE)])
         self.over.wait(20)
 
     def Stat(self, request: object, context: object) -> snapshots_pb2.StatSnapshotResponse:
-        return snapshots_pb2.StatSnapshotResponse(info=snapshots_pb2.Info(name="a", kind=7))
+        none = cast("snapshots_pb2.Kind.ValueType", 7)  # that there is none such is the point
+        return snapshots_pb2.StatSnapshotResponse(info=snapshots_pb2.Info(name="a", kind=none))
 
 
 @pytest.fixture
 def garbage(tmp_path: Path) -> Iterator[Garbage]:
-    servicer, server = Garbage(), grpc.server(ThreadPoolExecutor(4))
+    servicer = Garbage()  # type: ignore[abstract] # what it does not have is not asked
+    server = grpc.server(ThreadPoolExecutor(4))
     content_pb2_grpc.add_ContentServicer_to_server(servicer, server)
     snapshots_pb2_grpc.add_SnapshotsServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{tmp_path}/p.sock")

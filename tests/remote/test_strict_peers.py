@@ -29,6 +29,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
+def decoded(decoder: hpack.Decoder, block: bytes) -> dict[str, str]:
+    """Return the fields of a block; hpack has them as bytes only if asked."""
+    return {str(name): str(value) for name, value in decoder.decode(block)}
+
+
 class Strict:
     """A server like those of Rust's h2: an :authority that is no host name is a PROTOCOL_ERROR; knows no method.
 
@@ -79,7 +84,7 @@ class Strict:
                     if kind in (SETTINGS, PING) and not flags & 1:
                         peer.sendall(frame(kind, 1, 0, payload if kind == PING else b""))
                     if kind == HEADERS:
-                        fields = dict(decoder.decode(payload[5:] if flags & 0x20 else payload))
+                        fields = decoded(decoder, payload[5:] if flags & 0x20 else payload)
                         peer.sendall(self._answer(stream, fields.get(":authority")))
 
     def _answer(self, stream: int, authority: str | None) -> bytes:

@@ -208,7 +208,7 @@ async def daemon(
     }
     loop = asyncio.get_running_loop()
     context = FakeContext(base, loop, instances, timeouts or {}, {Config: config or Config(request_timeout=10.0)})
-    tasks = await asyncio.to_thread(init, context)
+    tasks = await asyncio.to_thread(init, context)  # type: ignore[arg-type] # as much of one as it uses
     for start in context.starts:
         await start()
     try:
@@ -220,7 +220,8 @@ async def daemon(
                 await stopping
 
 
-def container(id: str = "box", runtime: str = RUNTIME, **behaviour: object) -> Container:
+# Any: JSON
+def container(id: str = "box", runtime: str = RUNTIME, **behaviour: Any) -> Container:
     """A container; ``behaviour`` is what `fake_shim.py` reads from the spec."""
     return Container(id, runtime=runtime, spec=Payload(SPEC_TYPE, json.dumps(behaviour).encode()))
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runtime_v2.harness import Daemon, ProcessZygote, container, daemon, eventually, run
@@ -186,7 +187,7 @@ async def test_a_shim_that_is_still_making_a_task_is_ended(tmp_path: Path, zygot
 
 @pytest.mark.parametrize("behaviour", [{"fail": {"State": [5, "no such task"]}}, {"hidden": 4}], ids=["gone", "late"])
 async def test_an_executed_shim_without_its_task_is_awaited_and_cleaned_up(
-    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, object]
+    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, Any]
 ) -> None:
     """It cannot be killed; it may end in the middle of a creation, or have a task only a little later."""
     async with daemon(tmp_path, zygote) as first:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runtime_v2.harness import (
@@ -67,7 +68,7 @@ async def controlling(base: Path, zygote: ProcessZygote, **timeouts: float) -> A
     instances = {ZYGOTE.uri: zygote, FORKED_SHIM.uri: {"fake": FORKED}, SHIM.uri: ShimConfig()}
     by_key = {f"{key.replace('_', '.')}": value for key, value in timeouts.items()}
     context = FakeContext(base, asyncio.get_running_loop(), instances, by_key, {}, uri=URI)
-    controller = await asyncio.to_thread(init_sandboxes, context)
+    controller = await asyncio.to_thread(init_sandboxes, context)  # type: ignore[arg-type] # as much of one as it uses
     for start in context.starts:
         await start()
     try:
@@ -78,12 +79,13 @@ async def controlling(base: Path, zygote: ProcessZygote, **timeouts: float) -> A
                 await stopping
 
 
-def pod(id: str = "pod", **behaviour: object) -> Sandbox:
+# Any, here and below: JSON
+def pod(id: str = "pod", **behaviour: Any) -> Sandbox:
     """A sandbox; ``behaviour`` is what `fake_shim.py` reads from the spec."""
     return Sandbox(id, RUNTIME, spec=Payload(SPEC_TYPE, json.dumps({"sandbox": True, **behaviour}).encode()))
 
 
-def inside(id: str, pod: str, **behaviour: object) -> Container:
+def inside(id: str, pod: str, **behaviour: Any) -> Container:
     """A container of a sandbox."""
     made = container(id, **behaviour)
     return Container(made.id, made.runtime, spec=made.spec, sandbox=pod)
@@ -145,13 +147,13 @@ async def test_names_are_taken_once_in_each_namespace(tmp_path: Path, zygote: Pr
 
 @pytest.mark.parametrize("behaviour", [{"fail": {"CreateSandbox": [9, "no room"]}}, {"die": ["CreateSandbox"]}])
 async def test_a_creation_that_fails_leaves_nothing(
-    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, object]
+    tmp_path: Path, zygote: ProcessZygote, behaviour: dict[str, Any]
 ) -> None:
     """The shim is gone, and so are its bundle and its socket; the reason is told."""
     async with controlling(tmp_path, zygote) as running:
         with pytest.raises(errors.Error, match="sandbox pod"):
             await running.controller.create("test", pod(**behaviour), NOW)
-        assert running.bundles == running.sockets == zygote.running == []
+        assert running.bundles == running.sockets == [] and zygote.running == []
         await running.controller.create("test", pod(), NOW)
         await running.controller.shutdown("test", "pod")
 

@@ -1,4 +1,4 @@
-"""Connections are taken as far as there is room, and trouble is told once."""
+"""Connections are taken as far as there is room, and trouble is logged once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from server.test_http2 import Peer
 
 from windlass_server import accepting
 from windlass_server.accepting import Acceptor
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 from windlass_server.sockets import listen
 
 LIMITS = Limits(1 << 20, 1 << 20)
@@ -114,8 +114,8 @@ async def test_descriptors_that_run_out_are_told_once(
         for each in waiting:
             each.connect(str(place.path))
         await asyncio.sleep(0.5)
-    for each in descriptors:
-        os.close(each)
+    for descriptor in descriptors:
+        os.close(descriptor)
     descriptors.clear()
     assert [each.message.partition(";")[0] for each in caplog.records] == [
         f"{place.path}: no connection is taken: Too many open files"

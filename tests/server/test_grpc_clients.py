@@ -13,10 +13,13 @@ import grpc.aio
 import pytest
 from server.grpc_echo import LIMIT, Echo, eventually, serving
 
-from windlass_server.registry import Server
+from windlass_server.grpc.server import Server
 
 Code = grpc.StatusCode
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+"""A method without types of messages: bytes both ways."""
 
 
 class Client:
@@ -191,7 +194,7 @@ async def test_a_cancelled_call_cancels_its_handler(client: Client) -> None:
     await eventually(lambda: echo.running == 1)
     call.cancel()
     await eventually(lambda: echo.ended == ["cancelled"] and echo.done == 1)
-    assert [each.lingering for each in client.server.connections] == [0]
+    assert [each.core.lingering for each in client.server.connections] == [0]
 
 
 async def test_a_deadline_cancels_the_handler(client: Client) -> None:
@@ -209,7 +212,9 @@ async def test_a_lost_connection_cancels_its_handlers(client: Client, tmp_path: 
     """Also those that stream."""
     echo = client.service
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-        calls = [channel.unary_unary("/t.Echo/hang")(b""), channel.unary_stream("/t.Echo/count")(b"100000 65536")]
+        hang: Unary = channel.unary_unary("/t.Echo/hang")
+        count: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/t.Echo/count")
+        calls = [hang(b""), count(b"100000 65536")]
         await eventually(lambda: echo.running == 2)
     await eventually(lambda: echo.running == 0)
     del calls
@@ -251,7 +256,8 @@ async def test_at_the_end_calls_under_way_are_told(tmp_path: Path) -> None:
     """Short ones may end; long ones are UNAVAILABLE."""
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
         async with serving(tmp_path / "s") as (echo, _):
-            call = channel.unary_unary("/t.Echo/hang")(b"")
+            hang: Unary = channel.unary_unary("/t.Echo/hang")
+            call = hang(b"")
             await eventually(lambda: echo.running == 1)
         assert (await refused(call))[0] == Code.UNAVAILABLE
         assert echo.running == 0
@@ -261,11 +267,15 @@ async def test_the_synchronous_client(client: Client, tmp_path: Path) -> None:
     """Threads, each with calls of all kinds, on one channel."""
 
     def work(channel: grpc.Channel) -> None:
+        echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/t.Echo/echo")
+        count: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/t.Echo/count")
+        total: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/t.Echo/total")
+        chat: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream("/t.Echo/chat")
         for number in range(20):
-            assert channel.unary_unary("/t.Echo/echo")(b"%d" % number) == b"%d" % number
-        assert len(list(channel.unary_stream("/t.Echo/count")(b"100 10000"))) == 100
-        assert channel.stream_unary("/t.Echo/total")(iter([bytes(100_000)] * 10)) == b"1000000"
-        assert list(channel.stream_stream("/t.Echo/chat")(iter([b"1", b"2"]))) == [b"1", b"2"]
+            assert echo(b"%d" % number) == b"%d" % number
+        assert len(list(count(b"100 10000"))) == 100
+        assert total(iter([bytes(100_000)] * 10)) == b"1000000"
+        assert list(chat(iter([b"1", b"2"]))) == [b"1", b"2"]
         done.append(True)
 
     def all_at_once() -> None:

@@ -23,7 +23,7 @@ from windlass_api.ttrpc import (
     pack_frame,
 )
 from windlass_server.sockets import listen
-from windlass_server.ttrpc import NAMESPACE, TtrpcServer
+from windlass_server.ttrpc.listener import NAMESPACE, TtrpcServer
 
 
 class Echo:
@@ -107,7 +107,7 @@ async def test_calls_run_side_by_side(peer: Peer) -> None:
         ("test.Other", "Say", Code.UNIMPLEMENTED),
     ],
 )
-async def test_errors_travel_as_their_codes(peer: Peer, service: str, method: str, code: Code) -> None:
+async def test_errors_travel_as_their_codes(peer: Peer, service: str, method: str, code: int) -> None:
     """Unknown services and methods among them."""
     peer.call(1, method, service=service)
     assert (await peer.answer())[1].code == code
@@ -128,7 +128,7 @@ async def test_a_call_ends_at_the_deadline_that_it_brought(peer: Peer) -> None:
         (HEADER.pack(MAX_DATA + 1, 1, REQUEST, 0) + bytes(MAX_DATA + 1), Code.RESOURCE_EXHAUSTED),
     ],
 )
-async def test_a_bad_frame_is_refused_and_the_connection_lives_on(peer: Peer, frame: bytes, code: Code) -> None:
+async def test_a_bad_frame_is_refused_and_the_connection_lives_on(peer: Peer, frame: bytes, code: int) -> None:
     """Even streams, bodies that do not parse, data for an unknown stream, a body over 4 MiB."""
     peer.writer.write(frame)
     assert (await peer.answer())[1].code == code

@@ -72,7 +72,12 @@ def sick() -> Iterator[MemorySnapshotter]:
     """A snapshotter that hangs in prepare until the test has ended."""
     release = threading.Event()
     snapshotter = MemorySnapshotter()
-    snapshotter.before = lambda method, key: release.wait(10) if method == "prepare" else None
+
+    def hang(method: str, key: str) -> None:
+        if method == "prepare":
+            release.wait(10)
+
+    snapshotter.before = hang
     yield snapshotter
     release.set()
 
@@ -170,7 +175,7 @@ async def test_a_reader_is_not_closed_on_the_loop(metadata: Any) -> None:
 async def test_layers_that_hang_delay_no_other_call(metadata: Any) -> None:
     """They wait in the pool of their differ, as many as there are."""
     differ, gate = HungDiffer(), Gate("differ")
-    service = Diff(metadata, {"walking": Handle(differ, gate)}, ["walking"], False)  # type: ignore[dict-item] # a handle stands for it
+    service = Diff(metadata, {"walking": Handle(differ, gate)}, ["walking"], False)
     tasks = [asyncio.create_task(service.apply(diff_pb2.ApplyRequest(), CALL)) for _ in range(2 * POOL_SIZE)]
     await asyncio.sleep(0.1)
 

@@ -1,4 +1,4 @@
-"""Promises of streams: bytes come whole and no faster than they are taken, and whoever is left alone hears of it."""
+"""Promises of streams: bytes come whole, no faster than they are taken, and a side that is left alone gets an error."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ async def manager() -> StreamManager:
 
 async def test_a_stream_is_found_by_its_name_in_its_namespace(manager: StreamManager) -> None:
     async with Client(manager):
-        assert await manager.get("test", "s-1")
+        assert await manager.get("test", "s-1") is not None
         with pytest.raises(NotFound):
             await manager.get("other", "s-1")
         with pytest.raises(AlreadyExists):
             async with Client(manager):
                 pass
-        assert await manager.get("test", "s-1")
+        assert await manager.get("test", "s-1") is not None
     with pytest.raises(NotFound):
         await manager.get("test", "s-1")
 
@@ -260,13 +260,12 @@ async def test_a_stream_of_a_lease_goes_with_it(manager: StreamManager) -> None:
 async def test_there_are_only_so_many(manager: StreamManager) -> None:
     from windlass.errors import ResourceExhausted
 
-    async with Client(manager) as client:
+    async with Client(manager):
         stream = await manager.get("test", "s-1")
         for number in range(MOST - 1):
             await manager.add("test", f"more-{number}", stream)
         with pytest.raises(ResourceExhausted):
             await manager.add("test", "one more", stream)
-        assert client
 
 
 def test_messages_are_written_as_containerd_writes_them() -> None:

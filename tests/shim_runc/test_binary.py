@@ -45,15 +45,17 @@ def run(
 
 def params(sockets: Path, **values: str) -> bytes:
     """Return BootstrapParams as containerd 2.3 gives them."""
-    given = {
-        "instance_id": "one",
-        "namespace": "test",
-        "containerd_ttrpc_address": str(sockets / "no.ttrpc"),
-        "containerd_grpc_address": str(sockets / "no.sock"),
-        "socket_dir": str(sockets),
-        **values,
-    }
-    return pb.BootstrapParams(**given, extensions=[pb.Extension()]).SerializeToString()
+    given = pb.BootstrapParams(
+        instance_id="one",
+        namespace="test",
+        containerd_ttrpc_address=str(sockets / "no.ttrpc"),
+        containerd_grpc_address=str(sockets / "no.sock"),
+        socket_dir=str(sockets),
+        extensions=[pb.Extension()],
+    )
+    for name, value in values.items():
+        setattr(given, name, value)
+    return given.SerializeToString()
 
 
 def shut_down(address: str) -> None:

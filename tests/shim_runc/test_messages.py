@@ -84,7 +84,7 @@ def test_names_and_numbers_of_events_and_options_are_the_wires() -> None:
     from windlass_api.containerd.events import task_pb2
     from windlass_api.containerd.runc.v1 import options_pb2
 
-    assert task_pb2.DESCRIPTOR and options_pb2.DESCRIPTOR
+    assert task_pb2.DESCRIPTOR.name and options_pb2.DESCRIPTOR.name
     pool = descriptor_pool.Default()
     for kind in kinds():
         if kind._name:

@@ -117,7 +117,7 @@ async def test_what_cannot_be_judged_is_an_error(tmp_path: Path, fake: Fake, key
     with pytest.raises(FailedPrecondition, match=r"missing\.pub cannot be read"):
         text = rule(fake, "signature", 'keys = ["missing.pub"]\n')
         await policy(tmp_path, text).verify(f"{fake.authority}/team/app:1", DESC)
-    fake.misbehaviours.append(lambda handler: handler.answer(403) is None)
+    fake.misbehaviours.append(lambda handler: handler.answered(403))
     with pytest.raises(Error, match=fake.authority):
         text = rule(fake, "signature", 'keys = ["key.pub"]\n')
         await policy(tmp_path, text).verify(f"{fake.authority}/team/app:1", DESC)

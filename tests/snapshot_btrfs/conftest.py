@@ -25,4 +25,5 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def root(volume: Path, request: pytest.FixtureRequest) -> Path:
     """A directory on it."""
-    return volume / request.node.name.translate(str.maketrans("[]/", "---"))[:100]
+    name: str = request.node.name
+    return volume / name.translate(str.maketrans("[]/", "---"))[:100]

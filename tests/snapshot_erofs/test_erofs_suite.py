@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -56,11 +56,11 @@ class Activated:
         self._inner.remove(key)
         self._release(key)
 
-    def _activated(self, key: str, mounts: tuple[Mount, ...]) -> Sequence[Mount]:
+    def _activated(self, key: str, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
         if not self._manager.handles(mounts):
             return mounts
         self._release(key)
-        return self._manager.activate(NS, name_of(key), mounts, ActivateOptions()).system
+        return tuple(self._manager.activate(NS, name_of(key), mounts, ActivateOptions()).system)
 
     def _release(self, key: str) -> None:
         try:

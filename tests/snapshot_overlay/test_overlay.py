@@ -277,6 +277,17 @@ def test_the_probe_leaves_directories_for_the_next_one(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_a_probe_that_was_killed_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """Its mount was volatile, and Linux refuses a work directory that says so."""
+    features = probing.probe(tmp_path / "root")
+    work = tmp_path / "root/probe/work/work"
+    assert list(work.iterdir()) == []
+    (work / "incompat/volatile").mkdir(parents=True)
+    (work / "incompat/volatile/dirty").touch()
+    assert probing.probe(tmp_path / "root") == features
+    assert list(work.iterdir()) == []
+
+
 def test_a_second_probe_needs_no_space(tmp_path: Path) -> None:
     """A disk that is full does not cost the snapshotter, nor what it can do; for the first one it is NoSpace."""
     (tmp_path / "image").touch()

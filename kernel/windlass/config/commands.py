@@ -125,7 +125,7 @@ def _fill(into: Table, source: Table, instance: object) -> None:
             into.put(key, _plain(value), Mark(mark.file, beside=f"# {mark}"))
 
 
-def _values(instance: object) -> dict[str, Any]:  # Any: what the fields hold
+def _values(instance: object) -> dict[str, object]:
     if isinstance(instance, dict):
         return instance
     values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}  # type: ignore[arg-type] # a configuration class is a dataclass
@@ -227,7 +227,7 @@ def _migrate(path: Path) -> int:
     return 0
 
 
-def migrated_text(table: Table, plugins: Sequence[Plugin[Any]]) -> str:  # Any: what they provide does not matter
+def migrated_text(table: Table, plugins: Sequence[Plugin[object]]) -> str:
     """Return one file in the newest version, its comments kept; those of settings that are gone come last."""
     before = list(_comments(table))
     migrate(table, start_order(plugins))

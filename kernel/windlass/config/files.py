@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
 
 from windlass.config.toml import LIMIT, Mark, SyntaxProblem, Table, parse
 from windlass.config.validate import ERROR, Problem
@@ -151,7 +150,7 @@ def _update(into: Table, table: Table) -> None:
 def _overlay(into: Table, table: Table, zero_counts: bool) -> None:
     """Merge recursively; outside of ``plugins`` a zero cannot override, which is how Go merges structures."""
     for key, value in table.items():
-        old: Any = into.get(key)
+        old: object = into.get(key)
         if isinstance(value, Table) and isinstance(old, Table):
             _overlay(old, value, zero_counts)
         elif value or zero_counts or key not in into:

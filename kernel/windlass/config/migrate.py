@@ -6,8 +6,7 @@ each plugin's ``migrate`` does to the ``plugins`` table (docs/containerd 1.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from windlass.config.known import (
     DEBUG_SERVER,
@@ -26,7 +25,7 @@ VERSION = 4
 """The configuration version that the kernel works with."""
 
 
-def migrate(table: Table, plugins: Iterable[Plugin[Any]]) -> None:  # Any: what they provide does not matter
+def migrate(table: Table, plugins: Iterable[Plugin[object]]) -> None:
     """Bring one file's table to `VERSION`; ``plugins`` in start order, a later one sees what earlier ones did."""
     start = table.get("version", 0)
     if start == VERSION:
@@ -136,8 +135,7 @@ def _leaves(table: Table) -> Iterator[tuple[str, object, Mark]]:
             yield key, value, table.place(key)
 
 
-# Any: a plugin's migration may have put plain dictionaries in.
-def _settle(table: dict[str, Any], mark: Mark, origins: list[tuple[str, object, Mark]]) -> Table:
+def _settle(table: Mapping[str, object], mark: Mark, origins: list[tuple[str, object, Mark]]) -> Table:
     """Return ``table`` with a mark for every value, those that a plugin moved found again by what they are."""
     settled = Table(table.mark if isinstance(table, Table) else Mark(mark.file, mark.line))
     marks = table.marks if isinstance(table, Table) else {}

@@ -6,7 +6,7 @@ Comments that begin with ``#:`` appear in `windlassd config default`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from windlass.contracts.diff import StreamProcessor
 
@@ -110,8 +110,7 @@ class TopLevel:
     timeouts: dict[str, str] = field(default_factory=dict)
     proxy_plugins: dict[str, ProxyPlugin] = field(default_factory=dict)
     stream_processors: dict[str, StreamProcessor] = field(default_factory=dict)
-    # Any: a block is checked against its plugin's class.
-    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plugins: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 LEGACY = ("grpc", "ttrpc", "metrics", "plugin_dir")

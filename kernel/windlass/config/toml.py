@@ -11,7 +11,7 @@ import datetime
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Table(dict[str, Any]):
         value = self.get(key)
         return value.mark if isinstance(value, Table) else self.marks.get(key, self.mark)
 
-    def put(self, key: str, value: Any, mark: Mark) -> None:
+    def put(self, key: str, value: object, mark: Mark) -> None:
         """Set a value that was written at ``mark``."""
         self[key] = value
         self.marks[key] = mark
@@ -101,7 +101,7 @@ def parse(text: str, file: str) -> Table:
 Keys = tuple[str | int, ...]
 
 
-def _table(values: dict[str, Any], marks: dict[Keys, Mark], path: Keys, mark: Mark) -> Table:
+def _table(values: Mapping[str, object], marks: dict[Keys, Mark], path: Keys, mark: Mark) -> Table:
     table = Table(mark)
     for key, value in values.items():
         here = marks.get((*path, key), Mark(mark.file, mark.line))
@@ -109,7 +109,7 @@ def _table(values: dict[str, Any], marks: dict[Keys, Mark], path: Keys, mark: Ma
     return table
 
 
-def _value(value: Any, marks: dict[Keys, Mark], path: Keys, mark: Mark) -> Any:  # Any: a TOML value
+def _value(value: object, marks: dict[Keys, Mark], path: Keys, mark: Mark) -> object:
     if isinstance(value, dict):
         return _table(value, marks, path, mark)
     if isinstance(value, list):
@@ -241,7 +241,7 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def literal(value: Any) -> str:  # Any: a TOML value
+def literal(value: object) -> str:
     """Return a value as it is written behind ``key =``."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -260,7 +260,7 @@ def literal(value: Any) -> str:  # Any: a TOML value
     return repr(value)
 
 
-def render(table: dict[str, Any]) -> str:  # Any: TOML values
+def render(table: Mapping[str, object]) -> str:
     """Return the document as text, each value and table with the comments of its mark."""
     lines = list(_render(table, ()))
     while lines and not lines[0]:
@@ -270,11 +270,11 @@ def render(table: dict[str, Any]) -> str:  # Any: TOML values
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _is_tables(value: Any) -> bool:  # Any: a TOML value
+def _is_tables(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _render(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+def _render(table: Mapping[str, object], path: tuple[str, ...]) -> Iterator[str]:
     marks = table.marks if isinstance(table, Table) else {}
     inner = []
     for key, value in table.items():
@@ -290,10 +290,11 @@ def _render(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
             yield from marks[key].above
             yield from [marks[key].beside] if marks[key].beside else []
         for item in value if isinstance(value, list) else [value]:
+            assert isinstance(item, dict)  # what is not a table stands above
             yield from _headed(item, below, is_array=isinstance(value, list))
 
 
-def _headed(table: dict[str, Any], path: tuple[str, ...], is_array: bool) -> Iterator[str]:
+def _headed(table: Mapping[str, object], path: tuple[str, ...], is_array: bool) -> Iterator[str]:
     mark = table.mark if isinstance(table, Table) else Mark("")
     plain = all(isinstance(value, dict) or _is_tables(value) for value in table.values())
     if is_array or not table or not plain or mark.above or mark.beside:

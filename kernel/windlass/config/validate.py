@@ -75,7 +75,7 @@ def _inside(path: tuple[str, ...]) -> str:
     return f" in [{'.'.join(path)}]" if path else ""
 
 
-def fields(kind: type[object]) -> dict[str, Any]:
+def fields(kind: type[object]) -> dict[str, object]:
     """Return a dataclass's keys and their types."""
     hints = typing.get_type_hints(kind)
     # mypy cannot know that a plugin's configuration class is a dataclass
@@ -111,8 +111,7 @@ class Reader:
             self.problems.append(Problem(ERROR, table.mark, f"{_inside(path).removeprefix(' in ')} {error}".strip()))
             return None
 
-    # Any: a type, and what is read as it.
-    def value(self, kind: Any, value: Any, path: tuple[str, ...], mark: Mark) -> Any:
+    def value(self, kind: object, value: object, path: tuple[str, ...], mark: Mark) -> object:
         """Return ``value`` as ``kind``; what it returns after a problem is not used."""
         origin = typing.get_origin(kind)
         arguments = typing.get_args(kind)
@@ -123,7 +122,7 @@ class Reader:
         if origin is typing.Literal:
             return value if value in arguments else self._choices(arguments, value, path, mark)
         if origin in (list, tuple, Sequence, frozenset):
-            return self._list(origin, arguments[0], value, path, mark)
+            return self._list(list if origin is Sequence else origin, arguments[0], value, path, mark)
         if origin in (dict, Mapping):
             return self._dict(arguments[1], value, path, mark)
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -135,10 +134,9 @@ class Reader:
             return kind(value) if value in choices else self._choices(choices, value, path, mark)
         return self._scalar(kind, value, path, mark)
 
-    def _scalar(self, kind: Any, value: Any, path: tuple[str, ...], mark: Mark) -> Any:  # Any: as in `value`
+    def _scalar(self, kind: object, value: object, path: tuple[str, ...], mark: Mark) -> object:
         if isinstance(value, str) and "\0" in value:  # none reaches Linux: no path, argument or variable can have it
-            self._wrong(path, mark, "must not contain a NUL character")
-            return None
+            return self._wrong(path, mark, "must not contain a NUL character")
         if type(value) is kind:
             return value
         if kind is float and type(value) is int:
@@ -147,9 +145,7 @@ class Reader:
             return Path(value)
         return self._type(_NAMES.get(kind, str(kind)), value, path, mark)
 
-    def _union(
-        self, kinds: tuple[Any, ...], value: Any, path: tuple[str, ...], mark: Mark
-    ) -> Any:  # Any: as in `value`
+    def _union(self, kinds: tuple[object, ...], value: object, path: tuple[str, ...], mark: Mark) -> object:
         able = [kind for kind in kinds if kind is not types.NoneType]
         for kind in able[:-1]:
             attempt = Reader(self._unknown)
@@ -158,33 +154,43 @@ class Reader:
                 return result
         return self.value(able[-1], value, path, mark)
 
-    def _list(self, origin: Any, kind: Any, value: Any, path: tuple[str, ...], mark: Mark) -> Any:  # Any: as in `value`
+    def _list(
+        self, made: Callable[[list[object]], object], kind: object, value: object, path: tuple[str, ...], mark: Mark
+    ) -> object:
         if not isinstance(value, list):
             return self._type("a list", value, path, mark)
         items = []
         for number, item in enumerate(value):
             place = item.mark if isinstance(item, Table) else mark
             items.append(self.value(kind, item, (*path[:-1], f"{path[-1]}[{number}]"), place))
-        return items if origin in (list, Sequence) else origin(items)
+        return made(items)
 
-    def _dict(self, kind: Any, value: Any, path: tuple[str, ...], mark: Mark) -> Any:  # Any: as in `value`
+    def _dict(self, kind: object, value: object, path: tuple[str, ...], mark: Mark) -> object:
         if not isinstance(value, Table):
             return self._type("a table", value, path, mark)
         return {key: self.value(kind, item, (*path, key), value.place(key)) for key, item in value.items()}
 
-    def _type(self, wanted: str, value: object, path: tuple[str, ...], mark: Mark) -> None:
-        self._wrong(path, mark, f"must be {wanted}, not {describe(value)}")
+    def _type(self, wanted: str, value: object, path: tuple[str, ...], mark: Mark) -> object:
+        return self._wrong(path, mark, f"must be {wanted}, not {describe(value)}")
 
-    def _choices(self, choices: Sequence[object], value: object, path: tuple[str, ...], mark: Mark) -> None:
+    def _choices(self, choices: Sequence[object], value: object, path: tuple[str, ...], mark: Mark) -> object:
         hint = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else ""
         names = ", ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices)
-        self._wrong(path, mark, f"must be one of {names}, not {describe(value)}{hint}")
+        return self._wrong(path, mark, f"must be one of {names}, not {describe(value)}{hint}")
 
-    def _wrong(self, path: tuple[str, ...], mark: Mark, reason: str) -> None:
+    def _wrong(self, path: tuple[str, ...], mark: Mark, reason: str) -> object:
+        """Note a problem, and return what stands for a value that there is none of."""
         self.problems.append(Problem(ERROR, mark, f'"{path[-1]}"{_inside(path[:-1])} {reason}'))
+        return None
 
 
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path in quotes"}
+_NAMES: dict[object, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    Path: "a path in quotes",
+}
 
 
 def describe(value: object) -> str:
@@ -202,5 +208,5 @@ def describe(value: object) -> str:
     return f"{value}"
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:  # Any: whatever it holds
+def _has_default(field: dataclasses.Field[object]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING

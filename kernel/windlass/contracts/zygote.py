@@ -36,7 +36,8 @@ class Zygote(Protocol):
         descriptors arrive duplicated, under other numbers, close-on-exec; all
         others are closed, standard input and output are /dev/null, standard
         error is the daemon's, and the limit of open descriptors is the hard one: what
-        the child executes gets the daemon's in `windlass.process.nofile.Found`. The child is a session leader, is reparented away
+        the child executes gets the daemon's in `windlass.process.nofile.Found`. The
+        child is a session leader, is reparented away
         from the zygote's death, and outlives daemon and zygote; a worker that
         must not, watches one of its descriptors for end of file.
 

@@ -19,9 +19,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument
-from windlass.filters.regexp import InvalidRegexp, Regexp
+
+if TYPE_CHECKING:
+    from windlass.filters.regexp import Regexp
 
 Adaptor = Callable[[Sequence[str]], tuple[str, bool]]
 """Field path to value and presence; a field that cannot be read is ``("", False)``."""
@@ -244,6 +247,8 @@ class _Parser:
 
 
 def _regexp(pattern: str) -> Regexp | None:
+    from windlass.filters.regexp import InvalidRegexp, Regexp  # the classes of its trees cost a start 10 ms
+
     try:
         return Regexp(pattern)
     except InvalidRegexp:

@@ -19,19 +19,20 @@ from pathlib import Path
 
 from windlass import __version__, discovery, gate
 from windlass.boot import Daemon
+from windlass.config import factories
 from windlass.config import loading as config
 from windlass.config.loading import Config, Flags, Paths
 from windlass.config.validate import NOTE
 from windlass.contracts.services import SERVER
 from windlass.discovery import Found
 from windlass.errors import StartError
-from windlass.ownloop import run_to_its_end
+from windlass.ownloop import Loop, run_to_its_end, running
 from windlass.plugin import Record, State
 from windlass.process import faultpoints, logs
 from windlass.process import setup as process
 from windlass.process.directories import close_to_others
 from windlass.process.owners import owners_of
-from windlass.watchdog import WATCHDOG
+from windlass.process.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
-    found += discovery.made(settings.top, found, draft.disabled)
+    found += factories.made(settings.top, found, draft.disabled)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)
@@ -106,8 +107,9 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
     daemon = Daemon(found, settings, close_to_others, settings.check)
-    WATCHDOG.watch(loop, threading.get_ident(), "the event loop", HELD_UP)
-    WATCHDOG.start(owners_of(found))
+    running[loop] = Loop(threading.get_ident(), "the event loop", HELD_UP)
+    watchdog = Watchdog()
+    watchdog.start(owners_of(found))
     stop = asyncio.create_task(stopping.event.wait())
     start = asyncio.create_task(_become_ready(daemon, started))
     try:
@@ -122,7 +124,8 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
     finally:
         stop.cancel()
         await daemon.stop()
-        WATCHDOG.stop()
+        watchdog.stop()
+        del running[loop]
     logger.info("stopped")
     return 0
 

@@ -14,11 +14,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from windlass.errors import StartError
 
 LIMIT = 20 << 20
+# Any: JSON as parsed.
+Values: TypeAlias = dict[str, Any]
 _WORD = re.compile(r"\{\{\s*(\w+)(?:\s+\"([^\"]*)\")?\s*\}\}")
 
 
@@ -35,7 +37,7 @@ def execute(arguments: Sequence[str], stdin: BinaryIO | None = None) -> int:
     os.execve(program, argv, environment)  # noqa: S606 # no shell is meant
 
 
-def read_values(stdin: BinaryIO) -> dict[str, Any]:  # Any: the state's and the annotations' own types
+def read_values(stdin: BinaryIO) -> Values:
     """Return what templates may name, from the state on stdin and the bundle it points to."""
     state = _object(stdin.read(LIMIT + 1), "the state on stdin")
     bundle = Path(str(state.get("bundle", "")))
@@ -58,7 +60,7 @@ def read_values(stdin: BinaryIO) -> dict[str, Any]:  # Any: the state's and the 
     }
 
 
-def _object(text: bytes, name: str) -> dict[str, Any]:  # Any: JSON
+def _object(text: bytes, name: str) -> Values:
     if len(text) > LIMIT:
         raise StartError(f"{name} is longer than {LIMIT >> 20} MiB")
     try:
@@ -70,7 +72,7 @@ def _object(text: bytes, name: str) -> dict[str, Any]:  # Any: JSON
     return value
 
 
-def expand(text: str, values: dict[str, Any]) -> str:  # Any: as in `read_values`
+def expand(text: str, values: Values) -> str:
     """Return ``text`` with its templates replaced; raises StartError for one that does not exist."""
 
     def value(found: re.Match[str]) -> str:

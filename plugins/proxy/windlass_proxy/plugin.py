@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from windlass.config.settings import ProxyPlugin, TopLevel
 from windlass.contracts.content import CONTENT
@@ -12,8 +11,7 @@ from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.plugin import InitContext, Plugin, PluginType
 
-# Any, here and below: what an entry provides depends on what it says.
-TYPES: dict[str, PluginType[Any]] = {
+TYPES: dict[str, PluginType[object]] = {
     "snapshot": SNAPSHOTTER,
     "snapshotter": SNAPSHOTTER,
     "content": CONTENT,
@@ -22,14 +20,14 @@ TYPES: dict[str, PluginType[Any]] = {
 }
 
 
-def init(name: str, proxy: ProxyPlugin, context: InitContext) -> Any:
+def init(name: str, proxy: ProxyPlugin, context: InitContext) -> object:
     """Prepare the connection; the peer need not be there yet."""
     from windlass_proxy import proxies
 
     return proxies.connect(name, proxy, context)
 
 
-def plugins(settings: TopLevel) -> list[Plugin[Any]]:
+def plugins(settings: TopLevel) -> list[Plugin[object]]:
     """Return a plugin for each entry, its ID the entry's name."""
     return [
         Plugin(TYPES[proxy.type], id=name, init=partial(init, name, proxy))

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -131,17 +131,16 @@ class Jobs:
 
     def __init__(self) -> None:
         """Know of no work."""
-        self._jobs: set[asyncio.Task[Any]] = set()  # Any: results differ
+        self._jobs: set[asyncio.Task[object]] = set()
 
-    # Any: what a coroutine is sent and yields is its own business
-    def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    def start(self, work: Coroutine[object, object, R]) -> asyncio.Task[R]:
         """Begin ``work``; its failure is for the caller that waits for it."""
         job = asyncio.create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._done)
         return job
 
-    def _done(self, job: asyncio.Task[Any]) -> None:
+    def _done(self, job: asyncio.Task[object]) -> None:
         self._jobs.discard(job)
         if not job.cancelled() and (error := job.exception()) is not None and not isinstance(error, Error):
             job.get_loop().call_exception_handler({"message": "a task's job failed", "exception": error, "task": job})

@@ -8,7 +8,7 @@ import contextlib
 import json
 import posixpath
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -227,8 +227,7 @@ class ShimTasks(Tasks):
             await self._lifecycle.take_back(creation.result())
 
 
-# Any: a JSON object as parsed.
-def _json_object(what: str, text: bytes) -> dict[str, Any]:
+def _json_object(what: str, text: bytes) -> dict[str, object]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -238,7 +237,7 @@ def _json_object(what: str, text: bytes) -> dict[str, Any]:
     return value
 
 
-def refuse_root_cgroup(id: str, spec: dict[str, Any]) -> None:
+def refuse_root_cgroup(id: str, spec: dict[str, object]) -> None:
     """Raise InvalidArgument for a container in the host's root cgroup: its end would be that of every process.
 
     An OCI runtime may kill all that is in a container's cgroup; crun does.

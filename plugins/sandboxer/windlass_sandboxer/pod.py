@@ -80,7 +80,7 @@ class Pod:
         try:
             namespaces.create(names, self._prepare, join)
             if self.settings.pid:
-                self._start_init(zygote, [*map(str, names.values()), *map(str, join.values())])
+                self._start_init(zygote, [*names.values(), *join.values()])
         except BaseException:
             self.stop()
             raise
@@ -97,20 +97,18 @@ class Pod:
             except OSError as error:
                 raise OSError(error.errno, f"sysctl {name} cannot be set to {value!r}: {error.strerror}") from None
 
-    def _start_init(self, zygote: Zygote, joined: list[str]) -> None:
+    def _start_init(self, zygote: Zygote, joined: list[Path]) -> None:
         read, write = os.pipe2(os.O_CLOEXEC)
+        descriptors = [write]
         try:
-            child = zygote.spawn(ENTRY, [",".join(joined)], [write])
-            os.close(write)
-            write = -1
-            try:
-                pid = int(os.read(read, 32) or b"0")
-            finally:
-                os.close(child.pidfd)
+            descriptors += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in joined]
+            os.close(zygote.spawn(ENTRY, [], descriptors).pidfd)
+            while descriptors:
+                os.close(descriptors.pop())
+            pid = int(os.read(read, 32) or b"0")  # ends with the child, which alone can write
         finally:
-            os.close(read)
-            if write >= 0:
-                os.close(write)
+            for descriptor in (read, *descriptors):
+                os.close(descriptor)
         if not pid:
             raise Internal(f"the init process of sandbox {self.id} did not start; the daemon's log says why")
         self.pid, self.pid_started = pid, started(pid)

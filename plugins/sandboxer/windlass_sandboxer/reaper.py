@@ -13,20 +13,19 @@ ENTRY = f"{MODULE}:serve"
 
 
 def serve(arguments: list[str], descriptors: list[int]) -> int:
-    """Make the namespace with its init, and end; the init's pid on the host goes to the one descriptor.
+    """Make the namespace with its init, and end; the init's pid on the host goes to the first descriptor.
 
-    The one argument is the network, IPC and UTS namespaces to be in, as paths with a comma between them.
+    The other descriptors are namespaces to be in. They are no arguments, which every container of the pod would see.
     """
     from windlass_linux import calls as linux
 
-    for path in filter(None, arguments[0].split(",")):
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    answer, *namespaces = descriptors
+    for namespace in namespaces:
         linux.setns(namespace)
-        os.close(namespace)
     linux.unshare(linux.CLONE_NEWPID)
     child = os.fork()
     if child:
-        os.write(descriptors[0], b"%d" % child)
+        os.write(answer, b"%d" % child)
         return 0
     for descriptor in descriptors:
         os.close(descriptor)

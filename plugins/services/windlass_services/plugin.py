@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.checkpoints import CHECKPOINTS
@@ -35,8 +34,7 @@ def _plugin(
     module: str,
     name: str,
     make: Callable[[InitContext], object],
-    # Any: what the required types provide does not matter here.
-    requires: tuple[PluginType[Any], ...] = (),
+    requires: tuple[PluginType[object], ...] = (),
     config: type[object] | None = None,
 ) -> Plugin[Service]:
     def init(context: InitContext) -> Service:

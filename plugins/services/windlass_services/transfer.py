@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -234,9 +234,8 @@ def _progress(step: Progress) -> progress_pb2.Progress:
     )
 
 
-# Any: what a coroutine is sent and yields inside.
 @asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Run a coroutine as long as the context lasts; that its client has gone is no failure."""
     task = asyncio.create_task(work)
     try:

@@ -132,7 +132,7 @@ def group() -> str:
 
 
 def is_served(path: str) -> bool:
-    """Whether somebody answers on a socket; the file of one where nobody does is removed."""
+    """Whether a shim answers on a socket; the file of one where none does is removed."""
     with socket_at() as sock:
         sock.settimeout(CONNECT_TIMEOUT)
         try:

@@ -1,4 +1,4 @@
-"""Looks at the runc of this machine: whether it is one with known weaknesses, and what it keeps that nobody knows."""
+"""Looks at the runc of this machine: whether it is one with known weaknesses, and what it keeps without a bundle."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def warn_of_weaknesses(program: str = PROGRAM) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.info("cannot ask %s for its version: %s", program, error)
         return
-    if told := versions.warning(done.stdout):
-        logger.warning("%s; docs/operating.md says which version has which", told)
+    if words := versions.warning(done.stdout):
+        logger.warning("%s; docs/operating.md says which version has which", words)
 
 
 class RuncCheck(Checked):
@@ -89,8 +89,8 @@ def running_pid(state: Path) -> int:
     """Return the process that a state.json of runc names, 0 when that has ended and the number may be another's."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         with state.open("rb") as file:
-            told = json.loads(file.read(MAX_STATE))
-        pid, began = int(told["init_process_pid"]), str(told["init_process_start"])
+            kept = json.loads(file.read(MAX_STATE))
+        pid, began = int(kept["init_process_pid"]), str(kept["init_process_start"])
         # proc(5): the name, which may hold anything, ends at the last parenthesis; the start is the 20th after it.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         if fields[19] == began and fields[0] not in "ZX":

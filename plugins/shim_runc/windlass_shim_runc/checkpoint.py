@@ -33,7 +33,7 @@ def parse(options: AnyMessage) -> CheckpointOptions:
 
 
 class Job:
-    """Directories for one run of criu; its working directory goes afterwards unless somebody chose it."""
+    """Directories for one run of criu; its working directory goes afterwards unless the client chose it."""
 
     def __init__(self, runtime: CommandLine, id: str, bundle: str, options: Options) -> None:
         self._runtime = runtime

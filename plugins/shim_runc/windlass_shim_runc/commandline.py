@@ -163,6 +163,8 @@ class CommandLine(Runtime):
     async def abandon(self) -> None:
         """Execute ``delete --force``, then remove what the program does not know of: directory and control groups."""
         directory = f"{self.root}/{self.id}"
+        # runc makes it, and refuses to make it again when it was killed before it renamed it.
+        disk.remove(f"{self._bundle}/.init.pid")
         if kept.is_anothers(directory, self._bundle):
             return
         if disk.exists(directory):

@@ -65,7 +65,7 @@ def run(
     make_publisher: Callable[[Loop, Reaper], Publisher],
     line: KeeperLine | None = None,
 ) -> None:
-    """Serve until Shutdown, until nobody needs this shim, or, with a line to a keeper, until all rests."""
+    """Serve until Shutdown, until no client needs this shim, or, with a line to a keeper, until all rests."""
     loop = Loop()
     reaper = Reaper(loop, line)
     Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line).run()

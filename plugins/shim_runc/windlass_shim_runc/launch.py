@@ -7,8 +7,7 @@ from windlass_shim_runc.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from typing import Any
+    from collections.abc import Awaitable, Mapping
 
     from windlass_shim_runc import messages
     from windlass_shim_runc.exits import Exits
@@ -72,8 +71,7 @@ class Launcher:
         environment = {"CONTAINER_ID": process.name, "CONTAINER_NAMESPACE": self._shim.namespace}
         return await process.streams.prepare(self._bundle, owner, environment)
 
-    # Any: what a coroutine yields to and gets from the loop.
-    async def _make(self, process: Process, making: Coroutine[Any, Any, int]) -> None:
+    async def _make(self, process: Process, making: Awaitable[int]) -> None:
         # Within the context no exit is lost: the process may end before its pid is known.
         with self._shim.reaper:
             process.pid = await making

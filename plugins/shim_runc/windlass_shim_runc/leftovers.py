@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT = 4.5
-"""Seconds for all of it when nobody says: containerd gives the executable 5 (its ``timeout.shim.cleanup``)."""
+"""Seconds for all of it unless the caller says: containerd gives the executable 5 (its ``timeout.shim.cleanup``)."""
 
 PATIENCE = 0.25
 """Share of the time for which a runtime may go on with what a dead shim has begun."""
@@ -33,7 +33,7 @@ MARGIN = 0.1
 """Share that is left for unmounting, and for the process's own start and end."""
 
 DONE = b"done"
-"""What is told when nothing is left."""
+"""The answer when nothing is left."""
 
 MAX_PROBLEM = 1000
 
@@ -49,14 +49,14 @@ def clean(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     bundle, namespace, id, *rest = arguments
     problem = end(bundle, namespace, id, float(rest[0]) if rest else TIMEOUT)
     for fd in descriptors:
-        tell(fd, problem.encode(errors="replace")[:MAX_PROBLEM] if problem else DONE)
+        answer(fd, problem.encode(errors="replace")[:MAX_PROBLEM] if problem else DONE)
     return 1 if problem else 0
 
 
-def tell(pipe: int, answer: bytes) -> None:
-    """Write what a daemon wants to know, if there is one still: the next will ask again."""
+def answer(pipe: int, text: bytes) -> None:
+    """Answer the daemon, if it is still there: the next one asks again."""
     try:
-        os.write(pipe, answer)
+        os.write(pipe, text)
     except BrokenPipeError:
         return
 
@@ -96,7 +96,7 @@ def await_runtimes(bundle: str, patience: float) -> None:
         except ProcessLookupError:
             continue
         try:
-            # It may have ended, and its number be another's by now.
+            # It may have ended, and its number be another process's by now.
             if is_runtime(pid, bundle):
                 poll = select.poll()
                 poll.register(pidfd, select.POLLIN)

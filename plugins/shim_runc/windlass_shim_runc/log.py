@@ -13,7 +13,7 @@ MAX_LINE = 2048
 def use_fifo(bundle: str) -> None:
     """Have standard error go to the FIFO ``log`` of a bundle, or nowhere when there is none.
 
-    Never to the daemon's own: whoever reads that by a pipe would wait for the shim's end.
+    Never to the daemon's own: a program that reads that by a pipe would wait for the shim's end.
     """
     try:
         # For both directions: it neither waits for a reader nor ends with one.
@@ -25,7 +25,7 @@ def use_fifo(bundle: str) -> None:
 
 
 def log(message: str) -> None:
-    """Write a line, or nothing when nobody reads: a full pipe must not stop a shim."""
+    """Write a line, or nothing without a reader: a full pipe must not stop a shim."""
     line = f"windlass-shim[{os.getpid()}]: {message}".replace("\n", " ").encode(errors="replace")[:MAX_LINE]
     poll = select.poll()
     poll.register(STDERR, select.POLLOUT)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 READY_TIMEOUT = 10.0
 STOP_TIMEOUT = 12.0
 
+END_TIMEOUT = 1.0
+"""How long a logger may take to read what is left, and end with it, before it gets a signal."""
+
 FIRST_PASSED = 3
 ABOVE_PASSED = 10
 
@@ -84,7 +87,12 @@ class Logger:
         self._gone.set()
 
     async def _end(self, signals: Sequence[int]) -> None:
-        # Its own end of file comes first; a signal is for one that does not heed it.
+        # A signal is for one that goes on after the end of what it reads; at once it could cost the last lines.
+        if self._is_ready:
+            try:
+                await self._gone.wait(END_TIMEOUT)
+            except TimeoutError:
+                pass
         for number in signals:
             if not self.pid:
                 return

@@ -18,10 +18,8 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from typing import Any
 
-    # Any in this file: what a coroutine yields to and gets from the loop; only `Wait` sees it.
-    Work = Coroutine[Any, Any, None]
+    Work = Coroutine["Wait", None, None]
 
 
 READ = select.EPOLLIN
@@ -158,7 +156,7 @@ class Loop:
             await Wait(fd, READ, flag, timeout, rests)
 
     async def writable(self, fd: int, timeout: float | None = None) -> None:
-        """Return when ``fd`` can be written or nobody reads it any more; raises TimeoutError."""
+        """Return when ``fd`` can be written or has no reader any more; raises TimeoutError."""
         await Wait(fd, WRITE, None, timeout)
 
     async def sleep(self, seconds: float, rests: bool = False) -> None:

@@ -159,7 +159,7 @@ class Process:
 
 
 def is_first_of_its_namespace(pid: int) -> bool:
-    """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that cannot be told."""
+    """Whether Linux will kill everything in the pid namespace when ``pid`` ends; False when that is not known."""
     try:
         status = disk.read(f"/proc/{pid}/status")
     except OSError:

@@ -1,7 +1,7 @@
 """Delivers events to the daemon, in order, however long the daemon is away.
 
 Only what the daemon has acknowledged leaves the queue; one whose answer was
-lost may arrive twice. When the queue is full, the oldest event that nobody's
+lost may arrive twice. When the queue is full, the oldest event that no client's
 state depends on goes first: exits and deletes stay.
 """
 

@@ -39,7 +39,7 @@ class Runc(CommandLine):
     async def start(self, exited: Flag) -> None:
         """Do what ``runc start`` does: init waits in open(2) for a reader of the FIFO, writes one byte and goes on.
 
-        That there is no FIFO any more tells runc that the container runs.
+        Without the FIFO runc knows that the container runs.
         """
         fifo = f"{self.root}/{self.id}/exec.fifo"
         try:

@@ -14,7 +14,7 @@ VERSION = re.compile(r"^runc version v?(\d+)\.(\d+)\.(\d+)(?:-rc\.?(\d+))?", re.
 PACKAGE = re.compile(
     r"^(?:runc version|commit:) (\S*(?:\+ds|\+deb|ubuntu|\.el\d|\.fc\d|\.amzn|suse)\S*)$", re.MULTILINE
 )
-"""What distributions say in place of a version or a commit, such as ``1.1.5+ds1-1+deb12u1``."""
+"""What distributions say instead of a version or a commit, such as ``1.1.5+ds1-1+deb12u1``."""
 
 
 @dataclass(frozen=True, slots=True)

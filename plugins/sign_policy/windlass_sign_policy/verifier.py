@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.contracts.values import Descriptor
-from windlass.contracts.verifiers import Judgement
+from windlass.contracts.verifiers import ImageVerifier, Judgement
 from windlass.gate import offloaded
+from windlass.typing import override
 from windlass_images import signpolicy
 from windlass_images.signpolicy import Decision
 
@@ -19,7 +20,7 @@ Find = Callable[[str, str], "Sequence[Signature]"]
 """Returns the signatures that lie beside an image, by its name and digest; it may block. Raises errors of contracts."""
 
 
-class SignPolicy:
+class SignPolicy(ImageVerifier):
     """Verifies by a policy file, which it reads each time, so that a change holds at once."""
 
     def __init__(self, path: Path, find: Find, timeout: float) -> None:
@@ -28,6 +29,7 @@ class SignPolicy:
         self._find = find
         self._timeout = timeout
 
+    @override
     async def verify(self, name: str, desc: Descriptor) -> Judgement:
         """Judge an image. Raises FailedPrecondition for a policy with errors, and what finding signatures raises."""
         return await offloaded(self._judge, deadline=self._timeout)(name, desc.digest)

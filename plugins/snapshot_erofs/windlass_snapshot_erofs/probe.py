@@ -7,18 +7,17 @@ space below the root, and a disk that somebody fills at this very moment does no
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from windlass.contracts.mounts import Mount
-from windlass.errors import FULL, Error, is_full
+from windlass.errors import Error, is_full
 from windlass.plugin import SkipPlugin
-from windlass_linux import mounting
 from windlass_snapshot_erofs.handler import ErofsHandler
 from windlass_snapshot_erofs.images import PROGRAM, Images, set_immutable
 from windlass_snapshot_erofs.layers import Features
 from windlass_storage import apart, trees
 from windlass_storage.disks import disk_errors, private_directory
+from windlass_storage.probing import overlay_failure
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +95,4 @@ def _overlay_failure(scratch: Path, lower: Path, *options: str) -> str:
     if INDEX.exists():
         # With an index, an upper directory would belong to the image of the last start.
         layers.append("index=off")
-    merged = os.fspath(scratch / "merged")
-    try:
-        mounting.mount_one(Mount("overlay", "overlay", (*layers, *options)), merged)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        return error.strerror or str(error)
-    mounting.unmount(merged)
-    return ""
+    return overlay_failure((*layers, *options), scratch / "work", scratch / "merged")

@@ -11,12 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from windlass.contracts.mounts import Mount
-from windlass.errors import FULL
 from windlass.plugin import SkipPlugin
 from windlass_linux import mounting
 from windlass_snapshot_overlay.layers import Features
 from windlass_storage.disks import disk_errors, private_directory
+from windlass_storage.probing import overlay_failure
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +78,4 @@ def failure(scratch: Path, options: Sequence[str]) -> str:
         f"upperdir={scratch}/upper",
         f"workdir={scratch}/work",
     )
-    merged = str(scratch / "merged")
-    try:
-        mounting.mount_one(Mount("overlay", "overlay", (*layers, *options)), merged)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        return error.strerror or str(error)
-    mounting.unmount(merged)
-    return ""
+    return overlay_failure((*layers, *options), scratch / "work", scratch / "merged")

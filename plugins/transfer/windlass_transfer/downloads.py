@@ -262,7 +262,8 @@ def _store(view: ContentStore, target: Descriptor, fetch: Callable[[], bytes], l
 def _urls(manifest: bytes) -> dict[str, tuple[str, ...]]:
     """Return where the foreign layers of a manifest lie, by digest; other layers come from the registry alone."""
     found = {}
-    for layer in parse_object(manifest, "manifest").get("layers") or []:
+    layers = parse_object(manifest, "manifest").get("layers")
+    for layer in layers if isinstance(layers, list) else []:
         urls = layer.get("urls")
         if isinstance(urls, list) and not is_distributable(layer["mediaType"]):
             found[layer["digest"]] = tuple(url for url in urls[:MOST_URLS] if isinstance(url, str))

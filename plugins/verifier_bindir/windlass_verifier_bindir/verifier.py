@@ -13,8 +13,9 @@ import signal
 from pathlib import Path
 
 from windlass.contracts.values import Descriptor
-from windlass.contracts.verifiers import Judgement
+from windlass.contracts.verifiers import ImageVerifier, Judgement
 from windlass.errors import DeadlineExceeded, FailedPrecondition
+from windlass.typing import override
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ OUTPUT_LIMIT = 32 << 10
 DESCRIPTOR = "application/vnd.oci.descriptor.v1+json"
 
 
-class BinDir:
-    """Implements `windlass.contracts.verifiers.ImageVerifier`; the directory is read each time."""
+class BinDir(ImageVerifier):
+    """Verifies by the programs of a directory, which it reads each time."""
 
     def __init__(self, directory: Path, most: int, timeout: float) -> None:
         """Execute at most ``most`` programs, -1 is all of them, each for at most ``timeout`` seconds."""
@@ -32,6 +33,7 @@ class BinDir:
         self._most = most
         self._timeout = timeout
 
+    @override
     async def verify(self, name: str, desc: Descriptor) -> Judgement:
         """Ask every program; the first that objects decides. Raises FailedPrecondition, DeadlineExceeded."""
         reasons = []

@@ -26,6 +26,7 @@ import sys
 
 from windlass.process import nofile
 from windlass_linux import calls as linux
+from windlass_zygote import gaps
 
 # Not from typing, and no abstract classes at run time: together they would be a megabyte in every shim.
 TYPE_CHECKING = False
@@ -119,6 +120,7 @@ def preload(modules: Sequence[str]) -> None:
 def settle() -> None:
     """Put what is there out of the garbage collector's reach, so that children keep sharing its pages."""
     gc.collect()
+    gaps.fill()
     gc.freeze()
     linux.libc().malloc_trim(0)
 

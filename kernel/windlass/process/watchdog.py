@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
+from windlass.ownloop import Loop, running
+
 LIMIT = 1.0
 TICK = 0.2
 
@@ -82,10 +84,9 @@ def _line(frame: FrameType) -> str:
 class Watchdog:
     """One thread that watches loops."""
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
-        self._lock = threading.Lock()
-        self._watches: dict[asyncio.AbstractEventLoop, Watch] = {}
+    def __init__(self, loops: Mapping[asyncio.AbstractEventLoop, Loop] = running) -> None:
+        """Watch ``loops``, which may come and go."""
+        self._loops = loops
         self._owners: Mapping[str, str] = {}
         self._end = threading.Event()
 
@@ -98,26 +99,13 @@ class Watchdog:
         """Look no more."""
         self._end.set()
 
-    def watch(self, loop: asyncio.AbstractEventLoop, thread: int, name: str, remedy: str) -> None:
-        """Watch a loop, until `forget`."""
-        with self._lock:
-            self._watches[loop] = Watch(loop, thread, name, remedy)
-
-    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch a loop no longer."""
-        with self._lock:
-            self._watches.pop(loop, None)
-
     def _run(self) -> None:
+        watches: dict[asyncio.AbstractEventLoop, Watch] = {}
         while not self._end.wait(TICK):
-            with self._lock:
-                watches = list(self._watches.values())
+            # loops come and go in other threads: `items` is copied in one step
+            watches = {loop: watches.get(loop) or Watch(loop, *each) for loop, each in list(self._loops.items())}
             # the documented way to other threads' stacks, underscore or not
             frames = sys._current_frames()
-            for watch in watches:
+            for watch in watches.values():
                 watch.look(frames, self._owners)
             del frames  # they hold what their functions hold
-
-
-WATCHDOG = Watchdog()
-"""The process's own."""
