@@ -105,7 +105,7 @@ class FakeTransfers:
 @pytest.fixture
 async def transfers(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a daemon that follows a script, and give a client of it."""
-    started: list[tuple[grpc.aio.Server, Client]] = []
+    started: list[tuple[asyncio.Server, Server, Client]] = []
 
     async def start(script: Script) -> tuple[FakeTransfers, Client]:
         fake = FakeTransfers(script)

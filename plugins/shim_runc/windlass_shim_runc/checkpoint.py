@@ -12,8 +12,22 @@ from windlass_shim_runc import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from windlass_shim_runc.commandline import CommandLine
+    from typing import Protocol
+
     from windlass_shim_runc.messages import AnyMessage, CheckpointOptions, CheckpointTaskRequest, Options
+
+    class Program(Protocol):
+        """What a job needs of the OCI runtime that is a program."""
+
+        environment: dict[str, str]
+
+        @property
+        def is_runc(self) -> bool:
+            """Whether it is runc, which finds criu by PATH."""
+
+        async def run(self, verb: str, id: str, *flags: str, timeout: float) -> None:
+            """Run a command to its end."""
+
 
 TIMEOUT = 600.0
 """Every page of the container is written; the client's own deadline is the one that counts."""
@@ -35,7 +49,7 @@ def parse(options: AnyMessage) -> CheckpointOptions:
 class Job:
     """Directories for one run of criu; its working directory goes afterwards unless the client chose it."""
 
-    def __init__(self, runtime: CommandLine, id: str, bundle: str, options: Options) -> None:
+    def __init__(self, runtime: Program, id: str, bundle: str, options: Options) -> None:
         self._runtime = runtime
         self._id = id
         self._bundle = bundle
