@@ -33,8 +33,8 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.contracts import rpc
 from windlass.typing import override
 from windlass_api.containerd.services.version.v1 import version_pb2, version_pb2_grpc
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 
 RESULTS = Path(__file__).parent / "results" / "rpc.json"
 LIMIT = 16 << 20

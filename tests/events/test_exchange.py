@@ -274,16 +274,16 @@ async def test_waiting_reader_can_be_cancelled(exchange: LocalExchange) -> None:
 def test_each_event_of_a_task_is_a_line_on_level_debug(
     exchange: LocalExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the container and the exec, so that a log tells a container's life; other events are left to subscribers."""
+    """With the container and the exec, so that a log has a container's life; other events are left to subscribers."""
     with caplog.at_level("DEBUG"):
         exchange.publish("default", "/tasks/exit", payload(TaskExit(container_id="c1", id="e1", exit_status=3)))
         exchange.forward(Envelope(1, "default", "/tasks/create", payload(TaskCreate(container_id="c1"))))
         exchange.publish("default", "/images/create", payload(ImageCreate(name="x")))
         exchange.publish("default", "/tasks/odd", Payload("no.such.Type", b"\xff"))
-    told = [
+    logged = [
         (record.getMessage(), vars(record).get("container_id"), vars(record).get("id")) for record in caplog.records
     ]
-    assert told == [
+    assert logged == [
         ("event /tasks/exit", "c1", "e1"),
         ("event /tasks/create", "c1", None),
         ("event /tasks/odd", None, None),
@@ -291,7 +291,7 @@ def test_each_event_of_a_task_is_a_line_on_level_debug(
 
 
 def test_a_types_name_of_any_length_is_not_remembered() -> None:
-    """Whoever forwards events with types of a megabyte each would fill the daemon's memory."""
+    """A client that forwards events with types of a megabyte each would fill the daemon's memory."""
     before = fields._message_class.cache_info().currsize
     for number in range(3):
         assert fields.decode(f"x.{number}." + "y" * 1000, b"") is None

@@ -10,10 +10,10 @@ from server.grpc_echo import Echo
 
 from windlass.contracts.services import TtrpcService
 from windlass.errors import NotFound
-from windlass_server import frames
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
-from windlass_server.ttrpc import _Connection
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
+from windlass_server.http2 import frames
+from windlass_server.ttrpc.listener import Connection
 
 ANSWERS = 8 << 20
 """Bytes that one small input may be answered with."""
@@ -119,7 +119,7 @@ class Grpc(Peers):
         connection.connection_lost(None)
         await self._settle()
         assert not connection.held, f"{connection.held} bytes are kept for nobody"
-        assert not connection.lingering, f"{connection.lingering} handlers go on for nobody"
+        assert not connection.core.lingering, f"{connection.core.lingering} handlers go on for nobody"
         assert not self._echo.running
 
 
@@ -140,10 +140,10 @@ class Ttrpc(Peers):
     def __init__(self) -> None:
         super().__init__()
         self._services: dict[str, TtrpcService] = {"t.Echo": Service()}
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
 
     async def _feed(self, data: bytes, transport: Transport) -> None:
-        connection = _Connection(self._services, self._connections)
+        connection = Connection(self._services, self._connections)
         connection.connection_made(transport)
         for start in range(0, len(data), 4099):
             connection.data_received(data[start : start + 4099])

@@ -37,7 +37,7 @@ from windlass_registry import references as registry_references
 from windlass_registry.session import seconds_asked
 from windlass_restart.restarter import _has_terminal
 from windlass_runtime_v2 import bundle, bundles, foreign, joining, tasks
-from windlass_server.headers import Decoder, HeaderFailure
+from windlass_server.http2.headers import Decoder, HeaderFailure
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message
 

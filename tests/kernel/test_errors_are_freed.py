@@ -24,9 +24,9 @@ from windlass.gate import Gate, Handle, offload, offloaded
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs
 from windlass_metadata.database import Database
-from windlass_server.calls import Call, Limits
-from windlass_server.registry import Server
-from windlass_server.streams import Stream
+from windlass_server.grpc.calls import Call, Limits
+from windlass_server.grpc.server import Server
+from windlass_server.http2.streams import Stream
 
 LIMIT = 1 << 20
 

@@ -1,4 +1,4 @@
-"""Connections are taken as far as there is room, and trouble is told once."""
+"""Connections are taken as far as there is room, and trouble is logged once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from server.test_http2 import Peer
 
 from windlass_server import accepting
 from windlass_server.accepting import Acceptor
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 from windlass_server.sockets import listen
 
 LIMITS = Limits(1 << 20, 1 << 20)

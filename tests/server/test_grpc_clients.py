@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from server.grpc_echo import LIMIT, Echo, eventually, serving
 
-from windlass_server.registry import Server
+from windlass_server.grpc.server import Server
 
 Code = grpc.StatusCode
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -194,7 +194,7 @@ async def test_a_cancelled_call_cancels_its_handler(client: Client) -> None:
     await eventually(lambda: echo.running == 1)
     call.cancel()
     await eventually(lambda: echo.ended == ["cancelled"] and echo.done == 1)
-    assert [each.lingering for each in client.server.connections] == [0]
+    assert [each.core.lingering for each in client.server.connections] == [0]
 
 
 async def test_a_deadline_cancels_the_handler(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""HPACK: what the library writes is read alike, and what nobody should write is refused."""
+"""HPACK: what the library writes is read alike, and what no encoder should write is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass_server.headers import Decoder, HeaderFailure, encode
+from windlass_server.http2.headers import Decoder, HeaderFailure, encode
 
 MOST = 32 << 10
 NAMES = st.sampled_from([":path", "te", "content-type", "user-agent", "x-a", "containerd-namespace"])

@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server.grpc_echo import LIMIT, Echo, eventually, serving
 
-from windlass_server import frames, http2, streams
-from windlass_server.budgets import Budget
-from windlass_server.frames import (
+from windlass_server.grpc import connection
+from windlass_server.grpc.server import Server
+from windlass_server.http2 import budgets, frames, receiving, streams
+from windlass_server.http2.budgets import Budget
+from windlass_server.http2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -35,7 +37,6 @@ from windlass_server.frames import (
     ErrorCode,
     pack,
 )
-from windlass_server.registry import Server
 
 Frame = tuple[int, int, int, bytes]
 
@@ -122,7 +123,7 @@ class Place:
         self.path, self.echo, self.server = path, echo, server
 
     async def check(self) -> None:
-        """Fail unless the server answers somebody else and keeps nothing."""
+        """Fail unless the server answers another client and keeps nothing."""
         other = await Peer.connect(self.path)
         other.call(1, b"other")
         assert await other.answer(1) == (
@@ -130,7 +131,7 @@ class Place:
             b"\0\0\0\0\5other",
         )
         other.writer.close()
-        await eventually(lambda: all(not each.held and not each.lingering for each in self.server.connections))
+        await eventually(lambda: all(not each.held and not each.core.lingering for each in self.server.connections))
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ async def test_a_peer_is_sent_away_once(place: Place, caplog: pytest.LogCaptureF
 
 async def test_a_peer_that_says_nothing_is_sent_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a preface is nothing."""
-    monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection, "HANDSHAKE_TIMEOUT", 0.1)
     peer = Peer(*await asyncio.open_unix_connection(place.path))
     peer.send(PREFACE[:10])
     assert await peer.sent_away() == ErrorCode.SETTINGS_TIMEOUT
@@ -250,7 +251,7 @@ async def test_a_peer_that_says_nothing_is_sent_away(place: Place, monkeypatch: 
 
 async def test_a_loop_that_was_held_up_ends_no_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What peers have sent meanwhile is read before their time is found to be over: it was ours."""
-    monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "HANDSHAKE_TIMEOUT", 0.2)
     old = await Peer.connect(place.path)
     old.call(1)
     assert await old.status(1) == (0, "")
@@ -269,7 +270,7 @@ async def test_a_loop_that_was_held_up_ends_no_connection(place: Place, monkeypa
 
 async def test_a_connection_may_be_silent_once_it_has_said_hello(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients keep connections for hours."""
-    monkeypatch.setattr(http2, "HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection, "HANDSHAKE_TIMEOUT", 0.1)
     peer = await Peer.connect(place.path)
     await asyncio.sleep(0.3)
     peer.call(1)
@@ -414,7 +415,7 @@ async def test_a_peer_that_sends_more_than_its_window_loses_the_stream(peer: Pee
 
 async def test_a_peer_that_sends_more_than_the_connections_window_is_sent_away(peer: Peer) -> None:
     """However many streams it spreads that over."""
-    count = http2.WINDOW // streams.STREAM_WINDOW + 1
+    count = receiving.WINDOW // streams.STREAM_WINDOW + 1
     for number in range(count):
         peer.open(2 * number + 1, "/t.Echo/deaf")
         peer.send(pack(DATA, 0, 2 * number + 1, b"\0\0\x10\0\0" + bytes(16379)))
@@ -505,7 +506,7 @@ async def test_a_second_block_that_ends_nothing(peer: Peer, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/t.Echo/hang", "/t.Echo/deaf", "/t.Echo/count"])
 async def test_a_deadline_that_has_passed(place: Place, peer: Peer, path: str) -> None:
-    """The handler does not begin: what it does could not be told to anybody."""
+    """The handler does not begin: no client could get what it does."""
     for stream, timeout in ((1, "0S"), (3, "0n"), (5, "1n")):
         peer.call(stream, b"1", path, grpc_timeout=timeout)
         assert (await peer.status(stream))[0] == 4
@@ -514,7 +515,7 @@ async def test_a_deadline_that_has_passed(place: Place, peer: Peer, path: str) -
 
 async def test_streams_opened_and_reset_without_end(place: Place, peer: Peer) -> None:
     """CVE-2023-44487: the peer is sent away, and no handler is left behind."""
-    for number in range(http2.MOST_RESETS + 2000):
+    for number in range(budgets.MOST_RESETS + 2000):
         peer.call(2 * number + 1, path="/t.Echo/hang")
         peer.send(frames.rst_stream(2 * number + 1, 8))
     assert await peer.sent_away() == ErrorCode.ENHANCE_YOUR_CALM
@@ -523,8 +524,8 @@ async def test_streams_opened_and_reset_without_end(place: Place, peer: Peer) ->
 
 async def test_many_old_calls_may_be_reset(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that stops waiting for thousands of containers is no attacker."""
-    monkeypatch.setattr(http2, "MOST_RESETS", 10)
-    monkeypatch.setattr(http2, "YOUNG", 0.05)
+    monkeypatch.setattr(budgets, "MOST_RESETS", 10)
+    monkeypatch.setattr(budgets, "YOUNG", 0.05)
     peer = await Peer.connect(place.path)
     for number in range(200):
         peer.call(2 * number + 1, path="/t.Echo/hang")
@@ -547,7 +548,7 @@ async def test_window_updates_without_end(peer: Peer) -> None:
 
 async def test_a_reader_may_update_its_windows_for_every_frame(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stream's and its connection's, as clients do that read a great deal, however many frames that are."""
-    monkeypatch.setattr(http2, "Budget", lambda what, burst, rate: Budget(what, min(burst, 50), 0))
+    monkeypatch.setattr(budgets, "Budget", lambda what, burst, rate: Budget(what, min(burst, 50), 0))
     peer = await Peer.connect(place.path)
     peer.call(1, b"500 1000", "/t.Echo/count")
     for _ in range(500):
@@ -572,7 +573,7 @@ async def test_a_call_is_served_beside_many_that_wait(place: Place, peer: Peer) 
 
 async def test_more_calls_than_allowed_are_refused(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients may try those again; the others go on."""
-    monkeypatch.setattr(http2, "MOST_STREAMS", 3)
+    monkeypatch.setattr(receiving, "MOST_STREAMS", 3)
     for stream in (1, 3, 5, 7):
         peer.call(stream, path="/t.Echo/hang")
     assert await peer.reset(7) == ErrorCode.REFUSED_STREAM
@@ -591,9 +592,9 @@ async def test_a_peer_that_does_not_read_is_not_read(place: Place, peer: Peer) -
         if number % 500 == 0:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
-    (connection,) = place.server.connections
-    assert connection.sender.paused and connection._transport is not None
-    assert connection._transport.get_write_buffer_size() < 2 << 20
+    (ours,) = place.server.connections
+    assert ours.core.congested and ours._transport is not None
+    assert ours._transport.get_write_buffer_size() < 2 << 20
     peer.reader._transport.resume_reading()  # type: ignore[attr-defined] # as above
 
 

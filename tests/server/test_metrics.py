@@ -22,7 +22,7 @@ from windlass_server.metrics import MetricsServer, parse_address
 
 
 class Source:
-    """Tells one value."""
+    """Has one value."""
 
     async def measure(self) -> list[Family]:
         return [Family("box_bytes", "Of a box.", Kind.GAUGE, (Sample({"id": 'a"\n'}, 7), Sample({"id": "b"}, 8)))]
@@ -42,7 +42,7 @@ class Slow:
 
 
 class Large:
-    """Tells more than a connection holds that nobody reads."""
+    """Has more to say than fits into a connection whose client does not read."""
 
     asked = 0
 

@@ -1,4 +1,4 @@
-"""When there is a metrics listener, and what the operator is told when there is none."""
+"""When there is a metrics listener, and what the operator reads when there is none."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def listen(path: Path) -> Iterator[sockets.Place]:
 
 
 def test_a_socket_has_its_mode_when_it_appears(tmp_path: Path) -> None:
-    """Nobody but owner and group can ever connect; the parent is made for it."""
+    """Only owner and group can ever connect; the parent is made for it."""
     path = tmp_path / "run" / "w.sock"
     with listen(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -56,7 +56,7 @@ def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_way_is_not_deleted(tmp_path: Path) -> None:
-    """A mistyped address costs nobody a file."""
+    """A mistyped address removes no file."""
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(FailedPrecondition, match="it is not a socket"):

@@ -23,7 +23,7 @@ from windlass_api.ttrpc import (
     pack_frame,
 )
 from windlass_server.sockets import listen
-from windlass_server.ttrpc import NAMESPACE, TtrpcServer
+from windlass_server.ttrpc.listener import NAMESPACE, TtrpcServer
 
 
 class Echo:

@@ -48,11 +48,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sub
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the standard plugins need root")
 def test_the_daemon_serves_version_and_has_not_imported_grpc(daemon: tuple[Path, subprocess.Popen[str]]) -> None:
-    """With every standard plugin; only what is a client of somebody imports grpc, when it becomes one."""
+    """With every standard plugin; a plugin imports grpc when it becomes a client of another process."""
     scratch, process = daemon
     with grpc.insecure_channel(f"unix:{scratch}/w.sock") as channel:
         assert version_pb2_grpc.VersionStub(channel).Version(Empty(), timeout=60, wait_for_ready=True).version
     process.terminate()
-    told, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert told.strip() == "['google']"
+    assert output.strip() == "['google']"

@@ -33,6 +33,6 @@ async def test_an_event_without_a_time_is_forwarded_with_that_of_the_epoch(times
 
 @pytest.mark.parametrize("stamp", [{"seconds": -62135596800}, {"seconds": 1 << 62}, {"nanos": -1}])
 async def test_what_is_no_time_is_refused(stamp: dict[str, int]) -> None:
-    """Go's zero time says that nobody has set one; containerd refuses it too."""
+    """Go's zero time says that no time was set; containerd refuses it too."""
     with pytest.raises(InvalidArgument):
         await Events(LocalExchange()).forward(pb.ForwardRequest(envelope=envelope(Timestamp(**stamp))), CALL)

@@ -1,4 +1,4 @@
-"""Promises of streams: bytes come whole and no faster than they are taken, and whoever is left alone hears of it."""
+"""Promises of streams: bytes come whole, no faster than they are taken, and a side that is left alone gets an error."""
 
 from __future__ import annotations
 

@@ -51,11 +51,13 @@ class Call:
     Servers subclass it. As it is here it has no connection: no deadline, and no client that could leave.
     """
 
-    __slots__ = ("_namespace", "metadata")
+    __slots__ = ("_namespace", "metadata", "over")
 
     def __init__(self, metadata: Metadata = (), namespace: str = "") -> None:
         """Have the client's ``metadata``; ``namespace`` is that of a call that names none."""
         self.metadata = metadata
+        self.over = False
+        """Whether nothing can be sent any more."""
         self._namespace = namespace
 
     def value(self, key: str, default: str = "") -> str:
@@ -85,11 +87,6 @@ class Call:
     def remaining(self) -> float | None:
         """The seconds until the client's deadline, None without one."""
         return None
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return False
 
     async def cancelled(self) -> None:
         """Return when the client has gone, or its deadline has passed."""

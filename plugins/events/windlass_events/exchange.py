@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from windlass.contracts.events import Envelope
+from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import InvalidArgument
 from windlass.filters.expressions import parse
+from windlass.typing import override
 from windlass_events.fields import ReadableEvent
 from windlass_events.subscription import Subscription
 
@@ -21,8 +22,8 @@ MAX_TOPIC = 1024
 SHOWN = 128
 
 
-class LocalExchange:
-    """A `windlass.contracts.events.Exchange` inside the daemon."""
+class LocalExchange(Exchange):
+    """The exchange inside the daemon."""
 
     def __init__(self) -> None:
         # Their order without their number mattering: a client that goes may leave tens of thousands at once.
@@ -30,22 +31,22 @@ class LocalExchange:
         # Held while an event is appended to every queue: all subscribers see the same order.
         self._publishing = threading.RLock()
 
+    @override
     def publish(self, namespace: str, topic: str, event: Payload) -> None:
-        """Stamp and deliver an event of this daemon's."""
         check_identifier("namespace", namespace)
         check_topic(topic)
         with self._publishing:
             self._deliver(Envelope(time.time_ns(), namespace, topic, event))
 
+    @override
     def forward(self, envelope: Envelope) -> None:
-        """Deliver an event that carries its own stamp."""
         check_identifier("namespace", envelope.namespace)
         check_topic(envelope.topic)
         with self._publishing:
             self._deliver(envelope)
 
+    @override
     def subscribe(self, filters: Sequence[str] = ()) -> AbstractAsyncContextManager[AsyncIterator[Envelope]]:
-        """Open a subscription; it begins when it is entered."""
         return Subscription(parse(filters), self._enter, self._leave)
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class LocalExchange:
     def _deliver(self, envelope: Envelope) -> None:
         event = ReadableEvent(envelope)
         if envelope.topic.startswith("/tasks/") and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("event %s", envelope.topic, extra=_told(event))
+            logger.debug("event %s", envelope.topic, extra=_details(event))
         for subscription in tuple(self._subscriptions):  # one that cannot be woken any more leaves meanwhile
             subscription.offer(event)
 
@@ -71,14 +72,14 @@ class LocalExchange:
             self._subscriptions.pop(subscription, None)
 
 
-def _told(event: ReadableEvent) -> dict[str, str]:
+def _details(event: ReadableEvent) -> dict[str, str]:
     """Return what the log has of an event besides its topic."""
-    told = {"namespace": event.envelope.namespace}
+    details = {"namespace": event.envelope.namespace}
     for name in ("container_id", "exec_id", "id"):
         value, _ = event.field(("event", name))
         if value:
-            told[name] = value
-    return told
+            details[name] = value
+    return details
 
 
 def check_topic(topic: str) -> None:

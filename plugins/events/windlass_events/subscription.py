@@ -91,7 +91,7 @@ class Subscription:
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
-            # The subscriber's loop was closed under it: nobody will read.
+            # The subscriber's loop is closed: it will not read any more.
             self._leave(self)
 
     def _take_in(self) -> None:

@@ -10,10 +10,11 @@ from operator import attrgetter
 from google.protobuf.message import DecodeError
 
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.metrics import Family, Kind, Sample
+from windlass.contracts.metrics import Family, Kind, MetricSource, Sample
 from windlass.contracts.tasks import Metric, Tasks
 from windlass.errors import Error
 from windlass.gate import offload
+from windlass.typing import override
 from windlass_api.io.containerd.cgroups.v1 import metrics_pb2 as v1_pb
 from windlass_api.io.containerd.cgroups.v2 import metrics_pb2 as v2_pb
 from windlass_monitor.names import V1, V1_BLKIO, V1_HUGETLB, V2, V2_IO, Row
@@ -24,8 +25,8 @@ Value = tuple[str, str, dict[str, str], float]
 """Name and unit, the labels that a metric has besides its task's, and the value."""
 
 
-class CgroupMetrics:
-    """The `windlass.contracts.metrics.MetricSource` of tasks."""
+class CgroupMetrics(MetricSource):
+    """The source of tasks' metrics; each shim has a deadline of its own."""
 
     def __init__(self, metadata: Metadata, tasks: Tasks, wanted: bool) -> None:
         """Measure the tasks of every namespace; nothing if it is not ``wanted``."""
@@ -33,8 +34,8 @@ class CgroupMetrics:
         self._tasks = tasks
         self._wanted = wanted
 
+    @override
     async def measure(self) -> list[Family]:
-        """See `windlass.contracts.metrics.MetricSource.measure`; each shim has its own deadline."""
         if not self._wanted:
             return []
         namespaces = [each.name for each in await offload(self._metadata.namespaces().list)]

@@ -36,7 +36,7 @@ class Acceptor:
         count: Callable[[], int],
         most: int = MOST_CONNECTIONS,
     ) -> None:
-        """Take no more than ``most``; ``count`` tells how many there are."""
+        """Take no more than ``most``; ``count`` returns how many there are."""
         listener.setblocking(False)
         self._listener = listener
         self._protocol = protocol
@@ -50,7 +50,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Take no further connections; those that nobody has taken are closed by Linux."""
+        """Take no further connections; Linux closes those that wait."""
         if self._again is not None:
             self._again.cancel()
         if self._listener.fileno() >= 0:
@@ -76,7 +76,7 @@ class Acceptor:
                 return
             if self._count() + self._uncounted >= self._most:
                 peer.close()
-                self._tell("%s: %d connections are open, further ones are refused until some end", self._most)
+                self._warn("%s: %d connections are open, further ones are refused until some end", self._most)
             else:
                 self._begin(peer)
 
@@ -102,11 +102,11 @@ class Acceptor:
             logger.debug("%s: a connection ended before it began: %s", self._name, error)
 
     def _pause(self, error: OSError) -> None:
-        self._tell("%s: no connection is taken: %s; raise LimitNOFILE, or end some clients", error.strerror)
+        self._warn("%s: no connection is taken: %s; raise LimitNOFILE, or end some clients", error.strerror)
         self._loop.remove_reader(self._listener.fileno())
         self._again = self._loop.call_later(PAUSE, self._resume)
 
-    def _tell(self, message: str, what: object) -> None:
+    def _warn(self, message: str, what: object) -> None:
         if self._loop.time() >= self._silent_until:
             logger.warning(message, self._name, what)
         self._silent_until = self._loop.time() + QUIET

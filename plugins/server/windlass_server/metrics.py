@@ -1,7 +1,7 @@
 """The metrics listener: ``GET /v1/metrics`` on a TCP address, in Prometheus' text format.
 
 It speaks as much of HTTP/1.1 as a scraper needs: one request on each
-connection, of bounded size and time. What it tells is for whoever can connect,
+connection, of bounded size and time. Every client that can connect reads it,
 so the address should be a loopback one or behind a firewall.
 """
 
@@ -27,7 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_HEAD = 8 << 10
 REQUEST_TIMEOUT = 5.0
 MEASURE_TIMEOUT = 8.0
-"""Below the ten seconds that a scraper waits when nobody has told it otherwise."""
+"""Below the ten seconds that a scraper waits by default."""
 MAX_CONNECTIONS = 16
 """Peers at a time; when there are more, the one that keeps us waiting longest has to go."""
 BACKLOG = 128
@@ -35,10 +35,10 @@ NANOSECONDS = 1e9
 
 
 class MetricsServer:
-    """Listens, and asks every source when somebody asks it."""
+    """Listens, and asks every source for each scrape."""
 
     def __init__(self, address: str, sources: Sequence[MetricSource], gates: Callable[[], Mapping[str, Gate]]) -> None:
-        """Listen on ``host:port`` once started; ``gates`` tells the calls between plugins. Raises InvalidArgument."""
+        """Listen on ``host:port`` once started; ``gates`` counts the calls between plugins. Raises InvalidArgument."""
         self._host, self._port = parse_address(address)
         self._sources = sources
         self._gates = gates
@@ -67,7 +67,7 @@ class MetricsServer:
         self._acceptors = [Acceptor(each, self._connection, lambda: 0) for each in self._listeners]
 
     async def stop(self) -> None:
-        """Stop listening, and drop whoever is connected."""
+        """Stop listening, and drop every connection."""
         for acceptor in self._acceptors:
             acceptor.close()
         for connection in tuple(self._connections):

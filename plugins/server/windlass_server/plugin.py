@@ -47,7 +47,7 @@ class TtrpcConfig:
 class MetricsConfig:
     """Configuration of ``io.containerd.server.v1.metrics``."""
 
-    #: Where to tell metrics, such as 127.0.0.1:1338; empty for nowhere. Whoever can connect can read them.
+    #: Where metrics are served, such as 127.0.0.1:1338; empty for nowhere. Every client that can connect reads them.
     address: str = ""
 
 
@@ -71,7 +71,7 @@ def prepare_grpc(context: InitContext) -> object:
 
 def init_grpc(context: InitContext) -> object:
     """Make the server that answers clients."""
-    from windlass_server.grpc import GrpcServer
+    from windlass_server.grpc.listener import GrpcServer
 
     config = context.config(GrpcConfig)
     server = GrpcServer(
@@ -93,7 +93,7 @@ def prepare_ttrpc(context: InitContext) -> object:
 
 def init_ttrpc(context: InitContext) -> object:
     """Make the server that answers shims."""
-    from windlass_server.ttrpc import TtrpcServer
+    from windlass_server.ttrpc.listener import TtrpcServer
 
     server = TtrpcServer(context.prepared, list(context.all(TTRPC).values()))
     context.on_start(server.start)

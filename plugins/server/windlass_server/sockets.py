@@ -1,4 +1,4 @@
-"""Unix sockets bound to their own path, to which nobody can connect before they have their mode and owner."""
+"""Unix sockets bound to their own path, which take connections only when they have their mode and owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
     """Device and inode, by which it is known from a successor's."""
 
     def close(self) -> None:
-        """Listen no more, and take the path away unless it is somebody else's by now; twice is fine."""
+        """Stop listening, and remove the path unless it is another server's by now; twice is fine."""
         self.socket.close()
         try:
             if _file(self.path) == self.file:
@@ -40,7 +40,7 @@ def listen(path: Path, owner: tuple[int, int]) -> Place:
     """Return a socket that listens at ``path``, which the caller owns.
 
     A stale socket there is replaced. Raises InvalidArgument for a path that is too
-    long, FailedPrecondition when somebody listens there or a file is in the way.
+    long, FailedPrecondition when another process listens there or a file is in the way.
     """
     check_length(path)
     path.parent.mkdir(mode=PARENT_MODE, parents=True, exist_ok=True)

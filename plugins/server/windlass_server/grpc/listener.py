@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from windlass.contracts.services import Service
 from windlass_server.accepting import Acceptor
-from windlass_server.calls import Limits
-from windlass_server.registry import Server
+from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.server import Server
 from windlass_server.sockets import Place
 
 GRACE = 1.0

@@ -23,7 +23,7 @@ LARGEST_INTEGER = 1 << 24
 REMEMBERED = 128
 """Strings of more bytes are decoded, and fields with such values checked, each time."""
 
-NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+|:(?:method|scheme|path|authority|status)")
 BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
@@ -32,7 +32,7 @@ class HeaderFailure(Exception):
 
 
 class Field(NamedTuple):
-    """A header; its name is empty when RFC 9113 section 8.2.1 forbids what it was."""
+    """A header; its name is empty when RFC 9113 sections 8.2.1 and 8.3 forbid what it was."""
 
     name: str
     value: str

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from windlass.contracts.rpc import Metadata
 from windlass.errors import Code
-from windlass_server.headers import Field, encode
+from windlass_server.http2.headers import encode
+from windlass_server.http2.requests import Request
 
 
 class Entry(NamedTuple):
@@ -29,16 +30,9 @@ ACCEPTED = "identity,deflate,gzip"
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
-_PSEUDO = {":method", ":scheme", ":path", ":authority"}
-_REQUIRED = {":method", ":scheme", ":path"}
-_CONNECTION = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 _TRANSPORT = {"te", "content-type", "content-length", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"}
 """Headers that are gRPC's own and not the call's metadata."""
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-
-
-class Malformed(Exception):
-    """A request that RFC 9113 section 8.1.1 calls malformed: its stream is reset."""
 
 
 class Refused(Exception):
@@ -62,30 +56,21 @@ class Head:
     encoding: str
 
 
-def parse(fields: Iterable[Field]) -> Head:
-    """Return what the fields say. Raises Malformed, Refused."""
-    pseudo: dict[str, str] = {}
+def parse(request: Request) -> Head:
+    """Return what a request's headers say. Raises Refused."""
     transport: dict[str, str] = {}
     metadata: list[Entry] = []
-    for name, value, _ in fields:
-        if name.startswith(":"):
-            if name in pseudo or name not in _PSEUDO or metadata or transport:
-                raise Malformed(f"{name} is unknown, comes twice or comes late")
-            pseudo[name] = value
-        elif name in _TRANSPORT:
+    for name, value, _ in request.fields:
+        if name in _TRANSPORT:
             transport[name] = value
-        elif not name or name in _CONNECTION:
-            raise Malformed("a header that HTTP/2 does not allow")
         elif name.endswith("-bin"):
             metadata += [Entry(name, _binary(part)) for part in value.split(",")]
         else:
             metadata.append(Entry(name, value))
-    if not pseudo.keys() >= _REQUIRED or transport.get("te", "trailers") != "trailers":
-        raise Malformed("a request without its pseudo-headers")
-    _check(pseudo[":method"], transport.get("content-type", ""))
+    _check(request.method, transport.get("content-type", ""))
     timeout = transport.get("grpc-timeout")
     return Head(
-        pseudo[":path"],
+        request.path,
         tuple(metadata),
         None if timeout is None else _seconds(timeout),
         transport.get("grpc-encoding", "identity"),

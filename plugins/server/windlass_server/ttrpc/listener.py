@@ -12,29 +12,15 @@ from functools import partial
 
 from windlass.contracts.services import TtrpcService
 from windlass.errors import Code, Error, as_exception, name_of
-from windlass_api.ttrpc import (
-    DATA,
-    REQUEST,
-    RESPONSE,
-    Frame,
-    FrameDecoder,
-    Malformed,
-    Request,
-    Response,
-    decode_request,
-    encode_response,
-    pack_frame,
-    refusal,
-)
+from windlass_api.ttrpc import Request, Response
 from windlass_server.accepting import Acceptor
 from windlass_server.sockets import Place
+from windlass_server.ttrpc.protocol import Called
+from windlass_server.ttrpc.protocol import Connection as Core
 
 NAMESPACE = "containerd-namespace-ttrpc"
 CREDENTIALS = struct.Struct("3i")
 """pid, uid and gid of SO_PEERCRED; unix(7)."""
-
-MOST_RUNNING = 256
-"""Calls that one connection may have under way; a shim has one."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +33,13 @@ class TtrpcServer:
         self._place = place
         self._services = {service.name: service for service in services}
         self._acceptor: Acceptor | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
 
     async def start(self) -> None:
         """Begin to answer."""
         connections = self._connections
         self._acceptor = Acceptor(
-            self._place.socket, lambda: _Connection(self._services, connections), lambda: len(connections)
+            self._place.socket, lambda: Connection(self._services, connections), lambda: len(connections)
         )
 
     async def stop(self) -> None:
@@ -65,18 +51,19 @@ class TtrpcServer:
             connection.drop()
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One peer; its calls run side by side, each answered on its stream."""
 
-    def __init__(self, services: dict[str, TtrpcService], connections: set[_Connection]) -> None:
+    def __init__(self, services: dict[str, TtrpcService], connections: set[Connection]) -> None:
+        """Be in ``connections`` from the beginning of the connection to its end."""
         self._services = services
         self._connections = connections
-        self._decoder = FrameDecoder()
-        self._last_stream = 0
+        self._core = Core()
         self._running: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the peer if it is of our own user."""
         assert isinstance(transport, asyncio.Transport)
         peer = transport.get_extra_info("socket")
         _, uid, _ = CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
@@ -88,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End all calls."""
         self._transport = None
         self._connections.discard(self)
         for task in self._running:
@@ -109,23 +97,12 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        for frame in self._decoder.feed(data):
-            self._take(frame)
-
-    def _take(self, frame: Frame) -> None:
-        if frame.type not in (REQUEST, DATA):
-            return  # wire/README.md: other types are ignored
-        refused = refusal(frame, self._last_stream)
-        if refused is None:
-            self._last_stream = frame.stream
-        if refused is None and len(self._running) >= MOST_RUNNING:
-            refused = Response(Code.RESOURCE_EXHAUSTED, f"{MOST_RUNNING} calls are under way on this connection")
-        if refused is not None:
-            self._answer(frame.stream, refused)
-        else:
-            task = asyncio.ensure_future(self._serve(frame))
+        """Begin every call that has arrived."""
+        for called in self._core.receive(data):
+            task = asyncio.ensure_future(self._serve(called))
             self._running.add(task)
-            task.add_done_callback(partial(self._ended, frame.stream))
+            task.add_done_callback(partial(self._ended, called.stream))
+        self._flush()
 
     def _ended(self, stream: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -133,12 +110,10 @@ class _Connection(asyncio.Protocol):
             logger.error("a ttrpc call ended by a defect", exc_info=defect)
             self._answer(stream, Response(Code.UNKNOWN, f"{type(defect).__name__}: {defect}"))
 
-    async def _serve(self, frame: Frame) -> None:
+    async def _serve(self, called: Called) -> None:
+        request = called.request
         try:
-            request = decode_request(frame.data)
             response = await self._call(request)
-        except Malformed as error:
-            response = Response(Code.INVALID_ARGUMENT, str(error))
         except Error as error:
             response = Response(error.code, str(error))
         except (SystemExit, KeyboardInterrupt) as error:  # which would leave the loop
@@ -147,7 +122,7 @@ class _Connection(asyncio.Protocol):
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
         if response.code != Code.OK:
             logger.debug("a ttrpc call failed: %s: %s", name_of(response.code), response.message)
-        self._answer(frame.stream, response)
+        self._answer(called.stream, response)
 
     async def _call(self, request: Request) -> Response:
         service = self._services.get(request.service)
@@ -158,5 +133,10 @@ class _Connection(asyncio.Protocol):
             return Response(payload=await service.call(request.method, namespace, request.payload))
 
     def _answer(self, stream: int, response: Response) -> None:
-        if self._transport is not None:
-            self._transport.write(pack_frame(stream, RESPONSE, 0, encode_response(response)))
+        self._core.respond(stream, response)
+        self._flush()
+
+    def _flush(self) -> None:
+        data = self._core.take()
+        if data and self._transport is not None:
+            self._transport.write(data)

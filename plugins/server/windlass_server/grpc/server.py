@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from windlass.contracts.rpc import Method
 from windlass.errors import Code
-from windlass_server.calls import Call, Limits
-from windlass_server.headers import Field
-from windlass_server.http2 import BUFFER, Connection
-from windlass_server.metadata import Refused
-from windlass_server.streams import Stream
+from windlass_server.grpc.calls import Call, Limits
+from windlass_server.grpc.connection import BUFFER, Connection
+from windlass_server.grpc.metadata import Refused
+from windlass_server.http2.requests import Request
+from windlass_server.http2.streams import Stream
 
 
 class Server:
@@ -36,10 +36,10 @@ class Server:
         self._loop = asyncio.get_running_loop()
         return Connection(self._accept, self.connections, self._buffer)
 
-    def _accept(self, stream: Stream, fields: list[Field] | None) -> Call:
+    def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call:
         assert self._loop is not None
-        call = Call(stream, self._limits, self._loop)
-        call.begin(fields, self._find)
+        call = Call(connection, stream, self._limits, self._loop)
+        call.begin(request, self._find)
         return call
 
     def _find(self, path: str) -> Method:

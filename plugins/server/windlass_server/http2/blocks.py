@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from windlass_server import frames
-from windlass_server.frames import END_HEADERS, END_STREAM, ConnectionFailure, ErrorCode
-from windlass_server.headers import Decoder, Field, HeaderFailure
+from windlass_server.http2 import frames
+from windlass_server.http2.frames import END_HEADERS, END_STREAM, ConnectionFailure, ErrorCode
+from windlass_server.http2.headers import Decoder, Field, HeaderFailure
 
 HEADER_LIST = 32 << 10
 """Bytes of one call's headers, as they come and as RFC 9113 section 6.5.2 counts them."""

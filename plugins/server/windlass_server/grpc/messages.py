@@ -7,7 +7,7 @@ import struct
 import zlib
 
 from windlass.errors import Code
-from windlass_server.metadata import ACCEPT, Refused
+from windlass_server.grpc.metadata import ACCEPT, Refused
 
 PREFIX = struct.Struct(">BI")
 PREFIX_SIZE = PREFIX.size
@@ -15,6 +15,7 @@ INLINE = 4 << 10
 """Compressed bytes that are expanded on the loop; more go to a thread."""
 
 GZIP = "gzip"
+IDENTITY = "identity"
 _FORMATS = {GZIP: 31, "deflate": 15}
 """zlib's wbits."""
 
@@ -46,13 +47,17 @@ class Incoming:
 
     __slots__ = ("_buffer", "_encoding", "_limit")
 
-    def __init__(self, limit: int, encoding: str) -> None:
-        """Take messages of up to ``limit`` bytes. Raises Refused for an unknown encoding."""
-        if encoding != "identity" and encoding not in _FORMATS:
-            message = f'grpc: Decompressor is not installed for grpc-encoding "{encoding}"'
-            raise Refused(Code.UNIMPLEMENTED, message, headers=ACCEPT)
+    def __init__(self, limit: int) -> None:
+        """Take messages of up to ``limit`` bytes."""
         self._buffer: bytearray | None = None
         self._limit = limit
+        self._encoding = IDENTITY
+
+    def encoded(self, encoding: str) -> None:
+        """Take messages in this encoding. Raises Refused for one that is not known."""
+        if encoding != IDENTITY and encoding not in _FORMATS:
+            message = f'grpc: Decompressor is not installed for grpc-encoding "{encoding}"'
+            raise Refused(Code.UNIMPLEMENTED, message, headers=ACCEPT)
         self._encoding = encoding
 
     def whole(self, data: memoryview) -> bytes | None:
@@ -84,7 +89,7 @@ class Incoming:
             return False
         assert self._buffer is not None
         flag, length = PREFIX.unpack_from(self._buffer)
-        if flag > 1 or (flag and self._encoding == "identity"):
+        if flag > 1 or (flag and self._encoding == IDENTITY):
             raise Refused(Code.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
         if length > self._limit:
             raise Refused(

@@ -51,7 +51,7 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionFailure(Exception):
-    """The connection cannot go on; the peer is told ``code`` and the message."""
+    """The connection cannot go on; the peer gets ``code`` and the message."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         """Say why."""
@@ -62,9 +62,9 @@ class ConnectionFailure(Exception):
 class StreamFailure(Exception):
     """One stream cannot go on; the others do."""
 
-    def __init__(self, stream: int, code: ErrorCode) -> None:
+    def __init__(self, stream: int, code: ErrorCode, why: str = "") -> None:
         """Say which and why."""
-        super().__init__(f"stream {stream}: {code.name}")
+        super().__init__(f"stream {stream}: {code.name}{why and ': '}{why}")
         self.stream = stream
         self.code = code
 

@@ -1,0 +1,1 @@
+"""gRPC on asyncio's loop, over the HTTP/2 of `windlass_server.http2`."""

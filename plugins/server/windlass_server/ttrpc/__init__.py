@@ -1,0 +1,1 @@
+"""ttrpc, to which shims report: the protocol without sockets, and its listener."""
