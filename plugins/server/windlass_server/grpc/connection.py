@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from windlass_server.grpc.waiting import Waiters
 from windlass_server.http2 import events, frames
 from windlass_server.http2.connection import Connection as Core
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
-
-if TYPE_CHECKING:
-    from windlass_server.grpc.calls import Call
 
 BUFFER = 64 << 10
 """Bytes that are read at once, into memory that all connections share."""
@@ -28,7 +25,29 @@ EMPTY = memoryview(b"")
 
 logger = logging.getLogger(__name__)
 
-Accept = Callable[["Connection", Stream, "Request | None"], "Call"]
+
+class Call(Protocol):
+    """What a connection tells a call of its stream."""
+
+    @property
+    def stream(self) -> Stream:
+        """The stream that the call came by."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its handler has not returned, though the call may be over."""
+
+    def received(self, data: memoryview, ended: bool) -> None:
+        """Take bytes of the request; ``ended`` says that they are the last."""
+
+    def gone(self) -> None:
+        """End, since nobody reads an answer any more."""
+
+    def refuse(self, why: str) -> None:
+        """End as UNAVAILABLE."""
+
+
+Accept = Callable[["Connection", Stream, "Request | None"], Call]
 """Begins the call that a stream is for."""
 
 
