@@ -142,7 +142,8 @@ class DeadlineExceeded(Error):
     code = Code.DEADLINE_EXCEEDED
 
 
-BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasses__()}
+# A peer's UNKNOWN is an Error as such: it is what a defect travels as, and not a choice, as our own Unknown is.
+BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasses__() if kind is not Unknown}
 
 
 def from_code(code: int, message: str) -> Error:

@@ -82,7 +82,7 @@ def test_what_would_end_the_daemon_becomes_an_error_of_the_plugin(kind: type[Bas
 
     given = errors.as_exception(raised, "plugin type.a.1")
 
-    assert type(given) is RuntimeError
+    assert isinstance(given, RuntimeError)
     assert str(given) == f"plugin type.a.1 raised {kind.__name__}: 3"
     assert given.__cause__ is raised
 
