@@ -108,7 +108,7 @@ class Hooks:
         }
 
     def wanted(self, step: Function) -> bool:
-        """Tell whether a call of a step does anything, so that work for it can be left out."""
+        """Return whether a call of a step does anything, so that work for it can be left out."""
         return bool(self._participate(step) or self.missing(step))
 
     def _participate(self, step: Function) -> bool:

@@ -67,7 +67,7 @@ class PluginType(Generic[T_co]):
 
     @property
     def fits(self) -> bool:
-        """Tell whether the contract is what the plugin that names it was written for."""
+        """Return whether the contract is what the plugin that names it was written for."""
         return self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1])
 
 
@@ -242,7 +242,7 @@ class Record:
 
     @property
     def message(self) -> str:
-        """Why it did not start, empty when it did; what is no message to people comes with its class and place."""
+        """Why it did not start, empty when it did; an error that is not one of ours comes with its class and place."""
         error = self.error
         if error is None or (isinstance(error, _TELLING) and str(error)):
             return str(error or "")

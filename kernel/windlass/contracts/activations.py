@@ -69,7 +69,7 @@ class MountManager(Protocol):
     """Keeps the activations of all namespaces. Synchronous and thread-safe; activating may take seconds."""
 
     def handles(self, mounts: Sequence[Mount]) -> bool:
-        """Tell whether there is anything to activate; otherwise the caller makes the mounts. At once, without I/O."""
+        """Return whether there is anything to activate; otherwise the caller makes the mounts. At once, without I/O."""
         ...
 
     def activate(
@@ -118,7 +118,7 @@ class MountHandler(Protocol):
         ...
 
     def is_mounted(self, place: str) -> bool:
-        """Tell whether what `mount` has made is there still."""
+        """Return whether what `mount` has made is there still."""
         ...
 
 

@@ -100,7 +100,7 @@ class ReadyReader(Reader, Protocol):
     """A reader that can tell what it has to wait for."""
 
     def read_ready(self, offset: int, length: int) -> bytes | None:
-        """Return exactly these bytes, None unless they are in memory and nobody else is reading."""
+        """Return exactly these bytes, None unless they are in memory and no other thread is reading."""
         ...
 
 
@@ -160,7 +160,7 @@ class RememberedContent(ContentStore, Protocol):
 
     @property
     def namespace(self) -> str:
-        """The namespace, for whoever hands the store's digests to another process."""
+        """The namespace; a caller that hands digests to another process also hands over this."""
         ...
 
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:

@@ -156,7 +156,7 @@ def method_name(name: str) -> str:
 
 
 def is_implemented(service: object, method: str) -> bool:
-    """Tell whether ``service`` serves the RPC ``method``."""
+    """Return whether ``service`` serves the RPC ``method``."""
     return hasattr(service, method_name(method))
 
 

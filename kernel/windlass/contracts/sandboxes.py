@@ -120,7 +120,7 @@ class SandboxController(Protocol):
         ...
 
     async def stop(self, namespace: str, id: str, timeout: float) -> None:
-        """End what runs in the sandbox, after ``timeout`` seconds by force; what is gone already is no error."""
+        """End what runs in the sandbox, after ``timeout`` seconds by force; what is gone already is not an error."""
         ...
 
     async def wait(self, namespace: str, id: str) -> Exit:

@@ -120,7 +120,7 @@ class Lifecycle:
             raise Unavailable(f"task {task.id}: its shim has died, its container has not gone yet: {reason}") from None
 
     def runs_on(self, task: Task) -> bool:
-        """Tell whether a task has lost its shim and could not be cleaned up yet."""
+        """Return whether a task has lost its shim and could not be cleaned up yet."""
         return task.deleted and (task.bundle.namespace, task.id) in self.launcher.cleaner.left
 
     async def _discard(self, task: Task) -> None:

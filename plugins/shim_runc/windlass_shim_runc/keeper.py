@@ -262,7 +262,7 @@ def rest(handover: Handover, listener: int, woken: int) -> None:
 
 
 def awaited_child_ended(pids: list[int]) -> bool:
-    """Reap children that are not among ``pids``; tell whether one of those has ended."""
+    """Reap children that are not among ``pids``; return whether one of those has ended."""
     while True:
         pid, _ = first_zombie()
         if pid in pids:
