@@ -66,7 +66,7 @@ class Call:
 
     @property
     def namespace(self) -> str:
-        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for one that is not an identifier."""
+        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for an invalid one."""
         namespace = self.value(NAMESPACE, self._namespace)
         if not namespace:
             raise FailedPrecondition("namespace is required")
