@@ -89,7 +89,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """What ``init`` is given. It runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
 
     @property
     def uri(self) -> str:
@@ -147,10 +147,10 @@ class InitContext(Protocol):
         """Return the boundary around every plugin that has started so far, by URI: its accounts are there."""
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Have ``callback`` awaited on the loop when every plugin has been initialised, in start order."""
+        """Await ``callback`` on the loop after every plugin has been initialised, in start order."""
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
-        """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
+        """Call ``callback`` at stop, in reverse start order; it runs also when a later start fails."""
 
     # Any: what a plugin's own ``prepare`` has returned.
     @property

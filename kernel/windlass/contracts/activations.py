@@ -38,7 +38,7 @@ class ActiveMount:
     mount_point: str
     mounted_at: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
-    """Whatever the handler wants to be known."""
+    """Facts that the handler adds for clients."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Metadata(Protocol):
         ...
 
     def collect_from(self, kind: str, store: Collectibles) -> None:
-        """Have collections look after the objects of ``store`` too; ``kind``, such as ``mount``, is for messages."""
+        """Make collections include the objects of ``store``; ``kind``, such as ``mount``, is for messages."""
         ...
 
     def collect(self) -> Collected:

@@ -126,7 +126,7 @@ class Method:
 
 
 class Server(Protocol):
-    """What takes services."""
+    """Serves services."""
 
     def add(self, service: str, methods: Mapping[str, Method]) -> None:
         """Serve ``methods``, by their names on the wire, as the service with this full name."""

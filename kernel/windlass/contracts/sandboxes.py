@@ -140,7 +140,7 @@ class SandboxController(Protocol):
         ...
 
     async def update(self, namespace: str, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> None:
-        """Let a running sandbox know of changes to its record."""
+        """Inform a running sandbox of changes to its record."""
         ...
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from windlass.plugin import PluginType
 
 CLEAN = b"done"
-"""What a shim's ``cleanup`` tells when nothing is left."""
+"""A shim's ``cleanup`` writes this when nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class IO:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What is known of a process; ``exited_at`` is nanoseconds since the epoch, 0 while it runs."""
+    """State of a process; ``exited_at`` is nanoseconds since the epoch, 0 while it runs."""
 
     container_id: str
     exec_id: str = ""
