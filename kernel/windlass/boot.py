@@ -315,5 +315,5 @@ def _cannot_start(uri: str, error: Exception) -> StartError:
 
 
 def _defect(error: Exception) -> bool:
-    """Tell whether a stack trace helps: an error of ours says all in its message."""
+    """Return whether a stack trace helps: an error of ours says all in its message."""
     return not isinstance(error, (Error, OSError))

@@ -96,7 +96,7 @@ def _declaration(uri: str, entries: Sequence[EntryPoint]) -> Plugin[object]:
 class _Loader(NamedExtensionManager[object]):
     """Loads what is installed now: stevedore's own list comes from files in the user's cache directory.
 
-    Such a file, whoever wrote it, stays true to stevedore while the times of `sys.path` have the same
+    Such a file, written by any process, stays true to stevedore while the times of `sys.path` have the same
     first 24 bits, which is up to 128 s after a package was installed anew.
     """
 

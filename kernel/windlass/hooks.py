@@ -95,7 +95,7 @@ class Hooks:
                 self._manager.add_hookspecs(type("Steps", (), {name: marked}))
 
     def fail(self, uri: str, reason: str, classes: Collection[type[object]] | None = None) -> None:
-        """Have closed steps of ``classes`` fail, because a plugin of them did not start; None is all there are."""
+        """Make closed steps of ``classes`` fail, because a plugin of them did not start; None means all steps."""
         self._failed[uri] = (reason, classes)
 
     def missing(self, step: Function) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Hooks:
         }
 
     def wanted(self, step: Function) -> bool:
-        """Tell whether a call of a step does anything, so that work for it can be left out."""
+        """Return whether a call of a step does anything, so that work for it can be left out."""
         return bool(self._participate(step) or self.missing(step))
 
     def _participate(self, step: Function) -> bool:
@@ -226,7 +226,7 @@ class _Asked:
             raise _Refusal(f"{uri} refuses {self._name}: {reason}") from error
 
     def _ask(self, call: Callable[[], object]) -> object:
-        """Have a participant do something within its time; in pluggy's thread."""
+        """Make a participant do something within its time; in pluggy's thread."""
         return asyncio.run_coroutine_threadsafe(self._in_time(call), self._loop).result()
 
     async def _in_time(self, call: Callable[[], object]) -> object:

@@ -67,7 +67,7 @@ class PluginType(Generic[T_co]):
 
     @property
     def fits(self) -> bool:
-        """Tell whether the contract is what the plugin that names it was written for."""
+        """Return whether the contract is what the plugin that names it was written for."""
         return self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1])
 
 
@@ -89,7 +89,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """What ``init`` is given. It runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
 
     @property
     def uri(self) -> str:
@@ -147,10 +147,10 @@ class InitContext(Protocol):
         """Return the boundary around every plugin that has started so far, by URI: its accounts are there."""
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Have ``callback`` awaited on the loop when every plugin has been initialised, in start order."""
+        """Await ``callback`` on the loop after every plugin has been initialised, in start order."""
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
-        """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
+        """Call ``callback`` at stop, in reverse start order; it runs also when a later start fails."""
 
     # Any: what a plugin's own ``prepare`` has returned.
     @property
@@ -242,7 +242,7 @@ class Record:
 
     @property
     def message(self) -> str:
-        """Why it did not start, empty when it did; what is no message to people comes with its class and place."""
+        """Why it did not start, empty when it did; an error that is not one of ours comes with its class and place."""
         error = self.error
         if error is None or (isinstance(error, _TELLING) and str(error)):
             return str(error or "")

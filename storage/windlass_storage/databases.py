@@ -116,7 +116,7 @@ def sqlite_errors(path: Path, what: str = "database", closed: type[Error] = Unav
 
 
 def _is_bolt(path: Path) -> bool:
-    """Tell whether a file is a database of bbolt's, by the number in its first page."""
+    """Return whether a file is a database of bbolt's, by the number in its first page."""
     try:
         with path.open("rb") as file:
             return file.read(20)[16:] in (bytes.fromhex("edda0ced"), bytes.fromhex("ed0cdaed"))

@@ -66,7 +66,7 @@ class Call:
 
     @property
     def namespace(self) -> str:
-        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for no identifier."""
+        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for an invalid one."""
         namespace = self.value(NAMESPACE, self._namespace)
         if not namespace:
             raise FailedPrecondition("namespace is required")
@@ -126,7 +126,7 @@ class Method:
 
 
 class Server(Protocol):
-    """What takes services."""
+    """Serves services."""
 
     def add(self, service: str, methods: Mapping[str, Method]) -> None:
         """Serve ``methods``, by their names on the wire, as the service with this full name."""
@@ -156,7 +156,7 @@ def method_name(name: str) -> str:
 
 
 def is_implemented(service: object, method: str) -> bool:
-    """Tell whether ``service`` serves the RPC ``method``."""
+    """Return whether ``service`` serves the RPC ``method``."""
     return hasattr(service, method_name(method))
 
 

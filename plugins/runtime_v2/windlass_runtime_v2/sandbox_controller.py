@@ -135,7 +135,7 @@ class ShimSandboxes(SandboxController):
         return running
 
     async def _undo(self, creation: asyncio.Task[RunningSandbox]) -> None:
-        """Remove a sandbox whose creator has gone away: it would not know that it is there."""
+        """Remove a sandbox whose creator has gone away: no client would remove it."""
         await asyncio.wait({creation})
         if not creation.cancelled() and creation.exception() is None:
             await self._sandboxes.remove(creation.result())

@@ -49,7 +49,7 @@ class Sender:
         return first if len(gathered) == 1 and isinstance(first, bytes) else b"".join(gathered)
 
     def has_room(self, stream: Stream, size: int) -> bool:
-        """Tell whether a stream may send ``size`` bytes in one frame now."""
+        """Return whether a stream may send ``size`` bytes in one frame now."""
         if stream.unsent or not size:
             return not stream.unsent
         return size <= stream.send.size and size <= self.window.size and size <= self.frame_size
