@@ -52,7 +52,7 @@ def test_events_arrive_in_order(parted: Parts, sink: EventSink) -> None:
         exits(queue, "a", "b", "c")
         assert not queue.empty.is_set
         task = parted.loop.spawn(queue.run())
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())
@@ -73,7 +73,7 @@ def test_a_daemon_that_comes_later_gets_all(parted: Parts, sink: EventSink) -> N
         assert ids(sink) == []
         sink.start()
         exits(queue, "c")
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())
@@ -109,7 +109,7 @@ def test_only_what_may_succeed_later_is_sent_again(parted: Parts, answers: list[
     async def live() -> None:
         exits(queue, "a", "b")
         task = parted.loop.spawn(queue.run())
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())
