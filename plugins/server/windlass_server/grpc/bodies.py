@@ -57,8 +57,8 @@ class Body(Incoming):
 
     def part(self, data: memoryview) -> None:
         """Keep a part of a stream of messages. Raises Refused."""
+        self._owed += len(data)  # first: `clear` credits it, also when there is no room
         self._hold(data)
-        self._owed += len(data)
         if self._waiter is not None:
             if self.ready() or self.ended:
                 self.wake()
@@ -69,12 +69,12 @@ class Body(Incoming):
         """Wait for a message; return whether it is compressed, and it. Raises Refused, and StopAsyncIteration."""
         while not self.ready():
             self._credit(self._owed)
+            if self.closed:  # before `ended`: messages that were not taken are gone, and the request is not whole
+                raise Cancelled("the call is over")
             if self.ended and len(self):
                 raise Refused(Code.INTERNAL, "the request ended in the middle of a message")
             if self.ended:
                 raise StopAsyncIteration
-            if self.closed:
-                raise Cancelled("the call is over")
             if self._waiter is not None and not self._waiter.done():
                 raise RuntimeError("the request is being read already")
             self._waiter = asyncio.get_running_loop().create_future()

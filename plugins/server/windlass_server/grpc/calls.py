@@ -78,7 +78,7 @@ class Call(rpc.Call):
         self._unsent_headers: bytes | None = wire.INITIAL
         self._path = "a call"
         self._started = self._compresses = False
-        self._trailing: rpc.Metadata = ()
+        self._trailing = b""
         self.running = False
         """The handler has not returned, though the call may be over."""
 
@@ -228,7 +228,7 @@ class Call(rpc.Call):
         if self.over:
             return
         headers = self._headers()
-        trailers = wire.trailers(Code.OK, "", wire.encode_metadata(self._trailing)) if self._trailing else wire.OK
+        trailers = wire.OK + self._trailing
         self._end()
         self._connection.send(self.stream, headers, data, trailers)
 
@@ -260,7 +260,7 @@ class Call(rpc.Call):
             return
         if code != Code.OK:
             logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
-        trailers = wire.trailers(code, message, wire.encode_metadata(self._trailing))
+        trailers = wire.trailers(code, message) + self._trailing
         if self._unsent_headers is not None:
             trailers, self._unsent_headers = self._unsent_headers + trailers, None
         self._end()
@@ -307,7 +307,7 @@ class Call(rpc.Call):
 
     @override
     def set_trailers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        self._trailing = tuple(metadata)
+        self._trailing = wire.encode_metadata(metadata)
 
 
 class _Requests:

@@ -279,10 +279,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
-    def drain(self) -> None:
+    def drain(self, why: str) -> None:
         """Take no further calls, and close when those under way have ended."""
         if not self._closing and not self.core.draining:
-            self.core.drain("the server stops")
+            self.core.drain(why)
             self._flush()
 
     def refuse(self, why: str) -> None:

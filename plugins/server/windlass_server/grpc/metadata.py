@@ -141,9 +141,7 @@ def initial(status: int = 200) -> bytes:
     return INITIAL if status == 200 else _status_field(status) + encode("content-type", CONTENT_TYPE.encode())
 
 
-def trailers(code: int, message: str = "", metadata: bytes = b"") -> bytes:
+def trailers(code: int, message: str = "") -> bytes:
     """Return a response's trailers."""
-    block = _STATUS[code]
-    if message:
-        block += encode("grpc-message", encode_message(message))
-    return block + metadata
+    status = _STATUS[code]
+    return status + encode("grpc-message", encode_message(message)) if message else status
