@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from windlass_server.http2.budgets import MOST_RESETS
 from windlass_server.http2.events import Opened
 from windlass_server.http2.frames import DATA, END_STREAM, GOAWAY, HEADERS, WINDOW_UPDATE, ErrorCode, pack
 
+Connect = Callable[[], Awaitable[Peer]]
 INITIAL_WINDOW = struct.Struct(">HI")
 
 
@@ -31,9 +32,22 @@ async def place(tmp_path: Path) -> AsyncIterator[tuple[Echo, Server, Path]]:
         yield echo, server, tmp_path / "s"
 
 
+@pytest.fixture
+async def connect(place: tuple[Echo, Server, Path]) -> AsyncIterator[Connect]:
+    peers: list[Peer] = []
+
+    async def connected() -> Peer:
+        peers.append(await Peer.connect(place[2]))
+        return peers[-1]
+
+    yield connected
+    for peer in peers:
+        peer.writer.close()
+
+
 def serve(server: Server, name: str, handler: object, takes_stream: bool = False) -> None:
     assert callable(handler)
-    server.add("t.More", {name: Method(f"/t.More/{name}", handler, bytes, bytes, takes_stream)})  # type: ignore[arg-type]
+    server.add("t.More", {name: Method(f"/t.More/{name}", handler, bytes, bytes, takes_stream)})
 
 
 def message(data: bytes) -> bytes:
@@ -82,10 +96,10 @@ def test_a_refused_stream_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_refused_requests_leave_the_connections_window_whole(
-    place: tuple[Echo, Server, Path], monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "MOST_HELD", 1000)
-    peer = await Peer.connect(place[2])
+    peer = await connect()
     await peer.until(WINDOW_UPDATE)  # the greeting's
     part = pack(DATA, 0, 1, struct.pack(">BI", 0, 1 << 20) + bytes(16379))[9:]
     granted = 0
@@ -102,20 +116,22 @@ async def test_refused_requests_leave_the_connections_window_whole(
     assert granted == 1, "a quarter of the window was sent, and is granted again"
 
 
-async def test_trailers_that_no_headers_can_hold_are_the_handlers_defect(place: tuple[Echo, Server, Path]) -> None:
+async def test_trailers_that_no_headers_can_hold_are_the_handlers_defect(
+    place: tuple[Echo, Server, Path], connect: Connect
+) -> None:
     async def bad(request: bytes, call: Call) -> bytes:
         call.set_trailers((("Not A Key", "x"),))
         return request
 
     serve(place[1], "bad", bad)
-    peer = await Peer.connect(place[2])
+    peer = await connect()
     peer.call(1, path="/t.More/bad")
     code, why = await peer.status(1)
     assert code == Code.UNKNOWN
     assert "Not A Key" in why
 
 
-async def test_a_request_that_was_reset_does_not_look_whole(place: tuple[Echo, Server, Path]) -> None:
+async def test_a_request_that_was_reset_does_not_look_whole(place: tuple[Echo, Server, Path], connect: Connect) -> None:
     found: list[str] = []
 
     async def stubborn(requests: AsyncIterator[bytes], call: Call) -> bytes:
@@ -132,7 +148,7 @@ async def test_a_request_that_was_reset_does_not_look_whole(place: tuple[Echo, S
         return b""
 
     serve(place[1], "stubborn", stubborn, takes_stream=True)
-    peer = await Peer.connect(place[2])
+    peer = await connect()
     peer.open(1, "/t.More/stubborn")
     peer.send(pack(DATA, END_STREAM, 1, message(b"one") + message(b"two")))
     await asyncio.sleep(0.1)
@@ -141,9 +157,11 @@ async def test_a_request_that_was_reset_does_not_look_whole(place: tuple[Echo, S
     assert found == ["cancelled", "over"]
 
 
-async def test_a_connection_that_comes_while_the_server_stops_is_sent_away(place: tuple[Echo, Server, Path]) -> None:
+async def test_a_connection_that_comes_while_the_server_stops_is_sent_away(
+    place: tuple[Echo, Server, Path], connect: Connect
+) -> None:
     await place[1].stop(0)
-    peer = await Peer.connect(place[2])
+    peer = await connect()
     peer.call(1)
     assert struct.unpack_from(">II", (await peer.until(GOAWAY))[3]) == (0, ErrorCode.NO_ERROR)
     async with asyncio.timeout(30):

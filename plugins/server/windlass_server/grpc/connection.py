@@ -190,7 +190,12 @@ class Connection(asyncio.BufferedProtocol):
             self._gone(call.stream)
         self._waiters.wake_writers()
 
-    # What calls do
+    # What calls do, see `links`
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of responses that wait for the client."""
+        return self.core.backlog
 
     def send(self, stream: Stream, headers: bytes | None, data: bytes, trailers: bytes | None) -> None:
         """Send blocks and data, in this order; trailers end the stream. What has no room is queued."""
@@ -201,12 +206,6 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
         else:
             self._flush_soon()
-
-    def reset(self, stream: Stream, code: frames.ErrorCode) -> None:
-        """End the stream by an error."""
-        self.core.reset(stream, code)
-        self._forget(stream)
-        self._flush_soon()
 
     def credit(self, stream: Stream, size: int) -> None:
         """Let the peer send ``size`` bytes more on the stream."""

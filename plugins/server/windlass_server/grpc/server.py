@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from windlass.contracts.rpc import Method
 from windlass.errors import Code
-from windlass_server.grpc.calls import Call, Limits
+from windlass_server.grpc.answers import Limits
+from windlass_server.grpc.calls import Call
 from windlass_server.grpc.connection import BUFFER, Connection
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.requests import Request
