@@ -63,10 +63,13 @@ class Frames:
 
     def take_frame(self, kind: int, flags: int, id: int, payload: memoryview) -> Event | None:
         """Take one frame. Raises ConnectionFailure, StreamFailure."""
-        self._blocks.check(kind, id)
+        unfinished = self._blocks.stream
+        if unfinished and (kind != frames.CONTINUATION or id != unfinished):
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
         if not self.settled and kind != frames.SETTINGS:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        frames.check(kind, id, len(payload))
+        if kind > frames.HEADERS or not id & 1:  # every DATA and HEADERS of an odd stream passes
+            frames.check(kind, id, len(payload))
         if kind == frames.DATA:
             return self._on_data(flags, id, payload)
         if kind == frames.HEADERS:
