@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -187,11 +187,15 @@ def _unary(function: Callable[[object, Call], Awaitable[object]]) -> Handler:
 
 def _streaming(function: Callable[[object, Call], AsyncIterator[object]]) -> Handler:
     async def handle(request: object, call: Call) -> AsyncIterator[object]:
+        responses = function(request, call)
         try:
-            async for response in function(request, call):
+            async for response in responses:
                 yield response
         except Error as error:
             raise printable(error) from None
+        finally:
+            if isinstance(responses, AsyncGenerator):
+                await responses.aclose()  # or it would end some time after the call
 
     return handle
 

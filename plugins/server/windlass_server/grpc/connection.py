@@ -209,7 +209,12 @@ class Connection(asyncio.BufferedProtocol):
             self._gone(call.stream)
         self._waiters.wake_writers()
 
-    # What calls do
+    # What calls do, see `links`
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of responses that wait for the client."""
+        return self.core.backlog
 
     def send(self, stream: Stream, headers: bytes | None, data: bytes, trailers: bytes | None) -> None:
         """Send blocks and data, in this order; trailers end the stream. What has no room is queued."""
@@ -220,12 +225,6 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
         else:
             self._flush_soon()
-
-    def reset(self, stream: Stream, code: frames.ErrorCode) -> None:
-        """End the stream by an error."""
-        self.core.reset(stream, code)
-        self._forget(stream)
-        self._flush_soon()
 
     def credit(self, stream: Stream, size: int) -> None:
         """Let the peer send ``size`` bytes more on the stream."""
@@ -298,10 +297,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
-    def drain(self) -> None:
+    def drain(self, why: str) -> None:
         """Take no further calls, and close when those under way have ended."""
         if not self._closing and not self.core.draining:
-            self.core.drain("the server stops")
+            self.core.drain(why)
             self._flush()
 
     def refuse(self, why: str) -> None:
