@@ -39,8 +39,9 @@ def exits(queue: Publisher, *ids: str) -> None:
         queue.publish("/tasks/exit", messages.TaskExit(container_id=id))
 
 
-def ids(sink: EventSink) -> list[str]:
-    """Return the containers of the events that have come."""
+def ids(sink: EventSink, count: int = 0) -> list[str]:
+    """Return the containers of the events that have come, and wait for ``count``: the sink answers, then notes one."""
+    sink.wait_for("/tasks/exit", count)
     return [messages.decode(messages.TaskExit, event).container_id for _, event in sink.received]
 
 
@@ -57,7 +58,7 @@ def test_events_arrive_in_order(parted: Parts, sink: EventSink) -> None:
 
     parted.run(live())
     queue.disconnect()
-    assert ids(sink) == ["a", "b", "c"]
+    assert ids(sink, 3) == ["a", "b", "c"]
     assert len(sink.connections) == 1
 
 
@@ -78,7 +79,7 @@ def test_a_daemon_that_comes_later_gets_all(parted: Parts, sink: EventSink) -> N
 
     parted.run(live())
     queue.disconnect()
-    assert ids(sink) == ["a", "b", "c"]
+    assert ids(sink, 3) == ["a", "b", "c"]
 
 
 class Answering(Publisher):
