@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 
 from windlass.config.settings import TopLevel
 from windlass.discovery import Found, name_and_version
@@ -13,14 +13,18 @@ FACTORIES = "windlass.plugin_factories"
 """Entry points of functions that make plugins of what the configuration says: settings to a list of `Plugin`."""
 
 
-def made(settings: TopLevel, found: Sequence[Found], disabled: Collection[str] = ()) -> list[Found]:
+def made(
+    settings: TopLevel, found: Sequence[Found], disabled: Collection[str] = (), brought: EntryPoints | None = None
+) -> list[Found]:
     """Return the plugins that installed factories make of ``settings``, those of ``disabled`` without declaration.
+
+    ``brought`` is as for `windlass.discovery.discover`.
 
     Raises StartError when one has the URI of a plugin that was ``found``, or a factory cannot be imported or fails.
     """
     taken = {entry.uri: entry.distribution for entry in found}
     plugins: list[Found] = []
-    for entry in entry_points(group=FACTORIES):
+    for entry in (brought or entry_points()).select(group=FACTORIES):
         distribution = name_and_version(entry.dist)
         try:
             made_here = entry.load()(settings)
