@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, EntryPoints, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 
 from stevedore import NamedExtensionManager
 
@@ -13,6 +13,8 @@ from windlass.errors import FailedPrecondition, InvalidArgument, StartError, wit
 from windlass.plugin import Plugin
 
 GROUP = "windlass.plugins"
+
+Listing = Callable[..., Iterable[EntryPoint]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,13 @@ def name_and_version(distribution: Distribution | None) -> str:
     return f"{fields['Name']} {fields['Version']}"
 
 
-def discover(disabled: Collection[str] = (), brought: EntryPoints | None = None) -> list[Found]:
+def discover(disabled: Collection[str] = (), listed: Listing = entry_points) -> list[Found]:
     """Import every installed plugin's declaration except those of ``disabled``, which are listed without one.
 
-    ``brought`` are the entry points of all distributions, for a caller that has them already: listing takes a while.
+    ``listed`` returns the entry points of a group, for a caller that has read all groups at once.
     """
     entries: dict[str, list[EntryPoint]] = {}
-    for entry in (brought or entry_points()).select(group=GROUP):
+    for entry in listed(group=GROUP):
         # one distribution may be on the path twice, and is the same twice
         if all(entry.value != other.value for other in entries.setdefault(entry.name, [])):
             entries[entry.name].append(entry)
@@ -82,7 +84,7 @@ def _declaration(uri: str, entries: Sequence[EntryPoint]) -> Plugin[object]:
     if len(entries) > 1:
         values = " and ".join(entry.value for entry in entries)
         raise InvalidArgument(f"its distribution has two entry points of this name, {values}; remove one")
-    plugin = _Loader(entries[0])[uri].plugin
+    plugin: object = _Loader(entries[0])[uri].plugin
     if not isinstance(plugin, Plugin):
         raise InvalidArgument(f"its entry point names a {type(plugin).__name__}, not a Plugin")
     if plugin.uri != uri:

@@ -52,15 +52,15 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     started = time.monotonic()
     gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
-    brought = entry_points()
-    found = discovery.discover(draft.disabled, brought)
+    listed = entry_points().select  # one pass over all distributions
+    found = discovery.discover(draft.disabled, listed)
     settings = draft.settle(found)
     logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
-    found += factories.made(settings.top, found, draft.disabled, brought)
+    found += factories.made(settings.top, found, draft.disabled, listed)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)
