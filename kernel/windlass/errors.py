@@ -148,12 +148,12 @@ BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasse
 
 def from_code(code: int, message: str) -> Error:
     """Return the error that a peer sent as ``code`` and ``message``."""
-    return BY_CODE.get(code, Error)(message)
+    return BY_CODE.get(code, Unknown)(message)
 
 
 def name_of(code: int) -> str:
     """Return what a status is called in logs, such as NotFound."""
-    return BY_CODE[code].__name__ if code in BY_CODE else "Unknown"
+    return BY_CODE.get(code, Unknown).__name__
 
 
 class StartError(Exception):

@@ -66,9 +66,13 @@ class PluginType(Generic[T_co]):
         return replace(self, asked=(major, minor))
 
     @property
-    def fits(self) -> bool:
-        """Return whether the contract is what the plugin that names it was written for."""
-        return self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1])
+    def misfit(self) -> str:
+        """What is wrong when the contract is not what the plugin that names it was written for; empty when it fits."""
+        if self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1]):
+            return ""
+        asked, have = (".".join(map(str, version)) for version in (self.asked, self.version))
+        reason = f"it was written for version {asked} of {self.uri}, and this daemon has {have}"
+        return f"{reason}; install a plugin and a kernel that fit"
 
 
 ALL: PluginType[object] = PluginType("*")
@@ -201,13 +205,8 @@ class Plugin(Generic[T_co]):
 
     @property
     def misfit(self) -> str:
-        """What version of a contract it was written for that this kernel does not have; empty when all fit."""
-        for kind in (self.type, *self.requires):
-            if kind.asked and not kind.fits:
-                asked, have = (".".join(map(str, version)) for version in (kind.asked, kind.version))
-                reason = f"it was written for version {asked} of {kind.uri}, and this daemon has {have}"
-                return f"{reason}; install a plugin and a kernel that fit"
-        return ""
+        """The first misfit of the types that it names; empty when all fit."""
+        return next(filter(None, (kind.misfit for kind in (self.type, *self.requires))), "")
 
 
 _TELLING = (Error, SkipPlugin, OSError, ImportError, ValueError, RuntimeError)

@@ -235,7 +235,7 @@ class Metastore:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
-                faults.database_point("snapshots.commit")
+                databases.fault_point("snapshots.commit")
                 self._writer.execute("COMMIT")
             except BaseException:
                 # A full disk may have ended the transaction already.

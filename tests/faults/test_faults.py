@@ -76,7 +76,7 @@ def test_every_point_is_somewhere() -> None:
     """And every one in the tree is listed."""
     found: set[str] = set()
     for path in (path for each in distributions() for path in each.sources()):
-        found.update(re.findall(r'faults\.(?:database_)?point\("([\w.]+)"\)', path.read_text()))
+        found.update(re.findall(r'(?:faults\.|databases\.fault_)point\("([\w.]+)"\)', path.read_text()))
     assert found == set(faultpoints.POINTS)
 
 
