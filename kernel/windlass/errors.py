@@ -148,7 +148,7 @@ BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasse
 
 def from_code(code: int, message: str) -> Error:
     """Return the error that a peer sent as ``code`` and ``message``."""
-    return BY_CODE.get(code, Unknown)(message)
+    return BY_CODE.get(code, Error)(message)
 
 
 def name_of(code: int) -> str:

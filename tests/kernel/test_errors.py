@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from windlass import errors
-from windlass.errors import BY_CODE, Code, NoSpace, NotFound, ResourceExhausted, Unknown
+from windlass.errors import BY_CODE, Code, Error, NoSpace, NotFound, ResourceExhausted
 
 CODES = {name: value for name, value in vars(Code).items() if name.isupper()}
 
@@ -19,9 +19,9 @@ def test_the_codes_are_those_of_grpc() -> None:
     assert {code.name: code.value[0] for code in grpc.StatusCode} == CODES
 
 
-def test_every_code_but_ok_has_a_class() -> None:
-    """OK is not an error."""
-    assert set(CODES.values()) - set(BY_CODE) == {Code.OK}
+def test_every_code_but_ok_and_unknown_has_a_class() -> None:
+    """UNKNOWN is what any other exception travels as, and OK is not an error."""
+    assert set(CODES.values()) - set(BY_CODE) == {Code.OK, Code.UNKNOWN}
     assert all(kind.code == code for code, kind in BY_CODE.items())
 
 
@@ -38,7 +38,7 @@ def test_a_code_that_has_no_class_is_an_error_all_the_same(code: int) -> None:
     """A newer peer may send what we do not know."""
     arrived = errors.from_code(code, "what?")
 
-    assert (type(arrived), arrived.code, str(arrived)) == (Unknown, Code.UNKNOWN, "what?")
+    assert (type(arrived), arrived.code, str(arrived)) == (Error, Code.UNKNOWN, "what?")
     assert errors.name_of(code) == "Unknown"
 
 
