@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generates the Python modules of windlass_api from the .proto files beside them.
+"""Generates the Python modules of windlass_api from the .proto files next to them.
 
     python api/generate.py                        write the modules into the tree
     python api/generate.py --check                exit 1 if the tree differs from a new generation
@@ -26,7 +26,7 @@ WELL_KNOWN_TYPES = Path(grpc_tools.__file__).parent / "_proto"
 
 # Packages that others publish too. protobuf refuses a message that two files define, but accepts
 # the same file twice: these are registered under the name that the other package uses.
-# Folder below windlass_api -> folder that protobuf is told.
+# Folder below windlass_api -> the folder's name for protobuf.
 FOREIGN = {"google/rpc": "google/rpc", "grpc/health/v1": "grpc_health/v1"}
 
 

@@ -1,4 +1,4 @@
-"""Measures what starting windlassd costs, beside another windlassd: time to the first answer, processor time, memory.
+"""Measures what starting windlassd costs, compared with another one: time to the first answer, processor time, memory.
 
 python bench/boot.py --against /path/to/other/venv/bin/windlassd [--rounds N] [--json FILE]     (as root)
 

@@ -194,7 +194,7 @@ def _first_answer(address: str) -> float:
                 break
             except OSError:
                 if time.perf_counter() > end:
-                    raise TimeoutError(f"nobody listens on {address} after {READY_TIMEOUT:.0f} s") from None
+                    raise TimeoutError(f"no process listens on {address} after {READY_TIMEOUT:.0f} s") from None
         time.sleep(0.001)
     # A made-up authority: gRPC would send the percent-encoded path, which is as good.
     with grpc.insecure_channel(f"unix:{address}") as channel:

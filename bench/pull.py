@@ -157,7 +157,7 @@ def family(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def accounted(pid: int) -> Iterator[Path]:
-    """Account for a tree of processes, those that it will have included; workers' ends are nobody's to wait for."""
+    """Account for a tree of processes, also for those that it starts later. Workers may end meanwhile."""
     group = CPUACCT / f"windlass-bench-{os.getpid()}"
     group.mkdir()
     for each in family(pid):

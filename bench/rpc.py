@@ -33,7 +33,7 @@ from google.protobuf.empty_pb2 import Empty
 from windlass.contracts import rpc
 from windlass.typing import override
 from windlass_api.containerd.services.version.v1 import version_pb2, version_pb2_grpc
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 
 RESULTS = Path(__file__).parent / "results" / "rpc.json"

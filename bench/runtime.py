@@ -43,7 +43,7 @@ WHAT = {
     "parallel": f"ctr run --rm, {AT_ONCE} at a time, containers per second",
     "cycle": "a container's life through the API, milliseconds",
     "exec": "ctr tasks exec in a running container, milliseconds",
-    "crowd": "a start alone and beside a crowd, milliseconds; what shim and daemon weigh at 100, megabytes",
+    "crowd": "a start alone and with a crowd running, milliseconds; what shim and daemon weigh at 100, megabytes",
 }
 
 Figures = dict[str, float]
@@ -173,7 +173,7 @@ def execs(daemons: Sequence[Daemon], rounds: int = 25) -> dict[str, Figures]:
 
 
 def crowd(daemons: Sequence[Daemon], size: int, rounds: int = 15) -> dict[str, Figures]:
-    """Return the milliseconds of a start beside nobody and beside ``size`` containers, and what these weigh at 100."""
+    """Return the milliseconds of a start alone and with ``size`` containers running, and what these weigh at 100."""
 
     def once(daemon: Daemon, round: int) -> float:
         return milliseconds(run_command(daemon, f"s{round}"))

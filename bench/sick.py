@@ -1,9 +1,9 @@
-"""Measures what a sick snapshotter costs the callers of another: the latency of prepare and remove beside it.
+"""Measures what a sick snapshotter costs the callers of another: the latency of prepare and remove next to it.
 
 python bench/sick.py [--rounds N] [--calls N] [--json FILE]     (as root)
 
 One windlassd whose snapshotter native hangs for five seconds in every prepare; rounds in which
-a crowd waits for it take turns with rounds in which nobody does.
+a crowd waits for it take turns with rounds in which none does.
 """
 
 from __future__ import annotations

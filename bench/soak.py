@@ -130,7 +130,7 @@ def many(begin: Callable[[], Begun], count: int) -> None:
 
 
 def answered(call: Begun) -> None:
-    """Wait for a call. Raises RpcError when nobody answered it."""
+    """Wait for a call. Raises RpcError when no server answered it."""
     error: object = call.exception()
     if isinstance(error, grpc.Call) and error.code() in UNANSWERED:
         call.result()

@@ -34,7 +34,7 @@ def static_busybox() -> Path:
 
 
 def is_static(path: Path) -> bool:
-    """Tell whether a program is started without a loader, which its root file system would have to have."""
+    """Return whether a program is started without a loader, which its root file system would have to have."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)

@@ -128,7 +128,7 @@ def modules() -> dict[str, Path]:
 
 def imported_modules(name: str, known: Mapping[str, Path]) -> set[str]:
     """Return which of the ``known`` modules one of them imports, late and for type checkers too."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(known[name].read_text())):
         if isinstance(node, ast.Import):
             found.update(each.name for each in node.names)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from house import TREE, Distribution, distributions, parsed, where
 
-ANY_PER_THOUSAND_LINES = 4.0
-"""Most uses of Any in 1,000 lines of sources; the goal is 1.5."""
+ANY_PER_THOUSAND_LINES = 0.25
+"""Most uses of Any in 1,000 lines of sources."""
 KERNEL = ("tests/kernel", "tests/faults")
 SHIM = ("tests/shim_runc",)
-TESTED = {"kernel": (KERNEL, 0.6), "plugins/shim_runc": (SHIM, 0.3)}
+TESTED = {"kernel": (KERNEL, 0.69), "plugins/shim_runc": (SHIM, 0.74)}
 """Lines of unit tests for each line of source, at least: of what all else stands on. The goal is 0.8."""
 
 

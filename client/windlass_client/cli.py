@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Tell what is wrong, on one line, and return the exit code."""
+    """Print what is wrong, on one line, and return the exit code."""
     line = " ".join(message.split()) if "\n" in message else message
     sys.stderr.write(f"windlass: {line}\n")
     return 1

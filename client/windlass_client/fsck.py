@@ -52,7 +52,7 @@ async def _check(found: Sequence[Found], settings: Config, repair: bool, deep: b
             raise StartError(failed[-1].message if failed else "no plugin that checks is installed")
         problems = [Problem(each.uri, f"did not start: {each.message}", "see the daemon's log") for each in failed]
         for each in checks:
-            # No deadline: a deep check of much data takes long, and whoever asked for it can end it.
+            # No deadline: a deep check of much data takes long, and its user can end it.
             problems += await asyncio.to_thread(each.provided(CHECK).check, repair, deep)
         return problems
     finally:

@@ -91,7 +91,7 @@ async def mounted_images(client: Client) -> list[Mounted]:
 
 
 def reachable(path: str) -> bool:
-    """Tell whether users other than root and the owners of the directories can reach a path."""
+    """Return whether users other than root and the owners of the directories can reach a path."""
     top = Path(os.path.realpath(path))
     return all(each.stat().st_mode & stat.S_IXOTH for each in (top, *top.parents))
 

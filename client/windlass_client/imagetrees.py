@@ -54,7 +54,7 @@ def lines(node: Node, before: str = "", last: bool = True, seen: set[str] | None
 
 
 def _repeats(node: Node, seen: set[str]) -> bool:
-    """Tell whether all below a node was shown before: indexes may name each other without end."""
+    """Return whether all below a node was shown before: indexes may name each other without end."""
     if not node.children or node.target.digest not in seen:
         seen.add(node.target.digest)
         return False

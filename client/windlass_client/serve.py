@@ -86,7 +86,7 @@ def _closure(uri: str, installed: Sequence[Found], containerd: str) -> list[Foun
     face = FACES.get(wanted.plugin.type.uri)
     if face is None:
         raise InvalidArgument(f"{uri} is not a snapshotter, content store or differ; other plugins cannot be served")
-    # Whoever requires a metadata store gets the one that keeps nothing.
+    # Plugins that require a metadata store get the one that keeps nothing.
     others = [entry.plugin for entry in installed if entry.plugin and entry.plugin.type != METADATA]
     needed = closure([wanted.plugin], others)
     taken = {plugin.uri: by_uri[plugin.uri] for plugin in needed}

@@ -44,7 +44,7 @@ class Cache:
         return self._directory / f"{network}-{container}-{interface}"
 
     def keep(self, cached: Cached) -> None:
-        """Write an attachment, in place of an earlier one of the same names. Raises OSError."""
+        """Write an attachment; it replaces an earlier one of the same names. Raises OSError."""
         attachment = cached.attachment
         document = {
             "kind": KIND,

@@ -48,7 +48,7 @@ class Network:
     disable_gc: bool = False
 
     def at_least(self, version: str) -> bool:
-        """Tell whether the network's version of CNI has what came with ``version``."""
+        """Return whether the network's version of CNI has what came with ``version``."""
         return version_key(self.version) >= version_key(version)
 
 
@@ -60,7 +60,7 @@ def version_key(version: str) -> tuple[int, ...]:
 def load_directory(directory: Path, most: int = 0) -> list[Network]:
     """Return the networks of a directory's files by name, the first ``most`` of them, 0 is all.
 
-    Raises InvalidArgument naming the file that is no configuration, and OSError.
+    Raises InvalidArgument naming the file that is not a configuration, and OSError.
     """
     files = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
     return [load(path) for path in files[: most or None]]
@@ -81,7 +81,7 @@ def load(path: Path) -> Network:
 
 
 def parse(text: str, path: Path | None = None) -> Network:
-    """Parse a configuration; plugins beside the file (``NAME/*.conf``, CNI 1.1) are read if it says so.
+    """Parse a configuration; plugins next to the file (``NAME/*.conf``, CNI 1.1) are read if it says so.
 
     Raises InvalidArgument with what is wrong.
     """

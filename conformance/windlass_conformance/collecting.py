@@ -197,7 +197,7 @@ class CollectionCases:
         metadata.collect()
         assert not has_blob(metadata.content(namespace), digest)
 
-    # Beside a collection
+    # During a collection
 
     def test_preparing_without_a_lease_races_a_collection_cleanly(
         self, metadata: Metadata, namespace: str, snapshotter: str

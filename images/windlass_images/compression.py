@@ -23,7 +23,7 @@ ZSTD_LEVEL = 3
 
 
 def is_zstd(magic: bytes) -> bool:
-    """Tell whether these four bytes begin a frame of zstd, skippable ones included."""
+    """Return whether these four bytes begin a frame of zstd, skippable ones included."""
     return magic == ZSTD or int.from_bytes(magic, "little") >> 4 == SKIPPABLE
 
 

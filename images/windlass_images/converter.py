@@ -192,7 +192,7 @@ class _Conversion:
 
 
 def _has_form(layer: Descriptor, form: Form, magic: bytes) -> bool:
-    """Tell whether a layer is packed so already: by its media type, and by its first bytes, which may not agree."""
+    """Return whether a layer is packed so already: by its media type, and by its first bytes, which may not agree."""
     packed = "+gzip" if magic.startswith(GZIP) else "+zstd" if is_zstd(magic) else ""
     kinds = {f"{LAYER}+gzip": "+gzip", f"{DOCKER_LAYER}.gzip": "+gzip", f"{LAYER}+zstd": "+zstd"}
     wanted = form.media_type.removeprefix(LAYER)

@@ -96,7 +96,7 @@ def _fits(name: str, reference: ExtraReference) -> bool:
 
 
 def _begins(name: str, prefix: str) -> bool:
-    """Tell whether ``name`` is below ``prefix``, and not merely begins with the same letters."""
+    """Return whether ``name`` is below ``prefix``, and not merely begins with the same letters."""
     return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in ("", "/", ":", "@")
 
 

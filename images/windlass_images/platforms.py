@@ -74,10 +74,10 @@ _level = lru_cache(maxsize=1)(level)
 
 def of(said: Platform | None, own: Platform) -> Platform | None:
     """Return an image's platform: its index's entry, else its own; None without either."""
-    return _told(said) or _told(own)
+    return _stated(said) or _stated(own)
 
 
-def _told(platform: Platform | None) -> Platform | None:
+def _stated(platform: Platform | None) -> Platform | None:
     """Return a platform that says something: one without an architecture does not."""
     return platform if platform is not None and platform.architecture else None
 
@@ -191,7 +191,7 @@ def _version(major: int, minor: int) -> str:
 
 
 def same(wanted: Platform, have: Platform) -> bool:
-    """Tell whether ``have`` is ``wanted`` and not merely runs on it; of the operating system a fitting version."""
+    """Return whether ``have`` is ``wanted`` and not merely runs on it; of the operating system a fitting version."""
     mine, other = normal(wanted), normal(have)
     return (
         (mine.os, mine.architecture, mine.variant) == (other.os or host().os, other.architecture, other.variant)
@@ -201,7 +201,7 @@ def same(wanted: Platform, have: Platform) -> bool:
 
 
 def _build_fits(mine: str, other: str) -> bool:
-    """Tell whether a Windows host runs what was built for a version; an image without a version fits every host."""
+    """Return whether a Windows host runs what was built for a version; an image without a version fits every host."""
     host_version, version = BUILD.fullmatch(mine), BUILD.fullmatch(other)
     if not host_version or not other:
         return True
@@ -217,7 +217,7 @@ def rank(wanted: Wanted, have: Platform | None) -> int | None:
         return 0
     choices = (wanted,) if isinstance(wanted, Platform) else wanted
     order = [each for choice in choices for each in runs(choice)]
-    if _told(have) is None:
+    if _stated(have) is None:
         return len(order)
     return next((number for number, each in enumerate(order) if have and same(each, have)), None)
 
@@ -235,17 +235,17 @@ def best(wanted: Wanted, choices: Sequence[T], platform_of: Callable[[T], Platfo
     """
     if wanted is None:
         return list(choices)
-    told = [_told(platform_of(choice)) for choice in choices]
+    stated = [_stated(platform_of(choice)) for choice in choices]
     found: dict[int, T] = {}
     for platform in (wanted,) if isinstance(wanted, Platform) else wanted:
-        ranked = [(rank(platform, have), number) for number, have in enumerate(told)]
+        ranked = [(rank(platform, have), number) for number, have in enumerate(stated)]
         known = sorted(
-            (place, _newest(told[number]), number)
+            (place, _newest(stated[number]), number)
             for place, number in ranked
-            if place is not None and told[number] is not None
+            if place is not None and stated[number] is not None
         )
         found |= {number: choices[number] for place, _, number in known if place == known[0][0]}
-    found |= {number: choice for number, choice in enumerate(choices) if told[number] is None}
+    found |= {number: choice for number, choice in enumerate(choices) if stated[number] is None}
     return list(found.values())
 
 

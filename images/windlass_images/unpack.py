@@ -72,7 +72,7 @@ async def exists(store: Store, snapshotter: str, name: str) -> bool:
 
 
 async def held(store: Store, snapshotter: str, name: str) -> bool:
-    """Tell whether there is a snapshot of that name, which the store's lease keeps from now on.
+    """Return whether there is a snapshot of that name, which the store's lease keeps from now on.
 
     The snapshots below it stay with it. What is merely there may be another pull's, which fails, or be
     about to be collected.

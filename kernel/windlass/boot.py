@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
@@ -18,7 +18,6 @@ from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
 from windlass.initialise import initialise
-from windlass.ownloop import only_exceptions
 from windlass.plugin import HOOK, InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 
 logger = logging.getLogger(__name__)
@@ -80,6 +79,10 @@ class _Context:
         )
         self.gate = Gate(plugin.uri, own_loop=plugin.type.own_loop)
         self.handle: object = None
+
+    def prepare(self) -> None:
+        assert self.plugin.prepare is not None  # the daemon calls this only for plugins that prepare something
+        self.prepared = self.plugin.prepare(self)
 
     def config(self, kind: type[C]) -> C:
         return self._daemon.settings.plugin_config(self.uri, kind)
@@ -182,15 +185,15 @@ class Daemon:
         """Hold readiness back until the returned function is called."""
         self._waiting.add(uri)
 
-        def done() -> None:
-            self._waiting.discard(uri)
-            if not self._waiting:
-                self._ready.set()
+        def let_go() -> None:
+            self.loop.call_soon_threadsafe(self._let_go, uri)
 
-        def done_anywhere() -> None:
-            self.loop.call_soon_threadsafe(done)
+        return let_go
 
-        return done_anywhere
+    def _let_go(self, uri: str) -> None:
+        self._waiting.discard(uri)
+        if not self._waiting:
+            self._ready.set()
 
     async def start(self) -> None:
         """Initialise every plugin, then start the servers among them.
@@ -204,12 +207,14 @@ class Daemon:
         try:
             self._record_absent()
             for context in self._contexts:
-                await self._prepare(context)
+                if context.plugin.prepare is not None:
+                    await self._run_start(context, context.prepare)
             for context in self._contexts:
                 await self._init(context)
             self._check(self.records)
             for context in self._contexts:
-                await self._run_starts(context)
+                for callback in context.starts if context.record.state == State.OK else ():
+                    await self._run_start(context, callback)
         except BaseException:
             await self.stop()
             raise
@@ -236,84 +241,66 @@ class Daemon:
                 self._absent.append(record)
                 if entry.error:
                     logger.warning("cannot load plugin %s of %s: %s", entry.uri, entry.distribution, entry.error)
-                    if entry.uri.startswith(f"{HOOK.uri}."):
-                        self.hooks.fail(entry.uri, record.message)
-
-    async def _prepare(self, context: _Context) -> None:
-        prepare = context.plugin.prepare
-        if prepare is None:
-            return
-        try:
-            async with asyncio.timeout(self.timeout(INIT_TIMEOUT)):
-                context.prepared = await only_exceptions(asyncio.to_thread(prepare, context))
-        except TimeoutError as error:
-            raise StartError(f"cannot start {context.uri}: it was not prepared in time") from error
-        except Exception as error:  # whatever it is, the operator gets the plugin's name with it
-            raise _cannot_start(context.uri, error) from error
+                    self._miss(record, None)
 
     async def _init(self, context: _Context) -> None:
-        begun, plugin = time.monotonic(), context.plugin
+        begun, plugin, record = time.monotonic(), context.plugin, context.record
         try:
             instance = await initialise(plugin, context, self._initialised, self.timeout(INIT_TIMEOUT))
             if plugin.type == HOOK:
                 self.hooks.add(instance, context.gate, plugin.steps)
         except SkipPlugin as error:
             logger.info("plugin %s: %s", plugin.uri, error)
-            became = replace(context.record, state=State.SKIPPED, error=error)
-        except Exception as error:  # noqa: BLE001 - a plugin's defect must not keep the others from starting
-            became = _failed(context.record, error)
+            record = replace(record, state=State.SKIPPED, error=error)
+        except Exception as error:  # a plugin's defect must not keep the others from starting
+            if is_full(error):
+                # Without it the daemon would run for months as half of itself; started again it may find room.
+                reason = f"plugin {plugin.uri} finds no space: {error}; start the daemon again when there is some"
+                raise StartError(reason) from error
+            logger.warning("plugin %s did not start: %s", plugin.uri, _reason(error), exc_info=_trace(error))
+            # none of the facts that it has published before
+            record = replace(record, state=State.FAILED, error=error, meta=Meta())
+            self._miss(record, plugin.steps)
         else:
             context.handle = Handle(instance, context.gate)
-            became = replace(context.record, instance=instance)
-        context.record = replace(became, seconds=time.monotonic() - begun)
+            record = replace(record, instance=instance)
+        context.record = replace(record, seconds=time.monotonic() - begun)
         self._started.append(context)
-        if context.record.state != State.OK:
+        if record.state != State.OK:
             await self._go_on_without(context)
 
+    def _miss(self, record: Record, steps: Collection[type[object]] | None) -> None:
+        """Have the closed steps fail in which a plugin that did not start might refuse; None is all of them."""
+        if record.type == HOOK.uri:
+            self.hooks.fail(record.uri, record.message, steps)
+
     async def _go_on_without(self, context: _Context) -> None:
-        record = context.record
-        if context.plugin.type == HOOK and record.state == State.FAILED:
-            self.hooks.fail(context.uri, record.message, context.plugin.steps)
         if context.prepared is not None:
             await self._run_stops(context)  # it will not use what it has prepared
         if context.holds_readiness:
-            raise StartError(f"plugin {context.uri}, for which readiness waits, did not start: {record.message}")
+            reason = context.record.message
+            raise StartError(f"plugin {context.uri}, for which readiness waits, did not start: {reason}")
 
-    async def _run_starts(self, context: _Context) -> None:
-        for callback in context.starts if context.record.state == State.OK else ():
-            try:
-                await callbacks.run(callback, self.timeout(INIT_TIMEOUT))
-            except TimeoutError as error:
-                raise StartError(f"cannot start {context.uri}: it did not start in time") from error
-            except Exception as error:  # whatever it is, the operator gets the plugin's name with it
-                raise _cannot_start(context.uri, error) from error
+    async def _run_start(self, context: _Context, callback: StopCallback) -> None:
+        try:
+            await callbacks.run(callback, self.timeout(INIT_TIMEOUT))
+        except Exception as error:  # whatever it is, the operator gets the plugin's name with it
+            if _trace(error):
+                logger.warning("cannot start %s", context.uri, exc_info=error)
+            raise StartError(f"cannot start {context.uri}: {_reason(error)}") from error
 
     async def _run_stops(self, context: _Context) -> None:
         while context.stops:
             try:
                 await callbacks.run(context.stops.pop(), self.timeout(STOP_TIMEOUT))
             except Exception as error:  # one plugin that cannot stop must not keep the others from stopping
-                reason = str(error) or type(error).__name__
-                logger.warning("cannot stop %s: %s", context.uri, reason, exc_info=_defect(error))
+                logger.warning("cannot stop %s: %s", context.uri, _reason(error), exc_info=_trace(error))
 
 
-def _failed(record: Record, error: Exception) -> Record:
-    """Return what became of a plugin whose ``init`` failed, with none of the facts that it has published before."""
-    if is_full(error):
-        # Without it the daemon would run for months as half of itself; started again it may find room.
-        reason = f"plugin {record.uri} finds no space: {error}; start the daemon again when there is some"
-        raise StartError(reason) from error
-    reason = with_class(error) if _defect(error) else str(error)
-    logger.warning("plugin %s did not start: %s", record.uri, reason, exc_info=error if _defect(error) else None)
-    return replace(record, state=State.FAILED, error=error, meta=Meta())
+def _reason(error: Exception) -> str:
+    return with_class(error) if _trace(error) else str(error)
 
 
-def _cannot_start(uri: str, error: Exception) -> StartError:
-    if _defect(error):
-        logger.warning("cannot start %s", uri, exc_info=error)
-    return StartError(f"cannot start {uri}: {with_class(error) if _defect(error) else error}")
-
-
-def _defect(error: Exception) -> bool:
-    """Tell whether a stack trace helps: an error of ours says all in its message."""
-    return not isinstance(error, (Error, OSError))
+def _trace(error: Exception) -> Exception | None:
+    """Return what the log gets a stack trace of; an error of ours, or of the system, says all in its message."""
+    return None if isinstance(error, (Error, OSError)) else error

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 
-from stevedore import ExtensionManager, NamedExtensionManager
+from stevedore import NamedExtensionManager
 
 from windlass.errors import FailedPrecondition, InvalidArgument, StartError, with_class
 from windlass.plugin import Plugin
 
 GROUP = "windlass.plugins"
 
-# stevedore logs a stack trace for each plugin that cannot be imported; ours is the record, said once.
-logging.getLogger("stevedore").setLevel(logging.CRITICAL)
+Listing = Callable[..., Iterable[EntryPoint]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +52,13 @@ def name_and_version(distribution: Distribution | None) -> str:
     return f"{fields['Name']} {fields['Version']}"
 
 
-def discover(disabled: Collection[str] = ()) -> list[Found]:
-    """Import every installed plugin's declaration except those of ``disabled``, which are listed without one."""
+def discover(disabled: Collection[str] = (), listed: Listing = entry_points) -> list[Found]:
+    """Import every installed plugin's declaration except those of ``disabled``, which are listed without one.
+
+    ``listed`` returns the entry points of a group, for a caller that has read all groups at once.
+    """
     entries: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in listed(group=GROUP):
         # one distribution may be on the path twice, and is the same twice
         if all(entry.value != other.value for other in entries.setdefault(entry.name, [])):
             entries[entry.name].append(entry)
@@ -83,7 +84,7 @@ def _declaration(uri: str, entries: Sequence[EntryPoint]) -> Plugin[object]:
     if len(entries) > 1:
         values = " and ".join(entry.value for entry in entries)
         raise InvalidArgument(f"its distribution has two entry points of this name, {values}; remove one")
-    plugin = _Loader(uri, entries[0]).load()
+    plugin: object = _Loader(entries[0])[uri].plugin
     if not isinstance(plugin, Plugin):
         raise InvalidArgument(f"its entry point names a {type(plugin).__name__}, not a Plugin")
     if plugin.uri != uri:
@@ -96,22 +97,17 @@ def _declaration(uri: str, entries: Sequence[EntryPoint]) -> Plugin[object]:
 class _Loader(NamedExtensionManager[object]):
     """Loads what is installed now: stevedore's own list comes from files in the user's cache directory.
 
-    Such a file, whoever wrote it, stays true to stevedore while the times of `sys.path` have the same
+    Such a file, written by any process, stays true to stevedore while the times of `sys.path` have the same
     first 24 bits, which is up to 128 s after a package was installed anew.
     """
 
-    def __init__(self, uri: str, entry: EntryPoint) -> None:
+    def __init__(self, entry: EntryPoint) -> None:
         self._entry = entry
-        self._error: BaseException | None = None
-        super().__init__(GROUP, names=[uri], on_load_failure_callback=self._note)
+        super().__init__(GROUP, names=[entry.name], on_load_failure_callback=_raise)
 
     def list_entry_points(self) -> list[EntryPoint]:
         return [self._entry]
 
-    def load(self) -> object:
-        if self._error is not None:
-            raise self._error
-        return self.extensions[0].plugin
 
-    def _note(self, _: ExtensionManager[object] | None, entry: EntryPoint, error: BaseException) -> None:
-        self._error = error
+def _raise(_manager: object, _entry: object, error: BaseException) -> None:
+    raise error

@@ -1,6 +1,6 @@
 """The closed set of error classes, each with the gRPC status it travels as.
 
-A plugin raises one of these for anything its caller should be told; any other
+A plugin raises one of these for anything its caller should know; any other
 exception is a defect of the plugin and travels as UNKNOWN. Messages name the
 object, its state and, where there is one, the remedy: ``snapshot layer-1 does
 not exist``.
@@ -37,7 +37,7 @@ class Code:
 
 
 class Error(Exception):
-    """Something the caller should be told; the class says which kind."""
+    """Something the caller should know; the class says which kind."""
 
     code = Code.UNKNOWN
 
@@ -101,7 +101,7 @@ class OutOfRange(Error):
 
 
 class Unimplemented(Error):
-    """Nobody here can do this."""
+    """No installed plugin can do this."""
 
     code = Code.UNIMPLEMENTED
 
@@ -142,7 +142,8 @@ class DeadlineExceeded(Error):
     code = Code.DEADLINE_EXCEEDED
 
 
-BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasses__()}
+# A peer's UNKNOWN is an Error as such: it is what a defect travels as, and not a choice, as our own Unknown is.
+BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in Error.__subclasses__() if kind is not Unknown}
 
 
 def from_code(code: int, message: str) -> Error:
@@ -152,7 +153,7 @@ def from_code(code: int, message: str) -> Error:
 
 def name_of(code: int) -> str:
     """Return what a status is called in logs, such as NotFound."""
-    return BY_CODE[code].__name__ if code in BY_CODE else "Unknown"
+    return BY_CODE.get(code, Unknown).__name__
 
 
 class StartError(Exception):
@@ -167,7 +168,7 @@ def as_exception(error: BaseException, what: str = "the plugin") -> Exception:
     """Return an error of a plugin as one that every caller can handle.
 
     `sys.exit` and KeyboardInterrupt would leave the loop, and the daemon with it; StopIteration no future can carry
-    (PEP 479); others, such as a panic of an extension in Rust, would pass by whoever answers the client.
+    (PEP 479); others, such as a panic of an extension in Rust, would pass by the code that answers the client.
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
@@ -194,5 +195,5 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether an error says that there was no space, or no more of a quota."""
+    """Return whether an error says that there was no space, or no more of a quota."""
     return isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in FULL)

@@ -23,14 +23,3 @@ def point(name: str) -> None:
             action = next(armed[name], None)
         if action is not None:
             action()
-
-
-def database_point(name: str) -> None:
-    """Do what is armed for ``name``; an error is SQLite's."""
-    if armed:
-        import sqlite3
-
-        try:
-            point(name)
-        except OSError as error:
-            raise sqlite3.OperationalError(str(error)) from error

@@ -238,11 +238,6 @@ def take(walk: Iterator[R], size: int = 100) -> list[R]:
 _shared = Gate("io.windlass.kernel")
 
 
-def close_shared() -> None:
-    """End the threads of calls that belong to no plugin; for the end of a process, which would wait for them."""
-    _shared.close()
-
-
 def offload(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
     """Call a synchronous method of a plugin from the loop, for at most `DEADLINE` seconds.
 

@@ -19,7 +19,7 @@ def requirements(plugin: Plugin[object], plugins: Iterable[Plugin[object]]) -> l
 def start_order(plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
     """Return ``plugins`` with requirements first, in the same order whatever the order they came in.
 
-    A required type without a plugin is no error here: the lookup in ``init``
+    A required type without a plugin is not an error here: the lookup in ``init``
     says so. Raises StartError for a loop, naming every plugin in it.
     """
     by_uri = {plugin.uri: plugin for plugin in sorted(plugins, key=lambda plugin: plugin.uri)}

@@ -60,7 +60,8 @@ class Hooks:
         self._loop = asyncio.get_running_loop()
         self._manager = pluggy.PluginManager(PROJECT)
         self._pool = Pool("hooks", CALLS)
-        self._steps: dict[str, Function] = {}
+        self._callers: dict[Function, pluggy.HookCaller] = {}
+        """Of the steps that have participants."""
         self._failed: dict[str, tuple[str, Collection[type[object]] | None]] = {}
 
     def add(self, participant: object, gate: Gate, classes: Collection[type[object]]) -> None:
@@ -69,7 +70,7 @@ class Hooks:
         All of them or none: raises InvalidArgument when one of them cannot take part, and AlreadyExists for a
         second participant of one plugin.
         """
-        uri, guarded = gate.uri, _Participant()
+        uri, guarded, asked = gate.uri, _Participant(), set()
         steps = {name: step for each in classes for name, step in vars(each).items() if step_of(step)}
         for name in dir(participant):
             options = self._manager.parse_hookimpl_opts(participant, name)
@@ -77,25 +78,24 @@ class Hooks:
                 continue
             function, step = getattr(participant, name), _step(options["specname"] or name, steps, uri)
             _check(function, step, options["wrapper"], uri)
-            asked = _Asked(function, step, gate, self._loop)
-            vars(guarded)[name] = hookimpl(**options)(asked.wrapper() if options["wrapper"] else asked.plain())
-        if not vars(guarded):
+            part = _Part(function, step, gate, self._loop)
+            vars(guarded)[name] = hookimpl(**options)(part.wrapper() if options["wrapper"] else part.plain())
+            asked.add(step)
+        if not asked:
             raise InvalidArgument(f"{uri} takes part in no step; mark methods of what its init returns with hookimpl")
         if self._manager.has_plugin(uri):
             raise AlreadyExists(f"{uri} takes part already; add one object with all of its steps")
-        self._specify(steps, uri)
+        for other in self._callers:
+            if other not in asked and other.__name__ in {step.__name__ for step in asked}:
+                raise InvalidArgument(f"{uri}: there is another step {other.__name__}, {other.__qualname__}")
+        for step in asked - self._callers.keys():
+            marked = hookspec(firstresult=_options(step).firstresult)(step)
+            self._manager.add_hookspecs(type("Steps", (), {step.__name__: marked}))
+            self._callers[step] = getattr(self._manager.hook, step.__name__)
         self._manager.register(guarded, name=uri)
 
-    def _specify(self, steps: Mapping[str, Function], uri: str) -> None:
-        for name, step in steps.items():
-            if self._steps.setdefault(name, step) is not step:
-                raise InvalidArgument(f"{uri}: there is another step {name}, {self._steps[name].__qualname__}")
-            marked = hookspec(firstresult=_options(step).firstresult)(step)
-            if not hasattr(self._manager.hook, name):
-                self._manager.add_hookspecs(type("Steps", (), {name: marked}))
-
     def fail(self, uri: str, reason: str, classes: Collection[type[object]] | None = None) -> None:
-        """Have closed steps of ``classes`` fail, because a plugin of them did not start; None is all there are."""
+        """Make closed steps of ``classes`` fail, because a plugin of them did not start; None means all steps."""
         self._failed[uri] = (reason, classes)
 
     def missing(self, step: Function) -> dict[str, str]:
@@ -108,13 +108,8 @@ class Hooks:
         }
 
     def wanted(self, step: Function) -> bool:
-        """Tell whether a call of a step does anything, so that work for it can be left out."""
-        return bool(self._participate(step) or self.missing(step))
-
-    def _participate(self, step: Function) -> bool:
-        return self._steps.get(step.__name__) is step and bool(
-            getattr(self._manager.hook, step.__name__).get_hookimpls()
-        )
+        """Return whether a call of a step does anything, so that work for it can be left out."""
+        return step in self._callers or bool(self.missing(step))
 
     async def call(self, step: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Ask every participant in turn, last registered first, and return what they answered that is not None.
@@ -125,12 +120,11 @@ class Hooks:
         for uri, reason in self.missing(step).items():
             remedy = f"mend it, or name it in disabled_plugins: {reason}"
             raise FailedPrecondition(f"{uri} did not start and might refuse {step.__name__}; {remedy}")
-        if not self._participate(step):
+        if step not in self._callers:
             return []
         arguments = inspect.signature(step).bind(None, *args, **kwargs).arguments
         arguments.pop("self")
-        caller = functools.partial(getattr(self._manager.hook, step.__name__), **arguments)
-        answers = await self._pool.submit(caller, None).future
+        answers = await self._pool.submit(functools.partial(self._callers[step], **arguments), None).future
         if _options(step).firstresult:
             return [] if answers is None else [answers]
         return list(answers)
@@ -178,12 +172,15 @@ class _Refusal(FailedPrecondition):
     """A closed step has failed, and the message says by which plugin."""
 
 
-class _Asked:
+class _Part:
     """A participant's part in one step, called as its gate and the step's policy say."""
 
     def __init__(self, function: Function, step: Function, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self._function, self._name, self._options = function, step.__name__, _options(step)
-        self._gate, self._loop = gate, loop
+        self._function = function
+        self._name = step.__name__
+        self._options = _options(step)
+        self._gate = gate
+        self._loop = loop
 
     def plain(self) -> Function:
         """Return what pluggy calls."""
@@ -226,7 +223,7 @@ class _Asked:
             raise _Refusal(f"{uri} refuses {self._name}: {reason}") from error
 
     def _ask(self, call: Callable[[], object]) -> object:
-        """Have a participant do something within its time; in pluggy's thread."""
+        """Make a participant do something within its time; in pluggy's thread."""
         return asyncio.run_coroutine_threadsafe(self._in_time(call), self._loop).result()
 
     async def _in_time(self, call: Callable[[], object]) -> object:

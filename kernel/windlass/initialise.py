@@ -61,7 +61,7 @@ def check_instance(instance: object, contract: type[object] | None) -> None:
 
 
 def _lacks(instance: object, name: str, declared: FunctionType) -> bool:
-    """Tell whether an instance has no such method, or only the contract's own, which does nothing."""
+    """Return whether an instance has no such method, or only the contract's own, which does nothing."""
     found, code = getattr(instance, name, None), declared.__code__
     does_nothing = not code.co_names and {*code.co_consts} <= {declared.__doc__, None}
     return not callable(found) or (does_nothing and getattr(found, "__func__", None) is declared)

@@ -40,7 +40,7 @@ def quick(method: C) -> C:
 
 
 def is_quick(method: object) -> bool:
-    """Tell whether a method is marked as `quick`."""
+    """Return whether a method is marked as `quick`."""
     return getattr(method, QUICK_MARK, False) is True
 
 

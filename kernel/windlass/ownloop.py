@@ -28,7 +28,7 @@ REMEDY = "other calls of it wait meanwhile; blocking calls belong in a thread"
 
 
 async def only_exceptions(answer: Awaitable[R]) -> R:
-    """Await what a plugin answers; what is no Exception, nor a cancellation, is raised as one."""
+    """Await a plugin's answer. Other BaseExceptions than a cancellation are raised as an Exception."""
     try:
         return await answer
     except (Exception, asyncio.CancelledError):

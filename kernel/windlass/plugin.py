@@ -66,9 +66,13 @@ class PluginType(Generic[T_co]):
         return replace(self, asked=(major, minor))
 
     @property
-    def fits(self) -> bool:
-        """Tell whether the contract is what the plugin that names it was written for."""
-        return self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1])
+    def misfit(self) -> str:
+        """What is wrong when the contract is not what the plugin that names it was written for; empty when it fits."""
+        if self.asked is None or (self.asked[0] == self.version[0] and self.asked[1] <= self.version[1]):
+            return ""
+        asked, have = (".".join(map(str, version)) for version in (self.asked, self.version))
+        reason = f"it was written for version {asked} of {self.uri}, and this daemon has {have}"
+        return f"{reason}; install a plugin and a kernel that fit"
 
 
 ALL: PluginType[object] = PluginType("*")
@@ -89,7 +93,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """What ``init`` is given. It runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
 
     @property
     def uri(self) -> str:
@@ -147,10 +151,10 @@ class InitContext(Protocol):
         """Return the boundary around every plugin that has started so far, by URI: its accounts are there."""
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Have ``callback`` awaited on the loop when every plugin has been initialised, in start order."""
+        """Await ``callback`` on the loop after every plugin has been initialised, in start order."""
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
-        """Have ``callback`` called at stop, in reverse start order; it runs also when a later start fails."""
+        """Call ``callback`` at stop, in reverse start order; it runs also when a later start fails."""
 
     # Any: what a plugin's own ``prepare`` has returned.
     @property
@@ -201,13 +205,8 @@ class Plugin(Generic[T_co]):
 
     @property
     def misfit(self) -> str:
-        """What version of a contract it was written for that this kernel does not have; empty when all fit."""
-        for kind in (self.type, *self.requires):
-            if kind.asked and not kind.fits:
-                asked, have = (".".join(map(str, version)) for version in (kind.asked, kind.version))
-                reason = f"it was written for version {asked} of {kind.uri}, and this daemon has {have}"
-                return f"{reason}; install a plugin and a kernel that fit"
-        return ""
+        """The first misfit of the types that it names; empty when all fit."""
+        return next(filter(None, (kind.misfit for kind in (self.type, *self.requires))), "")
 
 
 _TELLING = (Error, SkipPlugin, OSError, ImportError, ValueError, RuntimeError)
@@ -242,7 +241,7 @@ class Record:
 
     @property
     def message(self) -> str:
-        """Why it did not start, empty when it did; what is no message to people comes with its class and place."""
+        """Why it did not start, empty when it did; an error that is not one of ours comes with its class and place."""
         error = self.error
         if error is None or (isinstance(error, _TELLING) and str(error)):
             return str(error or "")

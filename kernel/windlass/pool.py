@@ -43,7 +43,7 @@ class Pool:
         self._closed = False
 
     def submit(self, call: Callable[[], R], discard: Callable[[R], object] | None) -> Job[R]:
-        """Have a thread make ``call``; only on the loop. Raises Unavailable once closed."""
+        """Make ``call`` in a thread; only on the loop. Raises Unavailable once closed."""
         job = Job(self, call, discard)
         with self._lock:
             if self._closed:

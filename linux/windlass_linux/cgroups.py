@@ -36,7 +36,7 @@ def groups_of(spec: bytes, id: str) -> list[str]:
         return []
     found = hierarchies()
     if not absolute and len(found) == 1 and found[0][1] == "cgroup2":
-        # No process may be beside a group that has controllers: runc makes it beside its own.
+        # Linux allows no process next to a group that has controllers: runc makes it next to its own.
         return [f"{os.path.dirname(found[0][2])}/{inner}"]  # noqa: PTH120 -- no pathlib here
     return [f"{place if absolute else own}/{inner}" for place, _, own in found]
 

@@ -62,7 +62,7 @@ def user_namespace(uidmap: str, gidmap: str) -> int:
     libc = linux.libc()
     stack = ctypes.create_string_buffer(STACK)
     top = ctypes.c_void_p((ctypes.addressof(stack) + STACK) & ~15)
-    # No exit signal: whoever waits for the daemon's other children never sees this one.
+    # No exit signal: code that waits for the daemon's other children never sees this one.
     pid = libc.clone(libc.sleep, top, linux.CLONE_NEWUSER | linux.CLONE_FILES, ctypes.c_void_p(SLEEP_SECONDS))
     if pid < 0:
         code = ctypes.get_errno()

@@ -42,7 +42,7 @@ def attached(path: str, readonly: bool, direct: bool = False) -> Iterator[str]:
 
 
 def is_written(path: StrPath, patience: float | None = None) -> bool:
-    """Tell whether anybody has a file open for writing, still after ``patience`` seconds (`BUSY_SECONDS`)."""
+    """Return whether anybody has a file open for writing, still after ``patience`` seconds (`BUSY_SECONDS`)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + (BUSY_SECONDS if patience is None else patience)
@@ -58,7 +58,7 @@ def is_written(path: StrPath, patience: float | None = None) -> bool:
 def _can_lease(descriptor: int) -> bool:
     # fcntl(2): a read lease is given only on files that no process has open for writing.
     try:
-        # Who opens it just now would have us told by SIGIO, which ends a process; this one is ignored.
+        # Another process that opens it just now makes Linux send us SIGIO, which ends a process; this one is ignored.
         fcntl.fcntl(descriptor, F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

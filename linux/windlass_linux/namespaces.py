@@ -64,7 +64,7 @@ def remove(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a namespace is mounted at ``path``; after a reboot the file may be there without one."""
+    """Return whether a namespace is mounted at ``path``; after a reboot the file may be there without one."""
     try:
         return linux.statfs_type(path) == NSFS_MAGIC
     except FileNotFoundError:

@@ -78,6 +78,8 @@ class LocalContent(Content):
     async def _fill(
         self, writer: Writer, ref: str, chunks: AsyncIterator[bytes], wanted: Descriptor, labels: Mapping[str, str]
     ) -> str:
+        if writer.status().offset:
+            await settled(offload(writer.truncate, 0))
         async for chunk in chunks:
             await settled(offload(writer.write, chunk))
         offset = writer.status().offset
@@ -93,13 +95,9 @@ class LocalContent(Content):
         while True:
             opening = offloaded(blobs.opened, deadline=OPEN_TIMEOUT, discard=_close)
             try:
-                writer = await opening(self.view, ref, size, expected)
+                return await opening(self.view, ref, size, expected)
             except Locked:
                 await turn.wait()
-                continue
-            if writer.status().offset:
-                await offload(writer.truncate, 0)
-            return writer
 
     def turn(self, ref: str) -> Turn:
         """Return the wait for an ingest that another client writes."""

@@ -72,8 +72,9 @@ class LocalNamespace(LocalStore, Namespace):
             yield mounts
             return
         options = ActivateOptions(lease=self.lease_id)
-        activation = await settled(offload(manager.activate, self.namespace, name, mounts, options))
         try:
+            # A caller that is cancelled here has mounts all the same.
+            activation = await settled(offload(manager.activate, self.namespace, name, mounts, options))
             yield activation.system
         finally:
             await unless_gone(settled(offload(manager.deactivate, self.namespace, name)))

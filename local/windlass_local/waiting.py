@@ -19,7 +19,7 @@ async def settled(work: Awaitable[R]) -> R:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # nobody is left to handle it; asyncio would log it
+            task.exception()  # no caller is left to handle it; asyncio would log it
         raise
     finally:
         del task  # an error's traceback has this frame, and the task has the error

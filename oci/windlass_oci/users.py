@@ -37,7 +37,7 @@ class Accounts:
 
 
 def is_numeric(text: str) -> bool:
-    """Tell whether a user needs no look-up in the image's accounts: ``uid:gid``."""
+    """Return whether a user needs no look-up in the image's accounts: ``uid:gid``."""
     user, colon, group = text.partition(":")
     return bool(colon and NUMBER.fullmatch(user) and NUMBER.fullmatch(group))
 

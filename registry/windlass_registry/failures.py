@@ -99,9 +99,9 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def combine(reference: Reference, wanted: str, stage: str, failures: Sequence[HostFailure]) -> Error:
     """Return the error of a whole stage: what each host said, of the kind that matters most."""
-    told = "; ".join(f"{failure.host.authority}: {failure}" for failure in failures)
+    answers = "; ".join(f"{failure.host.authority}: {failure}" for failure in failures)
     kind = max((failure.kind for failure in failures), key=_rank, default=NotFound)
-    return kind(f"{stage} {reference.locator} {wanted}: {told or 'no host may be asked for that'}")
+    return kind(f"{stage} {reference.locator} {wanted}: {answers or 'no host may be asked for that'}")
 
 
 def _rank(kind: type[Error]) -> int:

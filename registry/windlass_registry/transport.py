@@ -256,7 +256,7 @@ def _cause(error: BaseException) -> str:
     ):
         found = inner
     if _is_no_http(found):
-        return "its answer is no HTTP"
+        return "its answer is not HTTP"
     if isinstance(found, ssl.SSLCertVerificationError):
         return f"the certificate was not accepted: {found.verify_message}"
     if isinstance(found, OSError) and found.strerror:

@@ -21,7 +21,7 @@ from windlass_remote.peer import Peer
 
 WALK_TIMEOUT = 600.0
 WRITE_TIMEOUT = 24 * 3600.0
-"""Seconds that one writer may be open: it waits for whoever has the bytes."""
+"""Seconds that one writer may be open: it waits for the process that has the bytes."""
 COMMIT_TIMEOUT = 600.0
 """Seconds for a commit, which waits for a disk."""
 
@@ -227,7 +227,7 @@ class RemoteWriter:
             for _ in self._call:
                 pass
         except grpc.RpcError:
-            pass  # what it has to say about an exchange that is over interests nobody
+            pass  # the exchange is over: its error does not matter
         finally:
             watch.cancel()
 

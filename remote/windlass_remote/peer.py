@@ -1,4 +1,4 @@
-"""Whoever is behind a socket: a gRPC channel, with metadata and a deadline on every call, and our errors."""
+"""The process behind a socket: a gRPC channel, with metadata and a deadline on every call, and our errors."""
 
 from __future__ import annotations
 
@@ -151,5 +151,5 @@ def _chain(first: M | None, rest: Iterator[M]) -> Iterator[M]:
 
 
 def _nobody_there(message: str) -> bool:
-    """Tell whether grpc says by these words that there is no connection, rather than the peer itself."""
+    """Return whether grpc says by these words that there is no connection, rather than the peer itself."""
     return any(words in message for words in NO_CONNECTION)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from windlass import faults
 from windlass.errors import DataLoss, Error, Internal, NoSpace, Unavailable
 from windlass_storage.disks import explained, refusal
 from windlass_storage.reserve import Reserve
@@ -116,7 +117,7 @@ def sqlite_errors(path: Path, what: str = "database", closed: type[Error] = Unav
 
 
 def _is_bolt(path: Path) -> bool:
-    """Tell whether a file is a database of bbolt's, by the number in its first page."""
+    """Return whether a file is a database of bbolt's, by the number in its first page."""
     try:
         with path.open("rb") as file:
             return file.read(20)[16:] in (bytes.fromhex("edda0ced"), bytes.fromhex("ed0cdaed"))
@@ -157,3 +158,11 @@ def _disk_refused(error: sqlite3.Error, path: Path, name: str) -> Error:
     if refused is None and primary_code(error) == sqlite3.SQLITE_READONLY:
         return Internal(f"{name}: {error}")  # a reader of ours that writes
     return refused or Unavailable(f"{name} cannot be used ({error}); try again, and look at its disk if that stays")
+
+
+def fault_point(name: str) -> None:
+    """Do what is armed for the fault point ``name``; an error is SQLite's."""
+    try:
+        faults.point(name)
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from error

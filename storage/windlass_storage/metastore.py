@@ -59,12 +59,12 @@ class Metastore:
             writer = self._connect()
             try:
                 snapshot_table.migrate(writer, self._path)
+                # SQLite itself syncs the directory only when it syncs the log, which `flush` does instead.
+                _fsync(self._path.parent)
                 reader = self._connect()
             except BaseException:
                 writer.close()
                 raise
-            # SQLite itself syncs the directory only when it syncs the log, which `flush` does in its place.
-            _fsync(self._path.parent)
         return writer, reader
 
     def _connect(self) -> sqlite3.Connection:
@@ -174,17 +174,10 @@ class Metastore:
             if parent and not record.parents:
                 rebased = snapshot_table.committed_parent(db, parent)
                 db.execute("UPDATE snapshot SET parent = ? WHERE id = ?", (rebased, record.id))
+            kept, now = snapshot_table.dump(labels), time.time_ns()
             db.execute(
                 "UPDATE snapshot SET name = ?, kind = ?, labels = ?, inodes = ?, size = ?, updated_at = ? WHERE id = ?",
-                (
-                    name,
-                    Kind.COMMITTED,
-                    snapshot_table.dump(labels),
-                    usage.inodes,
-                    usage.size,
-                    time.time_ns(),
-                    record.id,
-                ),
+                (name, Kind.COMMITTED, kept, usage.inodes, usage.size, now, record.id),
             )
             record = snapshot_table.record(db, name)
         faults.point("snapshots.committed")
@@ -242,7 +235,7 @@ class Metastore:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
-                faults.database_point("snapshots.commit")
+                databases.fault_point("snapshots.commit")
                 self._writer.execute("COMMIT")
             except BaseException:
                 # A full disk may have ended the transaction already.

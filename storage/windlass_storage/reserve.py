@@ -1,8 +1,8 @@
-"""Space kept back for deletions: a file beside a database, which goes when the disk is full.
+"""Space kept back for deletions: a file next to a database, removed when the disk is full.
 
-To delete, a database has to write first. On a disk without a free block nobody
-could remove anything any more, nor could a daemon open its databases again; what
-the file holds is enough for both, and is taken again when there is room.
+To delete, a database has to write first. On a disk without a free block it could
+not delete, and a daemon could not open its databases again. The file's space is
+enough for both; the file is made again when there is room.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Request:
         return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
     def wants(self, upgrade: str) -> bool:
-        """Tell whether the client wants to go on with another protocol."""
+        """Return whether the client wants to go on with another protocol."""
         words = {word.lower() for word in self.all("connection")}
         return "upgrade" in words and upgrade in {word.lower() for word in self.all("upgrade")}
 

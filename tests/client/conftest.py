@@ -27,7 +27,7 @@ from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as nam
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as snapshots
 from windlass_api.containerd.services.version.v1 import version_pb2 as version
 from windlass_client.client import Client
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 
 KIND = "application/vnd.oci.image"

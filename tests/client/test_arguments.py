@@ -18,7 +18,7 @@ from windlass_client.arguments import parse_mount, parse_size
         ('"src=/a,b",dst=/c', ("bind", "/a,b", "/c", ["rbind"])),
     ],
 )
-def test_mounts(text, mount):
+def test_mounts(text: str, mount: tuple[str, str, str, list[str]]) -> None:
     """Mounts are written as for ctr, and a bind needs no more than its two ends."""
     kind, source, destination, options = mount
     expected = {"type": kind, "source": source, "destination": destination, "options": options}
@@ -26,7 +26,7 @@ def test_mounts(text, mount):
 
 
 @pytest.mark.parametrize("text", ["src=/a", "dst=/b", "src=a,dst=/b", "src=/a,dst=b", "src=/a,dst=/b,colour=red", ""])
-def test_bad_mounts(text):
+def test_bad_mounts(text: str) -> None:
     """What is missing or unknown is named."""
     with pytest.raises(InvalidArgument, match="mount"):
         parse_mount(text)
@@ -35,13 +35,13 @@ def test_bad_mounts(text):
 @pytest.mark.parametrize(
     ("text", "size"), [("1", 1), ("64M", 64 << 20), ("1g", 1 << 30), ("2KiB", 2048), ("3kb", 3072)]
 )
-def test_sizes(text, size):
+def test_sizes(text: str, size: int) -> None:
     """Units are powers of 1024."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1x", "1.5G", "M", "9" * 40])
-def test_bad_sizes(text):
+def test_bad_sizes(text: str) -> None:
     """Anything else is no size."""
     with pytest.raises(InvalidArgument, match="size"):
         parse_size(text)

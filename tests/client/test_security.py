@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from windlass.errors import InvalidArgument
 from windlass_client import security
 from windlass_oci import defaults, seccomp
+from windlass_oci.runtime_spec import Spec
 
 DEFAULT = defaults.CAPABILITIES
 
 
-def restricted(*options, add=(), drop=()):
+def restricted(*options: str, add: Sequence[str] = (), drop: Sequence[str] = ()) -> Spec:
     document = defaults.default_spec("ns", "c")
     security.restrict(document, add, drop, options)
     return document

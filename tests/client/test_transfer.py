@@ -25,7 +25,7 @@ from windlass_api.containerd.types.transfer.progress_pb2 import Progress
 from windlass_client import streams
 from windlass_client.client import Client
 from windlass_client.transfer import Remote
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 
 DATA = bytes(range(256)) * 1000
@@ -105,7 +105,7 @@ class FakeTransfers:
 @pytest.fixture
 async def transfers(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a daemon that follows a script, and give a client of it."""
-    started: list[tuple[grpc.aio.Server, Client]] = []
+    started: list[tuple[asyncio.Server, Server, Client]] = []
 
     async def start(script: Script) -> tuple[FakeTransfers, Client]:
         fake = FakeTransfers(script)

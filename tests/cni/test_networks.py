@@ -10,10 +10,11 @@ import pytest
 from cni.conftest import ATTACHMENT, World
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, Unknown
+from windlass_cni.config import Json
 from windlass_cni.execute import Programs
 from windlass_cni.networks import Networks, add_all, capability_args, delete_all
 
-PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+PORTS: dict[str, Json] = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
 
 async def test_each_plugin_gets_the_result_of_the_one_before(world: World) -> None:

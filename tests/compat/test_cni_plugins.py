@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from windlass_cni.cache import Cache
-from windlass_cni.config import Network, parse
+from windlass_cni.config import Json, Network, parse
 from windlass_cni.execute import Attachment, Programs
 from windlass_cni.networks import Networks, add_all, delete_all
 from windlass_cni.result import Result
 from windlass_linux import netns
 
 PLUGINS = Path("/usr/lib/cni")
-PORT = {"containerPort": 80, "protocol": "tcp"}
+PORT: dict[str, Json] = {"containerPort": 80, "protocol": "tcp"}
 TOOLS = ("nsenter", "iptables")
 
 pytestmark = [
@@ -152,7 +152,7 @@ def _settle(end: Attachment) -> None:
 async def test_a_port_of_the_host_leads_to_the_container(host: Host) -> None:
     network = host.network(ranges=["10.78.0.0/24"])
     end = host.container()
-    ports = [{**PORT, "hostPort": 8080}]
+    ports: Json = [{**PORT, "hostPort": 8080}]
     (address,) = addresses(await add_all(host.networks, [network], end, {"portMappings": ports}))
     client = host.container()
     await add_all(host.networks, [network], client, {})

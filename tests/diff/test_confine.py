@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from windlass_diff.channel import Channel
 from windlass_diff.confine import KEPT, SCORE
 from windlass_diff.job import Job
+from windlass_diff.messages import Result
 from windlass_diff.worker import prepare
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root on Linux")
@@ -33,22 +35,22 @@ def show(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     channel = Channel(descriptors[0])
     channel.request(prepare)
 
-    def work() -> dict[str, object]:
+    def work() -> Result:
         tasks = [status((task / "status").read_text()) for task in Path("/proc/self/task").iterdir()]
         executed = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
         score = int(Path("/proc/self/oom_score_adj").read_text())
-        return {"threads": tasks, "executed": status(executed), "score": score}
+        return Result(digest=json.dumps({"threads": tasks, "executed": status(executed), "score": score}), size=0)
 
     return channel.run(work)
 
 
 @pytest.fixture
 def found(zygote: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What such a worker says."""
+    """What such a worker says, as JSON in the text of its result."""
     monkeypatch.setitem(sys.modules, "diff_entries", sys.modules[__name__])
     job = Job(zygote, "diff_entries:show", "layer x", {})
     try:
-        return job.result(30.0)
+        return dict(json.loads(job.result(30.0)["digest"]))
     finally:
         job.close()
 

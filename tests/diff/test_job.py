@@ -17,6 +17,7 @@ from windlass.contracts.mounts import Mount
 from windlass.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from windlass_diff.channel import Channel
 from windlass_diff.job import Job
+from windlass_diff.messages import Request
 
 
 def hang(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
@@ -94,8 +95,14 @@ def test_a_worker_leaves_no_mount_when_it_is_killed(differ: Any, zygote: Any, ro
     """Its namespace goes with it; the blob here is a terabyte of zeros."""
     blob = os.memfd_create("blob")
     os.ftruncate(blob, 1 << 40)
-    request: dict[str, Any] = {"mounts": [["bind", str(root), "", "rbind"]], "directory": str(root.parent / "target")}
-    request |= {"sync": False, "compressed": False, "processors": [], "detached": False}
+    request: Request = {
+        "mounts": [["bind", str(root), "", "rbind"]],
+        "directory": str(root.parent / "target"),
+        "sync": False,
+        "compressed": False,
+        "processors": [],
+        "detached": False,
+    }
     job = Job(zygote, "windlass_diff.worker:apply", "layer x", request, [blob])
     os.close(blob)
     timer = threading.Timer(0.3, job.kill)

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from plugin_type.plugin import DANISH, ENGLISH, LOBBY, DanishConfig
 from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
-from windlass.config.settings import StreamProcessor
 from windlass.discovery import Found
 from windlass.plugin import State
 
@@ -25,13 +24,15 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 1.0})
     properties: Mapping[str, str] = field(default_factory=dict)
-    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     def mark(self, *path: str) -> str:
         return ""
 
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return kind(polite=False) if issubclass(kind, DanishConfig) else kind()
+
+    def section(self, name: str, kind: type[C]) -> Mapping[str, C]:
+        return {}
 
 
 async def test_the_lobby_shows_what_every_greeter_says() -> None:

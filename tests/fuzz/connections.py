@@ -10,7 +10,7 @@ from server.grpc_echo import Echo
 
 from windlass.contracts.services import TtrpcService
 from windlass.errors import NotFound
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 from windlass_server.http2 import frames
 from windlass_server.ttrpc.listener import Connection

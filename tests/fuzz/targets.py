@@ -35,8 +35,8 @@ from windlass_metadata.columns import decode_map, encode_map
 from windlass_registry import challenges, failures, urls
 from windlass_registry import references as registry_references
 from windlass_registry.session import seconds_asked
-from windlass_restart.monitor import _has_terminal
-from windlass_runtime_v2 import bundles, foreign, joining, tasks
+from windlass_restart.restarter import _has_terminal
+from windlass_runtime_v2 import bundle, bundles, foreign, joining, tasks
 from windlass_server.http2.headers import Decoder, HeaderFailure
 from windlass_shim_runc import messages
 from windlass_shim_runc.messages import Message
@@ -238,7 +238,7 @@ def read_specs(data: bytes) -> None:
         joining.group_of(data)
     bundles.remapped_group(data)
     with suppress(ValueError):
-        bundles.parse_bootstrap(data)
+        bundle.parse_bootstrap(data)
     with suppress(Error):
         foreign.parse_result(data)
     _has_terminal(container(data))

@@ -38,7 +38,6 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {INIT_TIMEOUT: 5.0, STOP_TIMEOUT: 0.2})
     properties: Mapping[str, str] = field(default_factory=dict)
-    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     configured: Collection[str] = ()
 
@@ -50,6 +49,9 @@ class Settings:
 
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         return kind()
+
+    def section(self, name: str, kind: type[C]) -> Mapping[str, C]:
+        return {}
 
 
 def plugin(kind: PluginType[Any], id: str, init: Callable[[InitContext], Any], *requires: PluginType[Any]) -> Found:
@@ -335,7 +337,7 @@ class Waits(Half):
         (None, "its init returned None; it must return an object with the methods of Reads"),
         (object(), "its init returned an object of class object, which lacks close, read of Reads"),
         (Half(), "its init returned an object of class Half, which lacks close of Reads"),
-        (Inherits(), "its init returned an object of class Inherits, which lacks read of Reads"),
+        (Inherits(), "its init returned an object of class Inherits, which lacks read of Reads"),  # type: ignore[abstract] # so it is
         (Waits(), "its read is async, and that of Reads is not"),
     ],
 )

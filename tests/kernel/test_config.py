@@ -184,7 +184,7 @@ def test_a_derived_ttrpc_socket_follows_the_flag(etc: Etc, version: int) -> None
         ),
         (
             "version = 2\ndisabled_plugins = ['cri']\n",
-            'config.toml:2: "cri" in disabled_plugins is no URI; did you mean',
+            'config.toml:2: "cri" in disabled_plugins is not a URI; did you mean',
         ),
         ("version = 4\n\nrequired_plugins = ['a.b']\n", "config.toml:3: required plugin a.b is not installed"),
         ("version = 4\nroot = '/x'\nstate = '/x'\n", "config.toml:3: root and state are both /x; give each"),

@@ -31,7 +31,7 @@ def plugin(id, init):
 
 # without a server no daemon starts
 found.append(Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", lambda context: None)))
-discovery.discover = lambda disabled=(): found
+discovery.discover = lambda disabled, listed: found
 
 {body}
 

@@ -20,7 +20,7 @@ def test_the_codes_are_those_of_grpc() -> None:
 
 
 def test_every_code_but_ok_and_unknown_has_a_class() -> None:
-    """UNKNOWN is what any other exception travels as, and OK is no error."""
+    """UNKNOWN is what any other exception travels as, and OK is not an error."""
     assert set(CODES.values()) - set(BY_CODE) == {Code.OK, Code.UNKNOWN}
     assert all(kind.code == code for code, kind in BY_CODE.items())
 
@@ -82,7 +82,7 @@ def test_what_would_end_the_daemon_becomes_an_error_of_the_plugin(kind: type[Bas
 
     given = errors.as_exception(raised, "plugin type.a.1")
 
-    assert type(given) is RuntimeError
+    assert isinstance(given, RuntimeError)
     assert str(given) == f"plugin type.a.1 raised {kind.__name__}: 3"
     assert given.__cause__ is raised
 

@@ -24,7 +24,8 @@ from windlass.gate import Gate, Handle, offload, offloaded
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs
 from windlass_metadata.database import Database
-from windlass_server.grpc.calls import Call, Limits
+from windlass_server.grpc.answers import Limits
+from windlass_server.grpc.calls import Call
 from windlass_server.grpc.server import Server
 from windlass_server.http2.streams import Stream
 

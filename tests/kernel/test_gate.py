@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -136,7 +136,7 @@ async def test_a_quick_method_is_called_on_the_loop_until_it_is_slow(gate: Gate)
             return threading.current_thread().name
 
     instance = Quick()
-    handle = Handle(instance, gate)
+    handle: Quick = Handle(instance, gate)  # type: ignore[assignment] # a handle has the methods of what it stands for
     here = threading.current_thread().name
     assert await offload(handle.where) == here
     instance.seconds = 0.05
@@ -245,7 +245,12 @@ async def test_a_caller_that_is_cancelled_in_the_moment_of_the_answer_leaves_not
     released: list[str] = []
     jobs: list[Job[str]] = []
     submit = gate.pool.submit
-    monkeypatch.setattr(gate.pool, "submit", lambda *given: jobs.append(submit(*given)) or jobs[-1])
+
+    def noted(call: Callable[[], str], discard: Callable[[str], object] | None) -> Job[str]:
+        jobs.append(submit(call, discard))
+        return jobs[-1]
+
+    monkeypatch.setattr(gate.pool, "submit", noted)
     task = asyncio.create_task(offloaded(gate.guard(lambda: "file", "open"), deadline=5, discard=released.append)())
 
     # the future wakes the task in the next round of the loop

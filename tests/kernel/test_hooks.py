@@ -232,8 +232,11 @@ class Hangs:
         self.release.wait(30)
 
 
-class HangsInACoroutine(Hangs):
+class HangsInACoroutine:
     """It holds its own loop up, as a coroutine must not."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
 
     @hookimpl
     async def watched(self) -> None:
@@ -246,7 +249,7 @@ class HangsInACoroutine(Hangs):
 
 @pytest.mark.parametrize("kind", [Hangs, HangsInACoroutine])
 async def test_a_participant_that_hangs_has_its_deadline(
-    kind: type[Hangs], hooks: Hooks, join: Join, caplog: pytest.LogCaptureFixture
+    kind: type[Hangs | HangsInACoroutine], hooks: Hooks, join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Then the policy holds, and the daemon's loop has turned all the time."""
     hangs = kind()
@@ -471,7 +474,10 @@ class Breaks:
         raise self.error
 
 
-class BreaksInACoroutine(Breaks):
+class BreaksInACoroutine:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     @hookimpl
     async def watched(self) -> int:
         raise self.error
@@ -487,7 +493,11 @@ ERRORS = [KeyError("x"), TimeoutError(), SystemExit(3), KeyboardInterrupt(), Ass
 @pytest.mark.parametrize("kind", [Breaks, BreaksInACoroutine])
 @pytest.mark.parametrize("error", ERRORS)
 async def test_every_exception_counts(
-    kind: type[Breaks], error: BaseException, hooks: Hooks, join: Join, caplog: pytest.LogCaptureFixture
+    kind: type[Breaks | BreaksInACoroutine],
+    error: BaseException,
+    hooks: Hooks,
+    join: Join,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An open step goes on, a closed one fails, and both name the plugin and the exception."""
     if isinstance(error, StopIteration) and kind is BreaksInACoroutine:

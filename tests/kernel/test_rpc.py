@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts import rpc
 from windlass.errors import NotFound
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
 from windlass_api.containerd.services.leases.v1 import leases_pb2_grpc as stubs
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 
 
@@ -80,6 +82,29 @@ async def test_a_message_is_one_line_that_no_terminal_obeys(leases: Any) -> None
     """It quotes what a stranger may have chosen."""
     _, told = await refused(leases.Delete(pb.DeleteRequest(id="\x1b[2J\r\nü")))
     assert told == "lease  [2J  ü does not exist"
+
+
+async def test_a_stream_that_ends_early_has_ended_when_the_call_has() -> None:
+    ended = []
+
+    class Lists:
+        async def list(self, request: object, call: rpc.Call) -> AsyncIterator[object]:
+            try:
+                yield request
+                yield request
+            finally:
+                await asyncio.sleep(0)
+                ended.append(request)
+
+    file = FileDescriptorProto(name="t.proto", package="t")
+    file.message_type.add(name="M")
+    file.service.add(name="S").method.add(name="List", input_type=".t.M", output_type=".t.M", server_streaming=True)
+    service = DescriptorPool().AddSerializedFile(file.SerializeToString()).services_by_name["S"]
+    answer = rpc.methods_of(service, Lists())["List"].handler("it", rpc.Call())
+    assert isinstance(answer, AsyncGenerator)
+    assert await anext(answer) == "it"
+    await answer.aclose()
+    assert ended == ["it"]
 
 
 async def test_a_method_that_the_object_lacks_is_unimplemented(leases: Any) -> None:

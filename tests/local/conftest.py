@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -116,6 +116,8 @@ class Manager(MountManager):
 
     active: set[str] = field(default_factory=set)
     leases: list[str] = field(default_factory=list)
+    before: Callable[[], object] = lambda: None
+    """Called in the thread that activates."""
 
     def handles(self, mounts: Sequence[Mount]) -> bool:
         return any("/" in mount.type for mount in mounts)
@@ -123,6 +125,7 @@ class Manager(MountManager):
     def activate(
         self, namespace: str, name: str, mounts: Sequence[Mount], options: ActivateOptions | None = None
     ) -> Activation:
+        self.before()
         self.active.add(name)
         self.leases.append(options.lease if options else "")
         return Activation(name, system=(Mount("bind", "/made", ("rbind",)),))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from pathlib import Path
 
 from windlass_local import fifos
 from windlass_local.pump import Pump
 
 
-def test_fifos_are_made_and_removed(tmp_path):
+def test_fifos_are_made_and_removed(tmp_path: Path) -> None:
     """A directory that only we may enter, a pipe per stream, none for the stderr of a terminal."""
     with fifos.make("c1", stdin=True, terminal=False, parent=str(tmp_path)) as streams:
         assert stat.S_IMODE(os.stat(streams.directory).st_mode) == 0o700
@@ -23,7 +24,7 @@ def test_fifos_are_made_and_removed(tmp_path):
         assert list(streams.descriptors) == ["stdout"]
 
 
-async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path):
+async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path: Path) -> None:
     """A FIFO that nobody has opened yet is not at its end."""
     read, write = os.pipe()
     streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
@@ -42,7 +43,7 @@ async def test_a_pump_waits_for_the_first_writer_and_ends_with_the_last(tmp_path
     streams.close()
 
 
-async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path):
+async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path: Path) -> None:
     """The process must not block on output that nobody will ever read."""
     read, write = os.pipe()
     os.close(read)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def add(name: str):
+def add(name: str) -> Callable[[sqlite3.Connection], int]:
     return lambda db: db.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).rowcount
 
 

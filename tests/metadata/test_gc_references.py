@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -150,7 +150,7 @@ class metadata_rows:
     def __init__(self, world: World) -> None:
         self.database = world.opened[-1]
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[str, str, dict[str, str]], None]:
         from windlass_metadata.columns import encode_map
 
         def write(sql: str, digest: str, labels: dict[str, str]) -> None:

@@ -15,7 +15,6 @@ from metadata.memory_content import MemoryContent
 from metadata.memory_snapshotter import MemorySnapshotter
 
 from windlass.boot import Daemon
-from windlass.config.settings import StreamProcessor
 from windlass.contracts.content import CONTENT
 from windlass.contracts.events import EXCHANGE
 from windlass.contracts.gc import GC
@@ -41,7 +40,6 @@ class Settings:
     required_plugins: Collection[str] = ()
     timeouts: Mapping[str, float] = field(default_factory=lambda: {OPEN_TIMEOUT: 0.0})
     properties: Mapping[str, str] = field(default_factory=dict)
-    stream_processors: Mapping[str, StreamProcessor] = field(default_factory=dict)
 
     def mark(self, *path: str) -> str:
         return ""
@@ -49,6 +47,9 @@ class Settings:
     def plugin_config(self, uri: str, kind: type[C]) -> C:
         config = self.configs.get(uri)
         return config if isinstance(config, kind) else kind()
+
+    def section(self, name: str, kind: type[C]) -> Mapping[str, C]:
+        return {}
 
 
 @pytest.fixture

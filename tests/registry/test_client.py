@@ -290,8 +290,8 @@ def test_a_body_that_always_ends_early_is_given_up(repository: Repository, fake:
     ("raw", "told"),
     [
         (b"HTTP/1.1 403 \x1b[31mNo\r\nContent-Length: 0\r\n\r\n", "403 [31mNo"),
-        (b"\x00\x1b\xff\r\n\r\n", "its answer is no HTTP"),
-        (b"HTTP/9.9 hello\r\n\r\n", "its answer is no HTTP"),
+        (b"\x00\x1b\xff\r\n\r\n", "its answer is not HTTP"),
+        (b"HTTP/9.9 hello\r\n\r\n", "its answer is not HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: 0\r\n\r\n" % MANIFEST.encode(),
             "sends an empty manifest",
@@ -299,7 +299,7 @@ def test_a_body_that_always_ends_early_is_given_up(repository: Repository, fake:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without a media type"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n" % MANIFEST.encode(),
-            "its answer is no HTTP",
+            "its answer is not HTTP",
         ),
     ],
 )

@@ -289,7 +289,7 @@ async def test_a_container_that_hangs_delays_no_other_one() -> None:
 @pytest.mark.parametrize("version", [2, 3])
 def test_the_old_name_of_the_block_still_counts(version: int) -> None:
     """In files of version 2 and 3; a block of the new name wins."""
-    plugins = {"io.containerd.internal.v1.restart": {"interval": "3s"}}
+    plugins: dict[str, object] = {"io.containerd.internal.v1.restart": {"interval": "3s"}}
     migrate(1, plugins)
     assert list(plugins) == ["io.containerd.internal.v1.restart"]
     migrate(version, plugins)

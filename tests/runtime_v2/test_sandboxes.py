@@ -170,6 +170,23 @@ async def test_a_start_that_fails_ends_the_sandbox(tmp_path: Path, zygote: Proce
         assert running.bundles == running.sockets == []
 
 
+async def test_a_client_that_goes_away_while_a_failed_start_is_undone_leaves_nothing(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """The sandbox goes all the same, and those that wait for it get its end."""
+    async with controlling(tmp_path, zygote, shim_cleanup=0.5, shim_shutdown=0.5) as running:
+        failing = pod(fail={"StartSandbox": [2, "no network"]}, hang=["ShutdownSandbox"])
+        await running.controller.create("test", failing, NOW)
+        waiting = asyncio.create_task(running.controller.wait("test", "pod"))
+        starting = asyncio.create_task(running.controller.start("test", "pod"))
+        await eventually(lambda: running.calls("ShutdownSandbox") == 1)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert (await asyncio.wait_for(waiting, 30)).status == 137
+        await eventually(lambda: not running.bundles and not running.sockets and not zygote.running, 60)
+
+
 async def test_a_shim_that_never_answers_is_shut_down_all_the_same(tmp_path: Path, zygote: ProcessZygote) -> None:
     """Within the deadlines, by SIGKILL."""
     async with controlling(tmp_path, zygote, shim_cleanup=0.2, shim_shutdown=0.2) as running:

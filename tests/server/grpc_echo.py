@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windlass.contracts.rpc import Call, Method
 from windlass.errors import Aborted, NotFound
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 
 LIMIT = 16 << 20

@@ -16,7 +16,7 @@ from server.test_http2 import Peer
 
 from windlass_server import accepting
 from windlass_server.accepting import Acceptor
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 from windlass_server.sockets import listen
 

@@ -15,7 +15,7 @@ pytest.importorskip(
 from prometheus_client.parser import text_string_to_metric_families
 
 from windlass.contracts.metrics import Family, Kind, MetricSource, Sample
-from windlass.errors import InvalidArgument, StartError, Unavailable
+from windlass.errors import InvalidArgument, NotFound, StartError, Unavailable
 from windlass.gate import Gate
 from windlass_server import metrics
 from windlass_server.metrics import MetricsServer, parse_address
@@ -89,8 +89,12 @@ def get(path: str, method: str = "GET") -> bytes:
 async def test_a_scraper_gets_every_source_and_the_calls_between_plugins() -> None:
     """In a format that Prometheus' own parser reads; a source that fails is left out."""
     gate = Gate("io.example.v1.store")
-    account = gate.account("get")
-    account.leave(account.enter(), failed=True)
+
+    def fail() -> None:
+        raise NotFound("none")
+
+    with pytest.raises(NotFound):
+        gate.guard(fail, "get")()
     async with serving(Source(), Sick(), store=gate) as server:
         status, body = await ask(server, get("/v1/metrics?x=y"))
     assert status == "HTTP/1.1 200 OK"

@@ -38,6 +38,8 @@ class Echo:
             raise NotFound("thing 7 does not exist")
         if method == "Broken":
             raise KeyError("a defect")
+        if method == "Cancelled":
+            raise asyncio.CancelledError
         if method != "Say":
             raise Unimplemented(f"method {method} of {self.name}")
         return namespace.encode() + b":" + payload
@@ -90,6 +92,12 @@ async def test_a_service_with_a_defect_still_answers(peer: Peer) -> None:
     assert (stream, response.code) == (1, Code.UNKNOWN)
     peer.call(3, "Say", b"hi")
     assert await peer.answer() == (3, Response(payload=b"ns:hi"))
+
+
+async def test_a_service_that_gives_up_still_answers(peer: Peer) -> None:
+    peer.call(1, "Cancelled")
+    stream, response = await peer.answer()
+    assert (stream, response.code) == (1, Code.CANCELLED)
 
 
 async def test_calls_run_side_by_side(peer: Peer) -> None:

@@ -86,7 +86,7 @@ def sick() -> Iterator[MemorySnapshotter]:
 def metadata(tmp_path: Path, disk: SlowDisk, sick: MemorySnapshotter) -> Iterator[Any]:
     """A metadata store behind its gate, with a snapshotter behind another."""
     database, gates = Database(tmp_path / "meta.db"), [Gate("sick"), Gate("metadata")]
-    store = MetadataStore(database, disk, {"sick": Handle(sick, gates[0])}, Events())
+    store = MetadataStore(database, disk, {"sick": Handle(sick, gates[0])}, Events())  # type: ignore[dict-item] # a handle has the methods of what it stands for
     yield Handle(store, gates[1])
     for gate in gates:
         gate.close()
@@ -175,7 +175,7 @@ async def test_a_reader_is_not_closed_on_the_loop(metadata: Any) -> None:
 async def test_layers_that_hang_delay_no_other_call(metadata: Any) -> None:
     """They wait in the pool of their differ, as many as there are."""
     differ, gate = HungDiffer(), Gate("differ")
-    service = Diff(metadata, {"walking": Handle(differ, gate)}, ["walking"], False)
+    service = Diff(metadata, {"walking": Handle(differ, gate)}, ["walking"], False)  # type: ignore[dict-item] # a handle has the methods of what it stands for
     tasks = [asyncio.create_task(service.apply(diff_pb2.ApplyRequest(), CALL)) for _ in range(2 * POOL_SIZE)]
     await asyncio.sleep(0.1)
 

@@ -190,7 +190,7 @@ def test_a_worker_gets_the_state_of_the_one_before() -> None:
 
         handover = Handover()
         handover.descriptors = [kept_reading, kept_writing, state]
-        keeper.run_worker(work, theirs, handover, 7.0, not_ours)  # type: ignore[arg-type] # a C socket's subclass
+        keeper.run_worker(work, theirs, handover, 7.0, not_ours)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert marshal.loads(os.read(kept_reading, 1000)) == (b"all that was known", 2, 7.0, [], False)
     for fd in (state, kept_reading, kept_writing, *not_ours):
@@ -217,7 +217,7 @@ def test_a_worker_with_a_defect_ends_with_1(capfd: pytest.CaptureFixture[str]) -
         def work(line: KeeperLine) -> None:
             raise ZeroDivisionError
 
-        keeper.run_worker(work, theirs, Handover(), 1.0, ())  # type: ignore[arg-type] # a C socket's subclass
+        keeper.run_worker(work, theirs, Handover(), 1.0, ())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert "ZeroDivisionError" in capfd.readouterr().err
     mine.close()
@@ -231,7 +231,7 @@ def test_a_worker_without_its_keeper_ends(act: Callable[[KeeperLine], object]) -
     mine.close()
     pid = os.fork()
     if not pid:
-        act(KeeperLine(theirs, Handover()))  # type: ignore[arg-type] # a C socket's subclass
+        act(KeeperLine(theirs, Handover()))
         os._exit(7)
     theirs.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1

@@ -84,9 +84,9 @@ def test_a_sandbox_keeps_a_shim_without_containers(parted: Parts, pod: Pod) -> N
         await pod.task.wait(messages.ProcessRequest(id="one"))
         await pod.task.delete(messages.ProcessRequest(id="one"))
         await pod.task.shutdown(messages.ShutdownRequest())
-        assert not pod.inventory.vacant and pod.ends == []
+        assert (pod.inventory.vacant, pod.ends) == (False, [])
         await pod.sandbox.shutdown_sandbox(POD)
-        assert pod.inventory.vacant and pod.ends == ["sandbox shutdown"]
+        assert (pod.inventory.vacant, pod.ends) == (True, ["sandbox shutdown"])
 
     parted.run(live())
 

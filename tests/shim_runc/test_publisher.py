@@ -39,8 +39,9 @@ def exits(queue: Publisher, *ids: str) -> None:
         queue.publish("/tasks/exit", messages.TaskExit(container_id=id))
 
 
-def ids(sink: EventSink) -> list[str]:
-    """Return the containers of the events that have come."""
+def ids(sink: EventSink, count: int = 0) -> list[str]:
+    """Return the containers of the events that have come, and wait for ``count``: the sink answers, then notes one."""
+    sink.wait_for("/tasks/exit", count)
     return [messages.decode(messages.TaskExit, event).container_id for _, event in sink.received]
 
 
@@ -52,12 +53,12 @@ def test_events_arrive_in_order(parted: Parts, sink: EventSink) -> None:
         exits(queue, "a", "b", "c")
         assert not queue.empty.is_set
         task = parted.loop.spawn(queue.run())
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())
     queue.disconnect()
-    assert ids(sink) == ["a", "b", "c"]
+    assert ids(sink, 3) == ["a", "b", "c"]
     assert len(sink.connections) == 1
 
 
@@ -73,12 +74,12 @@ def test_a_daemon_that_comes_later_gets_all(parted: Parts, sink: EventSink) -> N
         assert ids(sink) == []
         sink.start()
         exits(queue, "c")
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())
     queue.disconnect()
-    assert ids(sink) == ["a", "b", "c"]
+    assert ids(sink, 3) == ["a", "b", "c"]
 
 
 class Answering(Publisher):
@@ -109,7 +110,7 @@ def test_only_what_may_succeed_later_is_sent_again(parted: Parts, answers: list[
     async def live() -> None:
         exits(queue, "a", "b")
         task = parted.loop.spawn(queue.run())
-        await queue.empty.wait(5)
+        await queue.empty.wait(30)
         parted.loop.cancel(task)
 
     parted.run(live())

@@ -15,7 +15,7 @@ from polling import is_readable
 from shim_runc.fake_runtime import Parts
 
 from windlass import errors
-from windlass_shim_runc import console, logger, records
+from windlass_shim_runc import console, logger, messages, records
 from windlass_shim_runc.keeper import Handover
 from windlass_shim_runc.streams import Streams
 
@@ -151,20 +151,20 @@ def test_input_goes_on_while_a_writer_comes_and_goes(parted: Parts, tmp_path: Pa
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({"stdin": "relative"}, "stdin 'relative' is not an absolute path"),
-        ({"stdin": "/dev/null"}, "stdin /dev/null is not a FIFO"),
-        ({"stdout": "/no/such"}, "cannot open stdout /no/such: No such file or directory"),
-        ({"stderr": "/dev/null"}, "stderr /dev/null is neither a FIFO nor a regular file"),
-        ({"stdout": "file:relative"}, "log file 'relative' is not an absolute path; write file:///path"),
-        ({"stdout": "binary:relative"}, "logger 'relative' is not an absolute path; write binary:///path"),
-        ({"stdout": "binary:///no/such"}, "logger /no/such cannot be executed"),
+        (("relative", "", ""), "stdin 'relative' is not an absolute path"),
+        (("/dev/null", "", ""), "stdin /dev/null is not a FIFO"),
+        (("", "/no/such", ""), "cannot open stdout /no/such: No such file or directory"),
+        (("", "", "/dev/null"), "stderr /dev/null is neither a FIFO nor a regular file"),
+        (("", "file:relative", ""), "log file 'relative' is not an absolute path; write file:///path"),
+        (("", "binary:relative", ""), "logger 'relative' is not an absolute path; write binary:///path"),
+        (("", "binary:///no/such", ""), "logger /no/such cannot be executed"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_by_name(
-    parted: Parts, tmp_path: Path, names: dict[str, str], words: str
+    parted: Parts, tmp_path: Path, names: tuple[str, str, str], words: str
 ) -> None:
     """With nothing left open."""
-    made = streams(parted, **names)
+    made = streams(parted, *names)
 
     async def live() -> None:
         with pytest.raises(errors.Error, match=words):
@@ -315,7 +315,7 @@ def test_streams_at_rest_are_recorded_and_taken_over(parted: Parts, tmp_path: Pa
         record = made.to_record(handover)
         handover.descriptors = [os.dup(fd) for fd in handover.descriptors]
         made.close()
-        later.take_over(handover, records.decode(records.StreamsRecord, record.encode()))
+        later.take_over(handover, messages.decode(records.StreamsRecord, record.encode()))
         os.write(writing, b"after")
         await parted.loop.readable(reader, 5)
         assert os.read(reader, 100) == b"after"

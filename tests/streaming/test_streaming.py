@@ -59,7 +59,7 @@ def using(client: websocket.WebSocket) -> Iterator[websocket.WebSocket]:
     try:
         yield client
     finally:
-        client.shutdown()
+        client.shutdown()  # type: ignore[no-untyped-call] # the library's
 
 
 def messages(client: websocket.WebSocket) -> dict[int, bytes]:
@@ -72,7 +72,7 @@ def messages(client: websocket.WebSocket) -> dict[int, bytes]:
                 return found
             found[data[0]] = found.get(data[0], b"") + data[1:]
     finally:
-        client.shutdown()
+        client.shutdown()  # type: ignore[no-untyped-call] # the library's
 
 
 async def apart(call: Callable[[], R]) -> R:
@@ -208,7 +208,7 @@ async def test_a_client_that_goes_away_cancels_its_command(server: StreamingServ
         if by == "websocket":
             client = ws(url, V4)
             client.recv()
-            client.shutdown()
+            client.shutdown()  # type: ignore[no-untyped-call] # the library's
         else:
             spdy = SpdyClient(url, V4)
             for kind in ("error", "stdout", "stderr"):
@@ -342,7 +342,9 @@ async def test_spdy_is_tunnelled_in_websocket(server: StreamingServer) -> None:
         got = b""
         while True:
             while len(client.buffer) < 8 or len(client.buffer) < 8 + int.from_bytes(client.buffer[5:8], "big"):
-                client.buffer += bytes(tunnel.recv())
+                received = tunnel.recv()
+                assert isinstance(received, bytes)
+                client.buffer += received
             first, flags, payload = client.frame()
             got += payload if first == data else b""
             if first == data and flags & 1:

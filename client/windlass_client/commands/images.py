@@ -170,7 +170,7 @@ def check(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Tell which images are complete and unpacked, and what they take; exit code 1 if one misses something."""
+    """Show which images are complete and unpacked, and their size; the exit code is 1 if one lacks something."""
 
     async def work() -> list[Condition]:
         from windlass_client.namespaces import SNAPSHOTTER

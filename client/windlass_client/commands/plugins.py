@@ -85,7 +85,7 @@ def graph(where: Where, form: str, file: TextIO) -> None:
 @click.argument("uri", metavar="URI|ID|TYPE")
 @click.pass_obj
 def why(where: Where, uri: str) -> int:
-    """Tell why a plugin, or every plugin of a type, is missing."""
+    """Explain why a plugin, or every plugin of a type, is missing."""
     reason = plugingraph.why(asyncio.run(_nodes(where)), uri)
     for depth, step in enumerate(reason.chain):
         lead = "   " * (depth - 1) + "└─ " if depth else ""

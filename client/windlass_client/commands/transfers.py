@@ -1,4 +1,4 @@
-"""`windlass image`: pull and push, which the daemon does and tells about."""
+"""`windlass image`: pull and push, which the daemon does, with progress."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def check_names(tables: Sequence[Table], found: Sequence[Found]) -> list[Problem
     for table in tables:
         for uri in table.get("required_plugins", []):
             if "." not in uri:
-                continue  # that has been told
+                continue  # that is reported already
             if uri not in installed:
                 reason = f"required plugin {uri} is not installed{did_you_mean(uri, installed, _NEAR)}"
                 problems.append(Problem(ERROR, table.place("required_plugins"), reason))

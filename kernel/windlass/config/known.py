@@ -1,7 +1,7 @@
 """What containerd's configuration knows beyond ours: plugins' keys, and names of before version 2.
 
 A key listed here is never an error; where no installed plugin has it, the
-operator is told that it has no effect (docs/containerd 1.3, 2.1 to 2.5, 5.1 to 5.3, and
+daemon warns that it has no effect (docs/containerd 1.3, 2.1 to 2.5, 5.1 to 5.3, and
 `containerd config default` of 1.6, 1.7 and 2.x).
 """
 
@@ -112,12 +112,12 @@ NOT_BUILT = (
 
 
 def is_containerds(uri: str) -> bool:
-    """Tell whether containerd has a plugin of that URI which takes a block."""
+    """Return whether containerd has a plugin of that URI which takes a block."""
     return uri in _KEYS
 
 
 def containerd_knows(uri: str, key: str) -> bool:
-    """Tell whether a plugin's block may have ``key`` on its first level in containerd."""
+    """Return whether a plugin's block may have ``key`` on its first level in containerd."""
     return key in _KEYS.get(uri, "").split()
 
 

@@ -32,7 +32,7 @@ SOCKET_PATH_LIMIT = 104
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a daemon keeps its things unless it is told otherwise."""
+    """The paths that a daemon uses unless its configuration names others."""
 
     config: str
     root: str
@@ -251,7 +251,7 @@ def defaults(paths: Paths) -> Table:
 
 
 def derive_ttrpc(table: Table) -> None:
-    """Put the ttrpc socket beside the grpc socket, with its owner, unless it is configured; make both absolute.
+    """Put the ttrpc socket next to the grpc socket, with its owner, unless it is configured; make both absolute.
 
     containerd does so for versions before 4 and for ``--address`` only; without it
     a second daemon on other paths would take the first one's ttrpc socket.
@@ -330,7 +330,7 @@ def _check_values(table: Table, version: int) -> list[Problem]:
     for key in ("disabled_plugins", "required_plugins"):
         for name in table.get(key, []) if version >= 2 else ():
             if "." not in name:
-                hint = f'"{name}" in {key} is no URI; did you mean "{uri_of(name)}"?'
+                hint = f'"{name}" in {key} is not a URI; did you mean "{uri_of(name)}"?'
                 problems.append(Problem(ERROR, table.place(key), hint))
     for key, value in table.get("timeouts", {}).items():
         try:

@@ -110,7 +110,7 @@ def _move_sections(table: Table) -> None:
 
 
 def _derive_ttrpc(table: Table) -> None:
-    """Before version 4 the ttrpc socket, unless configured, is beside the grpc socket and owned alike."""
+    """Before version 4 the ttrpc socket, unless configured, is next to the grpc socket and has the same owner."""
     server = blocks(table).get(GRPC_SERVER, {})
     if "address" not in server or "address" in blocks(table).get(TTRPC_SERVER, {}):
         return

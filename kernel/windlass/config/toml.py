@@ -1,4 +1,4 @@
-"""TOML that remembers where each value was written, and the comments beside it.
+"""TOML that remembers where each value was written, and the comments around it.
 
 The standard library's parser gives the values; a scan of the same text, which
 it has found to be valid, gives line numbers and comments. `render` writes a
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LIMIT = 4 << 20
-"""Longest file in bytes; nobody writes four megabytes of configuration."""
+"""Longest file in bytes; a configuration of four megabytes is a mistake."""
 
 _BLANK = re.compile(r"[ \t]+")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -35,7 +35,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where something was written, with the comment lines above it and the comment beside it."""
+    """Where something was written, with the comment lines above it and the comment after it."""
 
     file: str
     line: int = 0
@@ -152,7 +152,7 @@ class _Scan:
                 yield path, Mark(self._file, line, above, beside)
 
     def _skip(self) -> bool:
-        """Step over a blank, a comment line or an empty line, and tell whether there was one."""
+        """Step over a blank, a comment line or an empty line, and return whether there was one."""
         character = self._text[self._pos]
         if character in " \t":
             self._take(_BLANK)

@@ -38,7 +38,7 @@ class ActiveMount:
     mount_point: str
     mounted_at: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
-    """Whatever the handler wants to be known."""
+    """Facts that the handler adds for clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class MountManager(Protocol):
     """Keeps the activations of all namespaces. Synchronous and thread-safe; activating may take seconds."""
 
     def handles(self, mounts: Sequence[Mount]) -> bool:
-        """Tell whether there is anything to activate; otherwise the caller makes the mounts. At once, without I/O."""
+        """Return whether there is anything to activate; otherwise the caller makes the mounts. At once, without I/O."""
         ...
 
     def activate(
@@ -118,7 +118,7 @@ class MountHandler(Protocol):
         ...
 
     def is_mounted(self, place: str) -> bool:
-        """Tell whether what `mount` has made is there still."""
+        """Return whether what `mount` has made is there still."""
         ...
 
 

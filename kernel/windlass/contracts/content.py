@@ -19,7 +19,7 @@ from windlass.plugin import PluginType, contract
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is known of a blob; size in bytes, times in nanoseconds since the epoch, UTC."""
+    """A blob's size, times and labels; size in bytes, times in nanoseconds since the epoch, UTC."""
 
     digest: str
     size: int = 0
@@ -30,7 +30,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is known of an ingest: ``offset`` bytes are there of ``total`` (0: unknown) expected."""
+    """State of an ingest: ``offset`` bytes are there of ``total`` (0: unknown) expected."""
 
     ref: str
     offset: int = 0
@@ -100,7 +100,7 @@ class ReadyReader(Reader, Protocol):
     """A reader that can tell what it has to wait for."""
 
     def read_ready(self, offset: int, length: int) -> bytes | None:
-        """Return exactly these bytes, None unless they are in memory and nobody else is reading."""
+        """Return exactly these bytes, None unless they are in memory and no other thread is reading."""
         ...
 
 
@@ -147,7 +147,7 @@ class ContentStore(Protocol):
         ...
 
     def abort(self, ref: str) -> None:
-        """Give an ingest up. Raises NotFound; Unavailable while a writer has it open."""
+        """Discard an ingest. Raises NotFound; Unavailable while a writer has it open."""
         ...
 
 
@@ -160,7 +160,7 @@ class RememberedContent(ContentStore, Protocol):
 
     @property
     def namespace(self) -> str:
-        """The namespace, for whoever hands the store's digests to another process."""
+        """The namespace; a caller that hands digests to another process also hands over this."""
         ...
 
     def remembered(self, digest: str, offset: int = 0, length: int = 0) -> tuple[int, bytes] | None:

@@ -51,7 +51,7 @@ class LeaseStore(Protocol):
         ...
 
     def delete_resource(self, id: str, resource: Resource) -> None:
-        """Let a resource go. Raises as `add_resource`."""
+        """Release a resource. Raises as `add_resource`."""
         ...
 
     def resources(self, id: str) -> builtins.list[Resource]:

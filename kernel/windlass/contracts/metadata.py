@@ -59,7 +59,7 @@ class Collectibles(Protocol):
         ...
 
     def discard(self, namespace: str, id: str) -> None:
-        """Remove one; one that is gone is no error. It is asked again at the next collection when it fails."""
+        """Remove one; one that is gone is not an error. It is asked again at the next collection when it fails."""
         ...
 
 
@@ -68,7 +68,7 @@ class Metadata(Protocol):
     """The views of the metadata store. Synchronous and thread-safe; views are cheap to make.
 
     Each takes a namespace and raises FailedPrecondition ("namespace is required")
-    for an empty one and InvalidArgument for one that is no identifier. A lease
+    for an empty one and InvalidArgument for one that is not an identifier. A lease
     that does not exist is NotFound when something would be added to it.
     """
 
@@ -112,7 +112,7 @@ class Metadata(Protocol):
         ...
 
     def collect_from(self, kind: str, store: Collectibles) -> None:
-        """Have collections look after the objects of ``store`` too; ``kind``, such as ``mount``, is for messages."""
+        """Make collections include the objects of ``store``; ``kind``, such as ``mount``, is for messages."""
         ...
 
     def collect(self) -> Collected:

@@ -1,4 +1,4 @@
-"""Contract: what can be measured about the daemon and its tasks, for whoever exports it."""
+"""Contract: what can be measured about the daemon and its tasks, for the plugins that export it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of a family, told from the others by its labels."""
+    """One value of a family, distinguished from the others by its labels."""
 
     labels: Mapping[str, str]
     value: float

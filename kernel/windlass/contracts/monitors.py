@@ -6,7 +6,7 @@ from windlass.contracts.metrics import MetricSource
 from windlass.plugin import PluginType
 
 CONTAINER_MONITOR: PluginType[object] = PluginType("io.containerd.monitor.container.v1")
-"""Acts on containers; nobody calls it, and clients look up its capabilities."""
+"""Acts on containers. No plugin calls it; clients look up its capabilities."""
 
 TASK_MONITOR: PluginType[MetricSource] = PluginType("io.containerd.monitor.task.v1", MetricSource)
 """Measures tasks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,7 +66,7 @@ class Call:
 
     @property
     def namespace(self) -> str:
-        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for no identifier."""
+        """The namespace header. Raises FailedPrecondition without one, InvalidArgument for an invalid one."""
         namespace = self.value(NAMESPACE, self._namespace)
         if not namespace:
             raise FailedPrecondition("namespace is required")
@@ -126,7 +126,7 @@ class Method:
 
 
 class Server(Protocol):
-    """What takes services."""
+    """Serves services."""
 
     def add(self, service: str, methods: Mapping[str, Method]) -> None:
         """Serve ``methods``, by their names on the wire, as the service with this full name."""
@@ -156,7 +156,7 @@ def method_name(name: str) -> str:
 
 
 def is_implemented(service: object, method: str) -> bool:
-    """Tell whether ``service`` serves the RPC ``method``."""
+    """Return whether ``service`` serves the RPC ``method``."""
     return hasattr(service, method_name(method))
 
 
@@ -187,11 +187,15 @@ def _unary(function: Callable[[object, Call], Awaitable[object]]) -> Handler:
 
 def _streaming(function: Callable[[object, Call], AsyncIterator[object]]) -> Handler:
     async def handle(request: object, call: Call) -> AsyncIterator[object]:
+        responses = function(request, call)
         try:
-            async for response in function(request, call):
+            async for response in responses:
                 yield response
         except Error as error:
             raise printable(error) from None
+        finally:
+            if isinstance(responses, AsyncGenerator):
+                await responses.aclose()  # or it would end some time after the call
 
     return handle
 

@@ -120,7 +120,7 @@ class SandboxController(Protocol):
         ...
 
     async def stop(self, namespace: str, id: str, timeout: float) -> None:
-        """End what runs in the sandbox, after ``timeout`` seconds by force; what is gone already is no error."""
+        """End what runs in the sandbox, after ``timeout`` seconds by force; what is gone already is not an error."""
         ...
 
     async def wait(self, namespace: str, id: str) -> Exit:
@@ -140,7 +140,7 @@ class SandboxController(Protocol):
         ...
 
     async def update(self, namespace: str, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> None:
-        """Let a running sandbox know of changes to its record."""
+        """Inform a running sandbox of changes to its record."""
         ...
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from windlass.plugin import PluginType
 
 CLEAN = b"done"
-"""What a shim's ``cleanup`` tells when nothing is left."""
+"""A shim's ``cleanup`` writes this when nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +17,19 @@ class ForkedShim:
 
     ``entry`` is called in a child of the zygote as ``entry(arguments,
     descriptors)``. Arguments: bundle directory, namespace, container ID, the
-    daemon's grpc address, its ttrpc address, its log level. The FIFO ``log`` in
-    the bundle is for what the shim has to say, and has to become its standard
-    error: as long as it has the daemon's, whoever reads the daemon's output by a
-    pipe waits for the shim's end. Descriptors: a
-    listening unix socket on which to serve ``containerd.task.v3.Task`` and
-    ``v2.Task`` over ttrpc (the daemon made it, so that nobody waits for it,
-    and removes its file).
+    daemon's grpc address, its ttrpc address, its log level. The shim
+    must make the FIFO ``log`` in the bundle its standard error: while it has the
+    daemon's, a process that reads the daemon's output by a pipe waits for the
+    shim's end. Descriptors: a listening unix socket on which to serve
+    ``containerd.task.v3.Task`` and ``v2.Task`` over ttrpc. The daemon makes the
+    socket, so that no client waits for it, and removes its file.
 
     ``cleanup`` is called in the same way when a shim has died, with bundle
     directory, namespace, container ID, the seconds after which it is killed, and
-    a pipe: it ends whatever still runs of the container, has the OCI runtime forget it, unmounts the
-    rootfs, and writes `CLEAN` into the pipe, also when there was nothing left to do. Anything else that it writes is
-    the reason why something is left; that, and an end without a word, has it called again later, with more time.
+    a pipe: it ends the container's processes, has the OCI runtime forget the
+    container, unmounts the rootfs, and writes `CLEAN` into the pipe, also when there was nothing left to do.
+    If something is left, it writes the reason. After a reason, or an end without a word, the daemon calls it
+    again later, with more time.
     Without one the daemon can only unmount and delete.
 
     ``describe`` is given a runtime's options, an encoded Any or nothing, and returns an encoded

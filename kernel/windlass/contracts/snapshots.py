@@ -36,7 +36,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What `Snapshotter.stat` tells; times are nanoseconds since the epoch, UTC."""
+    """The answer of `Snapshotter.stat`; times are nanoseconds since the epoch, UTC."""
 
     kind: Kind
     name: str
@@ -49,7 +49,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a snapshot takes on disk, without its parents: inodes, and bytes."""
+    """The space of a snapshot on disk, without its parents: inodes, and bytes."""
 
     inodes: int
     size: int

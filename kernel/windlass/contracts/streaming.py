@@ -1,6 +1,6 @@
 """Contract: streams, which a client opens by a name that another of its requests then refers to.
 
-What goes over one is between the client and whoever takes it: image archives,
+What goes over one is between the client and the plugin that takes it: image archives,
 progress, credentials (docs/containerd 3.18).
 """
 
@@ -31,7 +31,7 @@ class Stream(Protocol):
 
 @contract
 class Streams(Protocol):
-    """The open streams of every namespace, by name; whoever takes one closes it."""
+    """The open streams of every namespace, by name; a plugin that takes one closes it."""
 
     async def add(self, namespace: str, id: str, stream: Stream, lease: str = "") -> None:
         """Make a stream known, as long as ``lease`` keeps it; without one until it is closed.
@@ -45,7 +45,7 @@ class Streams(Protocol):
         ...
 
     async def remove(self, namespace: str, id: str) -> None:
-        """Forget a stream; one that is not known is no error."""
+        """Forget a stream; one that is not known is not an error."""
         ...
 
 

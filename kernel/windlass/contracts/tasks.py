@@ -1,7 +1,7 @@
 """Contract: runtimes, which run containers as tasks.
 
 A *task* is a container that has been created by its runtime: its init process,
-and *execs* beside it. ``exec_id`` "" means the init process everywhere.
+and *execs* next to it. ``exec_id`` "" means the init process everywhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class IO:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What is known of a process; ``exited_at`` is nanoseconds since the epoch, 0 while it runs."""
+    """State of a process; ``exited_at`` is nanoseconds since the epoch, 0 while it runs."""
 
     container_id: str
     exec_id: str = ""
@@ -144,7 +144,7 @@ class Tasks(Protocol):
         ...
 
     async def resize_pty(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
-        """Set the size of a process's terminal; no terminal is no error."""
+        """Set the size of a process's terminal; without a terminal, do nothing."""
         ...
 
     async def close_stdin(self, namespace: str, id: str, exec_id: str) -> None:

@@ -27,7 +27,7 @@ class Credentials:
 
 
 Ask = Callable[[str, str], Awaitable[Credentials | None]]
-"""Asks whoever wanted the transfer for credentials, by host and reference; None is to try without."""
+"""Asks the client of the transfer for credentials, by host and reference; None means to try without."""
 
 
 class ByteReader(Protocol):

@@ -94,7 +94,10 @@ def check_label_keys(labels: Mapping[str, str], what: str = "label") -> None:
     (core/metadata/boltutil/helpers.go); ``what`` names the entries in the message.
     """
     if labels.get(""):
-        raise InvalidArgument(f"the key of a {what} must not be empty; its value is {labels[''][:SHOWN_LABEL_KEY]!r}")
+        article = "an" if what[0] in "aeiou" else "a"
+        raise InvalidArgument(
+            f"the key of {article} {what} must not be empty; its value is {labels[''][:SHOWN_LABEL_KEY]!r}"
+        )
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

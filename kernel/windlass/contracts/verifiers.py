@@ -14,7 +14,7 @@ from windlass.plugin import PluginType, contract
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a verifier says of an image, and why; the reason reaches whoever wanted the image."""
+    """A verifier's decision about an image, and why; the reason reaches the client that wants the image."""
 
     ok: bool
     reason: str = ""
@@ -28,7 +28,7 @@ class ImageVerifier(Protocol):
         """Judge an image. An error says that it could not be judged, and refuses it as a bad judgement does.
 
         It runs on an event loop that this plugin has for itself, and is cancelled after
-        `JUDGEMENT_TIMEOUT`, or when whoever wanted the image gives up.
+        `JUDGEMENT_TIMEOUT`, or when the client that wants the image gives up.
         """
         ...
 

@@ -91,7 +91,7 @@ class Selector:
     regexp: Regexp | None = None
 
     def matches(self, adaptor: Adaptor) -> bool:
-        """Tell whether the object behind ``adaptor`` meets the condition."""
+        """Return whether the object behind ``adaptor`` meets the condition."""
         value, present = adaptor(self.fieldpath)
         match self.operator:
             case "==":

@@ -50,5 +50,5 @@ def kept_labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def selects(path: str, name: str) -> bool:
-    """Tell whether ``path`` is the map field ``name`` or one of its keys, for objects with several fields."""
+    """Return whether ``path`` is the map field ``name`` or one of its keys, for objects with several fields."""
     return path == name or path.startswith(f"{name}.")

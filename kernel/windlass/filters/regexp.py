@@ -197,7 +197,7 @@ class _Parser:
             self.at += 1
             self.accept("?")
             return {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
-        # A brace that is no count stands for itself.
+        # A brace that is not a count stands for itself.
         if not (count := COUNT.match(self.text, self.at)):
             return None
         self.at = count.end()
@@ -439,7 +439,7 @@ class Regexp:
         self._forget()
 
     def search(self, text: str) -> bool:
-        """Tell whether the pattern matches anywhere in ``text``."""
+        """Return whether the pattern matches anywhere in ``text``."""
         state = self._first
         for char in text:
             state = state.following.get(char) or self._step(state, char)

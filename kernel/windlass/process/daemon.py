@@ -15,9 +15,10 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from windlass import __version__, discovery, gate
+from windlass import __version__, discovery
 from windlass.boot import Daemon
 from windlass.config import factories
 from windlass.config import loading as config
@@ -51,14 +52,15 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     started = time.monotonic()
     gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
-    found = discovery.discover(draft.disabled)
+    listed = entry_points().select  # one pass over all distributions
+    found = discovery.discover(draft.disabled, listed)
     settings = draft.settle(found)
     logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
-    found += factories.made(settings.top, found, draft.disabled)
+    found += factories.made(settings.top, found, draft.disabled, listed)
     lock = process.prepare(settings)
     try:
         return run_loop(found, settings, started)
@@ -97,7 +99,6 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
             loop.run_until_complete(asyncio.wait(left, timeout=DRAIN))
         loop.run_until_complete(loop.shutdown_asyncgens())
         pool.shutdown(wait=False, cancel_futures=True)
-        gate.close_shared()
 
 
 async def serve(found: Sequence[Found], settings: Config, started: float) -> int:

@@ -59,7 +59,7 @@ def arm(text: str) -> None:
 
 
 def arm_from_environment() -> bool:
-    """Arm what the environment says, and tell whether that is anything. Raises ValueError."""
+    """Arm what the environment says, and return whether that is anything. Raises ValueError."""
     text = os.environ.get(VARIABLE, "")
     arm(text)
     return bool(text)

@@ -79,7 +79,7 @@ class Ours(logging.Filter):
         self._packages = frozenset(packages)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is logged."""
+        """Return whether a record is logged."""
         package = record.name.partition(".")[0]
         return record.levelno >= logging.WARNING or package in self._packages or package.startswith("windlass")
 

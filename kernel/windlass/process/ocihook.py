@@ -68,7 +68,7 @@ def _object(text: bytes, name: str) -> Values:
     except (ValueError, RecursionError):
         raise StartError(f"{name} is not JSON") from None
     if not isinstance(value, dict):
-        raise StartError(f"{name} is no JSON object")
+        raise StartError(f"{name} is not a JSON object")
     return value
 
 

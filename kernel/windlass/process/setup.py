@@ -20,7 +20,7 @@ from windlass.process import nofile
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT = 10.0
-"""How long a daemon waits for its predecessor on the same root to be gone."""
+"""How long a daemon waits for its predecessor on the same root to end."""
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -132,7 +132,7 @@ def _make_group(hierarchy: Path, parts: list[str]) -> None:
 
 
 def notify(message: str) -> None:
-    """Tell systemd, if it started us and asked to be told (sd_notify(3))."""
+    """Notify systemd, if it started us and asked for that (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

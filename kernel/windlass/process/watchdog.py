@@ -61,7 +61,7 @@ class Watch:
 
 
 def _waits(frame: FrameType) -> bool:
-    """Tell whether a loop waits for events: then its own code is what called `select`."""
+    """Return whether a loop waits for events: then its own code is what called `select`."""
     caller = frame.f_back
     return frame.f_code.co_name == "select" and caller is not None and caller.f_code.co_name == "_run_once"
 

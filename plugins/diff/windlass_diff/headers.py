@@ -62,7 +62,7 @@ def shown(name: bytes) -> str:
 
 
 def is_header(block: bytes) -> bool:
-    """Tell whether a block has the checksum of a header. Raises InvalidArgument for a checksum that is not a number."""
+    """Return whether a block has the checksum of a header. Raises InvalidArgument if the checksum is not a number."""
     # adler32's lower half is 1 + the sum of the bytes, modulo 65521: the header's own checksum at a tenth of the cost
     # of sum(). The checksum field counts as eight spaces.
     announced = number(block[148:156], "checksum")

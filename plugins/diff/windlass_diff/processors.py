@@ -61,7 +61,7 @@ class Chain:
         return self._programs[-1].output
 
     def reads(self) -> bool:
-        """Tell whether the first program has read anything since this was last asked."""
+        """Return whether the first program has read anything since this was last asked."""
         before, self._offset = self._offset, os.lseek(self._blob, 0, os.SEEK_CUR)
         return self._offset != before
 

@@ -111,7 +111,7 @@ def _message_class(name: str) -> type[Message] | None:
 
 @lru_cache(maxsize=MAX_TYPES)
 def _is_readable(kind: Descriptor) -> bool:
-    """Tell whether the message, or the file that it is in, is marked for filters."""
+    """Return whether the message, or the file that it is in, is marked for filters."""
     from windlass_api.containerd.types.fieldpath_pb2 import fieldpath, fieldpath_all
 
     in_file: bool = kind.file.GetOptions().Extensions[fieldpath_all]

@@ -191,7 +191,7 @@ class Check:
 
 
 def _awaited(db: sqlite3.Connection, kind: str, store: str, name: str) -> bool:
-    """Tell whether something without a row is known all the same: it is garbage, or about to be committed."""
+    """Return whether something without a row is known all the same: it is garbage, or about to be committed."""
     found = db.execute(
         "SELECT EXISTS (SELECT 1 FROM trash WHERE kind = ?1 AND store = ?2 AND name = ?3)"
         " OR EXISTS (SELECT 1 FROM ingests WHERE digest = ?3 AND digest != '')",

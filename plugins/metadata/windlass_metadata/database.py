@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from windlass import faults
 from windlass.errors import DeadlineExceeded, Internal, Unavailable
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
@@ -213,13 +212,13 @@ class Database:
         db = self._writer
         try:
             self._set_durable(any(request.durable for request in batch))
-            faults.database_point("metadata.begin")
+            databases.fault_point("metadata.begin")
             db.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._apply(request)
-            faults.database_point("metadata.commit")
+            databases.fault_point("metadata.commit")
             db.execute("COMMIT")
-            faults.database_point("metadata.committed")
+            databases.fault_point("metadata.committed")
         except sqlite3.Error as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")

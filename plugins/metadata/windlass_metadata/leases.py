@@ -100,7 +100,7 @@ def random_id(moment: int) -> str:
 
 
 def remove_lease(db: sqlite3.Connection, namespace: str, id: str) -> bool:
-    """Forget a lease and what it holds, and tell whether there was one."""
+    """Forget a lease and what it holds, and return whether there was one."""
     db.execute("DELETE FROM lease_resources WHERE namespace = ? AND lease = ?", (namespace, id))
     return LEASES.delete(db, namespace, id)
 

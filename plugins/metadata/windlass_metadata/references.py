@@ -35,7 +35,7 @@ class Condition:
     ages: tuple[tuple[str, int], ...]
 
     def holds(self, used_at: int | None, now: int) -> bool:
-        """Tell whether the reference holds for a snapshot that was used then."""
+        """Return whether the reference holds for a snapshot that was used then."""
         if used_at is None:
             return False
         age = now - used_at
@@ -43,7 +43,7 @@ class Condition:
 
 
 def is_root(labels: Mapping[str, str]) -> bool:
-    """Tell whether labels make an object a root; the value does not matter."""
+    """Return whether labels make an object a root; the value does not matter."""
     return any(key.startswith(ROOT) for key in labels)
 
 
@@ -70,7 +70,7 @@ def conditions(namespace: str, labels: Mapping[str, str]) -> Iterator[Condition]
 
 
 def expired(time_text: str | None, now: int) -> bool:
-    """Tell whether a time of expiry lies behind; one that cannot be read never does."""
+    """Return whether a time of expiry lies behind; one that cannot be read never does."""
     moment = parse_time(time_text or "")
     return moment is not None and moment <= now
 

@@ -36,7 +36,7 @@ class SmallBlobs:
             return data
 
     def read(self, digest: str, reader: Reader) -> bool:
-        """Keep a blob if it is small, and tell whether it is; those that were read least recently make room."""
+        """Keep a blob if it is small, and return whether it is; those that were read least recently make room."""
         size = reader.size
         if size > LARGEST or digest in self._blobs:
             return size <= LARGEST

@@ -135,7 +135,7 @@ class SnapshotRows:
         self.delete(db, row)
 
     def has_child(self, db: sqlite3.Connection, key: str) -> bool:
-        """Tell whether a snapshot is some other's parent, be that one still in the making."""
+        """Return whether a snapshot is some other's parent, be that one still in the making."""
         query = (
             "SELECT 1 FROM snapshots WHERE namespace = ? AND snapshotter = ? AND parent = ? AND parent != '' LIMIT 1"
         )

@@ -50,7 +50,7 @@ class Table(Generic[T]):
         self._write = f"INSERT OR REPLACE INTO {name} ({', '.join((*scope, *names))}) VALUES ({marks})"  # noqa: S608
 
     def has(self, db: sqlite3.Connection, *at: str) -> bool:
-        """Tell whether there is a record."""
+        """Return whether there is a record."""
         return db.execute(self._exists, at).fetchone() is not None
 
     def find(self, db: sqlite3.Connection, *at: str) -> T | None:
@@ -88,7 +88,7 @@ class Table(Generic[T]):
             raise AlreadyExists(f"{self.what} {at[-1]} already exists")
 
     def delete(self, db: sqlite3.Connection, *at: str) -> bool:
-        """Delete a record, and tell whether there was one."""
+        """Delete a record, and return whether there was one."""
         return db.execute(self._delete, at).rowcount > 0
 
     def encode(self, record: T) -> list[Value]:

@@ -56,7 +56,7 @@ def discard_unknown(db: sqlite3.Connection, kind: str, store: str, names: Iterab
 
 
 def has_any(db: sqlite3.Connection, kind: str, store: str, after: int = 0) -> bool:
-    """Tell whether something is to be removed from a store, of those that were discarded after ``after``."""
+    """Return whether something is to be removed from a store, of those that were discarded after ``after``."""
     query = "SELECT 1 FROM trash WHERE kind = ? AND store = ? AND id > ? LIMIT 1"
     return db.execute(query, (kind, store, after)).fetchone() is not None
 
@@ -78,7 +78,7 @@ def conclude(db: sqlite3.Connection, gone: Sequence[int], there: Sequence[int]) 
 
 
 def blob_is_needed(db: sqlite3.Connection, digest: str) -> bool:
-    """Tell whether any namespace has a blob, or a commit or a virtual ingest is about to need it."""
+    """Return whether any namespace has a blob, or a commit or a virtual ingest is about to need it."""
     found = db.execute(
         "SELECT EXISTS (SELECT 1 FROM content WHERE digest = ?1)"
         " OR EXISTS (SELECT 1 FROM ingests WHERE digest = ?1 AND digest != '')",
@@ -88,7 +88,7 @@ def blob_is_needed(db: sqlite3.Connection, digest: str) -> bool:
 
 
 def snapshot_is_needed(db: sqlite3.Connection, snapshotter: str, backend: str) -> bool:
-    """Tell whether any row, one under way included, has a snapshot of the snapshotter behind us."""
+    """Return whether any row, one under way included, has a snapshot of the snapshotter behind us."""
     found = db.execute(
         "SELECT EXISTS (SELECT 1 FROM snapshots WHERE snapshotter = ? AND backend = ?)", (snapshotter, backend)
     ).fetchone()

@@ -38,7 +38,7 @@ class Places:
         return self._handler(mount.type).mount(mount, str(place), below)
 
     def is_mounted(self, active: ActiveMount) -> bool:
-        """Tell whether a mount is still there."""
+        """Return whether a mount is still there."""
         return self._handler(active.mount.type).is_mounted(active.mount_point)
 
     def clear(self, id: int) -> None:

@@ -74,5 +74,5 @@ def _step(mount: Mount, handled: Container[str], allowed: Sequence[str]) -> Step
 
 
 def is_allowed(kind: str, allowed: Sequence[str]) -> bool:
-    """Tell whether the caller makes mounts of a type itself, as it is spelled or by ``<prefix>/*``."""
+    """Return whether the caller makes mounts of a type itself, as it is spelled or by ``<prefix>/*``."""
     return any(kind == each or (each.endswith("/*") and kind.startswith(each[:-1])) for each in allowed)

@@ -87,12 +87,12 @@ def parse_directory(value: str) -> Directory:
 
 
 def octal(text: str) -> bool:
-    """Tell whether a text is a mode."""
+    """Return whether a text is a mode."""
     return re.fullmatch(r"[0-7]{1,5}", text, re.ASCII) is not None and int(text, 8) <= 0o7777
 
 
 def identity(text: str) -> bool:
-    """Tell whether a text is the number of a user or group."""
+    """Return whether a text is the number of a user or group."""
     return re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) is not None and int(text) < (1 << 32) - 1
 
 

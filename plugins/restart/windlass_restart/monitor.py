@@ -115,7 +115,7 @@ class Monitor:
             return None
 
     def _is_new(self, namespace: str, container: Container, process: Process | None) -> bool:
-        """Tell whether a client may be about to start the task itself; it has one interval for that."""
+        """Return whether a client may be about to start the task itself; it has one interval for that."""
         if process is None:
             return time.time_ns() - container.created_at < self._interval * NANOSECONDS
         if process.status != Status.CREATED or (namespace, container.id) in self._created:

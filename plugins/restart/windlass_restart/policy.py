@@ -35,7 +35,7 @@ def parse_policy(text: str) -> tuple[str, int]:
 
 
 def wants_restart(labels: Mapping[str, str], process: Process | None) -> bool:
-    """Tell whether the policy lets a task be started that is not running; None is no task.
+    """Return whether the policy lets a task be started that is not running; None means that there is no task.
 
     Raises InvalidArgument for a policy that does not parse.
     """
@@ -55,7 +55,7 @@ def next_count(labels: Mapping[str, str]) -> str:
 
 
 def is_settled(wanted: str, process: Process | None) -> bool:
-    """Tell whether a task is in the state that is wanted, or in one that only its owner decides about."""
+    """Return whether a task is in the state that is wanted, or in one that only its owner decides about."""
     status = Status.STOPPED if process is None else process.status
     if wanted == WANT_RUNNING:
         return status in (Status.RUNNING, Status.PAUSED, Status.PAUSING)

@@ -66,7 +66,7 @@ class Bundles:
         return bundle
 
     def remove(self, bundle: Bundle) -> None:
-        """Unmount and delete a bundle and its work directory; what is gone already is no error.
+        """Unmount and delete a bundle and its work directory; what is gone already is not an error.
 
         Raises FailedPrecondition when files are left in the rootfs after unmounting;
         they may be a user's data.

@@ -95,7 +95,7 @@ def _group_problem(namespace: str, id: str, groups: list[str], repair: bool) -> 
 
 
 def _has_shim(bundle: Bundle) -> bool:
-    """Tell whether a process listens where the bundle's shim would."""
+    """Return whether a process listens where the bundle's shim would."""
     try:
         address = bundle.read_bootstrap().address.removeprefix("unix://")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:

@@ -49,7 +49,7 @@ class Cleaning:
         return self.job.result()
 
     def _has_defect(self) -> bool:
-        """Tell whether it ended by a defect, which is in the log; clients that wait for the task get an answer."""
+        """Return whether it ended by a defect, which is in the log; clients that wait for the task get an answer."""
         return not self.job.cancelled() and not isinstance(self.job.exception(), Error | None)
 
 

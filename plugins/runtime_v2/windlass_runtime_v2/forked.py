@@ -39,7 +39,7 @@ class ForkedShims:
         self._programs = {shim.program: find_program(shim.program) for shim in shims.values() if shim.program}
 
     def serves(self, runtime: str) -> bool:
-        """Tell whether a runtime's shim can be forked."""
+        """Return whether a runtime's shim can be forked."""
         return runtime in self._by_runtime
 
     def describe(self, runtime: str, options: bytes) -> bytes:

@@ -193,7 +193,7 @@ class Launcher:
 
 
 def is_unused(bundle: Bundle) -> bool:
-    """Tell whether nothing is to be seen of a container: no process, and no mount of its root filesystem."""
+    """Return whether nothing is to be seen of a container: no process, and no mount of its root filesystem."""
     if is_alive(bundle.init_pid()) or mounting.mounts_below(bundle.rootfs):
         return False
     return not any(cgroups.processes_in(group) for group in groups_of(bundle))

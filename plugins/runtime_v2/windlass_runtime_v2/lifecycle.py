@@ -44,7 +44,7 @@ class Lifecycle:
         hosts: SandboxHosts,
         rootfs: Rootfs,
     ) -> None:
-        """Know no task yet."""
+        """Begin without tasks."""
         self._rootfs = rootfs
         self._hosts = hosts
         self.launcher = launcher
@@ -120,7 +120,7 @@ class Lifecycle:
             raise Unavailable(f"task {task.id}: its shim has died, its container has not gone yet: {reason}") from None
 
     def runs_on(self, task: Task) -> bool:
-        """Tell whether a task has lost its shim and could not be cleaned up yet."""
+        """Return whether a task has lost its shim and could not be cleaned up yet."""
         return task.deleted and (task.bundle.namespace, task.id) in self.launcher.cleaner.left
 
     async def _discard(self, task: Task) -> None:
@@ -136,13 +136,13 @@ class Lifecycle:
             await self._release(task)
 
     async def _release(self, task: Task) -> None:
-        """Have what was mounted for a task's shim unmounted, once the shim has unmounted what was on top."""
+        """Unmount what was mounted for a task's shim, after the shim has unmounted what was on top."""
         if task.has_active_mounts:
             await self._rootfs.release(task.bundle.namespace, task.id)
 
     @contextlib.contextmanager
     def _departing(self, task: Task) -> Iterator[None]:
-        """Know a task no more, but keep its name until all of it has gone."""
+        """Forget a task, but keep its name until all of it has gone."""
         key = (task.bundle.namespace, task.id)
         task.deleted = True
         del self.tasks[key]
@@ -182,7 +182,7 @@ class Lifecycle:
         task.settle(Exit(task.pids[""], KILLED, now()))
 
     def add(self, task: Task, pid: int) -> None:
-        """Know a task from now on, and notice when its shim dies."""
+        """Add a task, and notice when its shim dies."""
         task.pids[""] = pid
         self.tasks[task.bundle.namespace, task.id] = task
         task.shim.gone.add_done_callback(lambda _: self._lost(task))
@@ -198,7 +198,7 @@ class Lifecycle:
         await self._end_lost(task, self.launcher.cleaner.begin(task.bundle, task.shim.bootstrap))
 
     def keep_lost(self, bundle: Bundle, bootstrap: Bootstrap | None, pid: int, cleaning: Cleaning) -> None:
-        """Know a task whose shim was gone before this daemon began, for as long as its process cannot be ended."""
+        """Add a task whose shim died before this daemon began, until its process can be ended."""
         task = Task(bundle, lost_shim(bundle.namespace, bootstrap))
         task.pids[""], task.deleted = pid, True
         self.tasks[bundle.namespace, bundle.id] = task
@@ -229,7 +229,7 @@ class Lifecycle:
                 self._exchange.publish(bundle.namespace, topic, event)
 
     async def stop(self, timeout: float) -> None:
-        """Let go of every shim, all of which run on, and finish what is under way."""
+        """Disconnect from every shim, which runs on, and finish what is under way."""
         self._stopping = True
         await asyncio.gather(self.launcher.cleaner.stop(timeout), self.jobs.finish(timeout))
         for task in self.tasks.values():

@@ -77,7 +77,7 @@ class Recovery:
             self._done()
 
     async def _recover(self, bundle: Bundle, bootstrap: Bootstrap | None) -> None:
-        """Know a task again, or clean up after it."""
+        """Add an earlier daemon's task, or clean up after it."""
         try:
             if bootstrap is None:
                 raise Unavailable("its bundle names no shim")
@@ -124,7 +124,7 @@ class Recovery:
         self._found += 1
 
     async def _await_creation(self, task: Task) -> None:
-        """Have a shim that cannot be killed end, or make the task that it may be making, for a bounded time."""
+        """Wait, for a bounded time, until a shim that cannot be killed ends or has made its task."""
         shim, request = task.shim, pb.StateRequest(id=task.id)
         with contextlib.suppress(Error, TimeoutError):
             async with asyncio.timeout(self._lifecycle.deadlines.shutdown):

@@ -60,7 +60,7 @@ class ShimSandboxes(SandboxController):
         try:
             answer = await running.call("StartSandbox", request, pb.StartSandboxResponse, self._deadlines.request)
         except Error as error:
-            await self._sandboxes.jobs.start(self._sandboxes.remove(running))
+            await self._remove(running)
             raise type(error)(f"failed to start sandbox {id}: {error}") from error
         address, version = _endpoint(running)
         return StartedSandbox(
@@ -109,7 +109,7 @@ class ShimSandboxes(SandboxController):
     @override
     async def shutdown(self, namespace: str, id: str) -> None:
         running = await self._find(namespace, id)
-        await Shared(self._sandboxes.jobs.start(self._sandboxes.remove(running))).result()
+        await self._remove(running)
 
     @override
     async def metrics(self, namespace: str, id: str) -> Metric:
@@ -134,8 +134,12 @@ class ShimSandboxes(SandboxController):
             raise NotFound(f"sandbox {id[:80]} does not exist")
         return running
 
+    async def _remove(self, running: RunningSandbox) -> None:
+        """Remove a sandbox to the end, even if the client that waits for it goes away."""
+        await Shared(self._sandboxes.jobs.start(self._sandboxes.remove(running))).result()
+
     async def _undo(self, creation: asyncio.Task[RunningSandbox]) -> None:
-        """Remove a sandbox whose creator has gone away: it would not know that it is there."""
+        """Remove a sandbox whose creator has gone away: no client would remove it."""
         await asyncio.wait({creation})
         if not creation.cancelled() and creation.exception() is None:
             await self._sandboxes.remove(creation.result())

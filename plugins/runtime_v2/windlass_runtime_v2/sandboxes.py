@@ -29,7 +29,7 @@ class Sandboxes:
     """Knows every sandbox, and how they come and go; for use on the loop."""
 
     def __init__(self, launcher: Launcher, deadlines: Deadlines, jobs: Jobs) -> None:
-        """Know none yet."""
+        """Begin without sandboxes."""
         self.launcher = launcher
         self.deadlines = deadlines
         self.jobs = jobs
@@ -74,7 +74,7 @@ class Sandboxes:
             await self.launcher.cleaner.clean(running.bundle, running.shim.bootstrap)
 
     def add(self, running: RunningSandbox) -> None:
-        """Know a sandbox from now on, and notice when its shim dies."""
+        """Add a sandbox, and notice when its shim dies."""
         self.running[running.bundle.namespace, running.id] = running
         running.shim.gone.add_done_callback(lambda _: self._lost(running))
 
@@ -94,13 +94,13 @@ class Sandboxes:
 
     @contextlib.contextmanager
     def _departing(self, key: Key) -> Iterator[None]:
-        """Know a sandbox no more, but keep its name until all of it has gone."""
+        """Forget a sandbox, but keep its name until all of it has gone."""
         self.running.pop(key, None)
         with self._names.kept(key):
             yield
 
     async def stop(self, timeout: float) -> None:
-        """Let go of every shim, all of which run on, and finish what is under way."""
+        """Disconnect from every shim, which runs on, and finish what is under way."""
         self._stopping = True
         await asyncio.gather(self.launcher.cleaner.stop(timeout), self.jobs.finish(timeout))
         for running in self.running.values():

@@ -172,7 +172,7 @@ def kill_process(pidfd: int) -> None:
 
 
 async def process_ended(pidfd: int, timeout: float) -> bool:
-    """Wait for a process to end; tell whether it did within ``timeout`` seconds."""
+    """Wait for a process to end; return whether it did within ``timeout`` seconds."""
     # Not select(2), which cannot take a descriptor whose number is 1,024 or more.
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

@@ -44,7 +44,7 @@ def namespace_of(pid: int) -> str:
 
 
 def has_root_below(pid: int, root: Path) -> bool:
-    """Tell whether a process has a root filesystem that is made of, or bound from, directories below ``root``."""
+    """Return whether a process has a root filesystem that is made of, or bound from, directories below ``root``."""
     for line in Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines():
         left, _, right = line.partition(" - ")
         _, _, _, source, place, *_ = left.split()

@@ -112,7 +112,7 @@ class Task:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -130,7 +130,7 @@ class Jobs:
     """Work that is done whether or not the client that asked for it is still there."""
 
     def __init__(self) -> None:
-        """Know of no work."""
+        """Begin without work."""
         self._jobs: set[asyncio.Task[object]] = set()
 
     def start(self, work: Coroutine[object, object, R]) -> asyncio.Task[R]:

@@ -221,7 +221,7 @@ class ShimTasks(Tasks):
         return json.dumps(value).encode()
 
     async def _undo(self, creation: asyncio.Task[Task]) -> None:
-        """Remove a task whose creator has gone away: it would not know that it is there."""
+        """Remove a task whose creator has gone away: no client would remove it."""
         await asyncio.wait({creation})
         if not creation.cancelled() and creation.exception() is None:
             await self._lifecycle.take_back(creation.result())

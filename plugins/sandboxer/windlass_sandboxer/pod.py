@@ -114,7 +114,7 @@ class Pod:
         self.pid, self.pid_started = pid, started(pid)
 
     def alive(self) -> bool:
-        """Tell whether the init is there."""
+        """Return whether the init is there."""
         return self.pid != 0 and started(self.pid) == self.pid_started
 
     def stop(self) -> None:

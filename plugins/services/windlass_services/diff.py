@@ -26,7 +26,7 @@ class Diff:
         self._sync_fs = sync_fs
 
     async def apply(self, request: pb.ApplyRequest, call: Call) -> pb.ApplyResponse:
-        """Apply a layer; how long that may take is the differ's to say, which watches its progress."""
+        """Apply a layer. There is no deadline here: the differ watches the progress."""
         content = self._metadata.content(call.namespace, call.lease)
         desc, mounts = from_descriptor(request.diff), from_mounts(request.mounts)
         given, sync = payloads(request.payloads), request.sync_fs or self._sync_fs

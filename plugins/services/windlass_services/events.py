@@ -32,8 +32,8 @@ def to_proto(envelope: Envelope) -> event_pb2.Envelope:
 def from_proto(message: event_pb2.Envelope) -> Envelope:
     """Return an envelope; one without a time is of the epoch, as in containerd.
 
-    Raises InvalidArgument for the zero time of Go, which says there that nobody has set one
-    (core/events/exchange/exchange.go), and for what is no time.
+    Raises InvalidArgument for the zero time of Go, which says there that it has not been set
+    (core/events/exchange/exchange.go), and for values that are not a time.
     """
     if message.timestamp.seconds == GO_ZERO and not message.timestamp.nanos:
         raise InvalidArgument(f"event on {message.topic!r} has Go's zero time; set the time that it happened")

@@ -19,7 +19,7 @@ class Health:
         self._services = services
 
     async def check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
-        """Tell whether a service is served."""
+        """Return whether a service is served."""
         if request.service and request.service not in self._services():
             raise NotFound(f"service {request.service} is not served here")
         return SERVING

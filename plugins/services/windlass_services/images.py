@@ -68,7 +68,7 @@ class Images:
         return pb.UpdateImageResponse(image=to_proto(image))
 
     async def delete(self, request: pb.DeleteImageRequest, call: Call) -> Empty:
-        """Forget an image, and wait for what only it referred to when asked to."""
+        """Forget an image; if the client asks, wait until what only it referred to is deleted."""
         target = request.target.digest if request.HasField("target") else ""
         await offload(self._store(call).delete, request.name, target)
         if request.sync:

@@ -36,7 +36,7 @@ class Leases:
         return pb.CreateResponse(lease=to_proto(lease))
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
-        """Delete a lease, and wait for what only it held when asked to."""
+        """Delete a lease; if the client asks, wait until what only it held is deleted."""
         await offload(self._store(call).delete, request.id)
         if request.sync:
             await self._collector.collect()

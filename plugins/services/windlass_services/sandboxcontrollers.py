@@ -112,7 +112,7 @@ class SandboxControllerService:
         )
 
     async def update(self, request: pb.ControllerUpdateRequest, call: Call) -> pb.ControllerUpdateResponse:
-        """Tell the controller what has changed of a record."""
+        """Inform the controller of changes to a record."""
         controller = self._controller(request.sandboxer)
         if not request.HasField("sandbox"):
             # A plain error, as of containerd: over RPC the code is UNKNOWN.

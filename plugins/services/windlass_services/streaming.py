@@ -69,7 +69,7 @@ class _Channel:
             self._changed.notify_all()
 
     async def drained(self) -> None:
-        """Return when everything has been taken, or nobody takes it."""
+        """Return when everything has been taken, or the taker has gone."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._items or self._broken)
 
@@ -102,7 +102,7 @@ class ClientStream:
                 await self.outgoing.drained()
 
     async def gone(self) -> None:
-        """Have whoever uses the stream see that the client has gone."""
+        """Show the user of the stream that the client has gone."""
         await self.incoming.end(broken=True)
         await self.outgoing.end(broken=True)
 
@@ -150,5 +150,5 @@ async def _feed(requests: AsyncIterator[AnyMessage], stream: ClientStream) -> No
         async for message in requests:
             await stream.incoming.put(Payload(message.type_url, message.value))
     except Cancelled:
-        return  # nobody takes it any more
+        return  # it has no taker any more
     await stream.incoming.end()

@@ -1,4 +1,4 @@
-"""The Transfer service: what is moved from where to where, and the streams beside it (docs/containerd 3.17)."""
+"""The Transfer service: source and destination of each transfer, and its streams (docs/containerd 3.17)."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class _Ends:
         raise Unimplemented(f"{kind or 'nothing'} is not a destination that images can be transferred to")
 
     async def report(self, name: str) -> Report:
-        """Return what is told of each step: for a client that follows, or for nobody."""
+        """Return a report of each step for a client that follows; without one, drop the steps."""
         if not name:
             return lambda progress: None
         follower = _Follower(await self._stream(name))
@@ -236,7 +236,7 @@ def _progress(step: Progress) -> progress_pb2.Progress:
 
 @asynccontextmanager
 async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run a coroutine as long as the context lasts; that its client has gone is no failure."""
+    """Run a coroutine as long as the context lasts; that its client has gone is not a failure."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -74,7 +74,7 @@ class Start:
 
 
 def start(flags: Flags, data: bytes) -> int:
-    """Have a process serve, this one's child or one that serves the pod already, and print where."""
+    """Start a child that serves, or use the shim that serves the pod already, and print its address."""
     wanted = Start(flags, data)
     directory = socket_directory(wanted)
     key = "/".join((wanted.grpc_address.rstrip("/"), wanted.namespace, group() or wanted.id))
@@ -193,7 +193,7 @@ def core_schedule() -> None:
 
 
 def serve(listener: socket, path: str, wanted: Start) -> None:
-    """Be the shim, in the child; never returns."""
+    """Run the shim, in the child; never returns."""
     status = 1
     try:
         detach()

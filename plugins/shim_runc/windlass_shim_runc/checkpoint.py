@@ -12,14 +12,31 @@ from windlass_shim_runc import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from windlass_shim_runc.commandline import CommandLine
+    from typing import Protocol
+
     from windlass_shim_runc.messages import AnyMessage, CheckpointOptions, CheckpointTaskRequest, Options
+
+    class Program(Protocol):
+        """What a job needs of the OCI runtime that is a program."""
+
+        environment: dict[str, str]
+
+        @property
+        def is_runc(self) -> bool:
+            """Whether it is runc, which finds criu by PATH."""
+
+        async def run(self, verb: str, id: str, *flags: str, timeout: float) -> None:
+            """Run a command to its end."""
+
 
 TIMEOUT = 600.0
 """Every page of the container is written; the client's own deadline is the one that counts."""
 
 MAX_LOG = 64 << 10
 DUMP_LOG, RESTORE_LOG = "dump.log", "restore.log"
+
+HARMLESS = "rlimit: Can't setup RLIMIT_NOFILE for self"
+"""What criu 4 logs as an error, where it cannot have more descriptors, before it goes on without (criu/util.c)."""
 
 
 def parse(options: AnyMessage) -> CheckpointOptions:
@@ -35,7 +52,7 @@ def parse(options: AnyMessage) -> CheckpointOptions:
 class Job:
     """Directories for one run of criu; its working directory goes afterwards unless the client chose it."""
 
-    def __init__(self, runtime: CommandLine, id: str, bundle: str, options: Options) -> None:
+    def __init__(self, runtime: Program, id: str, bundle: str, options: Options) -> None:
         self._runtime = runtime
         self._id = id
         self._bundle = bundle
@@ -104,7 +121,7 @@ class Job:
         kept = os.path.join(self._bundle, f"criu-{name}")
         with open(kept, "wb") as target:
             target.write(log)
-        lines = [line for line in log.decode(errors="replace").splitlines() if "Error" in line]
+        lines = [each for each in log.decode(errors="replace").splitlines() if "Error" in each and HARMLESS not in each]
         said = lines[0].strip() if lines else "nothing"
         return type(error)(f"{error}; criu said: {said}; its log is {kept}")
 

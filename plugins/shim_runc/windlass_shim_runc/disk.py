@@ -22,7 +22,7 @@ def read(path: str) -> bytes:
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is something at a path; with a slash at its end, whether that is a directory.
+    """Return whether there is something at a path; with a slash at its end, whether that is a directory.
 
     Unlike those of `os.path`, this costs no exception and no second function.
     """

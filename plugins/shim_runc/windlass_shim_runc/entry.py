@@ -36,7 +36,7 @@ MAX_OOM_SCORE = 1000
 
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """Be a shim. The arguments are those of `windlass.contracts.shims.ForkedShim`; the daemon owns the socket file."""
+    """Run a shim. The arguments are those of `windlass.contracts.shims.ForkedShim`; the daemon owns the socket file."""
     bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     use_fifo(bundle)
     prepare_process()

@@ -62,7 +62,7 @@ class Execs:
         self._events.exec_added(request.exec_id)
 
     def make(self, exec_id: str, names: Names, spec: bytes) -> Process:
-        """Know an exec from now on."""
+        """Add an exec."""
         shim = self._shim
         process = Process(shim.loop, self._init.id, exec_id, Streams(shim.loop, shim.reaper, names), spec)
         self.by_id[exec_id] = process

@@ -72,7 +72,7 @@ class Exits:
             pass
 
     async def delete(self) -> None:
-        """Have the runtime delete the container, unless it has forgotten it before."""
+        """Make the runtime delete the container, unless it has forgotten it already."""
         await self.may_delete.wait(FORGET_TIMEOUT)
         if not self.forgotten:
             await self._runtime.delete()
@@ -122,7 +122,7 @@ class Exits:
                     log(f"exec {process.exec_id} of container {self._init.id} outlives its init")
 
     async def _forget(self) -> None:
-        """Have the runtime forget a stopped container while no client waits for it.
+        """Make the runtime forget a stopped container while no client waits for it.
 
         Only `delete` is the moment for poststop hooks; and it tries again, and says so, what fails here.
         """

@@ -48,7 +48,7 @@ def forget(root: str, id: str) -> bool:
 
 
 def may_be_hooked(spec: bytes) -> bool:
-    """Tell whether a spec may name poststop hooks; `delete` is the moment for those."""
+    """Return whether a spec may name poststop hooks; `delete` is the moment for those."""
     lowered = spec.lower()
     return any(sign in lowered for sign in HOOKED)
 

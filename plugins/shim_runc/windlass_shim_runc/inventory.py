@@ -24,7 +24,7 @@ class Inventory:
     """Knows everything that keeps its shim from ending."""
 
     def __init__(self, shim: Shim, on_vacant: Callable[[], None]) -> None:
-        """Have ``on_vacant`` called when the last of it is gone."""
+        """Call ``on_vacant`` when the last container or sandbox is gone."""
         self.shim = shim
         self.containers: dict[str, Container] = {}
         self.sandbox: Sandbox | None = None

@@ -115,7 +115,7 @@ class KeeperLine:
         return pid, status, at
 
     def reap(self) -> None:
-        """Have the keeper reap the child that `ended_child` has returned, and report the next."""
+        """Make the keeper reap the child that `ended_child` has returned, and report the next."""
         try:
             self._socket.send(REAP)
         except BrokenPipeError:
@@ -185,7 +185,7 @@ def keep(listener: int, work: Work) -> int:
 def run_worker(
     work: Work, theirs: _socket.socket, handover: Handover, quiet: float, not_ours: Sequence[int]
 ) -> NoReturn:
-    """Be a worker."""
+    """Run a worker."""
     status = 1
     try:
         wake_by(-1)
@@ -262,7 +262,7 @@ def rest(handover: Handover, listener: int, woken: int) -> None:
 
 
 def awaited_child_ended(pids: list[int]) -> bool:
-    """Reap children that are not among ``pids``; tell whether one of those has ended."""
+    """Reap children that are not among ``pids``; return whether one of those has ended."""
     while True:
         pid, _ = first_zombie()
         if pid in pids:

@@ -28,7 +28,7 @@ def default_root(bundle: str) -> str:
 
 
 def is_anothers(directory: str, bundle: str) -> bool:
-    """Tell whether what a runtime keeps was made from another bundle than ours.
+    """Return whether what a runtime keeps was made from another bundle than ours.
 
     Two daemons may be configured to keep their containers in one place; there a name is one container, and only its
     own bundle's daemon may end it.

@@ -29,12 +29,12 @@ class Launcher:
         self._exits = exits
 
     async def create(self, init: Process) -> None:
-        """Have the container made."""
+        """Make the OCI runtime create the container."""
         stdio = await self._prepare(init)
         await self._make(init, self._runtime.create(stdio, console_of(init)))
 
     async def restore(self, init: Process, checkpoint: str) -> None:
-        """Have the container made from a checkpoint; when that fails, no stream stays open."""
+        """Make the OCI runtime restore the container from a checkpoint; when that fails, no stream stays open."""
         try:
             stdio = await self._prepare(init)
             await self._make(init, self._runtime.restore(stdio, console_of(init), checkpoint))
@@ -46,7 +46,7 @@ class Launcher:
                 self._exits.watch(init)
 
     async def exec(self, process: Process) -> None:
-        """Have an exec made; when that fails, no stream stays open and it does not run."""
+        """Make the OCI runtime start an exec; when that fails, no stream stays open and it does not run."""
         try:
             stdio = await self._prepare(process)
             making = self._runtime.exec(process.exec_id, process.spec, stdio, console_of(process))

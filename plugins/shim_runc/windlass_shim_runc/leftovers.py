@@ -78,7 +78,7 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
 
 
 def runs(bundle: str) -> bool:
-    """Tell whether the process that the runtime said to be the container's still is there."""
+    """Return whether the process that the runtime said to be the container's still is there."""
     text = read(f"{bundle}/init.pid").strip()
     status = read(f"/proc/{int(text)}/status") if text.isdigit() else b""
     return bool(status) and b"\nState:\tZ" not in status

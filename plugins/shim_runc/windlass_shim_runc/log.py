@@ -11,7 +11,7 @@ MAX_LINE = 2048
 
 
 def use_fifo(bundle: str) -> None:
-    """Have standard error go to the FIFO ``log`` of a bundle, or nowhere when there is none.
+    """Send standard error to the FIFO ``log`` of a bundle, or nowhere when there is none.
 
     Never to the daemon's own: a program that reads that by a pipe would wait for the shim's end.
     """

@@ -182,7 +182,7 @@ class Loop:
         self._ready.append((task, error))
 
     def stop(self) -> None:
-        """Have `run` return once the current task waits."""
+        """Make `run` return once the current task waits."""
         self._stopped = True
 
     def run(self) -> bool:

@@ -53,7 +53,7 @@ class Runtime(Protocol):
         """Write the state of all processes to a directory, and return which."""
 
     async def delete(self) -> None:
-        """Remove a container whose init has ended, with what is kept of it; one that is not known is no error."""
+        """Remove a container whose init has ended, with what is kept of it; one that is not known is not an error."""
 
     async def abandon(self) -> None:
         """Remove what `create` or `restore` has left when it failed, also when it was killed."""

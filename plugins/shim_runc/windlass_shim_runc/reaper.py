@@ -53,7 +53,7 @@ class Reaper:
         return self._watched
 
     def watch(self, pid: int, on_exit: OnExit) -> None:
-        """Have ``on_exit`` called once, at once if the child has ended already."""
+        """Call ``on_exit`` once, immediately if the child has ended already."""
         if pid in self._unclaimed:
             on_exit(*self._unclaimed.pop(pid))
         else:

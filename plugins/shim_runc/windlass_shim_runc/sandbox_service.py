@@ -95,7 +95,7 @@ class SandboxService:
         self._on_shutdown = on_shutdown
 
     async def create_sandbox(self, request: SandboxRequest) -> None:
-        """Be this sandbox's shim from now on."""
+        """Begin as this sandbox's shim."""
         check_identifier("sandbox", request.sandbox_id)
         if self._inventory.sandbox is not None:
             raise AlreadyExists(f"this shim is that of sandbox {self._inventory.sandbox.id} already")

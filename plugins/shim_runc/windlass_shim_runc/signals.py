@@ -23,5 +23,5 @@ def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
 
 
 def wake_by(fd: int) -> None:
-    """Have every signal that is handled write a byte to ``fd``, which does not block."""
+    """Make every handled signal write a byte to ``fd``, which does not block."""
     _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)

@@ -186,5 +186,5 @@ class TaskService:
 
 
 def is_absolute_directory(path: str) -> bool:
-    """Tell whether a directory is there under an absolute path."""
+    """Return whether a directory is there under an absolute path."""
     return path.startswith("/") and disk.exists(f"{path}/")

@@ -39,7 +39,7 @@ def split(value: str) -> tuple[str, str, str]:
 
 
 def is_scheme(text: str) -> bool:
-    """Tell whether a text can be a scheme (RFC 3986, 3.1); a path cannot."""
+    """Return whether a text can be a scheme (RFC 3986, 3.1); a path cannot."""
     return text[:1].isalpha() and text.isascii() and all(each.isalnum() or each in "+-." for each in text)
 
 

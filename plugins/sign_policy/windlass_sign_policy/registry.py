@@ -22,7 +22,7 @@ class Finder:
         self._client: Client | None = None
 
     def find(self, name: str, digest: str) -> list[Signature]:
-        """Return the signatures that lie beside an image. Raises what a registry's failures are."""
+        """Return the signatures that the registry keeps with an image. Raises the errors of a registry's failures."""
         # Here, since few daemons have rules that want signatures.
         from windlass_images import manifests, signatures
         from windlass_registry import references

@@ -1,4 +1,4 @@
-"""The verifier: asks the operator's policy, and where it wants a signature, whoever keeps signatures."""
+"""The verifier: asks the operator's policy, and, if that wants a signature, the registry that keeps it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from windlass_images.signatures import Signature
 
 Find = Callable[[str, str], "Sequence[Signature]"]
-"""Returns the signatures that lie beside an image, by its name and digest; it may block. Raises errors of contracts."""
+"""Returns the signatures kept with an image, by its name and digest; it may block. Raises errors of contracts."""
 
 
 class SignPolicy(ImageVerifier):

@@ -87,7 +87,7 @@ def _taken(file: Path) -> int:
 
 
 def _settled(file: Path) -> bool:
-    """Write a file to its disk and tell whether all writers, such as a loop device, are gone."""
+    """Write a file to its disk and return whether all writers, such as a loop device, are gone."""
     if loop.is_written(file):
         return False
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -91,7 +91,7 @@ class ErofsSnapshotter(DirectorySnapshotter):
         return self._directories.create(kind, key, parent, labels, fill)
 
     def _is_image(self, directory: Path) -> bool:
-        """Tell whether the differ has put an image there."""
+        """Return whether the differ has put an image there."""
         return (directory / IMAGE).exists() and not (directory / CONVERTED).exists()
 
     def _strip(self, directory: Path) -> None:

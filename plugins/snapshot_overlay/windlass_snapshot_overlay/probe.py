@@ -28,7 +28,7 @@ SOME_MAPPING = "0:1000:65536"
 
 def probe(root: Path) -> Features:
     """Return what works below ``root``, which is made; raises SkipPlugin where overlayfs does not, NoSpace."""
-    # Colons separate layers and commas options; Linux can be told otherwise, but clients that take mounts apart cannot.
+    # Colons separate layers and commas options; Linux accepts escaped ones, but clients that take mounts apart do not.
     if unfit := set(":,\\").intersection(str(root)):
         raise SkipPlugin(
             f"{root} has {' and '.join(sorted(unfit))} in its name, which overlay mounts cannot; rename it"
@@ -57,7 +57,7 @@ def _tried(root: Path, scratch: Path) -> Features:
 
 
 def has_d_type(scratch: Path) -> bool:
-    """Tell whether directory entries know their type, without which overlayfs shows whiteouts as files."""
+    """Return whether directory entries know their type, without which overlayfs shows whiteouts as files."""
     # A symbolic link, which has no blocks of its own.
     link = scratch / "d_type"
     link.unlink(missing_ok=True)

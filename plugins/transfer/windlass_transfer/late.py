@@ -1,6 +1,6 @@
 """The transferrer until it is needed: what reads images and talks to registries is imported with the first transfer.
 
-That is a seventh of what the daemon imports, and many a daemon never transfers an image.
+That is a seventh of what the daemon imports, and many daemons never transfer an image.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from windlass.contracts.transfer import Destination, Report, Source, Transferrer
 from windlass.gate import offloaded
+from windlass.typing import override
+from windlass_local.waiting import settled
 
 if TYPE_CHECKING:
     from windlass_transfer.local import LocalTransfer
@@ -25,16 +27,22 @@ class LateTransfer(Transferrer):
         self._turn = asyncio.Lock()
         self._made: LocalTransfer | None = None
 
+    @override
     async def transfer(
         self, namespace: str, source: Source, destination: Destination, report: Report, lease: str = ""
     ) -> None:
-        """See the contract."""
+        made = await settled(self._make_once())
+        await made.transfer(namespace, source, destination, report, lease)
+
+    async def _make_once(self) -> LocalTransfer:
+        # `settled`, because what is made for a cancelled caller is for the next: it has threads and connections.
         async with self._turn:
             if self._made is None:
                 self._made = await offloaded(self._make, deadline=None)()
-        await self._made.transfer(namespace, source, destination, report, lease)
+            return self._made
 
     async def close(self) -> None:
-        """Close what was made."""
-        if self._made is not None:
-            await self._made.close()
+        """Close what was made, or is being made."""
+        async with self._turn:
+            if self._made is not None:
+                await self._made.close()

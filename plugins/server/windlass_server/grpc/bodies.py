@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from windlass.errors import Cancelled, Code
 from windlass.typing import override
+from windlass_server.grpc.links import Link
 from windlass_server.grpc.messages import PREFIX_SIZE, Incoming
 from windlass_server.grpc.metadata import Refused
-
-if TYPE_CHECKING:
-    from windlass_server.grpc.connection import Connection
-    from windlass_server.http2.streams import Stream
+from windlass_server.http2.streams import Stream
 
 MOST_HELD = 256 << 20
 """Bytes of requests, and of responses, that one connection may have waiting here."""
@@ -25,12 +22,12 @@ class Body(Incoming):
     has taken, and while it waits for a message also the parts of that.
     """
 
-    __slots__ = ("_connection", "_kept", "_owed", "_stream", "_waiter", "closed", "ended")
+    __slots__ = ("_kept", "_link", "_owed", "_stream", "_waiter", "closed", "ended")
 
-    def __init__(self, connection: Connection, stream: Stream, limit: int) -> None:
+    def __init__(self, link: Link, stream: Stream, limit: int) -> None:
         """Begin empty; take messages of up to ``limit`` bytes."""
         super().__init__(limit)
-        self._connection = connection
+        self._link = link
         self._stream = stream
         self._kept = self._owed = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -57,8 +54,8 @@ class Body(Incoming):
 
     def part(self, data: memoryview) -> None:
         """Keep a part of a stream of messages. Raises Refused."""
+        self._owed += len(data)  # first: `clear` credits it, also when there is no room
         self._hold(data)
-        self._owed += len(data)
         if self._waiter is not None:
             if self.ready() or self.ended:
                 self.wake()
@@ -69,12 +66,12 @@ class Body(Incoming):
         """Wait for a message; return whether it is compressed, and it. Raises Refused, and StopAsyncIteration."""
         while not self.ready():
             self._credit(self._owed)
+            if self.closed:  # before `ended`: messages that were not taken are gone, and the request is not whole
+                raise Cancelled("the call is over")
             if self.ended and len(self):
                 raise Refused(Code.INTERNAL, "the request ended in the middle of a message")
             if self.ended:
                 raise StopAsyncIteration
-            if self.closed:
-                raise Cancelled("the call is over")
             if self._waiter is not None and not self._waiter.done():
                 raise RuntimeError("the request is being read already")
             self._waiter = asyncio.get_running_loop().create_future()
@@ -104,13 +101,13 @@ class Body(Incoming):
     def _hold(self, data: memoryview) -> None:
         self.append(data)
         self._kept += len(data)
-        if self._connection.hold(len(data)) > MOST_HELD:
+        if self._link.hold(len(data)) > MOST_HELD:
             raise Refused(Code.RESOURCE_EXHAUSTED, "requests that are not whole yet take too much memory")
 
     def _release(self, size: int) -> None:
         self._kept -= size
-        self._connection.hold(-size)
+        self._link.hold(-size)
 
     def _credit(self, size: int) -> None:
         self._owed -= size
-        self._connection.credit(self._stream, size)
+        self._link.credit(self._stream, size)

@@ -4,81 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
 from google.protobuf.message import DecodeError
 
-from windlass.contracts import rpc
 from windlass.contracts.rpc import Method
-from windlass.errors import Cancelled, Code, Error, name_of
+from windlass.errors import Cancelled, Code, Error
 from windlass.typing import override
 from windlass_server.grpc import messages
 from windlass_server.grpc import metadata as wire
-from windlass_server.grpc.bodies import MOST_HELD, Body
+from windlass_server.grpc.answers import Answering, Limits
+from windlass_server.grpc.bodies import Body
+from windlass_server.grpc.links import Link
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
 
-if TYPE_CHECKING:
-    from windlass_server.grpc.connection import Connection
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Largest messages, in bytes."""
-
-    receive: int
-    send: int
 
 
 Find = Callable[[str], Method]
 """Returns the method that a path names. Raises Refused."""
 
 
-class Call(rpc.Call):
+class Call(Answering):
     """A call from its headers to its status."""
 
-    __slots__ = (
-        "_body",
-        "_callbacks",
-        "_compresses",
-        "_connection",
-        "_deadline",
-        "_limits",
-        "_loop",
-        "_method",
-        "_path",
-        "_started",
-        "_task",
-        "_timer",
-        "_trailing",
-        "_unsent_headers",
-        "running",
-        "stream",
-    )
+    __slots__ = ("_body", "_deadline", "_started", "_task", "_timer", "running")
 
-    _method: Method
-
-    def __init__(self, connection: Connection, stream: Stream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, link: Link, stream: Stream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without knowing what is called."""
-        super().__init__()
-        self._connection = connection
-        self.stream = stream
-        self._limits = limits
-        self._loop = loop
+        super().__init__(link, stream, limits, loop)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
-        self._body = Body(connection, stream, limits.receive)
-        self._callbacks: list[Callable[[], None]] | None = None
-        self._unsent_headers: bytes | None = wire.INITIAL
-        self._path = "a call"
-        self._started = self._compresses = False
-        self._trailing: rpc.Metadata = ()
+        self._body = Body(link, stream, limits.receive)
+        self._started = False
         self.running = False
         """The handler has not returned, though the call may be over."""
 
@@ -112,7 +73,7 @@ class Call(rpc.Call):
     def received(self, data: memoryview, ended: bool) -> None:
         """Take a part of the request."""
         if self.over:
-            self._connection.credit(self.stream, len(data))
+            self._link.credit(self.stream, len(data))
             return
         self._body.ended = ended
         try:
@@ -125,7 +86,7 @@ class Call(rpc.Call):
             self._stop()
 
     def _take_only(self, data: memoryview) -> None:
-        self._connection.credit(self.stream, len(data))
+        self._link.credit(self.stream, len(data))
         if self._task is None:
             message = self._body.only(data)
             if message is not None:
@@ -154,7 +115,7 @@ class Call(rpc.Call):
         if not self._started:  # a task that is cancelled before its first step never runs a line of its coroutine
             self._task = None
             self.running = False
-            self._connection.released(self.stream)
+            self._link.released(self.stream)
 
     # The handler
 
@@ -189,7 +150,7 @@ class Call(rpc.Call):
         finally:
             self._task = None  # which may keep an error whose traceback leads back here
             self.running = False
-            self._connection.released(self.stream)
+            self._link.released(self.stream)
 
     async def _decode(self, compressed: bool, message: bytes) -> object:
         if compressed:
@@ -216,98 +177,19 @@ class Call(rpc.Call):
                 await responses.aclose()
         self.finish(Code.OK, "")
 
-    async def _write(self, response: object) -> None:
-        data = b"" if self.over else await self._encode(response)
-        if self.over:
-            raise Cancelled("the call is over")
-        self._connection.send(self.stream, self._headers(), data, None)
-        await self._connection.drained(self.stream)
-
-    async def _respond(self, response: object) -> None:
-        data = b"" if self.over else await self._encode(response)
-        if self.over:
-            return
-        headers = self._headers()
-        trailers = wire.trailers(Code.OK, "", wire.encode_metadata(self._trailing)) if self._trailing else wire.OK
-        self._end()
-        self._connection.send(self.stream, headers, data, trailers)
-
-    async def _encode(self, response: object) -> bytes:
-        message = self._method.encode(response)
-        if self._compresses:
-            data = await messages.gzipped(message, self._limits.send)
-        else:
-            data = messages.frame(message, self._limits.send)
-        if self._connection.core.backlog + len(data) > MOST_HELD:
-            raise Refused(Code.RESOURCE_EXHAUSTED, "responses that the client does not read take too much memory")
-        return data
-
     # The end
 
-    def _headers(self) -> bytes | None:
-        """Return the headers of an answer that has messages, None when they are sent."""
-        headers, self._unsent_headers = self._unsent_headers, None
-        return headers + wire.GZIPPED if headers is not None and self._compresses else headers
-
-    def _refuse(self, refused: Refused) -> None:
-        if self._unsent_headers is not None:
-            self._unsent_headers = wire.initial(refused.status) + refused.headers
-        self.finish(refused.code, str(refused))
-
-    def finish(self, code: int, message: str) -> None:
-        """Send the status, unless the call is over."""
-        if self.over:
-            return
-        if code != Code.OK:
-            logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
-        trailers = wire.trailers(code, message, wire.encode_metadata(self._trailing))
-        if self._unsent_headers is not None:
-            trailers, self._unsent_headers = self._unsent_headers + trailers, None
-        self._end()
-        self._connection.send(self.stream, None, b"", trailers)
-
+    @override
     def _end(self) -> None:
-        self.over = True
+        super()._end()
         if self._timer is not None:
             self._timer.cancel()
         self._body.clear()
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            self._loop.call_soon(callback)
-
-    # What the handler uses
-
-    @property
-    @override
-    def peer(self) -> str:
-        return self._connection.peer
 
     @property
     @override
     def remaining(self) -> float | None:
         return None if self._deadline is None else max(self._deadline - self._loop.time(), 0.0)
-
-    @override
-    def add_done_callback(self, callback: Callable[[], None]) -> None:
-        if self.over:
-            self._loop.call_soon(callback)
-        elif self._callbacks is None:
-            self._callbacks = [callback]
-        else:
-            self._callbacks.append(callback)
-
-    @override
-    def send_headers(self, metadata: Iterable[tuple[str, str | bytes]] = ()) -> None:
-        encoded = wire.encode_metadata(metadata)
-        headers = self._headers()
-        if headers is None:
-            raise RuntimeError("the headers of the answer are sent already")
-        if not self.over:
-            self._connection.send(self.stream, headers + encoded, b"", None)
-
-    @override
-    def set_trailers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        self._trailing = tuple(metadata)
 
 
 class _Requests:

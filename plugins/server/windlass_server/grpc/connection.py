@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from windlass_server.grpc.waiting import Waiters
 from windlass_server.http2 import events, frames
 from windlass_server.http2.connection import Connection as Core
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
-
-if TYPE_CHECKING:
-    from windlass_server.grpc.calls import Call
 
 BUFFER = 64 << 10
 """Bytes that are read at once, into memory that all connections share."""
@@ -28,7 +25,29 @@ EMPTY = memoryview(b"")
 
 logger = logging.getLogger(__name__)
 
-Accept = Callable[["Connection", Stream, "Request | None"], "Call"]
+
+class Call(Protocol):
+    """What a connection tells a call of its stream."""
+
+    @property
+    def stream(self) -> Stream:
+        """The stream that the call came by."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its handler has not returned, though the call may be over."""
+
+    def received(self, data: memoryview, ended: bool) -> None:
+        """Take bytes of the request; ``ended`` says that they are the last."""
+
+    def gone(self) -> None:
+        """End, since nobody reads an answer any more."""
+
+    def refuse(self, why: str) -> None:
+        """End as UNAVAILABLE."""
+
+
+Accept = Callable[["Connection", Stream, "Request | None"], Call]
 """Begins the call that a stream is for."""
 
 
@@ -190,7 +209,12 @@ class Connection(asyncio.BufferedProtocol):
             self._gone(call.stream)
         self._waiters.wake_writers()
 
-    # What calls do
+    # What calls do, see `links`
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of responses that wait for the client."""
+        return self.core.backlog
 
     def send(self, stream: Stream, headers: bytes | None, data: bytes, trailers: bytes | None) -> None:
         """Send blocks and data, in this order; trailers end the stream. What has no room is queued."""
@@ -201,12 +225,6 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
         else:
             self._flush_soon()
-
-    def reset(self, stream: Stream, code: frames.ErrorCode) -> None:
-        """End the stream by an error."""
-        self.core.reset(stream, code)
-        self._forget(stream)
-        self._flush_soon()
 
     def credit(self, stream: Stream, size: int) -> None:
         """Let the peer send ``size`` bytes more on the stream."""
@@ -279,10 +297,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
-    def drain(self) -> None:
+    def drain(self, why: str) -> None:
         """Take no further calls, and close when those under way have ended."""
         if not self._closing and not self.core.draining:
-            self.core.drain("the server stops")
+            self.core.drain(why)
             self._flush()
 
     def refuse(self, why: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from windlass.contracts.services import Service
 from windlass_server.accepting import Acceptor
-from windlass_server.grpc.calls import Limits
+from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
 from windlass_server.sockets import Place
 

@@ -84,7 +84,7 @@ class Incoming:
         return len(self._buffer) if self._buffer else 0
 
     def ready(self) -> bool:
-        """Tell whether a message can be taken. Raises Refused when it is larger than the limit."""
+        """Return whether a message can be taken. Raises Refused when it is larger than the limit."""
         if len(self) < PREFIX_SIZE:
             return False
         assert self._buffer is not None

@@ -7,21 +7,12 @@ import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import quote
 
 from windlass.contracts.rpc import Metadata
 from windlass.errors import Code
 from windlass_server.http2.headers import encode
 from windlass_server.http2.requests import Request
-
-
-class Entry(NamedTuple):
-    """One key of a call's metadata."""
-
-    key: str
-    value: str | bytes
-
 
 CONTENT_TYPE = "application/grpc"
 LONGEST_MESSAGE = 8 << 10
@@ -59,14 +50,14 @@ class Head:
 def parse(request: Request) -> Head:
     """Return what a request's headers say. Raises Refused."""
     transport: dict[str, str] = {}
-    metadata: list[Entry] = []
+    metadata: list[tuple[str, str | bytes]] = []
     for name, value, _ in request.fields:
         if name in _TRANSPORT:
             transport[name] = value
         elif name.endswith("-bin"):
-            metadata += [Entry(name, _binary(part)) for part in value.split(",")]
+            metadata += [(name, _binary(part)) for part in value.split(",")]
         else:
-            metadata.append(Entry(name, value))
+            metadata.append((name, value))
     _check(request.method, transport.get("content-type", ""))
     timeout = transport.get("grpc-timeout")
     return Head(
@@ -141,9 +132,7 @@ def initial(status: int = 200) -> bytes:
     return INITIAL if status == 200 else _status_field(status) + encode("content-type", CONTENT_TYPE.encode())
 
 
-def trailers(code: int, message: str = "", metadata: bytes = b"") -> bytes:
+def trailers(code: int, message: str = "") -> bytes:
     """Return a response's trailers."""
-    block = _STATUS[code]
-    if message:
-        block += encode("grpc-message", encode_message(message))
-    return block + metadata
+    status = _STATUS[code]
+    return status + encode("grpc-message", encode_message(message)) if message else status

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 
 from windlass.contracts.rpc import Method
 from windlass.errors import Code
-from windlass_server.grpc.calls import Call, Limits
+from windlass_server.grpc.answers import Limits
+from windlass_server.grpc.calls import Call
 from windlass_server.grpc.connection import BUFFER, Connection
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
+
+STOPS = "the server stops"
 
 
 class Server:
@@ -21,6 +24,7 @@ class Server:
         """Refuse larger messages than ``limits``."""
         self._limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
         self._methods: dict[str, Method] = {}
         self._services: set[str] = set()
         self._buffer = memoryview(bytearray(BUFFER))
@@ -34,7 +38,10 @@ class Server:
     def connection(self) -> Connection:
         """Return the protocol of a new connection."""
         self._loop = asyncio.get_running_loop()
-        return Connection(self._accept, self.connections, self._buffer)
+        connection = Connection(self._accept, self.connections, self._buffer)
+        if self._stopping:  # it was accepted before the listener closed
+            connection.core.drain(STOPS)
+        return connection
 
     def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call:
         assert self._loop is not None
@@ -58,11 +65,12 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Let calls under way end for ``grace`` seconds, then end them; peers have as long again to read that."""
+        self._stopping = True
         for connection in list(self.connections):
-            connection.drain()
+            connection.drain(STOPS)
         await self._all_lost(grace)
         for connection in list(self.connections):
-            connection.refuse("the server stops")
+            connection.refuse(STOPS)
         await self._all_lost(grace)
         for connection in list(self.connections):
             connection.abort()

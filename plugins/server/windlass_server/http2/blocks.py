@@ -15,17 +15,16 @@ PRIORITY_SIZE = 5
 class Blocks:
     """One connection's header blocks; nothing may come between the frames of one."""
 
+    __slots__ = ("_block", "_continuations", "_decoder", "_ended", "stream")
+
     def __init__(self) -> None:
         """Begin with an empty table."""
         self._decoder = Decoder(HEADER_LIST)
         self._block: bytearray | None = None
-        self._stream = self._continuations = 0
+        self._continuations = 0
+        self.stream = 0
+        """The one whose block is not whole, so that only its CONTINUATION may come; 0 for none."""
         self._ended = False
-
-    def check(self, kind: int, id: int) -> None:
-        """Raise ConnectionFailure for a frame that interrupts a block."""
-        if self._block is not None and (kind != frames.CONTINUATION or id != self._stream):
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
 
     def begin(self, flags: int, id: int, payload: memoryview) -> bytes | None:
         """Take a HEADERS frame; return the block if that was all of it."""
@@ -37,7 +36,7 @@ class Blocks:
         self._ended = bool(flags & END_STREAM)
         if flags & END_HEADERS:
             return bytes(block)
-        self._block, self._stream, self._continuations = bytearray(block), id, 0
+        self._block, self.stream, self._continuations = bytearray(block), id, 0
         return None
 
     def go_on(self, flags: int, payload: memoryview) -> bytes | None:
@@ -50,7 +49,7 @@ class Blocks:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
         if not flags & END_HEADERS:
             return None
-        block, self._block = bytes(self._block), None
+        block, self._block, self.stream = bytes(self._block), None, 0
         return block
 
     def decode(self, block: bytes) -> tuple[list[Field] | None, bool]:

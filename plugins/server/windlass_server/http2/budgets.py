@@ -9,7 +9,7 @@ from windlass_server.http2.frames import ConnectionFailure, ErrorCode
 MOST_RESETS = 4096
 """Young streams that a peer may reset at once (CVE-2023-44487)."""
 YOUNG = 1.0
-"""Seconds; to reset an older stream is no attack, and a client that goes may reset thousands of them."""
+"""Seconds; resetting an older stream is not an attack, and a client that goes may reset thousands of them."""
 GRANTS_PER_FRAME = 4
 """Window updates that a frame of data allows a peer: one for the stream and one for the connection is usual."""
 

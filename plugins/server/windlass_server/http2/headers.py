@@ -68,10 +68,12 @@ _unhuffman_short = lru_cache(maxsize=2048)(_unhuffman)
 class Decoder:
     """One connection's reader of header blocks; blocks must come in order, all of them."""
 
+    __slots__ = ("_limit", "_most", "_size", "_table")
+
     def __init__(self, most: int) -> None:
         """Keep at most ``most`` bytes of fields of one block."""
         self._most = most
-        self._table: deque[Field] = deque()
+        self._table: deque[Field] | None = None  # until there is an entry: an empty one takes 600 bytes
         self._size = 0
         self._limit = TABLE_SIZE
 
@@ -107,7 +109,7 @@ class Decoder:
     def _entry(self, index: int) -> Field:
         if 0 < index <= len(STATIC):
             return STATIC[index - 1]
-        if not index or index > len(STATIC) + len(self._table):
+        if not index or self._table is None or index > len(STATIC) + len(self._table):
             raise HeaderFailure(f"no entry {index} in the table")
         return self._table[index - len(STATIC) - 1]
 
@@ -122,6 +124,8 @@ class Decoder:
         return (_field_short if short else _field)(name, value), position
 
     def _add(self, field: Field) -> None:
+        if self._table is None:
+            self._table = deque()
         self._table.appendleft(field)
         self._size += field.size
         self._shrink()
@@ -133,7 +137,7 @@ class Decoder:
         self._shrink()
 
     def _shrink(self) -> None:
-        while self._size > self._limit:
+        while self._table and self._size > self._limit:
             self._size -= self._table.pop().size
 
 

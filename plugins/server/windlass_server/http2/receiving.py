@@ -63,10 +63,13 @@ class Frames:
 
     def take_frame(self, kind: int, flags: int, id: int, payload: memoryview) -> Event | None:
         """Take one frame. Raises ConnectionFailure, StreamFailure."""
-        self._blocks.check(kind, id)
+        unfinished = self._blocks.stream
+        if unfinished and (kind != frames.CONTINUATION or id != unfinished):
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
         if not self.settled and kind != frames.SETTINGS:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        frames.check(kind, id, len(payload))
+        if kind > frames.HEADERS or not id & 1:  # every DATA and HEADERS of an odd stream passes
+            frames.check(kind, id, len(payload))
         if kind == frames.DATA:
             return self._on_data(flags, id, payload)
         if kind == frames.HEADERS:
@@ -168,7 +171,6 @@ class Frames:
         self.last = id
         if self.draining or len(self.streams) + self.lingering >= MOST_STREAMS:
             self._remember(id, True)
-            self._budgets.refused(self.now)
             raise StreamFailure(id, ErrorCode.REFUSED_STREAM)
         request = self._request(id, fields, ended)
         stream = self.streams[id] = Stream(id, self.now, self.sender.stream_window)
@@ -219,16 +221,16 @@ class Frames:
         return Reset(stream, frames.WORD.unpack(payload)[0])
 
     def _on_settings(self, flags: int, id: int, payload: memoryview) -> None:
-        found = list(settings.read(flags, payload))
+        # The last value of a setting counts: each change of the windows visits every stream.
+        found = dict(settings.read(flags, payload))
         self._budgets.changed(self.now)
         if flags & ACK:
             return
         self.settled = True
-        for key, value in found:
-            if key == frames.MAX_FRAME_SIZE:
-                self.sender.frame_size = min(value, HIGHEST_FRAME)
-            if key == frames.INITIAL_WINDOW_SIZE:
-                self._resize_windows(value)
+        if frames.MAX_FRAME_SIZE in found:
+            self.sender.frame_size = min(found[frames.MAX_FRAME_SIZE], HIGHEST_FRAME)
+        if frames.INITIAL_WINDOW_SIZE in found:
+            self._resize_windows(found[frames.INITIAL_WINDOW_SIZE])
         # Before any data that uses a wider window: some peers count it only from here on.
         self.sender.write(frames.SETTINGS_ACK)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from windlass_server.http2 import frames
 from windlass_server.http2.streams import Stream
@@ -22,8 +22,8 @@ class Sender:
     def __init__(self) -> None:
         """Begin with the peer's default settings."""
         self._frames: list[bytes | memoryview] = []
-        self.ready: deque[Stream] | None = None
-        """Streams that may have their turns; None when there are none."""
+        self.ready: OrderedDict[int, Stream] | None = None
+        """Streams with data, by their numbers, in the order of their turns; None when there are none."""
         self.size = 0
         """Bytes that wait to be given out, without those that wait for a window."""
         self.window = SendWindow()
@@ -49,7 +49,7 @@ class Sender:
         return first if len(gathered) == 1 and isinstance(first, bytes) else b"".join(gathered)
 
     def has_room(self, stream: Stream, size: int) -> bool:
-        """Tell whether a stream may send ``size`` bytes in one frame now."""
+        """Return whether a stream may send ``size`` bytes in one frame now."""
         if stream.unsent or not size:
             return not stream.unsent
         return size <= stream.send.size and size <= self.window.size and size <= self.frame_size
@@ -72,11 +72,10 @@ class Sender:
 
     def enqueue(self, stream: Stream) -> None:
         """Let a stream have its turns, when it has something to send."""
-        if stream.unsent and not stream.queued:
-            stream.queued = True
+        if stream.unsent:
             if self.ready is None:
-                self.ready = deque()
-            self.ready.append(stream)
+                self.ready = OrderedDict()
+            self.ready[stream.id] = stream
 
     def pump(self) -> list[Stream]:
         """Send from the queues as long as windows allow, up to `AT_ONCE` bytes; return the streams that are done."""
@@ -85,14 +84,12 @@ class Sender:
         if ready is None:
             return done
         while ready and self.window.size > 0 and self.size < AT_ONCE:
-            stream = ready.popleft()
-            stream.queued = False
+            id, stream = ready.popitem(last=False)
             if not stream.unsent or stream.send.size <= 0:
                 continue  # a grant for the stream brings it back
             self._send_frame(stream, stream.unsent)
             if stream.unsent:
-                stream.queued = True
-                ready.append(stream)
+                ready[id] = stream
             else:
                 stream.unsent = None
                 done.append(stream)
@@ -118,4 +115,6 @@ class Sender:
         """Forget what a stream wanted to send."""
         if stream.unsent:
             self.held -= sum(map(len, stream.unsent))
+            if self.ready is not None:
+                self.ready.pop(stream.id, None)
         stream.unsent = None

@@ -13,7 +13,7 @@ STREAM_WINDOW = 1 << 20
 class Stream:
     """A stream from its HEADERS to its end."""
 
-    __slots__ = ("begun", "expected", "id", "open", "peer_ended", "queued", "receive", "send", "trailers", "unsent")
+    __slots__ = ("begun", "expected", "id", "open", "peer_ended", "receive", "send", "trailers", "unsent")
 
     def __init__(self, id: int, begun: float, window: int) -> None:
         """Begin stream ``id``, at a time of the caller's; the peer takes ``window`` bytes."""
@@ -28,8 +28,6 @@ class Stream:
         self.receive = ReceiveWindow(STREAM_WINDOW)
         self.unsent: deque[memoryview] | None = None
         """Data for which there was no room; None when there is none."""
-        self.queued = False
-        """Whether it is in its connection's queue of those that may send."""
         self.trailers: bytes | None = None
         """What ends the stream after the data that waits."""
 

@@ -106,7 +106,9 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, stream: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (defect := task.exception()):
+        if task.cancelled():
+            self._answer(stream, Response(Code.CANCELLED, "the call was cancelled by its handler"))
+        elif defect := task.exception():
             logger.error("a ttrpc call ended by a defect", exc_info=defect)
             self._answer(stream, Response(Code.UNKNOWN, f"{type(defect).__name__}: {defect}"))
 
