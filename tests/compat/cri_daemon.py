@@ -52,7 +52,7 @@ class CriDaemon(ScratchDaemon):
         self.host = scratch / "host"
         config = scratch / "config.toml"
         super().__init__(scratch, arguments=["--config", config])
-        self.program = ["nsenter", f"--net={self.host}", WINDLASSD]
+        self.program: list[str | Path] = ["nsenter", f"--net={self.host}", WINDLASSD]
         self.networks = scratch / "net.d"
         self.plugins = scratch / "bin"
         self.results = scratch / "results"
@@ -94,8 +94,8 @@ class CriDaemon(ScratchDaemon):
     def load_image(self) -> None:
         """Import the image that containers are made of."""
         archive = Archive(self.scratch / "image.tar", IMAGE, [busybox_layer()])
-        command = [WINDLASS, "--address", self.address, "--namespace", "k8s.io", "image", "import", archive.path]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        command = [WINDLASS, "--address", str(self.address), "--namespace", "k8s.io", "image", "import"]
+        subprocess.run([*command, archive.path], check=True, capture_output=True, timeout=60)
         assert wait_until(lambda: self.images.ImageStatus(_image_request()).image.id)
 
     def kill(self) -> None:
@@ -212,6 +212,10 @@ class CriDaemon(ScratchDaemon):
         """Describe a container."""
         request = cri.ContainerStatusRequest(container_id=id)
         return self.runtime.ContainerStatus(request, timeout=20).status
+
+    def subscribe(self) -> Iterator[cri.ContainerEventResponse]:
+        """Yield events, those that are kept first; the stream ends with the connection."""
+        return iter(self.runtime.GetContainerEvents(cri.GetEventsRequest(), timeout=30))
 
     def exec(self, container: str, *command: str) -> str:
         """Return what a command prints in a container."""
