@@ -141,6 +141,8 @@ class Pods:
             if pod.data.addresses:
                 await self._keep(pod)
                 return
+            # What plugins had begun is asked back by the next daemon, for which the directory stays.
+            await asyncio.gather(self._network.remove_namespace(pod.data.netns), return_exceptions=True)
         self._names.give_back(pod.data.name, pod.id)
 
     async def _keep(self, pod: Pod) -> None:
