@@ -47,12 +47,12 @@ def require_cri_tools() -> None:
 class CriDaemon(ScratchDaemon):
     """A daemon that pods are run in; ``host`` is the network namespace that it takes for the host's."""
 
-    def __init__(self, scratch: Path, runtime: str = "", more: str = "") -> None:
-        """``runtime`` are further lines of CRI's runtime block, ``more`` further tables."""
+    def __init__(self, scratch: Path, runtime: str = "", more: str = "", cni: str = "") -> None:
+        """``runtime`` and ``cni`` are further lines of CRI's runtime block and its table, ``more`` further tables."""
         self.host = scratch / "host"
         config = scratch / "config.toml"
-        super().__init__(scratch, arguments=["--config", config])
-        self.program: list[str | Path] = ["nsenter", f"--net={self.host}", WINDLASSD]
+        super().__init__(scratch, arguments=["--config", str(config)])
+        self.program = ["nsenter", f"--net={self.host}", str(WINDLASSD)]
         self.networks = scratch / "net.d"
         self.plugins = scratch / "bin"
         self.results = scratch / "results"
@@ -67,7 +67,7 @@ class CriDaemon(ScratchDaemon):
             f'version = 4\n[plugins."io.containerd.cri.v1.runtime"]\n'
             f'restrict_oom_score_adj = true\ncni_cache_dir = "{self.results}"\n{runtime}\n'
             f'[plugins."io.containerd.cri.v1.runtime".cni]\nconf_dir = "{self.networks}"\n'
-            f'bin_dirs = ["{self.plugins}"]\n{more}\n'
+            f'bin_dirs = ["{self.plugins}"]\n{cni}\n{more}\n'
         )
         self._channel: grpc.Channel | None = None
 
@@ -94,8 +94,8 @@ class CriDaemon(ScratchDaemon):
     def load_image(self) -> None:
         """Import the image that containers are made of."""
         archive = Archive(self.scratch / "image.tar", IMAGE, [busybox_layer()])
-        command = [WINDLASS, "--address", str(self.address), "--namespace", "k8s.io", "image", "import"]
-        subprocess.run([*command, archive.path], check=True, capture_output=True, timeout=60)
+        command = [str(WINDLASS), "--address", str(self.address), "--namespace", "k8s.io", "image", "import"]
+        subprocess.run([*command, str(archive.path)], check=True, capture_output=True, timeout=60)
         assert wait_until(lambda: self.images.ImageStatus(_image_request()).image.id)
 
     def kill(self) -> None:
@@ -272,10 +272,10 @@ def _image_request() -> cri.ImageStatusRequest:
 
 
 @contextlib.contextmanager
-def running_cri(directory: Path, runtime: str = "", more: str = "") -> Iterator[CriDaemon]:
+def running_cri(directory: Path, runtime: str = "", more: str = "", cni: str = "") -> Iterator[CriDaemon]:
     """Yield a daemon that has the image; all of it is gone afterwards."""
     require_cri_tools()
-    daemon = CriDaemon(directory, runtime, more)
+    daemon = CriDaemon(directory, runtime, more, cni)
     try:
         daemon.start()
         daemon.load_image()

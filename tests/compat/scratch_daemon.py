@@ -47,7 +47,7 @@ class ScratchDaemon:
         self.address = scratch / "w.sock"
         self.ttrpc = scratch / "w.sock.ttrpc"
         self.log = scratch / "log"
-        self.program: list[str | Path] = [WINDLASSD]
+        self.program = [str(WINDLASSD)]
         self._arguments = ["--root", self.root, "--state", self.state, "--address", self.address, *arguments]
         self._env = env or {}
         self._process: subprocess.Popen[bytes] | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from compat.cri_daemon import CriDaemon
+from compat.cri_daemon import CriDaemon, running_cri
 from compat.scratch_daemon import wait_until
 from compat.test_cri_pods import linux, refused
 
@@ -350,3 +350,23 @@ def test_many_pods_at_once_have_addresses_of_their_own(cri_daemon: CriDaemon) ->
         assert len(set(addresses)) == 12
         list(clients.map(cri_daemon.remove_pod, pods))
     assert_nothing_left(cri_daemon)
+
+
+@pytest.mark.parametrize("serially", ["true", "false"])
+def test_several_networks_are_interfaces_of_a_pod(tmp_path: Path, serially: str) -> None:
+    cni = f'max_conf_num = 0\nsetup_serially = {serially}\nip_pref = "ipv6"'
+    with running_cri(tmp_path, cni=cni) as daemon:
+        daemon.write_network("20-second", "cni1", 200)
+        assert wait_until(lambda: "net-cni1" in cni_config(daemon))
+        with daemon.pod() as pod:
+            status = daemon.pod_status(pod).status
+            assert status.network.ip.startswith("fd99:")
+            assert [each.ip for each in status.network.additional_ips] == [
+                each for each in daemon.addresses_taken() if each.startswith("10.199.")
+            ]
+            path = namespace_path(daemon, pod)
+            assert netns.within(path, lambda: {name for _, name in socket.if_nameindex()}) >= {"lo", "eth0", "eth1"}
+            assert len(daemon.addresses_taken()) == 4 and len(daemon.attachments()) == 2
+            (daemon.networks / "20-second.conflist").unlink()
+            assert wait_until(lambda: "net-cni1" not in cni_config(daemon))
+        assert_nothing_left(daemon)

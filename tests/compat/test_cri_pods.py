@@ -27,7 +27,7 @@ def refused(code: grpc.StatusCode, words: str) -> Iterator[None]:
     with pytest.raises(grpc.RpcError) as caught:
         yield
     assert caught.value.code() == code, caught.value.details()
-    assert words in caught.value.details()
+    assert words in str(caught.value.details())
 
 
 def linux(**namespaces: int) -> cri.LinuxPodSandboxConfig:

@@ -80,7 +80,7 @@ async def test_every_subscriber_gets_every_event_a_late_one_too() -> None:
     first, second = events.subscribe(), events.subscribe()
     kinds = [(await anext(first)).container_event_type for _ in range(2)]
     assert kinds == [cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT]
-    waiting = asyncio.create_task(anext(first))  # type: ignore[arg-type] # an awaitable is enough
+    waiting = asyncio.ensure_future(anext(first))
     await asyncio.sleep(0)
     events.pod(POD, cri.CONTAINER_STOPPED_EVENT)
     assert (await waiting).container_event_type == cri.CONTAINER_STOPPED_EVENT
