@@ -8,13 +8,16 @@ import os
 import signal
 import sqlite3
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
-from compat.cri_daemon import CriDaemon
-from compat.scratch_daemon import wait_until
+from compat.cri_daemon import CriDaemon, running_cri
+from compat.scratch_daemon import mounts_below, processes_of, wait_until
 from compat.test_cri_network import Trouble, assert_nothing_left, cni_config, namespace_path
 from compat.test_cri_pods import linux, refused
 
@@ -171,3 +174,57 @@ def test_an_orderly_stop_leaves_pods_running(cri_daemon: CriDaemon) -> None:
     cri_daemon.start()
     assert cri_daemon.pod_status(pod).status.state == cri.SANDBOX_READY
     assert cri_daemon.exec(container, "/bin/echo", "here") == "here\n"
+
+
+def test_a_pod_whose_handler_is_configured_no_more_can_be_removed(tmp_path: Path) -> None:
+    table = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.extra]'
+    with running_cri(tmp_path, more=f'{table}\nruntime_type = "io.containerd.runc.v2"') as daemon:
+        names = [each.name for each in daemon.runtime.Status(cri.StatusRequest(), timeout=20).runtime_handlers]
+        assert names == ["", "extra", "runc"]
+        pod = daemon.run_pod(handler="extra")
+        daemon.run_container(pod)
+        assert daemon.pod_status(pod).status.runtime_handler == "extra"
+        daemon.kill()
+        path = daemon.scratch / "config.toml"
+        path.write_text(path.read_text().partition(table)[0])
+        daemon.start()
+        with refused(grpc.StatusCode.UNKNOWN, 'no runtime for "extra" is configured'):
+            daemon.run_pod(handler="extra")
+        assert info_of(daemon, pod)["runtimeHandler"] == "extra"
+        daemon.remove_pod(pod)
+        assert_nothing_left(daemon)
+
+
+def test_pods_that_come_and_go_while_the_daemon_crashes_leave_nothing(cri_daemon: CriDaemon) -> None:
+    ended = threading.Event()
+
+    def live(number: int) -> int:
+        """Make and remove pods; a call that a crash cuts off is made again, as the kubelet does."""
+        made = 0
+        while not ended.is_set():
+            config = cri_daemon.pod_config(f"churn-{number}-{made}")
+            with contextlib.suppress(grpc.RpcError, ValueError):
+                pod = cri_daemon.run_pod(config)
+                made += 1
+                cri_daemon.run_container(pod)
+                cri_daemon.stop_pod(pod)
+                cri_daemon.remove_pod(pod)
+            time.sleep(0.05)
+        return made
+
+    with ThreadPoolExecutor(4) as clients:
+        lives = [clients.submit(live, number) for number in range(4)]
+        try:
+            for _ in range(3):
+                time.sleep(1.5)
+                cri_daemon.restart()
+        finally:
+            ended.set()
+        assert sum(each.result() for each in lives) > 0
+    for pod in cri_daemon.pods():
+        cri_daemon.remove_pod(pod.id)
+    assert wait_until(lambda: not list(cri_daemon.root.glob("*/sandboxes/*")))
+    assert_nothing_left(cri_daemon)
+    assert not list(cri_daemon.state.glob("io.containerd.sandbox.controller.v1.windlass/k8s.io/*"))
+    assert not [each for each in mounts_below(cri_daemon.scratch) if "sandbox" in each or "/run/" in each]
+    assert not [each for each in processes_of(cri_daemon.scratch) if not each.startswith(f"{cri_daemon.pid} ")]

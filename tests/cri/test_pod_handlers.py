@@ -34,8 +34,8 @@ def tasks(features: object) -> Tasks:
 def test_a_handler_is_the_default_unless_it_is_named() -> None:
     handlers = Handlers(Containerd("b", {"a": Runtime("a.v1"), "b": Runtime("b.v1")}))
     assert handlers.get("").runtime_type == "b.v1" and handlers.get("a").runtime_type == "a.v1"
-    assert handlers.in_order() == ["b", "a"]
-    with pytest.raises(Unknown, match='no runtime for "c" is configured; there are a, b'):
+    assert handlers.in_order() == ["b", "a", "runc"]
+    with pytest.raises(Unknown, match='no runtime for "c" is configured; there are a, b, runc'):
         handlers.get("c")
 
 
@@ -73,6 +73,7 @@ def test_the_cgroup_driver_is_the_default_handlers(
     options: dict[str, object], driver: cri.CgroupDriver.ValueType
 ) -> None:
     runtimes = {"a": Runtime(), "z": Runtime(options=options), "k": Runtime("io.containerd.kata.v2")}
+    assert Handlers(Containerd("k", {"k": runtimes["k"]})).sandboxers() == {"windlass"}
     assert Handlers(Containerd("z", runtimes)).cgroup_driver() == driver
     assert Handlers(Containerd("k", runtimes)).cgroup_driver() == cri.CGROUPFS
 

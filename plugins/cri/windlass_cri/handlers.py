@@ -32,28 +32,32 @@ class Handlers:
     """The runtimes of the configuration, by the names that pods use."""
 
     def __init__(self, config: Containerd) -> None:
-        """Serve the handlers of ``config``."""
-        self._config = config
+        """Serve the handlers of ``config``; runc is there without being named."""
+        self._default = config.default_runtime_name
+        self.runtimes = {"runc": Runtime(), **config.runtimes}
 
     def get(self, name: str) -> Runtime:
         """Return what a handler stands for; an empty name is the default's. Raises Unknown."""
-        name = name or self._config.default_runtime_name
+        name = name or self._default
         try:
-            return self._config.runtimes[name]
+            return self.runtimes[name]
         except KeyError:
-            there = ", ".join(sorted(self._config.runtimes))
+            there = ", ".join(sorted(self.runtimes))
             raise Unknown(f'no runtime for "{name}" is configured; there are {there}') from None
 
     def in_order(self) -> list[str]:
         """Return the names, the default's first."""
-        default = self._config.default_runtime_name
-        return sorted(self._config.runtimes, key=lambda name: (name != default, name))
+        return sorted(self.runtimes, key=lambda name: (name != self._default, name))
+
+    def sandboxers(self) -> set[str]:
+        """Return the IDs of the controllers that make pods."""
+        return {each.sandboxer for each in self.runtimes.values()}
 
     def cgroup_driver(self) -> cri.CgroupDriver.ValueType:
         """Return what the kubelet has to make control groups with: as the first runtime does that is runc's kind."""
         for name in self.in_order():
-            if takes_runc_options(self._config.runtimes[name]):
-                return cri.SYSTEMD if self._config.runtimes[name].options.get("SystemdCgroup") else cri.CGROUPFS
+            if takes_runc_options(self.runtimes[name]):
+                return cri.SYSTEMD if self.runtimes[name].options.get("SystemdCgroup") else cri.CGROUPFS
         return cri.SYSTEMD if Path("/run/systemd/system").is_dir() else cri.CGROUPFS
 
 

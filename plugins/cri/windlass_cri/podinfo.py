@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from windlass_cni.config import Json, Object
-from windlass_cri.config import RuntimeConfig
+from windlass_cri.config import Runtime, RuntimeConfig
 from windlass_cri.record import Pod
 from windlass_cri.runtime import CriRuntime
 
@@ -37,7 +37,9 @@ NOTHING = json.dumps(_EMPTY)
 
 async def pod_info(runtime: CriRuntime, pod: Pod) -> str:
     """Describe a pod; there is no image, no snapshot and no spec of a pod that no container holds."""
-    chosen = runtime.handlers.get(pod.data.handler)
+    chosen = runtime.handlers.runtimes.get(
+        pod.data.handler or runtime.config.containerd.default_runtime_name, Runtime("")
+    )
     closed = bool(pod.data.netns) and not await runtime.network.is_there(pod.data.netns)
     config = _document(pod.config)
     info = _EMPTY | {

@@ -86,7 +86,7 @@ class Pods:
 
     async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
         id, handler = new_id(), handler_of(config, wanted)
-        pod = Pod(id, config, PodData(name, handler))
+        pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer))
         controller = self._controller_of(pod)
         self._names.take(name, id)
         try:
@@ -170,10 +170,10 @@ class Pods:
 
     def _record(self, pod: Pod) -> Sandbox:
         runtime = self.runtime(pod.data.handler)
-        return pod.to_sandbox(runtime.runtime_type, runtime.sandboxer, options_of(runtime))
+        return pod.to_sandbox(runtime.runtime_type, pod.data.sandboxer, options_of(runtime))
 
     def _controller_of(self, pod: Pod) -> SandboxController:
-        name = self.runtime(pod.data.handler).sandboxer
+        name = pod.data.sandboxer or self.runtime(pod.data.handler).sandboxer
         try:
             return self._controllers[name]
         except KeyError:
@@ -238,10 +238,10 @@ class Pods:
         self._sweeping = asyncio.create_task(self._sweep([id for id in left if id not in self.index]))
 
     async def _recover(self, pod: Pod) -> None:
-        # Also one that nothing can be said of has its name, and its client can remove it.
-        self._names.take(pod.data.name, pod.id)
+        # Also one that nothing can be said of is there, and its client can remove it.
         self.index.add(pod.id, pod)
         try:
+            self._names.take(pod.data.name, pod.id)
             controller = self._controller_of(pod)
             await self._look_at(pod, controller)
             if pod.data.netns and not await self._network.is_there(pod.data.netns):
@@ -257,9 +257,10 @@ class Pods:
 
     async def _sweep(self, left: list[str]) -> None:
         """Take apart the pods that an earlier daemon had begun to make, or to remove."""
+        controllers = [self._controllers[name] for name in self._handlers.sandboxers() if name in self._controllers]
         for id in left:
             try:
-                await self._take_apart(id, namespace_of(id), self._controllers.values())
+                await self._take_apart(id, namespace_of(id), controllers)
             except (Error, OSError, ValueError) as error:
                 logger.warning("what is left of pod %s stays: %s", id, error)
 

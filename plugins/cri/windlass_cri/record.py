@@ -37,6 +37,8 @@ class PodData:
     addresses: tuple[str, ...] = ()
     """The main one first; none for the host's network."""
     created_at: int = 0
+    sandboxer: str = ""
+    """ID of its controller, which stays so when the handler's configuration changes."""
 
 
 @dataclass

@@ -63,9 +63,7 @@ class CriRuntime:
         self.network = PodNetwork(self.config.cni, Path(self.config.cni_cache_dir))
         self.images = Images(namespace, transfer, configs.images.snapshotter)
         self.handlers = Handlers(self.config.containerd)
-        used = {each.sandboxer for each in self.config.containerd.runtimes.values()}
-        sandboxers = {name: each for name, each in controllers.items() if name in used}
-        self.pods = Pods(metadata, sandboxers, self.network, self.handlers, root, self.events)
+        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
         self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
         self.execs = Execs(self.containers, self.pods)
         server = configs.server

@@ -44,7 +44,7 @@ class RuntimeService:
         else:
             response.status.conditions.add(type="NetworkReady", status=True)
         response.status.conditions.add(type="ContainerdHasNoDeprecationWarnings", status=True)
-        for name in ("", *sorted(runtime.config.containerd.runtimes)):
+        for name in ("", *sorted(runtime.handlers.runtimes)):
             response.runtime_handlers.add(name=name).features.CopyFrom(await runtime.features(name))
         response.features.supplemental_groups_policy = True
         if request.verbose:
