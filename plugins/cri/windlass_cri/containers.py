@@ -18,6 +18,7 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import spec as specs
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.events import Events
+from windlass_cri.handlers import options_of
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
 from windlass_cri.logs import LogFile
@@ -61,7 +62,7 @@ class Containers:
         self._root = root / "containers"
         self._state = state / "containers"
         self._events = events
-        self._names = Names("container")
+        self._names = Names("container", "check if another CreateContainer request is in progress: ")
         self._io: dict[str, ProcessIO] = {}
         self._ends: dict[str, asyncio.Task[None]] = {}
 
@@ -95,6 +96,7 @@ class Containers:
         row = Row(
             id,
             runtime=runtime.runtime_type,
+            runtime_options=options_of(runtime),
             image=self._images.name_of(image),
             snapshotter=runtime.snapshotter or self._images.snapshotter,
             labels={**config.labels, KIND: "container"},
