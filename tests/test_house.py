@@ -30,10 +30,13 @@ from house import (
     where,
 )
 
+from windlass.contracts.rpc import is_implemented
 from windlass.contracts.services import GRPC, TTRPC
 from windlass.errors import Error, Unimplemented
 from windlass.plugin import Meta, Plugin, PluginType
 from windlass_api.services import FAMILIES, services
+from windlass_cri.imageservice import ImageService
+from windlass_cri.runtimeservice import RuntimeService
 
 T = TypeVar("T")
 
@@ -181,11 +184,13 @@ def test_no_library_imports_a_plugin_or_the_client() -> None:
 
 @pytest.mark.parametrize("plugin", WITH_PLUGINS, ids=ids)
 def test_a_registration_imports_only_the_kernel(plugin: Distribution) -> None:
-    """Listing, disabling and --help load no implementation."""
-    path = plugin.folder / plugin.module / "plugin.py"
-    allowed = {"windlass", *({f"{plugin.module}.contract"} if plugin not in PLUGINS else ())}
+    """Listing, disabling and --help load no implementation; a large configuration has a module of its own."""
+    folder = plugin.folder / plugin.module
+    allowed = {"windlass", f"{plugin.module}.{'config' if plugin in PLUGINS else 'contract'}"}
     bad = [
         f"{where(path, each.line)} imports {each.module}"
+        for path in (folder / "plugin.py", folder / "config.py")
+        if path.exists()
         for each in imports(path)
         if each.foreign and not each.late and not each.typing and not {each.root, each.module} & allowed
     ]
@@ -423,10 +428,15 @@ class Anything:
         return ()
 
 
+CRI = {"runtime.v1.RuntimeService": RuntimeService, "runtime.v1.ImageService": ImageService}
+
+
 # Any: a service is of one class or of the other, by its kind.
 def served(kind: PluginType[Any], tmp_path: Path) -> dict[str, Any]:
     """Return the services of a type, by the names that the wire has for them."""
-    plugins = [each for plugin in PLUGINS for each in declared(plugin) if each.type.uri == kind.uri]
+    plugins = [
+        each for plugin in PLUGINS for each in declared(plugin) if each.type.uri == kind.uri and each.id != "cri"
+    ]
     instances: list[Any] = [each.init(Anything(tmp_path)) for each in plugins]  # type: ignore[arg-type] # as much of one as they use
     return {instance.name: instance for instance in instances}
 
@@ -434,7 +444,10 @@ def served(kind: PluginType[Any], tmp_path: Path) -> dict[str, Any]:
 def test_marks_of_grpc_services_are_true(tmp_path: Path) -> None:
     """A ✓ or ◐ is served; a ✗ answers UNIMPLEMENTED."""
     found = served(GRPC, tmp_path)
-    wire = [each for family in ("containerd", "health", "cri") for each in services(family)]
+    for service in services("cri"):
+        missing = [name for name in rows()[service.name] if not is_implemented(CRI[service.name], name)]
+        assert not [name for name in missing if rows()[service.name][name] != NONE], "of CRI what is marked is served"
+    wire = [each for family in ("containerd", "health") for each in services(family)]
     for service in wire:
         marks = rows()[service.name]
         methods = found[service.name].methods if service.name in found else dict.fromkeys(marks, False)

@@ -277,3 +277,38 @@ def test_a_read_only_mount_is_so_all_the_way_down(daemon: CriDaemon, pod: str, t
     request = cri.ExecSyncRequest(container_id=id, cmd=["touch", "/ro/x"], timeout=20)
     assert daemon.runtime.ExecSync(request).exit_code != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_by_pod_label_state_and_id(daemon: CriDaemon, pod: str) -> None:
+    config = daemon.container_config(labels={"which": "this"})
+    id = daemon.create_container(pod, config)
+    for wanted in (
+        cri.ContainerFilter(id=id[:20]),
+        cri.ContainerFilter(pod_sandbox_id=pod, label_selector={"which": "this"}),
+        cri.ContainerFilter(id=id, state=cri.ContainerStateValue(state=cri.CONTAINER_CREATED)),
+    ):
+        (found,) = daemon.runtime.ListContainers(cri.ListContainersRequest(filter=wanted)).containers
+        assert (found.id, found.image_ref) == (id, found.image_id)
+        (part,) = daemon.runtime.StreamContainers(cri.StreamContainersRequest(filter=wanted))
+        assert [each.id for each in part.containers] == [id]
+    other = cri.ContainerFilter(id=id, state=cri.ContainerStateValue(state=cri.CONTAINER_RUNNING))
+    assert not daemon.runtime.ListContainers(cri.ListContainersRequest(filter=other)).containers
+
+
+def test_a_container_that_runs_is_removed(daemon: CriDaemon, pod: str) -> None:
+    id = daemon.run_container(pod)
+    log = Path(daemon.container_status(id).log_path)
+    for _ in range(2):
+        daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=id))
+    assert not daemon.runtime.ListContainers(cri.ListContainersRequest(filter=cri.ContainerFilter(id=id))).containers
+    assert log.exists()
+
+
+def test_a_container_that_does_not_run_is_not_stopped(daemon: CriDaemon, pod: str) -> None:
+    id = daemon.create_container(pod)
+    daemon.runtime.StopContainer(cri.StopContainerRequest(container_id=id, timeout=1))
+    assert daemon.container_status(id).state == cri.CONTAINER_CREATED
+    daemon.start_container(id)
+    with pytest.raises(grpc.RpcError) as failure:
+        daemon.start_container(id)
+    assert "container is in CONTAINER_RUNNING state" in details(failure)

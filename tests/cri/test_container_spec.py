@@ -13,7 +13,7 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import signals
 from windlass_cri import spec as specs
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.creation import log_path, runtime_options
+from windlass_cri.creation import log_path
 from windlass_cri.files import PodFiles
 from windlass_cri.record import Pod, PodData
 from windlass_cri.resources import Host, cgroups_path, resources, resources_of, set_resources
@@ -310,12 +310,3 @@ def test_a_log_is_below_the_pods_directory() -> None:
             log_path("/var/log/pods/a", path)
     with pytest.raises(Unknown, match="not absolute"):
         log_path("logs", "c")
-
-
-def test_options_of_a_runtime_have_containerds_names() -> None:
-    made = runtime_options({"BinaryName": "/bin/crun", "SystemdCgroup": True})
-    assert made is not None
-    assert made.type_url == "containerd.runc.v1.Options"
-    assert runtime_options({}) is None
-    with pytest.raises(Unknown, match="not those of runc"):
-        runtime_options({"Nonsense": 1})

@@ -111,9 +111,14 @@ async def test_sysctls_are_set_in_the_pod_alone(sandboxes: PinnedSandboxes, netw
 
 
 async def test_a_pod_of_the_hosts_network_has_its_hostname_too(sandboxes: PinnedSandboxes) -> None:
-    found = await run(sandboxes, None, network=cri.NODE, ipc=cri.NODE)
+    found = await run(sandboxes, None, network=cri.NODE, ipc=cri.NODE, hostname="")
     assert found == {}
     assert (await sandboxes.status("k8s.io", "p1")).state == "SANDBOX_READY"
+
+
+async def test_a_hostname_of_its_own_needs_a_network_of_its_own(sandboxes: PinnedSandboxes) -> None:
+    with pytest.raises(InvalidArgument, match="without a private UTS namespace"):
+        await run(sandboxes, None, network=cri.NODE)
 
 
 async def test_a_shared_pid_namespace_has_an_init_that_reaps(sandboxes: PinnedSandboxes, network: Path) -> None:

@@ -65,7 +65,7 @@ class Containers:
         self._root = root / "containers"
         self._state = state / "containers"
         self._events = events
-        self._names = Names("container")
+        self._names = Names("container", "check if another CreateContainer request is in progress: ")
         self._io: dict[str, ProcessIO] = {}
         self._ends: dict[str, asyncio.Task[None]] = {}
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from windlass.contracts.containers import Container as Row
-from windlass.contracts.values import Payload
 from windlass.errors import Unknown
-from windlass_api.containerd.runc.v1.options_pb2 import Options
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import spec as specs
 from windlass_cri import volumes
 from windlass_cri.config import RuntimeConfig
+from windlass_cri.handlers import options_of
 from windlass_cri.images import Images
 from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
@@ -80,7 +78,7 @@ class Creation:
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
-            runtime_options=runtime_options(runtime.options),
+            runtime_options=options_of(runtime),
             image=self._images.name_of(container.data.image_id),
             snapshotter=snapshotter,
             labels={**container.config.labels, KIND: "container"},
@@ -134,19 +132,6 @@ class Creation:
         """Remove what is kept of a container on the disk, but its log. Blocks."""
         for directory in (self.root / id, self.state / id):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def runtime_options(options: Mapping[str, object]) -> Payload | None:
-    """Return a runtime's options of the configuration, with containerd's names for runc's. Raises Unknown."""
-    if not options:
-        return None
-    message = Options()
-    try:
-        for key, value in options.items():
-            setattr(message, re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower(), value)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Unknown(f"the options of the runtime are not those of runc: {error}") from None
-    return Payload(Options.DESCRIPTOR.full_name, message.SerializeToString())
 
 
 def log_path(directory: str, path: str) -> str:

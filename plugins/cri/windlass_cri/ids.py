@@ -47,6 +47,10 @@ class Index(Generic[T]):
         """Yield all, in the order in which they were added."""
         return iter(list(self._things.values()))
 
+    def __contains__(self, id: str) -> bool:
+        """Tell whether the thing with this ID is there."""
+        return id in self._things
+
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._things)
@@ -79,9 +83,9 @@ class Index(Generic[T]):
 class Names:
     """Which ID has a name. A name is taken before its pod or container is made, and until that is removed."""
 
-    def __init__(self, kind: str) -> None:
-        """Have none taken."""
-        self._kind = kind
+    def __init__(self, kind: str, hint: str = "") -> None:
+        """Have none taken; ``hint`` is what a message has before the name."""
+        self._kind, self._hint = kind, hint
         self._ids: dict[str, str] = {}
 
     def take(self, name: str, id: str) -> None:
@@ -89,8 +93,7 @@ class Names:
         owner = self._ids.setdefault(name, id)
         if owner != id:
             raise FailedPrecondition(
-                f'failed to reserve {self._kind} name "{name}": name "{name}" is reserved for "{owner}"; '
-                "remove that one first"
+                f'failed to reserve {self._kind} name "{name}": {self._hint}name "{name}" is reserved for "{owner}"'
             )
 
     def give_back(self, name: str, id: str) -> None:

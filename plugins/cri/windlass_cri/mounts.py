@@ -10,6 +10,7 @@ from pathlib import Path
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.files import PodFiles
+from windlass_cri.handlers import RECURSIVE_READ_ONLY, kernel_version
 from windlass_cri.record import Pod
 from windlass_linux.cgroups import hierarchies
 from windlass_linux.mounting import unescape
@@ -136,9 +137,8 @@ def access(wanted: cri.Mount) -> str:
 
 
 def recursive_read_only() -> bool:
-    """Tell whether Linux can make a mount and all below it read-only: mount_setattr(2), since 5.12."""
-    major, minor = os.uname().release.split(".")[:2]
-    return (int(major), int("".join(filter(str.isdigit, minor[:3])) or 0)) >= (5, 12)
+    """Tell whether Linux can make a mount and all below it read-only."""
+    return kernel_version(os.uname().release) >= RECURSIVE_READ_ONLY
 
 
 def id_mappings(wanted: Iterable[cri.IDMapping]) -> list[IDMapping]:

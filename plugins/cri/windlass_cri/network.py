@@ -65,11 +65,15 @@ class PodNetwork:
             return str(error)
         return ""
 
-    async def make_namespace(self) -> str:
-        """Make a network namespace and return its path."""
-        path = NAMESPACES / f"cni-{uuid.uuid4()}"
-        await asyncio.to_thread(netns.create, path)
-        return str(path)
+    async def make_namespace(self, id: str) -> str:
+        """Make the network namespace of a pod and return its path."""
+        path = namespace_of(id)
+        await asyncio.to_thread(netns.create, Path(path))
+        return path
+
+    async def is_there(self, path: str) -> bool:
+        """Tell whether a network namespace is there; after a reboot its file may be, without it."""
+        return await asyncio.to_thread(netns.is_there, Path(path))
 
     async def remove_namespace(self, path: str) -> None:
         """Remove a network namespace; one that is gone is not an error."""
@@ -95,11 +99,10 @@ class PodNetwork:
         there = bool(path) and await asyncio.to_thread(netns.is_there, Path(path))
         await delete_all(self._networks, id, netns=path if there else "")
 
-    async def collect(self, live: Sequence[str]) -> None:
-        """Detach what is attached and belongs to none of the pods ``live``. Raises the plugins' errors."""
-        pairs = {(id, f"eth{number}") for id in live for number in range(16)}
-        for network in self._directory.networks:
-            await self._networks.collect(network, pairs)
+    async def results(self, id: str) -> list[Object]:
+        """Return what the plugins answered when they attached a pod, the first network first."""
+        cached = await asyncio.to_thread(self._networks.cache.of_container, id)
+        return [each.result for each in cached if each.result is not None]
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -108,6 +111,11 @@ class PodNetwork:
             return self._directory.networks
         except Error:
             return ()
+
+
+def namespace_of(id: str) -> str:
+    """Return the path of a pod's network namespace. It follows from the ID, so that it is found after any crash."""
+    return str(NAMESPACES / f"cni-{uuid.UUID(id[:32])}")
 
 
 def pod_arguments(id: str, metadata: cri.PodSandboxMetadata) -> tuple[tuple[str, str], ...]:
@@ -168,8 +176,9 @@ def quantity(key: str, text: str) -> int:
 
 
 def ordered(results: Sequence[Result], preference: str) -> tuple[str, ...]:
-    """Return the addresses of a pod's first interface, those of the preferred family first."""
+    """Return the addresses of a pod's first interface: the first of the preferred family, then all others."""
     found = [each.ip for result in results if result.interface == INTERFACE for each in result.of_container()]
     if preference == "cni":
         return tuple(found)
-    return tuple(sorted(found, key=lambda ip: (":" in ip) != (preference == "ipv6")))
+    main = next((ip for ip in found if (":" in ip) == (preference == "ipv6")), None)
+    return tuple(found) if main is None else (main, *(ip for ip in found if ip != main))

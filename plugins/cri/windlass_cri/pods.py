@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.sandboxes import SandboxController, SandboxOptions
+from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
 from windlass.contracts.values import Payload
-from windlass.errors import Error, Unknown
+from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable, Unimplemented, Unknown
 from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.config import Containerd, Runtime
+from windlass_cri.config import Runtime
 from windlass_cri.events import Events
 from windlass_cri.files import PodFiles
+from windlass_cri.handlers import Handlers, handler_of, options_of
 from windlass_cri.ids import Index, Names, new_id, pod_name
-from windlass_cri.network import PodNetwork
+from windlass_cri.network import PodNetwork, namespace_of
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
-from windlass_local.waiting import unless_gone
+from windlass_local.waiting import settled, unless_gone
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -32,14 +32,18 @@ READY = "SANDBOX_READY"
 
 
 class Pods:
-    """All pods. `stop` and `remove` are the caller's to call after a pod's containers have ended, and gone."""
+    """All pods. `stop` and `remove` are the caller's to call after a pod's containers have ended, and gone.
+
+    The directory of a pod's files is its journal: it is made first and removed last, so that a daemon that starts
+    finds what an earlier one had begun to make, and takes that apart.
+    """
 
     def __init__(
         self,
         metadata: Metadata,
         controllers: Mapping[str, SandboxController],
         network: PodNetwork,
-        config: Containerd,
+        handlers: Handlers,
         root: Path,
         events: Events,
     ) -> None:
@@ -49,24 +53,20 @@ class Pods:
         self._store = metadata.sandboxes(NAMESPACE)
         self._controllers = controllers
         self._network = network
-        self._config = config
-        self._root = root
+        self._handlers = handlers
+        self._root = root / "sandboxes"
         self._events = events
         self._attempts: dict[str, asyncio.Task[str]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
-        return PodFiles(self._root / "sandboxes" / id)
+        return PodFiles(self._root / id)
 
     def runtime(self, handler: str) -> Runtime:
         """Return what a handler stands for. Raises Unknown."""
-        name = handler or self._config.default_runtime_name
-        try:
-            return self._config.runtimes[name]
-        except KeyError:
-            there = ", ".join(sorted(self._config.runtimes))
-            raise Unknown(f'no runtime for "{name}" is configured; there are {there}') from None
+        return self._handlers.get(handler)
 
     async def run(self, config: cri.PodSandboxConfig, handler: str) -> str:
         """Run a pod and return its ID. When that fails nothing is left, and the error names the step.
@@ -84,68 +84,101 @@ class Pods:
         # Shielded: one client that goes away must not end what another waits for.
         return await asyncio.shield(attempt)
 
-    async def _run(self, name: str, config: cri.PodSandboxConfig, handler: str) -> str:
-        id, runtime = new_id(), self.runtime(handler)
-        controller = self._controller(runtime.sandboxer)
-        self._names.take(name, id)
+    async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
+        id, handler = new_id(), handler_of(config, wanted)
         pod = Pod(id, config, PodData(name, handler))
-        async with AsyncExitStack() as undo:
-            undo.callback(self._names.give_back, name, id)
-            await self._step(pod, "files", asyncio.to_thread(self.files(id).make, config))
-            undo.push_async_callback(asyncio.to_thread, self.files(id).remove)
-            if not pod.host_network:
-                await self._connect(pod, undo)
-            record = pod.to_sandbox(runtime.runtime_type, runtime.sandboxer)
-            await self._step(pod, "record", offload(self._store.create, record))
-            undo.push_async_callback(self._forget, id)
-            await self._start(pod, controller, undo)
-            undo.pop_all()
+        controller = self._controller_of(pod)
+        self._names.take(name, id)
+        try:
+            await self._make(pod, controller)
+        except BaseException:
+            await settled(self._withdraw(pod, controller))
+            raise
         self.index.add(id, pod)
         self._watch(pod, controller)
         self._events.pod(pod, cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT)
         return id
 
-    async def _connect(self, pod: Pod, undo: AsyncExitStack) -> None:
-        """Make a network namespace and attach it."""
-        path = await self._step(pod, "network namespace", self._network.make_namespace())
-        undo.push_async_callback(self._network.remove_namespace, path)
-        addresses = await self._step(pod, "network", self._network.attach(pod.id, pod.config, path))
-        undo.push_async_callback(self._network.detach, pod.id, path)
-        pod.data = replace(pod.data, netns=path, addresses=addresses)
-
-    async def _start(self, pod: Pod, controller: SandboxController, undo: AsyncExitStack) -> None:
-        """Have the controller make the sandbox, and keep what came of it."""
+    async def _make(self, pod: Pod, controller: SandboxController) -> None:
+        await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
+        if not pod.host_network:
+            path = await self._step(pod, "network namespace", self._network.make_namespace(pod.id))
+            pod.data = replace(pod.data, netns=path)
+            addresses = await self._step(pod, "network", self._network.attach(pod.id, pod.config, path))
+            pod.data = replace(pod.data, addresses=addresses)
         options = SandboxOptions(
             options=Payload(CONFIG_TYPE, pod.config.SerializeToString()), netns_path=pod.data.netns
         )
-        runtime = self.runtime(pod.data.handler)
-        record = pod.to_sandbox(runtime.runtime_type, runtime.sandboxer)
-        await self._step(pod, "sandbox", controller.create(NAMESPACE, record, options))
-        undo.push_async_callback(self._shut_down, controller, pod.id)
+        await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
         pod.data = replace(pod.data, created_at=started.created_at or time.time_ns())
-        record = pod.to_sandbox(runtime.runtime_type, runtime.sandboxer)
-        await self._step(pod, "record", offload(self._store.update, record, ("extensions",)))
-        status = await controller.status(NAMESPACE, pod.id)
-        pod.namespaces, pod.ready = namespaces(status.info, status.pid), True
+        await self._step(pod, "record", offload(self._store.create, self._record(pod)))
+        await self._step(pod, "sandbox", self._look_at(pod, controller))
 
     async def _step(self, pod: Pod, step: str, work: Awaitable[R]) -> R:
-        """Await a step; its error says which it was."""
+        """Await a step; its error says which it was. Clients know few codes from here (cri-facts 1)."""
         try:
             return await work
         except (Error, OSError) as error:
-            kind = type(error) if isinstance(error, Error) else Unknown
+            kind = type(error) if isinstance(error, DeadlineExceeded | NotFound | Unavailable) else Unknown
             raise kind(f"pod {pod.data.name}: {step}: {error}") from error
 
-    def _controller(self, name: str) -> SandboxController:
+    async def _look_at(self, pod: Pod, controller: SandboxController) -> None:
+        """Ask the controller how a pod is."""
+        status = await controller.status(NAMESPACE, pod.id)
+        pod.ready, pod.pid = status.state == READY, status.pid
+        pod.namespaces = namespaces(status.info, status.pid)
+
+    async def _withdraw(self, pod: Pod, controller: SandboxController) -> None:
+        """Take back what was made of a pod that did not come up.
+
+        When that fails a pod with addresses stays, not ready, so that its client removes it once that works.
+        """
+        try:
+            await self._take_apart(pod.id, pod.data.netns, [controller])
+        except (Error, OSError) as error:
+            logger.warning("pod %s did not come up, and is not all gone: %s", pod.data.name, error)
+            if pod.data.addresses:
+                await self._keep(pod)
+                return
+            # What plugins had begun is asked back by the next daemon, for which the directory stays.
+            await asyncio.gather(self._network.remove_namespace(pod.data.netns), return_exceptions=True)
+        self._names.give_back(pod.data.name, pod.id)
+
+    async def _keep(self, pod: Pod) -> None:
+        pod.ready, pod.data = False, replace(pod.data, created_at=pod.data.created_at or time.time_ns())
+        self.index.add(pod.id, pod)
+        try:
+            await offload(self._store.create, self._record(pod))
+        except Error as error:
+            logger.warning("pod %s is not in the daemon's records: %s", pod.id, error)
+
+    async def _take_apart(self, id: str, netns: str, controllers: Iterable[SandboxController]) -> None:
+        """Remove all of a pod that may be there; the directory last, once the rest is gone. Raises Error, OSError."""
+        try:
+            for controller in controllers:
+                await unless_gone(controller.shutdown(NAMESPACE, id))
+        finally:
+            await self._disconnect(id, netns)
+        await unless_gone(offload(self._store.delete, id))
+        await asyncio.to_thread(self.files(id).remove)
+
+    async def _disconnect(self, id: str, netns: str) -> None:
+        if netns:
+            await self._network.detach(id, netns)
+            await self._network.remove_namespace(netns)
+
+    def _record(self, pod: Pod) -> Sandbox:
+        runtime = self.runtime(pod.data.handler)
+        return pod.to_sandbox(runtime.runtime_type, runtime.sandboxer, options_of(runtime))
+
+    def _controller_of(self, pod: Pod) -> SandboxController:
+        name = self.runtime(pod.data.handler).sandboxer
         try:
             return self._controllers[name]
         except KeyError:
             there = ", ".join(sorted(self._controllers))
             raise Unknown(f'no sandbox controller "{name}" is installed; there are {there}') from None
-
-    def _controller_of(self, pod: Pod) -> SandboxController:
-        return self._controller(self.runtime(pod.data.handler).sandboxer)
 
     def _watch(self, pod: Pod, controller: SandboxController) -> None:
         self._watching[pod.id] = asyncio.create_task(self._until_ended(pod, controller))
@@ -157,17 +190,18 @@ class Pods:
         except Error as error:
             logger.warning("pod %s cannot be watched: %s", pod.id, error)
             return
+        self._ended(pod)
+
+    def _ended(self, pod: Pod) -> None:
         if pod.ready:
-            pod.ready = False
+            pod.ready, pod.pid = False, 0
             self._events.pod(pod, cri.CONTAINER_STOPPED_EVENT)
 
     async def stop(self, pod: Pod) -> None:
         """End a pod's sandbox and detach it from its networks; again is not an error."""
-        was_ready, pod.ready = pod.ready, False
         await self._controller_of(pod).stop(NAMESPACE, pod.id, 0)
-        if pod.data.netns:
-            await self._network.detach(pod.id, pod.data.netns)
-            await self._network.remove_namespace(pod.data.netns)
+        was_ready, pod.ready, pod.pid = pod.ready, False, 0
+        await self._disconnect(pod.id, pod.data.netns)
         pod.data = replace(pod.data, addresses=())
         await asyncio.to_thread(self.files(pod.id).unmount)
         if was_ready:
@@ -175,44 +209,77 @@ class Pods:
 
     async def remove(self, pod: Pod) -> None:
         """Forget a pod that was stopped."""
-        await self._shut_down(self._controller_of(pod), pod.id)
-        await self._forget(pod.id)
-        await asyncio.to_thread(self.files(pod.id).remove)
-        self.index.remove(pod.id)
-        self._names.give_back(pod.data.name, pod.id)
+        # Stopped, it has no networks any more.
+        await self._take_apart(pod.id, "", [self._controller_of(pod)])
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
+        self.index.remove(pod.id)
+        self._names.give_back(pod.data.name, pod.id)
 
-    async def _shut_down(self, controller: SandboxController, id: str) -> None:
-        await unless_gone(controller.shutdown(NAMESPACE, id))
-
-    async def _forget(self, id: str) -> None:
-        await unless_gone(offload(self._store.delete, id))
+    async def update(
+        self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
+        """Keep what a pod uses beyond its containers, and in all, and let its sandbox know."""
+        pod.config.linux.overhead.CopyFrom(overhead)
+        pod.config.linux.resources.CopyFrom(resources)
+        record = self._record(pod)
+        await offload(self._store.update, record, ("extensions",))
+        try:
+            await self._controller_of(pod).update(NAMESPACE, record, ("extensions",))
+        except Unimplemented:
+            pass  # then nothing of the sandbox depends on it
 
     async def recover(self) -> None:
-        """Find the pods of an earlier daemon, as they are now."""
-        for record in await offload(self._store.list):
+        """Find the pods of an earlier daemon, as they are now; what else it has left is removed in the background."""
+        pods = [pod for record in await offload(self._store.list) if (pod := _understood(record)) is not None]
+        await asyncio.gather(*(self._recover(pod) for pod in pods))
+        left = await asyncio.to_thread(self._directories)
+        self._sweeping = asyncio.create_task(self._sweep([id for id in left if id not in self.index]))
+
+    async def _recover(self, pod: Pod) -> None:
+        # Also one that nothing can be said of has its name, and its client can remove it.
+        self._names.take(pod.data.name, pod.id)
+        self.index.add(pod.id, pod)
+        try:
+            controller = self._controller_of(pod)
+            await self._look_at(pod, controller)
+            if pod.data.netns and not await self._network.is_there(pod.data.netns):
+                pod.ready, pod.data = False, replace(pod.data, addresses=())
+        except (Error, OSError) as error:
+            logger.warning("pod %s is not ready: %s", pod.id, error)
+            return
+        if pod.ready:
+            self._watch(pod, controller)
+
+    def _directories(self) -> list[str]:
+        return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
+
+    async def _sweep(self, left: list[str]) -> None:
+        """Take apart the pods that an earlier daemon had begun to make, or to remove."""
+        for id in left:
             try:
-                pod = pod_of(record)
-                if pod is None:
-                    continue
-                controller = self._controller_of(pod)
-                status = await controller.status(NAMESPACE, pod.id)
-            except Error as error:
-                logger.warning("pod %s is not understood: %s", record.id, error)
-                continue
-            pod.ready = status.state == READY
-            pod.namespaces = namespaces(status.info, status.pid)
-            self._names.take(pod.data.name, pod.id)
-            self.index.add(pod.id, pod)
-            if pod.ready:
-                self._watch(pod, controller)
+                await self._take_apart(id, namespace_of(id), self._controllers.values())
+            except (Error, OSError, ValueError) as error:
+                logger.warning("what is left of pod %s stays: %s", id, error)
 
     async def close(self) -> None:
-        """Watch no pod any more; they go on."""
-        for task in self._watching.values():
+        """Begin nothing more and watch no pod; they go on."""
+        tasks: list[asyncio.Task[object]] = [*self._attempts.values(), *self._watching.values()]
+        if self._sweeping is not None:
+            tasks.append(self._sweeping)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _understood(record: Sandbox) -> Pod | None:
+    try:
+        return pod_of(record)
+    except Error as error:
+        logger.warning("pod %s is not understood: %s", record.id, error)
+        return None
 
 
 def namespaces(info: Mapping[str, str], pid: int) -> dict[str, str]:

@@ -53,6 +53,10 @@ class Pod:
     ready: bool = False
     namespaces: Mapping[str, str] = field(default_factory=dict)
     """Paths of the namespaces that its containers join, by kind."""
+    pid: int = 0
+    """Of its sandbox's process, 0 without one."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    """Held by a call that stops or removes it."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -64,11 +68,12 @@ class Pod:
         """Whether it is in the host's network."""
         return self.namespace_options.network == cri.NODE
 
-    def to_sandbox(self, runtime: str, sandboxer: str) -> Sandbox:
+    def to_sandbox(self, runtime: str, sandboxer: str, options: Payload | None = None) -> Sandbox:
         """Return the daemon's record."""
         return Sandbox(
             self.id,
             runtime=runtime,
+            runtime_options=options,
             labels={"name": self.data.name},
             sandboxer=sandboxer,
             extensions={

@@ -21,6 +21,7 @@ from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
 from windlass_cri.events import Events
 from windlass_cri.execs import Execs
+from windlass_cri.handlers import Handlers, features_of
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
 from windlass_cri.network import PodNetwork
@@ -67,7 +68,10 @@ class CriRuntime:
         self.events = Events()
         self.network = PodNetwork(self.config.cni, Path(self.config.cni_cache_dir))
         self.images = Images(namespace, transfer, configs.images.snapshotter)
-        self.pods = Pods(metadata, controllers, self.network, self.config.containerd, root, self.events)
+        self.handlers = Handlers(self.config.containerd)
+        used = {each.sandboxer for each in self.config.containerd.runtimes.values()}
+        sandboxers = {name: each for name, each in controllers.items() if name in used}
+        self.pods = Pods(metadata, sandboxers, self.network, self.handlers, root, self.events)
         self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
         self.execs = Execs(self.containers, self.pods)
         server = configs.server
@@ -79,6 +83,8 @@ class CriRuntime:
         self.streaming = StreamingServer(self.execs, listen)
         snapshotter = configs.images.snapshotter
         self.usage = DiskUsage(metadata.snapshotter(snapshotter, NAMESPACE), roots.get(snapshotter, ""))
+        self._tasks = running.tasks
+        self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
         self._ooms = OomWatch(exchange, self.containers)
         self.stats = Stats(self.containers, self.usage)
         self._started = False
@@ -111,6 +117,10 @@ class CriRuntime:
 
     async def stop_pod(self, pod: Pod) -> None:
         """Stop a pod's containers, then the pod."""
+        async with pod.lock:
+            await self._stop_pod(pod)
+
+    async def _stop_pod(self, pod: Pod) -> None:
         stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
         snapshotter = self.pods.runtime(pod.data.handler).snapshotter or self.images.snapshotter
@@ -119,9 +129,20 @@ class CriRuntime:
 
     async def remove_pod(self, pod: Pod) -> None:
         """Stop a pod, remove its containers, then the pod."""
-        await self.stop_pod(pod)
-        await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
-        await self.pods.remove(pod)
+        async with pod.lock:
+            if pod.id not in self.pods.index:
+                return  # another call has removed it meanwhile
+            await self._stop_pod(pod)
+            await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
+            await self.pods.remove(pod)
+
+    async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
+        """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""
+        runtime = self.handlers.get(handler)
+        name = handler or self.config.containerd.default_runtime_name
+        if name not in self._features:
+            self._features[name] = await features_of(self._tasks, runtime)
+        return self._features[name]
 
     def status_of(self, container: Container) -> cri.ContainerStatus:
         """Return a container's status."""

@@ -8,6 +8,7 @@ from windlass import __version__
 from windlass.contracts.rpc import Call
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import podinfo
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
 from windlass_cri.statsservice import BATCH, StatsService
@@ -28,7 +29,8 @@ class RuntimeService(StatsService):
 
     async def status(self, request: cri.StatusRequest, call: Call) -> cri.StatusResponse:
         """Say whether pods can run, and have a network."""
-        problem = await (await self._runtime.ready()).network.problem()
+        runtime = await self._runtime.ready()
+        problem = await runtime.network.problem()
         response = cri.StatusResponse()
         response.status.conditions.add(type="RuntimeReady", status=True)
         if problem:
@@ -36,15 +38,18 @@ class RuntimeService(StatsService):
             response.status.conditions.add(type="NetworkReady", status=False, reason=reason, message=message)
         else:
             response.status.conditions.add(type="NetworkReady", status=True)
-        for name in ("", *sorted(self._runtime.config.containerd.runtimes)):
-            response.runtime_handlers.add(name=name).features.recursive_read_only_mounts = False
+        response.status.conditions.add(type="ContainerdHasNoDeprecationWarnings", status=True)
+        for name in ("", *sorted(runtime.config.containerd.runtimes)):
+            response.runtime_handlers.add(name=name).features.CopyFrom(await runtime.features(name))
         response.features.supplemental_groups_policy = True
+        if request.verbose:
+            response.info.update(podinfo.status_info(runtime, problem))
         return response
 
     async def runtime_config(self, request: cri.RuntimeConfigRequest, call: Call) -> cri.RuntimeConfigResponse:
         """Say which driver of control groups the kubelet has to use."""
         response = cri.RuntimeConfigResponse()
-        response.linux.cgroup_driver = cri.CGROUPFS
+        response.linux.cgroup_driver = self._runtime.handlers.cgroup_driver()
         return response
 
     async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, call: Call) -> cri.RunPodSandboxResponse:
@@ -74,7 +79,17 @@ class RuntimeService(StatsService):
         """Describe a pod."""
         runtime = await self._runtime.ready()
         pod = _found(runtime.pods.index.find(request.pod_sandbox_id), "an error occurred when try to find sandbox")
-        return cri.PodSandboxStatusResponse(status=pod_status(pod))
+        info = await podinfo.pod_info(runtime, pod) if request.verbose else podinfo.NOTHING
+        return cri.PodSandboxStatusResponse(status=pod_status(pod), info={"info": info})
+
+    async def update_pod_sandbox_resources(
+        self, request: cri.UpdatePodSandboxResourcesRequest, call: Call
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        """Keep a pod's changed resources."""
+        runtime = await self._runtime.ready()
+        pod = _found(runtime.pods.index.find(request.pod_sandbox_id), "failed to find sandbox")
+        await runtime.pods.update(pod, request.overhead, request.resources)
+        return cri.UpdatePodSandboxResourcesResponse()
 
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, call: Call) -> cri.ListPodSandboxResponse:
         """List pods."""

@@ -124,7 +124,9 @@ class Pod:
                 pidfd = os.pidfd_open(self.pid)
                 try:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    select.select([pidfd], [], [], KILL_TIMEOUT)
+                    waiting = select.poll()  # select() has no descriptors above 1023
+                    waiting.register(pidfd, select.POLLIN)
+                    waiting.poll(KILL_TIMEOUT * 1000)
                 finally:
                     os.close(pidfd)
         for path in self._names().values():

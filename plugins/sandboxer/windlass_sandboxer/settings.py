@@ -60,11 +60,16 @@ def read(options: Payload | None) -> Settings:
     net = wanted.network != cri.NODE
     if len(config.hostname.encode()) > HOSTNAME_LIMIT:
         raise InvalidArgument(f'hostname "{config.hostname[:HOSTNAME_LIMIT]}…" is longer than {HOSTNAME_LIMIT} bytes')
+    if config.hostname and not net:
+        raise InvalidArgument(
+            f'unable to set hostname "{config.hostname[:HOSTNAME_LIMIT]}" without a private UTS namespace: '
+            "the pod is in the host's network; leave the hostname out"
+        )
     settings = Settings(
         net=net,
         ipc=wanted.ipc != cri.NODE,
         pid=wanted.pid == cri.POD,
-        hostname=config.hostname if net else "",
+        hostname=config.hostname,
         sysctls={**(DEFAULTS if net else {}), **config.linux.sysctls},
     )
     for name, value in settings.sysctls.items():
