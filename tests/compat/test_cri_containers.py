@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from compat.cri_daemon import IMAGE, CriDaemon, running_cri
+from compat.images import Archive, busybox_layer
 from compat.scratch_daemon import wait_until
 
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -312,3 +313,39 @@ def test_a_container_that_does_not_run_is_not_stopped(daemon: CriDaemon, pod: st
     with pytest.raises(grpc.RpcError) as failure:
         daemon.start_container(id)
     assert "container is in CONTAINER_RUNNING state" in details(failure)
+
+
+def test_volumes_of_an_image_have_what_the_image_has(daemon: CriDaemon, pod: str, tmp_path: Path) -> None:
+    name = "docker.io/library/volumes:1"
+    volumes: dict[str, object] = {"/etc": {}, "/absent": {}, "/taken": {}}
+    daemon.import_image(
+        Archive(tmp_path / "volumes.tar", name, [busybox_layer()], Volumes=volumes, StopSignal="SIGINT")
+    )
+    config = daemon.container_config()
+    config.image.image = name
+    config.mounts.add(container_path="/taken", host_path=str(tmp_path), readonly=True)
+    id = daemon.run_container(pod, config)
+    assert "passwd" in daemon.exec(id, "ls", "/etc")
+    places = [line.split()[1] for line in daemon.exec(id, "cat", "/proc/mounts").splitlines()]
+    assert {"/etc", "/absent", "/taken"} <= set(places)
+    assert "volumes.tar" in daemon.exec(id, "ls", "/taken")
+    status = daemon.container_status(id)
+    assert [each.container_path for each in status.mounts] == ["/taken"]
+    assert status.stop_signal == cri.SIGNAL_SIGINT
+
+
+def test_a_daemon_that_starts_knows_limits_and_users_and_removes_what_is_left_over(daemon: CriDaemon, pod: str) -> None:
+    config = daemon.container_config()
+    config.linux.security_context.run_as_user.value = 55
+    id = daemon.run_container(pod, config)
+    wanted = cri.LinuxContainerResources(memory_limit_in_bytes=64 << 20)
+    daemon.runtime.UpdateContainerResources(cri.UpdateContainerResourcesRequest(container_id=id, linux=wanted))
+    before = daemon.container_status(id)
+    [directory] = daemon.scratch.glob(f"**/containers/{id}/status")
+    left_over = directory.parent.parent / ("f" * 64)
+    left_over.mkdir()
+    daemon.restart()
+    assert daemon.container_status(id) == before
+    assert not left_over.exists()
+    stats = daemon.runtime.ContainerStats(cri.ContainerStatsRequest(container_id=id)).stats
+    assert 0 < stats.memory.available_bytes.value < 64 << 20

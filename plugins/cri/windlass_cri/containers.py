@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from pathlib import Path
@@ -17,16 +16,16 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import signals
 from windlass_cri.cgroups import groups, oom_kills
 from windlass_cri.config import RuntimeConfig
+from windlass_cri.containerio import opened, reopened
 from windlass_cri.creation import Creation
 from windlass_cri.events import Events
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
-from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
 from windlass_cri.updates import Updates
-from windlass_local import fifos, launch, tasks
+from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
 from windlass_local.waiting import unless_gone
 from windlass_oci.payloads import spec_of
@@ -133,7 +132,7 @@ class Containers:
     async def _start(self, container: Container) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
-        io = await asyncio.to_thread(self._open_io, container)
+        io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
@@ -153,12 +152,6 @@ class Containers:
             await unless_gone(tasks.remove(self.namespace.tasks, id, force=True))
         except Error as error:
             logger.warning("the task of container %s stays: %s", id, error)
-
-    def _open_io(self, container: Container) -> ProcessIO:
-        log = LogFile(Path(container.data.log)) if container.data.log else None
-        parent = str(self._state / container.id / "io")
-        made = fifos.make(container.id, stdin=container.config.stdin, terminal=container.config.tty, parent=parent)
-        return ProcessIO(made, log, self._config.max_container_log_line_size)
 
     async def _until_ended(self, container: Container, waiting: asyncio.Task[Exit]) -> None:
         """Notice the end of a container, and tell."""
@@ -261,6 +254,7 @@ class Containers:
         """Find the containers of an earlier daemon, as they are now."""
         rows = await self.namespace.containers.list(f'labels."{KIND}"==container')
         await asyncio.gather(*(self._recover(row) for row in rows))
+        await asyncio.to_thread(self.creation.sweep, {row.id for row in rows})
 
     async def _recover(self, row: Row) -> None:
         try:
@@ -296,24 +290,13 @@ class Containers:
         if process.status == TaskStatus.CREATED:
             await self._withdraw_task(container.id)  # the daemon died between create and start
             return
-        io = await asyncio.to_thread(self._reopen_io, container, process)
+        io = await asyncio.to_thread(reopened, container, process, self._config)
         self._io[container.id] = io
         io.start()
         if not container.status.started_at:
             container.change(started_at=time.time_ns())
         waiting = asyncio.create_task(self.namespace.tasks.wait(container.id))
         self._ends[container.id] = asyncio.create_task(self._until_ended(container, waiting))
-
-    def _reopen_io(self, container: Container, process: Process) -> ProcessIO:
-        log = LogFile(Path(container.data.log)) if container.data.log else None
-        opened = fifos.Fifos(process.io.stdin, process.io.stdout, process.io.stderr, process.io.terminal)
-        opened.directory = str(Path(process.io.stdout).parent) if process.io.stdout else ""
-        flags = {"stdin": os.O_RDWR, "stdout": os.O_RDONLY, "stderr": os.O_RDONLY}
-        for stream, flag in flags.items():
-            path = getattr(process.io, stream)
-            if path.startswith("/") and Path(path).exists():
-                opened.descriptors[stream] = os.open(path, flag | os.O_NONBLOCK | os.O_CLOEXEC)
-        return ProcessIO(opened, log, self._config.max_container_log_line_size)
 
     async def close(self) -> None:
         """Let go of every container; they go on."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -132,6 +132,13 @@ class Creation:
         """Remove what is kept of a container on the disk, but its log. Blocks."""
         for directory in (self.root / id, self.state / id):
             shutil.rmtree(directory, ignore_errors=True)
+
+    def sweep(self, known: Collection[str]) -> None:
+        """Remove the directories of containers that are not ``known``: a daemon died while it made them. Blocks."""
+        for place in (self.root, self.state):
+            for directory in place.iterdir() if place.exists() else ():
+                if directory.name not in known:
+                    self.remove_directories(directory.name)
 
 
 def log_path(directory: str, path: str) -> str:

@@ -80,7 +80,13 @@ class ImageVolumes:
         return target
 
     async def release(self, pod: str, snapshotter: str) -> None:
-        """Unmount what a pod's containers had, after they have ended. Raises OSError."""
+        """Unmount what a pod's containers had, after they have ended. Raises Unknown."""
+        try:
+            await self._release(pod, snapshotter)
+        except OSError as error:
+            raise Unknown(f"the image volumes of sandbox {pod} cannot be unmounted: {error}") from error
+
+    async def _release(self, pod: str, snapshotter: str) -> None:
         directory = self._directory / pod
         if not await asyncio.to_thread(directory.exists):
             return
