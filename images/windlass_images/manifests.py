@@ -86,6 +86,7 @@ class ImageConfig:
     user: str = ""
     stop_signal: str = ""
     labels: Mapping[str, str] | None = None
+    volumes: tuple[str, ...] = ()
 
     @property
     def chain_id(self) -> str:
@@ -263,7 +264,16 @@ def parse_config(data: bytes, name: str) -> ImageConfig:
         user=_string(config, "User", name),
         stop_signal=_string(config, "StopSignal", name),
         labels=_string_map(config.get("Labels"), f"{name}: Labels"),
+        volumes=_names(config, "Volumes", name),
     )
+
+
+def _names(document: Mapping[str, object], key: str, name: str) -> tuple[str, ...]:
+    """Return the keys of an object whose values say nothing."""
+    value = document.get(key) or {}
+    if not isinstance(value, dict) or any(not each or "\0" in each for each in value):
+        raise InvalidArgument(f"{name}: {key} is not an object whose keys are paths")
+    return tuple(value)
 
 
 def _string(document: Mapping[str, object], key: str, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from windlass.contracts.containers import Container, ContainerStore
+from windlass.contracts.values import Payload
 from windlass.gate import offload
 from windlass.typing import override
 from windlass_local.namespace import Containers
@@ -33,6 +34,10 @@ class LocalContainers(Containers):
     @override
     async def label(self, id: str, labels: Mapping[str, str]) -> None:
         await offload(self._view.update, Container(id, labels=labels), [f"labels.{key}" for key in labels])
+
+    async def set_spec(self, id: str, spec: Payload) -> None:
+        """Replace a container's spec. Raises NotFound."""
+        await settled(offload(self._view.update, Container(id, spec=spec), ["spec"]))
 
     @override
     async def delete(self, id: str) -> None:

@@ -41,13 +41,14 @@ class Rootfs:
     async def user(self, text: str = "") -> User:
         """Return who ``text`` is by the image's accounts; empty is the image's own user. Raises as `find_user`."""
         text = text or self.image.user
-        if is_numeric(text):
-            return find_user(text, Accounts())
+        return find_user(text, Accounts() if is_numeric(text) else await self.accounts())
+
+    async def accounts(self) -> Accounts:
+        """Return the image's accounts. Raises as `windlass_oci.accounts.read_accounts`."""
         from windlass_oci.accounts import read_accounts
 
         async with self.namespace.mountable(self.mounts) as mounts:
-            accounts = await asyncio.to_thread(read_accounts, mounts)
-        return find_user(text, accounts)
+            return await asyncio.to_thread(read_accounts, mounts)
 
 
 @dataclass(frozen=True)

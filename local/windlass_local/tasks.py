@@ -65,6 +65,10 @@ class LocalTasks(Tasks):
     async def delete_exec(self, id: str, exec_id: str) -> Exit:
         return await self._tasks.delete_process(self._namespace, id, exec_id)
 
+    async def update(self, id: str, resources: contract.Resources) -> None:
+        """Change a task's limits. Raises NotFound."""
+        await self._tasks.update(self._namespace, id, resources)
+
 
 async def kill(tasks: Tasks, id: str, timeout: float | None = KILL_TIMEOUT) -> None:
     """Kill every process of a task and wait for the end of the first, for at most ``timeout`` seconds.

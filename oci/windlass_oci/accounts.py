@@ -1,7 +1,6 @@
 """The accounts of a root file system: its /etc/passwd and /etc/group, read without trust in what they are.
 
-Both are bounded, regular files, and no link in the image leads out of it. A snapshot is mounted read-only in a mount
-namespace of one thread, which leaves nothing behind even after kill -9.
+Both are bounded, regular files, and no link in the image leads out of it.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from collections.abc import Sequence
 
 from windlass.contracts.mounts import Mount
-from windlass.errors import Error, InvalidArgument, NotFound, OutOfRange, PermissionDenied
+from windlass.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied
 from windlass_linux import calls as linux
+from windlass_oci.rootfs import looked_into
 from windlass_oci.users import Accounts
 
 FILE_LIMIT = 10 << 20
@@ -22,29 +21,12 @@ FILE_LIMIT = 10 << 20
 
 def read_accounts(mounts: Sequence[Mount]) -> Accounts:
     """Read the accounts of a snapshot, given its mounts. Blocks; needs root."""
-    result: list[Accounts | BaseException] = []
-    thread = threading.Thread(target=_read_in_thread, args=(mounts, result), name="windlass-accounts", daemon=True)
-    thread.start()
-    thread.join()
-    found = result[0]
-    if isinstance(found, BaseException):
-        raise found
-    return found
-
-
-def _read_in_thread(mounts: Sequence[Mount], result: list[Accounts | BaseException]) -> None:
-    from windlass_linux import mounting
-
     try:
-        # Of this thread alone, unshare(2): the namespace and its mounts end with it.
-        linux.unshare(linux.CLONE_NEWNS)
-        linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-        with mounting.mounted(mounting.read_only(mounts)) as root:
-            result.append(read_files(root))
+        return looked_into(mounts, read_files)
     except PermissionError as error:
-        result.append(PermissionDenied(f"the image's users can only be looked up by root: {error.strerror}"))
-    except (OSError, Error) as error:
-        result.append(error if isinstance(error, Error) else NotFound(f"the image's users cannot be read: {error}"))
+        raise PermissionDenied(f"the image's users can only be looked up by root: {error.strerror}") from error
+    except OSError as error:
+        raise NotFound(f"the image's users cannot be read: {error}") from error
 
 
 def read_files(root: str) -> Accounts:

@@ -93,10 +93,13 @@ class CriDaemon(ScratchDaemon):
 
     def load_image(self) -> None:
         """Import the image that containers are made of."""
-        archive = Archive(self.scratch / "image.tar", IMAGE, [busybox_layer()])
+        self.import_image(Archive(self.scratch / "image.tar", IMAGE, [busybox_layer()]))
+        assert wait_until(lambda: self.images.ImageStatus(_image_request()).image.id)
+
+    def import_image(self, archive: Archive) -> None:
+        """Import an image."""
         command = [str(WINDLASS), "--address", str(self.address), "--namespace", "k8s.io", "image", "import"]
         subprocess.run([*command, str(archive.path)], check=True, capture_output=True, timeout=60)
-        assert wait_until(lambda: self.images.ImageStatus(_image_request()).image.id)
 
     def kill(self) -> None:
         """End it as a crash would."""

@@ -78,9 +78,14 @@ class Archive:
     """An OCI archive on disk with one image in it."""
 
     def __init__(
-        self, path: Path, name: str, layers: Sequence[bytes], seal: Callable[[bytes], bytes] | None = None
+        self,
+        path: Path,
+        name: str,
+        layers: Sequence[bytes],
+        seal: Callable[[bytes], bytes] | None = None,
+        **execution: object,
     ) -> None:
-        """``seal`` encrypts the layers."""
+        """``seal`` encrypts the layers; ``execution`` are further fields of the image's ``config``."""
         self.path = path
         self.name = name
         self.blobs: dict[str, bytes] = {}
@@ -93,7 +98,7 @@ class Archive:
         config = {
             "architecture": MACHINE,
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"], **execution},
             "rootfs": rootfs,
         }
         described = self._blob(json.dumps(config).encode(), "config.v1+json")

@@ -61,10 +61,16 @@ class RuntimeConfig:
     cni: Cni = field(default_factory=Cni)
     #: Never ask Linux for a lower oom_score_adj than the daemon's own.
     restrict_oom_score_adj: bool = False
-    #: Ignore the masked and read-only paths that the kubelet sends.
+    #: Mask and protect the default paths of every container in place of those that the kubelet sends.
     disable_proc_mount: bool = False
-    #: Seccomp profile of containers that ask for none: empty is unconfined, or runtime/default.
+    #: Seccomp profile of containers that ask for none: empty and unconfined are none, runtime/default, localhost/PATH.
     unset_seccomp_profile: str = ""
+    #: Take limits for huge pages for unset where Linux has no hugetlb controller.
+    tolerate_missing_hugetlb_controller: bool = True
+    #: Take limits for huge pages for unset.
+    disable_hugetlb_controller: bool = True
+    #: Make no volumes for the VOLUMEs of images.
+    ignore_image_defined_volumes: bool = False
     #: Bytes after which a line of a log is split; 0 or less is never.
     max_container_log_line_size: int = 16384
     #: Directory of the files that CNI plugins' results are cached in.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,21 +11,21 @@ from pathlib import Path
 from windlass.contracts.containers import Container as Row
 from windlass.contracts.tasks import CreateOptions, Exit, Process
 from windlass.contracts.tasks import Status as TaskStatus
-from windlass.errors import Error, NotFound, Unknown
+from windlass.errors import Error, FailedPrecondition, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import spec as specs
+from windlass_cri import signals
+from windlass_cri.cgroups import groups, oom_kills
 from windlass_cri.config import RuntimeConfig
+from windlass_cri.containerio import opened, reopened
+from windlass_cri.creation import Creation
 from windlass_cri.events import Events
-from windlass_cri.handlers import options_of
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
-from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
 from windlass_cri.processio import ProcessIO
-from windlass_cri.record import KIND, Container, ContainerData, Pod, Status, container_of
-from windlass_cri.users import user_of
-from windlass_images import platforms
-from windlass_local import fifos, launch, tasks
+from windlass_cri.record import KIND, Container, Pod, container_of
+from windlass_cri.updates import Updates
+from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
 from windlass_local.waiting import unless_gone
 from windlass_oci.payloads import spec_of
@@ -38,6 +36,8 @@ logger = logging.getLogger(__name__)
 NEVER_STARTED = 128
 UNKNOWN_EXIT = 255
 KILL_TIMEOUT = 30.0
+DRAIN = 2.0
+"""Seconds that streams may be open after the first process has ended."""
 
 
 class Containers:
@@ -56,6 +56,8 @@ class Containers:
         """Know none yet; statuses are kept below ``root``, FIFOs below ``state``."""
         self.index: Index[Container] = Index("container")
         self.namespace = namespace
+        self.updates = Updates(namespace, config)
+        self.creation = Creation(namespace, pods, images, config, root, state)
         self._pods = pods
         self._images = images
         self._config = config
@@ -76,70 +78,37 @@ class Containers:
             raise Unknown("container config must include metadata")
         if not pod.ready:
             raise Unknown(f"sandbox {pod.id} is not running; its containers cannot be created")
+        signals.check(config.stop_signal)
         name, id = container_name(config.metadata, pod.config.metadata), new_id()
         image = await self._images.resolve(config.image.image)
         self._names.take(name, id)
         try:
-            return await self._create(pod, id, name, config, image)
+            target = await self._target(pod, config.linux.security_context.namespace_options)
+            container = await self.creation.create(pod, id, name, config, image, target)
         except BaseException:
             self._names.give_back(name, id)
-            await asyncio.shield(asyncio.to_thread(self._remove_directories, id))
             raise
-
-    async def _create(self, pod: Pod, id: str, name: str, config: cri.ContainerConfig, image: str) -> str:
-        log = str(Path(pod.config.log_directory, config.log_path)) if config.log_path else ""
-        stored = self._images.get(image)
-        data = ContainerData(name, pod.id, log, image, stored.stop_signal if stored else "")
-        container = Container(id, config, data, self._root / id, Status())
-        await asyncio.to_thread(self._make_directories, container)
-        runtime = self._pods.runtime(pod.data.handler)
-        row = Row(
-            id,
-            runtime=runtime.runtime_type,
-            runtime_options=options_of(runtime),
-            image=self._images.name_of(image),
-            snapshotter=runtime.snapshotter or self._images.snapshotter,
-            labels={**config.labels, KIND: "container"},
-            extensions=container.extensions(),
-            sandbox=pod.id,
-        )
-
-        async def build(rootfs: launch.Rootfs) -> Spec:
-            try:
-                made = await asyncio.to_thread(specs.build, pod, self._pods.files(pod.id), id, config, rootfs.image)
-                made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
-            except OSError as error:
-                raise Unknown(f"container {name}: {error}") from error
-            self._adjust(made, pod, config)
-            return made
-
-        await launch.create(self.namespace, row, platforms.host(), build)
-        container.change(created_at=time.time_ns())
         self.index.add(id, container)
         self._events.container(container, cri.CONTAINER_CREATED_EVENT)
         return id
 
-    def _adjust(self, spec: Spec, pod: Pod, config: cri.ContainerConfig) -> None:
-        """Do what the daemon's configuration says about specs."""
-        runtime = self._pods.runtime(pod.data.handler)
-        spec["annotations"] |= specs.passed_on(runtime.container_annotations, config.annotations)
-        spec["annotations"] |= specs.passed_on(runtime.pod_annotations, pod.config.annotations)
-        if self._config.disable_proc_mount:
-            spec["linux"].pop("maskedPaths", None)
-            spec["linux"].pop("readonlyPaths", None)
-        if self._config.restrict_oom_score_adj:
-            own = int(Path("/proc/self/oom_score_adj").read_text())
-            spec["process"]["oomScoreAdj"] = max(spec["process"]["oomScoreAdj"], own)
-
-    def _make_directories(self, container: Container) -> None:
-        for directory in (container.directory, self._state / container.id):
-            directory.mkdir(mode=0o755, parents=True)
-        if container.data.log:
-            LogFile(Path(container.data.log)).close()
-
-    def _remove_directories(self, id: str) -> None:
-        for directory in (self._root / id, self._state / id):
-            shutil.rmtree(directory, ignore_errors=True)
+    async def _target(self, pod: Pod, wanted: cri.NamespaceOption) -> int:
+        """Return the process whose PID namespace a container is to join, 0 for none. Raises NotFound, Unknown."""
+        if wanted.pid != cri.TARGET:
+            return 0
+        id = wanted.target_id
+        target = self.index.find(id) if id else None
+        if target is None:
+            raise NotFound(f'invalid target container: container "{id[:100]}" does not exist: not found')
+        if target.data.pod != pod.id:
+            raise Unknown(
+                f'invalid target container: container "{id}" (sandbox {target.data.pod}) does not belong to '
+                f"sandbox {pod.id}"
+            )
+        if target.status.state != cri.CONTAINER_RUNNING:
+            state = cri.ContainerState.Name(target.status.state)
+            raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
+        return (await self.namespace.tasks.get(target.id)).pid
 
     async def start(self, container: Container) -> None:
         """Start a created container. When that fails it has exited with 128, reason StartError."""
@@ -163,7 +132,7 @@ class Containers:
     async def _start(self, container: Container) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
-        io = await asyncio.to_thread(self._open_io, container)
+        io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
@@ -184,12 +153,6 @@ class Containers:
         except Error as error:
             logger.warning("the task of container %s stays: %s", id, error)
 
-    def _open_io(self, container: Container) -> ProcessIO:
-        log = LogFile(Path(container.data.log)) if container.data.log else None
-        parent = str(self._state / container.id / "io")
-        made = fifos.make(container.id, stdin=container.config.stdin, terminal=container.config.tty, parent=parent)
-        return ProcessIO(made, log, self._config.max_container_log_line_size)
-
     async def _until_ended(self, container: Container, waiting: asyncio.Task[Exit]) -> None:
         """Notice the end of a container, and tell."""
         try:
@@ -198,25 +161,44 @@ class Containers:
             logger.warning("container %s cannot be watched: %s", container.id, error)
             container.change(finished_at=time.time_ns(), exit_code=UNKNOWN_EXIT, reason="Unknown", message=str(error))
         else:
+            if await asyncio.to_thread(oom_kills, await self._groups(container)):
+                container.oom_killed()
             await self._end_io(container.id, drain=True)
-            reason = "Error" if ended.status else "Completed"
+            reason = container.status.reason or ("Error" if ended.status else "Completed")
             container.change(finished_at=ended.at or time.time_ns(), exit_code=ended.status, reason=reason)
         await self._withdraw_task(container.id)
         self._events.container(container, cri.CONTAINER_STOPPED_EVENT)
 
+    async def _groups(self, container: Container) -> list[str]:
+        """Return the directories of a container's control group."""
+        try:
+            return groups(container.id, await self.spec(container))
+        except Error:
+            return []
+
     async def _end_io(self, id: str, *, drain: bool) -> None:
-        io = self._io.pop(id, None)
-        if io is not None:
-            if drain:
-                await io.drained()
-            await io.close()
+        io = self._io.get(id)
+        if io is None:
+            return
+        if drain and not await io.drained(DRAIN):
+            # Processes that outlived the first one, in a PID namespace that is not theirs, still have its streams.
+            await unless_gone(self._kill_all(id))
+            await io.drained(KILL_TIMEOUT)
+        self._io.pop(id, None)
+        await io.close()
+
+    async def _kill_all(self, id: str) -> None:
+        try:
+            await self.namespace.tasks.kill(id, signal.SIGKILL, all=True)
+        except FailedPrecondition:
+            pass  # all have ended
 
     async def stop(self, container: Container, timeout: float) -> None:
         """Stop a container: its signal, then after ``timeout`` seconds SIGKILL. One that does not run is as it was."""
-        if container.status.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_UNKNOWN):
-            return
+        if container.status.unknown and container.id not in self._ends:
+            await self._find_task(container)
         ended = self._ends.get(container.id)
-        if ended is None:
+        if ended is None or container.status.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_UNKNOWN):
             return
         if timeout > 0:
             if not container.stopped_by_signal:
@@ -235,18 +217,21 @@ class Containers:
     def stop_signal(self, container: Container) -> int:
         """Return the signal that ends a container: the client's, the image's, or SIGTERM."""
         if container.config.stop_signal:
-            name = cri.Signal.Name(container.config.stop_signal).removeprefix("SIGNAL_")
-            return _signal_number(name)
-        return _signal_number(container.data.stop_signal or "SIGTERM")
+            return signals.number(signals.name_of(container.config.stop_signal))
+        return signals.number(container.data.stop_signal or "SIGTERM")
 
     async def remove(self, container: Container) -> None:
-        """Remove a container, and before that kill it if it runs."""
+        """Remove a container, and before that kill it if it runs. Raises Unknown for one that is being started."""
+        if container.starting:
+            raise Unknown(f"container {container.id} is in starting state, can't be removed")
+        if container.removing:
+            raise Unknown(f"container {container.id} is already in removing state")
         container.removing = True
         try:
             await self.stop(container, 0)
             await self._end_io(container.id, drain=False)
             await unless_gone(launch.remove(self.namespace, container.id, force=True))
-            await asyncio.to_thread(self._remove_directories, container.id)
+            await asyncio.to_thread(self.creation.remove_directories, container.id)
         finally:
             container.removing = False
         self.index.remove(container.id)
@@ -269,6 +254,7 @@ class Containers:
         """Find the containers of an earlier daemon, as they are now."""
         rows = await self.namespace.containers.list(f'labels."{KIND}"==container')
         await asyncio.gather(*(self._recover(row) for row in rows))
+        await asyncio.to_thread(self.creation.sweep, {row.id for row in rows})
 
     async def _recover(self, row: Row) -> None:
         try:
@@ -280,6 +266,10 @@ class Containers:
             return
         self._names.take(container.data.name, container.id)
         self.index.add(container.id, container)
+        await self._find_task(container)
+
+    async def _find_task(self, container: Container) -> None:
+        """Go on with a container as its task is now."""
         try:
             process = await self.namespace.tasks.get(container.id)
         except Error as error:
@@ -300,7 +290,7 @@ class Containers:
         if process.status == TaskStatus.CREATED:
             await self._withdraw_task(container.id)  # the daemon died between create and start
             return
-        io = await asyncio.to_thread(self._reopen_io, container, process)
+        io = await asyncio.to_thread(reopened, container, process, self._config)
         self._io[container.id] = io
         io.start()
         if not container.status.started_at:
@@ -308,32 +298,9 @@ class Containers:
         waiting = asyncio.create_task(self.namespace.tasks.wait(container.id))
         self._ends[container.id] = asyncio.create_task(self._until_ended(container, waiting))
 
-    def _reopen_io(self, container: Container, process: Process) -> ProcessIO:
-        log = LogFile(Path(container.data.log)) if container.data.log else None
-        opened = fifos.Fifos(process.io.stdin, process.io.stdout, process.io.stderr, process.io.terminal)
-        opened.directory = str(Path(process.io.stdout).parent) if process.io.stdout else ""
-        flags = {"stdin": os.O_RDWR, "stdout": os.O_RDONLY, "stderr": os.O_RDONLY}
-        for stream, flag in flags.items():
-            path = getattr(process.io, stream)
-            if path.startswith("/") and Path(path).exists():
-                opened.descriptors[stream] = os.open(path, flag | os.O_NONBLOCK | os.O_CLOEXEC)
-        return ProcessIO(opened, log, self._config.max_container_log_line_size)
-
     async def close(self) -> None:
         """Let go of every container; they go on."""
         for task in self._ends.values():
             task.cancel()
         for io in list(self._io.values()):
             await io.let_go()
-
-
-def _signal_number(name: str) -> int:
-    """Return a signal by number or name, with or without SIG; SIGTERM for what is none."""
-    if name.isascii() and name.isdecimal() and len(name) < 4:
-        return int(name)
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    base, _, offset = full.partition("+")
-    if base == "SIGRTMIN" and offset.isdecimal():
-        return signal.SIGRTMIN + int(offset)
-    known = getattr(signal.Signals, base, None)
-    return int(known) if known is not None else signal.SIGTERM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windlass.contracts.snapshots import Snapshotter, Usage
@@ -21,6 +22,8 @@ class Measured:
     at: int
     size: int
     inodes: int
+    snapshots: Mapping[str, Usage]
+    """Of each snapshot, by its name."""
 
 
 class DiskUsage:
@@ -44,12 +47,9 @@ class DiskUsage:
 
 
 def _measure(snapshotter: Snapshotter) -> Measured:
-    size = inodes = 0
-    for info in snapshotter.walk():
-        usage = _usage(snapshotter, info.name)
-        size += usage.size
-        inodes += usage.inodes
-    return Measured(time.time_ns(), size, inodes)
+    found = {info.name: _usage(snapshotter, info.name) for info in snapshotter.walk()}
+    size, inodes = sum(each.size for each in found.values()), sum(each.inodes for each in found.values())
+    return Measured(time.time_ns(), size, inodes, found)
 
 
 def _usage(snapshotter: Snapshotter, name: str) -> Usage:

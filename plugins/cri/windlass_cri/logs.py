@@ -23,10 +23,15 @@ class LogFile:
         return os.open(self._path, flags, MODE)
 
     def write(self, data: bytes) -> None:
-        """Append; all of it, or OSError."""
+        """Append all of it, or nothing and raise OSError: what comes once the disk has room begins on a new line."""
+        before = os.fstat(self._fd).st_size
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            os.ftruncate(self._fd, before)
+            raise
 
     def reopen(self) -> None:
         """Go on in a new file, after the old one was renamed. Raises OSError; then the old one is used."""
@@ -52,7 +57,8 @@ class Lines:
         parts = (self._rest + data).split(b"\n")
         self._rest = parts.pop()
         out = [self._line(part.removesuffix(b"\r")) for part in parts]
-        while self._limit and len(self._rest) >= self._limit:
+        # A return may yet turn out to be the end of the line, and no part of it.
+        while self._limit and len(self._rest) - self._rest.endswith(b"\r") > self._limit:
             out.append(self._entry(b"P", self._rest[: self._limit]))
             self._rest = self._rest[self._limit :]
         return b"".join(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
+from windlass.contracts.events import EXCHANGE
 from windlass.contracts.gc import GC
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
@@ -52,6 +53,7 @@ def init(context: InitContext) -> Service:
         roots,
         context.root,
         context.state,
+        context.single(EXCHANGE),
     )
     context.on_start(made.start)
     context.on_stop(made.stop)
@@ -65,5 +67,16 @@ PLUGIN = Plugin(
     id="cri",
     init=init,
     config=ServerConfig,
-    requires=(RUNTIME_BLOCK, METADATA, GC, DIFFER, SNAPSHOTTER, RUNTIME, MOUNT_MANAGER, TRANSFER, SANDBOX_CONTROLLER),
+    requires=(
+        RUNTIME_BLOCK,
+        METADATA,
+        GC,
+        DIFFER,
+        SNAPSHOTTER,
+        RUNTIME,
+        MOUNT_MANAGER,
+        TRANSFER,
+        SANDBOX_CONTROLLER,
+        EXCHANGE,
+    ),
 )

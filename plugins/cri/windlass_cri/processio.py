@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from windlass.contracts.tasks import IO
+from windlass.errors import Unknown
 from windlass_cri.logs import Lines, LogFile
 from windlass_local.fifos import Fifos
 from windlass_streaming.channel import Channel
@@ -138,15 +139,21 @@ class ProcessIO:
             self.stdin = -1
 
     async def reopen_log(self) -> None:
-        """Go on in a new log file. Raises OSError."""
-        if self._log is not None:
+        """Go on in a new log file. Raises Unknown; then the old one is used."""
+        if self._log is None:
+            return
+        try:
             async with self._turn:
                 await asyncio.to_thread(self._log.reopen)
+        except OSError as error:
+            raise Unknown(f"the log of the container cannot be reopened: {error}") from error
 
-    async def drained(self) -> None:
-        """Return when both streams have ended and all of it is in the log."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+    async def drained(self, patience: float | None = None) -> bool:
+        """Return when both streams have ended and all of it is in the log; False if they do not within ``patience``."""
+        if not self._tasks:
+            return True
+        _, pending = await asyncio.wait(self._tasks, timeout=patience)
+        return not pending
 
     @property
     def io(self) -> IO:

@@ -13,8 +13,11 @@ from typing import Self
 from windlass.contracts.containers import Container as Row
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
-from windlass.errors import DataLoss
+from windlass.errors import DataLoss, InvalidArgument
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.resources import resources_of
+from windlass_oci.payloads import spec_of
+from windlass_oci.runtime_spec import Spec, User
 
 NAMESPACE = "k8s.io"
 KIND = "io.cri-containerd.kind"
@@ -25,6 +28,7 @@ CONTAINER_DATA = "windlass.dev/cri.container"
 CONFIG_TYPE = "runtime.v1.PodSandboxConfig"
 CONTAINER_CONFIG_TYPE = "runtime.v1.ContainerConfig"
 JSON = "application/json"
+OOM_KILLED = "OOMKilled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +163,28 @@ class Container:
     removing: bool = False
     stopped_by_signal: bool = False
     """Whether a first stop has sent its signal."""
+    updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its limits are changed."""
+    user: cri.LinuxContainerUser | None = None
+    """Who its process is; None when its spec is not known."""
+    resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
+
+    def learn(self, spec: Spec) -> None:
+        """Know what its status shows of its spec."""
+        who = spec["process"].get("user") or User(uid=0, gid=0)
+        groups = who.get("additionalGids") or []
+        self.user = cri.LinuxContainerUser(uid=who["uid"], gid=who["gid"], supplemental_groups=groups)
+        self.resources = resources_of(spec)
 
     def change(self, **changes: object) -> None:
         """Change its status, and keep it."""
         self.status = replace(self.status, **changes)  # type: ignore[arg-type] # fields by their names
         self.status.write(self.directory / "status")
+
+    def oom_killed(self) -> None:
+        """Know that Linux has killed one of its processes for want of memory, which is its reason from now on."""
+        if self.status.reason != OOM_KILLED:
+            self.change(reason=OOM_KILLED)
 
     def extensions(self) -> dict[str, Payload]:
         """Return what its record in the daemon keeps."""
@@ -179,12 +200,14 @@ def container_of(row: Row, directory: Path) -> Container | None:
     if config is None or data is None:
         return None
     try:
-        return Container(
+        found = Container(
             row.id,
             cri.ContainerConfig.FromString(config.value),
             ContainerData(**json.loads(data.value)),
             directory,
             Status.read(directory / "status"),
         )
-    except (ValueError, TypeError, KeyError) as error:
+        found.learn(spec_of(row))
+        return found
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidArgument) as error:
         raise DataLoss(f"the record of container {row.id} is damaged: {error}") from None

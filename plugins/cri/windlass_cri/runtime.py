@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.config import durations
+from windlass.contracts.events import Exchange
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
@@ -21,9 +23,12 @@ from windlass_cri.events import Events
 from windlass_cri.execs import Execs
 from windlass_cri.handlers import Handlers, features_of
 from windlass_cri.images import Images
+from windlass_cri.inspection import container_info
 from windlass_cri.network import PodNetwork
+from windlass_cri.ooms import OomWatch
 from windlass_cri.pods import Pods
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.stats import Stats
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
 from windlass_local.store import Parts
@@ -54,6 +59,7 @@ class CriRuntime:
         roots: Mapping[str, str],
         root: Path,
         state: Path,
+        exchange: Exchange,
     ) -> None:
         """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
@@ -77,6 +83,8 @@ class CriRuntime:
         self.usage = DiskUsage(metadata.snapshotter(snapshotter, NAMESPACE), roots.get(snapshotter, ""))
         self._tasks = running.tasks
         self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
+        self._ooms = OomWatch(exchange, self.containers)
+        self.stats = Stats(self.containers, self.usage)
         self._started = False
         self.events.describe = self._describe
 
@@ -91,6 +99,7 @@ class CriRuntime:
         await self.network.start()
         await self.images.refresh()
         await self.pods.recover()
+        await self._ooms.start()
         await self.containers.recover()
         await self.streaming.start()
         self._started = True
@@ -99,6 +108,7 @@ class CriRuntime:
         """Serve no longer; pods go on."""
         self._started = False
         await self.streaming.stop()
+        await self._ooms.stop()
         await self.containers.close()
         await self.pods.close()
         await self.network.stop()
@@ -111,6 +121,8 @@ class CriRuntime:
     async def _stop_pod(self, pod: Pod) -> None:
         stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
+        snapshotter = self.pods.runtime(pod.data.handler).snapshotter or self.images.snapshotter
+        await self.containers.creation.image_volumes.release(pod.id, snapshotter)
         await self.pods.stop(pod)
 
     async def remove_pod(self, pod: Pod) -> None:
@@ -133,6 +145,16 @@ class CriRuntime:
     def status_of(self, container: Container) -> cri.ContainerStatus:
         """Return a container's status."""
         return container_status(container, self.images.get(container.data.image_id))
+
+    async def info_of(self, container: Container) -> dict[str, str]:
+        """Return what a verbose status says. Raises NotFound."""
+        row = await self.containers.namespace.containers.get(container.id)
+        pid = 0
+        if container.status.state == cri.CONTAINER_RUNNING:
+            with suppress(Error):
+                pid = (await self.containers.namespace.tasks.get(container.id)).pid
+        pod = self.pods.index.find(container.data.pod)
+        return container_info(container, row, pid, self.pods.runtime(pod.data.handler).options if pod else {})
 
     def _describe(self, pod: str) -> tuple[cri.PodSandboxStatus | None, list[cri.ContainerStatus]]:
         try:

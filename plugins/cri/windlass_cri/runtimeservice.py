@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from windlass import __version__
 from windlass.contracts.rpc import Call
@@ -11,20 +11,15 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import podinfo
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
-from windlass_cri.views import container_item, pod_item, pod_status, state
+from windlass_cri.statsservice import BATCH, StatsService
+from windlass_cri.views import container_item, labels_match, pod_item, pod_status, state
 from windlass_streaming.backend import Attach, Exec, PortForward, Wanted
 
 VERSION = "0.1.0"
-BATCH = 5000
-"""Items of one answer of a streamed list."""
 
 
-class RuntimeService:
+class RuntimeService(StatsService):
     """Pods and containers for the kubelet."""
-
-    def __init__(self, runtime: CriRuntime) -> None:
-        """Serve ``runtime``, once it is ready."""
-        self._runtime = runtime
 
     async def version(self, request: cri.VersionRequest, call: Call) -> cri.VersionResponse:
         """Say who we are."""
@@ -141,7 +136,9 @@ class RuntimeService:
     async def container_status(self, request: cri.ContainerStatusRequest, call: Call) -> cri.ContainerStatusResponse:
         """Describe a container."""
         runtime = await self._runtime.ready()
-        return cri.ContainerStatusResponse(status=runtime.status_of(_container(runtime, request.container_id)))
+        container = _container(runtime, request.container_id)
+        info = await runtime.info_of(container) if request.verbose else {}
+        return cri.ContainerStatusResponse(status=runtime.status_of(container), info=info)
 
     async def list_containers(self, request: cri.ListContainersRequest, call: Call) -> cri.ListContainersResponse:
         """List containers."""
@@ -158,6 +155,14 @@ class RuntimeService:
     async def _containers(self, wanted: cri.ContainerFilter) -> list[cri.Container]:
         runtime = await self._runtime.ready()
         return [container_item(each) for each in runtime.containers.index if _container_matches(each, wanted)]
+
+    async def update_container_resources(
+        self, request: cri.UpdateContainerResourcesRequest, call: Call
+    ) -> cri.UpdateContainerResourcesResponse:
+        """Change a container's limits."""
+        runtime = await self._runtime.ready()
+        await runtime.containers.updates.update(_container(runtime, request.container_id), request.linux)
+        return cri.UpdateContainerResourcesResponse()
 
     async def reopen_container_log(
         self, request: cri.ReopenContainerLogRequest, call: Call
@@ -232,7 +237,7 @@ def _pod_matches(pod: Pod, wanted: cri.PodSandboxFilter) -> bool:
     return (
         pod.id.startswith(wanted.id)
         and (not wanted.HasField("state") or wanted.state.state == state(pod))
-        and _labels_match(pod.config.labels, wanted.label_selector)
+        and labels_match(pod.config.labels, wanted.label_selector)
     )
 
 
@@ -241,9 +246,5 @@ def _container_matches(container: Container, wanted: cri.ContainerFilter) -> boo
         container.id.startswith(wanted.id)
         and container.data.pod.startswith(wanted.pod_sandbox_id)
         and (not wanted.HasField("state") or wanted.state.state == container.status.state)
-        and _labels_match(container.config.labels, wanted.label_selector)
+        and labels_match(container.config.labels, wanted.label_selector)
     )
-
-
-def _labels_match(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in wanted.items())

@@ -3,54 +3,109 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from windlass.errors import InvalidArgument, Unknown
+from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.config import Runtime, RuntimeConfig
+from windlass_cri.devices import set_devices
 from windlass_cri.files import PodFiles
+from windlass_cri.mounts import set_mounts, unified_cgroups
 from windlass_cri.record import NAMESPACE, Pod
-from windlass_cri.resources import set_resources
+from windlass_cri.resources import Host, cgroups_path, set_resources
+from windlass_cri.security import check_selinux, set_apparmor, set_capabilities, set_paths, set_seccomp
 from windlass_images.manifests import ImageConfig
-from windlass_oci import capabilities, seccomp
-from windlass_oci.defaults import CAPABILITIES, PATH, bounded, default_spec
-from windlass_oci.process import set_terminal
-from windlass_oci.runtime_spec import Device, Mount, Namespace, Process, Spec
+from windlass_oci.defaults import PATH, default_spec
+from windlass_oci.runtime_spec import Namespace, Spec
 
 ANNOTATION = "io.kubernetes.cri."
-DEVICES = Path("/dev")
+CDI = "cdi.k8s.io/"
+OWN_SCORE = Path("/proc/self/oom_score_adj")
 
 
-def build(pod: Pod, files: PodFiles, id: str, config: cri.ContainerConfig, image: ImageConfig) -> Spec:
-    """Return the spec but for its user, whom the image's accounts name. Raises Unknown, InvalidArgument, OSError."""
-    spec = default_spec(NAMESPACE, id)
+@dataclass(frozen=True)
+class Plan:
+    """What a spec is made of."""
+
+    pod: Pod
+    files: PodFiles
+    id: str
+    config: cri.ContainerConfig
+    image: ImageConfig
+    runtime: Runtime
+    settings: RuntimeConfig
+    volumes: Iterable[cri.Mount] = ()
+    """Mounts for the volumes that the image declares."""
+    target: int = 0
+    """The process whose PID namespace the container joins, for the mode TARGET."""
+    host: Host = field(default_factory=Host.read)
+
+
+def build(plan: Plan) -> Spec:
+    """Return the spec but for its user, whom the image's accounts name. Raises Unknown, OSError."""
+    pod, config = plan.pod, plan.config
     security = config.linux.security_context
+    check(pod, config)
+    spec = default_spec(NAMESPACE, plan.id)
     process, linux = spec["process"], spec["linux"]
-    process["args"] = arguments(config, image)
-    process["env"] = environment(pod, config, image)
-    process["cwd"] = config.working_dir or image.working_dir or "/"
+    process["args"] = arguments(config, plan.image)
+    process["env"] = environment(pod, config, plan.image)
+    process["cwd"] = config.working_dir or plan.image.working_dir or "/"
     process["noNewPrivileges"] = security.no_new_privs
+    process["oomScoreAdj"] = oom_score_adj(config, plan.settings.restrict_oom_score_adj)
     process.pop("rlimits", None)
     if config.tty:
-        set_terminal(process)
+        process["terminal"] = True
     spec["root"] = {"path": "rootfs", "readonly": security.readonly_rootfs}
-    spec["annotations"] = own_annotations(pod, id, config)
-    parent = pod.config.linux.cgroup_parent
-    linux["cgroupsPath"] = f"{parent}/{id}" if parent else f"/{NAMESPACE}/{id}"
-    linux["namespaces"] = namespaces(pod, security.namespace_options)
-    linux["maskedPaths"], linux["readonlyPaths"] = list(security.masked_paths), list(security.readonly_paths)
-    spec["mounts"] = mounts(pod, files, config, spec["mounts"])
-    set_capabilities(process, security)
-    set_devices(spec, config)
-    set_seccomp(spec, security)
-    set_resources(spec, config.linux.resources)
+    spec["annotations"] = all_annotations(plan)
+    linux["cgroupsPath"] = cgroups_path(pod.config.linux.cgroup_parent, plan.id, linux["cgroupsPath"])
+    linux["namespaces"] = namespaces(pod, security, plan.target)
+    set_mounts(spec, pod, plan.files, config, plan.volumes)
+    set_devices(spec, config, host=not plan.runtime.privileged_without_host_devices)
+    set_resources(spec, config.linux.resources, plan.host, huge_pages=limits_huge_pages(plan.settings, plan.host))
+    set_security(spec, security, plan.settings)
     return spec
 
 
+def oom_score_adj(config: cri.ContainerConfig, restrict: bool) -> int:
+    """Return what the client wants; never less than the daemon's own if ``restrict``."""
+    own = int(OWN_SCORE.read_text()) if restrict else -1000
+    return max(config.linux.resources.oom_score_adj, own)
+
+
+def limits_huge_pages(settings: RuntimeConfig, host: Host) -> bool:
+    """Tell whether limits for huge pages have an effect, or at least have to be refused."""
+    tolerated = settings.tolerate_missing_hugetlb_controller and not host.huge_pages
+    return not settings.disable_hugetlb_controller and not tolerated
+
+
+def set_security(spec: Spec, security: cri.LinuxContainerSecurityContext, settings: RuntimeConfig) -> None:
+    """Set what the container may do. Raises Unknown."""
+    set_capabilities(spec["process"], security)
+    set_paths(spec, security, default=settings.disable_proc_mount)
+    set_seccomp(spec, security, settings.unset_seccomp_profile)
+    set_apparmor(spec["process"], security)
+    check_selinux(security)
+
+
+def check(pod: Pod, config: cri.ContainerConfig) -> None:
+    """Refuse what a container of this pod cannot have. Raises Unknown."""
+    security = config.linux.security_context
+    if security.privileged and not pod.config.linux.security_context.privileged:
+        raise Unknown("no privileged container allowed in sandbox")
+    options = security.namespace_options
+    if options.HasField("userns_options") and options.userns_options.mode == cri.POD:
+        raise Unknown("user namespaces are not supported here yet; set hostUsers: true")
+    devices = [each.name for each in config.CDI_devices] + [key for key in config.annotations if key.startswith(CDI)]
+    if devices:
+        raise Unknown(f"CDI device injection failed: unresolvable CDI devices {', '.join(devices)[:200]}")
+
+
 def arguments(config: cri.ContainerConfig, image: ImageConfig) -> list[str]:
-    """Return the arguments: a command drops the image's, arguments alone follow its entrypoint."""
+    """Return the arguments: a command drops the image's, arguments alone follow its entrypoint. Raises Unknown."""
     if config.command:
         return [*config.command, *config.args]
     entrypoint = [] if list(image.entrypoint) == [""] else list(image.entrypoint)
@@ -61,174 +116,54 @@ def arguments(config: cri.ContainerConfig, image: ImageConfig) -> list[str]:
 
 
 def environment(pod: Pod, config: cri.ContainerConfig, image: ImageConfig) -> list[str]:
-    """Return the environment: PATH and HOSTNAME, the image's variables, the client's; the later one of a name wins."""
-    hostname = pod.config.hostname or os.uname().nodename
-    values = {"PATH": PATH, "HOSTNAME": hostname}
-    for entry in image.env:
-        key, equals, value = entry.partition("=")
-        if key and equals:
-            values[key] = value
-    for each in config.envs:
-        values[each.key] = each.value.decode(errors="surrogateescape")
-    return [f"{key}={value}" for key, value in values.items()]
+    """Return the environment: PATH, TERM and HOSTNAME, then the image's variables, then the client's.
+
+    The first three are replaced in their places. Any other that is there twice stays twice, as in containerd; the last
+    one counts.
+    """
+    first = {"PATH": PATH}
+    if config.tty:
+        first["TERM"] = "xterm"
+    first["HOSTNAME"] = pod.config.hostname or os.uname().nodename
+    given = [entry.partition("=") for entry in image.env]
+    pairs = [(key, value) for key, equals, value in given if key and equals]
+    pairs += [(each.key, each.value.decode(errors="surrogateescape")) for each in config.envs]
+    first.update((key, value) for key, value in pairs if key in first)
+    return [f"{key}={value}" for key, value in [*first.items(), *(each for each in pairs if each[0] not in first)]]
 
 
-def namespaces(pod: Pod, wanted: cri.NamespaceOption) -> list[Namespace]:
-    """Return the namespaces: its own, the pod's by their paths, or none for the node's."""
+def namespaces(pod: Pod, security: cri.LinuxContainerSecurityContext, target: int = 0) -> list[Namespace]:
+    """Return the namespaces: its own, the pod's by their paths, or none for the node's. Raises Unknown."""
+    kinds: dict[str, Namespace] = {
+        "net": {"type": "network"},
+        "ipc": {"type": "ipc"},
+        "uts": {"type": "uts"},
+    }
     found: list[Namespace] = [{"type": "mount"}]
-    if "net" in pod.namespaces:
-        found.append({"type": "network", "path": pod.namespaces["net"]})
-    if "ipc" in pod.namespaces:
-        found.append({"type": "ipc", "path": pod.namespaces["ipc"]})
-    if "uts" in pod.namespaces:
-        found.append({"type": "uts", "path": pod.namespaces["uts"]})
-    if wanted.pid == cri.CONTAINER:
+    found += [{**kind, "path": pod.namespaces[name]} for name, kind in kinds.items() if name in pod.namespaces]
+    wanted = security.namespace_options.pid
+    if wanted == cri.CONTAINER:
         found.append({"type": "pid"})
-    elif wanted.pid == cri.POD:
+    elif wanted == cri.TARGET:
+        found.append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
+    elif wanted == cri.POD:
         if "pid" not in pod.namespaces:
             raise Unknown(f"pod {pod.id} shares no PID namespace, which its container is to join; recreate the pod")
         found.append({"type": "pid", "path": pod.namespaces["pid"]})
-    elif wanted.pid == cri.TARGET:
-        raise Unknown("a container's PID namespace cannot be joined here yet")
+    if unified_cgroups() and not security.privileged:
+        found.append({"type": "cgroup"})
     return found
 
 
-def mounts(pod: Pod, files: PodFiles, config: cri.ContainerConfig, default: Sequence[Mount]) -> list[Mount]:
-    """Return the mounts: the default ones, the pod's files, then the client's, each of which wins over those before."""
-    found = {each["destination"]: each for each in default if each["destination"] != "/run"}
-    mode = "ro" if config.linux.security_context.readonly_rootfs else "rw"
-    shared = {"/etc/hostname": files.hostname, "/etc/hosts": files.hosts, "/etc/resolv.conf": files.resolv_conf}
-    for place, path in shared.items():
-        found[place] = bind(str(path), place, ["rbind", "rprivate", mode])
-    shm = Path("/dev/shm") if pod.namespace_options.ipc == cri.NODE else files.shm  # noqa: S108 - the host's own
-    found["/dev/shm"] = bind(str(shm), "/dev/shm", ["rbind", "rprivate", "rw"])  # noqa: S108 - in the container
-    if config.linux.security_context.privileged:
-        found["/sys"] = {**found["/sys"], "options": [each for each in found["/sys"]["options"] if each != "ro"]}
-    cgroup = "rw" if config.linux.security_context.privileged else "ro"
-    options = ["nosuid", "noexec", "nodev", "relatime", cgroup]
-    found["/sys/fs/cgroup"] = {
-        "destination": "/sys/fs/cgroup",
-        "type": "cgroup",
-        "source": "cgroup",
-        "options": options,
-    }
-    asked = [_mount(each) for each in config.mounts]
-    places = {each["destination"] for each in asked}
-    if "/dev" in places:
-        found = {place: each for place, each in found.items() if not place.startswith("/dev/")}
-    kept = [each for place, each in found.items() if place not in places]
-    return sorted([*kept, *asked], key=lambda each: each["destination"].rstrip("/").count("/"))
+def all_annotations(plan: Plan) -> dict[str, str]:
+    """Return what plugins and runtimes read of a container of CRI, and what its runtime lets through."""
+    passed = passed_on(plan.runtime.pod_annotations, plan.pod.config.annotations)
+    return passed | passed_on(plan.runtime.container_annotations, plan.config.annotations) | own_annotations(plan)
 
 
-def bind(source: str, destination: str, options: list[str]) -> Mount:
-    """Return a bind mount."""
-    return {"destination": destination, "type": "bind", "source": source, "options": options}
-
-
-PROPAGATION = {
-    cri.PROPAGATION_PRIVATE: "rprivate",
-    cri.PROPAGATION_HOST_TO_CONTAINER: "rslave",
-    cri.PROPAGATION_BIDIRECTIONAL: "rshared",
-}
-
-
-def _mount(wanted: cri.Mount) -> Mount:
-    """Return one of the client's mounts; a host path that is not there is made, as containerd makes it."""
-    if not wanted.container_path:
-        raise Unknown("a mount has no container_path")
-    if wanted.HasField("image"):
-        raise Unknown(f"image volume {wanted.container_path} cannot be mounted here yet")
-    if wanted.recursive_read_only and not wanted.readonly:
-        raise Unknown(f"mount {wanted.container_path} is recursive_read_only and not readonly; make it both")
-    if not wanted.host_path:
-        raise Unknown('failed to mkdir "": a mount has no host_path')
-    source = Path(wanted.host_path)
-    if not source.exists():
-        source.mkdir(mode=0o755, parents=True)
-    mode = ("rro" if wanted.recursive_read_only else "ro") if wanted.readonly else "rw"
-    options = ["rbind", PROPAGATION.get(wanted.propagation, "rprivate"), mode]
-    return bind(os.path.realpath(source), wanted.container_path, options)
-
-
-def set_capabilities(process: Process, security: cri.LinuxContainerSecurityContext) -> None:
-    """Give the capabilities that the client adds and drops; a privileged container has all."""
-    if security.privileged:
-        process["capabilities"] = bounded(capabilities.every())
-        return
-    wanted = security.capabilities
-    add, drop = [each.upper() for each in wanted.add_capabilities], [each.upper() for each in wanted.drop_capabilities]
-    base = [] if "ALL" in drop else (capabilities.every() if "ALL" in add else list(CAPABILITIES))
-    known = set(capabilities.every())
-    names = [_capability(each) for each in add if each != "ALL"]
-    dropped = {_capability(each) for each in drop if each != "ALL"}
-    found = [*base, *(each for each in names if each not in base)]
-    process["capabilities"] = bounded([each for each in found if each in known and each not in dropped])
-
-
-def _capability(name: str) -> str:
-    return name if name.startswith("CAP_") else f"CAP_{name}"
-
-
-def set_devices(spec: Spec, config: cri.ContainerConfig) -> None:
-    """Give the devices that the client names; a privileged container has all of the host."""
-    rules = spec["linux"]["resources"]["devices"]
-    devices: list[Device] = []
-    if config.linux.security_context.privileged:
-        rules[:] = [{"allow": True, "access": "rwm"}]
-        devices = [device(path, str(path)) for path in host_devices()]
-    for each in config.devices:
-        made = device(Path(os.path.realpath(each.host_path)), each.container_path or each.host_path)
-        devices.append(made)
-        rule = {"allow": True, "access": each.permissions, "type": made["type"]}
-        rules.append({**rule, "major": made["major"], "minor": made["minor"]})  # type: ignore[typeddict-item] # as above
-    if devices:
-        spec["linux"]["devices"] = devices
-
-
-def device(path: Path, place: str) -> Device:
-    """Describe a device of the host. Raises Unknown for what is none."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise Unknown(f"device {path}: {error.strerror}") from None
-    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-        raise Unknown(f"{path} is not a device")
-    return {
-        "path": place,
-        "type": "b" if stat.S_ISBLK(found.st_mode) else "c",
-        "major": os.major(found.st_rdev),
-        "minor": os.minor(found.st_rdev),
-        "fileMode": stat.S_IMODE(found.st_mode),
-        "uid": found.st_uid,
-        "gid": found.st_gid,
-    }
-
-
-def host_devices() -> Iterable[Path]:
-    """Yield the device files below /dev, but those that each container has of its own."""
-    own = {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"}
-    for path in sorted(DEVICES.iterdir()):
-        if path.name not in own and not path.is_symlink() and (path.is_char_device() or path.is_block_device()):
-            yield path
-
-
-def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext) -> None:
-    """Filter system calls as the client asks; a privileged container has no filter."""
-    wanted = security.seccomp
-    if security.privileged or not security.HasField("seccomp"):
-        return
-    if wanted.profile_type == cri.SecurityProfile.RuntimeDefault:
-        spec["linux"]["seccomp"] = seccomp.profile(spec["process"]["capabilities"]["bounding"])
-    elif wanted.profile_type == cri.SecurityProfile.Localhost:
-        path = wanted.localhost_ref.removeprefix("localhost/")
-        try:
-            spec["linux"]["seccomp"] = seccomp.read_profile(Path(path))
-        except (OSError, InvalidArgument) as error:
-            raise Unknown(f'cannot load seccomp profile "{path}": {error}') from None
-
-
-def own_annotations(pod: Pod, id: str, config: cri.ContainerConfig) -> dict[str, str]:
-    """Return what plugins and runtimes read of a container of CRI (docs/containerd 5.14)."""
+def own_annotations(plan: Plan) -> dict[str, str]:
+    """Return the annotations of docs/containerd 5.14."""
+    pod, config = plan.pod, plan.config
     metadata = pod.config.metadata
     values = {
         "container-type": "container",
@@ -242,6 +177,6 @@ def own_annotations(pod: Pod, id: str, config: cri.ContainerConfig) -> dict[str,
     return {f"{ANNOTATION}{key}": value for key, value in values.items()}
 
 
-def passed_on(patterns: Sequence[str], annotations: Mapping[str, str]) -> dict[str, str]:
+def passed_on(patterns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     """Return the annotations that a runtime's configuration lets through."""
-    return {key: value for key, value in annotations.items() if any(fnmatchcase(key, each) for each in patterns)}
+    return {key: value for key, value in given.items() if any(fnmatchcase(key, each) for each in patterns)}

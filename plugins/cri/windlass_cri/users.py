@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from windlass.errors import Unknown
+from windlass.errors import Error, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_local.launch import Rootfs
 from windlass_oci.runtime_spec import User
+from windlass_oci.users import Accounts, find_user, is_numeric
 
 
 async def user_of(rootfs: Rootfs, security: cri.LinuxContainerSecurityContext) -> User:
-    """Return user and groups: the client's, else the image's; with the image's groups unless the policy is Strict.
+    """Return user and groups: the client's, else the image's. Raises Unknown."""
+    name = name_of(security) or rootfs.image.user
+    strict = security.supplemental_groups_policy == cri.SupplementalGroupsPolicy.Strict
+    try:
+        accounts = Accounts() if strict and is_numeric(name) else await rootfs.accounts()
+        return with_groups(name, accounts, security)
+    except NotFound as error:
+        raise Unknown(f"no users found: {error}") from None
+    except Unknown:
+        raise
+    except Error as error:
+        raise Unknown(str(error)) from None
 
-    Raises Unknown for a group without a user, and as `windlass_oci.users.find_user`.
-    """
+
+def name_of(security: cri.LinuxContainerSecurityContext) -> str:
+    """Return who the client wants, as ``user`` or ``user:group``; empty for the image's user. Raises Unknown."""
     name = security.run_as_username
     if not name and security.HasField("run_as_user"):
         name = str(security.run_as_user.value)
-    if security.HasField("run_as_group"):
-        if not name:
-            raise Unknown(f'user group "{security.run_as_group.value}" is specified without user')
-        name = f"{name}:{security.run_as_group.value}"
-    found = await rootfs.user(name)
+    if not security.HasField("run_as_group"):
+        return name
+    if not name:
+        raise Unknown(f'user group "{security.run_as_group.value}" is specified without user')
+    return f"{name}:{security.run_as_group.value}"
+
+
+def with_groups(name: str, accounts: Accounts, security: cri.LinuxContainerSecurityContext) -> User:
+    """Return a user with the client's groups, and the image's unless the policy is Strict. Raises as `find_user`."""
+    found = find_user(name, accounts)
     groups = {found.gid, *security.supplemental_groups}
     if security.supplemental_groups_policy != cri.SupplementalGroupsPolicy.Strict:
         groups |= set(found.additional)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import signals
 from windlass_cri.images import Image, users
 from windlass_cri.record import Container, Pod
 
@@ -88,10 +91,17 @@ def container_status(container: Container, image: Image | None) -> cri.Container
     if image is not None:
         status.image.image = next(iter(image.tags), container.config.image.image)
         status.image_ref = next(iter(image.digests), image.id)
-    status.resources.linux.SetInParent()
-    if container.config.linux.HasField("resources"):
-        status.resources.linux.CopyFrom(container.config.linux.resources)
+    status.resources.linux.CopyFrom(container.resources)
+    status.user.SetInParent()
+    if container.user is not None:
+        status.user.linux.CopyFrom(container.user)
+    status.stop_signal = container.config.stop_signal or signals.of_name(container.data.stop_signal or "SIGTERM")
     return status
+
+
+def labels_match(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Tell whether all of a selector's labels are there."""
+    return all(labels.get(key) == value for key, value in wanted.items())
 
 
 def image_item(image: Image) -> cri.Image:
