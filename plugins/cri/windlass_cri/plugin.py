@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
+from windlass.contracts.events import EXCHANGE
 from windlass.contracts.gc import GC
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
@@ -46,6 +47,7 @@ def init(context: InitContext) -> Service:
     made = CriRuntime(
         parts,
         Running(context.single(RUNTIME), context.single(MOUNT_MANAGER)),
+        context.single(EXCHANGE),
         context.single(TRANSFER),
         context.all(SANDBOX_CONTROLLER),
         Configs(runtime, images, context.config(ServerConfig)),
@@ -65,5 +67,16 @@ PLUGIN = Plugin(
     id="cri",
     init=init,
     config=ServerConfig,
-    requires=(RUNTIME_BLOCK, METADATA, GC, DIFFER, SNAPSHOTTER, RUNTIME, MOUNT_MANAGER, TRANSFER, SANDBOX_CONTROLLER),
+    requires=(
+        RUNTIME_BLOCK,
+        METADATA,
+        GC,
+        DIFFER,
+        EXCHANGE,
+        SNAPSHOTTER,
+        RUNTIME,
+        MOUNT_MANAGER,
+        TRANSFER,
+        SANDBOX_CONTROLLER,
+    ),
 )
