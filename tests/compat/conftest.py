@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from compat.cri_daemon import CriDaemon, running_cri
 from compat.images import Archive, busybox_layer
 from compat.machines import Machine
 
@@ -89,3 +90,10 @@ def running(machine: Machine, box: str) -> str:
     """The id of a container that sleeps."""
     machine.ctr("run", "-d", IMAGE, box, "/bin/sleep", "1000")
     return box
+
+
+@pytest.fixture(scope="module")
+def cri_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriDaemon]:
+    """windlassd with CRI, for the tests of a file."""
+    with running_cri(tmp_path_factory.mktemp("cri")) as daemon:
+        yield daemon

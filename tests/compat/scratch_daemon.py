@@ -47,6 +47,7 @@ class ScratchDaemon:
         self.address = scratch / "w.sock"
         self.ttrpc = scratch / "w.sock.ttrpc"
         self.log = scratch / "log"
+        self.program: list[str | Path] = [WINDLASSD]
         self._arguments = ["--root", self.root, "--state", self.state, "--address", self.address, *arguments]
         self._env = env or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,9 @@ class ScratchDaemon:
             peer.bind(str(notify))
             peer.settimeout(0.2)
             env = {**os.environ, **self._env, "NOTIFY_SOCKET": str(notify), "TMPDIR": str(self.scratch)}
-            self._process = subprocess.Popen([WINDLASSD, *map(str, self._arguments)], env=env, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*self.program, *map(str, self._arguments)], env=env, stdout=log, stderr=log
+            )
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
                 assert self._process.poll() is None, self.log.read_text()
