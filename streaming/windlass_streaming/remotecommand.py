@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from windlass.errors import Error
@@ -111,7 +111,7 @@ async def serve_spdy(streams: Streams, protocol: str, request: Exec | Attach, ba
         for name in ("stdout", "stderr"):
             if name in found:
                 await found[name].write_end()
-        text = status(problem) if protocol == V4 else plain_status(problem)
+        text = status(request, problem) if protocol == V4 else plain_status(request, problem)
         await found["error"].write(text)
         await found["error"].write_end()
     except (ConnectionError, OSError):
@@ -180,33 +180,32 @@ async def _run(request: Exec | Attach, ends: SpdyEnds | WebSocketEnds, backend: 
         return error
 
 
-def status(outcome: int | Error) -> bytes:
-    """Return the document by which v4 and v5 tell how it ended (a Status of Kubernetes)."""
+def status(request: Exec | Attach, outcome: int | Error) -> bytes:
+    """Return the document by which v4 and v5 say how it ended (a Status of Kubernetes)."""
     if outcome == 0:
-        return b'{"metadata":{},"status":"Success"}'
+        return b'{"status":"Success"}'
+    document: dict[str, object] = {"status": "Failure", "message": _message(request, outcome)}
     if isinstance(outcome, Error):
-        document: dict[str, object] = {
-            "status": "Failure",
-            "message": str(outcome),
-            "reason": "InternalError",
-            "details": {"causes": [{"message": str(outcome)}]},
-            "code": 500,
-        }
+        document |= {"reason": "InternalError", "code": 500}
     else:
-        document = {
-            "status": "Failure",
-            "message": f"command terminated with non-zero exit code: exit code {outcome}",
-            "reason": "NonZeroExitCode",
-            "details": {"causes": [{"reason": "ExitCode", "message": str(outcome)}]},
-        }
-    return json.dumps({"metadata": {}, **document}).encode()
+        causes = [{"reason": "ExitCode", "message": str(outcome)}]
+        document |= {"reason": "NonZeroExitCode", "details": {"causes": causes}}
+    return json.dumps(document).encode()
 
 
-def plain_status(outcome: int | Error) -> bytes:
-    """Return what older protocols tell: nothing, or a text."""
-    if outcome == 0:
-        return b""
-    return str(outcome).encode() if isinstance(outcome, Error) else f"exit code {outcome}".encode()
+def plain_status(request: Exec | Attach, outcome: int | Error) -> bytes:
+    """Return how older protocols say it: nothing, or a text."""
+    return b"" if outcome == 0 else _message(request, outcome).encode()
+
+
+def _message(request: Exec | Attach, outcome: int | Error) -> str:
+    """Return the text that containerd has for it."""
+    if isinstance(outcome, Error):
+        what = "executing command in container" if isinstance(request, Exec) else "attaching to container"
+        return f"Internal error occurred: error {what}: {outcome}"
+    command = " ".join(request.command) if isinstance(request, Exec) else ""
+    reason = f"error executing command [{command}], exit code {outcome}"
+    return f"command terminated with non-zero exit code: {reason}"
 
 
 class WebSocketEnds(Ends):
@@ -278,11 +277,11 @@ async def serve_websocket(websocket: WebSocket, protocol: str, request: Exec | A
     """Serve one command in a WebSocket, until its end or the client's."""
     ends = WebSocketEnds(websocket, protocol, request.wanted)
     reading = asyncio.ensure_future(ends.run())
-    write_status: Callable[[int | Error], bytes] = status if protocol in (V5, V4, BASE64_V4) else plain_status
+    write_status = status if protocol in (V5, V4, BASE64_V4) else plain_status
     try:
         await ends.send(STDOUT, b"")
         outcome = await run_until_gone(request, ends, backend, reading)
-        if text := write_status(outcome):
+        if text := write_status(request, outcome):
             await ends.send(STATUS, text)
         await websocket.close(INTERNAL_ERROR if isinstance(outcome, Error) and protocol == "" else NORMAL)
     except (ConnectionError, OSError):

@@ -23,7 +23,7 @@ from windlass_streaming.wire import SocketWire
 logger = logging.getLogger(__name__)
 
 NAMES = {Exec: "exec", Attach: "attach", PortForward: "portforward"}
-VERSION_HEADER = "x-stream-protocol-version"
+VERSION_HEADER = "X-Stream-Protocol-Version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +100,27 @@ class StreamingServer:
             return
         if request.wants("websocket"):
             await self._websocket(exchange, request, wanted)
-        elif request.wants("spdy/3.1"):
-            await self._spdy(exchange, request, wanted)
         else:
-            await exchange.answer(400, "Bad Request", "unable to upgrade: the request asks for no other protocol")
+            await self._spdy(exchange, request, wanted)
 
     async def _spdy(self, exchange: Exchange, request: HttpRequest, wanted: Request) -> None:
         forward = isinstance(wanted, PortForward)
         known = (portforward.PROTOCOL,) if forward else remotecommand.SPDY_PROTOCOLS
-        asked = request.all(VERSION_HEADER)
+        asked = request.all(VERSION_HEADER.lower())
         if not asked:
-            text = f"unable to upgrade: the request has no header {VERSION_HEADER}"
+            count = len({name for name, _ in request.headers} - {"host"})
+            text = f"unable to upgrade: header {VERSION_HEADER} does not exist in request with {count} headers"
             await exchange.answer(400, "Bad Request", text)
             return
         protocol = next((each for each in asked if each in known), None)
         if protocol is None:
             accepted = [("X-Accepted-Stream-Protocol-Versions", each) for each in known]
-            text = f"unable to upgrade: none of {', '.join(asked)} is served; there are {', '.join(known)}"
+            words = f"client supports [{' '.join(asked)}], server accepts [{' '.join(known)}]"
+            text = f"unable to upgrade: unable to negotiate protocol: {words}"
             await exchange.answer(403, "Forbidden", text, accepted)
+            return
+        if not request.wants("spdy/3.1"):
+            await exchange.answer(400, "Bad Request", "unable to upgrade: missing upgrade headers in request")
             return
         wire = await exchange.upgrade([("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", protocol)])
         streams = Streams(wire)

@@ -54,8 +54,10 @@ class Registry:
     ask: Ask | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     host_dir: str = ""
-    """Directory with ``hosts.toml`` files; empty for that of the configuration."""
+    """Directories with ``hosts.toml`` files, separated by colons; empty for those of the configuration."""
     default_scheme: str = ""
+    patience: float | None = None
+    """Seconds in which the registry has to bring something, 0 is without end; None for the configuration's."""
     trace: Callable[[str], None] | None = field(default=None, compare=False)
     """Is given a line for each request and each answer, with nothing secret in it."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from windlass.config import durations
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -78,11 +80,49 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class RegistryConfig:
+    """Table ``registry``: where images are pulled from."""
+
+    #: Directories with hosts.toml files, separated by colons; empty for those of io.containerd.transfer.v1.local.
+    config_path: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimePlatform:
+    """One of ``runtime_platforms``, by runtime handler."""
+
+    #: The snapshotter that images are unpacked into for the handler's pods.
+    snapshotter: str = ""
+
+
+@dataclass(frozen=True)
 class ImagesConfig:
     """Configuration of ``io.containerd.cri.v1.images``."""
 
     #: The snapshotter of images and containers.
     snapshotter: str = "overlayfs"
+    #: Images that the kubelet must not collect, by what they are for.
+    pinned_images: dict[str, str] = field(default_factory=lambda: {"sandbox": "registry.k8s.io/pause:3.10.2"})
+    #: What runtime handlers have of their own.
+    runtime_platforms: dict[str, RuntimePlatform] = field(default_factory=dict)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    #: How long a registry may bring less than 16 KiB while it is asked; "0s" for ever.
+    image_pull_progress_timeout: str = "5m0s"
+    #: Seconds for which a measurement of the snapshots' sizes is good.
+    stats_collect_period: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is not one."""
+        if durations.seconds(self.image_pull_progress_timeout) < 0 or self.stats_collect_period < 0:
+            raise ValueError("image_pull_progress_timeout and stats_collect_period have to be 0 or more")
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """Table ``x509_key_pair_streaming``: PEM files."""
+
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,3 +135,15 @@ class ServerConfig:
     stream_server_port: str = "0"
     #: How long a connection may be without traffic.
     stream_idle_timeout: str = "4h0m0s"
+    #: Serve by HTTPS, with x509_key_pair_streaming or else with a certificate that the daemon signs itself.
+    enable_tls_streaming: bool = False
+    #: Certificate and key of the streaming server.
+    x509_key_pair_streaming: KeyPair = field(default_factory=KeyPair)
+
+    def __post_init__(self) -> None:
+        """Refuse half of a key pair, and one without TLS."""
+        pair = self.x509_key_pair_streaming
+        if bool(pair.tls_cert_file) != bool(pair.tls_key_file):
+            raise ValueError("x509_key_pair_streaming needs both tls_cert_file and tls_key_file")
+        if pair.tls_cert_file and not self.enable_tls_streaming:
+            raise ValueError("x509_key_pair_streaming has no effect; set enable_tls_streaming = true")

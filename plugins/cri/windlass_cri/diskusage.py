@@ -11,9 +11,6 @@ from windlass.contracts.snapshots import Snapshotter, Usage
 from windlass.errors import NotFound
 from windlass.gate import offloaded
 
-PERIOD = 10.0
-"""Seconds for which a measurement is good."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -29,8 +26,9 @@ class Measured:
 class DiskUsage:
     """Measures one snapshotter's snapshots in a namespace."""
 
-    def __init__(self, snapshotter: Snapshotter, root: str) -> None:
-        """Have measured nothing yet; ``root`` is the snapshotter's directory."""
+    def __init__(self, snapshotter: Snapshotter, root: str, period: float) -> None:
+        """Have measured nothing yet; ``root`` is the snapshotter's directory, a measurement is good for ``period``."""
+        self._period = period
         self.root = root
         self._snapshotter = snapshotter
         self._measured: Measured | None = None
@@ -38,11 +36,11 @@ class DiskUsage:
         self._until = 0.0
 
     async def total(self) -> Measured:
-        """Return what was measured less than `PERIOD` seconds ago, or measure."""
+        """Return what was measured lately, or measure."""
         async with self._turn:
             if self._measured is None or time.monotonic() > self._until:
                 self._measured = await offloaded(_measure, deadline=None)(self._snapshotter)
-                self._until = time.monotonic() + PERIOD
+                self._until = time.monotonic() + self._period
             return self._measured
 
 

@@ -47,13 +47,13 @@ def init(context: InitContext) -> Service:
     made = CriRuntime(
         parts,
         Running(context.single(RUNTIME), context.single(MOUNT_MANAGER)),
+        context.single(EXCHANGE),
         context.single(TRANSFER),
         context.all(SANDBOX_CONTROLLER),
         Configs(runtime, images, context.config(ServerConfig)),
         roots,
         context.root,
         context.state,
-        context.single(EXCHANGE),
     )
     context.on_start(made.start)
     context.on_stop(made.stop)
@@ -72,11 +72,11 @@ PLUGIN = Plugin(
         METADATA,
         GC,
         DIFFER,
+        EXCHANGE,
         SNAPSHOTTER,
         RUNTIME,
         MOUNT_MANAGER,
         TRANSFER,
         SANDBOX_CONTROLLER,
-        EXCHANGE,
     ),
 )

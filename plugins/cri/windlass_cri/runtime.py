@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from windlass_cri.inspection import container_info
 from windlass_cri.network import PodNetwork
 from windlass_cri.ooms import OomWatch
 from windlass_cri.pods import Pods
+from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.stats import Stats
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
 from windlass_local.store import Parts
+from windlass_streaming import tls
 from windlass_streaming.server import Listen, StreamingServer
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,25 @@ class Configs:
     server: ServerConfig
 
 
+class Snapshotters:
+    """Which snapshotter images are unpacked into, by runtime handler."""
+
+    def __init__(self, configs: Configs) -> None:
+        """Read the configuration."""
+        self._default = configs.images.snapshotter
+        handlers = {name: each.snapshotter for name, each in configs.runtime.containerd.runtimes.items()}
+        platforms = {name: each.snapshotter for name, each in configs.images.runtime_platforms.items()}
+        self._of = {name: found for name, found in [*platforms.items(), *handlers.items()] if found}
+
+    def of(self, handler: str) -> str:
+        """Return a handler's; one that is not known has the one of all."""
+        return self._of.get(handler, self._default)
+
+    def all(self) -> list[str]:
+        """Return all, the one of all first."""
+        return list(dict.fromkeys([self._default, *self._of.values()]))
+
+
 class CriRuntime:
     """What the services serve. `ready` says when."""
 
@@ -53,13 +75,13 @@ class CriRuntime:
         self,
         parts: Parts,
         running: Running,
+        exchange: Exchange,
         transfer: Transferrer,
         controllers: dict[str, SandboxController],
         configs: Configs,
         roots: Mapping[str, str],
         root: Path,
         state: Path,
-        exchange: Exchange,
     ) -> None:
         """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
@@ -67,24 +89,23 @@ class CriRuntime:
         self.config = configs.runtime
         self.events = Events()
         self.network = PodNetwork(self.config.cni, Path(self.config.cni_cache_dir))
-        self.images = Images(namespace, transfer, configs.images.snapshotter)
+        self.images = Images(namespace, exchange, configs.images.snapshotter, configs.images.pinned_images.values())
+        self.snapshotters = Snapshotters(configs)
+        patience = durations.seconds(configs.images.image_pull_progress_timeout)
+        self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
         self.handlers = Handlers(self.config.containerd)
         self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
         self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
         self.execs = Execs(self.containers, self.pods)
-        server = configs.server
-        listen = Listen(
-            server.stream_server_address,
-            int(server.stream_server_port),
-            idle=durations.seconds(server.stream_idle_timeout),
-        )
-        self.streaming = StreamingServer(self.execs, listen)
-        snapshotter = configs.images.snapshotter
-        self.usage = DiskUsage(metadata.snapshotter(snapshotter, NAMESPACE), roots.get(snapshotter, ""))
+        self.streaming = StreamingServer(self.execs, _listen(configs.server))
+        self.usage = [
+            DiskUsage(metadata.snapshotter(name, NAMESPACE), roots.get(name, ""), configs.images.stats_collect_period)
+            for name in self.snapshotters.all()
+        ]
         self._tasks = running.tasks
         self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
         self._ooms = OomWatch(exchange, self.containers)
-        self.stats = Stats(self.containers, self.usage)
+        self.stats = Stats(self.containers, self.usage[0])
         self._started = False
         self.events.describe = self._describe
 
@@ -97,7 +118,7 @@ class CriRuntime:
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
         await self.network.start()
-        await self.images.refresh()
+        await self.images.start()
         await self.pods.recover()
         await self._ooms.start()
         await self.containers.recover()
@@ -112,6 +133,7 @@ class CriRuntime:
         await self.containers.close()
         await self.pods.close()
         await self.network.stop()
+        await self.images.stop()
 
     async def stop_pod(self, pod: Pod) -> None:
         """Stop a pod's containers, then the pod."""
@@ -163,3 +185,17 @@ class CriRuntime:
             found = None
         containers = [self.status_of(each) for each in self.containers.of_pod(pod)]
         return (pod_status(found) if found else None), containers
+
+
+def _listen(config: ServerConfig) -> Listen:
+    """Return where the streaming server listens. Raises FailedPrecondition for a key pair that cannot be used."""
+    context = None
+    if config.enable_tls_streaming:
+        pair = config.x509_key_pair_streaming
+        if pair.tls_cert_file:
+            context = tls.from_files(Path(pair.tls_cert_file), Path(pair.tls_key_file))
+        else:
+            addresses = {address[4][0] for address in socket.getaddrinfo(config.stream_server_address, 0)}
+            context = tls.self_signed(sorted(map(str, addresses)))
+    idle = durations.seconds(config.stream_idle_timeout)
+    return Listen(config.stream_server_address, int(config.stream_server_port), context, idle)

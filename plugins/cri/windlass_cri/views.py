@@ -113,4 +113,5 @@ def image_item(image: Image) -> cri.Image:
     elif name and name != "root":
         item.username = name
     item.spec.image = image.id
+    item.pinned = image.pinned
     return item

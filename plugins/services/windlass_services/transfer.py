@@ -122,7 +122,7 @@ class _Ends:
             await self._stack.enter_async_context(_beside(lines.run()))
             trace = lines.tell
         headers = dict(resolver.headers)
-        return Registry(message.reference, ask, headers, resolver.host_dir, resolver.default_scheme, trace)
+        return Registry(message.reference, ask, headers, resolver.host_dir, resolver.default_scheme, trace=trace)
 
     async def _export(self, message: importexport_pb2.ImageExportStream) -> ExportArchive:
         return ExportArchive(

@@ -28,7 +28,7 @@ from windlass.typing import override
 from windlass_images import platforms
 from windlass_images.unpack import Ways
 from windlass_local.store import LocalStore, Parts
-from windlass_registry.client import Client
+from windlass_registry.client import Client, roots_of
 from windlass_registry.credentials import Ask as BlockingAsk
 from windlass_registry.repository import Repository
 from windlass_transfer import archives
@@ -147,7 +147,7 @@ class LocalTransfer(Transferrer):
         return self._client.repository(
             end.reference,
             ask=ask,
-            roots=[Path(end.host_dir)] if end.host_dir else None,
+            roots=roots_of(end.host_dir) if end.host_dir else None,
             scheme=_scheme(end.default_scheme),
             headers=_headers(end),
             trace=end.trace,

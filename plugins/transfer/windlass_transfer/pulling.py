@@ -48,7 +48,7 @@ class Pull:
 
     async def run(self, source: Registry, wanted: Stored, unpacks: Sequence[Unpack]) -> None:
         """Pull, and return when the image has its name; of a pull that fails or is cancelled nothing stays."""
-        patience = self._store.parts.patience
+        patience = self._store.parts.patience if source.patience is None else source.patience
         async with kept_moving(self._repository.meter, patience, f"image {source.reference}"):
             await self._run(source, wanted, unpacks)
 
