@@ -214,7 +214,7 @@ def test_an_image_that_another_client_imported_is_managed(daemon: CriDaemon) -> 
 
 
 def test_a_name_that_another_client_gives_or_takes_is_seen(daemon: CriDaemon) -> None:
-    stub, metadata = images_pb2_grpc.ImagesStub(daemon.connection), [("containerd-namespace", "k8s.io")]
+    stub, metadata = images_pb2_grpc.ImagesStub(daemon.connection), (("containerd-namespace", "k8s.io"),)
     image = stub.Get(images_pb2.GetImageRequest(name=IMAGE), metadata=metadata).image
     other = "docker.io/library/aa:9"
     stub.Create(
