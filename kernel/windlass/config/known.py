@@ -98,9 +98,6 @@ TIMEOUTS = {
 
 
 NOT_BUILT = (
-    "io.containerd.grpc.v1.cri",
-    "io.containerd.cri.v1.images",
-    "io.containerd.cri.v1.runtime",
     "io.containerd.nri.v1.nri",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",

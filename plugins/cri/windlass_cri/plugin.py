@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
 from windlass.contracts.events import EXCHANGE
@@ -14,6 +16,9 @@ from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
+
+if TYPE_CHECKING:
+    from windlass_cri.runtime import CriRuntime
 
 IMAGES_BLOCK: PluginType[ImagesConfig] = PluginType("io.containerd.cri.v1")
 RUNTIME_BLOCK: PluginType[RuntimeConfig] = PluginType("io.containerd.cri.v1")
@@ -32,10 +37,7 @@ def init_runtime(context: InitContext) -> RuntimeConfig:
 
 def init(context: InitContext) -> Service:
     """Get ready to serve; pods of an earlier daemon are looked for once all plugins are there."""
-    from windlass_cri.runtime import Configs, CriRuntime
     from windlass_cri.service import CriService
-    from windlass_local.inside import Running
-    from windlass_local.store import Parts
 
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
     snapshotters = [record for record in context.records() if record.type == SNAPSHOTTER.uri]
@@ -43,21 +45,32 @@ def init(context: InitContext) -> Service:
     capabilities = {
         record.id: frozenset(record.meta.capabilities) for record in snapshotters if record.instance is not None
     }
-    parts = Parts(context.single(METADATA), context.single(GC), context.all(DIFFER), capabilities)
-    made = CriRuntime(
-        parts,
-        Running(context.single(RUNTIME), context.single(MOUNT_MANAGER)),
-        context.single(EXCHANGE),
-        context.single(TRANSFER),
-        context.all(SANDBOX_CONTROLLER),
-        Configs(runtime, images, context.config(ServerConfig)),
-        roots,
-        context.root,
-        context.state,
-    )
-    context.on_start(made.start)
-    context.on_stop(made.stop)
-    return CriService(made)
+    metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
+    tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
+    exchange, transfer = context.single(EXCHANGE), context.single(TRANSFER)
+    controllers, server = context.all(SANDBOX_CONTROLLER), context.config(ServerConfig)
+
+    def make() -> CriRuntime:
+        from windlass_cri.runtime import Configs, CriRuntime
+        from windlass_local.inside import Running
+        from windlass_local.store import Parts
+
+        return CriRuntime(
+            Parts(metadata, collector, differs, capabilities),
+            Running(tasks, mounts),
+            exchange,
+            transfer,
+            controllers,
+            Configs(runtime, images, server),
+            roots,
+            context.root,
+            context.state,
+        )
+
+    service = CriService(make, metadata)
+    context.on_start(service.start)
+    context.on_stop(service.stop)
+    return service
 
 
 IMAGES_PLUGIN = Plugin(IMAGES_BLOCK, id="images", init=init_images, config=ImagesConfig)

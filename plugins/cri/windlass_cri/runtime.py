@@ -143,7 +143,7 @@ class CriRuntime:
     async def _stop_pod(self, pod: Pod) -> None:
         stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
-        snapshotter = self.pods.runtime(pod.data.handler).snapshotter or self.images.snapshotter
+        snapshotter = self.snapshotters.of(pod.data.handler)
         await self.containers.creation.image_volumes.release(pod.id, snapshotter)
         await self.pods.stop(pod)
 
@@ -176,7 +176,8 @@ class CriRuntime:
             with suppress(Error):
                 pid = (await self.containers.namespace.tasks.get(container.id)).pid
         pod = self.pods.index.find(container.data.pod)
-        return container_info(container, row, pid, self.pods.runtime(pod.data.handler).options if pod else {})
+        handler = self.handlers.runtimes.get(pod.data.handler) if pod else None
+        return container_info(container, row, pid, handler.options if handler else {})
 
     def _describe(self, pod: str) -> tuple[cri.PodSandboxStatus | None, list[cri.ContainerStatus]]:
         try:
