@@ -67,7 +67,7 @@ def init(context: InitContext) -> Service:
             context.state,
         )
 
-    service = CriService(make, metadata)
+    service = CriService(make, metadata, context.root)
     context.on_start(service.start)
     context.on_stop(service.stop)
     return service

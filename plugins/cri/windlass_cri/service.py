@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.contracts import rpc
@@ -43,10 +44,14 @@ class CriService:
 
     name = "runtime.v1.RuntimeService"
 
-    def __init__(self, make: Callable[[], CriRuntime], metadata: Metadata) -> None:
-        """Have ``make`` import and make CRI: at the start if the daemon before had pods, else with the first call."""
+    def __init__(self, make: Callable[[], CriRuntime], metadata: Metadata, root: Path) -> None:
+        """Have ``make`` import and make CRI: at the start if the daemon before left pods, else with the first call.
+
+        Below ``root`` each pod has a directory from its first moment to its last.
+        """
         self._make = make
         self._metadata = metadata
+        self._root = root
         self._turn = asyncio.Lock()
         self._runtime: CriRuntime | None = None
         self._services: dict[str, object] = {}
@@ -68,8 +73,14 @@ class CriService:
 
     async def start(self) -> None:
         """Go on with the pods of an earlier daemon, if there are any."""
-        if await offload(self._metadata.sandboxes(NAMESPACE).list):
+        records = await offload(self._metadata.sandboxes(NAMESPACE).list)
+        left = await asyncio.to_thread(self._has_left_overs)
+        if records or left:
             await self._service("RuntimeService")
+
+    def _has_left_overs(self) -> bool:
+        places = (self._root / "sandboxes", self._root / "containers")
+        return any(place.is_dir() and any(place.iterdir()) for place in places)
 
     async def stop(self) -> None:
         """Stop what was made; pods go on."""
