@@ -45,10 +45,11 @@ sys.stdin.read()
 
 
 def prepare(folder: Path, more: str = "") -> subprocess.CompletedProcess[str]:
-    """Prepare a process of its own by a file."""
+    """Prepare a process of its own by a file, whatever mask it was started with."""
     file = folder / "config.toml"
     file.write_text(f'version = 4\nroot = "{folder}/a/root"\nstate = "{folder}/a/state"\n{more}')
-    return subprocess.run([sys.executable, "-c", PREPARE, str(file)], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", PREPARE, str(file)]
+    return subprocess.run(command, umask=0o077, capture_output=True, text=True, timeout=60)
 
 
 def mode(path: Path) -> int:
