@@ -14,7 +14,7 @@ ANY_PER_THOUSAND_LINES = 0.25
 """Most uses of Any in 1,000 lines of sources."""
 KERNEL = ("tests/kernel", "tests/faults")
 SHIM = ("tests/shim_runc",)
-TESTED = {"kernel": (KERNEL, 0.82), "plugins/shim_runc": (SHIM, 0.82)}
+TESTED = {"kernel": (KERNEL, 0.83), "plugins/shim_runc": (SHIM, 0.82)}
 """Lines of unit tests for each line of source, at least: of what all else stands on."""
 
 
