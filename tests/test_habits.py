@@ -14,8 +14,8 @@ ANY_PER_THOUSAND_LINES = 0.25
 """Most uses of Any in 1,000 lines of sources."""
 KERNEL = ("tests/kernel", "tests/faults")
 SHIM = ("tests/shim_runc",)
-TESTED = {"kernel": (KERNEL, 0.69), "plugins/shim_runc": (SHIM, 0.74)}
-"""Lines of unit tests for each line of source, at least: of what all else stands on. The goal is 0.8."""
+TESTED = {"kernel": (KERNEL, 0.83), "plugins/shim_runc": (SHIM, 0.82)}
+"""Lines of unit tests for each line of source, at least: of what all else stands on."""
 
 
 def uses_of_any(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ from windlass.contracts.containers import ContainerHooks
 from windlass.contracts.images import ImageHooks
 from windlass.contracts.values import Descriptor
 from windlass.discovery import Found
-from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError
+from windlass.errors import FailedPrecondition, NoSpace, NotFound, StartError, Unavailable
 from windlass.hooks import hookimpl
 from windlass.plugin import HOOK, SKIP, InitContext, Plugin, PluginType, Record, SkipPlugin, State, contract
 from windlass.process.directories import close_to_others
@@ -556,3 +557,116 @@ async def test_what_is_prepared_in_vain_is_released() -> None:
     with pytest.raises(StartError, match=r"cannot start type\.b\.1: the address is in use"):
         await started(prepared(A, "1", log, lambda context: "fine"), Found(broken.uri, "test 1.0", broken))
     assert log[2:] == ["prepare 1", "release 1"]
+
+
+async def test_one_of_several_cannot_be_the_only_one() -> None:
+    """The one that asks learns which there are; a plugin that was skipped is none of them."""
+    asked: list[object] = []
+    found = [plugin(B, id, lambda context: object()) for id in "12"]
+    skipped = plugin(B, "3", refuse(SkipPlugin("no btrfs")))
+    daemon = await started(*found, skipped, plugin(A, "1", lambda context: context.single(B), B))
+    reason = "one plugin of type type.b is needed and there are several: type.b.1, type.b.2"
+    assert record(daemon, "type.a.1").message == reason
+
+    await started(found[0], skipped, plugin(A, "1", lambda context: asked.append(context.single(B)), B))
+    assert repr(asked) == "[<type.b.1>]"
+
+
+async def test_a_plugin_that_failed_publishes_nothing() -> None:
+    """Clients would choose it by its capabilities; one that started has what it published."""
+
+    def publish(context: InitContext) -> None:
+        context.meta.capabilities.append("remap-ids")
+        context.meta.exports["root"] = str(context.root)
+
+    def fail(context: InitContext) -> None:
+        publish(context)
+        raise OSError("no disk")
+
+    daemon = await started(plugin(A, "1", publish), plugin(B, "1", fail))
+    assert record(daemon, "type.a.1").meta.capabilities == ["remap-ids"]
+    failed = record(daemon, "type.b.1").meta
+    assert (failed.capabilities, failed.exports) == ([], {})
+
+
+async def test_seconds_are_the_files_then_the_kernels() -> None:
+    """A key that neither knows is one second, so that no plugin waits for ever."""
+    seen: list[float] = []
+
+    def init(context: InitContext) -> None:
+        seen.extend(context.timeout(key) for key in (STOP_TIMEOUT, INIT_TIMEOUT, "theirs", "no.such"))
+
+    await started(plugin(A, "1", init), settings=Settings(timeouts={STOP_TIMEOUT: 0.5, "theirs": 7.0}))
+    assert seen == [0.5, 30.0, 7.0, 1.0]
+
+
+async def test_gates_are_of_those_that_started_and_close_at_the_stop() -> None:
+    """Who shows accounts sees each as soon as it runs; a call after the stop is refused, not lost."""
+    seen: list[list[str]] = []
+    daemon = await started(
+        plugin(B, "1", lambda context: object()),
+        plugin(B, "2", refuse(OSError("x"))),
+        plugin(A, "1", lambda context: seen.append([*context.gates()]), B),
+    )
+    assert seen == [["type.b.1"]]
+    assert [*daemon.gates] == ["type.b.1", "type.a.1"]
+    gate = daemon.gates["type.b.1"]
+    await daemon.stop()
+    with pytest.raises(Unavailable, match=r"type\.b\.1 has been stopped"):
+        gate.pool.submit(lambda: None, None)
+
+
+async def test_records_are_seen_in_start_order_as_they_come() -> None:
+    """A plugin that lists them sees those before it, and later all, with those that cannot be imported first."""
+    seen: list[list[str]] = []
+    contexts: list[InitContext] = []
+
+    def init(context: InitContext) -> None:
+        contexts.append(context)
+        seen.append([each.uri for each in context.records()])
+
+    absent = Found("type.z.1", "broken 1.0", error=ImportError("x"))
+    daemon = await started(plugin(A, "1", init, B), plugin(B, "1", lambda context: None), absent)
+    assert seen == [["type.z.1", "type.b.1"]]
+    assert contexts[0].records() == daemon.records
+    assert [each.uri for each in daemon.records] == ["type.z.1", "type.b.1", "type.a.1"]
+    assert record(daemon, "type.a.1").requires == ("type.b",)
+
+
+async def test_stop_callbacks_of_one_plugin_run_backwards_and_once() -> None:
+    """What was opened last is closed first, also when the daemon is stopped twice."""
+    stopped: list[int] = []
+
+    def init(context: InitContext) -> None:
+        for number in range(3):
+            context.on_stop(partial(stopped.append, number))
+
+    daemon = await started(plugin(A, "1", init))
+    await daemon.stop()
+    await daemon.stop()
+    assert stopped == [2, 1, 0]
+
+
+async def test_a_plugin_that_failed_stops_what_it_had_begun() -> None:
+    """Its callbacks are there before its init fails."""
+    stopped: list[str] = []
+
+    def init(context: InitContext) -> None:
+        context.on_stop(lambda: stopped.append("closed"))
+        raise OSError("no disk")
+
+    daemon = await started(plugin(A, "1", init))
+    await daemon.stop()
+    assert stopped == ["closed"]
+
+
+async def test_a_readiness_that_fails_ends_the_daemon() -> None:
+    """systemd would wait for ever for a plugin that has promised to say when it is ready and then failed."""
+
+    def init(context: InitContext) -> None:
+        context.register_readiness()
+        raise OSError("no disk")
+
+    reason = r"^plugin type\.a\.1, for which readiness waits, did not start: no disk$"
+    with pytest.raises(StartError, match=reason):
+        await started(plugin(A, "1", init))

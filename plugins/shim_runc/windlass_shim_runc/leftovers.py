@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket
@@ -176,9 +177,10 @@ def execute(command: list[str], directory: str, deadline: float) -> int:
 
 
 def remove_socket(address: str) -> None:
-    """Remove a shim's socket, unless another container of its pod has it alive."""
+    """Remove a shim's socket, unless another container of its pod has it alive; what is not a socket stays."""
     path = address.removeprefix("unix://")
-    if not path.startswith("/"):
+    # Linux refuses connections to files and directories as it does to sockets without a listener.
+    if not path.startswith("/") or not is_socket(path):
         return
     sock = socket(AF_UNIX, SOCK_STREAM)
     sock.settimeout(CONNECT_TIMEOUT)
@@ -190,3 +192,11 @@ def remove_socket(address: str) -> None:
         return
     finally:
         sock.close()
+
+
+def is_socket(path: str) -> bool:
+    """Return whether there is a socket at a path."""
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
