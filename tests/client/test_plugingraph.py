@@ -141,7 +141,7 @@ def test_why_takes_an_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["cri", "CRI", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1", "nri", "devmapper"]
+    "name", ["nri", "NRI", "io.containerd.nri.v1.nri", "io.containerd.nri.v1", "tracing", "devmapper"]
 )
 def test_why_knows_what_only_containerd_has(name: str) -> None:
     """No installation brings it, so that none is advised."""
