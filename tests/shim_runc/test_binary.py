@@ -18,8 +18,8 @@ from shim_runc.harness import Client
 from windlass_api.containerd.runtime.bootstrap.v1 import bootstrap_pb2 as pb
 from windlass_api.containerd.task.v3 import shim_pb2
 from windlass_api.containerd.types import introspection_pb2
-from windlass_shim_runc import binary, messages
-from windlass_shim_runc.bootstrap import Start
+from windlass_shim_runc import flags, messages
+from windlass_shim_runc.params import Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="shims need root on Linux")
 
@@ -131,19 +131,19 @@ def test_parameters_that_are_wrong_are_refused(tmp_path: Path, data: bytes, mess
 @pytest.mark.parametrize("data", [b"", OPTIONS])
 def test_options_alone_or_nothing_is_an_older_daemon(data: bytes) -> None:
     """containerd before 2.3 gives an Any or nothing, and wants the bare address."""
-    flags = binary.parse(["-namespace", "test", "-id", "one", "-address", "/d", "start"])
-    start = Start(flags, data)
+    parsed = flags.parse(["-namespace", "test", "-id", "one", "-address", "/d", "start"])
+    start = Start(parsed, data)
     assert (start.is_current, start.grpc_address) == (False, "/d")
 
 
 def test_flags_are_read_as_go_reads_them() -> None:
     """One dash or two, values after = or apart; switches may be false."""
-    flags = binary.parse(["-namespace=n", "--id", "i", "-debug", "-info=false", "-publish-binary", "/b", "delete", "x"])
-    assert (flags.namespace, flags.id, flags.publish_binary, flags.action) == ("n", "i", "/b", "delete")
-    assert (flags.debug, flags.info) == (True, False)
+    parsed = flags.parse(["-namespace=n", "--id", "i", "-debug", "-info=false", "-publish-binary", "/b", "delete", "x"])
+    assert (parsed.namespace, parsed.id, parsed.publish_binary, parsed.action) == ("n", "i", "/b", "delete")
+    assert (parsed.debug, parsed.info) == (True, False)
     for wrong in (["-nothing"], ["-id"]):
-        with pytest.raises(binary.Refused):
-            binary.parse(wrong)
+        with pytest.raises(flags.Refused):
+            flags.parse(wrong)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_events_go_out_by_the_publish_binary_when_there_is_no_ttrpc_address(sock
     program.write_text(f'#!/bin/sh\nmkdir {tmp_path}/once 2>/dev/null && exit 1\necho "$@" >{told}\ncat >>{told}\n')
     program.chmod(0o755)
     script = (
-        "import sys; from windlass_shim_runc import binary, messages; from windlass_shim_runc.bootstrap import Start;"
+        "import sys; from windlass_shim_runc import flags, messages; from windlass_shim_runc.params import Start;"
         "from windlass_shim_runc.executed import ExecutingPublisher; from windlass_shim_runc.loop import Loop;"
         "from windlass_shim_runc.reaper import Reaper\n"
         "loop = Loop(); reaper = Reaper(loop); reaper.start()\n"
-        "publisher = ExecutingPublisher(loop, reaper, Start(binary.parse(sys.argv[1:]), b''))\n"
+        "publisher = ExecutingPublisher(loop, reaper, Start(flags.parse(sys.argv[1:]), b''))\n"
         "publisher.publish('/tasks/oom', messages.TaskOOM(container_id='box'))\n"
         "async def end():\n    await publisher.empty.wait(10)\n    loop.stop()\n"
         "loop.spawn(publisher.run()); loop.spawn(end()); loop.run()\n"

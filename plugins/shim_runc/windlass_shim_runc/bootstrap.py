@@ -12,13 +12,14 @@ import sys
 from _sha256 import sha256  # type: ignore[import-not-found] # typeshed leaves it out; hashlib loads OpenSSL
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
-from windlass_api.ttrpc.framing import BYTES, Malformed, as_bytes, fields, number, string
-from windlass_shim_runc.binary import Refused
+from windlass_api.ttrpc.framing import number, string
+from windlass_shim_runc.flags import Refused
 from windlass_shim_runc.log import use_fifo
+from windlass_shim_runc.params import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from windlass_shim_runc.binary import Flags
+    from windlass_shim_runc.flags import Flags
 
 DEFAULT_SOCKETS = "/run/containerd/s"
 MAX_SOCKET_DIRECTORY = 42
@@ -29,48 +30,6 @@ GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
 MAX_SPEC = 16 << 20
 PR_SCHED_CORE, PR_SCHED_CORE_CREATE, PR_SCHED_CORE_SCOPE_THREAD_GROUP = 62, 1, 1
-INSTANCE, NAMESPACE, TTRPC_ADDRESS, GRPC_ADDRESS, BINARY, SOCKET_DIRECTORY = 1, 2, 5, 6, 7, 9
-"""Fields of containerd.runtime.bootstrap.v1.BootstrapParams."""
-
-TEXTS = (INSTANCE, NAMESPACE, TTRPC_ADDRESS, GRPC_ADDRESS, BINARY, SOCKET_DIRECTORY)
-OF_AN_ANY = {1, 2}
-"""The fields of a google.protobuf.Any, which is how older daemons give a shim its options."""
-
-
-class Start:
-    """What is to be started, from flags, environment and standard input, whichever the daemon uses."""
-
-    def __init__(self, flags: Flags, data: bytes) -> None:
-        self.namespace, self.id = flags.namespace, flags.id
-        self.grpc_address, self.publish_binary = flags.address, flags.publish_binary
-        self.ttrpc_address = os.environ.get("TTRPC_ADDRESS", "")
-        self.socket_directory = ""
-        self.is_current = False
-        """Whether the daemon wants a message as its answer; older ones take the address alone."""
-        try:
-            self._read(data)
-        except (Malformed, UnicodeDecodeError) as error:
-            raise Refused(f"standard input is neither BootstrapParams nor options: {error}") from error
-
-    def _read(self, data: bytes) -> None:
-        found = {at: as_bytes(raw) for at, wire_type, raw in fields(data) if wire_type == BYTES}
-        if found.keys() <= OF_AN_ANY and (found.get(INSTANCE), found.get(NAMESPACE)) != (
-            self.id.encode(),
-            self.namespace.encode(),
-        ):
-            # Options alone, or nothing: a daemon before BootstrapParams. Create brings the options again.
-            return
-        text = {at: raw.decode() for at, raw in found.items() if at in TEXTS}
-        instance, namespace = text.get(INSTANCE, ""), text.get(NAMESPACE, "")
-        if (instance, namespace) != (self.id, self.namespace):
-            raise Refused(
-                f"parameters for {namespace[:76]}/{instance[:76]} do not match the flags, {self.namespace}/{self.id}"
-            )
-        self.is_current = True
-        self.ttrpc_address = text.get(TTRPC_ADDRESS) or self.ttrpc_address
-        self.grpc_address = text.get(GRPC_ADDRESS) or self.grpc_address
-        self.publish_binary = text.get(BINARY) or self.publish_binary
-        self.socket_directory = text.get(SOCKET_DIRECTORY, "")
 
 
 def start(flags: Flags, data: bytes) -> int:

@@ -16,7 +16,7 @@ from windlass_shim_runc.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from windlass_shim_runc.bootstrap import Start
+    from windlass_shim_runc.params import Start
 
 PUBLISH_TIMEOUT = 5.0
 
