@@ -180,6 +180,8 @@ class Containers:
         io = self._io.get(id)
         if io is None:
             return
+        if drain:
+            io.process_has_ended()
         if drain and not await io.drained(DRAIN):
             # Processes that outlived the first one, in a PID namespace that is not theirs, still have its streams.
             await unless_gone(self._kill_all(id))

@@ -21,10 +21,13 @@ PATIENCE = 10.0
 """Seconds that an attached client may keep others waiting before it is detached."""
 
 
-async def chunks(fd: int) -> AsyncIterator[bytes]:
-    """Yield what comes through a FIFO, until its last writer has closed it; before the first there is no end."""
+async def chunks(fd: int, look: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    """Yield what comes through a FIFO, until its last writer has closed it; before the first there is no end.
+
+    ``look`` is set when there will be no first writer any more: then a FIFO without one is at its end.
+    """
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
+    ready = look or asyncio.Event()
     loop.add_reader(fd, ready.set)
     try:
         while True:
@@ -82,19 +85,19 @@ class ProcessIO:
         self._attached: set[Attached] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
+        self._looks = {stream: asyncio.Event() for stream in ("stdout", "stderr") if stream in fifos.descriptors}
         self.stdin = fifos.descriptors.get("stdin", -1)
         """Where to write for the process, -1 for nowhere."""
 
     def start(self) -> None:
         """Begin to read."""
-        for stream in ("stdout", "stderr"):
-            if stream in self._fifos.descriptors:
-                self._tasks.append(asyncio.create_task(self._pump(stream)))
+        for stream, look in self._looks.items():
+            self._tasks.append(asyncio.create_task(self._pump(stream, look)))
 
-    async def _pump(self, stream: str) -> None:
+    async def _pump(self, stream: str, look: asyncio.Event) -> None:
         lines = Lines(stream, self._limit)
         try:
-            async for data in chunks(self._fifos.descriptors[stream]):
+            async for data in chunks(self._fifos.descriptors[stream], look):
                 await self._write(lines.feed(data))
                 for client in list(self._attached):
                     await self._send(client, stream, data)
@@ -147,6 +150,15 @@ class ProcessIO:
                 await asyncio.to_thread(self._log.reopen)
         except OSError as error:
             raise Unknown(f"the log of the container cannot be reopened: {error}") from error
+
+    def process_has_ended(self) -> None:
+        """Expect no further writer.
+
+        Linux tells of the last writer's end only those who had the FIFO open; a daemon that was away would wait for
+        ever.
+        """
+        for look in self._looks.values():
+            look.set()
 
     async def drained(self, patience: float | None = None) -> bool:
         """Return when both streams have ended and all of it is in the log; False if they do not within ``patience``."""
