@@ -181,7 +181,10 @@ class CriDaemon(ScratchDaemon):
     def pods(self, **wanted: object) -> list[cri.PodSandbox]:
         """List pods."""
         chosen = cri.PodSandboxFilter(**wanted)  # type: ignore[arg-type] # fields by their names
-        return list(self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(filter=chosen), timeout=20).items)
+        # A client that called while the daemon was down has left the channel waiting before its next attempt.
+        return list(
+            self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(filter=chosen), timeout=60, wait_for_ready=True).items
+        )
 
     def container_config(self, command: Sequence[str] = SLEEP, name: str = "", **fields: object) -> cri.ContainerConfig:
         """Return the configuration of a container with a PID namespace of its own, and a log."""
