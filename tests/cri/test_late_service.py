@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from windlass.contracts import rpc
+from windlass.errors import Unavailable
 from windlass_api.runtime.v1.api_pb2 import DESCRIPTOR
 from windlass_cri.imageservice import ImageService
 from windlass_cri.runtimeservice import RuntimeService
-from windlass_cri.service import MISSING
+from windlass_cri.service import MISSING, CriService
+
+if TYPE_CHECKING:
+    from windlass.contracts.metadata import Metadata
+    from windlass_cri.runtime import CriRuntime
 
 
 @pytest.mark.parametrize("service", [RuntimeService, ImageService])
@@ -30,3 +39,59 @@ def test_registering_imports_none_of_it() -> None:
     assert not [
         name for name in loaded if name.startswith(("windlass_cri.runtime", "windlass_streaming", "h11", "wsproto"))
     ]
+
+
+class Slow:
+    """As much of CRI as its start: it takes a moment, and may fail."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.problem = problem
+        self.done: list[str] = []
+
+    async def start(self) -> None:
+        await asyncio.sleep(0.1)
+        self.done.append("started")
+        if self.problem:
+            raise Unavailable(self.problem)
+
+    async def stop(self) -> None:
+        self.done.append("stopped")
+
+
+def service_of(*runtimes: Slow) -> CriService:
+    coming = iter(runtimes)
+    make = cast("Callable[[], CriRuntime]", lambda: next(coming))
+    return CriService(make, cast("Metadata", None), Path("/nonexistent"))
+
+
+async def test_a_first_client_that_leaves_does_not_end_the_start() -> None:
+    """Else half of it would stay, and the next client would start another beside it."""
+    only = Slow()
+    service = service_of(only)
+    first = asyncio.ensure_future(service._service("ImageService"))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    assert isinstance(await service._service("RuntimeService"), RuntimeService)
+    await service.stop()
+    assert only.done == ["started", "stopped"]
+
+
+async def test_a_start_that_fails_is_undone_and_tried_again() -> None:
+    bad, good = Slow("no address"), Slow()
+    service = service_of(bad, good)
+    with pytest.raises(Unavailable, match="no address"):
+        await service._service("RuntimeService")
+    assert bad.done == ["started", "stopped"]
+    assert isinstance(await service._service("ImageService"), ImageService)
+    assert good.done == ["started"]
+
+
+async def test_a_daemon_that_stops_meanwhile_leaves_nothing() -> None:
+    only = Slow()
+    service = service_of(only)
+    waiting = asyncio.ensure_future(service._service("RuntimeService"))
+    await asyncio.sleep(0.05)
+    await service.stop()
+    assert only.done == ["stopped"]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -52,8 +52,7 @@ class CriService:
         self._make = make
         self._metadata = metadata
         self._root = root
-        self._turn = asyncio.Lock()
-        self._runtime: CriRuntime | None = None
+        self._starting: asyncio.Task[CriRuntime] | None = None
         self._services: dict[str, object] = {}
 
     def register(self, server: rpc.Server) -> None:
@@ -83,24 +82,40 @@ class CriService:
         return any(place.is_dir() and any(place.iterdir()) for place in places)
 
     async def stop(self) -> None:
-        """Stop what was made; pods go on."""
-        async with self._turn:
-            if self._runtime is not None:
-                await self._runtime.stop()
+        """Stop what was made, or is being made; pods go on."""
+        if self._starting is None:
+            return
+        if not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        elif not self._starting.cancelled() and self._starting.exception() is None:
+            await self._starting.result().stop()
 
     async def _service(self, name: str) -> object:
-        """Return one of the services, once CRI has been started. Those who call meanwhile wait."""
-        if name not in self._services:
-            async with self._turn:
-                if self._runtime is None:
-                    made = await offloaded(self._make, deadline=None)()
-                    await made.start()
-                    self._runtime = made
-                    from windlass_cri.imageservice import ImageService
-                    from windlass_cri.runtimeservice import RuntimeService
-
-                    self._services = {"RuntimeService": RuntimeService(made), "ImageService": ImageService(made)}
+        """Return one of the services, once CRI has been started; the start goes on if its client leaves."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        except Exception:
+            if self._starting is starting:
+                self._starting = None  # the next call tries again
+            raise
         return self._services[name]
+
+    async def _start(self) -> CriRuntime:
+        made = await offloaded(self._make, deadline=None)()
+        try:
+            await made.start()
+        except BaseException:
+            await made.stop()
+            raise
+        from windlass_cri.imageservice import ImageService
+        from windlass_cri.runtimeservice import RuntimeService
+
+        self._services = {"RuntimeService": RuntimeService(made), "ImageService": ImageService(made)}
+        return made
 
 
 class _Late:
