@@ -143,7 +143,8 @@ def _collect(
         claim(field, name(each))
     names = {name(each) for each in added}
     collected.extend(added)
-    collected.extend(each for each in wanted if unmark(name(each))[1] and unmark(name(each))[0] not in names)
+    marks = {name(each): each for each in wanted if unmark(name(each))[1] and unmark(name(each))[0] not in names}
+    collected.extend(marks.values())
     return removed | names
 
 
