@@ -3,14 +3,15 @@
 The steps are the points of NRI, and what they are about are NRI's messages
 (``windlass_api.nri``): a participant reads them as the protocols below say, or
 imports the messages where it needs more of them. Several participants get the
-same message, so none changes it. What a participant wants is a
-``windlass_nri.merging.Contribution``, or a list of them. The caller merges those
-of all participants: no two plugins may set the same thing.
+same message, so none changes it. What a participant wants is an `Answer`, or a
+list of them. The caller merges those of all participants by NRI's rules: no two
+plugins may set the same thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from windlass.marks import CLOSED, OPEN, step
@@ -62,12 +63,13 @@ class PodContainer(Protocol):
         """Entries such as ``PATH=/bin``."""
 
 
-class Contribution(Protocol):
-    """What one plugin wants to have changed; made by ``windlass_nri.merging.Contribution``."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin wants to have changed; ``plugin`` is who then owns it, and is named in errors."""
 
-    @property
-    def plugin(self) -> str:
-        """The name that owns what it sets, and that errors have."""
+    plugin: str
+    response: object
+    """NRI's message for the step: a CreateContainerResponse, UpdateContainerResponse or StopContainerResponse."""
 
 
 class Validation(Protocol):
@@ -100,7 +102,7 @@ class Eviction(Protocol):
     reason: str
 
 
-Contributions: TypeAlias = "Contribution | Sequence[Contribution] | None"
+Answers: TypeAlias = Answer | Sequence[Answer] | None
 Told: TypeAlias = Callable[[Sequence[Pod], Sequence[PodContainer]], Awaitable[Sequence[Update]]]
 """Gets all pods, and the containers that have not ended; returns what is to be changed of these."""
 
@@ -149,7 +151,7 @@ class PodHooks:
         """See a pod for the last time."""
 
     @step(CLOSED, deadline=DEADLINE)
-    def create_container(self, pod: Pod, container: PodContainer) -> Contributions:
+    def create_container(self, pod: Pod, container: PodContainer) -> Answers:
         """Adjust a container that is being created, update and evict others."""
 
     @step(CLOSED, deadline=DEADLINE)
@@ -169,7 +171,7 @@ class PodHooks:
         """See a started container."""
 
     @step(CLOSED, deadline=DEADLINE)
-    def update_container(self, pod: Pod, container: PodContainer, resources: Limits) -> Contributions:
+    def update_container(self, pod: Pod, container: PodContainer, resources: Limits) -> Answers:
         """Have a say in new limits of a container, update and evict others."""
 
     @step(OPEN, deadline=DEADLINE)
@@ -177,7 +179,7 @@ class PodHooks:
         """See a container with new limits."""
 
     @step(OPEN, deadline=DEADLINE)
-    def stop_container(self, pod: Pod, container: PodContainer) -> Contributions:
+    def stop_container(self, pod: Pod, container: PodContainer) -> Answers:
         """See a container that has ended, by a client's wish or by itself, once; update others with what is free."""
 
     @step(OPEN, deadline=DEADLINE)
