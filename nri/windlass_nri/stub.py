@@ -13,7 +13,7 @@ class Stub:
         raise NotImplementedError
 
     async def run(self, socket: str = "") -> None:
-        """Serve until the runtime ends the connection; ``socket`` or the descriptor that the runtime has handed over."""
+        """Serve until the runtime ends the connection; ``socket`` or the descriptor that the runtime handed over."""
         raise NotImplementedError
 
     async def update_containers(

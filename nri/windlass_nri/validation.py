@@ -1,4 +1,4 @@
-"""The default validator: refuses adjustments that an administrator has forbidden, and misses plugins that are required."""
+"""The default validator: refuses adjustments that an administrator has forbidden, and asks for required plugins."""
 
 from __future__ import annotations
 

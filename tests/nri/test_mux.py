@@ -159,7 +159,7 @@ async def test_errors_travel_as_they_are() -> None:
     async with muxes() as (runtime, plugin):
         plugin.serve(PLUGIN_SERVICE, [Echo()])
         client = runtime.client(PLUGIN_SERVICE)
-        with pytest.raises(InvalidArgument, match="^no$"):
+        with pytest.raises(InvalidArgument, match=r"^no$"):
             await client.call("test.Echo", "Refuse", b"", 30)
         with pytest.raises(Exception, match="ValueError: broken"):
             await client.call("test.Echo", "Defect", b"", 30)
@@ -186,7 +186,7 @@ async def test_a_call_without_an_answer_ends_at_its_deadline() -> None:
         echo = Echo()
         plugin.serve(PLUGIN_SERVICE, [echo])
         client = runtime.client(PLUGIN_SERVICE)
-        with pytest.raises(DeadlineExceeded, match="no answer of left's peer to Hang within 0.05 s"):
+        with pytest.raises(DeadlineExceeded, match=r"no answer of left's peer to Hang within 0\.05 s"):
             await client.call("test.Echo", "Hang", b"", 0.05)
         assert await client.call("test.Echo", "Echo", b"x", 30) == b"x"
         assert echo.ended == ["Hang"]
