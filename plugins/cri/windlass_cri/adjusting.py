@@ -73,11 +73,10 @@ async def after_stop(hooks: Hooks, pod: nri.PodSandbox, container: nri.Container
     return Wishes(merged.updates, merged.evictions)
 
 
-def _responses(answers: Iterable[Answer | Sequence[Answer] | None], kind: type[R]) -> Iterator[tuple[str, R]]:
+def _responses(answers: Iterable[object], kind: type[R]) -> Iterator[tuple[str, R]]:
     for answer in answers:
-        for each in [answer] if isinstance(answer, Answer) else answer or ():
+        for each in answer if isinstance(answer, Sequence) else [answer]:
             if not isinstance(each, Answer) or not isinstance(each.response, kind):
-                raise InvalidArgument(
-                    f"a hook plugin has answered with {each!r:.200}, not with an Answer of a {kind.__name__}"
-                )
+                wanted = f"an Answer with a {kind.__name__}"
+                raise InvalidArgument(f"a hook plugin has answered with {each!r:.200}; return {wanted}")
             yield each.plugin, each.response

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
@@ -129,38 +128,31 @@ def fill(message: Message, document: Mapping[str, object]) -> None:
     for field in message.DESCRIPTOR.fields:
         value = document.get(OTHER_NAMES.get(field.name, field.json_name))
         if value is not None:
-            _fill_field(message, field, value)
+            numbers = {} if field.enum_type is None else {each.name: each.number for each in field.enum_type.values}
+            _fill_field(message, field.name, value, numbers)
 
 
-def _fill_field(message: Message, field: FieldDescriptor, value: object) -> None:
-    own = getattr(message, field.name)
-    if isinstance(value, Mapping) and hasattr(own, "get_or_create"):  # messages by name
-        for key, each in value.items():
-            fill(own[key], each)
-    elif isinstance(value, Mapping) and not isinstance(own, Message):
-        own.update(value)
-    elif isinstance(own, Message):
+def _fill_field(message: Message, name: str, value: object, numbers: Mapping[str, int]) -> None:
+    """Set one field; ``numbers`` are those of an enum, which goes by its names in a spec."""
+    own = getattr(message, name)
+    if isinstance(own, Message):
         own.SetInParent()
-        if isinstance(value, Mapping):
-            fill(own, value)
-        else:  # a value that may be absent has a message of its own
-            fill(own, {"value": value})
+        # A value that may be absent has a message of its own.
+        fill(own, value if isinstance(value, Mapping) else {"value": value})
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if isinstance(each, Mapping):
+                fill(own[key], each)
+            else:
+                own[key] = each
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for each in value:
             if isinstance(each, Mapping):
                 fill(own.add(), each)
             else:
-                own.append(_scalar(field, each))
+                own.append(numbers.get(str(each), 0) if numbers else each)
     else:
-        setattr(message, field.name, _scalar(field, value))
-
-
-def _scalar(field: FieldDescriptor, value: object) -> object:
-    """Return a value as its field takes it: enums go by their names in a spec."""
-    if field.enum_type is not None and isinstance(value, str):
-        known = field.enum_type.values_by_name.get(value)
-        return known.number if known is not None else 0
-    return value
+        setattr(message, name, numbers.get(str(value), 0) if numbers else value)
 
 
 def limits(wanted: cri.LinuxContainerResources) -> nri.LinuxResources:

@@ -113,7 +113,8 @@ class PodSteps:
     async def create_container(self, container: Container, spec: Spec) -> None:
         """Let participants adjust a spec, in place. Raises Unknown; when the creation fails, `undo` it."""
         self._creating[container.id] = spec
-        if not any(map(self._hooks.wanted, (PodHooks.create_container, PodHooks.validate_container_adjustment))):
+        wanted = self._hooks.wanted
+        if not wanted(PodHooks.create_container) and not wanted(PodHooks.validate_container_adjustment):
             return
         from windlass_cri.adjusting import adjust
 
