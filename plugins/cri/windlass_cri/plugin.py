@@ -48,7 +48,7 @@ def init(context: InitContext) -> Service:
     metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
     tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
     exchange, transfer = context.single(EXCHANGE), context.single(TRANSFER)
-    controllers, server = context.all(SANDBOX_CONTROLLER), context.config(ServerConfig)
+    controllers, server, hooks = context.all(SANDBOX_CONTROLLER), context.config(ServerConfig), context.hooks
 
     def make() -> CriRuntime:
         from windlass_cri.runtime import Configs, CriRuntime
@@ -65,6 +65,7 @@ def init(context: InitContext) -> Service:
             roots,
             context.root,
             context.state,
+            hooks,
         )
 
     service = CriService(make, metadata, context.root)

@@ -16,6 +16,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable
+from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
@@ -27,7 +28,9 @@ from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
 from windlass_cri.network import PodNetwork
 from windlass_cri.ooms import OomWatch
+from windlass_cri.poddomain import PodDomain
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.stats import Stats
@@ -82,6 +85,7 @@ class CriRuntime:
         roots: Mapping[str, str],
         root: Path,
         state: Path,
+        hooks: Hooks,
     ) -> None:
         """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
@@ -94,8 +98,12 @@ class CriRuntime:
         patience = durations.seconds(configs.images.image_pull_progress_timeout)
         self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
         self.handlers = Handlers(self.config.containerd)
-        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
-        self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
+        self.steps = PodSteps(hooks)
+        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
+        self.containers = Containers(
+            namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
+        )
+        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
         self.usage = [
@@ -123,6 +131,7 @@ class CriRuntime:
         await self._ooms.start()
         await self.containers.recover()
         await self.streaming.start()
+        await self.steps.serve()
         self._started = True
 
     async def stop(self) -> None:
@@ -130,6 +139,7 @@ class CriRuntime:
         self._started = False
         await self.streaming.stop()
         await self._ooms.stop()
+        self.steps.close()
         await self.containers.close()
         await self.pods.close()
         await self.network.stop()
@@ -141,7 +151,7 @@ class CriRuntime:
             await self._stop_pod(pod)
 
     async def _stop_pod(self, pod: Pod) -> None:
-        stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
+        stopping = [self.stop_container(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
         snapshotter = self.snapshotters.of(pod.data.handler)
         await self.containers.creation.image_volumes.release(pod.id, snapshotter)
@@ -155,6 +165,18 @@ class CriRuntime:
             await self._stop_pod(pod)
             await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
             await self.pods.remove(pod)
+
+    async def stop_container(self, container: Container, timeout: float) -> None:
+        """Stop a container, and wait until hook plugins know."""
+        await self.containers.stop(container, timeout)
+        await self.steps.told(container)
+
+    async def update_container(self, container: Container, wanted: cri.LinuxContainerResources) -> None:
+        """Change a container's limits, in which hook plugins have a say."""
+        async with self.steps.changes.one():
+            decided = await self.steps.update_container(container, wanted)
+            await self.containers.updates.update(container, decided)
+            await self.steps.container_updated(container)
 
     async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""

@@ -123,7 +123,7 @@ class RuntimeService(StatsService):
         """Stop a container; one that is not there is stopped."""
         runtime = await self._runtime.ready()
         if (container := runtime.containers.index.find(request.container_id)) is not None:
-            await runtime.containers.stop(container, request.timeout)
+            await runtime.stop_container(container, request.timeout)
         return cri.StopContainerResponse()
 
     async def remove_container(self, request: cri.RemoveContainerRequest, call: Call) -> cri.RemoveContainerResponse:
@@ -161,7 +161,7 @@ class RuntimeService(StatsService):
     ) -> cri.UpdateContainerResourcesResponse:
         """Change a container's limits."""
         runtime = await self._runtime.ready()
-        await runtime.containers.updates.update(_container(runtime, request.container_id), request.linux)
+        await runtime.update_container(_container(runtime, request.container_id), request.linux)
         return cri.UpdateContainerResourcesResponse()
 
     async def reopen_container_log(
