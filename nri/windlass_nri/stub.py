@@ -58,9 +58,13 @@ class Stub:
         return f"{self._index}-{self._name}"
 
     async def run(self, path: str = "") -> None:
-        """`start`, and wait for the end. Raises Unavailable when that came by other means than `close`."""
+        """`start`, and wait until it has `ended`."""
         await self.start(path)
-        assert self._mux is not None
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait for the connection's end. Raises Unavailable when that came by other means than `close`."""
+        assert self._mux is not None  # it has started
         await asyncio.wait({self._mux.gone})
         if self._mux.reason != CLOSED:
             raise Unavailable(f"{self._mux.name} {self._mux.reason}")

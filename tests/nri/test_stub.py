@@ -231,7 +231,7 @@ async def test_a_plugin_without_steps_is_refused() -> None:
 @pytest.mark.parametrize(("name", "index"), [("", "10"), ("a b", "10"), ("a", "1"), ("a", "x0"), ("a", "٣٣")])
 async def test_names_and_indexes_are_checked(name: str, index: str) -> None:
     """Before anything is connected."""
-    with pytest.raises(InvalidArgument, match="plugin (name|index)"):
+    with pytest.raises(InvalidArgument, match=r"plugin (name|index)"):
         Stub(hooks_of(Adjusts(), "adjusts"), name, index)
 
 
