@@ -65,7 +65,7 @@ def _strings(
     wanted: MutableMapping[str, str],
     seen: MutableMapping[str, str],
     collected: MutableMapping[str, str],
-    field: nri.Field,
+    field: nri.Field.ValueType,
     claim: Claim,
 ) -> None:
     removed = _removed(list(wanted))
@@ -104,7 +104,7 @@ def _named(
     wanted: Sequence[M],
     seen: RepeatedCompositeFieldContainer[M],
     collected: RepeatedCompositeFieldContainer[M],
-    field: nri.Field,
+    field: nri.Field.ValueType,
     claim: Claim,
     name: Callable[[M], str],
 ) -> None:
@@ -125,7 +125,7 @@ def _env(
 def _collect(
     wanted: Sequence[M],
     collected: RepeatedCompositeFieldContainer[M],
-    field: nri.Field,
+    field: nri.Field.ValueType,
     claim: Claim,
     name: Callable[[M], str],
 ) -> set[str]:

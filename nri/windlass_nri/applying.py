@@ -17,7 +17,16 @@ from windlass_nri.propagation import SHARED, SLAVE, propagation_of
 from windlass_nri.specresources import set_resources
 from windlass_oci.runtime_spec import Device, DeviceRule, Hooks, Linux, Mount, Namespace, Process, Rlimit, Spec
 
-NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time")
+NAMESPACES: Sequence[Namespace] = (
+    {"type": "pid"},
+    {"type": "network"},
+    {"type": "ipc"},
+    {"type": "uts"},
+    {"type": "mount"},
+    {"type": "user"},
+    {"type": "cgroup"},
+    {"type": "time"},
+)
 
 
 @dataclass(frozen=True)
@@ -159,20 +168,15 @@ def _devices(linux: Linux, wanted: Iterable[nri.LinuxDevice]) -> None:
 def _namespaces(linux: Linux, wanted: Iterable[nri.LinuxNamespace]) -> None:
     for namespace in wanted:
         type, marked = unmark(namespace.type)
-        known = next((each for each in NAMESPACES if each == type), None)
-        if known is None:
-            raise InvalidArgument(f"unrecognized namespace {type!r}, known are {', '.join(NAMESPACES)}")
+        new = next((each.copy() for each in NAMESPACES if each["type"] == type), None)
+        if new is None:
+            known = ", ".join(each["type"] for each in NAMESPACES)
+            raise InvalidArgument(f"namespace {type!r} is not known, there are {known}")
         namespaces = linux.setdefault("namespaces", [])
-        old = next((each for each in namespaces if each["type"] == type), None)
-        if marked:
-            linux["namespaces"] = [each for each in namespaces if each["type"] != type]
-            continue
-        if old is None:
-            old = Namespace(type=known)
-            namespaces.append(old)
-        old.pop("path", None)
         if namespace.path:
-            old["path"] = namespace.path
+            new["path"] = namespace.path
+        place = next((place for place, each in enumerate(namespaces) if each["type"] == type), len(namespaces))
+        namespaces[place : place + 1] = [] if marked else [new]
 
 
 def _rdt(linux: Linux, wanted: nri.LinuxRdt) -> None:

@@ -27,9 +27,9 @@ class Owners:
     """
 
     def __init__(self) -> None:
-        self._owners: dict[str, dict[tuple[nri.Field, str | None], str]] = {}
+        self._owners: dict[str, dict[tuple[nri.Field.ValueType, str | None], str]] = {}
 
-    def claim(self, container: str, field: nri.Field, plugin: str, key: str | None = None) -> None:
+    def claim(self, container: str, field: nri.Field.ValueType, plugin: str, key: str | None = None) -> None:
         """Make ``plugin`` the owner of a field, or of one entry of it; raises Conflict."""
         owned = self._owners.setdefault(container, {})
         owner = owned.get((field, key))
@@ -37,11 +37,11 @@ class Owners:
             raise Conflict(plugin, owner.removeprefix(CLEARED), nri.Field.Name(field), key)
         owned[field, key] = plugin
 
-    def clear(self, container: str, field: nri.Field, plugin: str, key: str | None = None) -> None:
+    def clear(self, container: str, field: nri.Field.ValueType, plugin: str, key: str | None = None) -> None:
         """Let ``plugin``, and no other, set anew what it has removed."""
         self._owners.setdefault(container, {})[field, key] = CLEARED + plugin
 
-    def share(self, container: str, field: nri.Field, plugin: str) -> None:
+    def share(self, container: str, field: nri.Field.ValueType, plugin: str) -> None:
         """Make ``plugin`` one more owner of a field to which all may add."""
         owned = self._owners.setdefault(container, {})
         owner = owned.get((field, None))

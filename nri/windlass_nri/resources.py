@@ -13,7 +13,7 @@ from windlass_nri.owners import Owners
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-FIELDS: Mapping[str, nri.Field] = {
+FIELDS: Mapping[str, nri.Field.ValueType] = {
     "limit": nri.MemLimit,
     "reservation": nri.MemReservation,
     "swap": nri.MemSwapLimit,
@@ -56,15 +56,15 @@ class Claim:
         self._container = container
         self.plugin = plugin
 
-    def __call__(self, field: nri.Field, key: str | None = None) -> None:
+    def __call__(self, field: nri.Field.ValueType, key: str | None = None) -> None:
         """Own a field or one of its entries; raises Conflict."""
         self._owners.claim(self._container, field, self.plugin, key)
 
-    def clear(self, field: nri.Field, key: str | None = None) -> None:
+    def clear(self, field: nri.Field.ValueType, key: str | None = None) -> None:
         """Let only this plugin set anew what it has removed."""
         self._owners.clear(self._container, field, self.plugin, key)
 
-    def share(self, field: nri.Field) -> None:
+    def share(self, field: nri.Field.ValueType) -> None:
         """Own a field together with others."""
         self._owners.share(self._container, field, self.plugin)
 
