@@ -169,12 +169,12 @@ def namespaces(pod: Pod, security: cri.LinuxContainerSecurityContext, target: in
     }
     found: list[Namespace] = [{"type": "mount"}]
     found += [{**kind, "path": pod.namespaces[name]} for name, kind in kinds.items() if name in pod.namespaces]
-    wanted = security.namespace_options.pid
+    wanted, pods = security.namespace_options.pid, pod.namespace_options.pid
     if wanted == cri.CONTAINER:
         found.append({"type": "pid"})
     elif wanted == cri.TARGET:
         found.append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
-    elif wanted == cri.POD:
+    elif pods != cri.NODE:  # a container sees the host's processes only if its pod does
         if "pid" not in pod.namespaces:
             raise Unknown(f"pod {pod.id} shares no PID namespace, which its container is to join; recreate the pod")
         found.append({"type": "pid", "path": pod.namespaces["pid"]})
