@@ -55,7 +55,7 @@ def rule(allowed: Device, access: str) -> DeviceRule:
 
 
 def named(path: str, place: str) -> list[Device]:
-    """Return the device that a path of the host names, or all in the directory that it names; an empty place is its own.
+    """Return the device that a path of the host names, or all in a directory; an empty place is its own.
 
     Raises Unknown.
     """

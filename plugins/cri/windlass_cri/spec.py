@@ -65,7 +65,10 @@ def build(plan: Plan) -> Spec:
         process["terminal"] = True
     spec["root"] = {"path": "rootfs", "readonly": security.readonly_rootfs}
     spec["annotations"] = all_annotations(plan)
-    linux["cgroupsPath"] = cgroups_path(pod.config.linux.cgroup_parent, plan.id, linux["cgroupsPath"])
+    default = linux["cgroupsPath"]
+    if plan.runtime.options.get("SystemdCgroup"):
+        default = f"system.slice:cri-containerd:{plan.id}"  # systemd takes nothing but units
+    linux["cgroupsPath"] = cgroups_path(pod.config.linux.cgroup_parent, plan.id, default)
     user = of_container(pod, security.namespace_options)
     linux["namespaces"] = namespaces(pod, security, plan.target)
     if user is not None:
