@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -82,6 +82,20 @@ def within(kind: str, path: Path, call: Callable[[], R]) -> R:
         return call()
 
     return _in_thread(enter)
+
+
+def within_each(kind: str, paths: Iterable[Path], call: Callable[[Path], object]) -> None:
+    """Call a function in each namespace that is there, in one thread of its own for all of them."""
+
+    def enter() -> None:
+        for path in paths:
+            try:
+                _enter(kind, path)
+            except OSError:  # it was removed meanwhile, and its name with it or not (EINVAL)
+                continue
+            call(path)
+
+    _in_thread(enter)
 
 
 def _enter(kind: str, path: Path) -> None:

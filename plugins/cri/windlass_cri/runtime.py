@@ -25,6 +25,7 @@ from windlass_cri.execs import Execs
 from windlass_cri.handlers import Handlers, features_of
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
+from windlass_cri.metrics import Metrics
 from windlass_cri.network import PodNetwork
 from windlass_cri.ooms import OomWatch
 from windlass_cri.pods import Pods
@@ -105,7 +106,8 @@ class CriRuntime:
         self._tasks = running.tasks
         self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
         self._ooms = OomWatch(exchange, self.containers)
-        self.stats = Stats(self.containers, self.usage[0])
+        self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
+        self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
         self._started = False
         self.events.describe = self._describe
 
@@ -128,6 +130,7 @@ class CriRuntime:
     async def stop(self) -> None:
         """Serve no longer; pods go on."""
         self._started = False
+        await self.stats.stop()
         await self.streaming.stop()
         await self._ooms.stop()
         await self.containers.close()

@@ -9,6 +9,7 @@ from windlass.contracts.rpc import Call
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import podinfo
+from windlass_cri.metricsservice import MetricsService
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
 from windlass_cri.statsservice import BATCH, StatsService
@@ -18,7 +19,7 @@ from windlass_streaming.backend import Attach, Exec, PortForward, Wanted
 VERSION = "0.1.0"
 
 
-class RuntimeService(StatsService):
+class RuntimeService(StatsService, MetricsService):
     """Pods and containers for the kubelet."""
 
     async def version(self, request: cri.VersionRequest, call: Call) -> cri.VersionResponse:

@@ -27,10 +27,7 @@ MISSING = {
         {
             "CheckpointContainer",
             "CheckpointPod",
-            "ListMetricDescriptors",
-            "ListPodSandboxMetrics",
             "RestorePod",
-            "StreamPodSandboxMetrics",
             "UpdateRuntimeConfig",
         }
     ),
