@@ -65,6 +65,10 @@ class PodNetwork:
             return str(error)
         return ""
 
+    async def reload(self) -> None:
+        """Read the directory again."""
+        await self._directory.load()
+
     async def make_namespace(self, id: str) -> str:
         """Make the network namespace of a pod and return its path."""
         path = namespace_of(id)

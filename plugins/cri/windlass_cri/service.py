@@ -28,7 +28,6 @@ MISSING = {
             "CheckpointContainer",
             "CheckpointPod",
             "RestorePod",
-            "UpdateRuntimeConfig",
         }
     ),
     "ImageService": frozenset(),
