@@ -110,8 +110,11 @@ class Containers:
             raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
         return (await self.namespace.tasks.get(target.id)).pid
 
-    async def start(self, container: Container) -> None:
-        """Start a created container. When that fails it has exited with 128, reason StartError."""
+    async def start(self, container: Container, checkpoint: str = "") -> None:
+        """Start a created container. When that fails it has exited with 128, reason StartError.
+
+        It begins as in the directory ``checkpoint``, which becomes its own, if that is not empty.
+        """
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
@@ -119,7 +122,7 @@ class Containers:
             raise Unknown(f"sandbox container {container.data.pod} is not running")
         container.starting = True
         try:
-            await self._start(container)
+            await self._start(container, checkpoint)
         except BaseException as error:
             now = time.time_ns()
             container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
@@ -129,14 +132,15 @@ class Containers:
             container.starting = False
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
         io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        await running.create(row, CreateOptions(rootfs=tuple(mounts), io=io.io))
+        options = CreateOptions(rootfs=tuple(mounts), io=io.io, checkpoint=checkpoint, owns_checkpoint=bool(checkpoint))
+        await running.create(row, options)
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await running.start(container.id)

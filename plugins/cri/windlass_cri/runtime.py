@@ -17,6 +17,7 @@ from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.checkpoints import Checkpoints
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
@@ -31,6 +32,7 @@ from windlass_cri.ooms import OomWatch
 from windlass_cri.pods import Pods
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.restores import Restores
 from windlass_cri.stats import Stats
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
@@ -108,6 +110,8 @@ class CriRuntime:
         self._ooms = OomWatch(exchange, self.containers)
         self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
         self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
+        self.checkpoints = Checkpoints(self.containers, self.pods, self.images, running.tasks, self.config, root)
+        self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
 
@@ -119,6 +123,7 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
+        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
@@ -131,6 +136,7 @@ class CriRuntime:
         """Serve no longer; pods go on."""
         self._started = False
         await self.stats.stop()
+        await self.checkpoints.stop()
         await self.streaming.stop()
         await self._ooms.stop()
         await self.containers.close()

@@ -9,6 +9,7 @@ from windlass.contracts.rpc import Call
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import podinfo, runtimeconfig
+from windlass_cri.checkpointservice import CheckpointService
 from windlass_cri.metricsservice import MetricsService
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
@@ -19,7 +20,7 @@ from windlass_streaming.backend import Attach, Exec, PortForward, Wanted
 VERSION = "0.1.0"
 
 
-class RuntimeService(StatsService, MetricsService):
+class RuntimeService(StatsService, MetricsService, CheckpointService):
     """Pods and containers for the kubelet."""
 
     async def version(self, request: cri.VersionRequest, call: Call) -> cri.VersionResponse:
