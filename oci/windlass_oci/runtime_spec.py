@@ -179,6 +179,36 @@ class IntelRdt(TypedDict, total=False):
     """The class of service for caches and memory bandwidth."""
 
     closID: str
+    l3CacheSchema: str
+    memBwSchema: str
+    schemata: list[str]
+    enableMonitoring: bool
+
+
+class NetDevice(TypedDict, total=False):
+    """The name that a network interface of the host gets in the container."""
+
+    name: str
+
+
+class Hook(TypedDict, total=False):
+    """A program that the runtime executes."""
+
+    path: Required[str]
+    args: list[str]
+    env: list[str]
+    timeout: int
+
+
+class Hooks(TypedDict, total=False):
+    """Hooks, by the moment at which they are executed."""
+
+    prestart: list[Hook]
+    createRuntime: list[Hook]
+    createContainer: list[Hook]
+    startContainer: list[Hook]
+    poststart: list[Hook]
+    poststop: list[Hook]
 
 
 class Linux(TypedDict, total=False):
@@ -197,6 +227,7 @@ class Linux(TypedDict, total=False):
     readonlyPaths: list[str]
     mountLabel: str
     intelRdt: IntelRdt
+    netDevices: dict[str, NetDevice]
 
 
 class Spec(TypedDict, total=False):
@@ -209,4 +240,5 @@ class Spec(TypedDict, total=False):
     domainname: str
     mounts: Required[list[Mount]]
     linux: Required[Linux]
+    hooks: Hooks
     annotations: dict[str, str]

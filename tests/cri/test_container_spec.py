@@ -161,15 +161,6 @@ def test_oom_score_is_not_below_the_daemons_where_restricted(tmp_path: Path, mon
     assert specs.oom_score_adj(config, restrict=False) == -997
 
 
-def test_cdi_devices_are_refused(tmp_path: Path) -> None:
-    config = cri.ContainerConfig()
-    config.CDI_devices.add(name="nope.com/x=1")
-    with pytest.raises(Unknown, match=r"CDI device injection failed: unresolvable CDI devices nope\.com/x=1"):
-        specs.build(plan(tmp_path, config))
-    with pytest.raises(Unknown, match="CDI device injection failed"):
-        specs.build(plan(tmp_path, cri.ContainerConfig(annotations={"cdi.k8s.io/a": "nope.com/x=1"})))
-
-
 def test_a_clients_annotations_do_not_replace_our_own(tmp_path: Path) -> None:
     key = "io.kubernetes.cri.sandbox-id"
     config = cri.ContainerConfig(annotations={key: "forged", "a.b/c": "d", "other": "e"})

@@ -23,10 +23,23 @@ class Runtime:
     container_annotations: tuple[str, ...] = ()
     #: Whether privileged containers get no devices of the host.
     privileged_without_host_devices: bool = False
+    #: Whether such containers may use all devices nevertheless, once they have made files for them.
+    privileged_without_host_devices_all_devices_allowed: bool = False
+    #: Whether containers that are not privileged may write to their control groups; cgroup v2 only.
+    cgroup_writable: bool = False
+    #: JSON file of an OCI spec that containers' specs are made from, instead of from the defaults.
+    base_runtime_spec: str = ""
     #: The snapshotter of its containers; empty for that of all.
     snapshotter: str = ""
     #: ID of the sandbox controller that makes its pods.
     sandboxer: str = "windlass"
+
+    def __post_init__(self) -> None:
+        """Refuse what would have no effect."""
+        if self.privileged_without_host_devices_all_devices_allowed and not self.privileged_without_host_devices:
+            raise ValueError(
+                "privileged_without_host_devices_all_devices_allowed needs privileged_without_host_devices = true"
+            )
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,10 @@ class Containerd:
     default_runtime_name: str = "runc"
     #: Handlers by name.
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {"runc": Runtime()})
+    #: Leave out the block I/O classes that annotations name, instead of refusing their containers.
+    ignore_blockio_not_enabled_errors: bool = False
+    #: Leave out the RDT classes that annotations name, instead of refusing their containers.
+    ignore_rdt_not_enabled_errors: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,12 @@ class RuntimeConfig:
 
     containerd: Containerd = field(default_factory=Containerd)
     cni: Cni = field(default_factory=Cni)
+    #: Give containers labels of SELinux, where the host has it.
+    enable_selinux: bool = False
+    #: How many categories a container's own SELinux level is chosen from.
+    selinux_category_range: int = 1024
+    #: Confine no container by AppArmor.
+    disable_apparmor: bool = False
     #: Never ask Linux for a lower oom_score_adj than the daemon's own.
     restrict_oom_score_adj: bool = False
     #: Mask and protect the default paths of every container in place of those that the kubelet sends.
@@ -71,12 +94,27 @@ class RuntimeConfig:
     tolerate_missing_hugetlb_controller: bool = True
     #: Take limits for huge pages for unset.
     disable_hugetlb_controller: bool = True
+    #: Devices in a container belong to the user and the group that the client has it run as.
+    device_ownership_from_security_context: bool = False
+    #: Pods with a network of their own may use ports below 1024 without a capability.
+    enable_unprivileged_ports: bool = True
+    #: Pods with a network of their own may ping without a capability.
+    enable_unprivileged_icmp: bool = True
+    #: Give containers the devices of the Container Device Interface that clients name.
+    enable_cdi: bool = True
+    #: Directories of CDI specs; a later one wins.
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     #: Make no volumes for the VOLUMEs of images.
     ignore_image_defined_volumes: bool = False
     #: Bytes after which a line of a log is split; 0 or less is never.
     max_container_log_line_size: int = 16384
     #: Directory of the files that CNI plugins' results are cached in.
     cni_cache_dir: str = "/var/lib/cni/results"
+
+    def __post_init__(self) -> None:
+        """Refuse a number of categories that SELinux has not."""
+        if self.selinux_category_range not in (0, *range(2, 1025)):
+            raise ValueError("selinux_category_range has to be from 2 to 1024, or 0 for all")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from windlass_cri.config import RuntimeConfig
 from windlass_cri.containerio import opened, reopened
 from windlass_cri.creation import Creation
 from windlass_cri.events import Events
+from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
 from windlass_cri.pods import Pods
@@ -136,7 +137,9 @@ class Containers:
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        await running.create(row, CreateOptions(rootfs=tuple(mounts), io=io.io))
+        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
+        options = task_options(runtime, spec_of(row))
+        await running.create(row, CreateOptions(tuple(mounts), io.io, options, runtime_path=runtime.runtime_path))
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await running.start(container.id)

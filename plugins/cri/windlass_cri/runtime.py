@@ -22,7 +22,7 @@ from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
 from windlass_cri.events import Events
 from windlass_cri.execs import Execs
-from windlass_cri.handlers import Handlers, features_of
+from windlass_cri.handlers import Handlers
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
 from windlass_cri.network import PodNetwork
@@ -31,6 +31,7 @@ from windlass_cri.pods import Pods
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.stats import Stats
+from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
 from windlass_local.store import Parts
@@ -93,8 +94,9 @@ class CriRuntime:
         self.snapshotters = Snapshotters(configs)
         patience = durations.seconds(configs.images.image_pull_progress_timeout)
         self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
-        self.handlers = Handlers(self.config.containerd)
+        self.handlers = Handlers(self.config.containerd, running.tasks)
         self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
+        self.pods.sysctls = closed_by_default(self.config)
         self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
@@ -102,8 +104,6 @@ class CriRuntime:
             DiskUsage(metadata.snapshotter(name, NAMESPACE), roots.get(name, ""), configs.images.stats_collect_period)
             for name in self.snapshotters.all()
         ]
-        self._tasks = running.tasks
-        self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
         self._ooms = OomWatch(exchange, self.containers)
         self.stats = Stats(self.containers, self.usage[0])
         self._started = False
@@ -158,11 +158,7 @@ class CriRuntime:
 
     async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""
-        runtime = self.handlers.get(handler)
-        name = handler or self.config.containerd.default_runtime_name
-        if name not in self._features:
-            self._features[name] = await features_of(self._tasks, runtime)
-        return self._features[name]
+        return await self.handlers.features(handler)
 
     def status_of(self, container: Container) -> cri.ContainerStatus:
         """Return a container's status."""

@@ -42,6 +42,8 @@ class RuntimeService(StatsService):
         for name in ("", *sorted(runtime.handlers.runtimes)):
             response.runtime_handlers.add(name=name).features.CopyFrom(await runtime.features(name))
         response.features.supplemental_groups_policy = True
+        response.features.user_namespaces_host_network = True
+        response.features.mount_options = True
         if request.verbose:
             response.info.update(podinfo.status_info(runtime, problem))
         return response

@@ -8,7 +8,7 @@ from pathlib import Path
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_oci import capabilities, seccomp
-from windlass_oci.defaults import CAPABILITIES, bounded
+from windlass_oci.defaults import bounded
 from windlass_oci.runtime_spec import Process, Spec
 
 Profile = cri.SecurityProfile
@@ -32,7 +32,8 @@ def set_capabilities(process: Process, security: cri.LinuxContainerSecurityConte
     add = [each.upper() for each in security.capabilities.add_capabilities]
     drop = [each.upper() for each in security.capabilities.drop_capabilities]
     known = capabilities.every()
-    base = [] if "ALL" in drop else (known if "ALL" in add else CAPABILITIES)
+    default = process["capabilities"]["bounding"]
+    base = [] if "ALL" in drop else (known if "ALL" in add else default)
     found = dict.fromkeys([*base, *(f"CAP_{each}" for each in add)])
     dropped = {f"CAP_{each.removeprefix('CAP_')}" for each in drop}
     process["capabilities"] = bounded([each for each in found if each in known and each not in dropped])
@@ -66,12 +67,12 @@ def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext, unset: 
         raise Unknown(f'cannot load seccomp profile "{path}": open {path}: {error}') from None
 
 
-def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext) -> None:
+def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext, disabled: bool = False) -> None:
     """Confine the process by a profile that is loaded. Raises Unknown where there is none, or no AppArmor."""
     wanted = _chosen(security, "apparmor", security.apparmor_profile)
     if wanted is not None and wanted.profile_type == Profile.Unconfined:
         return
-    if not _apparmor():
+    if disabled or not _apparmor():
         if wanted is not None:
             raise Unknown("apparmor is not supported")
         return
