@@ -16,6 +16,7 @@ from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
+from windlass_cri.migration import migrate
 
 if TYPE_CHECKING:
     from windlass_cri.runtime import CriRuntime
@@ -80,6 +81,7 @@ PLUGIN = Plugin(
     id="cri",
     init=init,
     config=ServerConfig,
+    migrate=migrate,
     requires=(
         RUNTIME_BLOCK,
         METADATA,
