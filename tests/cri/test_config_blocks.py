@@ -45,16 +45,9 @@ def test_a_key_without_effect_is_said_so_where_it_asks_for_something(tmp_path: P
     ]
 
 
-def migrated(text: str) -> dict[str, dict[str, object]]:
-    plugins = tomllib.loads(text)
-    for version in (2, 3):
-        migrate(version, plugins)
-    return plugins
-
-
 def test_the_single_block_is_split() -> None:
-    plugins = migrated((FILES / "containerd-1.7.toml").read_text()).pop("plugins")
-    migrate(2, plugins)
+    plugins = tomllib.loads((FILES / "containerd-1.7.toml").read_text())["plugins"]
+    migrate(plugins)
     runtime, images = plugins[RUNTIME], plugins[IMAGES]
     assert images["pinned_images"] == {"sandbox": "registry.k8s.io/pause:3.8"}
     assert images["snapshotter"] == "overlayfs" and images["image_pull_progress_timeout"] == "5m0s"
@@ -74,7 +67,7 @@ def test_what_the_new_blocks_have_stays() -> None:
         IMAGES: {"pinned_images": {"sandbox": "new"}},
         RUNTIME: {"cni": {"conf_dir": "/new"}},
     }
-    migrate(3, plugins)
+    migrate(plugins)
     assert plugins == {
         OLD: {},
         IMAGES: {"pinned_images": {"sandbox": "new"}, "stats_collect_period": 1},
@@ -85,7 +78,7 @@ def test_what_the_new_blocks_have_stays() -> None:
 def test_runtimes_of_before_there_were_handlers_are_handlers() -> None:
     runtimes = {"default_runtime": {"runtime_type": "a.v1"}, "untrusted_workload_runtime": {"runtime_type": "b.v1"}}
     plugins = {OLD: {"containerd": runtimes}}
-    migrate(2, plugins)
+    migrate(plugins)
     assert plugins[RUNTIME]["containerd"] == {
         "default_runtime_name": "default",
         "runtimes": {"default": {"runtime_type": "a.v1"}, "untrusted": {"runtime_type": "b.v1"}},
@@ -94,7 +87,7 @@ def test_runtimes_of_before_there_were_handlers_are_handlers() -> None:
 
 def test_what_was_removed_and_is_set_stays_to_be_warned_of() -> None:
     plugins = {OLD: {"systemd_cgroup": True, "containerd": {"no_pivot": True}}}
-    migrate(2, plugins)
+    migrate(plugins)
     assert plugins[RUNTIME] == {"systemd_cgroup": True, "containerd": {"no_pivot": True}}
 
 

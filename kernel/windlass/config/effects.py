@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import TypeVar
@@ -17,8 +16,12 @@ def without_effect(default: T, *same: T) -> T:
 
     ``same`` are values that mean what the default means.
     """
-    metadata: Mapping[str, tuple[T, ...]] = {SAME: (default, *same)}
-    return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=only(default, *same))
+
+
+def only(*same: object) -> Mapping[str, object]:
+    """Return the metadata of a key without effect, unless its value is one of ``same``: for a field with a factory."""
+    return {SAME: same}
 
 
 def has_no_effect(field: dataclasses.Field[object], value: object) -> bool:

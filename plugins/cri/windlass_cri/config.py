@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from windlass.config import durations
-from windlass.config.effects import without_effect
+from windlass.config.effects import only, without_effect
 
 BIN_DIRS = ("/opt/cni/bin",)
 
@@ -163,13 +163,13 @@ class RegistryConfig:
     #: Directories with hosts.toml files, separated by colons; empty for those of io.containerd.transfer.v1.local.
     config_path: str = ""
     #: Before hosts.toml files: use config_path.
-    mirrors: dict[str, object] = without_effect({})
+    mirrors: dict[str, object] = field(default_factory=dict, metadata=only({}))
     #: Before hosts.toml files: use config_path.
-    configs: dict[str, object] = without_effect({})
+    configs: dict[str, object] = field(default_factory=dict, metadata=only({}))
     #: The kubelet sends credentials.
-    auths: dict[str, object] = without_effect({})
+    auths: dict[str, object] = field(default_factory=dict, metadata=only({}))
     #: Headers of requests to registries: hosts.toml files have them.
-    headers: dict[str, object] = without_effect({})
+    headers: dict[str, object] = field(default_factory=dict, metadata=only({}))
 
 
 @dataclass(frozen=True)

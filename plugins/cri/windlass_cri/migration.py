@@ -40,7 +40,7 @@ _NAMED = {"default_runtime": "default", "untrusted_workload_runtime": "untrusted
 """Tables of one runtime, before there was a table of runtimes, and the handlers that they stand for."""
 
 
-def migrate(version: int, plugins: Block) -> None:
+def migrate(plugins: Block) -> None:
     """Move what is not the streaming server's to the blocks of images and of the runtime; what they have stays."""
     old = plugins.get(OLD, {})
     moved = [key for key in old if key not in _SERVER]

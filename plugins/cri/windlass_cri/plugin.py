@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
@@ -16,7 +16,6 @@ from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER
 from windlass.plugin import InitContext, Plugin, PluginType
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
-from windlass_cri.migration import migrate
 
 if TYPE_CHECKING:
     from windlass_cri.runtime import CriRuntime
@@ -34,6 +33,14 @@ def init_images(context: InitContext) -> ImagesConfig:
 def init_runtime(context: InitContext) -> RuntimeConfig:
     """Return the block."""
     return context.config(RuntimeConfig)
+
+
+# Any: a TOML table as parsed.
+def migrate(version: int, plugins: dict[str, Any]) -> None:
+    """Every step to 4: the single block of older files is three (docs/containerd 5.3)."""
+    from windlass_cri.migration import migrate
+
+    migrate(plugins)
 
 
 def init(context: InitContext) -> Service:
