@@ -36,7 +36,9 @@ def block(directory: Path, more: str = "") -> str:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriDaemon]:
     directory = tmp_path_factory.mktemp("nri")
-    with running_cri(directory, more=block(directory)) as made:
+    # The time that a test of a plugin that hangs takes, and that another has on a busy machine.
+    limits = 'plugin_request_timeout = "8s"\nplugin_registration_timeout = "30s"'
+    with running_cri(directory, more=block(directory, limits)) as made:
         yield made
 
 
@@ -242,7 +244,8 @@ async def main():
 
 asyncio.run(main())
 """
-GUARD = """
+GUARD = """plugin_request_timeout = "30s"
+plugin_registration_timeout = "60s"
 [plugins."io.containerd.nri.v1.nri".policies.guard]
 on_failure = "closed"
 exempt_labels = { app = "guard" }

@@ -134,6 +134,8 @@ class Here:
     async def container(self, container: Container, spec: Spec | None) -> nri.Container:
         return container_message(container, spec or SPEC, None)
 
+    async def resolve(self, spec: Spec, left: object) -> None: ...
+
     async def fulfil(self, wishes: Wishes) -> None:
         self.wishes.append(wishes)
 

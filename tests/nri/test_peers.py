@@ -270,6 +270,14 @@ async def test_a_plugin_may_update_containers_while_it_answers() -> None:
         assert here.runtime.updated == ["o"]
 
 
+async def test_a_plugin_writes_to_the_daemons_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with stage() as here:
+        plugin = await here.add(FakePlugin("10", "x", {}))
+        request = nri.LogRequest(msg="all is well", level=nri.LogRequest.LEVEL_WARN)
+        await plugin.runtime.call("nri.pkg.api.v1alpha1.HostFunctions", "Log", request.SerializeToString(), 10)
+        assert ("WARNING", 'plugin "10-x": all is well') in [(each.levelname, each.message) for each in caplog.records]
+
+
 @pytest.mark.parametrize(("index", "name"), [("1", "x"), ("ab", "x"), ("10", ""), ("10", "a/b")])
 async def test_a_name_that_is_none_is_refused(index: str, name: str) -> None:
     async with stage() as here:
