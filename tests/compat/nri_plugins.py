@@ -62,7 +62,7 @@ class Watcher:
     @hookimpl
     async def serve_pods(self, runtime: PodRuntime) -> None:
         async def tell(pods: Sequence[Pod], containers: Sequence[PodContainer]) -> Sequence[Update]:
-            self.there = sorted(each.id for each in (*pods, *containers))
+            self.there = sorted([*(each.id for each in pods), *(each.id for each in containers)])
             return ()
 
         loop = self.loop

@@ -310,13 +310,15 @@ def _containers(daemon: CriDaemon) -> list[cri.Container]:
 def _adjusted(daemon: CriDaemon, pod: str) -> str:
     """Return what the installed plugin adjusts of a new container, once it takes part."""
 
-    def adjusted() -> str:
+    found: list[str] = []
+
+    def adjusted() -> bool:
         container = daemon.run_container(pod)
         value = daemon.exec(container, "/bin/sh", "-c", "echo $BY").strip()
         if not value:
             daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container), timeout=30)
-        return value
+        found.append(value)
+        return bool(value)
 
-    found: list[str] = []
-    assert wait_until(lambda: found.append(adjusted()) or bool(found[-1]))  # type: ignore[func-returns-value]
+    assert wait_until(adjusted)
     return found[-1]
