@@ -207,6 +207,8 @@ class IntelRdt(TypedDict, total=False):
     """The class of service for caches and memory bandwidth."""
 
     closID: str
+    l3CacheSchema: str
+    memBwSchema: str
     schemata: list[str]
     enableMonitoring: bool
 

@@ -19,6 +19,7 @@ from windlass_cri.config import RuntimeConfig
 from windlass_cri.containerio import opened, reopened
 from windlass_cri.creation import Creation
 from windlass_cri.events import Events
+from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
 from windlass_cri.pods import Pods
@@ -115,8 +116,11 @@ class Containers:
             raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
         return (await self.namespace.tasks.get(target.id)).pid
 
-    async def start(self, container: Container) -> None:
-        """Start a created container. When that fails it has exited with 128, reason StartError."""
+    async def start(self, container: Container, checkpoint: str = "") -> None:
+        """Start a created container. When that fails it has exited with 128, reason StartError.
+
+        It begins as in the directory ``checkpoint``, which becomes its own, if that is not empty.
+        """
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
@@ -125,7 +129,7 @@ class Containers:
         container.starting = True
         try:
             async with self._steps.changes.one():
-                await self._start(container)
+                await self._start(container, checkpoint)
         except BaseException as error:
             now = time.time_ns()
             container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
@@ -137,14 +141,23 @@ class Containers:
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
         await self._steps.container_started(container)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
         io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        await running.create(row, CreateOptions(rootfs=tuple(mounts), io=io.io))
+        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
+        options = CreateOptions(
+            rootfs=tuple(mounts),
+            io=io.io,
+            options=task_options(runtime, spec_of(row)),
+            runtime_path=runtime.runtime_path,
+            checkpoint=checkpoint,
+            owns_checkpoint=bool(checkpoint),
+        )
+        await running.create(row, options)
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await self._steps.start_container(container)

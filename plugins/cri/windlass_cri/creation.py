@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +14,8 @@ from typing import TypeVar
 from windlass.contracts.containers import Container as Row
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import cdi, userns, volumes
 from windlass_cri import spec as specs
-from windlass_cri import volumes
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.handlers import options_of
 from windlass_cri.images import Images
@@ -32,6 +32,8 @@ from windlass_local.waiting import settled
 from windlass_oci.runtime_spec import Spec
 
 R = TypeVar("R")
+REMAP = "remap-ids"
+"""A capability of snapshotters."""
 
 
 class Creation:
@@ -97,8 +99,21 @@ class Creation:
         async def build(rootfs: launch.Rootfs) -> Spec:
             return await self._step(container, self._spec(pod, container, target, rootfs))
 
-        await launch.create(self._namespace, row, platforms.host(), build)
+        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
+        labels = await self._mapped(snapshotter, user)
+        await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
         container.change(created_at=time.time_ns())
+
+    async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
+        """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
+        if user is None:
+            return {}
+        if REMAP not in await self._namespace.snapshots.capabilities(snapshotter):
+            raise Unknown(
+                f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
+                "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
+            )
+        return user.labels
 
     async def _spec(self, pod: Pod, container: Container, target: int, rootfs: launch.Rootfs) -> Spec:
         config, directory = container.config, self.root / container.id
@@ -106,20 +121,28 @@ class Creation:
         declared = volumes.declared(replace(rootfs.image, volumes=tuple(wanted)), config.mounts, directory)
         if declared:
             async with rootfs.namespace.mountable(rootfs.mounts) as mounts:
-                await asyncio.to_thread(volumes.fill, declared, mounts)
+                await asyncio.to_thread(volumes.fill, declared, userns.without_mappings(mounts))
+        user = userns.of_container(pod, config.linux.security_context.namespace_options)
+        if user is not None:
+            for each in declared:
+                user.apply(each)
+        handler = pod.data.handler
         plan = specs.Plan(
             pod=pod,
             files=self._pods.files(pod.id),
             id=container.id,
             config=config,
             image=rootfs.image,
-            runtime=self._pods.runtime(pod.data.handler),
+            runtime=self._pods.runtime(handler),
             settings=self._config,
+            features=await self._pods.features(handler) if specs.needs_features(config, user) else None,
+            base=await asyncio.to_thread(self._pods.base_spec, handler),
             volumes=declared,
             target=target,
         )
         made = await asyncio.to_thread(specs.build, plan)
         made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
+        await asyncio.to_thread(cdi.inject, made, config, self._config)
         await self._steps.create_container(container, made)
         container.learn(made)
         return made

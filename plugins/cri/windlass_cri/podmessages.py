@@ -99,9 +99,10 @@ def container_message(container: Container, spec: Spec, image: Image | None, pid
     known: dict[str, object] = {"args": process.get("args"), "env": process.get("env"), "user": process.get("user")}
     known |= {"rlimits": process.get("rlimits"), "mounts": spec.get("mounts"), "hooks": spec.get("hooks")}
     fill(message, known)
+    message.hooks.SetInParent()
     if image is not None:
         message.image.name = next(iter(image.tags), "")
-        message.image.digest = next(iter(image.digests), "").partition("@")[2]
+        message.image.digest = image.digest
         message.image.config_digest = image.id
     _set_linux(message.linux, config, spec)
     return message

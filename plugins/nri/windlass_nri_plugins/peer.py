@@ -153,7 +153,8 @@ class Peer:
 
 def _chunks(pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]) -> Iterator[nri.SynchronizeRequest]:
     request, size = nri.SynchronizeRequest(), 0
-    for each in (*pods, *containers):
+    everything: list[nri.PodSandbox | nri.Container] = [*pods, *containers]
+    for each in everything:
         more = each.ByteSize()
         if size and size + more > CHUNK:
             request.more = True

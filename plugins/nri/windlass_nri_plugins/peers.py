@@ -34,7 +34,8 @@ class Peers:
         self._policies = policies
         self._runtime = runtime
         self._peers: list[Peer] = []
-        self._default = DefaultValidator(ValidatorConfig(**asdict(config.default_validator)))
+        rules = ValidatorConfig(**asdict(config.default_validator))
+        self._default = DefaultValidator(rules) if rules.enable else None
 
     def has_say(self, step: str) -> bool:
         """Tell whether a plugin takes part in a step."""
@@ -142,7 +143,7 @@ class Peers:
         asked = nri.ValidateContainerAdjustmentRequest()
         asked.CopyFrom(request)
         asked.plugins.extend(nri.PluginInstance(index=index, name=name) for index, name in self.names())
-        if self._config.default_validator.enable:
+        if self._default is not None:
             self._default.validate(asked)
         step, kind = "validate_container_adjustment", nri.ValidateContainerAdjustmentResponse
         for peer in self._asked(step):
