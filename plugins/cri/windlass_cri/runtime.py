@@ -108,7 +108,7 @@ class CriRuntime:
         self.containers = Containers(
             namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
         )
-        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images)
+        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images, self.config)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
         self.usage = [
