@@ -25,6 +25,7 @@ from windlass_cri.images import Images
 from windlass_cri.pods import Pods
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
+from windlass_cri.selinux import labelled
 from windlass_cri.updates import Updates
 from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
@@ -137,9 +138,10 @@ class Containers:
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
-        options = task_options(runtime, spec_of(row))
-        await running.create(row, CreateOptions(tuple(mounts), io.io, options, runtime_path=runtime.runtime_path))
+        runtime, spec = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler), spec_of(row)
+        rootfs = labelled(mounts, spec["linux"].get("mountLabel", ""))
+        options = task_options(runtime, spec)
+        await running.create(row, CreateOptions(rootfs, io.io, options, runtime_path=runtime.runtime_path))
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await running.start(container.id)

@@ -30,6 +30,7 @@ from windlass_cri.ooms import OomWatch
 from windlass_cri.pods import Pods
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.selinux import Selinux
 from windlass_cri.stats import Stats
 from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
@@ -97,6 +98,7 @@ class CriRuntime:
         self.handlers = Handlers(self.config.containerd, running.tasks)
         self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
         self.pods.sysctls = closed_by_default(self.config)
+        self.pods.selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
         self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))

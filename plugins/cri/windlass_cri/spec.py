@@ -17,7 +17,8 @@ from windlass_cri.globs import glob_matches
 from windlass_cri.mounts import Ability, set_mounts, unified_cgroups
 from windlass_cri.record import NAMESPACE, Pod
 from windlass_cri.resources import Host, cgroups_path, set_resources
-from windlass_cri.security import check_selinux, set_apparmor, set_capabilities, set_paths, set_seccomp
+from windlass_cri.security import set_apparmor, set_capabilities, set_paths, set_seccomp
+from windlass_cri.selinux import Labels, relabelling
 from windlass_cri.userns import UserNamespace, of_container
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import PATH, default_spec
@@ -46,6 +47,8 @@ class Plan:
     """What the operator wants specs to be made from, None for the default; it is changed."""
     target: int = 0
     """The process whose PID namespace the container joins, for the mode TARGET."""
+    labels: Labels = field(default_factory=Labels)
+    """Of SELinux."""
     host: Host = field(default_factory=Host.read)
 
 
@@ -74,7 +77,10 @@ def build(plan: Plan) -> Spec:
     if user is not None:
         linux["namespaces"].append({"type": "user", "path": pod.namespaces["user"]})
         linux["uidMappings"], linux["gidMappings"] = [user.uids], [user.gids]
-    set_mounts(spec, pod, plan.files, config, plan.volumes, Ability(plan.features, plan.runtime.cgroup_writable, user))
+    able = Ability(plan.features, plan.runtime.cgroup_writable, user, relabelling(plan.labels.mount))
+    set_mounts(spec, pod, plan.files, config, plan.volumes, able)
+    if plan.labels.mount:
+        process["selinuxLabel"], linux["mountLabel"] = plan.labels.process, plan.labels.mount
     set_devices(
         spec,
         config,
@@ -123,7 +129,6 @@ def set_security(spec: Spec, security: cri.LinuxContainerSecurityContext, settin
     set_paths(spec, security, default=settings.disable_proc_mount)
     set_seccomp(spec, security, settings.unset_seccomp_profile)
     set_apparmor(spec["process"], security, settings.disable_apparmor)
-    check_selinux(security)
 
 
 def check(pod: Pod, config: cri.ContainerConfig) -> None:
