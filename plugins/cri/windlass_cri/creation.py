@@ -22,11 +22,13 @@ from windlass_cri.images import Images
 from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
 from windlass_cri.users import user_of
 from windlass_images import platforms
 from windlass_local import launch
 from windlass_local.inside import LocalNamespace
+from windlass_local.waiting import settled
 from windlass_oci.runtime_spec import Spec
 
 R = TypeVar("R")
@@ -45,6 +47,7 @@ class Creation:
         config: RuntimeConfig,
         root: Path,
         state: Path,
+        steps: PodSteps,
     ) -> None:
         """Keep statuses and volumes below ``root``, FIFOs and image volumes below ``state``."""
         self.image_volumes = ImageVolumes(namespace, images, state)
@@ -52,6 +55,7 @@ class Creation:
         self._pods = pods
         self._images = images
         self._config = config
+        self._steps = steps
         self.root = root / "containers"
         self.state = state / "containers"
 
@@ -68,9 +72,13 @@ class Creation:
         try:
             await self._create(pod, container, target)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self.remove_directories, id))
+            await settled(self._undo(container))
             raise
         return container
+
+    async def _undo(self, container: Container) -> None:
+        await self._steps.undo(container)
+        await asyncio.to_thread(self.remove_directories, container.id)
 
     async def _create(self, pod: Pod, container: Container, target: int) -> None:
         runtime = self._pods.runtime(pod.data.handler)
@@ -138,6 +146,7 @@ class Creation:
         made = await asyncio.to_thread(specs.build, plan)
         made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
         await asyncio.to_thread(cdi.inject, made, config, self._config)
+        await self._steps.create_container(container, made)
         container.learn(made)
         return made
 

@@ -23,6 +23,7 @@ from windlass_cri.files import PodFiles
 from windlass_cri.handlers import Handlers, handler_of, options_of
 from windlass_cri.ids import Index, Names, new_id, pod_name
 from windlass_cri.network import PodNetwork, namespace_of
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
 from windlass_cri.selinux import Selinux
 from windlass_cri.sysctls import with_sysctls
@@ -50,6 +51,7 @@ class Pods:
         handlers: Handlers,
         root: Path,
         events: Events,
+        steps: PodSteps,
     ) -> None:
         """Know none yet; files of pods are kept below ``root``."""
         self.index: Index[Pod] = Index("sandbox")
@@ -60,6 +62,7 @@ class Pods:
         self._handlers = handlers
         self._root = root / "sandboxes"
         self._events = events
+        self._steps = steps
         self._attempts: dict[str, asyncio.Task[str]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
@@ -100,10 +103,12 @@ class Pods:
         self._names.take(name, id)
         try:
             await self._make(pod, controller)
+            async with self._steps.changes.one():
+                await self._step(pod, "hooks", self._steps.run_pod(pod))
+                self.index.add(id, pod)
         except BaseException:
             await settled(self._withdraw(pod, controller))
             raise
-        self.index.add(id, pod)
         self._watch(pod, controller)
         self._events.pod(pod, cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT)
         return id
@@ -228,6 +233,8 @@ class Pods:
         """End a pod's sandbox and detach it from its networks; again is not an error."""
         await self._controller_of(pod).stop(NAMESPACE, pod.id, 0)
         was_ready, pod.ready, pod.pid = pod.ready, False, 0
+        async with self._steps.changes.one():
+            await self._steps.stop_pod(pod)
         await self._disconnect(pod.id, pod.data.netns)
         pod.data = replace(pod.data, addresses=())
         await asyncio.to_thread(self.files(pod.id).unmount)
@@ -241,13 +248,23 @@ class Pods:
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
-        self.index.remove(pod.id)
+        async with self._steps.changes.one():
+            await self._steps.remove_pod(pod)
+            self.index.remove(pod.id)
         self._names.give_back(pod.data.name, pod.id)
 
     async def update(
         self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
     ) -> None:
         """Keep what a pod uses beyond its containers, and in all, and let its sandbox know."""
+        async with self._steps.changes.one():
+            await self._steps.update_pod(pod, overhead, resources)
+            await self._update(pod, overhead, resources)
+            await self._steps.pod_updated(pod)
+
+    async def _update(
+        self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
         pod.config.linux.overhead.CopyFrom(overhead)
         pod.config.linux.resources.CopyFrom(resources)
         record = self._record(pod)
@@ -278,6 +295,8 @@ class Pods:
             return
         if pod.ready:
             self._watch(pod, controller)
+        else:
+            self._steps.had_stopped(pod.id)
 
     def _directories(self) -> list[str]:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []

@@ -56,7 +56,7 @@ def build(plan: Plan) -> Spec:
     """Return the spec but for its user, whom the image's accounts name. Raises Unknown, OSError."""
     pod, config = plan.pod, plan.config
     security = config.linux.security_context
-    check(pod, config)
+    check(plan)
     spec = start(plan)
     process, linux = spec["process"], spec["linux"]
     process["args"] = arguments(config, plan.image)
@@ -131,11 +131,14 @@ def set_security(spec: Spec, security: cri.LinuxContainerSecurityContext, settin
     set_apparmor(spec["process"], security, settings.disable_apparmor)
 
 
-def check(pod: Pod, config: cri.ContainerConfig) -> None:
+def check(plan: Plan) -> None:
     """Refuse what a container of this pod cannot have. Raises Unknown."""
+    pod, config = plan.pod, plan.config
     security = config.linux.security_context
     if security.privileged and not pod.config.linux.security_context.privileged:
         raise Unknown("no privileged container allowed in sandbox")
+    if plan.runtime.cgroup_writable and not unified_cgroups():
+        raise Unknown("cgroup_writable is only supported on cgroup v2: writing to version 1 is a way to the host")
     if security.supplemental_groups_policy not in cri.SupplementalGroupsPolicy.values():
         raise Unknown(f"SupplementalGroupsPolicy {security.supplemental_groups_policy} does not exist")
 
