@@ -36,6 +36,7 @@ from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.restores import Restores
+from windlass_cri.selinux import Selinux
 from windlass_cri.stats import Stats
 from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
@@ -105,6 +106,7 @@ class CriRuntime:
         self.steps = PodSteps(hooks)
         self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
         self.pods.sysctls = closed_by_default(self.config)
+        self.pods.selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
         self.containers = Containers(
             namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
         )
