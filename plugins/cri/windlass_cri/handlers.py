@@ -43,7 +43,7 @@ class Handlers:
             return self.runtimes[name]
         except KeyError:
             there = ", ".join(sorted(self.runtimes))
-            raise Unknown(f'no runtime for "{name}" is configured; there are {there}') from None
+            raise Unknown(f'no runtime for "{name[:100]}" is configured; there are {there}') from None
 
     def in_order(self) -> list[str]:
         """Return the names, the default's first."""
