@@ -27,6 +27,16 @@ def create(path: Path) -> None:
     namespaces.create({"net": path}, _loopback_up)
 
 
+def create_owned(path: Path, uidmap: str, gidmap: str) -> None:
+    """Make a namespace as `create` does, which belongs to a new user namespace with these mappings."""
+    namespaces.create_owned({"net": path}, uidmap, gidmap)
+    try:
+        within(path, _loopback_up)
+    except BaseException:
+        namespaces.remove(path)
+        raise
+
+
 def within(path: Path, call: Callable[[], R]) -> R:
     """Call a function in a thread of its own that is in the namespace, and return what it returns."""
     return namespaces.within("net", path, call)

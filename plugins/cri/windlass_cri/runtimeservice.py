@@ -44,6 +44,8 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         for name in ("", *sorted(runtime.handlers.runtimes)):
             response.runtime_handlers.add(name=name).features.CopyFrom(await runtime.features(name))
         response.features.supplemental_groups_policy = True
+        response.features.user_namespaces_host_network = True
+        response.features.mount_options = True
         if request.verbose:
             response.info.update(podinfo.status_info(runtime, problem))
         return response
@@ -134,7 +136,7 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         """Stop a container; one that is not there is stopped."""
         runtime = await self._runtime.ready()
         if (container := runtime.containers.index.find(request.container_id)) is not None:
-            await runtime.containers.stop(container, request.timeout)
+            await runtime.stop_container(container, request.timeout)
         return cri.StopContainerResponse()
 
     async def remove_container(self, request: cri.RemoveContainerRequest, call: Call) -> cri.RemoveContainerResponse:
@@ -172,7 +174,7 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
     ) -> cri.UpdateContainerResourcesResponse:
         """Change a container's limits."""
         runtime = await self._runtime.ready()
-        await runtime.containers.updates.update(_container(runtime, request.container_id), request.linux)
+        await runtime.update_container(_container(runtime, request.container_id), request.linux)
         return cri.UpdateContainerResourcesResponse()
 
     async def reopen_container_log(
