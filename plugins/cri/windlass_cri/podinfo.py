@@ -7,11 +7,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from windlass_cni.config import Json, Object
 from windlass_cri.config import Runtime, RuntimeConfig
+from windlass_cri.inspection import plain
 from windlass_cri.record import Pod
 from windlass_cri.runtime import CriRuntime
 
@@ -85,7 +85,8 @@ def status_info(runtime: CriRuntime, problem: str) -> Mapping[str, str]:
 
 
 def _document(message: Message) -> Object:
-    return MessageToDict(message, preserving_proto_field_name=True)
+    made: Object = json.loads(json.dumps(plain(message)))
+    return made
 
 
 def _jsonable(value: object) -> Json:

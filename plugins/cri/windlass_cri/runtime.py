@@ -120,7 +120,7 @@ class CriRuntime:
         self._ooms = OomWatch(exchange, self.containers)
         self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
         self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
-        self.checkpoints = Checkpoints(self.containers, self.pods, self.images, running.tasks, self.config, root)
+        self.checkpoints = Checkpoints(self.containers, self.images, running.tasks, self.config, root)
         self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
