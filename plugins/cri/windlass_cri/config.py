@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from windlass.config import durations
+from windlass.config.effects import only, without_effect
+
+BIN_DIRS = ("/opt/cni/bin",)
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,18 @@ class Runtime:
     cgroup_writable: bool = False
     #: JSON file of an OCI spec that containers' specs are made from, instead of from the defaults.
     base_runtime_spec: str = ""
+    #: Directory of network configurations of its own; empty for that of all.
+    cni_conf_dir: str = ""
+    #: How many of its networks a pod gets, 0 for all.
+    cni_max_conf_num: int = 0
     #: The snapshotter of its containers; empty for that of all.
     snapshotter: str = ""
     #: ID of the sandbox controller that makes its pods.
     sandboxer: str = "windlass"
+    #: Sandbox controllers pull images themselves.
+    disable_pause_image_pull: bool = without_effect(False)
+    #: Streams are FIFOs.
+    io_type: str = without_effect("", "fifo")
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""
@@ -48,12 +59,18 @@ class Containerd:
 
     #: The handler of pods that name none.
     default_runtime_name: str = "runc"
-    #: Handlers by name.
+    #: Handlers by name; runc is there without being named.
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {"runc": Runtime()})
     #: Leave out the block I/O classes that annotations name, instead of refusing their containers.
     ignore_blockio_not_enabled_errors: bool = False
     #: Leave out the RDT classes that annotations name, instead of refusing their containers.
     ignore_rdt_not_enabled_errors: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a default that is not configured."""
+        if self.default_runtime_name not in {"runc", *self.runtimes}:
+            there = ", ".join(sorted({"runc", *self.runtimes}))
+            raise ValueError(f'default_runtime_name is "{self.default_runtime_name}", runtimes has {there}')
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,9 @@ class Cni:
     """Table ``cni``: the network."""
 
     #: Directories of CNI plugins.
-    bin_dirs: tuple[str, ...] = ("/opt/cni/bin",)
+    bin_dirs: tuple[str, ...] = BIN_DIRS
+    #: The only directory of CNI plugins; older than bin_dirs.
+    bin_dir: str = ""
     #: Directory of network configurations.
     conf_dir: str = "/etc/cni/net.d"
     #: How many of its networks a pod gets, 0 for all.
@@ -70,6 +89,20 @@ class Cni:
     setup_serially: bool = False
     #: Which of a pod's addresses is its main one: ipv4, ipv6, or cni for the first.
     ip_pref: str = ""
+    #: Set the loopback interface up without the CNI plugin loopback, as is always done here.
+    use_internal_loopback: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse two places of plugins, and a family that is none."""
+        if self.bin_dir and self.bin_dirs not in ((), BIN_DIRS):
+            raise ValueError("bin_dir and bin_dirs are both set; leave out bin_dir")
+        if self.ip_pref not in ("", "ipv4", "ipv6", "cni"):
+            raise ValueError(f'ip_pref is "{self.ip_pref}"; it has to be ipv4, ipv6, cni or empty')
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The directories of CNI plugins."""
+        return (self.bin_dir,) if self.bin_dir else self.bin_dirs
 
 
 @dataclass(frozen=True)
@@ -104,6 +137,12 @@ class RuntimeConfig:
     enable_cdi: bool = True
     #: Directories of CDI specs; a later one wins.
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    #: Name pods' network namespaces below the daemon's state directory, not in /var/run/netns.
+    netns_mounts_under_state_dir: bool = False
+    #: How long ExecSync waits for streams that are open after the end of its process.
+    drain_exec_sync_io_timeout: str = without_effect("0s", "", "0")
+    #: Deprecations that the kubelet is not to learn of; there are none.
+    ignore_deprecation_warnings: tuple[str, ...] = ()
     #: Make no volumes for the VOLUMEs of images.
     ignore_image_defined_volumes: bool = False
     #: Bytes after which a line of a log is split; 0 or less is never.
@@ -123,6 +162,22 @@ class RegistryConfig:
 
     #: Directories with hosts.toml files, separated by colons; empty for those of io.containerd.transfer.v1.local.
     config_path: str = ""
+    #: Before hosts.toml files: use config_path.
+    mirrors: dict[str, object] = field(default_factory=dict, metadata=only({}))
+    #: Before hosts.toml files: use config_path.
+    configs: dict[str, object] = field(default_factory=dict, metadata=only({}))
+    #: The kubelet sends credentials.
+    auths: dict[str, object] = field(default_factory=dict, metadata=only({}))
+    #: Headers of requests to registries: hosts.toml files have them.
+    headers: dict[str, object] = field(default_factory=dict, metadata=only({}))
+
+
+@dataclass(frozen=True)
+class ImageDecryption:
+    """Table ``image_decryption``."""
+
+    #: Where keys are; stream_processors names the program that has them.
+    key_model: str = without_effect("node", "")
 
 
 @dataclass(frozen=True)
@@ -131,6 +186,8 @@ class RuntimePlatform:
 
     #: The snapshotter that images are unpacked into for the handler's pods.
     snapshotter: str = ""
+    #: The platform of its images; it is the machine's.
+    platform: str = without_effect("")
 
 
 @dataclass(frozen=True)
@@ -148,6 +205,19 @@ class ImagesConfig:
     image_pull_progress_timeout: str = "5m0s"
     #: Seconds for which a measurement of the snapshots' sizes is good.
     stats_collect_period: int = 10
+    #: Snapshotters get no annotations of layers; io.containerd.transfer.v1.local has unpack_config for them.
+    disable_snapshot_annotations: bool = without_effect(True)
+    #: Compressed layers are kept.
+    discard_unpacked_layers: bool = without_effect(False)
+    #: io.containerd.transfer.v1.local has it.
+    max_concurrent_downloads: int = without_effect(3)
+    #: io.containerd.transfer.v1.local has it.
+    concurrent_layer_fetch_buffer: int = without_effect(0)
+    #: Layers are not synchronised one by one.
+    image_pull_with_sync_fs: bool = without_effect(False)
+    #: Images are always pulled by the transfer service.
+    use_local_image_pull: bool = without_effect(False)
+    image_decryption: ImageDecryption = field(default_factory=ImageDecryption)
 
     def __post_init__(self) -> None:
         """Refuse a time that is not one."""
@@ -173,6 +243,8 @@ class ServerConfig:
     stream_server_port: str = "0"
     #: How long a connection may be without traffic.
     stream_idle_timeout: str = "4h0m0s"
+    #: The socket serves CRI, and no port does.
+    disable_tcp_service: bool = without_effect(True)
     #: Serve by HTTPS, with x509_key_pair_streaming or else with a certificate that the daemon signs itself.
     enable_tls_streaming: bool = False
     #: Certificate and key of the streaming server.

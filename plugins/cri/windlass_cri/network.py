@@ -43,7 +43,7 @@ class PodNetwork:
         """Read networks as ``config`` says; results are kept in the directory ``cache``."""
         self._config = config
         self._directory = NetworkDirectory(Path(config.conf_dir), config.max_conf_num)
-        self._networks = Networks(Programs(tuple(map(Path, config.bin_dirs))), Cache(cache))
+        self._networks = Networks(Programs(tuple(map(Path, config.programs))), Cache(cache))
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

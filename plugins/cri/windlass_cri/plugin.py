@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
@@ -33,6 +33,14 @@ def init_images(context: InitContext) -> ImagesConfig:
 def init_runtime(context: InitContext) -> RuntimeConfig:
     """Return the block."""
     return context.config(RuntimeConfig)
+
+
+# Any: a TOML table as parsed.
+def migrate(version: int, plugins: dict[str, Any]) -> None:
+    """Every step to 4: the single block of older files is three (docs/containerd 5.3)."""
+    from windlass_cri.migration import migrate
+
+    migrate(plugins)
 
 
 def init(context: InitContext) -> Service:
@@ -81,6 +89,7 @@ PLUGIN = Plugin(
     id="cri",
     init=init,
     config=ServerConfig,
+    migrate=migrate,
     requires=(
         RUNTIME_BLOCK,
         METADATA,
