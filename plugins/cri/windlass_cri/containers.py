@@ -116,8 +116,11 @@ class Containers:
             raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
         return (await self.namespace.tasks.get(target.id)).pid
 
-    async def start(self, container: Container) -> None:
-        """Start a created container. When that fails it has exited with 128, reason StartError."""
+    async def start(self, container: Container, checkpoint: str = "") -> None:
+        """Start a created container. When that fails it has exited with 128, reason StartError.
+
+        It begins as in the directory ``checkpoint``, which becomes its own, if that is not empty.
+        """
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
@@ -126,7 +129,7 @@ class Containers:
         container.starting = True
         try:
             async with self._steps.changes.one():
-                await self._start(container)
+                await self._start(container, checkpoint)
         except BaseException as error:
             now = time.time_ns()
             container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
@@ -138,7 +141,7 @@ class Containers:
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
         await self._steps.container_started(container)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
         io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
@@ -146,8 +149,15 @@ class Containers:
         io.start()
         running = self.namespace.tasks
         runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
-        options = task_options(runtime, spec_of(row))
-        await running.create(row, CreateOptions(tuple(mounts), io.io, options, runtime_path=runtime.runtime_path))
+        options = CreateOptions(
+            rootfs=tuple(mounts),
+            io=io.io,
+            options=task_options(runtime, spec_of(row)),
+            runtime_path=runtime.runtime_path,
+            checkpoint=checkpoint,
+            owns_checkpoint=bool(checkpoint),
+        )
+        await running.create(row, options)
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await self._steps.start_container(container)

@@ -66,6 +66,10 @@ class PodNetwork:
             return str(error)
         return ""
 
+    async def reload(self) -> None:
+        """Read the directory again."""
+        await self._directory.load()
+
     async def make_namespace(self, id: str, user: UserNamespace | None = None) -> str:
         """Make the network namespace of a pod, in a new ``user`` namespace if there is one, and return its path."""
         path = namespace_of(id)

@@ -18,6 +18,7 @@ from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.checkpoints import Checkpoints
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
@@ -26,6 +27,7 @@ from windlass_cri.execs import Execs
 from windlass_cri.handlers import Handlers
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
+from windlass_cri.metrics import Metrics
 from windlass_cri.network import PodNetwork
 from windlass_cri.ooms import OomWatch
 from windlass_cri.poddomain import PodDomain
@@ -33,6 +35,7 @@ from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.restores import Restores
 from windlass_cri.stats import Stats
 from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
@@ -115,7 +118,10 @@ class CriRuntime:
             for name in self.snapshotters.all()
         ]
         self._ooms = OomWatch(exchange, self.containers)
-        self.stats = Stats(self.containers, self.usage[0])
+        self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
+        self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
+        self.checkpoints = Checkpoints(self.containers, self.pods, self.images, running.tasks, self.config, root)
+        self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
 
@@ -127,6 +133,7 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
+        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
@@ -139,6 +146,8 @@ class CriRuntime:
     async def stop(self) -> None:
         """Serve no longer; pods go on."""
         self._started = False
+        await self.stats.stop()
+        await self.checkpoints.stop()
         await self.streaming.stop()
         await self._ooms.stop()
         self.steps.close()
