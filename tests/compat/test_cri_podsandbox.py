@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -97,14 +96,20 @@ def registry(image: Archive, host: Path) -> ThreadingHTTPServer:
 
 
 @pytest.fixture(scope="module")
-def cri_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriDaemon]:
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that says where the image comes from."""
+    path = tmp_path_factory.mktemp("certs") / "pause.test/hosts.toml"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def cri_daemon(tmp_path_factory: pytest.TempPathFactory, rules: Path) -> Iterator[CriDaemon]:
     """A daemon whose pods have pause containers; the first one pulls their image."""
-    directory, certs = tmp_path_factory.mktemp("cri"), tmp_path_factory.mktemp("certs")
-    with running_cri(directory, more=f'{HANDLERS}config_path = "{certs}"\n') as daemon:
+    certs = rules.parent.parent
+    with running_cri(tmp_path_factory.mktemp("cri"), more=f'{HANDLERS}config_path = "{certs}"\n') as daemon:
         server = registry(archive(certs), daemon.host)
-        (certs / "pause.test").mkdir()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        (certs / "pause.test/hosts.toml").write_text(f'server = "{address}"\n')
+        rules.write_text(f'server = "http://127.0.0.1:{server.server_address[1]}"\n')
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield daemon
@@ -172,7 +177,7 @@ def test_the_spec_of_a_pause_container_is_containerds(cri_daemon: CriDaemon) -> 
         assert options["maskedPaths"] and options["readonlyPaths"] and "seccomp" not in options
         mounts = {each["destination"]: each for each in spec["mounts"]}  # type: ignore[attr-defined] # JSON
         assert "/run" not in mounts
-        for place in ("/dev/shm", "/etc/resolv.conf"):  # noqa: S108 - in the container
+        for place in ("/dev/shm", "/etc/resolv.conf"):
             assert mounts[place]["options"] == ["rbind", "ro", "nosuid", "nodev", "noexec"]
         prefix = "io.kubernetes.cri."
         annotations = {key.removeprefix(prefix): value for key, value in spec["annotations"].items()}  # type: ignore[attr-defined] # JSON
@@ -219,25 +224,29 @@ def test_the_death_of_its_shim_makes_a_pod_not_ready(cri_daemon: CriDaemon) -> N
     assert not list(cri_daemon.state.glob(f"**/{pod}"))
 
 
-def test_a_pod_without_its_image_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    more = HANDLERS.replace("pause.test", "127.0.0.1:1") + f'config_path = "{tmp_path}"\n'
-    (tmp_path / "cri").mkdir()
-    with running_cri(tmp_path / "cri", more=more) as daemon:
-        with pytest.raises(grpc.RpcError) as caught:
-            daemon.run_pod(daemon.pod_config("imageless"))
-        assert "imageless_default_uid-imageless_0: sandbox image: failed to pull" in str(caught.value.details())
-        assert_nothing_left(daemon)
+def test_a_pod_without_its_image_says_so_and_leaves_nothing(cri_daemon: CriDaemon, rules: Path) -> None:
+    cri_daemon.images.RemoveImage(cri.RemoveImageRequest(image=cri.ImageSpec(image=PAUSE)), timeout=60)
+    before = rules.read_text()
+    rules.write_text('server = "http://127.0.0.1:1"\n')
+    try:
+        config = cri_daemon.pod_config("imageless")
+        with refused(grpc.StatusCode.UNAVAILABLE, "imageless_default_uid-imageless_0: sandbox image: failed to pull"):
+            cri_daemon.run_pod(config)
+        assert_nothing_left(cri_daemon)
+    finally:
+        rules.write_text(before)
+    with cri_daemon.pod(config):
+        pass
 
 
 def test_a_pause_container_that_cannot_be_created_is_taken_apart(cri_daemon: CriDaemon) -> None:
     config = cri_daemon.pod_config("profile")
     config.linux.security_context.seccomp.profile_type = cri.SecurityProfile.Localhost
     config.linux.security_context.seccomp.localhost_ref = "/nowhere/profile.json"
-    with refused(grpc.StatusCode.UNKNOWN, 'pod profile_default_uid-profile_0: sandbox: cannot load seccomp profile'):
+    with refused(grpc.StatusCode.UNKNOWN, "pod profile_default_uid-profile_0: sandbox: cannot load seccomp profile"):
         cri_daemon.run_pod(config)
     assert not list(cri_daemon.state.glob("io.containerd.runtime.v2.task/k8s.io/*"))
-    with contextlib.suppress(grpc.RpcError):
-        rows = containers_pb2_grpc.ContainersStub(cri_daemon.connection).List(
-            containers_pb2.ListContainersRequest(), metadata=NAMESPACE, timeout=20
-        )
-        assert not rows.containers
+    rows = containers_pb2_grpc.ContainersStub(cri_daemon.connection).List(
+        containers_pb2.ListContainersRequest(), metadata=NAMESPACE, timeout=20
+    )
+    assert not rows.containers
