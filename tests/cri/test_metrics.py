@@ -79,7 +79,7 @@ def test_version_1(tmp_path: Path) -> None:
     assert found[("oom_events_total",)] == 2
     assert found[("blkio_device_usage_total", "/dev/sda", "8", "0", "Total")] == 4096
     assert (found[("fs_reads_bytes_total", "/dev/sda")], found[("fs_reads_total", "/dev/sda")]) == (4096, 1)
-    assert (found[("processes",)], found[("threads_max",)]) == (3, 0)
+    assert (found[("processes",)], found[("threads",)], found[("threads_max",)]) == (3, 3, 0)
     assert found[("file_descriptors",)] > 0
 
 
