@@ -40,7 +40,7 @@ def _init(plugin: Plugin[object], context: InitContext, after: After) -> object:
 
 
 def check_instance(instance: object, contract: type[object] | None) -> None:
-    """Raise InvalidArgument for an instance without the methods of its contract."""
+    """Raise InvalidArgument for an instance without the methods and properties of its contract."""
     if contract is None:
         return
     if instance is None:
@@ -49,7 +49,10 @@ def check_instance(instance: object, contract: type[object] | None) -> None:
         )
     members = {name: getattr(contract, name) for name in dir(contract) if not name.startswith("_")}
     methods = {name: method for name, method in members.items() if inspect.isfunction(method)}
-    missing = [name for name, method in methods.items() if _lacks(instance, name, method)]
+    missing = [
+        name for name, member in members.items() if isinstance(member, property) and not _has(instance, member, name)
+    ]
+    missing += [name for name, method in methods.items() if _lacks(instance, name, method)]
     if missing:
         kind = type(instance).__name__
         raise InvalidArgument(
@@ -58,6 +61,11 @@ def check_instance(instance: object, contract: type[object] | None) -> None:
     for name, method in methods.items():
         if inspect.iscoroutinefunction(getattr(instance, name)) and not inspect.iscoroutinefunction(method):
             raise InvalidArgument(f"its {name} is async, and that of {contract.__name__} is not")
+
+
+def _has(instance: object, declared: property, name: str) -> bool:
+    """Return whether an instance has a property of its own, which is not asked for its value."""
+    return inspect.getattr_static(instance, name, declared) is not declared
 
 
 def _lacks(instance: object, name: str, declared: FunctionType) -> bool:

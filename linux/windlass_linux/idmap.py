@@ -58,12 +58,20 @@ def root_of(mapping: str) -> int:
 
 def user_namespace(uidmap: str, gidmap: str) -> int:
     """Return a descriptor of a new user namespace with these mappings; the caller closes it."""
+    with sleeper(uidmap, gidmap) as pid:
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def sleeper(uidmap: str, gidmap: str, flags: int = 0) -> Iterator[int]:
+    """Yield a process in a new user namespace with these mappings, and in new namespaces of it that ``flags`` name."""
     maps = {"uid_map": parse_mapping(uidmap), "gid_map": parse_mapping(gidmap)}
     libc = linux.libc()
     stack = ctypes.create_string_buffer(STACK)
     top = ctypes.c_void_p((ctypes.addressof(stack) + STACK) & ~15)
+    kinds = linux.CLONE_NEWUSER | linux.CLONE_FILES | flags
     # No exit signal: code that waits for the daemon's other children never sees this one.
-    pid = libc.clone(libc.sleep, top, linux.CLONE_NEWUSER | linux.CLONE_FILES, ctypes.c_void_p(SLEEP_SECONDS))
+    pid = libc.clone(libc.sleep, top, kinds, ctypes.c_void_p(SLEEP_SECONDS))
     if pid < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"cannot make a user namespace: {os.strerror(code)}")
@@ -71,7 +79,7 @@ def user_namespace(uidmap: str, gidmap: str) -> int:
         for name, ranges in maps.items():
             # Linux takes a map in one write(2) only.
             Path(f"/proc/{pid}/{name}").write_bytes("\n".join(f"{i} {o} {n}" for i, o, n in ranges).encode())
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        yield pid
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, linux.WALL)

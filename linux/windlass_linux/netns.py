@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,9 +27,24 @@ def create(path: Path) -> None:
     namespaces.create({"net": path}, _loopback_up)
 
 
+def create_owned(path: Path, uidmap: str, gidmap: str) -> None:
+    """Make a namespace as `create` does, which belongs to a new user namespace with these mappings."""
+    namespaces.create_owned({"net": path}, uidmap, gidmap)
+    try:
+        within(path, _loopback_up)
+    except BaseException:
+        namespaces.remove(path)
+        raise
+
+
 def within(path: Path, call: Callable[[], R]) -> R:
     """Call a function in a thread of its own that is in the namespace, and return what it returns."""
     return namespaces.within("net", path, call)
+
+
+def within_each(paths: Iterable[Path], call: Callable[[Path], object]) -> None:
+    """Call a function in each namespace that is there, in one thread of its own for all of them."""
+    namespaces.within_each("net", paths, call)
 
 
 def _loopback_up() -> None:

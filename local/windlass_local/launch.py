@@ -72,11 +72,12 @@ async def create(
     platform: Platform,
     build: BuildSpec,
     progress: Progress = ignore,
+    snapshot_labels: Mapping[str, str] | None = None,
 ) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left.
 
     ``wanted`` has ID, image and whatever else the record is to have; an empty runtime or snapshotter
-    is the namespace's default. ``build`` makes the spec. Raises AlreadyExists.
+    is the namespace's default. ``build`` makes the spec; ``snapshot_labels`` are the snapshot's. Raises AlreadyExists.
     """
     check_identifier("container", wanted.id)
     leaf, runtime, snapshotter = await asyncio.gather(
@@ -87,7 +88,7 @@ async def create(
     labels = {**_labels(leaf.image), **wanted.labels}
     wanted = replace(wanted, runtime=runtime, snapshotter=snapshotter, snapshot_key=wanted.id, labels=labels)
     async with namespace.lease("run") as leased:
-        mounts = await _prepare(leased, wanted, leaf, progress)
+        mounts = await _prepare(leased, wanted, leaf, progress, snapshot_labels)
         return await _record(leased, wanted, Rootfs(leased, leaf.image, mounts), build)
 
 
@@ -100,12 +101,14 @@ def _labels(image: ImageConfig) -> Mapping[str, str]:
     return {**image_labels(image), **stop}
 
 
-async def _prepare(leased: Namespace, wanted: Container, leaf: Leaf, progress: Progress) -> Sequence[Mount]:
+async def _prepare(
+    leased: Namespace, wanted: Container, leaf: Leaf, progress: Progress, labels: Mapping[str, str] | None
+) -> Sequence[Mount]:
     parent = leaf.image.chain_id
     if parent and not await held(leased, wanted.snapshotter, parent):
         await unpack(leased, wanted.snapshotter, leaf, progress)
     try:
-        return await leased.snapshots.prepare(wanted.snapshotter, wanted.snapshot_key, parent)
+        return await leased.snapshots.prepare(wanted.snapshotter, wanted.snapshot_key, parent, labels)
     except AlreadyExists:
         await _refuse_taken(leased, wanted.id)
         raise

@@ -40,13 +40,16 @@ class Pump:
         self._broken = broken
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
         self._waiting_since = 0.0
+        self._lock = threading.Lock()
+        self._closed = self._left = False
         self._thread = threading.Thread(target=self._run, name="windlass-pump", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Make the thread leave as soon as it waits for something."""
-        if self._waker >= 0:
-            os.write(self._waker, b"x")
+        with self._lock:
+            if self._waker >= 0:
+                os.write(self._waker, b"x")
 
     async def drained(self) -> None:
         """Wait until everything is copied; an input that stays silent and open is given up after a while."""
@@ -58,9 +61,16 @@ class Pump:
         self.close()
 
     def close(self) -> None:
-        """Release what wakes the thread; one that still runs is stopped and keeps it."""
+        """Stop the thread; what wakes it is released now, or when it has left."""
         self.stop()
-        if not self._thread.is_alive() and self._waker >= 0:
+        with self._lock:
+            self._closed = True
+            if self._left:
+                self._release()
+
+    def _release(self) -> None:
+        """Close what wakes the thread; the last of `close` and the thread's end does it."""
+        if self._waker >= 0:
             os.close(self._wake)
             os.close(self._waker)
             self._wake = self._waker = -1
@@ -79,6 +89,10 @@ class Pump:
             pass  # our own input cannot be read: a terminal that hung up
         finally:
             os.close(self._fifo)
+            with self._lock:
+                self._left = True
+                if self._closed:
+                    self._release()
 
     def _discard(self) -> None:
         # The shim holds both ends of an output's FIFO, so that a process whose output stays there blocks for ever.

@@ -98,12 +98,15 @@ def test_default_path_and_hostname_of_the_pod() -> None:
 def test_namespaces_by_pid_mode() -> None:
     def pid(mode: cri.NamespaceMode.ValueType, target: int = 0) -> list[object]:
         security = cri.LinuxContainerSecurityContext(namespace_options=cri.NamespaceOption(pid=mode))
-        return [each for each in specs.namespaces(pod(), security, target) if each["type"] == "pid"]
+        return [each for each in specs.namespaces(in_pod, security, target) if each["type"] == "pid"]
 
+    in_pod = pod()
     assert pid(cri.POD) == [{"type": "pid", "path": "/ns/pid"}]
     assert pid(cri.CONTAINER) == [{"type": "pid"}]
-    assert pid(cri.NODE) == []
+    assert pid(cri.NODE) == [{"type": "pid", "path": "/ns/pid"}], "only its pod opens the host's processes to it"
     assert pid(cri.TARGET, 77) == [{"type": "pid", "path": "/proc/77/ns/pid"}]
+    in_pod.config.linux.security_context.namespace_options.pid = cri.NODE
+    assert pid(cri.NODE) == pid(cri.POD) == []
 
 
 def test_the_default_pid_mode_is_the_pods_and_needs_one() -> None:
@@ -159,15 +162,6 @@ def test_oom_score_is_not_below_the_daemons_where_restricted(tmp_path: Path, mon
     config.linux.resources.oom_score_adj = -997
     assert specs.oom_score_adj(config, restrict=True) == -300
     assert specs.oom_score_adj(config, restrict=False) == -997
-
-
-def test_cdi_devices_are_refused(tmp_path: Path) -> None:
-    config = cri.ContainerConfig()
-    config.CDI_devices.add(name="nope.com/x=1")
-    with pytest.raises(Unknown, match=r"CDI device injection failed: unresolvable CDI devices nope\.com/x=1"):
-        specs.build(plan(tmp_path, config))
-    with pytest.raises(Unknown, match="CDI device injection failed"):
-        specs.build(plan(tmp_path, cri.ContainerConfig(annotations={"cdi.k8s.io/a": "nope.com/x=1"})))
 
 
 def test_a_clients_annotations_do_not_replace_our_own(tmp_path: Path) -> None:

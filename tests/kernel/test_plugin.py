@@ -189,3 +189,38 @@ def test_a_step_says_how_it_is_called() -> None:
     assert step_of(Steps.admit) == Step(CLOSED, 10.0, firstresult=False)
     assert step_of(Steps.choose) == Step(OPEN, 0.5, firstresult=True)
     assert step_of(Steps.helper) is None
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Attribute:
+    name = "n"
+
+
+class Own:
+    def __init__(self) -> None:
+        self.name = "n"
+
+
+class Computed(Named):
+    @property
+    def name(self) -> str:
+        raise AssertionError("it is asked for when it is needed")
+
+
+class Nameless(Named):
+    pass
+
+
+@pytest.mark.parametrize("instance", [Attribute(), Own(), Computed()])
+def test_a_property_of_a_contract_may_be_any_attribute(instance: object) -> None:
+    check_instance(instance, Named)
+
+
+@pytest.mark.parametrize("kind", [Nameless, object])
+def test_a_property_of_a_contract_must_be_there(kind: type[object]) -> None:
+    with pytest.raises(InvalidArgument, match=rf"of class {kind.__name__}, which lacks name of Named"):
+        check_instance(kind(), Named)

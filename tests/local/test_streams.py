@@ -61,3 +61,24 @@ async def test_a_pump_whose_reader_left_tells_and_drains(tmp_path: Path) -> None
     assert told == ["broken"]
     os.close(write)
     streams.close()
+
+
+async def test_a_pump_that_is_closed_while_it_copies_keeps_no_descriptor(tmp_path: Path) -> None:
+    """Its thread is in a write that blocks when it is closed, and releases the rest when it leaves."""
+    read, write = os.pipe()
+    streams = fifos.make("c1", stdin=False, terminal=True, parent=str(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    fifo = streams.take("stdout")
+    pump = Pump(fifo, write, fifo)
+    writer = os.open(streams.stdout, os.O_WRONLY)
+    for _ in range(3):  # more than the destination takes
+        await asyncio.to_thread(os.write, writer, b"x" * 40_000)
+    os.close(writer)
+    pump.close()
+    os.close(read)  # what it writes fails now
+
+    async with asyncio.timeout(20):
+        while len(os.listdir("/proc/self/fd")) > before - 2:  # the FIFO, and the reader that is closed here
+            await asyncio.sleep(0.01)
+    os.close(write)
+    streams.close()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,74 @@ def test_options_that_are_no_pod_are_refused() -> None:
 )
 def test_names_of_sysctls_are_read_as_sysctl_8_does(name: str, path: str) -> None:
     assert path_of(name) == path
+
+
+MAPPED = 700_000
+
+
+def mapped(pid: int = cri.CONTAINER, network: int = cri.POD) -> SandboxOptions:
+    made = config(pid=pid, network=network, hostname="web-1" if network == cri.POD else "")
+    if network == cri.POD:
+        made.linux.sysctls.update({"kernel.shmmni": "77", "net.ipv4.ip_local_port_range": "1024 2048"})
+    user = made.linux.security_context.namespace_options.userns_options
+    user.mode = cri.POD
+    user.uids.add(container_id=0, host_id=MAPPED, length=65536)
+    user.gids.add(container_id=0, host_id=MAPPED, length=65536)
+    return SandboxOptions(options=Payload(CONFIG, made.SerializeToString()))
+
+
+async def test_a_user_namespace_owns_the_others_of_a_pod(sandboxes: PinnedSandboxes, tmp_path: Path) -> None:
+    network = tmp_path / "net"
+    netns.create_owned(network, f"0:{MAPPED}:65536", f"0:{MAPPED}:65536")
+    try:
+        await sandboxes.create("k8s.io", Sandbox("p1"), replace(mapped(cri.POD), netns_path=str(network)))
+        await sandboxes.start("k8s.io", "p1")
+        status = await sandboxes.status("k8s.io", "p1")
+        assert status.state == "SANDBOX_READY" and sorted(status.info) == ["ipc", "net", "pid", "user", "uts"]
+        owner = inode(status.info["user"])
+        for kind in ("ipc", "net", "uts"):
+            assert owner_inode(Path(status.info[kind])) == owner != inode("/proc/self/ns/user"), kind
+        assert namespaces.within("uts", Path(status.info["uts"]), socket.gethostname) == "web-1"
+        shmmni = Path("/proc/sys/kernel/shmmni")
+        assert namespaces.within("ipc", Path(status.info["ipc"]), shmmni.read_text) == "77\n"
+        assert shmmni.read_text() != "77\n"
+        ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+        assert netns.within(network, ports.read_text).split() == ["1024", "2048"]
+        init = Path(f"/proc/{status.pid}")
+        assert init.stat().st_uid == MAPPED and inode(str(init / "ns/user")) == owner
+        assert (init / "uid_map").read_text().split() == ["0", str(MAPPED), "65536"]
+    finally:
+        netns.remove(network)
+
+
+async def test_a_pod_of_the_hosts_network_can_have_a_user_namespace(sandboxes: PinnedSandboxes) -> None:
+    await sandboxes.create("k8s.io", Sandbox("p1"), mapped(network=cri.NODE))
+    await sandboxes.start("k8s.io", "p1")
+    status = await sandboxes.status("k8s.io", "p1")
+    assert sorted(status.info) == ["ipc", "user"]
+    assert owner_inode(Path(status.info["ipc"])) == inode(status.info["user"])
+
+
+async def test_a_sysctl_that_linux_refuses_leaves_no_user_namespace(sandboxes: PinnedSandboxes, tmp_path: Path) -> None:
+    network = tmp_path / "net"
+    netns.create_owned(network, f"0:{MAPPED}:65536", f"0:{MAPPED}:65536")
+    try:
+        wanted = mapped()
+        assert wanted.options is not None
+        made = cri.PodSandboxConfig.FromString(wanted.options.value)
+        made.linux.sysctls["kernel.shmmni"] = "many"
+        payload = Payload(CONFIG, made.SerializeToString())
+        await sandboxes.create("k8s.io", Sandbox("p1"), SandboxOptions(options=payload, netns_path=str(network)))
+        with pytest.raises(Internal, match=r"sysctl kernel\.shmmni cannot be set to 'many'"):
+            await sandboxes.start("k8s.io", "p1")
+        assert mounting.mounts_below(tmp_path / "state") == []
+    finally:
+        netns.remove(network)
+
+
+def owner_inode(path: Path) -> int:
+    descriptor = namespaces.owner_of(path)
+    try:
+        return os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from windlass.config.effects import has_no_effect
 from windlass.config.toml import Mark, Table
 from windlass.errors import StartError
 
@@ -103,6 +104,8 @@ class Reader:
         for field in dataclasses.fields(kind):  # type: ignore[arg-type] # as in `fields`
             if field.name in known and field.name not in values and not _has_default(field):
                 self._wrong((*path, field.name), table.mark, "is missing")
+            elif field.name in values and has_no_effect(field, values[field.name]):
+                self.problems.append(self._unknown((*path, field.name), table.place(field.name), known))
         if any(problem.severity == ERROR for problem in self.problems[before:]):
             return None
         try:

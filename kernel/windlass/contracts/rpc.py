@@ -129,7 +129,10 @@ class Server(Protocol):
     """Serves services."""
 
     def add(self, service: str, methods: Mapping[str, Method]) -> None:
-        """Serve ``methods``, by their names on the wire, as the service with this full name."""
+        """Serve ``methods``, by their names on the wire, as the service with this full name.
+
+        Raises AlreadyExists for a second service of one name.
+        """
         ...
 
 

@@ -19,9 +19,11 @@ from windlass_cri.config import RuntimeConfig
 from windlass_cri.containerio import opened, reopened
 from windlass_cri.creation import Creation
 from windlass_cri.events import Events
+from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
 from windlass_cri.updates import Updates
@@ -52,12 +54,14 @@ class Containers:
         root: Path,
         state: Path,
         events: Events,
+        steps: PodSteps,
     ) -> None:
         """Know none yet; statuses are kept below ``root``, FIFOs below ``state``."""
         self.index: Index[Container] = Index("container")
         self.namespace = namespace
         self.updates = Updates(namespace, config)
-        self.creation = Creation(namespace, pods, images, config, root, state)
+        self.creation = Creation(namespace, pods, images, config, root, state, steps)
+        self._steps = steps
         self._pods = pods
         self._images = images
         self._config = config
@@ -84,12 +88,14 @@ class Containers:
         self._names.take(name, id)
         try:
             target = await self._target(pod, config.linux.security_context.namespace_options)
-            container = await self.creation.create(pod, id, name, config, image, target)
+            async with self._steps.changes.one():
+                container = await self.creation.create(pod, id, name, config, image, target)
+                self.index.add(id, container)
         except BaseException:
             self._names.give_back(name, id)
             raise
-        self.index.add(id, container)
         self._events.container(container, cri.CONTAINER_CREATED_EVENT)
+        await self._steps.container_created(container)
         return id
 
     async def _target(self, pod: Pod, wanted: cri.NamespaceOption) -> int:
@@ -110,8 +116,11 @@ class Containers:
             raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
         return (await self.namespace.tasks.get(target.id)).pid
 
-    async def start(self, container: Container) -> None:
-        """Start a created container. When that fails it has exited with 128, reason StartError."""
+    async def start(self, container: Container, checkpoint: str = "") -> None:
+        """Start a created container. When that fails it has exited with 128, reason StartError.
+
+        It begins as in the directory ``checkpoint``, which becomes its own, if that is not empty.
+        """
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
@@ -119,26 +128,39 @@ class Containers:
             raise Unknown(f"sandbox container {container.data.pod} is not running")
         container.starting = True
         try:
-            await self._start(container)
+            async with self._steps.changes.one():
+                await self._start(container, checkpoint)
         except BaseException as error:
             now = time.time_ns()
             container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
             await asyncio.shield(self._end_io(container.id, drain=False))
+            self._steps.container_ended(container)
             raise
         finally:
             container.starting = False
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
+        await self._steps.container_started(container)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
         io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        await running.create(row, CreateOptions(rootfs=tuple(mounts), io=io.io))
+        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
+        options = CreateOptions(
+            rootfs=tuple(mounts),
+            io=io.io,
+            options=task_options(runtime, spec_of(row)),
+            runtime_path=runtime.runtime_path,
+            checkpoint=checkpoint,
+            owns_checkpoint=bool(checkpoint),
+        )
+        await running.create(row, options)
         waiting = asyncio.create_task(running.wait(container.id))
         try:
+            await self._steps.start_container(container)
             await running.start(container.id)
         except BaseException:
             waiting.cancel()
@@ -168,6 +190,7 @@ class Containers:
             container.change(finished_at=ended.at or time.time_ns(), exit_code=ended.status, reason=reason)
         await self._withdraw_task(container.id)
         self._events.container(container, cri.CONTAINER_STOPPED_EVENT)
+        self._steps.container_ended(container)
 
     async def _groups(self, container: Container) -> list[str]:
         """Return the directories of a container's control group."""
@@ -232,6 +255,8 @@ class Containers:
         try:
             await self.stop(container, 0)
             await self._end_io(container.id, drain=False)
+            async with self._steps.changes.one():
+                await self._steps.remove_container(container)
             await unless_gone(launch.remove(self.namespace, container.id, force=True))
             await asyncio.to_thread(self.creation.remove_directories, container.id)
         finally:
@@ -269,6 +294,8 @@ class Containers:
         self._names.take(container.data.name, container.id)
         self.index.add(container.id, container)
         await self._find_task(container)
+        if container.status.state == cri.CONTAINER_EXITED:
+            self._steps.had_stopped(container.id)
 
     async def _find_task(self, container: Container) -> None:
         """Go on with a container as its task is now."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,22 +14,26 @@ from typing import TypeVar
 from windlass.contracts.containers import Container as Row
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import cdi, userns, volumes
 from windlass_cri import spec as specs
-from windlass_cri import volumes
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.handlers import options_of
 from windlass_cri.images import Images
 from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
 from windlass_cri.users import user_of
 from windlass_images import platforms
 from windlass_local import launch
 from windlass_local.inside import LocalNamespace
+from windlass_local.waiting import settled
 from windlass_oci.runtime_spec import Spec
 
 R = TypeVar("R")
+REMAP = "remap-ids"
+"""A capability of snapshotters."""
 
 
 class Creation:
@@ -43,6 +47,7 @@ class Creation:
         config: RuntimeConfig,
         root: Path,
         state: Path,
+        steps: PodSteps,
     ) -> None:
         """Keep statuses and volumes below ``root``, FIFOs and image volumes below ``state``."""
         self.image_volumes = ImageVolumes(namespace, images, state)
@@ -50,6 +55,7 @@ class Creation:
         self._pods = pods
         self._images = images
         self._config = config
+        self._steps = steps
         self.root = root / "containers"
         self.state = state / "containers"
 
@@ -66,9 +72,13 @@ class Creation:
         try:
             await self._create(pod, container, target)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self.remove_directories, id))
+            await settled(self._undo(container))
             raise
         return container
+
+    async def _undo(self, container: Container) -> None:
+        await self._steps.undo(container)
+        await asyncio.to_thread(self.remove_directories, container.id)
 
     async def _create(self, pod: Pod, container: Container, target: int) -> None:
         runtime = self._pods.runtime(pod.data.handler)
@@ -89,8 +99,21 @@ class Creation:
         async def build(rootfs: launch.Rootfs) -> Spec:
             return await self._step(container, self._spec(pod, container, target, rootfs))
 
-        await launch.create(self._namespace, row, platforms.host(), build)
+        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
+        labels = await self._mapped(snapshotter, user)
+        await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
         container.change(created_at=time.time_ns())
+
+    async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
+        """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
+        if user is None:
+            return {}
+        if REMAP not in await self._namespace.snapshots.capabilities(snapshotter):
+            raise Unknown(
+                f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
+                "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
+            )
+        return user.labels
 
     async def _spec(self, pod: Pod, container: Container, target: int, rootfs: launch.Rootfs) -> Spec:
         config, directory = container.config, self.root / container.id
@@ -98,20 +121,29 @@ class Creation:
         declared = volumes.declared(replace(rootfs.image, volumes=tuple(wanted)), config.mounts, directory)
         if declared:
             async with rootfs.namespace.mountable(rootfs.mounts) as mounts:
-                await asyncio.to_thread(volumes.fill, declared, mounts)
+                await asyncio.to_thread(volumes.fill, declared, userns.without_mappings(mounts))
+        user = userns.of_container(pod, config.linux.security_context.namespace_options)
+        if user is not None:
+            for each in declared:
+                user.apply(each)
+        handler = pod.data.handler
         plan = specs.Plan(
             pod=pod,
             files=self._pods.files(pod.id),
             id=container.id,
             config=config,
             image=rootfs.image,
-            runtime=self._pods.runtime(pod.data.handler),
+            runtime=self._pods.runtime(handler),
             settings=self._config,
+            features=await self._pods.features(handler) if specs.needs_features(config, user) else None,
+            base=await asyncio.to_thread(self._pods.base_spec, handler),
             volumes=declared,
             target=target,
         )
         made = await asyncio.to_thread(specs.build, plan)
         made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
+        await asyncio.to_thread(cdi.inject, made, config, self._config)
+        await self._steps.create_container(container, made)
         container.learn(made)
         return made
 

@@ -17,22 +17,30 @@ OWN = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "
 ANY = "rwm"
 
 
-def set_devices(spec: Spec, config: cri.ContainerConfig, host: bool) -> None:
+def set_devices(spec: Spec, config: cri.ContainerConfig, host: bool, every: bool = False, owned: bool = False) -> None:
     """Give the devices that the client names; a privileged container has all of the host, unless not ``host``.
 
-    Raises Unknown.
+    With ``every`` such a container may use all devices even then. With ``owned`` named devices belong to the user and
+    the group that the client has the container run as. Raises Unknown.
     """
-    rules = spec["linux"]["resources"]["devices"]
-    devices: list[Device] = []
-    if config.linux.security_context.privileged and host:
-        rules[:] = [{"allow": True, "access": ANY}]
-        devices = [device(path, str(path)) for path in below(DEVICES)]
+    rules, security = spec["linux"]["resources"]["devices"], config.linux.security_context
+    devices = spec["linux"].get("devices") or []
     for each in config.devices:
-        for made in named(each.host_path, each.container_path or each.host_path):
-            devices.append(made)
+        for made in named(each.host_path, each.container_path):
+            devices.append(own(made, security) if owned else made)
             rules.append(rule(made, each.permissions or ANY))
+    if security.privileged and (host or every):
+        rules[:] = [{"allow": True, "access": ANY}]
+    if security.privileged and host:
+        devices += [device(path, str(path)) for path in below(DEVICES)]
     if devices:
         spec["linux"]["devices"] = devices
+
+
+def own(made: Device, security: cri.LinuxContainerSecurityContext) -> Device:
+    """Return a device that belongs to the user and the group of a client; root means the host's owner."""
+    uid, gid = security.run_as_user.value, security.run_as_group.value
+    return {**made, "uid": uid or made["uid"], "gid": gid or made["gid"]}
 
 
 def rule(allowed: Device, access: str) -> DeviceRule:
@@ -47,11 +55,15 @@ def rule(allowed: Device, access: str) -> DeviceRule:
 
 
 def named(path: str, place: str) -> list[Device]:
-    """Return the device that a path of the host names, or all in the directory that it names. Raises Unknown."""
+    """Return the device that a path of the host names, or all in a directory; an empty place is its own.
+
+    Raises Unknown.
+    """
     try:
         real = Path(path).resolve(strict=True)
     except OSError as error:
         raise Unknown(f"lstat {path}: {(error.strerror or '').lower()}") from None
+    place = place or str(real)
     if real.is_dir():
         return [device(each, f"{place.rstrip('/')}/{each.relative_to(real)}") for each in below(real)]
     return [device(real, place)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -17,7 +18,10 @@ from windlass.errors import Error, InvalidArgument, Unknown
 from windlass_api.containerd.runc.v1.options_pb2 import Options
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.basespec import read_base_spec
 from windlass_cri.config import Containerd, Runtime
+from windlass_cri.userns import io_owner
+from windlass_oci.runtime_spec import Spec
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +35,13 @@ RECURSIVE_READ_ONLY = (5, 12)
 class Handlers:
     """The runtimes of the configuration, by the names that pods use."""
 
-    def __init__(self, config: Containerd) -> None:
-        """Serve the handlers of ``config``; runc is there without being named."""
+    def __init__(self, config: Containerd, tasks: Tasks | None = None) -> None:
+        """Serve the handlers of ``config``; runc is there without being named. ``tasks`` are asked for features."""
         self._default = config.default_runtime_name
         self.runtimes = {"runc": Runtime(), **config.runtimes}
+        self._tasks = tasks
+        self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
+        self._base_specs: dict[str, Spec] = {}
 
     def get(self, name: str) -> Runtime:
         """Return what a handler stands for; an empty name is the default's. Raises Unknown."""
@@ -44,6 +51,22 @@ class Handlers:
         except KeyError:
             there = ", ".join(sorted(self.runtimes))
             raise Unknown(f'no runtime for "{name}" is configured; there are {there}') from None
+
+    async def features(self, name: str) -> cri.RuntimeHandlerFeatures:
+        """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""
+        runtime, name = self.get(name), name or self._default
+        if name not in self._features and self._tasks is not None:
+            self._features[name] = await features_of(self._tasks, runtime)
+        return self._features.get(name, cri.RuntimeHandlerFeatures())
+
+    def base_spec(self, name: str) -> Spec | None:
+        """Return the spec that containers of a handler start from, None for the default one. Blocks; raises Unknown."""
+        path = self.get(name).base_runtime_spec
+        if not path:
+            return None
+        if path not in self._base_specs:
+            self._base_specs[path] = read_base_spec(Path(path))
+        return copy.deepcopy(self._base_specs[path])
 
     def in_order(self) -> list[str]:
         """Return the names, the default's first."""
@@ -88,6 +111,17 @@ def options_of(runtime: Runtime) -> Payload | None:
         made = ParseDict(values, Options())
     except ParseError as error:
         raise InvalidArgument(f"options of runtime {runtime.runtime_type}: {error}") from None
+    return Payload(OPTIONS, made.SerializeToString())
+
+
+def task_options(runtime: Runtime, spec: Spec) -> Payload | None:
+    """Return the options of a task that its container's do not have: who its streams belong to. Raises Unknown."""
+    owner = io_owner(spec)
+    if owner is None or not takes_runc_options(runtime):
+        return None
+    options = options_of(runtime)
+    made = Options.FromString(options.value) if options else Options()
+    made.io_uid, made.io_gid = owner
     return Payload(OPTIONS, made.SerializeToString())
 
 

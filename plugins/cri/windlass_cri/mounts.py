@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.files import PodFiles
 from windlass_cri.handlers import RECURSIVE_READ_ONLY, kernel_version
 from windlass_cri.record import Pod
+from windlass_cri.userns import UserNamespace
 from windlass_linux.cgroups import hierarchies
 from windlass_linux.mounting import unescape
 from windlass_oci.runtime_spec import IDMapping, Mount, Spec
@@ -22,12 +23,45 @@ PROPAGATION = {
     cri.PROPAGATION_BIDIRECTIONAL: "rshared",
 }
 CGROUPS = "/sys/fs/cgroup"
+FLAGS = (
+    *("nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "nodiratime", "diratime"),
+    *("relatime", "norelatime", "strictatime", "nostrictatime", "nosymfollow", "symfollow"),
+)
+"""What ``mount_options`` may have: flags of the mount alone; its access and its propagation have fields."""
+_ABLE = cri.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
+SYS_OF_THE_HOST: Mount = {
+    "destination": "/sys",
+    "type": "bind",
+    "source": "/sys",
+    "options": ["rbind", "rro", "nosuid", "nodev", "noexec"],
+}
+"""With the host's network and a user namespace that does not own it, Linux mounts no sysfs."""
 SHARED_BY_THE_HOST = ("nsdelegate", "memory_recursiveprot")
 """Options of the one cgroup v2 of the machine, which a container's mount would otherwise take away."""
 
 
+@dataclass(frozen=True)
+class Ability:
+    """What mounts of a container may be, beyond what this Linux is able to do."""
+
+    features: cri.RuntimeHandlerFeatures | None = None
+    """Of its runtime; None is a runtime that is able to do everything."""
+    cgroup_writable: bool = False
+    user: UserNamespace | None = None
+    relabel: Callable[[str], None] | None = None
+    """Gives a path of the host the container's SELinux label."""
+
+
+ALL = Ability()
+
+
 def set_mounts(
-    spec: Spec, pod: Pod, files: PodFiles, config: cri.ContainerConfig, volumes: Iterable[cri.Mount]
+    spec: Spec,
+    pod: Pod,
+    files: PodFiles,
+    config: cri.ContainerConfig,
+    volumes: Iterable[cri.Mount],
+    able: Ability = ALL,
 ) -> None:
     """Set all mounts: the default ones, then pod files, ``volumes`` and the client's by their depth.
 
@@ -35,18 +69,24 @@ def set_mounts(
     Raises Unknown, OSError.
     """
     taken = {clean(each.container_path) for each in config.mounts}
-    extra = [each for each in [*pod_mounts(pod, files, config), *volumes] if clean(each.container_path) not in taken]
+    shared = pod_mounts(pod, files, config, able.user)
+    extra = [each for each in [*shared, *volumes] if clean(each.container_path) not in taken]
     asked = sorted([*config.mounts, *extra], key=lambda each: depth(each.container_path))
     places = {clean(each.container_path) for each in asked}
     privileged = config.linux.security_context.privileged
-    kept = [each for each in default_mounts(spec, privileged) if not _replaced(clean(each["destination"]), places)]
+    defaults = default_mounts(spec, privileged, privileged or able.cgroup_writable)
+    if able.user is not None and pod.host_network:
+        defaults = [SYS_OF_THE_HOST if each["destination"] == "/sys" else each for each in defaults]
+    kept = [each for each in defaults if not _replaced(clean(each["destination"]), places)]
     table = MountTable.read()
-    spec["mounts"] = [*kept, *(bind(each, table) for each in asked)]
-    if strongest := max((PROPAGATION.get(each.propagation, "") for each in asked), key=_STRENGTH.index, default=""):
+    spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
+    asked_for = {each.propagation for each in asked}
+    if strongest := next((PROPAGATION[each] for each in _BEYOND_PRIVATE if each in asked_for), ""):
         spec["linux"]["rootfsPropagation"] = strongest
 
 
-_STRENGTH = ("", "rprivate", "rslave", "rshared")
+_BEYOND_PRIVATE = (cri.PROPAGATION_BIDIRECTIONAL, cri.PROPAGATION_HOST_TO_CONTAINER)
+"""The strongest first; without either it is the OCI runtime's to choose."""
 
 
 def _replaced(place: str, places: set[str]) -> bool:
@@ -60,16 +100,16 @@ def clean(path: str) -> str:
 
 def depth(path: str) -> int:
     """Return how many parts a path has, so that mounts do not hide those below them."""
-    return clean(path).rstrip("/").count("/")
+    return os.path.normpath(path).replace("//", "/").count("/")
 
 
-def default_mounts(spec: Spec, privileged: bool) -> list[Mount]:
-    """Return the mounts that every container has; a privileged one may write to /sys and to control groups."""
+def default_mounts(spec: Spec, privileged: bool, cgroup_writable: bool) -> list[Mount]:
+    """Return the mounts that every container has; a privileged one may write to /sys."""
     found = [each for each in spec["mounts"] if each["destination"] != "/run"]
     for each in found:
         if privileged and each["destination"] == "/sys":
             each["options"] = ["rw" if option == "ro" else option for option in each["options"]]
-    options = ["nosuid", "noexec", "nodev", "relatime", "rw" if privileged else "ro"]
+    options = ["nosuid", "noexec", "nodev", "relatime", "rw" if cgroup_writable else "ro"]
     if not any(each["type"] == "cgroup" for each in spec["linux"]["namespaces"]):
         options += host_cgroup_options()
     return [*found, {"destination": CGROUPS, "type": "cgroup", "source": "cgroup", "options": options}]
@@ -90,29 +130,46 @@ def unified_cgroups() -> bool:
     return [kind for _, kind, _ in hierarchies()] == ["cgroup2"]
 
 
-def pod_mounts(pod: Pod, files: PodFiles, config: cri.ContainerConfig) -> list[cri.Mount]:
-    """Return what all containers of a pod share."""
+def pod_mounts(
+    pod: Pod, files: PodFiles, config: cri.ContainerConfig, user: UserNamespace | None = None
+) -> list[cri.Mount]:
+    """Return what all containers of a pod share; what the daemon has made gets their SELinux label."""
     read_only = config.linux.security_context.readonly_rootfs
     shm = "/dev/shm" if pod.namespace_options.ipc == cri.NODE else str(files.shm)  # noqa: S108 - the host's own
     shared = {"/etc/hostname": files.hostname, "/etc/hosts": files.hosts, "/etc/resolv.conf": files.resolv_conf}
-    return [
-        *(cri.Mount(container_path=at, host_path=str(path), readonly=read_only) for at, path in shared.items()),
-        cri.Mount(container_path="/dev/shm", host_path=shm),  # noqa: S108 - in the container
+    mounts = [
+        cri.Mount(container_path=at, host_path=str(path), readonly=read_only, selinux_relabel=True)
+        for at, path in shared.items()
     ]
+    if user is not None:
+        for each in mounts:
+            user.apply(each)
+    own_shm = pod.namespace_options.ipc != cri.NODE
+    mounts.append(
+        cri.Mount(container_path="/dev/shm", host_path=shm, selinux_relabel=own_shm)  # noqa: S108 - in the container
+    )
+    return mounts
 
 
-def bind(wanted: cri.Mount, table: MountTable) -> Mount:
+def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
     """Return a bind mount. A host path that is not there is made; links in it are followed. Raises Unknown, OSError."""
     if not wanted.container_path:
         raise Unknown(f'the mount of "{wanted.host_path}" has no container_path')
     if not wanted.host_path:
         raise Unknown(f'failed to mkdir "": mount {wanted.container_path} has no host_path')
+    if not wanted.host_path.startswith("/"):
+        raise Unknown(f'host_path "{wanted.host_path[:200]}" of {wanted.container_path} is not absolute')
     source = Path(wanted.host_path)
     if not source.exists():
         source.mkdir(mode=0o755, parents=True)
     real = os.path.realpath(source)
     table.check(real, wanted.propagation)
-    options = ["rbind", PROPAGATION.get(wanted.propagation, "rprivate"), access(wanted)]
+    options = ["rbind", PROPAGATION.get(wanted.propagation, "rprivate"), access(wanted, able)]
+    options += further_options(wanted)
+    if wanted.selinux_relabel and able.relabel is not None:
+        able.relabel(real)
+    if (wanted.uidMappings or wanted.gidMappings) and not (able.features or _ABLE).user_namespaces:
+        raise Unknown(f'the runtime handler does not support ID-mapped mounts (hostPath="{wanted.host_path}")')
     made: Mount = {"destination": wanted.container_path, "type": "bind", "source": real, "options": options}
     if wanted.uidMappings:
         made["uidMappings"] = id_mappings(wanted.uidMappings)
@@ -121,13 +178,25 @@ def bind(wanted: cri.Mount, table: MountTable) -> Mount:
     return made
 
 
-def access(wanted: cri.Mount) -> str:
+def further_options(wanted: cri.Mount) -> list[str]:
+    """Return the options that a client wants beyond its other fields. Raises Unknown for one that is not a flag."""
+    for each in wanted.mount_options:
+        if each not in FLAGS:
+            raise Unknown(
+                f'mount option "{each[:50]}" of {wanted.container_path} is not allowed; allowed are {", ".join(FLAGS)}'
+            )
+    return list(dict.fromkeys(wanted.mount_options))
+
+
+def access(wanted: cri.Mount, able: Ability = ALL) -> str:
     """Return ro, rro or rw. Raises Unknown for a recursive read-only mount that cannot be."""
     where = f'(hostPath="{wanted.host_path}")'
     if not wanted.recursive_read_only:
         return "ro" if wanted.readonly else "rw"
     if not wanted.readonly:
         raise Unknown(f"recursive read-only mount conflicts with RW mount {where}")
+    if not (able.features or _ABLE).recursive_read_only_mounts:
+        raise Unknown(f"RROUnsupported: runtime handler does not support recursive read-only mounts {where}")
     if not recursive_read_only():
         raise Unknown(f"RROUnsupported: this Linux does not support recursive read-only mounts {where}")
     if wanted.propagation != cri.PROPAGATION_PRIVATE:

@@ -16,6 +16,7 @@ from windlass_cni.execute import Attachment, Programs
 from windlass_cni.networks import Networks, add_all, capability_args, delete_all
 from windlass_cni.result import Result
 from windlass_cri.config import Cni
+from windlass_cri.userns import UserNamespace
 from windlass_linux import netns
 
 NAMESPACES = Path("/var/run/netns")
@@ -42,7 +43,7 @@ class PodNetwork:
         """Read networks as ``config`` says; results are kept in the directory ``cache``."""
         self._config = config
         self._directory = NetworkDirectory(Path(config.conf_dir), config.max_conf_num)
-        self._networks = Networks(Programs(tuple(map(Path, config.bin_dirs))), Cache(cache))
+        self._networks = Networks(Programs(tuple(map(Path, config.programs))), Cache(cache))
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -65,10 +66,17 @@ class PodNetwork:
             return str(error)
         return ""
 
-    async def make_namespace(self, id: str) -> str:
-        """Make the network namespace of a pod and return its path."""
+    async def reload(self) -> None:
+        """Read the directory again."""
+        await self._directory.load()
+
+    async def make_namespace(self, id: str, user: UserNamespace | None = None) -> str:
+        """Make the network namespace of a pod, in a new ``user`` namespace if there is one, and return its path."""
         path = namespace_of(id)
-        await asyncio.to_thread(netns.create, Path(path))
+        if user is None:
+            await asyncio.to_thread(netns.create, Path(path))
+        else:
+            await asyncio.to_thread(netns.create_owned, Path(path), user.uidmap, user.gidmap)
         return path
 
     async def is_there(self, path: str) -> bool:

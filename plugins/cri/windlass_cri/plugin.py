@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER
@@ -35,6 +35,14 @@ def init_runtime(context: InitContext) -> RuntimeConfig:
     return context.config(RuntimeConfig)
 
 
+# Any: a TOML table as parsed.
+def migrate(version: int, plugins: dict[str, Any]) -> None:
+    """Every step to 4: the single block of older files is three (docs/containerd 5.3)."""
+    from windlass_cri.migration import migrate
+
+    migrate(plugins)
+
+
 def init(context: InitContext) -> Service:
     """Get ready to serve; pods of an earlier daemon are looked for once all plugins are there."""
     from windlass_cri.service import CriService
@@ -48,7 +56,7 @@ def init(context: InitContext) -> Service:
     metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
     tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
     exchange, transfer = context.single(EXCHANGE), context.single(TRANSFER)
-    controllers, server = context.all(SANDBOX_CONTROLLER), context.config(ServerConfig)
+    controllers, server, hooks = context.all(SANDBOX_CONTROLLER), context.config(ServerConfig), context.hooks
 
     def make() -> CriRuntime:
         from windlass_cri.runtime import Configs, CriRuntime
@@ -65,6 +73,7 @@ def init(context: InitContext) -> Service:
             roots,
             context.root,
             context.state,
+            hooks,
         )
 
     service = CriService(make, metadata, context.root)
@@ -80,6 +89,7 @@ PLUGIN = Plugin(
     id="cri",
     init=init,
     config=ServerConfig,
+    migrate=migrate,
     requires=(
         RUNTIME_BLOCK,
         METADATA,

@@ -16,14 +16,18 @@ from windlass.contracts.values import Payload
 from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable, Unimplemented, Unknown
 from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import userns
 from windlass_cri.config import Runtime
 from windlass_cri.events import Events
 from windlass_cri.files import PodFiles
 from windlass_cri.handlers import Handlers, handler_of, options_of
 from windlass_cri.ids import Index, Names, new_id, pod_name
 from windlass_cri.network import PodNetwork, namespace_of
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
+from windlass_cri.sysctls import with_sysctls
 from windlass_local.waiting import settled, unless_gone
+from windlass_oci.runtime_spec import Spec
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -46,6 +50,7 @@ class Pods:
         handlers: Handlers,
         root: Path,
         events: Events,
+        steps: PodSteps,
     ) -> None:
         """Know none yet; files of pods are kept below ``root``."""
         self.index: Index[Pod] = Index("sandbox")
@@ -56,9 +61,12 @@ class Pods:
         self._handlers = handlers
         self._root = root / "sandboxes"
         self._events = events
+        self._steps = steps
         self._attempts: dict[str, asyncio.Task[str]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self.sysctls: Mapping[str, str] = {}
+        """What is set in pods that have a network of their own, unless their clients set it."""
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
@@ -86,28 +94,49 @@ class Pods:
 
     async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
         id, handler = new_id(), handler_of(config, wanted)
+        await self._check(config, handler)
         pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer))
         controller = self._controller_of(pod)
         self._names.take(name, id)
         try:
             await self._make(pod, controller)
+            async with self._steps.changes.one():
+                await self._step(pod, "hooks", self._steps.run_pod(pod))
+                self.index.add(id, pod)
         except BaseException:
             await settled(self._withdraw(pod, controller))
             raise
-        self.index.add(id, pod)
         self._watch(pod, controller)
         self._events.pod(pod, cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT)
         return id
 
+    async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
+        """Return what a handler is able to do. Raises Unknown."""
+        return await self._handlers.features(handler)
+
+    def base_spec(self, handler: str) -> Spec | None:
+        """Return what containers' specs of a handler are made from, None for the default. Blocks; raises Unknown."""
+        return self._handlers.base_spec(handler)
+
+    async def _check(self, config: cri.PodSandboxConfig, handler: str) -> None:
+        """Refuse a user namespace that the runtime cannot map mounts for: its files would belong to others."""
+        user = userns.wanted(config.linux.security_context.namespace_options)
+        if user is not None and not (await self.features(handler)).user_namespaces:
+            raise Unknown(
+                f'runtime handler "{handler or self._handlers.in_order()[0]}" does not support user namespaces: '
+                "its OCI runtime has no ID-mapped mounts; use runc 1.2 or crun, or set hostUsers: true"
+            )
+
     async def _make(self, pod: Pod, controller: SandboxController) -> None:
         await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
         if not pod.host_network:
-            path = await self._step(pod, "network namespace", self._network.make_namespace(pod.id))
+            user = userns.wanted(pod.namespace_options)
+            path = await self._step(pod, "network namespace", self._network.make_namespace(pod.id, user))
             pod.data = replace(pod.data, netns=path)
             addresses = await self._step(pod, "network", self._network.attach(pod.id, pod.config, path))
             pod.data = replace(pod.data, addresses=addresses)
         options = SandboxOptions(
-            options=Payload(CONFIG_TYPE, pod.config.SerializeToString()), netns_path=pod.data.netns
+            options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
         )
         await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
@@ -201,6 +230,8 @@ class Pods:
         """End a pod's sandbox and detach it from its networks; again is not an error."""
         await self._controller_of(pod).stop(NAMESPACE, pod.id, 0)
         was_ready, pod.ready, pod.pid = pod.ready, False, 0
+        async with self._steps.changes.one():
+            await self._steps.stop_pod(pod)
         await self._disconnect(pod.id, pod.data.netns)
         pod.data = replace(pod.data, addresses=())
         await asyncio.to_thread(self.files(pod.id).unmount)
@@ -214,13 +245,23 @@ class Pods:
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
-        self.index.remove(pod.id)
+        async with self._steps.changes.one():
+            await self._steps.remove_pod(pod)
+            self.index.remove(pod.id)
         self._names.give_back(pod.data.name, pod.id)
 
     async def update(
         self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
     ) -> None:
         """Keep what a pod uses beyond its containers, and in all, and let its sandbox know."""
+        async with self._steps.changes.one():
+            await self._steps.update_pod(pod, overhead, resources)
+            await self._update(pod, overhead, resources)
+            await self._steps.pod_updated(pod)
+
+    async def _update(
+        self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
         pod.config.linux.overhead.CopyFrom(overhead)
         pod.config.linux.resources.CopyFrom(resources)
         record = self._record(pod)
@@ -251,6 +292,8 @@ class Pods:
             return
         if pod.ready:
             self._watch(pod, controller)
+        else:
+            self._steps.had_stopped(pod.id)
 
     def _directories(self) -> list[str]:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
@@ -288,4 +331,4 @@ def namespaces(info: Mapping[str, str], pid: int) -> dict[str, str]:
     kinds = ("net", "ipc", "uts", "pid")
     if pid and not any(kind in info for kind in kinds):
         return {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds}
-    return {kind: info[kind] for kind in kinds if kind in info}
+    return {kind: info[kind] for kind in (*kinds, "user") if kind in info}

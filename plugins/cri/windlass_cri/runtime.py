@@ -16,21 +16,28 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable
+from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.checkpoints import Checkpoints
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
 from windlass_cri.events import Events
 from windlass_cri.execs import Execs
-from windlass_cri.handlers import Handlers, features_of
+from windlass_cri.handlers import Handlers
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
+from windlass_cri.metrics import Metrics
 from windlass_cri.network import PodNetwork
 from windlass_cri.ooms import OomWatch
+from windlass_cri.poddomain import PodDomain
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.restores import Restores
 from windlass_cri.stats import Stats
+from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
 from windlass_local.store import Parts
@@ -82,6 +89,7 @@ class CriRuntime:
         roots: Mapping[str, str],
         root: Path,
         state: Path,
+        hooks: Hooks,
     ) -> None:
         """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
@@ -93,19 +101,25 @@ class CriRuntime:
         self.snapshotters = Snapshotters(configs)
         patience = durations.seconds(configs.images.image_pull_progress_timeout)
         self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
-        self.handlers = Handlers(self.config.containerd)
-        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
-        self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
+        self.handlers = Handlers(self.config.containerd, running.tasks)
+        self.steps = PodSteps(hooks)
+        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
+        self.pods.sysctls = closed_by_default(self.config)
+        self.containers = Containers(
+            namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
+        )
+        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
         self.usage = [
             DiskUsage(metadata.snapshotter(name, NAMESPACE), roots.get(name, ""), configs.images.stats_collect_period)
             for name in self.snapshotters.all()
         ]
-        self._tasks = running.tasks
-        self._features: dict[str, cri.RuntimeHandlerFeatures] = {}
         self._ooms = OomWatch(exchange, self.containers)
-        self.stats = Stats(self.containers, self.usage[0])
+        self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
+        self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
+        self.checkpoints = Checkpoints(self.containers, self.pods, self.images, running.tasks, self.config, root)
+        self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
 
@@ -117,19 +131,24 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
+        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
         await self._ooms.start()
         await self.containers.recover()
         await self.streaming.start()
+        await self.steps.serve()
         self._started = True
 
     async def stop(self) -> None:
         """Serve no longer; pods go on."""
         self._started = False
+        await self.stats.stop()
+        await self.checkpoints.stop()
         await self.streaming.stop()
         await self._ooms.stop()
+        self.steps.close()
         await self.containers.close()
         await self.pods.close()
         await self.network.stop()
@@ -141,7 +160,7 @@ class CriRuntime:
             await self._stop_pod(pod)
 
     async def _stop_pod(self, pod: Pod) -> None:
-        stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
+        stopping = [self.stop_container(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
         snapshotter = self.snapshotters.of(pod.data.handler)
         await self.containers.creation.image_volumes.release(pod.id, snapshotter)
@@ -156,13 +175,21 @@ class CriRuntime:
             await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
             await self.pods.remove(pod)
 
+    async def stop_container(self, container: Container, timeout: float) -> None:
+        """Stop a container, and wait until hook plugins know."""
+        await self.containers.stop(container, timeout)
+        await self.steps.told(container)
+
+    async def update_container(self, container: Container, wanted: cri.LinuxContainerResources) -> None:
+        """Change a container's limits, in which hook plugins have a say."""
+        async with self.steps.changes.one():
+            decided = await self.steps.update_container(container, wanted)
+            await self.containers.updates.update(container, decided)
+            await self.steps.container_updated(container)
+
     async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""
-        runtime = self.handlers.get(handler)
-        name = handler or self.config.containerd.default_runtime_name
-        if name not in self._features:
-            self._features[name] = await features_of(self._tasks, runtime)
-        return self._features[name]
+        return await self.handlers.features(handler)
 
     def status_of(self, container: Container) -> cri.ContainerStatus:
         """Return a container's status."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_oci import capabilities, seccomp
-from windlass_oci.defaults import CAPABILITIES, bounded
+from windlass_oci.defaults import bounded
 from windlass_oci.runtime_spec import Process, Spec
 
 Profile = cri.SecurityProfile
@@ -27,12 +27,12 @@ def set_capabilities(process: Process, security: cri.LinuxContainerSecurityConte
     policy that forbids SYS_ADMIN; dropping CAP_SYS_ADMIN drops it.
     """
     if security.privileged:
-        process["capabilities"] = bounded(capabilities.every())
+        process["capabilities"] = bounded(capabilities.current())
         return
     add = [each.upper() for each in security.capabilities.add_capabilities]
     drop = [each.upper() for each in security.capabilities.drop_capabilities]
-    known = capabilities.every()
-    base = [] if "ALL" in drop else (known if "ALL" in add else CAPABILITIES)
+    known, default = capabilities.every(), process["capabilities"]["bounding"]
+    base = [] if "ALL" in drop else (capabilities.current() if "ALL" in add else default)
     found = dict.fromkeys([*base, *(f"CAP_{each}" for each in add)])
     dropped = {f"CAP_{each.removeprefix('CAP_')}" for each in drop}
     process["capabilities"] = bounded([each for each in found if each in known and each not in dropped])
@@ -49,8 +49,11 @@ def set_paths(spec: Spec, security: cri.LinuxContainerSecurityContext, default: 
 
 def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext, unset: str) -> None:
     """Filter system calls as the client asks, or as ``unset`` says when it does not. Raises Unknown."""
+    if security.privileged:
+        spec["linux"].pop("seccomp", None)  # the operator's own spec may have one
+        return
     wanted = _chosen(security, "seccomp", security.seccomp_profile_path or unset)
-    if security.privileged or wanted is None or wanted.profile_type == Profile.Unconfined:
+    if wanted is None or wanted.profile_type == Profile.Unconfined:
         return
     if not SECCOMP.exists():
         raise Unknown("seccomp is not supported")
@@ -66,12 +69,12 @@ def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext, unset: 
         raise Unknown(f'cannot load seccomp profile "{path}": open {path}: {error}') from None
 
 
-def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext) -> None:
+def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext, disabled: bool = False) -> None:
     """Confine the process by a profile that is loaded. Raises Unknown where there is none, or no AppArmor."""
     wanted = _chosen(security, "apparmor", security.apparmor_profile)
     if wanted is not None and wanted.profile_type == Profile.Unconfined:
         return
-    if not _apparmor():
+    if disabled or not _apparmor():
         if wanted is not None:
             raise Unknown("apparmor is not supported")
         return

@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.classes import refuse_classes
 from windlass_cri.config import Runtime, RuntimeConfig
 from windlass_cri.devices import set_devices
 from windlass_cri.files import PodFiles
-from windlass_cri.mounts import set_mounts, unified_cgroups
+from windlass_cri.globs import glob_matches
+from windlass_cri.mounts import Ability, set_mounts, unified_cgroups
 from windlass_cri.record import NAMESPACE, Pod
 from windlass_cri.resources import Host, cgroups_path, set_resources
 from windlass_cri.security import check_selinux, set_apparmor, set_capabilities, set_paths, set_seccomp
+from windlass_cri.userns import UserNamespace, of_container
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import PATH, default_spec
 from windlass_oci.runtime_spec import Namespace, Spec
 
 ANNOTATION = "io.kubernetes.cri."
-CDI = "cdi.k8s.io/"
 OWN_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -39,6 +40,10 @@ class Plan:
     settings: RuntimeConfig
     volumes: Iterable[cri.Mount] = ()
     """Mounts for the volumes that the image declares."""
+    features: cri.RuntimeHandlerFeatures | None = None
+    """What the runtime is able to do, None for everything."""
+    base: Spec | None = None
+    """What the operator wants specs to be made from, None for the default; it is changed."""
     target: int = 0
     """The process whose PID namespace the container joins, for the mode TARGET."""
     host: Host = field(default_factory=Host.read)
@@ -49,24 +54,47 @@ def build(plan: Plan) -> Spec:
     pod, config = plan.pod, plan.config
     security = config.linux.security_context
     check(pod, config)
-    spec = default_spec(NAMESPACE, plan.id)
+    spec = start(plan)
     process, linux = spec["process"], spec["linux"]
     process["args"] = arguments(config, plan.image)
     process["env"] = environment(pod, config, plan.image)
     process["cwd"] = config.working_dir or plan.image.working_dir or "/"
     process["noNewPrivileges"] = security.no_new_privs
     process["oomScoreAdj"] = oom_score_adj(config, plan.settings.restrict_oom_score_adj)
-    process.pop("rlimits", None)
     if config.tty:
         process["terminal"] = True
     spec["root"] = {"path": "rootfs", "readonly": security.readonly_rootfs}
     spec["annotations"] = all_annotations(plan)
-    linux["cgroupsPath"] = cgroups_path(pod.config.linux.cgroup_parent, plan.id, linux["cgroupsPath"])
+    default = linux["cgroupsPath"]
+    if plan.runtime.options.get("SystemdCgroup"):
+        default = f"system.slice:cri-containerd:{plan.id}"  # systemd takes nothing but units
+    linux["cgroupsPath"] = cgroups_path(pod.config.linux.cgroup_parent, plan.id, default)
+    user = of_container(pod, security.namespace_options)
     linux["namespaces"] = namespaces(pod, security, plan.target)
-    set_mounts(spec, pod, plan.files, config, plan.volumes)
-    set_devices(spec, config, host=not plan.runtime.privileged_without_host_devices)
+    if user is not None:
+        linux["namespaces"].append({"type": "user", "path": pod.namespaces["user"]})
+        linux["uidMappings"], linux["gidMappings"] = [user.uids], [user.gids]
+    set_mounts(spec, pod, plan.files, config, plan.volumes, Ability(plan.features, plan.runtime.cgroup_writable, user))
+    set_devices(
+        spec,
+        config,
+        host=not plan.runtime.privileged_without_host_devices,
+        every=plan.runtime.privileged_without_host_devices_all_devices_allowed,
+        owned=plan.settings.device_ownership_from_security_context,
+    )
+    refuse_classes(plan.settings.containerd, pod.config, config)
     set_resources(spec, config.linux.resources, plan.host, huge_pages=limits_huge_pages(plan.settings, plan.host))
     set_security(spec, security, plan.settings)
+    return spec
+
+
+def start(plan: Plan) -> Spec:
+    """Return the operator's spec, or the default one without limits: the daemon's own are those of containers."""
+    if plan.base is not None:
+        plan.base["linux"]["cgroupsPath"] = f"/{NAMESPACE}/{plan.id}"
+        return plan.base
+    spec = default_spec(NAMESPACE, plan.id)
+    spec["process"].pop("rlimits", None)
     return spec
 
 
@@ -82,12 +110,19 @@ def limits_huge_pages(settings: RuntimeConfig, host: Host) -> bool:
     return not settings.disable_hugetlb_controller and not tolerated
 
 
+def needs_features(config: cri.ContainerConfig, user: UserNamespace | None) -> bool:
+    """Tell whether a container needs what not every runtime is able to do."""
+    return user is not None or any(
+        each.recursive_read_only or each.uidMappings or each.gidMappings for each in config.mounts
+    )
+
+
 def set_security(spec: Spec, security: cri.LinuxContainerSecurityContext, settings: RuntimeConfig) -> None:
     """Set what the container may do. Raises Unknown."""
     set_capabilities(spec["process"], security)
     set_paths(spec, security, default=settings.disable_proc_mount)
     set_seccomp(spec, security, settings.unset_seccomp_profile)
-    set_apparmor(spec["process"], security)
+    set_apparmor(spec["process"], security, settings.disable_apparmor)
     check_selinux(security)
 
 
@@ -96,12 +131,8 @@ def check(pod: Pod, config: cri.ContainerConfig) -> None:
     security = config.linux.security_context
     if security.privileged and not pod.config.linux.security_context.privileged:
         raise Unknown("no privileged container allowed in sandbox")
-    options = security.namespace_options
-    if options.HasField("userns_options") and options.userns_options.mode == cri.POD:
-        raise Unknown("user namespaces are not supported here yet; set hostUsers: true")
-    devices = [each.name for each in config.CDI_devices] + [key for key in config.annotations if key.startswith(CDI)]
-    if devices:
-        raise Unknown(f"CDI device injection failed: unresolvable CDI devices {', '.join(devices)[:200]}")
+    if security.supplemental_groups_policy not in cri.SupplementalGroupsPolicy.values():
+        raise Unknown(f"SupplementalGroupsPolicy {security.supplemental_groups_policy} does not exist")
 
 
 def arguments(config: cri.ContainerConfig, image: ImageConfig) -> list[str]:
@@ -141,12 +172,12 @@ def namespaces(pod: Pod, security: cri.LinuxContainerSecurityContext, target: in
     }
     found: list[Namespace] = [{"type": "mount"}]
     found += [{**kind, "path": pod.namespaces[name]} for name, kind in kinds.items() if name in pod.namespaces]
-    wanted = security.namespace_options.pid
+    wanted, pods = security.namespace_options.pid, pod.namespace_options.pid
     if wanted == cri.CONTAINER:
         found.append({"type": "pid"})
     elif wanted == cri.TARGET:
         found.append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
-    elif wanted == cri.POD:
+    elif pods != cri.NODE:  # a container sees the host's processes only if its pod does
         if "pid" not in pod.namespaces:
             raise Unknown(f"pod {pod.id} shares no PID namespace, which its container is to join; recreate the pod")
         found.append({"type": "pid", "path": pod.namespaces["pid"]})
@@ -179,4 +210,4 @@ def own_annotations(plan: Plan) -> dict[str, str]:
 
 def passed_on(patterns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     """Return the annotations that a runtime's configuration lets through."""
-    return {key: value for key, value in given.items() if any(fnmatchcase(key, each) for each in patterns)}
+    return {key: value for key, value in given.items() if any(glob_matches(each, key) for each in patterns)}

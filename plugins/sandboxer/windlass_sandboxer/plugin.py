@@ -16,11 +16,11 @@ def init(context: InitContext) -> SandboxController:
         raise SkipPlugin(f"namespaces are of Linux, this is {sys.platform}; run the daemon on Linux")
     if os.geteuid() != 0:
         raise SkipPlugin("only root can make these namespaces; run the daemon as root")
+    from windlass_sandboxer import owned, reaper
     from windlass_sandboxer.controller import PinnedSandboxes
-    from windlass_sandboxer.reaper import MODULE
 
     zygote = context.single(ZYGOTE)
-    zygote.preload([MODULE])
+    zygote.preload([reaper.MODULE, owned.MODULE])
     return PinnedSandboxes(context.state, zygote)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from windlass.contracts.zygote import Zygote
 from windlass.errors import Internal
 from windlass_linux import namespaces
+from windlass_sandboxer import owned
 from windlass_sandboxer.reaper import ENTRY
 from windlass_sandboxer.settings import Settings, path_of
 
@@ -55,7 +56,7 @@ class Pod:
         return found
 
     def _names(self) -> dict[str, Path]:
-        return {kind: self.directory / kind for kind in ("ipc", "uts") if getattr(self.settings, kind)}
+        return {kind: self.directory / kind for kind in ("user", "ipc", "uts") if getattr(self.settings, kind)}
 
     @property
     def ready(self) -> bool:
@@ -78,7 +79,10 @@ class Pod:
         join = {"net": Path(self.netns)} if self.settings.net and self.netns else {}
         names = self._names()
         try:
-            namespaces.create(names, self._prepare, join)
+            if self.settings.user:
+                owned.create(zygote, names, self.settings, self.netns if join else "")
+            else:
+                namespaces.create(names, self._prepare, join)
             if self.settings.pid:
                 self._start_init(zygote, [*names.values(), *join.values()])
         except BaseException:
@@ -102,7 +106,8 @@ class Pod:
         descriptors = [write]
         try:
             descriptors += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in joined]
-            os.close(zygote.spawn(ENTRY, [], descriptors).pidfd)
+            arguments = ["user"] if self.settings.user else []
+            os.close(zygote.spawn(ENTRY, arguments, descriptors).pidfd)
             while descriptors:
                 os.close(descriptors.pop())
             pid = int(os.read(read, 32) or b"0")  # ends with the child, which alone can write

@@ -15,13 +15,19 @@ ENTRY = f"{MODULE}:serve"
 def serve(arguments: list[str], descriptors: list[int]) -> int:
     """Make the namespace with its init, and end; the init's pid on the host goes to the first descriptor.
 
-    The other descriptors are namespaces to be in. They are no arguments, which every container of the pod would see.
+    The other descriptors are namespaces to be in, the first a user namespace if the argument is "user". They are not
+    arguments, which every container of the pod would see.
     """
     from windlass_linux import calls as linux
 
     answer, *namespaces = descriptors
-    for namespace in namespaces:
-        linux.setns(namespace)
+    if arguments:
+        from windlass_sandboxer.owned import enter
+
+        enter(namespaces)
+    else:
+        for namespace in namespaces:
+            linux.setns(namespace)
     linux.unshare(linux.CLONE_NEWPID)
     child = os.fork()
     if child:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_linux import idmap
 
 CONFIG = "runtime.v1.PodSandboxConfig"
 HOSTNAME_LIMIT = 64
@@ -34,6 +35,14 @@ class Settings:
     """Whether its containers share one; else each has its own, or the host's."""
     hostname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    uidmap: str = ""
+    """``container:host:length`` of its user namespace, empty for the host's."""
+    gidmap: str = ""
+
+    @property
+    def user(self) -> bool:
+        """Whether it has a user namespace of its own, which then owns the others."""
+        return bool(self.uidmap)
 
     @property
     def uts(self) -> bool:
@@ -65,16 +74,40 @@ def read(options: Payload | None) -> Settings:
             f'unable to set hostname "{config.hostname[:HOSTNAME_LIMIT]}" without a private UTS namespace: '
             "the pod is in the host's network; leave the hostname out"
         )
+    uidmap, gidmap = mappings(wanted)
     settings = Settings(
         net=net,
         ipc=wanted.ipc != cri.NODE,
         pid=wanted.pid == cri.POD,
         hostname=config.hostname,
-        sysctls={**(DEFAULTS if net else {}), **config.linux.sysctls},
+        sysctls={**defaults(net, bool(uidmap)), **config.linux.sysctls},
+        uidmap=uidmap,
+        gidmap=gidmap,
     )
     for name, value in settings.sysctls.items():
         _check(name, value, settings)
     return settings
+
+
+def defaults(net: bool, user: bool) -> dict[str, str]:
+    """Return the sysctls of pods that the client does not set; a user namespace need not map all groups that ping."""
+    if not net:
+        return {}
+    return {PORTS: DEFAULTS[PORTS]} if user else dict(DEFAULTS)
+
+
+def mappings(wanted: cri.NamespaceOption) -> tuple[str, str]:
+    """Return the mappings of a pod's user namespace, two empty texts without one. Raises InvalidArgument."""
+    options = wanted.userns_options
+    if not wanted.HasField("userns_options") or options.mode != cri.POD:
+        return "", ""
+    found = [
+        ",".join(f"{each.container_id}:{each.host_id}:{each.length}" for each in ids)
+        for ids in (options.uids, options.gids)
+    ]
+    for text in found:
+        idmap.root_of(text)  # without a root nothing could be set up in it
+    return found[0], found[1]
 
 
 def _check(name: str, value: str, settings: Settings) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from windlass.contracts.rpc import Method
-from windlass.errors import Code
+from windlass.errors import AlreadyExists, Code
 from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.calls import Call
 from windlass_server.grpc.connection import BUFFER, Connection
@@ -31,7 +31,14 @@ class Server:
         self.connections: set[Connection] = set()
 
     def add(self, service: str, methods: Mapping[str, Method]) -> None:
-        """Serve ``methods``, by their names on the wire, as the service with this full name."""
+        """Serve ``methods``, by their names on the wire, as the service with this full name.
+
+        Raises AlreadyExists for a second service of one name, which would take the calls of the first.
+        """
+        if service in self._services:
+            raise AlreadyExists(
+                f"two plugins serve gRPC service {service}; name one of them in disabled_plugins, or uninstall it"
+            )
         self._services.add(service)
         self._methods.update({f"/{service}/{name}": method for name, method in methods.items()})
 
