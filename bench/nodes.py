@@ -197,7 +197,7 @@ class Node:
 
     def stop(self) -> None:
         """Remove all pods, and the daemon, and what a failure has left."""
-        with contextlib.suppress(grpc.RpcError):
+        with contextlib.suppress(grpc.RpcError, ValueError):  # a channel that is closed is a ValueError
             pods = self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=TIMEOUT).items
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda pod: self.remove_pod(pod.id), pods))
