@@ -159,13 +159,10 @@ class RuntimeConfig:
     enable_criu: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse times that are none."""
+        """Refuse times that are none, and a number of categories that SELinux has not."""
         for text in (self.stats_collect_period, self.stats_retention_period):
             if text and durations.seconds(text) <= 0:
                 raise ValueError("stats_collect_period and stats_retention_period have to be more than 0")
-
-    def __post_init__(self) -> None:
-        """Refuse a number of categories that SELinux has not."""
         if self.selinux_category_range not in (0, *range(2, 1025)):
             raise ValueError("selinux_category_range has to be from 2 to 1024, or 0 for all")
 
