@@ -89,7 +89,7 @@ class Cache:
     def _those(self, part: str) -> Iterator[Cached]:
         """Yield what is kept in files with ``part`` in their names."""
         try:
-            names = sorted(name for name in os.listdir(self._directory) if part in name)
+            names = sorted(path.name for path in self._directory.iterdir() if part in path.name)
         except FileNotFoundError:
             return
         for name in names:

@@ -8,7 +8,6 @@ from windlass_local.launch import Rootfs
 from windlass_oci.runtime_spec import User
 from windlass_oci.users import Accounts, find_user, is_numeric
 
-
 MOST_IMAGES = 64
 LARGEST = 64 << 10
 """Characters of accounts that are kept."""
