@@ -73,7 +73,7 @@ def build(plan: Plan) -> Spec:
     spec["mounts"] = mounts(spec, plan, user is not None)
     # The fields of a pod's security have the names, and the rules, of a container's.
     set_seccomp(spec, of_container(security), plan.settings.unset_seccomp_profile)
-    check_selinux(of_container(security))
+    check_selinux(security.selinux_options)
     return spec
 
 
