@@ -170,9 +170,9 @@ def _args(wanted: list[str], container: nri.Container, collected: nri.ContainerA
 
 
 def _hooks(wanted: nri.Hooks, seen: nri.Hooks, collected: nri.Hooks, claim: Claim) -> None:
-    seen.MergeFrom(wanted)
-    collected.MergeFrom(wanted)
     if wanted.ListFields():
+        seen.MergeFrom(wanted)
+        collected.MergeFrom(wanted)
         claim.share(nri.OciHooks)
 
 
