@@ -22,6 +22,7 @@ from windlass_cri.events import Events
 from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
+from windlass_cri.naming import step
 from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
@@ -158,11 +159,13 @@ class Containers:
             checkpoint=checkpoint,
             owns_checkpoint=bool(checkpoint),
         )
-        await running.create(row, options)
+        with step("failed to create containerd task"):
+            await running.create(row, options)
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await self._steps.start_container(container)
-            await running.start(container.id)
+            with step(f'failed to start containerd task "{container.id}"'):
+                await running.start(container.id)
         except BaseException:
             waiting.cancel()
             await asyncio.shield(self._withdraw_task(container.id))

@@ -207,7 +207,8 @@ class ExecProcess:
             try:
                 await self._tasks.start(self._container, self._id)
             except Error as error:
-                raise Unknown(f"failed to exec in container: {error}") from error
+                text = f'failed to exec in container: failed to start exec "{self._id}": {error}'
+                raise Unknown(text) from error
             self._started.set()
             return await waiting
         finally:
