@@ -145,6 +145,17 @@ def test_patterns_of_annotations_are_gos(pattern: str, key: str, expected: bool)
     assert glob_matches(pattern, key) is expected
 
 
+def test_no_annotation_reaches_the_runtime_unless_the_operator_says_so(tmp_path: Path) -> None:
+    """CVE-2024-3154 and CVE-2023-6476 of CRI-O: an annotation set properties of a unit, and lifted limits."""
+    orders = {"org.systemd.property.ExecStartPre": "'x'", "run.oci.hooks.stderr": "/x", "cpu-quota.crio.io": "disable"}
+    asked = plan(tmp_path, cri.ContainerConfig(annotations=orders), pod(annotations=orders))
+    made = specs.build(asked)
+    assert all(key.startswith("io.kubernetes.cri.") for key in made["annotations"])
+    assert made["linux"]["resources"].get("cpu") is None
+    open_to = replace(asked, runtime=Runtime(container_annotations=("run.oci.*",)))
+    assert "run.oci.hooks.stderr" in specs.build(open_to)["annotations"]
+
+
 def test_options_of_a_mount_beyond_its_fields(tmp_path: Path) -> None:
     wanted = cri.Mount(container_path="/x", host_path=str(tmp_path), mount_options=["noexec", "nosuid", "noexec"])
     assert bind(wanted, MountTable({"/": ()}))["options"] == ["rbind", "rprivate", "rw", "noexec", "nosuid"]
