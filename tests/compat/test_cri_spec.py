@@ -170,7 +170,9 @@ def _allows(conditions: list[dict[str, object]], family: int) -> bool:
 def image(daemon: CriDaemon, name: str, *layers: bytes, **execution: object) -> str:
     """Import an image and return its name."""
     reference = f"docker.io/library/{name}:1"
-    daemon.import_image(Archive(daemon.scratch / f"{name}.tar", reference, [busybox_layer(), *layers], **execution))
+    daemon.import_image(
+        Archive(daemon.scratch / f"{name}.tar", reference, [busybox_layer(), *layers], None, **execution)
+    )
     wanted = cri.ImageStatusRequest(image=cri.ImageSpec(image=reference))
     assert wait_until(lambda: daemon.images.ImageStatus(wanted).image.id)
     return reference
