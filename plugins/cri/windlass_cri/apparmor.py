@@ -41,7 +41,8 @@ def need_default() -> str:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unknown(
-                f"apparmor profile {DEFAULT} cannot be loaded: {error}; install apparmor, or set disable_apparmor = true"
+                f"apparmor profile {DEFAULT} cannot be loaded: {error}; install apparmor, or set "
+                "disable_apparmor = true"
             ) from None
         if done.returncode:
             raise Unknown(f"apparmor profile {DEFAULT} cannot be loaded: {PARSER}: {done.stderr.strip()[:500]}")
