@@ -123,7 +123,7 @@ def test_the_default_profile_is_loaded_when_it_is_needed(tmp_path: Path, monkeyp
     assert not (tmp_path / "given").exists(), "it is loaded once"
     loaded.write_text("")
     parser.write_text("#!/bin/sh\necho 'line 7: syntax error' >&2; exit 1\n")
-    with pytest.raises(Unknown, match="cannot be loaded: .*line 7: syntax error"):
+    with pytest.raises(Unknown, match=r"cannot be loaded: .*line 7: syntax error"):
         security.set_apparmor(process, cri.LinuxContainerSecurityContext())
     monkeypatch.setattr(apparmor, "PARSER", str(tmp_path / "absent"))
     with pytest.raises(Unknown, match="install apparmor, or set disable_apparmor"):
