@@ -14,6 +14,42 @@ TUNABLES = Path("/etc/apparmor.d/tunables/global")
 PARSER = "apparmor_parser"
 TIMEOUT = 30.0
 
+RULES = """
+HEAD
+
+profile NAME flags=(attach_disconnected,mediate_deleted) {
+  network,
+  capability,
+  file,
+  umount,
+  deny mount,
+
+  signal (receive) peer=unconfined,
+  signal (receive) peer=runc,
+  signal (receive) peer=crun,
+  signal (send, receive) peer=NAME,
+  ptrace (trace, read, tracedby, readby) peer=NAME,
+
+  # Of /proc a container writes to its processes and to kernel.shm* alone.
+  deny @{PROC}/* w,
+  deny @{PROC}/[^1-9s]*/** w,
+  deny @{PROC}/s[^ey]*/** w,
+  deny @{PROC}/sys/[^k]** w,
+  deny @{PROC}/sys/kernel/{?,??,[^s]**,s[^h]**,sh[^m]**} w,
+  deny @{PROC}/sysrq-trigger rwklx,
+  deny @{PROC}/kcore rwklx,
+
+  # Of /sys only control groups, which mounts protect.
+  deny /sys/[^f]*/** wklx,
+  deny /sys/f[^s]*/** wklx,
+  deny /sys/fs/[^c]*/** wklx,
+  deny /sys/fs/c[^g]*/** wklx,
+  deny /sys/firmware/** rwklx,
+  deny /sys/devices/virtual/powercap/** rwklx,
+  deny /sys/kernel/security/** rwklx,
+}
+"""
+
 
 def enabled() -> bool:
     """Tell whether this Linux has AppArmor, and it is on."""
@@ -54,39 +90,4 @@ def profile(name: str, tunables: bool) -> str:
 
     What it denies is what containerd's denies (docs/containerd 5.7); apparmor.d(5) has the language.
     """
-    head = "#include <tunables/global>" if tunables else "@{PROC}=/proc/"
-    return f"""
-{head}
-
-profile {name} flags=(attach_disconnected,mediate_deleted) {{
-  network,
-  capability,
-  file,
-  umount,
-  deny mount,
-
-  signal (receive) peer=unconfined,
-  signal (receive) peer=runc,
-  signal (receive) peer=crun,
-  signal (send, receive) peer={name},
-  ptrace (trace, read, tracedby, readby) peer={name},
-
-  # Of /proc a container writes to its processes and to kernel.shm* alone.
-  deny @{{PROC}}/* w,
-  deny @{{PROC}}/[^1-9s]*/** w,
-  deny @{{PROC}}/s[^ey]*/** w,
-  deny @{{PROC}}/sys/[^k]** w,
-  deny @{{PROC}}/sys/kernel/{{?,??,[^s]**,s[^h]**,sh[^m]**}} w,
-  deny @{{PROC}}/sysrq-trigger rwklx,
-  deny @{{PROC}}/kcore rwklx,
-
-  # Of /sys only control groups, which mounts protect.
-  deny /sys/[^f]*/** wklx,
-  deny /sys/f[^s]*/** wklx,
-  deny /sys/fs/[^c]*/** wklx,
-  deny /sys/fs/c[^g]*/** wklx,
-  deny /sys/firmware/** rwklx,
-  deny /sys/devices/virtual/powercap/** rwklx,
-  deny /sys/kernel/security/** rwklx,
-}}
-"""
+    return RULES.replace("HEAD", "#include <tunables/global>" if tunables else "@{PROC}=/proc/").replace("NAME", name)
