@@ -89,7 +89,7 @@ def of_pod(parent: str) -> list[str]:
     if not parent:
         return []
     name = parent.rstrip("/").rpartition("/")[2]
-    inner = slice_path(name) if name.endswith(".slice") else parent.strip("/")
+    inner = slice_path(name) if name.endswith(".slice") else os.path.normpath(f"/{parent}").strip("/")
     return [f"{place}/{inner}" for place, _, _ in hierarchies()]
 
 
@@ -203,8 +203,11 @@ def number(path: str, unlimited: int = 0) -> int:
 
 def table(path: str) -> dict[str, int]:
     """Return a file of lines "key number"; empty where there is none."""
-    pairs = (line.split() for line in read(path).decode().splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    words = read(path).decode().split()
+    try:
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except ValueError:
+        return {}  # it is some other file
 
 
 def pressure(path: str) -> Pressure | None:

@@ -104,7 +104,7 @@ class Containers:
         if wanted.pid != cri.TARGET:
             return 0
         id = wanted.target_id
-        target = self.index.find(id) if id else None
+        target = self.index.find(id)
         if target is None:
             raise NotFound(f'invalid target container: container "{id[:100]}" does not exist: not found')
         if target.data.pod != pod.id:

@@ -24,7 +24,7 @@ from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
-from windlass_cri.users import user_of
+from windlass_cri.users import KnownAccounts, user_of
 from windlass_images import platforms
 from windlass_local import launch
 from windlass_local.inside import LocalNamespace
@@ -51,6 +51,7 @@ class Creation:
     ) -> None:
         """Keep statuses and volumes below ``root``, FIFOs and image volumes below ``state``."""
         self.image_volumes = ImageVolumes(namespace, images, state)
+        self._accounts = KnownAccounts()
         self._namespace = namespace
         self._pods = pods
         self._images = images
@@ -144,7 +145,7 @@ class Creation:
             ),
         )
         made = await asyncio.to_thread(specs.build, plan)
-        made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
+        made["process"]["user"] = await user_of(rootfs, config.linux.security_context, self._accounts)
         await asyncio.to_thread(cdi.inject, made, config, self._config)
         await self._steps.create_container(container, made)
         container.learn(made)

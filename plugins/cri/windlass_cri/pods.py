@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +34,12 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 READY = "SANDBOX_READY"
+PAUSED = "podsandbox"
+"""The controller whose sandboxes are containers of an image."""
+
+
+async def _nothing(snapshotter: str) -> None:
+    """Need no image."""
 
 
 class Pods:
@@ -69,6 +75,8 @@ class Pods:
         self.selinux = Selinux(enabled=False)
         self.sysctls: Mapping[str, str] = {}
         """What is set in pods that have a network of their own, unless their clients set it."""
+        self.ensure_image: Callable[[str], Awaitable[None]] = _nothing
+        """Sees that the sandbox image is there, for a snapshotter, empty for that of all."""
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
@@ -142,6 +150,8 @@ class Pods:
             options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
         )
         await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
+        if pod.data.sandboxer == PAUSED:
+            await self._step(pod, "sandbox image", self.ensure_image(self.runtime(pod.data.handler).snapshotter))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
         pod.data = replace(pod.data, created_at=started.created_at or time.time_ns())
         await self._step(pod, "record", offload(self._store.create, self._record(pod)))
