@@ -86,6 +86,7 @@ class Node:
         accounts = Path("/sys/fs/cgroup/cpuacct")
         self._account = (accounts if accounts.is_dir() else accounts.parent) / self.group
         (self._account / "daemon").mkdir(parents=True)
+        self._pods: dict[str, cri.PodSandboxConfig] = {}
         self.host = place / "host"
         netns.create(self.host)
         (place / "net.d").mkdir()
@@ -131,7 +132,9 @@ class Node:
         config.linux.security_context.namespace_options.pid = cri.CONTAINER
         if port:
             config.port_mappings.add(container_port=80, host_port=port)
-        return self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=TIMEOUT).pod_sandbox_id
+        pod = self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=TIMEOUT).pod_sandbox_id
+        self._pods[pod] = config
+        return pod
 
     def run_container(self, pod: str, name: str = "c") -> str:
         """Create a sleeping container, start it, and return its ID."""
@@ -144,8 +147,7 @@ class Node:
         )
         config.linux.security_context.namespace_options.pid = cri.CONTAINER
         config.linux.resources.cpu_shares = 100
-        request = cri.CreateContainerRequest(pod_sandbox_id=pod, config=config)
-        request.sandbox_config.metadata.name = "bench"  # containerd logs it
+        request = cri.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=self._pods[pod])
         id = self.runtime.CreateContainer(request, timeout=TIMEOUT).container_id
         self.runtime.StartContainer(cri.StartContainerRequest(container_id=id), timeout=TIMEOUT)
         return id
@@ -195,7 +197,7 @@ class Node:
 
     def stop(self) -> None:
         """Remove all pods, and the daemon, and what a failure has left."""
-        with contextlib.suppress(grpc.RpcError):
+        with contextlib.suppress(grpc.RpcError, ValueError):  # a channel that is closed is a ValueError
             pods = self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=TIMEOUT).items
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda pod: self.remove_pod(pod.id), pods))

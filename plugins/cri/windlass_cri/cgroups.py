@@ -203,8 +203,11 @@ def number(path: str, unlimited: int = 0) -> int:
 
 def table(path: str) -> dict[str, int]:
     """Return a file of lines "key number"; empty where there is none."""
-    pairs = (line.split() for line in read(path).decode().splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    words = read(path).decode().split()
+    try:
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except ValueError:
+        return {}  # it is some other file
 
 
 def pressure(path: str) -> Pressure | None:

@@ -24,7 +24,7 @@ from windlass_cri.logs import LogFile
 from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
-from windlass_cri.users import user_of
+from windlass_cri.users import KnownAccounts, user_of
 from windlass_images import platforms
 from windlass_local import launch
 from windlass_local.inside import LocalNamespace
@@ -51,6 +51,7 @@ class Creation:
     ) -> None:
         """Keep statuses and volumes below ``root``, FIFOs and image volumes below ``state``."""
         self.image_volumes = ImageVolumes(namespace, images, state)
+        self._accounts = KnownAccounts()
         self._namespace = namespace
         self._pods = pods
         self._images = images
@@ -84,7 +85,9 @@ class Creation:
         runtime = self._pods.runtime(pod.data.handler)
         snapshotter = runtime.snapshotter or self._images.snapshotter
         await self._step(container, asyncio.to_thread(self._make_directories, container))
-        await self.image_volumes.prepare(pod.id, container.config, snapshotter)
+        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
+        labels = await self._mapped(snapshotter, user)
+        await self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
@@ -99,8 +102,6 @@ class Creation:
         async def build(rootfs: launch.Rootfs) -> Spec:
             return await self._step(container, self._spec(pod, container, target, rootfs))
 
-        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
-        labels = await self._mapped(snapshotter, user)
         await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
         container.change(created_at=time.time_ns())
 
@@ -139,9 +140,12 @@ class Creation:
             base=await asyncio.to_thread(self._pods.base_spec, handler),
             volumes=declared,
             target=target,
+            labels=self._pods.selinux.for_container(
+                config.linux.security_context, pod.data.process_label, self._pods.labels_taken()
+            ),
         )
         made = await asyncio.to_thread(specs.build, plan)
-        made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
+        made["process"]["user"] = await user_of(rootfs, config.linux.security_context, self._accounts)
         await asyncio.to_thread(cdi.inject, made, config, self._config)
         await self._steps.create_container(container, made)
         container.learn(made)

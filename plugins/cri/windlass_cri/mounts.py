@@ -78,9 +78,10 @@ def set_mounts(
     if able.user is not None and pod.host_network:
         defaults = [SYS_OF_THE_HOST if each["destination"] == "/sys" else each for each in defaults]
     kept = [each for each in defaults if not _replaced(clean(each["destination"]), places)]
-    table = MountTable.read()
-    spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
     asked_for = {each.propagation for each in asked}
+    # A node's table has thousands of mounts, and few containers need it.
+    table = MountTable.read() if asked_for.intersection(_BEYOND_PRIVATE) else MountTable({})
+    spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
     if strongest := next((PROPAGATION[each] for each in _BEYOND_PRIVATE if each in asked_for), ""):
         spec["linux"]["rootfsPropagation"] = strongest
 

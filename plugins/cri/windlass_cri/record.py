@@ -44,6 +44,8 @@ class PodData:
     created_at: int = 0
     sandboxer: str = ""
     """ID of its controller, which stays so when the handler's configuration changes."""
+    process_label: str = ""
+    """Of SELinux, which its containers inherit; empty for none."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Pod:
     """Of its sandbox's process, 0 without one."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
     """Held by a call that stops or removes it."""
+    listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
+    """What `windlass_cri.views` made of it last."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -169,6 +173,8 @@ class Container:
     user: cri.LinuxContainerUser | None = None
     """Who its process is; None when its spec is not known."""
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
+    listed: cri.Container | None = field(default=None, compare=False, repr=False)
+    """What `windlass_cri.views` made of it last."""
     limits: tuple[Value, ...] = ()
     """Those that metrics show."""
 
