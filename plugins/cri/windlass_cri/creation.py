@@ -21,8 +21,10 @@ from windlass_cri.handlers import options_of
 from windlass_cri.images import Images
 from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
+from windlass_cri.podleases import CONTAINER
 from windlass_cri.pods import Pods
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
+from windlass_cri.steps import step
 from windlass_cri.users import user_of
 from windlass_images import platforms
 from windlass_local import launch
@@ -75,8 +77,8 @@ class Creation:
     async def _create(self, pod: Pod, container: Container, target: int) -> None:
         runtime = self._pods.runtime(pod.data.handler)
         snapshotter = runtime.snapshotter or self._images.snapshotter
-        await self._step(container, asyncio.to_thread(self._make_directories, container))
-        await self.image_volumes.prepare(pod.id, container.config, snapshotter)
+        await self._step(container, "files", asyncio.to_thread(self._make_directories, container))
+        await self._step(container, "mount", self.image_volumes.prepare(pod.id, container.config, snapshotter))
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
@@ -89,11 +91,12 @@ class Creation:
         )
 
         async def build(rootfs: launch.Rootfs) -> Spec:
-            return await self._step(container, self._spec(pod, container, target, rootfs))
+            return await self._step(container, "spec", self._spec(pod, container, target, rootfs))
 
         user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
         labels = await self._mapped(snapshotter, user)
-        await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
+        making = launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels, purpose=CONTAINER)
+        await self._step(container, "snapshot", making)
         container.change(created_at=time.time_ns())
 
     async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
@@ -138,12 +141,8 @@ class Creation:
         container.learn(made)
         return made
 
-    async def _step(self, container: Container, work: Awaitable[R]) -> R:
-        """Await a step; an error of the system names the container."""
-        try:
-            return await work
-        except OSError as error:
-            raise Unknown(f"container {container.data.name}: {error}") from error
+    async def _step(self, container: Container, name: str, work: Awaitable[R]) -> R:
+        return await step(f"container {container.data.name}", name, work)
 
     def _make_directories(self, container: Container) -> None:
         for directory in (container.directory, self.state / container.id):
