@@ -23,7 +23,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from windlass_api.containerd.services.version.v1 import version_pb2_grpc
 
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 90.0
 COMMAND_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
 BATCH = 20

@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -75,7 +76,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def build(out: Path, name: str, busybox: Path) -> None:
+def build(out: Path, name: str, busybox: Path, command: Sequence[str] = ("sh",)) -> None:
     """Write the archive; the same files give the same bytes."""
     blobs: dict[str, bytes] = {}
 
@@ -89,7 +90,7 @@ def build(out: Path, name: str, busybox: Path) -> None:
     platform = {"os": "linux", "architecture": MACHINES.get(os.uname().machine, os.uname().machine)}
     config = {
         **platform,
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": list(command)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(rootfs).hexdigest()}"]},
     }
     manifest = {

@@ -78,18 +78,23 @@ class Cache:
 
     def all(self) -> Iterator[Cached]:
         """Yield every attachment that is kept, of whatever program."""
-        try:
-            paths = sorted(self._directory.iterdir())
-        except FileNotFoundError:
-            return
-        for path in paths:
-            if not path.name.startswith(".") and (cached := _read(path)) is not None:
-                yield cached
+        return self._those("")
 
     def of_container(self, container: str) -> list[Cached]:
         """Return the attachments of a container, in the order of their interfaces' names."""
-        found = [each for each in self.all() if each.attachment.container == container]
+        # A node with many pods has many files; only those that may be the container's are read.
+        found = [each for each in self._those(f"-{container}-") if each.attachment.container == container]
         return sorted(found, key=lambda each: each.attachment.interface)
+
+    def _those(self, part: str) -> Iterator[Cached]:
+        """Yield what is kept in files with ``part`` in their names."""
+        try:
+            names = sorted(path.name for path in self._directory.iterdir() if part in path.name)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not name.startswith(".") and (cached := _read(self._directory / name)) is not None:
+                yield cached
 
 
 def _read(path: Path) -> Cached | None:

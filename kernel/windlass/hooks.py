@@ -10,6 +10,10 @@ The caller awaits a step on the daemon's loop; a thread of `Hooks` is inside plu
 meanwhile. Each participant is called in a thread of its gate's pool, and what it
 returns is awaited on its gate's own loop. So a participant that blocks or hangs
 holds up only steps that it takes part in, each for its deadline at most.
+
+A participant that speaks for others, and at times for none, has a method
+``has_say``: it gets the name of a step and returns at once whether there is
+anything to ask. A step in which nobody has a say costs its caller nothing.
 """
 
 from __future__ import annotations
@@ -62,6 +66,8 @@ class Hooks:
         self._pool = Pool("hooks", CALLS)
         self._callers: dict[Function, pluggy.HookCaller] = {}
         """Of the steps that have participants."""
+        self._says: dict[Function, list[Callable[[str], bool]]] = {}
+        """Of each participant of a step, whether it has a say now."""
         self._failed: dict[str, tuple[str, Collection[type[object]] | None]] = {}
 
     def add(self, participant: object, gate: Gate, classes: Collection[type[object]]) -> None:
@@ -92,6 +98,8 @@ class Hooks:
             marked = hookspec(firstresult=_options(step).firstresult)(step)
             self._manager.add_hookspecs(type("Steps", (), {step.__name__: marked}))
             self._callers[step] = getattr(self._manager.hook, step.__name__)
+        for step in asked:
+            self._says.setdefault(step, []).append(getattr(participant, "has_say", _always))
         self._manager.register(guarded, name=uri)
 
     def fail(self, uri: str, reason: str, classes: Collection[type[object]] | None = None) -> None:
@@ -109,7 +117,7 @@ class Hooks:
 
     def wanted(self, step: Function) -> bool:
         """Return whether a call of a step does anything, so that work for it can be left out."""
-        return step in self._callers or bool(self.missing(step))
+        return any(says(step.__name__) for says in self._says.get(step, ())) or bool(self.missing(step))
 
     async def call(self, step: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Ask every participant in turn, last registered first, and return what they answered that is not None.
@@ -120,7 +128,7 @@ class Hooks:
         for uri, reason in self.missing(step).items():
             remedy = f"mend it, or name it in disabled_plugins: {reason}"
             raise FailedPrecondition(f"{uri} did not start and might refuse {step.__name__}; {remedy}")
-        if step not in self._callers:
+        if not self.wanted(step):
             return []
         arguments = inspect.signature(step).bind(None, *args, **kwargs).arguments
         arguments.pop("self")
@@ -136,6 +144,10 @@ class Hooks:
 
 class _Participant:
     """Holds the guarded methods of one plugin, as pluggy registers them."""
+
+
+def _always(step: str) -> bool:
+    return True
 
 
 def _options(step: Function) -> Step:

@@ -20,6 +20,8 @@ PATIENCE = 1.0
 
 PAUSE = 0.02
 
+_mounted: list[tuple[str, str, str, list[str]]] = []
+
 
 def groups_of(spec: bytes, id: str) -> list[str]:
     """Return the directories of a container's group, one in each hierarchy; they need not be there.
@@ -43,16 +45,28 @@ def groups_of(spec: bytes, id: str) -> list[str]:
 
 def hierarchies() -> list[Hierarchy]:
     """Return each hierarchy of version 1, and that of version 2."""
+    # They are mounted before any daemon runs; a table of a thousand mounts takes milliseconds to read.
+    if not _mounted:
+        _mounted.extend(_mounts())
     own, found = _own_groups(), []
+    for place, kind, root, names in _mounted:
+        group = next((own[name] for name in names if name in own), root)
+        found.append((place, kind, f"{place}/{group.removeprefix(root).strip('/')}".rstrip("/")))
+    return found
+
+
+def _mounts() -> list[tuple[str, str, str, list[str]]]:
+    """Return where hierarchies are mounted: place, type, root, and controllers."""
+    found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:  # noqa: PTH123 -- no pathlib here
         for line in table:
+            if " - cgroup" not in line:
+                continue
             left, _, right = line.partition(" - ")
             kind, _, options = right.split()[:3]
             if kind in ("cgroup", "cgroup2"):
-                names = options.split(",") if kind == "cgroup" else [""]
                 root, place = left.split()[3:5]
-                group = next((own[name] for name in names if name in own), root)
-                found.append((place, kind, f"{place}/{group.removeprefix(root).strip('/')}".rstrip("/")))
+                found.append((place, kind, root, options.split(",") if kind == "cgroup" else [""]))
     return found
 
 

@@ -123,6 +123,20 @@ def within(kind: str, path: Path, call: Callable[[], R]) -> R:
     return _in_thread(enter)
 
 
+def within_each(kind: str, paths: Iterable[Path], call: Callable[[Path], object]) -> None:
+    """Call a function in each namespace that is there, in one thread of its own for all of them."""
+
+    def enter() -> None:
+        for path in paths:
+            try:
+                _enter(kind, path)
+            except OSError:  # it was removed meanwhile, and its name with it or not (EINVAL)
+                continue
+            call(path)
+
+    _in_thread(enter)
+
+
 def _enter(kind: str, path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

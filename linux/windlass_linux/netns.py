@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +40,11 @@ def create_owned(path: Path, uidmap: str, gidmap: str) -> None:
 def within(path: Path, call: Callable[[], R]) -> R:
     """Call a function in a thread of its own that is in the namespace, and return what it returns."""
     return namespaces.within("net", path, call)
+
+
+def within_each(paths: Iterable[Path], call: Callable[[Path], object]) -> None:
+    """Call a function in each namespace that is there, in one thread of its own for all of them."""
+    namespaces.within_each("net", paths, call)
 
 
 def _loopback_up() -> None:

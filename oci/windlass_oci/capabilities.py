@@ -15,6 +15,7 @@ _NAMES = """
 """
 NAMES = _NAMES.split()
 """By their numbers, capabilities(7)."""
+STATUS = Path("/proc/self/status")
 LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
 
 
@@ -38,6 +39,13 @@ def _named(names: Iterable[str]) -> set[str]:
             raise InvalidArgument(f"capability {text[:80]!r} is not one of Linux; see capabilities(7), or use ALL")
         found.add(name if name == "ALL" else f"CAP_{name}")
     return found
+
+
+def current() -> list[str]:
+    """Return the capabilities that this process has, which are all that it can give."""
+    text = STATUS.read_text()
+    held = int(text.partition("CapEff:")[2].split()[0], 16)
+    return [f"CAP_{name}" for number, name in enumerate(NAMES) if held >> number & 1]
 
 
 def every() -> list[str]:

@@ -43,6 +43,22 @@ class Rlimit(TypedDict):
     soft: int
 
 
+IOPriority = TypedDict("IOPriority", {"class": str, "priority": int})
+"""The priority of the process's I/O, as of ioprio_set(2); its class is one such as ``IOPRIO_CLASS_BE``."""
+
+
+class Scheduler(TypedDict, total=False):
+    """How the process is scheduled, as of sched_setattr(2); the policy is one such as ``SCHED_BATCH``."""
+
+    policy: Required[str]
+    nice: int
+    priority: int
+    flags: list[str]
+    runtime: int
+    deadline: int
+    period: int
+
+
 class Process(TypedDict, total=False):
     """What runs in the container."""
 
@@ -57,6 +73,8 @@ class Process(TypedDict, total=False):
     apparmorProfile: str
     selinuxLabel: str
     oomScoreAdj: int
+    ioPriority: IOPriority
+    scheduler: Scheduler
 
 
 class Root(TypedDict, total=False):
@@ -112,6 +130,11 @@ class Memory(TypedDict, total=False):
     limit: int
     reservation: int
     swap: int
+    kernel: int
+    kernelTCP: int
+    swappiness: int
+    disableOOMKiller: bool
+    useHierarchy: bool
 
 
 class CPU(TypedDict, total=False):
@@ -120,6 +143,8 @@ class CPU(TypedDict, total=False):
     shares: int
     quota: int
     period: int
+    realtimeRuntime: int
+    realtimePeriod: int
     cpus: str
     mems: str
 
@@ -170,9 +195,12 @@ class Seccomp(TypedDict, total=False):
     """A filter of system calls."""
 
     defaultAction: Required[str]
+    defaultErrnoRet: int
     architectures: list[str]
+    flags: list[str]
     syscalls: list[Syscall]
     listenerPath: str
+    listenerMetadata: str
 
 
 class IntelRdt(TypedDict, total=False):
@@ -186,29 +214,17 @@ class IntelRdt(TypedDict, total=False):
 
 
 class NetDevice(TypedDict, total=False):
-    """The name that a network interface of the host gets in the container."""
+    """A network device of the host that moves into the container, and its name there."""
 
     name: str
 
 
-class Hook(TypedDict, total=False):
-    """A program that the runtime executes."""
+class MemoryPolicy(TypedDict, total=False):
+    """From which nodes memory comes, as of set_mempolicy(2)."""
 
-    path: Required[str]
-    args: list[str]
-    env: list[str]
-    timeout: int
-
-
-class Hooks(TypedDict, total=False):
-    """Hooks, by the moment at which they are executed."""
-
-    prestart: list[Hook]
-    createRuntime: list[Hook]
-    createContainer: list[Hook]
-    startContainer: list[Hook]
-    poststart: list[Hook]
-    poststop: list[Hook]
+    mode: Required[str]
+    nodes: str
+    flags: list[str]
 
 
 class Linux(TypedDict, total=False):
@@ -228,6 +244,27 @@ class Linux(TypedDict, total=False):
     mountLabel: str
     intelRdt: IntelRdt
     netDevices: dict[str, NetDevice]
+    memoryPolicy: MemoryPolicy
+
+
+class Hook(TypedDict, total=False):
+    """A program that the runtime executes at a point of the container's life."""
+
+    path: Required[str]
+    args: list[str]
+    env: list[str]
+    timeout: int
+
+
+class Hooks(TypedDict, total=False):
+    """Programs by the points at which they are executed."""
+
+    prestart: list[Hook]
+    createRuntime: list[Hook]
+    createContainer: list[Hook]
+    startContainer: list[Hook]
+    poststart: list[Hook]
+    poststop: list[Hook]
 
 
 class Spec(TypedDict, total=False):
@@ -239,6 +276,6 @@ class Spec(TypedDict, total=False):
     hostname: str
     domainname: str
     mounts: Required[list[Mount]]
-    linux: Required[Linux]
     hooks: Hooks
+    linux: Required[Linux]
     annotations: dict[str, str]

@@ -98,12 +98,15 @@ def test_default_path_and_hostname_of_the_pod() -> None:
 def test_namespaces_by_pid_mode() -> None:
     def pid(mode: cri.NamespaceMode.ValueType, target: int = 0) -> list[object]:
         security = cri.LinuxContainerSecurityContext(namespace_options=cri.NamespaceOption(pid=mode))
-        return [each for each in specs.namespaces(pod(), security, target) if each["type"] == "pid"]
+        return [each for each in specs.namespaces(in_pod, security, target) if each["type"] == "pid"]
 
+    in_pod = pod()
     assert pid(cri.POD) == [{"type": "pid", "path": "/ns/pid"}]
     assert pid(cri.CONTAINER) == [{"type": "pid"}]
-    assert pid(cri.NODE) == []
+    assert pid(cri.NODE) == [{"type": "pid", "path": "/ns/pid"}], "only its pod opens the host's processes to it"
     assert pid(cri.TARGET, 77) == [{"type": "pid", "path": "/proc/77/ns/pid"}]
+    in_pod.config.linux.security_context.namespace_options.pid = cri.NODE
+    assert pid(cri.NODE) == pid(cri.POD) == []
 
 
 def test_the_default_pid_mode_is_the_pods_and_needs_one() -> None:

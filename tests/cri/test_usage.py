@@ -10,7 +10,8 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import cgroups, stats
 from windlass_cri.cgroups import Usage, measure, of_pod, oom_kills, slice_path
 from windlass_cri.inspection import plain
-from windlass_cri.stats import Interface, Sample, read_interfaces
+from windlass_cri.interfaces import Interface, read_interfaces
+from windlass_cri.sampler import Sample
 from windlass_oci.defaults import default_spec
 
 
@@ -89,6 +90,7 @@ def test_where_groups_are(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert of_pod("/kubepods/pod1") == ["/sys/fs/cgroup/memory/kubepods/pod1"]
     assert of_pod("/x/kubepods-pod1.slice") == ["/sys/fs/cgroup/memory/kubepods.slice/kubepods-pod1.slice"]
+    assert of_pod("/../../etc/x") == ["/sys/fs/cgroup/memory/etc/x"]
     assert of_pod("") == []
     spec = default_spec("k8s.io", "id")
     spec["linux"]["cgroupsPath"] = "kubepods-a.slice:cri-containerd:id"
@@ -126,7 +128,9 @@ def test_interfaces_but_loopback(tmp_path: Path) -> None:
         "    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n"
         "  eth0: 100 2 3 0 0 0 0 0 400 5 6 0 0 0 0 0\n"
     )
-    assert read_interfaces(str(table)) == [Interface("eth0", 100, 3, 400, 6)]
+    assert read_interfaces(str(table)) == [
+        Interface("eth0", received=100, received_packets=2, receive_errors=3, sent=400, sent_packets=5, send_errors=6)
+    ]
 
 
 def test_messages_as_go_writes_them() -> None:

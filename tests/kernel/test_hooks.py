@@ -605,3 +605,28 @@ async def test_a_wrapper_that_fails_does_what_the_policy_says(
     assert "type.a.1 fails in watched" in caplog.text
     with pytest.raises(FailedPrecondition, match=r"type\.a\.1 refuses guarded"):
         await hooks.call(Steps.guarded, 1)
+
+
+class SpeaksForOthers:
+    """Takes part in a step as long as somebody has asked it to."""
+
+    def __init__(self) -> None:
+        self.others: list[int] = []
+
+    def has_say(self, step: str) -> bool:
+        return step == "watched" and bool(self.others)
+
+    @hookimpl
+    def watched(self, value: int) -> int:
+        return value + sum(self.others)
+
+
+async def test_a_step_in_which_nobody_has_a_say_is_not_called(hooks: Hooks, join: Join) -> None:
+    """Who speaks for others costs nothing while there are none; another participant of the step is asked."""
+    speaker = SpeaksForOthers()
+    join(speaker, "io.windlass.hook.v1.speaker")
+    assert not hooks.wanted(Steps.watched)
+    assert await hooks.call(Steps.watched, 1) == []
+    speaker.others.append(2)
+    assert hooks.wanted(Steps.watched)
+    assert await hooks.call(Steps.watched, 1) == [3]

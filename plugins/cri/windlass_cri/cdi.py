@@ -140,11 +140,11 @@ def apply(spec: Spec, edits: Edits) -> None:
 
 def _set_variable(env: list[str], entry: str) -> None:
     key = entry.partition("=")[0]
-    for position, each in enumerate(env):
-        if each.partition("=")[0] == key:
-            env[position] = entry
-            return
-    env.append(entry)
+    places = [place for place, each in enumerate(env) if each.partition("=")[0] == key]
+    if places:
+        env[places[-1]] = entry  # the last one counts
+    else:
+        env.append(entry)
 
 
 def _add_node(spec: Spec, node: Fields) -> None:

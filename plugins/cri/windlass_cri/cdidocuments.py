@@ -113,15 +113,11 @@ class Edits:
             if bad := [each for each in env if each.find("=") <= 0]:
                 raise ValueError(f'invalid environment variable "{bad[0][:100]}"')
         for node in self.nodes:
-            node.needed("path")
-            if node.text("type") not in ("", "b", "c", "u", "p"):
-                raise ValueError(f"{node.where}: invalid type")
-            permissions = node.text("permissions")
-            if permissions != "none" and permissions.strip("rwm"):
-                raise ValueError(f"{node.where}: invalid permissions")
+            _check_node(node)
         for mount in self.mounts:
-            mount.needed("hostPath"), mount.needed("containerPath")
+            mount.needed("hostPath"), mount.needed("containerPath"), mount.texts("options"), mount.text("type")
         for hook in self.hooks:
+            hook.texts("args"), hook.number("timeout")
             if hook.needed("hookName") not in HOOKS or not hook.needed("path").startswith("/"):
                 raise ValueError(f"{hook.where}: unknown hookName, or a path that is not absolute")
         for each in self.interfaces:
@@ -197,11 +193,25 @@ def document(path: Path, value: object) -> Document:
     return Document(path, Edits.of(fields.values.get("containerEdits"), "the spec's containerEdits"), devices)
 
 
+def _check_node(node: Fields) -> None:
+    node.needed("path"), node.text("hostPath")
+    for name in ("major", "minor", "fileMode", "uid", "gid"):
+        node.number(name)
+    if node.text("type") not in ("", "b", "c", "u", "p"):
+        raise ValueError(f"{node.where}: invalid type")
+    permissions = node.text("permissions")
+    if permissions != "none" and permissions.strip("rwm"):
+        raise ValueError(f"{node.where}: invalid permissions")
+
+
 def _rdt(fields: Fields) -> Fields | None:
     value = fields.values.get("intelRdt")
     if value is None:
         return None
     found = Fields.of(value, "intelRdt", "closID l3CacheSchema memBwSchema schemata enableMonitoring")
+    found.text("l3CacheSchema"), found.text("memBwSchema"), found.texts("schemata")
+    if not isinstance(found.values.get("enableMonitoring", False), bool):
+        raise ValueError("enableMonitoring of intelRdt is not true or false")
     name = found.text("closID")
     if name != "/" and (name in (".", "..") or "/" in name or "\n" in name or len(name) >= 4096):
         raise ValueError("invalid closID")

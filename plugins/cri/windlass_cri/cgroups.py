@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from windlass_linux.cgroups import groups_of, hierarchies
 from windlass_oci.runtime_spec import Spec
 
 UNLIMITED = 1 << 62
 """A limit above it is none: Linux rounds what "no limit" is in version 1."""
+FILES_1 = {
+    "cpu": "cpu.shares",
+    "cpuacct": "cpuacct.usage",
+    "memory": "memory.usage_in_bytes",
+    "pids": "pids.current",
+    "blkio": "blkio.throttle.io_serviced",
+}
+"""A file that each controller of version 1 has, and no other."""
+BLOCK = 16384
 Pressure = dict[str, dict[str, float]]
 """Of ``some`` and ``full``: avg10, avg60, avg300, and total in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Where a group is: its directory in the hierarchy of each controller of version 1, or the one of version 2."""
+
+    cpu: str = ""
+    cpuacct: str = ""
+    memory: str = ""
+    pids: str = ""
+    blkio: str = ""
+    unified: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ def of_pod(parent: str) -> list[str]:
     if not parent:
         return []
     name = parent.rstrip("/").rpartition("/")[2]
-    inner = slice_path(name) if name.endswith(".slice") else parent.strip("/")
+    inner = slice_path(name) if name.endswith(".slice") else os.path.normpath(f"/{parent}").strip("/")
     return [f"{place}/{inner}" for place, _, _ in hierarchies()]
 
 
@@ -78,91 +99,139 @@ def slice_path(name: str) -> str:
     return "/".join(f"{'-'.join(words[:count])}.slice" for count in range(1, len(words) + 1))
 
 
+def locate(directories: Sequence[str]) -> Group | None:
+    """Find out which controllers have a group; None when it is not there. Blocks shortly."""
+    found: dict[str, str] = {}
+    for each in directories:
+        if os.access(f"{each}/cgroup.controllers", os.F_OK):
+            found.setdefault("unified", each)
+            continue  # version 2 has a pids.current too
+        for name, file in FILES_1.items():
+            if os.access(f"{each}/{file}", os.F_OK):
+                found.setdefault(name, each)
+    unified = found.pop("unified", "")
+    return Group(**found) if found else Group(unified=unified) if unified else None
+
+
 def measure(directories: Sequence[str]) -> Usage | None:
     """Measure a group by its directories; None when it is not there. Blocks shortly."""
-    there = [Path(each) for each in directories if Path(each).is_dir()]
-    if not there:
-        return None
-    unified = next((each for each in there if (each / "cgroup.controllers").exists()), None)
-    if unified is not None and len(there) == 1:
-        return _measure_2(unified)
-    return _measure_1(there)
+    group = locate(directories)
+    return measure_group(group) if group else None
 
 
-def _measure_1(there: Sequence[Path]) -> Usage:
+def measure_group(group: Group) -> Usage | None:
+    """Measure a group; None when it is there no longer. Blocks shortly."""
+    return _measure_2(group.unified) if group.unified else _measure_1(group)
+
+
+def processor_time(group: Group) -> int | None:
+    """Return how many nanoseconds a group had of one processor; None when it is there no longer."""
+    if not group.unified:
+        text = read(f"{group.cpuacct}/cpuacct.usage") if group.cpuacct else b""
+        return int(text) if text else None
+    microseconds = table(f"{group.unified}/cpu.stat").get("usage_usec")
+    return None if microseconds is None else microseconds * 1000
+
+
+def _measure_1(group: Group) -> Usage | None:
     at = time.time_ns()
-    cpu = next((number(each / "cpuacct.usage") for each in there if (each / "cpuacct.usage").exists()), None)
-    memory = next((_memory_1(each) for each in there if (each / "memory.usage_in_bytes").exists()), None)
-    return Usage(at, cpu, memory, next((n for each in there if (n := number(each / "pids.current"))), 0))
+    cpu = processor_time(group)
+    memory = _memory_1(group.memory) if group.memory else None
+    if cpu is None and memory is None:
+        return None
+    return Usage(at, cpu, memory, number(f"{group.pids}/pids.current") if group.pids else 0)
 
 
-def _memory_1(group: Path) -> Memory:
-    stat = table(group / "memory.stat")
+def _memory_1(group: str) -> Memory | None:
+    usage = read(f"{group}/memory.usage_in_bytes")
+    if not usage:
+        return None
+    stat = table(f"{group}/memory.stat")
     return Memory(
-        usage=number(group / "memory.usage_in_bytes"),
+        usage=int(usage),
         inactive_file=stat.get("total_inactive_file", 0),
         rss=stat.get("total_rss", 0),
-        limit=number(group / "memory.limit_in_bytes", UNLIMITED + 1),
+        limit=number(f"{group}/memory.limit_in_bytes", UNLIMITED + 1),
         faults=stat.get("total_pgfault", 0),
         major_faults=stat.get("total_pgmajfault", 0),
     )
 
 
-def _measure_2(group: Path) -> Usage:
+def _measure_2(group: str) -> Usage | None:
     at = time.time_ns()
-    microseconds = table(group / "cpu.stat").get("usage_usec")
+    microseconds = table(f"{group}/cpu.stat").get("usage_usec")
+    memory = _memory_2(group)
+    if microseconds is None and memory is None:
+        return None
     return Usage(
         at,
         microseconds * 1000 if microseconds is not None else None,
-        _memory_2(group) if (group / "memory.current").exists() else None,
-        number(group / "pids.current"),
-        pressure(group / "cpu.pressure"),
-        pressure(group / "io.pressure"),
+        memory,
+        number(f"{group}/pids.current"),
+        pressure(f"{group}/cpu.pressure"),
+        pressure(f"{group}/io.pressure"),
     )
 
 
-def _memory_2(group: Path) -> Memory:
-    stat = table(group / "memory.stat")
+def _memory_2(group: str) -> Memory | None:
+    usage = read(f"{group}/memory.current")
+    if not usage:
+        return None
+    stat = table(f"{group}/memory.stat")
     return Memory(
-        usage=number(group / "memory.current"),
+        usage=int(usage),
         inactive_file=stat.get("inactive_file", 0),
         rss=stat.get("anon", 0),
-        limit=number(group / "memory.max", UNLIMITED + 1),
+        limit=number(f"{group}/memory.max", UNLIMITED + 1),
         faults=stat.get("pgfault", 0),
         major_faults=stat.get("pgmajfault", 0),
-        pressure=pressure(group / "memory.pressure"),
+        pressure=pressure(f"{group}/memory.pressure"),
     )
 
 
 def oom_kills(directories: Sequence[str]) -> int:
     """Return how many processes of a group Linux has killed because its memory was short; 0 when it is not there."""
-    files = [Path(each) / name for each in directories for name in ("memory.oom_control", "memory.events")]
+    files = [f"{each}/{name}" for each in directories for name in ("memory.oom_control", "memory.events")]
     return max((table(each).get("oom_kill", 0) for each in files), default=0)
 
 
-def number(path: Path, unlimited: int = 0) -> int:
+def number(path: str, unlimited: int = 0) -> int:
     """Return a file's number; ``unlimited`` for "max", 0 where there is no such file."""
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else unlimited if text == "max" else 0
+    text = read(path).strip()
+    return int(text) if text.isdigit() else unlimited if text == b"max" else 0
 
 
-def table(path: Path) -> dict[str, int]:
+def table(path: str) -> dict[str, int]:
     """Return a file of lines "key number"; empty where there is none."""
-    pairs = (line.split() for line in _read(path).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    words = read(path).decode().split()
+    try:
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except ValueError:
+        return {}  # it is some other file
 
 
-def pressure(path: Path) -> Pressure | None:
+def pressure(path: str) -> Pressure | None:
     """Return what a pressure file says, None where there is none."""
     found: Pressure = {}
-    for line in _read(path).splitlines():
+    for line in read(path).decode().splitlines():
         kind, *pairs = line.split()
         found[kind] = {key: float(value) for key, _, value in (pair.partition("=") for pair in pairs)}
     return found or None
 
 
-def _read(path: Path) -> str:
+def read(path: str) -> bytes:
+    """Return a file; empty where there is none. A hundred containers have a thousand: this is a quarter of pathlib."""
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
+    try:
+        data = part = os.read(descriptor, BLOCK)
+        while len(part) == BLOCK:
+            part = os.read(descriptor, BLOCK)
+            data += part
+        return data
+    except OSError:  # ENODEV: the group was removed meanwhile
+        return b""
+    finally:
+        os.close(descriptor)

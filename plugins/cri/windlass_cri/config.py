@@ -89,6 +89,8 @@ class Cni:
     setup_serially: bool = False
     #: Which of a pod's addresses is its main one: ipv4, ipv6, or cni for the first.
     ip_pref: str = ""
+    #: File that a network configuration is made of once the kubelet knows the pods' addresses; empty for none.
+    conf_template: str = ""
     #: Set the loopback interface up without the CNI plugin loopback, as is always done here.
     use_internal_loopback: bool = False
 
@@ -149,9 +151,18 @@ class RuntimeConfig:
     max_container_log_line_size: int = 16384
     #: Directory of the files that CNI plugins' results are cached in.
     cni_cache_dir: str = "/var/lib/cni/results"
+    #: How often processor time is sampled while clients ask for usage; empty is 1s.
+    stats_collect_period: str = ""
+    #: How long after the last such question samples are taken and kept; empty is 2m.
+    stats_retention_period: str = ""
+    #: Whether containers and pods can be checkpointed, where criu is installed.
+    enable_criu: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a number of categories that SELinux has not."""
+        """Refuse times that are none, and a number of categories that SELinux has not."""
+        for text in (self.stats_collect_period, self.stats_retention_period):
+            if text and durations.seconds(text) <= 0:
+                raise ValueError("stats_collect_period and stats_retention_period have to be more than 0")
         if self.selinux_category_range not in (0, *range(2, 1025)):
             raise ValueError("selinux_category_range has to be from 2 to 1024, or 0 for all")
 

@@ -24,8 +24,10 @@ from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
+from windlass_cri.selinux import labelled
 from windlass_cri.steps import runtime_step, step
 from windlass_cri.updates import Updates
 from windlass_local import launch, tasks
@@ -55,12 +57,14 @@ class Containers:
         root: Path,
         state: Path,
         events: Events,
+        steps: PodSteps,
     ) -> None:
         """Know none yet; statuses are kept below ``root``, FIFOs below ``state``."""
         self.index: Index[Container] = Index("container")
         self.namespace = namespace
         self.updates = Updates(namespace, config)
-        self.creation = Creation(namespace, pods, images, config, root, state)
+        self.creation = Creation(namespace, pods, images, config, root, state, steps)
+        self._steps = steps
         self._pods = pods
         self._images = images
         self._config = config
@@ -96,13 +100,15 @@ class Containers:
         self._names.take(name, id)
         try:
             target = await self._target(pod, config.linux.security_context.namespace_options)
-            made = self.creation.create(pod, id, name, config, image, target)
-            container = await step(f"container {name}", "record", made)
+            async with self._steps.changes.one():
+                made = self.creation.create(pod, id, name, config, image, target)
+                container = await step(f"container {name}", "record", made)
+                self.index.add(id, container)
         except BaseException:
             self._names.give_back(name, id)
             raise
-        self.index.add(id, container)
         self._events.container(container, cri.CONTAINER_CREATED_EVENT)
+        await self._steps.container_created(container)
         return id
 
     async def _target(self, pod: Pod, wanted: cri.NamespaceOption) -> int:
@@ -110,7 +116,7 @@ class Containers:
         if wanted.pid != cri.TARGET:
             return 0
         id = wanted.target_id
-        target = self.index.find(id) if id else None
+        target = self.index.find(id)
         if target is None:
             raise NotFound(f'invalid target container: container "{id[:100]}" does not exist: not found')
         if target.data.pod != pod.id:
@@ -123,8 +129,11 @@ class Containers:
             raise Unknown(f'invalid target container: container "{id}" is not running - in state {state}')
         return (await self.namespace.tasks.get(target.id)).pid
 
-    async def start(self, container: Container) -> None:
-        """Start a created container. When that fails it has exited with 128, reason StartError."""
+    async def start(self, container: Container, checkpoint: str = "") -> None:
+        """Start a created container. When that fails it has exited with 128, reason StartError.
+
+        It begins as in the directory ``checkpoint``, which becomes its own, if that is not empty.
+        """
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
@@ -132,30 +141,41 @@ class Containers:
             raise Unknown(f"sandbox container {container.data.pod} is not running")
         container.starting = True
         try:
-            await self._start(container)
+            async with self._steps.changes.one():
+                await self._start(container, checkpoint)
         except BaseException as error:
             now = time.time_ns()
             container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
             await asyncio.shield(self._end_io(container.id, drain=False))
+            self._steps.container_ended(container)
             raise
         finally:
             container.starting = False
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
+        await self._steps.container_started(container)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
         io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
-        options = task_options(runtime, spec_of(row))
-        wanted = CreateOptions(tuple(mounts), io.io, options, runtime_path=runtime.runtime_path)
-        await runtime_step(f"container {container.data.name}", running.create(row, wanted))
+        runtime, spec = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler), spec_of(row)
+        options = CreateOptions(
+            rootfs=labelled(mounts, spec["linux"].get("mountLabel", "")),
+            io=io.io,
+            options=task_options(runtime, spec),
+            runtime_path=runtime.runtime_path,
+            checkpoint=checkpoint,
+            owns_checkpoint=bool(checkpoint),
+        )
+        subject = f"container {container.data.name}"
+        await runtime_step(subject, running.create(row, options))
         waiting = asyncio.create_task(running.wait(container.id))
         try:
-            await runtime_step(f"container {container.data.name}", running.start(container.id))
+            await self._steps.start_container(container)
+            await runtime_step(subject, running.start(container.id))
         except BaseException:
             waiting.cancel()
             await asyncio.shield(self._withdraw_task(container.id))
@@ -184,6 +204,7 @@ class Containers:
             container.change(finished_at=ended.at or time.time_ns(), exit_code=ended.status, reason=reason)
         await self._withdraw_task(container.id)
         self._events.container(container, cri.CONTAINER_STOPPED_EVENT)
+        self._steps.container_ended(container)
 
     async def _groups(self, container: Container) -> list[str]:
         """Return the directories of a container's control group."""
@@ -248,6 +269,8 @@ class Containers:
         try:
             await self.stop(container, 0)
             await self._end_io(container.id, drain=False)
+            async with self._steps.changes.one():
+                await self._steps.remove_container(container)
             await unless_gone(launch.remove(self.namespace, container.id, force=True))
             await asyncio.to_thread(self.creation.remove_directories, container.id)
         finally:
@@ -286,6 +309,8 @@ class Containers:
         self._names.take(container.data.name, container.id)
         self.index.add(container.id, container)
         await self._find_task(container)
+        if container.status.state == cri.CONTAINER_EXITED:
+            self._steps.had_stopped(container.id)
 
     async def _find_task(self, container: Container) -> None:
         """Go on with a container as its task is now."""

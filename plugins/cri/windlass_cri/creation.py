@@ -23,12 +23,14 @@ from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
 from windlass_cri.podleases import CONTAINER
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
 from windlass_cri.steps import step
-from windlass_cri.users import user_of
+from windlass_cri.users import KnownAccounts, user_of
 from windlass_images import platforms
 from windlass_local import launch
 from windlass_local.inside import LocalNamespace
+from windlass_local.waiting import settled
 from windlass_oci.runtime_spec import Spec
 
 R = TypeVar("R")
@@ -47,13 +49,16 @@ class Creation:
         config: RuntimeConfig,
         root: Path,
         state: Path,
+        steps: PodSteps,
     ) -> None:
         """Keep statuses and volumes below ``root``, FIFOs and image volumes below ``state``."""
         self.image_volumes = ImageVolumes(namespace, images, state)
+        self._accounts = KnownAccounts()
         self._namespace = namespace
         self._pods = pods
         self._images = images
         self._config = config
+        self._steps = steps
         self.root = root / "containers"
         self.state = state / "containers"
 
@@ -70,15 +75,22 @@ class Creation:
         try:
             await self._create(pod, container, target)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self.remove_directories, id))
+            await settled(self._undo(container))
             raise
         return container
+
+    async def _undo(self, container: Container) -> None:
+        await self._steps.undo(container)
+        await asyncio.to_thread(self.remove_directories, container.id)
 
     async def _create(self, pod: Pod, container: Container, target: int) -> None:
         runtime = self._pods.runtime(pod.data.handler)
         snapshotter = runtime.snapshotter or self._images.snapshotter
         await self._step(container, "files", asyncio.to_thread(self._make_directories, container))
-        await self._step(container, "mount", self.image_volumes.prepare(pod.id, container.config, snapshotter))
+        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
+        labels = await self._mapped(snapshotter, user)
+        volumes_of = self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
+        await self._step(container, "mount", volumes_of)
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
@@ -93,8 +105,6 @@ class Creation:
         async def build(rootfs: launch.Rootfs) -> Spec:
             return await self._step(container, "spec", self._spec(pod, container, target, rootfs))
 
-        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
-        labels = await self._mapped(snapshotter, user)
         making = launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels, purpose=CONTAINER)
         await self._step(container, "snapshot", making)
         container.change(created_at=time.time_ns())
@@ -134,10 +144,14 @@ class Creation:
             base=await asyncio.to_thread(self._pods.base_spec, handler),
             volumes=declared,
             target=target,
+            labels=self._pods.selinux.for_container(
+                config.linux.security_context, pod.data.process_label, self._pods.labels_taken()
+            ),
         )
         made = await asyncio.to_thread(specs.build, plan)
-        made["process"]["user"] = await user_of(rootfs, config.linux.security_context)
+        made["process"]["user"] = await user_of(rootfs, config.linux.security_context, self._accounts)
         await asyncio.to_thread(cdi.inject, made, config, self._config)
+        await self._steps.create_container(container, made)
         container.learn(made)
         return made
 

@@ -26,7 +26,7 @@ def set_devices(spec: Spec, config: cri.ContainerConfig, host: bool, every: bool
     rules, security = spec["linux"]["resources"]["devices"], config.linux.security_context
     devices = spec["linux"].get("devices") or []
     for each in config.devices:
-        for made in named(each.host_path, each.container_path or each.host_path):
+        for made in named(each.host_path, each.container_path):
             devices.append(own(made, security) if owned else made)
             rules.append(rule(made, each.permissions or ANY))
     if security.privileged and (host or every):
@@ -55,11 +55,15 @@ def rule(allowed: Device, access: str) -> DeviceRule:
 
 
 def named(path: str, place: str) -> list[Device]:
-    """Return the device that a path of the host names, or all in the directory that it names. Raises Unknown."""
+    """Return the device that a path of the host names, or all in a directory; an empty place is its own.
+
+    Raises Unknown.
+    """
     try:
         real = Path(path).resolve(strict=True)
     except OSError as error:
         raise Unknown(f"lstat {path}: {(error.strerror or '').lower()}") from None
+    place = place or str(real)
     if real.is_dir():
         return [device(each, f"{place.rstrip('/')}/{each.relative_to(real)}") for each in below(real)]
     return [device(real, place)]

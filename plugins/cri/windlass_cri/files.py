@@ -8,7 +8,7 @@ from pathlib import Path
 
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_linux import calls as linux
-from windlass_linux.mounting import unmount_all
+from windlass_linux.mounting import detach_all
 
 SHM_OPTIONS = "mode=1777,size=65536k"
 MODE = 0o644
@@ -43,7 +43,7 @@ class PodFiles:
 
     def unmount(self) -> None:
         """Take /dev/shm away."""
-        unmount_all(self.directory)
+        detach_all(self.shm)
 
     def remove(self) -> None:
         """Remove everything."""

@@ -78,13 +78,16 @@ def set_mounts(
     if able.user is not None and pod.host_network:
         defaults = [SYS_OF_THE_HOST if each["destination"] == "/sys" else each for each in defaults]
     kept = [each for each in defaults if not _replaced(clean(each["destination"]), places)]
-    table = MountTable.read()
+    asked_for = {each.propagation for each in asked}
+    # A node's table has thousands of mounts, and few containers need it.
+    table = MountTable.read() if asked_for.intersection(_BEYOND_PRIVATE) else MountTable({})
     spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
-    if strongest := max((PROPAGATION.get(each.propagation, "") for each in asked), key=_STRENGTH.index, default=""):
+    if strongest := next((PROPAGATION[each] for each in _BEYOND_PRIVATE if each in asked_for), ""):
         spec["linux"]["rootfsPropagation"] = strongest
 
 
-_STRENGTH = ("", "rprivate", "rslave", "rshared")
+_BEYOND_PRIVATE = (cri.PROPAGATION_BIDIRECTIONAL, cri.PROPAGATION_HOST_TO_CONTAINER)
+"""The strongest first; without either it is the OCI runtime's to choose."""
 
 
 def _replaced(place: str, places: set[str]) -> bool:
@@ -98,7 +101,7 @@ def clean(path: str) -> str:
 
 def depth(path: str) -> int:
     """Return how many parts a path has, so that mounts do not hide those below them."""
-    return clean(path).rstrip("/").count("/")
+    return os.path.normpath(path).replace("//", "/").count("/")
 
 
 def default_mounts(spec: Spec, privileged: bool, cgroup_writable: bool) -> list[Mount]:
@@ -155,6 +158,8 @@ def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
         raise Unknown(f'the mount of "{wanted.host_path}" has no container_path')
     if not wanted.host_path:
         raise Unknown(f'failed to mkdir "": mount {wanted.container_path} has no host_path')
+    if not wanted.host_path.startswith("/"):
+        raise Unknown(f'host_path "{wanted.host_path[:200]}" of {wanted.container_path} is not absolute')
     source = Path(wanted.host_path)
     if not source.exists():
         source.mkdir(mode=0o755, parents=True)

@@ -75,14 +75,18 @@ class PodNetwork:
     def _of(self, handler: str) -> NetworkDirectory:
         return self._own.get(handler, self._directory)
 
-    async def problem(self, handler: str = "") -> str:
-        """Return why pods of a handler cannot have a network now, empty when they can."""
+    async def problem(self) -> str:
+        """Return why pods cannot have a network now, empty when they can."""
         try:
-            for network in self._of(handler).networks:
+            for network in self._directory.networks:
                 await self._networks.status(network)
         except Error as error:
             return str(error)
         return ""
+
+    async def reload(self) -> None:
+        """Read the directory again."""
+        await self._directory.load()
 
     async def make_namespace(self, id: str, user: UserNamespace | None = None) -> str:
         """Make the network namespace of a pod, in a new ``user`` namespace if there is one, and return its path."""

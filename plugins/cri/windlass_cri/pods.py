@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,9 @@ from windlass_cri.handlers import Handlers, handler_of, options_of
 from windlass_cri.ids import Index, Names, new_id, pod_name
 from windlass_cri.network import PodNetwork
 from windlass_cri.podleases import PodLeases
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
+from windlass_cri.selinux import Selinux
 from windlass_cri.steps import step
 from windlass_cri.sysctls import with_sysctls
 from windlass_local.waiting import settled, unless_gone
@@ -35,6 +37,12 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 READY = "SANDBOX_READY"
+PAUSED = "podsandbox"
+"""The controller whose sandboxes are containers of an image."""
+
+
+async def _nothing(snapshotter: str) -> None:
+    """Need no image."""
 
 
 class Pods:
@@ -52,6 +60,7 @@ class Pods:
         handlers: Handlers,
         root: Path,
         events: Events,
+        steps: PodSteps,
     ) -> None:
         """Know none yet; files of pods are kept below ``root``."""
         self.index: Index[Pod] = Index("sandbox")
@@ -62,12 +71,16 @@ class Pods:
         self._handlers = handlers
         self._root = root / "sandboxes"
         self._events = events
+        self._steps = steps
         self._leases = PodLeases(metadata.leases(NAMESPACE))
         self._attempts = Attempts()
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self.selinux = Selinux(enabled=False)
         self.sysctls: Mapping[str, str] = {}
         """What is set in pods that have a network of their own, unless their clients set it."""
+        self.ensure_image: Callable[[str], Awaitable[None]] = _nothing
+        """Sees that the sandbox image is there, for a snapshotter, empty for that of all."""
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
@@ -92,15 +105,18 @@ class Pods:
     async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
         id, handler = new_id(), handler_of(config, wanted)
         await self._check(config, handler)
-        pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer))
+        label = self.selinux.for_pod(config.linux.security_context, self.labels_taken()).process
+        pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer, process_label=label))
         controller = self._controller_of(pod)
         self._names.take(name, id)
         try:
             await self._make(pod, controller)
+            async with self._steps.changes.one():
+                await self._step(pod, "hooks", self._steps.run_pod(pod))
+                self.index.add(id, pod)
         except BaseException:
             await settled(self._withdraw(pod, controller))
             raise
-        self.index.add(id, pod)
         self._watch(pod, controller)
         self._events.pod(pod, cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT)
         return id
@@ -109,18 +125,18 @@ class Pods:
         """Return what a handler is able to do. Raises Unknown."""
         return await self._handlers.features(handler)
 
+    def labels_taken(self) -> list[str]:
+        """Return the labels of SELinux that pods have."""
+        return [pod.data.process_label for pod in self.index]
+
     def base_spec(self, handler: str) -> Spec | None:
         """Return what containers' specs of a handler are made from, None for the default. Blocks; raises Unknown."""
         return self._handlers.base_spec(handler)
 
     async def _check(self, config: cri.PodSandboxConfig, handler: str) -> None:
         """Refuse a user namespace that the runtime cannot map mounts for: its files would belong to others."""
-        user = userns.wanted(config.linux.security_context.namespace_options)
-        if user is not None and not (await self.features(handler)).user_namespaces:
-            raise Unknown(
-                f'runtime handler "{handler or self._handlers.in_order()[0]}" does not support user namespaces: '
-                "its OCI runtime has no ID-mapped mounts; use runc 1.2 or crun, or set hostUsers: true"
-            )
+        if userns.wanted(config.linux.security_context.namespace_options) is not None:
+            userns.check(await self.features(handler), handler or self._handlers.in_order()[0])
 
     async def _make(self, pod: Pod, controller: SandboxController) -> None:
         await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
@@ -137,6 +153,8 @@ class Pods:
             options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
         )
         await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
+        if pod.data.sandboxer == PAUSED:
+            await self._step(pod, "sandbox image", self.ensure_image(self.runtime(pod.data.handler).snapshotter))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
         pod.data = replace(pod.data, created_at=started.created_at or time.time_ns())
         await self._step(pod, "record", offload(self._store.create, self._record(pod)))
@@ -225,6 +243,8 @@ class Pods:
         self._attempts.forget(pod.data.name)
         await self._controller_of(pod).stop(NAMESPACE, pod.id, 0)
         was_ready, pod.ready, pod.pid = pod.ready, False, 0
+        async with self._steps.changes.one():
+            await self._steps.stop_pod(pod)
         await self._step(pod, "network", self._disconnect(pod.id, pod.data.netns))
         pod.data = replace(pod.data, addresses=())
         await asyncio.to_thread(self.files(pod.id).unmount)
@@ -238,13 +258,23 @@ class Pods:
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
-        self.index.remove(pod.id)
+        async with self._steps.changes.one():
+            await self._steps.remove_pod(pod)
+            self.index.remove(pod.id)
         self._names.give_back(pod.data.name, pod.id)
 
     async def update(
         self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
     ) -> None:
         """Keep what a pod uses beyond its containers, and in all, and let its sandbox know."""
+        async with self._steps.changes.one():
+            await self._steps.update_pod(pod, overhead, resources)
+            await self._update(pod, overhead, resources)
+            await self._steps.pod_updated(pod)
+
+    async def _update(
+        self, pod: Pod, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
         pod.config.linux.overhead.CopyFrom(overhead)
         pod.config.linux.resources.CopyFrom(resources)
         record = self._record(pod)
@@ -276,6 +306,8 @@ class Pods:
             return
         if pod.ready:
             self._watch(pod, controller)
+        else:
+            self._steps.had_stopped(pod.id)
 
     def _directories(self) -> list[str]:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []

@@ -15,6 +15,7 @@ from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
 from windlass.errors import DataLoss, InvalidArgument
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.figures import Value, limits_of
 from windlass_cri.resources import resources_of
 from windlass_oci.payloads import spec_of
 from windlass_oci.runtime_spec import Spec, User
@@ -43,6 +44,8 @@ class PodData:
     created_at: int = 0
     sandboxer: str = ""
     """ID of its controller, which stays so when the handler's configuration changes."""
+    process_label: str = ""
+    """Of SELinux, which its containers inherit; empty for none."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class Pod:
     """Of its sandbox's process, 0 without one."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
     """Held by a call that stops or removes it."""
+    listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
+    """What `windlass_cri.views` made of it last."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -168,6 +173,10 @@ class Container:
     user: cri.LinuxContainerUser | None = None
     """Who its process is; None when its spec is not known."""
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
+    listed: cri.Container | None = field(default=None, compare=False, repr=False)
+    """What `windlass_cri.views` made of it last."""
+    limits: tuple[Value, ...] = ()
+    """Those that metrics show."""
 
     def learn(self, spec: Spec) -> None:
         """Know what its status shows of its spec."""
@@ -175,6 +184,7 @@ class Container:
         groups = who.get("additionalGids") or []
         self.user = cri.LinuxContainerUser(uid=who["uid"], gid=who["gid"], supplemental_groups=groups)
         self.resources = resources_of(spec)
+        self.limits = tuple(limits_of(spec))
 
     def change(self, **changes: object) -> None:
         """Change its status, and keep it."""

@@ -15,8 +15,10 @@ from windlass.contracts.events import Exchange
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
-from windlass.errors import Error, Unavailable
+from windlass.errors import Error, Unavailable, Unknown
+from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.checkpoints import Checkpoints
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 from windlass_cri.containers import Containers
 from windlass_cri.diskusage import DiskUsage
@@ -25,11 +27,16 @@ from windlass_cri.execs import Execs
 from windlass_cri.handlers import Handlers
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
+from windlass_cri.metrics import Metrics
 from windlass_cri.network import NAMESPACES, PodNetwork
 from windlass_cri.ooms import OomWatch
+from windlass_cri.poddomain import PodDomain
 from windlass_cri.pods import Pods
+from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
+from windlass_cri.restores import Restores
+from windlass_cri.selinux import Selinux
 from windlass_cri.stats import Stats
 from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
@@ -83,6 +90,7 @@ class CriRuntime:
         roots: Mapping[str, str],
         root: Path,
         state: Path,
+        hooks: Hooks,
     ) -> None:
         """Put the parts together; nothing runs before `start`. ``roots`` are the directories of snapshotters."""
         metadata: Metadata = parts.metadata
@@ -95,9 +103,16 @@ class CriRuntime:
         patience = durations.seconds(configs.images.image_pull_progress_timeout)
         self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
         self.handlers = Handlers(self.config.containerd, running.tasks)
-        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events)
+        self.steps = PodSteps(hooks)
+        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
         self.pods.sysctls = closed_by_default(self.config)
-        self.containers = Containers(namespace, self.pods, self.images, self.config, root, state, self.events)
+        self.pods.selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
+        self._sandbox_image = configs.images.pinned_images.get("sandbox", "")
+        self.pods.ensure_image = self._ensure_sandbox_image
+        self.containers = Containers(
+            namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
+        )
+        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images, self.config)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
         self.usage = [
@@ -105,7 +120,10 @@ class CriRuntime:
             for name in self.snapshotters.all()
         ]
         self._ooms = OomWatch(exchange, self.containers)
-        self.stats = Stats(self.containers, self.usage[0])
+        self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
+        self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
+        self.checkpoints = Checkpoints(self.containers, self.images, running.tasks, self.config, root)
+        self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
 
@@ -117,19 +135,24 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
+        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
         await self._ooms.start()
         await self.containers.recover()
         await self.streaming.start()
+        await self.steps.serve()
         self._started = True
 
     async def stop(self) -> None:
         """Serve no longer; pods go on."""
         self._started = False
+        await self.stats.stop()
+        await self.checkpoints.stop()
         await self.streaming.stop()
         await self._ooms.stop()
+        self.steps.close()
         await self.containers.close()
         await self.pods.close()
         await self.network.stop()
@@ -141,7 +164,7 @@ class CriRuntime:
             await self._stop_pod(pod)
 
     async def _stop_pod(self, pod: Pod) -> None:
-        stopping = [self.containers.stop(each, 0) for each in self.containers.of_pod(pod.id)]
+        stopping = [self.stop_container(each, 0) for each in self.containers.of_pod(pod.id)]
         await asyncio.gather(*stopping)
         snapshotter = self.snapshotters.of(pod.data.handler)
         await self.containers.creation.image_volumes.release(pod.id, snapshotter)
@@ -155,6 +178,25 @@ class CriRuntime:
             await self._stop_pod(pod)
             await asyncio.gather(*(self.containers.remove(each) for each in self.containers.of_pod(pod.id)))
             await self.pods.remove(pod)
+
+    async def stop_container(self, container: Container, timeout: float) -> None:
+        """Stop a container, and wait until hook plugins know."""
+        await self.containers.stop(container, timeout)
+        await self.steps.told(container)
+
+    async def update_container(self, container: Container, wanted: cri.LinuxContainerResources) -> None:
+        """Change a container's limits, in which hook plugins have a say."""
+        async with self.steps.changes.one():
+            decided = await self.steps.update_container(container, wanted)
+            await self.containers.updates.update(container, decided)
+            await self.steps.container_updated(container)
+
+    async def _ensure_sandbox_image(self, snapshotter: str) -> None:
+        """Pull the image of pause containers if it is not there. Raises Unknown, and as a pull."""
+        if not self._sandbox_image:
+            raise Unknown("there is no sandbox image; set pinned_images.sandbox in io.containerd.cri.v1.images")
+        if self.images.find(self._sandbox_image) is None:
+            await self.pulls.pull(self._sandbox_image, cri.AuthConfig(), snapshotter or self.images.snapshotter)
 
     async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""

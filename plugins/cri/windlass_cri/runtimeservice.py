@@ -8,7 +8,9 @@ from windlass import __version__
 from windlass.contracts.rpc import Call
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import podinfo
+from windlass_cri import podinfo, runtimeconfig
+from windlass_cri.checkpointservice import CheckpointService
+from windlass_cri.metricsservice import MetricsService
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
 from windlass_cri.statsservice import BATCH, StatsService
@@ -18,7 +20,7 @@ from windlass_streaming.backend import Attach, Exec, PortForward, Wanted
 VERSION = "0.1.0"
 
 
-class RuntimeService(StatsService):
+class RuntimeService(StatsService, MetricsService, CheckpointService):
     """Pods and containers for the kubelet."""
 
     async def version(self, request: cri.VersionRequest, call: Call) -> cri.VersionResponse:
@@ -53,6 +55,15 @@ class RuntimeService(StatsService):
         response = cri.RuntimeConfigResponse()
         response.linux.cgroup_driver = self._runtime.handlers.cgroup_driver()
         return response
+
+    async def update_runtime_config(
+        self, request: cri.UpdateRuntimeConfigRequest, call: Call
+    ) -> cri.UpdateRuntimeConfigResponse:
+        """Take the addresses of the node's pods."""
+        runtime = await self._runtime.ready()
+        cidrs = request.runtime_config.network_config.pod_cidr
+        await runtimeconfig.update(runtime.network, runtime.config.cni, cidrs)
+        return cri.UpdateRuntimeConfigResponse()
 
     async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, call: Call) -> cri.RunPodSandboxResponse:
         """Run a pod."""
@@ -125,7 +136,7 @@ class RuntimeService(StatsService):
         """Stop a container; one that is not there is stopped."""
         runtime = await self._runtime.ready()
         if (container := runtime.containers.index.find(request.container_id)) is not None:
-            await runtime.containers.stop(container, request.timeout)
+            await runtime.stop_container(container, request.timeout)
         return cri.StopContainerResponse()
 
     async def remove_container(self, request: cri.RemoveContainerRequest, call: Call) -> cri.RemoveContainerResponse:
@@ -163,7 +174,7 @@ class RuntimeService(StatsService):
     ) -> cri.UpdateContainerResourcesResponse:
         """Change a container's limits."""
         runtime = await self._runtime.ready()
-        await runtime.containers.updates.update(_container(runtime, request.container_id), request.linux)
+        await runtime.update_container(_container(runtime, request.container_id), request.linux)
         return cri.UpdateContainerResourcesResponse()
 
     async def reopen_container_log(

@@ -27,13 +27,12 @@ def set_capabilities(process: Process, security: cri.LinuxContainerSecurityConte
     policy that forbids SYS_ADMIN; dropping CAP_SYS_ADMIN drops it.
     """
     if security.privileged:
-        process["capabilities"] = bounded(capabilities.every())
+        process["capabilities"] = bounded(capabilities.current())
         return
     add = [each.upper() for each in security.capabilities.add_capabilities]
     drop = [each.upper() for each in security.capabilities.drop_capabilities]
-    known = capabilities.every()
-    default = process["capabilities"]["bounding"]
-    base = [] if "ALL" in drop else (known if "ALL" in add else default)
+    known, default = capabilities.every(), process["capabilities"]["bounding"]
+    base = [] if "ALL" in drop else (capabilities.current() if "ALL" in add else default)
     found = dict.fromkeys([*base, *(f"CAP_{each}" for each in add)])
     dropped = {f"CAP_{each.removeprefix('CAP_')}" for each in drop}
     process["capabilities"] = bounded([each for each in found if each in known and each not in dropped])
@@ -50,8 +49,11 @@ def set_paths(spec: Spec, security: cri.LinuxContainerSecurityContext, default: 
 
 def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext, unset: str) -> None:
     """Filter system calls as the client asks, or as ``unset`` says when it does not. Raises Unknown."""
+    if security.privileged:
+        spec["linux"].pop("seccomp", None)  # the operator's own spec may have one
+        return
     wanted = _chosen(security, "seccomp", security.seccomp_profile_path or unset)
-    if security.privileged or wanted is None or wanted.profile_type == Profile.Unconfined:
+    if wanted is None or wanted.profile_type == Profile.Unconfined:
         return
     if not SECCOMP.exists():
         raise Unknown("seccomp is not supported")
@@ -87,9 +89,9 @@ def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext, 
         raise Unknown(f"apparmor profile not found {APPARMOR_DEFAULT}; load it with apparmor_parser")
 
 
-def check_selinux(security: cri.LinuxContainerSecurityContext) -> None:
-    """Refuse a level that is not one; without SELinux the rest has no effect, as in containerd. Raises Unknown."""
-    level = security.selinux_options.level
+def check_selinux(options: cri.SELinuxOption) -> None:
+    """Refuse a level that is not one. Raises Unknown."""
+    level = options.level
     if level and not SELINUX_LEVEL.fullmatch(level):
         raise Unknown(f'the format of "level" "{level[:100]}" is not correct')
 

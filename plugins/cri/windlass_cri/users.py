@@ -8,13 +8,40 @@ from windlass_local.launch import Rootfs
 from windlass_oci.runtime_spec import User
 from windlass_oci.users import Accounts, find_user, is_numeric
 
+MOST_IMAGES = 64
+LARGEST = 64 << 10
+"""Characters of accounts that are kept."""
 
-async def user_of(rootfs: Rootfs, security: cri.LinuxContainerSecurityContext) -> User:
+
+class KnownAccounts:
+    """The accounts of images, which never change.
+
+    A look into an image takes a mount namespace, and so as long as the node has mounts.
+    """
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._kept: dict[str, Accounts] = {}
+
+    async def of(self, rootfs: Rootfs) -> Accounts:
+        """Return the accounts of a container's image. Raises as `Rootfs.accounts`."""
+        chain = rootfs.image.chain_id
+        if chain in self._kept:
+            return self._kept[chain]
+        found = await rootfs.accounts()
+        if chain and len(found.passwd) + len(found.group) <= LARGEST:
+            self._kept[chain] = found
+            if len(self._kept) > MOST_IMAGES:
+                del self._kept[next(iter(self._kept))]
+        return found
+
+
+async def user_of(rootfs: Rootfs, security: cri.LinuxContainerSecurityContext, known: KnownAccounts) -> User:
     """Return user and groups: the client's, else the image's. Raises Unknown."""
     name = name_of(security) or rootfs.image.user
     strict = security.supplemental_groups_policy == cri.SupplementalGroupsPolicy.Strict
     try:
-        accounts = Accounts() if strict and is_numeric(name) else await rootfs.accounts()
+        accounts = Accounts() if strict and is_numeric(name) else await known.of(rootfs)
         return with_groups(name, accounts, security)
     except NotFound as error:
         raise Unknown(f"no users found: {error}") from None

@@ -11,7 +11,14 @@ from windlass_cri.record import Container, Pod
 
 
 def pod_item(pod: Pod) -> cri.PodSandbox:
-    """Return a pod as a list has it."""
+    """Return a pod as a list has it; it is kept until it changes, because a kubelet lists all the time."""
+    item, wanted = pod.listed, (state(pod), pod.data.created_at)
+    if item is None or (item.state, item.created_at) != wanted:
+        item = pod.listed = _pod_item(pod)
+    return item
+
+
+def _pod_item(pod: Pod) -> cri.PodSandbox:
     item = cri.PodSandbox(
         id=pod.id,
         state=state(pod),
@@ -51,7 +58,14 @@ def pod_status(pod: Pod) -> cri.PodSandboxStatus:
 
 
 def container_item(container: Container) -> cri.Container:
-    """Return a container as a list has it."""
+    """Return a container as a list has it; it is kept until it changes, as `pod_item` does."""
+    item, wanted = container.listed, (container.status.state, container.status.created_at)
+    if item is None or (item.state, item.created_at) != wanted:
+        item = container.listed = _container_item(container)
+    return item
+
+
+def _container_item(container: Container) -> cri.Container:
     item = cri.Container(
         id=container.id,
         pod_sandbox_id=container.data.pod,
@@ -101,7 +115,7 @@ def container_status(container: Container, image: Image | None) -> cri.Container
 
 def labels_match(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     """Tell whether all of a selector's labels are there."""
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return not wanted or all(labels.get(key) == value for key, value in wanted.items())
 
 
 def image_item(image: Image) -> cri.Image:

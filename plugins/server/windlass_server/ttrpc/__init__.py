@@ -1,1 +1,1 @@
-"""ttrpc, to which shims report: the protocol without sockets, and its listener."""
+"""The ttrpc listener, to which shims report; the protocol without sockets is `windlass_api.ttrpc`."""

@@ -13,10 +13,10 @@ from functools import partial
 from windlass.contracts.services import TtrpcService
 from windlass.errors import Code, Error, as_exception, name_of
 from windlass_api.ttrpc import Request, Response
+from windlass_api.ttrpc.serving import Called
+from windlass_api.ttrpc.serving import Connection as Core
 from windlass_server.accepting import Acceptor
 from windlass_server.sockets import Place
-from windlass_server.ttrpc.protocol import Called
-from windlass_server.ttrpc.protocol import Connection as Core
 
 NAMESPACE = "containerd-namespace-ttrpc"
 CREDENTIALS = struct.Struct("3i")

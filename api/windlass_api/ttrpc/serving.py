@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from windlass.errors import Code
-from windlass_api.ttrpc import (
+from windlass_api.ttrpc.framing import (
     DATA,
+    INVALID_ARGUMENT,
     REQUEST,
+    RESOURCE_EXHAUSTED,
     RESPONSE,
     Frame,
     FrameDecoder,
@@ -61,11 +62,11 @@ class Connection:
             return refused
         self._last = frame.stream
         if len(self._running) >= MOST_RUNNING:
-            return Response(Code.RESOURCE_EXHAUSTED, f"{MOST_RUNNING} calls are under way on this connection")
+            return Response(RESOURCE_EXHAUSTED, f"{MOST_RUNNING} calls are under way on this connection")
         try:
             request = decode_request(frame.data)
         except Malformed as error:
-            return Response(Code.INVALID_ARGUMENT, str(error))
+            return Response(INVALID_ARGUMENT, str(error))
         self._running.add(frame.stream)
         return Called(frame.stream, request)
 
@@ -79,5 +80,9 @@ class Connection:
 
     def take(self) -> bytes:
         """Return what is to be sent now, and forget it."""
+        return b"".join(self.take_each())
+
+    def take_each(self) -> list[bytes]:
+        """Return what is to be sent now, message by message, and forget it."""
         frames, self._frames = self._frames, []
-        return b"".join(frames)
+        return frames
