@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -139,17 +139,23 @@ class PodNetwork:
         To be called before anything is attached. What fails is in the log, and tried again by the next daemon.
         """
         async with self._collecting:
-            try:
-                for cached in await asyncio.to_thread(list, self._networks.cache.all()):
-                    if cached.attachment.container not in known and self._is_ours(cached.attachment):
-                        await self.detach(cached.attachment.container, cached.attachment.netns)
-                        await self.remove_namespace(cached.attachment.netns)
-                kept = await asyncio.to_thread(list, self._networks.cache.all())
-                for network in {each.name: each for each in self._all()}.values():
-                    live = {(each.attachment.container, each.attachment.interface) for each in kept}
-                    await self._networks.collect(network, live)
-            except (Error, OSError) as error:
-                logger.warning("networks: what earlier pods had is not all collected: %s", error)
+            for cached in await asyncio.to_thread(list, self._networks.cache.all()):
+                if cached.attachment.container not in known and self._is_ours(cached.attachment):
+                    await self._try(self._remove(cached.attachment))
+            kept = await asyncio.to_thread(list, self._networks.cache.all())
+            live = {(each.attachment.container, each.attachment.interface) for each in kept}
+            for network in {each.name: each for each in self._all()}.values():
+                await self._try(self._networks.collect(network, live))
+
+    async def _remove(self, attachment: Attachment) -> None:
+        await self.detach(attachment.container, attachment.netns)
+        await self.remove_namespace(attachment.netns)
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (Error, OSError) as error:
+            logger.warning("networks: what earlier pods had is not all collected: %s", error)
 
     def _is_ours(self, attachment: Attachment) -> bool:
         try:
