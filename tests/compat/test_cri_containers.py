@@ -61,7 +61,8 @@ def test_a_start_that_fails(daemon: CriDaemon, pod: str) -> None:
     status = daemon.container_status(id)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
     assert "/no/such/program" in status.message
-    assert status.message.startswith("failed to create containerd task: ")
+    assert status.message.startswith("container ")
+    assert ": runtime: failed to create containerd task: " in status.message
     assert status.started_at == 0 < status.finished_at
 
 
