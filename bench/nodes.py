@@ -38,6 +38,8 @@ state = "{place}/state"
 address = "{place}/d.sock"
 [plugins."io.containerd.server.v1.ttrpc"]
 address = "{place}/t.sock"
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
 """
 CONTAINERD = """\
 version = 3
