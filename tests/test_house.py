@@ -480,12 +480,6 @@ async def test_marks_of_our_shim_are_true() -> None:
                 assert await unimplemented(getattr(serving, function)(kind()))
 
 
-def test_nri_is_not_served_in_silence() -> None:
-    """There is no NRI plugin yet, so no row of it has a mark but ✗."""
-    if not any(each.folder.name == "nri" for each in PLUGINS):
-        assert {mark for each in services("nri") for mark in rows()[each.name].values()} == {NONE}
-
-
 async def unimplemented(call: object) -> bool:
     """Tell whether a call is refused as not built; other refusals mean that it is."""
     assert asyncio.iscoroutine(call)

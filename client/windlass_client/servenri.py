@@ -50,12 +50,10 @@ def serve(target: str, name: str, index: str, socket: str, path: Path | None = N
     plugin's file, such as ``10-limits.py``. Raises StartError, InvalidArgument and NotFound for what cannot be served.
     """
     started = time.monotonic()
-    installed = discovery.discover()
-    wanted = _declaration(target, installed)
+    wanted = _declaration(target)
     name, index = _identity(target, wanted.id, name, index)
-    others = [entry.plugin for entry in installed if entry.plugin and entry.plugin.type not in (HOOK, SERVER)]
     served = _server(wanted.uri, name, index, socket)
-    found = [Found(plugin.uri, "", plugin) for plugin in (*closure([wanted], others), served)]
+    found = [Found(plugin.uri, "", plugin) for plugin in (*_needed(wanted), served)]
     settings = config.read(path, WINDLASS, _flags(wanted.uri, root)).settle(found)
     logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
     lock = process.prepare(settings)
@@ -71,10 +69,18 @@ def _flags(uri: str, root: str) -> Flags:
     return Flags(root or f"{WINDLASS.root}/serve/{uri}", state, f"{state}/none.sock")
 
 
-def _declaration(target: str, installed: list[Found]) -> Plugin[object]:
+def _needed(wanted: Plugin[object]) -> list[Plugin[object]]:
+    """Return a plugin and all that it requires; the import of all installed ones is spared where it requires none."""
+    if not wanted.requires:
+        return [wanted]
+    others = [entry.plugin for entry in discovery.discover() if entry.plugin]
+    return closure([wanted], [plugin for plugin in others if plugin.type not in (HOOK, SERVER)])
+
+
+def _declaration(target: str) -> Plugin[object]:
     """Return the declaration that ``target`` names: of an installed plugin, or one of a file or module."""
     if target.startswith(f"{HOOK.uri}."):
-        for entry in installed:
+        for entry in discovery.discover():
             if entry.uri == target and entry.plugin is not None:
                 return entry.plugin
             if entry.uri == target:

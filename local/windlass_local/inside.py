@@ -11,7 +11,7 @@ from functools import cached_property
 from windlass.contracts import tasks as contract
 from windlass.contracts.activations import ActivateOptions, MountManager
 from windlass.contracts.mounts import Mount
-from windlass.errors import NotFound
+from windlass.errors import AlreadyExists, NotFound
 from windlass.gate import offload
 from windlass.typing import override
 from windlass_local.containers import LocalContainers
@@ -63,6 +63,21 @@ class LocalNamespace(LocalStore, Namespace):
         except NotFound:
             return ""
         return found.labels.get(label, "")
+
+    async def activate(self, name: str, mounts: Sequence[Mount]) -> Sequence[Mount]:
+        """Return mounts that mount(2) can make, until `deactivate`; again is the same. The lease holds what is made."""
+        manager = self._running.mounts
+        if not manager.handles(mounts):
+            return mounts
+        options = ActivateOptions(lease=self.lease_id)
+        try:
+            return (await settled(offload(manager.activate, self.namespace, name, mounts, options))).system
+        except AlreadyExists:
+            return (await offload(manager.info, self.namespace, name)).system
+
+    async def deactivate(self, name: str) -> None:
+        """Unmount what `activate` made; nothing is not an error."""
+        await unless_gone(settled(offload(self._running.mounts.deactivate, self.namespace, name)))
 
     @override
     @asynccontextmanager

@@ -59,8 +59,10 @@ class LocalSnapshots(Snapshots):
         return await settled(offload(self._view(snapshotter).prepare, key, parent, labels))
 
     @override
-    async def view(self, snapshotter: str, key: str, parent: str = "") -> Sequence[Mount]:
-        return await settled(offload(self._view(snapshotter).view, key, parent))
+    async def view(
+        self, snapshotter: str, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Mount]:
+        return await settled(offload(self._view(snapshotter).view, key, parent, labels))
 
     @override
     async def commit(

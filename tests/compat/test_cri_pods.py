@@ -336,8 +336,8 @@ def test_changed_resources_of_a_pod_are_kept(cri_daemon: CriDaemon) -> None:
         cri_daemon.runtime.UpdatePodSandboxResources(request, timeout=10)
         cri_daemon.restart()
         info = json.loads(cri_daemon.pod_status(pod, verbose=True).info["info"])
-        assert info["overhead"] == {"linux": {"cpu_shares": "7"}}
-        assert info["resources"] == {"linux": {"memory_limit_in_bytes": str(1 << 26)}}
+        assert info["overhead"] == {"linux": {"cpu_shares": 7}}
+        assert info["resources"] == {"linux": {"memory_limit_in_bytes": 1 << 26}}
 
 
 def test_status_has_conditions_and_features(cri_daemon: CriDaemon) -> None:

@@ -127,6 +127,6 @@ def test_apparmor_profiles_that_are_loaded(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_selinux_level_has_its_form() -> None:
     for level in ("", "s0", "s0:c1,c2", "s0-s0:c1.c3"):
-        security.check_selinux(cri.LinuxContainerSecurityContext(selinux_options=cri.SELinuxOption(level=level)))
+        security.check_selinux(cri.SELinuxOption(level=level))
     with pytest.raises(Unknown, match="is not correct"):
-        security.check_selinux(cri.LinuxContainerSecurityContext(selinux_options=cri.SELinuxOption(level="s0:x")))
+        security.check_selinux(cri.SELinuxOption(level="s0:x"))

@@ -7,10 +7,13 @@ import os
 import time
 from pathlib import Path
 
+from windlass.contracts.snapshots import Usage
 from windlass_cri.cgroups import Group, locate, processor_time
 from windlass_cri.descriptors import ALL, BASE, is_counter
+from windlass_cri.diskusage import Measured
 from windlass_cri.figures import Value, block_devices, limits_of, of_group, of_interface
 from windlass_cri.interfaces import Interface
+from windlass_cri.metrics import disk_values
 from windlass_cri.sampler import Sampler
 from windlass_cri.turns import Turns
 from windlass_oci.defaults import default_spec
@@ -76,7 +79,7 @@ def test_version_1(tmp_path: Path) -> None:
     assert found[("oom_events_total",)] == 2
     assert found[("blkio_device_usage_total", "/dev/sda", "8", "0", "Total")] == 4096
     assert (found[("fs_reads_bytes_total", "/dev/sda")], found[("fs_reads_total", "/dev/sda")]) == (4096, 1)
-    assert (found[("processes",)], found[("threads_max",)]) == (3, 0)
+    assert (found[("processes",)], found[("threads",)], found[("threads_max",)]) == (3, 3, 0)
     assert found[("file_descriptors",)] > 0
 
 
@@ -204,3 +207,15 @@ def test_calls_take_turns() -> None:
         assert began[2] - began[0] >= 0.99
 
     asyncio.run(scenario())
+
+
+def test_a_container_that_was_not_measured_yet_has_a_file_system() -> None:
+    """Sizes are measured now and then; the file system is there from the start."""
+    none = Measured(0, 0, 0, {})
+    found = values(list(disk_values("new", os.statvfs("/"), none)))
+    assert (found["fs_usage_bytes", "/"], found["fs_inodes_total", "/"]) == (0, 0)
+    assert found["fs_limit_bytes", "/"] > 0 and ("fs_inodes_free", "/") in found
+    known = Measured(0, 0, 0, {"old": Usage(3, 4096)})
+    assert (
+        values(list(disk_values("old", os.statvfs("/"), known)))["fs_usage_bytes", "/"] == known.snapshots["old"].size
+    )

@@ -83,12 +83,18 @@ def test_devices_may_belong_to_the_user_of_the_container(tmp_path: Path) -> None
     assert (kept["uid"], changed["uid"], changed["gid"]) == (0, 1234, kept["gid"])
 
 
-def test_control_groups_may_be_writable(tmp_path: Path) -> None:
+def test_control_groups_of_version_2_may_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of version 1 never: a release_agent is a program of the host."""
+    monkeypatch.setattr(specs, "unified_cgroups", lambda: True)
+
     def mode(writable: bool) -> str:
         made = specs.build(replace(plan(tmp_path), runtime=Runtime(cgroup_writable=writable)))
         return next(each["options"][4] for each in made["mounts"] if each["destination"] == "/sys/fs/cgroup")
 
     assert (mode(False), mode(True)) == ("ro", "rw")
+    monkeypatch.setattr(specs, "unified_cgroups", lambda: False)
+    with pytest.raises(Unknown, match="only supported on cgroup v2"):
+        mode(True)
 
 
 def test_systemd_has_units_for_containers(tmp_path: Path) -> None:

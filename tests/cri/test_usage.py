@@ -90,6 +90,7 @@ def test_where_groups_are(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert of_pod("/kubepods/pod1") == ["/sys/fs/cgroup/memory/kubepods/pod1"]
     assert of_pod("/x/kubepods-pod1.slice") == ["/sys/fs/cgroup/memory/kubepods.slice/kubepods-pod1.slice"]
+    assert of_pod("/../../etc/x") == ["/sys/fs/cgroup/memory/etc/x"]
     assert of_pod("") == []
     spec = default_spec("k8s.io", "id")
     spec["linux"]["cgroupsPath"] = "kubepods-a.slice:cri-containerd:id"

@@ -11,6 +11,8 @@ from windlass.errors import InvalidArgument, Unknown
 from windlass.hooks import Hooks
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import cdi
+from windlass_cri.config import RuntimeConfig
 from windlass_cri.podmessages import limits, wanted_limits
 from windlass_nri.applying import Unresolved, apply
 from windlass_nri.merging import Contribution, StopMerger, UpdateMerger, merge
@@ -28,25 +30,27 @@ class Wishes:
     evictions: Sequence[nri.ContainerEviction] = ()
 
 
-async def adjust(hooks: Hooks, pod: nri.PodSandbox, container: nri.Container, spec: Spec) -> Wishes:
-    """Adjust ``spec`` in place, once all validators agree. Raises Error; ``spec`` is then not to be used."""
+async def adjust(hooks: Hooks, pod: nri.PodSandbox, container: nri.Container, spec: Spec) -> tuple[Unresolved, Wishes]:
+    """Adjust ``spec`` in place, once all validators agree; what is left is for `resolve`.
+
+    Raises Error; ``spec`` is then not to be used.
+    """
     answers = await hooks.call(PodHooks.create_container, pod, container)
     wanted = [Contribution(*each) for each in _responses(answers, nri.CreateContainerResponse)]
     merged = merge(container, wanted)
     if hooks.wanted(PodHooks.validate_container_adjustment):
         await hooks.call(PodHooks.validate_container_adjustment, request(pod, container, merged, ()))
-    _refuse(apply(spec, merged.adjustment))
-    return Wishes(merged.updates, merged.evictions)
+    return apply(spec, merged.adjustment), Wishes(merged.updates, merged.evictions)
 
 
-def _refuse(left: Unresolved) -> None:
-    """Refuse what cannot be resolved here."""
-    if left.cdi_devices:
-        raise Unknown(f"CDI device injection failed: unresolvable CDI devices {', '.join(left.cdi_devices)[:200]}")
+def resolve(spec: Spec, left: Unresolved, settings: RuntimeConfig) -> None:
+    """Put into a spec what the configuration says of devices and classes. Blocks; raises Unknown."""
+    devices = [cri.CDIDevice(name=each) for each in left.cdi_devices]
+    cdi.inject(spec, cri.ContainerConfig(CDI_devices=devices), settings)
     if left.blockio_class:
-        raise Unknown(f'block I/O class "{left.blockio_class[:100]}" is not configured')
+        raise Unknown(f'block I/O class "{left.blockio_class[:100]}" is not known; classes cannot be configured')
     if left.rdt_class:
-        raise Unknown(f'RDT class "{left.rdt_class[:100]}" is not configured')
+        spec["linux"]["intelRdt"] = {"closID": left.rdt_class}
 
 
 async def adjust_update(

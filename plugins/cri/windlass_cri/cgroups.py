@@ -89,7 +89,7 @@ def of_pod(parent: str) -> list[str]:
     if not parent:
         return []
     name = parent.rstrip("/").rpartition("/")[2]
-    inner = slice_path(name) if name.endswith(".slice") else parent.strip("/")
+    inner = slice_path(name) if name.endswith(".slice") else os.path.normpath(f"/{parent}").strip("/")
     return [f"{place}/{inner}" for place, _, _ in hierarchies()]
 
 

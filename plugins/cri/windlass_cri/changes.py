@@ -36,11 +36,13 @@ class Changes:
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """Look at everything, alone, while nothing changes."""
-        async with self._looking:
-            async with self._condition:
-                await self._condition.wait_for(lambda: not self._changing)
-            yield
-        await asyncio.shield(self._wake())
+        try:
+            async with self._looking:
+                async with self._condition:
+                    await self._condition.wait_for(lambda: not self._changing)
+                yield
+        finally:
+            await asyncio.shield(self._wake())
 
     async def _wake(self) -> None:
         async with self._condition:

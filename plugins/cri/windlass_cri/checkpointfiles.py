@@ -101,9 +101,10 @@ def _opened(location: str) -> Iterator[BinaryIO]:
         descriptor = os.open(location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidArgument(f"checkpoint {location[:200]!r} cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidArgument(f"checkpoint {location[:200]!r} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidArgument(f"checkpoint {location[:200]!r} is not a regular file")
         yield file
 
 

@@ -26,7 +26,6 @@ from windlass_cri.config import RuntimeConfig
 from windlass_cri.containers import Containers
 from windlass_cri.images import Images
 from windlass_cri.inspection import plain
-from windlass_cri.pods import Pods
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.views import container_status
 from windlass_local.inside import LocalNamespace
@@ -43,12 +42,9 @@ POD, CONTAINERS = "pod.dump", "containers"
 class Checkpoints:
     """Writes checkpoints as archives."""
 
-    def __init__(
-        self, containers: Containers, pods: Pods, images: Images, tasks: Tasks, config: RuntimeConfig, root: Path
-    ) -> None:
+    def __init__(self, containers: Containers, images: Images, tasks: Tasks, config: RuntimeConfig, root: Path) -> None:
         """Work below ``root``; whatever an earlier daemon has left there goes with the first checkpoint."""
         self._containers = containers
-        self._pods = pods
         self._images = images
         self._tasks = tasks
         self._config = config
@@ -57,14 +53,14 @@ class Checkpoints:
 
     async def container(self, container: Container, location: str, timeout: float) -> None:
         """Write a checkpoint of a container that runs. Raises Unknown, InvalidArgument, DeadlineExceeded."""
-        await self.check_handler(self._pods.index.get(container.data.pod).data.handler)
+        await self.check_criu()
         place = files.check_place(location)
         _require_running(container)
         await self._within(self._container(container, place), timeout)
 
     async def pod(self, pod: Pod, chosen: Sequence[Container], location: str) -> None:
         """Write a checkpoint of a pod and of its containers that run, or of those ``chosen``; all rest meanwhile."""
-        await self.check_handler(pod.data.handler)
+        await self.check_criu()
         place = files.check_place(location)
         found = list(chosen) or [
             each for each in self._containers.of_pod(pod.id) if each.status.state == cri.CONTAINER_RUNNING
@@ -75,9 +71,9 @@ class Checkpoints:
             raise Unknown(f"pod {pod.id} has no container that runs, and nothing to checkpoint")
         await self._within(self._pod(pod, found, place), 0)
 
-    async def check_handler(self, handler: str) -> None:
-        """Raise Unknown where a handler's containers can be neither checkpointed nor restored."""
-        await asyncio.to_thread(criu.check, self._config.enable_criu, self._pods.runtime(handler))
+    async def check_criu(self) -> None:
+        """Raise Unknown where containers can be neither checkpointed nor restored."""
+        await asyncio.to_thread(criu.check, self._config.enable_criu)
 
     async def stop(self) -> None:
         """Wait for checkpoints under way, so that no container stays frozen."""

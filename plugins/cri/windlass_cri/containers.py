@@ -26,6 +26,7 @@ from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
+from windlass_cri.selinux import labelled
 from windlass_cri.updates import Updates
 from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
@@ -103,7 +104,7 @@ class Containers:
         if wanted.pid != cri.TARGET:
             return 0
         id = wanted.target_id
-        target = self.index.find(id) if id else None
+        target = self.index.find(id)
         if target is None:
             raise NotFound(f'invalid target container: container "{id[:100]}" does not exist: not found')
         if target.data.pod != pod.id:
@@ -148,11 +149,11 @@ class Containers:
         self._io[container.id] = io
         io.start()
         running = self.namespace.tasks
-        runtime = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler)
+        runtime, spec = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler), spec_of(row)
         options = CreateOptions(
-            rootfs=tuple(mounts),
+            rootfs=labelled(mounts, spec["linux"].get("mountLabel", "")),
             io=io.io,
-            options=task_options(runtime, spec_of(row)),
+            options=task_options(runtime, spec),
             runtime_path=runtime.runtime_path,
             checkpoint=checkpoint,
             owns_checkpoint=bool(checkpoint),

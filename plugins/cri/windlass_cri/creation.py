@@ -85,7 +85,9 @@ class Creation:
         runtime = self._pods.runtime(pod.data.handler)
         snapshotter = runtime.snapshotter or self._images.snapshotter
         await self._step(container, asyncio.to_thread(self._make_directories, container))
-        await self.image_volumes.prepare(pod.id, container.config, snapshotter)
+        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
+        labels = await self._mapped(snapshotter, user)
+        await self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
@@ -100,8 +102,6 @@ class Creation:
         async def build(rootfs: launch.Rootfs) -> Spec:
             return await self._step(container, self._spec(pod, container, target, rootfs))
 
-        user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
-        labels = await self._mapped(snapshotter, user)
         await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
         container.change(created_at=time.time_ns())
 
@@ -140,6 +140,9 @@ class Creation:
             base=await asyncio.to_thread(self._pods.base_spec, handler),
             volumes=declared,
             target=target,
+            labels=self._pods.selinux.for_container(
+                config.linux.security_context, pod.data.process_label, self._pods.labels_taken()
+            ),
         )
         made = await asyncio.to_thread(specs.build, plan)
         made["process"]["user"] = await user_of(rootfs, config.linux.security_context, self._accounts)

@@ -6,21 +6,19 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 from windlass.errors import Unknown
-from windlass_cri.config import Runtime
 
 OLDEST = (3, 16)
 TIMEOUT = 20.0
 _VERSION = re.compile(r"^Version: (\d+)\.(\d+)", re.MULTILINE)
 
 
-def check(enabled: bool, runtime: Runtime) -> None:
-    """Raise Unknown, saying why, where a runtime's containers cannot be checkpointed. Blocks for milliseconds."""
+def check(enabled: bool) -> None:
+    """Raise Unknown, saying why, where containers cannot be checkpointed. Blocks for milliseconds."""
     if not enabled:
         raise Unknown("criu support is disabled by configuration; enable_criu is false")
-    path = _path(runtime)
+    path = shutil.which("criu")
     if path is None:
         raise Unknown(f"criu binary not found in {os.environ.get('PATH', os.defpath)}; install criu")
     try:
@@ -32,11 +30,3 @@ def check(enabled: bool, runtime: Runtime) -> None:
         raise Unknown(f"failed to retrieve criu version: {path} said {(done.stdout + done.stderr)[:200]!r}")
     if (int(match[1]), int(match[2])) < OLDEST:
         raise Unknown(f"{path} is version {match[1]}.{match[2]}; checkpoints need at least {OLDEST[0]}.{OLDEST[1]}")
-
-
-def _path(runtime: Runtime) -> str | None:
-    """Return the criu of a runtime: the one that its options name, or that of PATH."""
-    named = str(runtime.options.get("CriuPath", ""))
-    if named:
-        return named if Path(named).is_file() and os.access(named, os.X_OK) else None
-    return shutil.which("criu")

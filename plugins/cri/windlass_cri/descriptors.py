@@ -72,7 +72,7 @@ _PROCESSES = (
     Descriptor("container_file_descriptors", "Open file descriptors."),
     Descriptor("container_sockets", "Open sockets."),
     Descriptor("container_threads_max", "The most threads that there may be; 0 is any number."),
-    Descriptor("container_threads", "Threads; with cgroup version 2 alone."),
+    Descriptor("container_threads", "Threads."),
     Descriptor("container_ulimits_soft", "Soft resource limits of the first process.", ("ulimit",)),
 )
 _OTHERS = (

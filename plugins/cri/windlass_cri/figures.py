@@ -60,8 +60,10 @@ def _of_1(group: Group, devices: Mapping[str, str]) -> Iterator[Value]:
     if group.blkio:
         yield from _block_io_1(group.blkio, devices)
     if group.pids:
-        yield Value("container_processes", number(f"{group.pids}/pids.current"))
+        tasks = number(f"{group.pids}/pids.current")
+        yield Value("container_processes", tasks)
         yield Value("container_threads_max", number(f"{group.pids}/pids.max"))
+        yield Value("container_threads", tasks)
 
 
 def _of_2(group: str) -> Iterator[Value]:

@@ -50,7 +50,7 @@ class Handlers:
             return self.runtimes[name]
         except KeyError:
             there = ", ".join(sorted(self.runtimes))
-            raise Unknown(f'no runtime for "{name}" is configured; there are {there}') from None
+            raise Unknown(f'no runtime for "{name[:100]}" is configured; there are {there}') from None
 
     async def features(self, name: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from windlass.contracts.leases import LeaseStore
@@ -35,18 +36,21 @@ class ImageVolumes:
         self._directory = state / "image-volumes"
         self._turn = asyncio.Lock()  # so that two containers do not mount one image twice
 
-    async def prepare(self, pod: str, config: cri.ContainerConfig, snapshotter: str) -> None:
-        """Mount the images that the container's mounts name, and set their host paths. Raises Unknown."""
+    async def prepare(self, pod: str, config: cri.ContainerConfig, snapshotter: str, labels: Mapping[str, str]) -> None:
+        """Mount the images that the container's mounts name, and set their host paths. Raises Unknown.
+
+        ``labels`` give their files to the pod's user namespace.
+        """
         for each in config.mounts:
             if each.HasField("image"):
                 try:
-                    each.host_path = await self._prepare(pod, each, snapshotter)
+                    each.host_path = await self._prepare(pod, each, snapshotter, labels)
                 except (Error, OSError) as error:
                     raise Unknown(f"{FAILED}{error}") from error
                 each.ClearField("uidMappings")
                 each.ClearField("gidMappings")
 
-    async def _prepare(self, pod: str, wanted: cri.Mount, snapshotter: str) -> str:
+    async def _prepare(self, pod: str, wanted: cri.Mount, snapshotter: str, labels: Mapping[str, str]) -> str:
         if wanted.host_path:
             raise Unknown(f"hostpath must be empty while mount image: {wanted.container_path}")
         if not wanted.readonly:
@@ -55,10 +59,10 @@ class ImageVolumes:
             raise Unknown(f"image not specified in: {wanted.container_path}")
         id = await self._images.resolve(wanted.image.image)
         async with self._turn:
-            target = await self._mounted(pod, id, snapshotter)
+            target = await self._mounted(pod, id, snapshotter, labels)
         return await asyncio.to_thread(below, target, wanted.image_sub_path)
 
-    async def _mounted(self, pod: str, id: str, snapshotter: str) -> Path:
+    async def _mounted(self, pod: str, id: str, snapshotter: str, labels: Mapping[str, str]) -> Path:
         leaf = await resolve(self._namespace, self._images.name_of(id), platforms.host())
         target = self._directory / pod / leaf.target.digest.partition(":")[2]
         if target.is_mount():
@@ -72,9 +76,10 @@ class ImageVolumes:
         if chain and not await held(store, snapshotter, chain):
             await unpack(store, snapshotter, leaf, ignore)
         try:
-            mounts = await store.snapshots.view(snapshotter, str(target), chain)
+            mounts = await store.snapshots.view(snapshotter, str(target), chain, labels)
         except AlreadyExists:
             mounts = await store.snapshots.mounts(snapshotter, str(target))
+        mounts = await store.activate(_activation(target), mounts)
         await asyncio.to_thread(target.mkdir, 0o755, True, True)
         await asyncio.to_thread(mounting.mount_all, mounts, str(target))
         return target
@@ -92,6 +97,7 @@ class ImageVolumes:
             return
         for target in await asyncio.to_thread(lambda: list(directory.iterdir())):
             await asyncio.to_thread(mounting.unmount_all, target)
+            await self._namespace.deactivate(_activation(target))
             await unless_gone(self._namespace.snapshots.remove(snapshotter, str(target)))
             await asyncio.to_thread(target.rmdir)
         await asyncio.to_thread(directory.rmdir)
@@ -103,6 +109,10 @@ class ImageVolumes:
     @staticmethod
     def _lease(pod: str) -> str:
         return f"{pod}-image-volumes"
+
+
+def _activation(target: Path) -> str:
+    return f"image-volume-{target.parent.name[:32]}-{target.name}"
 
 
 def below(target: Path, path: str) -> str:

@@ -77,7 +77,7 @@ def _of_pod(pod: Pod, containers: Iterable[Container], taken: Read, usage: Measu
         if not values:
             continue  # it has ended meanwhile
         labels = (*named, each.config.metadata.name, each.id, each.config.image.user_specified_image)
-        measured = [*_times(each), *values, *_disk(each.id, taken.disk, usage), *each.limits]
+        measured = [*_times(each), *values, *disk_values(each.id, taken.disk, usage), *each.limits]
         item.container_metrics.add(container_id=each.id, metrics=_metrics(labels, measured))
     return item
 
@@ -87,13 +87,14 @@ def _times(container: Container) -> Iterable[Value]:
     yield Value("container_start_time_seconds", container.status.started_at // SECOND)
 
 
-def _disk(id: str, disk: os.statvfs_result | None, usage: Measured) -> Iterable[Value]:
+def disk_values(id: str, disk: os.statvfs_result | None, usage: Measured) -> Iterable[Value]:
+    """Yield what a container takes of its file system, and how much there is."""
     used = usage.snapshots.get(id)
-    if disk is None or used is None:
+    if disk is None:
         return
-    yield Value("container_fs_usage_bytes", used.size, ("/",))
+    yield Value("container_fs_usage_bytes", used.size if used else 0, ("/",))
     yield Value("container_fs_limit_bytes", disk.f_blocks * disk.f_frsize, ("/",))
-    yield Value("container_fs_inodes_total", used.inodes, ("/",))
+    yield Value("container_fs_inodes_total", used.inodes if used else 0, ("/",))
     yield Value("container_fs_inodes_free", disk.f_ffree, ("/",))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from windlass.contracts.activations import MOUNT_MANAGER
@@ -9,12 +11,12 @@ from windlass.contracts.diff import DIFFER
 from windlass.contracts.events import EXCHANGE
 from windlass.contracts.gc import GC
 from windlass.contracts.metadata import METADATA
-from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
+from windlass.contracts.sandboxes import SANDBOX_CONTROLLER, SandboxController
 from windlass.contracts.services import GRPC, Service
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER
-from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 
 if TYPE_CHECKING:
@@ -50,9 +52,6 @@ def init(context: InitContext) -> Service:
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
     snapshotters = [record for record in context.records() if record.type == SNAPSHOTTER.uri]
     roots = {record.id: record.meta.exports.get("root", "") for record in snapshotters}
-    capabilities = {
-        record.id: frozenset(record.meta.capabilities) for record in snapshotters if record.instance is not None
-    }
     metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
     tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
     exchange, transfer = context.single(EXCHANGE), context.single(TRANSFER)
@@ -64,7 +63,7 @@ def init(context: InitContext) -> Service:
         from windlass_local.store import Parts
 
         return CriRuntime(
-            Parts(metadata, collector, differs, capabilities),
+            Parts(metadata, collector, differs, _capabilities(context)),
             Running(tasks, mounts),
             exchange,
             transfer,
@@ -80,6 +79,37 @@ def init(context: InitContext) -> Service:
     context.on_start(service.start)
     context.on_stop(service.stop)
     return service
+
+
+def _capabilities(context: InitContext) -> dict[str, frozenset[str]]:
+    """Return what the snapshotters are able to do."""
+    records = [record for record in context.records() if record.type == SNAPSHOTTER.uri]
+    return {each.id: frozenset(each.meta.capabilities) for each in records if each.instance is not None}
+
+
+def init_podsandbox(context: InitContext) -> SandboxController:
+    """Get ready to run pause containers; those of an earlier daemon are found when they are asked for."""
+    if sys.platform != "linux":
+        raise SkipPlugin(f"namespaces are of Linux, this is {sys.platform}; run the daemon on Linux")
+    if os.geteuid() != 0:
+        raise SkipPlugin("only root can make these namespaces; run the daemon as root")
+    from windlass_cri.handlers import Handlers
+    from windlass_cri.podsandbox.controller import PauseContainers, Settings
+    from windlass_local.inside import Running
+    from windlass_local.store import Parts
+
+    runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
+    tasks = context.single(RUNTIME)
+    parts = Parts(context.single(METADATA), context.single(GC), context.all(DIFFER), _capabilities(context))
+    made = PauseContainers(
+        parts,
+        Running(tasks, context.single(MOUNT_MANAGER)),
+        Handlers(runtime.containerd, tasks),
+        Settings(runtime, images.pinned_images.get("sandbox", ""), images.snapshotter),
+        context.root.with_name(PLUGIN.uri) / "sandboxes",  # where CRI makes the files of pods
+    )
+    context.on_stop(made.close)
+    return made
 
 
 IMAGES_PLUGIN = Plugin(IMAGES_BLOCK, id="images", init=init_images, config=ImagesConfig)
@@ -102,4 +132,10 @@ PLUGIN = Plugin(
         TRANSFER,
         SANDBOX_CONTROLLER,
     ),
+)
+PODSANDBOX = Plugin(
+    SANDBOX_CONTROLLER,
+    id="podsandbox",
+    init=init_podsandbox,
+    requires=(RUNTIME_BLOCK, METADATA, GC, DIFFER, SNAPSHOTTER, RUNTIME, MOUNT_MANAGER),
 )

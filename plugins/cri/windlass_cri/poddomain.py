@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from windlass.contracts.pods import Eviction, Told, Update
 from windlass.errors import Error, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.config import RuntimeConfig
 from windlass_cri.containers import Containers
 from windlass_cri.images import Images
 from windlass_cri.pods import Pods
@@ -20,6 +22,7 @@ from windlass_oci.runtime_spec import Spec
 if TYPE_CHECKING:
     from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
     from windlass_cri.adjusting import Wishes
+    from windlass_nri.applying import Unresolved
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +32,15 @@ LIVE = (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING)
 class PodDomain(Known):
     """All pods and containers, for hook plugins. The messages are imported with the first of them."""
 
-    def __init__(self, steps: PodSteps, pods: Pods, containers: Containers, images: Images) -> None:
+    def __init__(
+        self, steps: PodSteps, pods: Pods, containers: Containers, images: Images, config: RuntimeConfig
+    ) -> None:
         """Show and change these."""
         self._steps = steps
         self._pods = pods
         self._containers = containers
         self._images = images
+        self._config = config
 
     def pod(self, container: Container) -> nri.PodSandbox:
         """Return the pod of a container, with its ID alone if it has gone."""
@@ -97,6 +103,12 @@ class PodDomain(Known):
                 await self._containers.stop(self._containers.index.get(each.container_id), 0)
             except Error as error:
                 logger.warning("container %s cannot be evicted: %s", each.container_id, error)
+
+    async def resolve(self, spec: Spec, left: Unresolved) -> None:
+        """Inject devices of CDI, and set classes."""
+        from windlass_cri.adjusting import resolve
+
+        await asyncio.to_thread(resolve, spec, left, self._config)
 
     async def fulfil(self, wishes: Wishes) -> None:
         """Evict, then update, as participants of a step want it."""

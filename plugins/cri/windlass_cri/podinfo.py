@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from windlass.errors import NotFound
 from windlass_cni.config import Json, Object
 from windlass_cri.config import Runtime, RuntimeConfig
+from windlass_cri.inspection import plain
 from windlass_cri.record import Pod
 from windlass_cri.runtime import CriRuntime
 
@@ -36,7 +38,7 @@ NOTHING = json.dumps(_EMPTY)
 
 
 async def pod_info(runtime: CriRuntime, pod: Pod) -> str:
-    """Describe a pod; there is no image, no snapshot and no spec of a pod that no container holds."""
+    """Describe a pod; there is an image, a snapshot and a spec only of a pod that a container holds."""
     chosen = runtime.handlers.runtimes.get(
         pod.data.handler or runtime.config.containerd.default_runtime_name, Runtime("")
     )
@@ -64,6 +66,10 @@ async def pod_info(runtime: CriRuntime, pod: Pod) -> str:
             },
         },
     }
+    with suppress(NotFound):
+        row = await runtime.containers.namespace.containers.get(pod.id)
+        info |= {"image": row.image, "snapshotKey": row.snapshot_key, "snapshotter": row.snapshotter}
+        info["runtimeSpec"] = json.loads(row.spec.value) if row.spec else None
     for key in ("overhead", "resources"):
         if pod.config.linux.HasField(key):
             info[key] = {"linux": _document(getattr(pod.config.linux, key))}
@@ -85,7 +91,8 @@ def status_info(runtime: CriRuntime, problem: str) -> Mapping[str, str]:
 
 
 def _document(message: Message) -> Object:
-    return MessageToDict(message, preserving_proto_field_name=True)
+    made: Object = json.loads(json.dumps(plain(message)))
+    return made
 
 
 def _jsonable(value: object) -> Json:

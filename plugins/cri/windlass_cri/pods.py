@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from windlass_cri.ids import Index, Names, new_id, pod_name
 from windlass_cri.network import PodNetwork, namespace_of
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
+from windlass_cri.selinux import Selinux
 from windlass_cri.sysctls import with_sysctls
 from windlass_local.waiting import settled, unless_gone
 from windlass_oci.runtime_spec import Spec
@@ -33,6 +34,12 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 READY = "SANDBOX_READY"
+PAUSED = "podsandbox"
+"""The controller whose sandboxes are containers of an image."""
+
+
+async def _nothing(snapshotter: str) -> None:
+    """Need no image."""
 
 
 class Pods:
@@ -65,8 +72,11 @@ class Pods:
         self._attempts: dict[str, asyncio.Task[str]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self.selinux = Selinux(enabled=False)
         self.sysctls: Mapping[str, str] = {}
         """What is set in pods that have a network of their own, unless their clients set it."""
+        self.ensure_image: Callable[[str], Awaitable[None]] = _nothing
+        """Sees that the sandbox image is there, for a snapshotter, empty for that of all."""
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
@@ -95,7 +105,8 @@ class Pods:
     async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
         id, handler = new_id(), handler_of(config, wanted)
         await self._check(config, handler)
-        pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer))
+        label = self.selinux.for_pod(config.linux.security_context, self.labels_taken()).process
+        pod = Pod(id, config, PodData(name, handler, sandboxer=self.runtime(handler).sandboxer, process_label=label))
         controller = self._controller_of(pod)
         self._names.take(name, id)
         try:
@@ -114,18 +125,18 @@ class Pods:
         """Return what a handler is able to do. Raises Unknown."""
         return await self._handlers.features(handler)
 
+    def labels_taken(self) -> list[str]:
+        """Return the labels of SELinux that pods have."""
+        return [pod.data.process_label for pod in self.index]
+
     def base_spec(self, handler: str) -> Spec | None:
         """Return what containers' specs of a handler are made from, None for the default. Blocks; raises Unknown."""
         return self._handlers.base_spec(handler)
 
     async def _check(self, config: cri.PodSandboxConfig, handler: str) -> None:
         """Refuse a user namespace that the runtime cannot map mounts for: its files would belong to others."""
-        user = userns.wanted(config.linux.security_context.namespace_options)
-        if user is not None and not (await self.features(handler)).user_namespaces:
-            raise Unknown(
-                f'runtime handler "{handler or self._handlers.in_order()[0]}" does not support user namespaces: '
-                "its OCI runtime has no ID-mapped mounts; use runc 1.2 or crun, or set hostUsers: true"
-            )
+        if userns.wanted(config.linux.security_context.namespace_options) is not None:
+            userns.check(await self.features(handler), handler or self._handlers.in_order()[0])
 
     async def _make(self, pod: Pod, controller: SandboxController) -> None:
         await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
@@ -139,6 +150,8 @@ class Pods:
             options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
         )
         await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
+        if pod.data.sandboxer == PAUSED:
+            await self._step(pod, "sandbox image", self.ensure_image(self.runtime(pod.data.handler).snapshotter))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
         pod.data = replace(pod.data, created_at=started.created_at or time.time_ns())
         await self._step(pod, "record", offload(self._store.create, self._record(pod)))

@@ -21,6 +21,7 @@ from windlass_oci.runtime_spec import Spec
 if TYPE_CHECKING:
     from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
     from windlass_cri.adjusting import Wishes
+    from windlass_nri.applying import Unresolved
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class Known(PodRuntime, Protocol):
 
     async def container(self, container: Container, spec: Spec | None) -> nri.Container:
         """Return a container; ``spec`` is None for one that the daemon has a record of."""
+
+    async def resolve(self, spec: Spec, left: Unresolved) -> None:
+        """Put into a spec what only the configuration can say. Raises Unknown."""
 
     async def fulfil(self, wishes: Wishes) -> None:
         """Update and evict other containers; what fails is logged."""
@@ -120,7 +124,8 @@ class PodSteps:
 
         pod, shown = self.known.pod(container), await self.known.container(container, spec)
         try:
-            wishes = await adjust(self._hooks, pod, shown, spec)
+            left, wishes = await adjust(self._hooks, pod, shown, spec)
+            await self.known.resolve(spec, left)
         except Error as error:
             raise Unknown(_about(container, error)) from error
         await self.known.fulfil(wishes)

@@ -44,6 +44,8 @@ class PodData:
     created_at: int = 0
     sandboxer: str = ""
     """ID of its controller, which stays so when the handler's configuration changes."""
+    process_label: str = ""
+    """Of SELinux, which its containers inherit; empty for none."""
 
 
 @dataclass

@@ -46,12 +46,11 @@ class Restores:
         """
         if not request.config.HasField("metadata"):
             raise Unknown("sandbox config must include metadata")
-        handler = request.runtime_handler
-        await self._checkpoints.check_handler(handler)
+        await self._checkpoints.check_criu()
         async with self._checkpoints.scratch() as directory:
             names = await asyncio.to_thread(self._unpack, request.checkpoint_path, directory)
             configs = matched(names, request.container_configs)
-            id = await self._pods.run(request.config, handler)
+            id = await self._pods.run(request.config, request.runtime_handler)
             pod = self._pods.index.get(id)
             try:
                 restored = [

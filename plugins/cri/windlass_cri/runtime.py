@@ -15,7 +15,7 @@ from windlass.contracts.events import Exchange
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
-from windlass.errors import Error, Unavailable
+from windlass.errors import Error, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.checkpoints import Checkpoints
@@ -36,6 +36,7 @@ from windlass_cri.podsteps import PodSteps
 from windlass_cri.pulls import From, Pulls
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.restores import Restores
+from windlass_cri.selinux import Selinux
 from windlass_cri.stats import Stats
 from windlass_cri.sysctls import closed_by_default
 from windlass_cri.views import container_status, pod_status
@@ -105,10 +106,13 @@ class CriRuntime:
         self.steps = PodSteps(hooks)
         self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
         self.pods.sysctls = closed_by_default(self.config)
+        self.pods.selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
+        self._sandbox_image = configs.images.pinned_images.get("sandbox", "")
+        self.pods.ensure_image = self._ensure_sandbox_image
         self.containers = Containers(
             namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
         )
-        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images)
+        self.steps.known = PodDomain(self.steps, self.pods, self.containers, self.images, self.config)
         self.execs = Execs(self.containers, self.pods)
         self.streaming = StreamingServer(self.execs, _listen(configs.server))
         self.usage = [
@@ -118,7 +122,7 @@ class CriRuntime:
         self._ooms = OomWatch(exchange, self.containers)
         self.stats = Stats(self.containers, self.pods.index, self.usage[0], self.config)
         self.metrics = Metrics(self.containers, self.pods.index, self.usage[0], self.stats.places)
-        self.checkpoints = Checkpoints(self.containers, self.pods, self.images, running.tasks, self.config, root)
+        self.checkpoints = Checkpoints(self.containers, self.images, running.tasks, self.config, root)
         self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
@@ -186,6 +190,13 @@ class CriRuntime:
             decided = await self.steps.update_container(container, wanted)
             await self.containers.updates.update(container, decided)
             await self.steps.container_updated(container)
+
+    async def _ensure_sandbox_image(self, snapshotter: str) -> None:
+        """Pull the image of pause containers if it is not there. Raises Unknown, and as a pull."""
+        if not self._sandbox_image:
+            raise Unknown("there is no sandbox image; set pinned_images.sandbox in io.containerd.cri.v1.images")
+        if self.images.find(self._sandbox_image) is None:
+            await self.pulls.pull(self._sandbox_image, cri.AuthConfig(), snapshotter or self.images.snapshotter)
 
     async def features(self, handler: str) -> cri.RuntimeHandlerFeatures:
         """Return what a handler is able to do; its runtime is asked once. Raises Unknown."""

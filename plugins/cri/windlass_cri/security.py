@@ -89,9 +89,9 @@ def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext, 
         raise Unknown(f"apparmor profile not found {APPARMOR_DEFAULT}; load it with apparmor_parser")
 
 
-def check_selinux(security: cri.LinuxContainerSecurityContext) -> None:
-    """Refuse a level that is not one; without SELinux the rest has no effect, as in containerd. Raises Unknown."""
-    level = security.selinux_options.level
+def check_selinux(options: cri.SELinuxOption) -> None:
+    """Refuse a level that is not one. Raises Unknown."""
+    level = options.level
     if level and not SELINUX_LEVEL.fullmatch(level):
         raise Unknown(f'the format of "level" "{level[:100]}" is not correct')
 

@@ -17,7 +17,8 @@ from windlass_cri.globs import glob_matches
 from windlass_cri.mounts import Ability, set_mounts, unified_cgroups
 from windlass_cri.record import NAMESPACE, Pod
 from windlass_cri.resources import Host, cgroups_path, set_resources
-from windlass_cri.security import check_selinux, set_apparmor, set_capabilities, set_paths, set_seccomp
+from windlass_cri.security import set_apparmor, set_capabilities, set_paths, set_seccomp
+from windlass_cri.selinux import Labels, relabelling
 from windlass_cri.userns import UserNamespace, of_container
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import PATH, default_spec
@@ -46,6 +47,8 @@ class Plan:
     """What the operator wants specs to be made from, None for the default; it is changed."""
     target: int = 0
     """The process whose PID namespace the container joins, for the mode TARGET."""
+    labels: Labels = field(default_factory=Labels)
+    """Of SELinux."""
     host: Host = field(default_factory=Host.read)
 
 
@@ -53,7 +56,7 @@ def build(plan: Plan) -> Spec:
     """Return the spec but for its user, whom the image's accounts name. Raises Unknown, OSError."""
     pod, config = plan.pod, plan.config
     security = config.linux.security_context
-    check(pod, config)
+    check(plan)
     spec = start(plan)
     process, linux = spec["process"], spec["linux"]
     process["args"] = arguments(config, plan.image)
@@ -74,7 +77,10 @@ def build(plan: Plan) -> Spec:
     if user is not None:
         linux["namespaces"].append({"type": "user", "path": pod.namespaces["user"]})
         linux["uidMappings"], linux["gidMappings"] = [user.uids], [user.gids]
-    set_mounts(spec, pod, plan.files, config, plan.volumes, Ability(plan.features, plan.runtime.cgroup_writable, user))
+    able = Ability(plan.features, plan.runtime.cgroup_writable, user, relabelling(plan.labels.mount))
+    set_mounts(spec, pod, plan.files, config, plan.volumes, able)
+    if plan.labels.mount:
+        process["selinuxLabel"], linux["mountLabel"] = plan.labels.process, plan.labels.mount
     set_devices(
         spec,
         config,
@@ -123,14 +129,16 @@ def set_security(spec: Spec, security: cri.LinuxContainerSecurityContext, settin
     set_paths(spec, security, default=settings.disable_proc_mount)
     set_seccomp(spec, security, settings.unset_seccomp_profile)
     set_apparmor(spec["process"], security, settings.disable_apparmor)
-    check_selinux(security)
 
 
-def check(pod: Pod, config: cri.ContainerConfig) -> None:
+def check(plan: Plan) -> None:
     """Refuse what a container of this pod cannot have. Raises Unknown."""
+    pod, config = plan.pod, plan.config
     security = config.linux.security_context
     if security.privileged and not pod.config.linux.security_context.privileged:
         raise Unknown("no privileged container allowed in sandbox")
+    if plan.runtime.cgroup_writable and not unified_cgroups():
+        raise Unknown("cgroup_writable is only supported on cgroup v2: writing to version 1 is a way to the host")
     if security.supplemental_groups_policy not in cri.SupplementalGroupsPolicy.values():
         raise Unknown(f"SupplementalGroupsPolicy {security.supplemental_groups_policy} does not exist")
 

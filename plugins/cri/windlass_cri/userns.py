@@ -61,6 +61,15 @@ def wanted(options: cri.NamespaceOption) -> UserNamespace | None:
     return UserNamespace(uids, gids)
 
 
+def check(features: cri.RuntimeHandlerFeatures, handler: str) -> None:
+    """Refuse a user namespace where the runtime cannot map mounts: its files would be others'. Raises Unknown."""
+    if not features.user_namespaces:
+        raise Unknown(
+            f'runtime handler "{handler}" does not support user namespaces: its OCI runtime has no ID-mapped mounts; '
+            "use runc 1.2 or crun, or set hostUsers: true"
+        )
+
+
 def of_container(pod: Pod, options: cri.NamespaceOption) -> UserNamespace | None:
     """Return the user namespace of a container, which has to be its pod's. Raises Unknown."""
     found, pods = wanted(options), wanted(pod.namespace_options)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -166,31 +166,3 @@ def _chunks(pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container])
             request.containers.append(each)
         size += more
     yield request
-
-
-Updates: TypeAlias = Callable[[Peer, nri.UpdateContainersRequest], Awaitable[nri.UpdateContainersResponse]]
-"""Makes the changes that a plugin wants without being asked."""
-
-
-class RuntimeService:
-    """What plugins call: a `windlass_nri.mux.Service`."""
-
-    name = "nri.pkg.api.v1alpha1.Runtime"
-
-    def __init__(self, peer: Peer, updates: Updates) -> None:
-        """Serve ``peer``."""
-        self._peer = peer
-        self._updates = updates
-
-    async def call(self, method: str, namespace: str, payload: bytes) -> bytes:
-        """Answer one call."""
-        try:
-            if method == "RegisterPlugin":
-                self._peer.register(nri.RegisterPluginRequest.FromString(payload))
-                return nri.Empty().SerializeToString()
-            if method == "UpdateContainers":
-                request = nri.UpdateContainersRequest.FromString(payload)
-                return (await self._updates(self._peer, request)).SerializeToString()
-        except DecodeError as error:
-            raise InvalidArgument(f"{method}: the request is damaged: {error}") from error
-        raise Unimplemented(f"{self.name} has no method {method[:100]}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Launcher:
 
     def _document(self, *names: str) -> str:
         for name in names:
-            with suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
                 return (self._documents / f"{name}.conf").read_text()
         return ""
 
@@ -79,36 +79,24 @@ class Launcher:
                 await self._run(program)
             except (Error, OSError) as error:
                 logger.warning("plugin %s: %s", program.path, error)
-            pause = FIRST_PAUSE if time.monotonic() - begun > STEADY else min(2 * pause, LONGEST_PAUSE)
+            pause = FIRST_PAUSE if time.monotonic() - begun > STEADY else pause
             logger.warning("plugin %s has ended; it is started again in %g s", program.path, pause)
             await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run(self, program: Program) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as stack:
+            stack.callback(ours.close)
+            with theirs:
+                process = await _spawn(program, theirs.fileno())
             try:
-                process = await asyncio.create_subprocess_exec(
-                    program.path,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                    env={
-                        naming.NAME_VARIABLE: program.name,
-                        naming.INDEX_VARIABLE: program.index,
-                        naming.SOCKET_VARIABLE: str(theirs.fileno()),
-                    },
-                )
-            except BaseException:
-                ours.close()
-                raise
-        try:
-            await asyncio.to_thread(self._remember, process.pid)
-            await self._peers.serve(ours, program.index, program.name, program.document)
-        finally:
-            await asyncio.shield(_end(process))
-            self._running.pop(process.pid, None)
+                await asyncio.to_thread(self._remember, process.pid)
+                stack.pop_all()  # it is the connection's from here on
+                await self._peers.serve(ours, program.index, program.name, program.document)
+            finally:
+                await asyncio.shield(_end(process))
+                self._running.pop(process.pid, None)
 
     def _remember(self, pid: int) -> None:
         self._running[pid] = _began(pid)
@@ -127,7 +115,7 @@ class Launcher:
             return
         for pid, began in known:
             if began and _began(pid) == began:
-                with suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
 
 
@@ -139,9 +127,26 @@ def _began(pid: int) -> int:
         return 0
 
 
+async def _spawn(program: Program, descriptor: int) -> asyncio.subprocess.Process:
+    nowhere = asyncio.subprocess.DEVNULL
+    return await asyncio.create_subprocess_exec(
+        program.path,
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        pass_fds=(descriptor,),
+        start_new_session=True,
+        env={
+            naming.NAME_VARIABLE: program.name,
+            naming.INDEX_VARIABLE: program.index,
+            naming.SOCKET_VARIABLE: str(descriptor),
+        },
+    )
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill what is still running, with its children, and reap it."""
     if process.returncode is None:
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     await process.wait()

@@ -18,7 +18,8 @@ from windlass_nri.mux import RUNTIME_SERVICE, attach
 from windlass_nri.validation import Config as ValidatorConfig
 from windlass_nri.validation import DefaultValidator, Rejected
 from windlass_nri_plugins.config import Config
-from windlass_nri_plugins.peer import Gone, Peer, RuntimeService
+from windlass_nri_plugins.hostservices import HostFunctions, RuntimeService
+from windlass_nri_plugins.peer import Gone, Peer
 from windlass_nri_plugins.policies import REFUSABLE, Policies
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Peers:
         """Let a plugin take part from its registration to the end of its connection. Raises Error when it cannot."""
         mux = await attach(connection, f'plugin "{index}-{name}"' if name else "a plugin that has connected")
         peer = Peer(mux, self._config, index, name)
-        mux.serve(RUNTIME_SERVICE, [RuntimeService(peer, self._update)])
+        mux.serve(RUNTIME_SERVICE, [RuntimeService(peer, self._update), HostFunctions(peer)])
         try:
             await peer.configure(document)
             await self._synchronize(peer)

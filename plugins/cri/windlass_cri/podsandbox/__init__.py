@@ -1,0 +1,1 @@
+"""Pods that a container of an image that does nothing holds, as containerd makes them."""
