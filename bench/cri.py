@@ -233,12 +233,8 @@ def floor(node: Node, scratch: Path, rounds: int) -> dict[str, float]:
     raw, plugins = RawRunc(node.daemon, scratch), Plugins(scratch / "floor")
     runs = [milliseconds(raw.command(f"f{number}")) for number in range(rounds)]
     remove_cgroups(raw.name)
-    pod = node.run_pod("floor")
-    inside = ["runc", "--root", "/run/containerd/runc/k8s.io", "exec", node.run_container(pod), "/bin/true"]
-    execs = [milliseconds(inside) for _ in range(rounds)]
-    node.remove_pod(pod)
     added, removed = zip(*(plugins.attach_and_detach() for _ in range(rounds)), strict=True)
-    found = {"runc run": runs, "runc exec": execs, "bridge and portmap, ADD": added, "portmap and bridge, DEL": removed}
+    found = {"runc run": runs, "bridge and portmap, ADD": added, "portmap and bridge, DEL": removed}
     return {what: statistics.median(values) for what, values in found.items()}
 
 

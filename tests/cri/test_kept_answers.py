@@ -40,7 +40,7 @@ def test_an_item_of_a_list_is_made_again_when_it_has_changed() -> None:
     assert pod_item(pod).state == cri.SANDBOX_NOTREADY
     pod.ready, pod.data = True, replace(pod.data, created_at=5)
     first = pod_item(pod)
-    assert (first.state, first.created_at, first.labels) == (cri.SANDBOX_READY, 5, {"a": "b"})
+    assert (first.state, first.created_at, dict(first.labels)) == (cri.SANDBOX_READY, 5, {"a": "b"})
     assert pod_item(pod) is first
     pod.ready = False
     assert pod_item(pod).state == cri.SANDBOX_NOTREADY
