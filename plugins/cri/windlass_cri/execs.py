@@ -201,6 +201,7 @@ class ExecProcess:
         self._id = id
         self._streams = streams
         self._started = asyncio.Event()
+        self._has_ended = False
 
     async def run(self) -> Exit:
         """Start it and return how it ended."""
@@ -212,7 +213,9 @@ class ExecProcess:
                 text = f'failed to exec in container: failed to start exec "{self._id}": {error}'
                 raise Unknown(text) from error
             self._started.set()
-            return await waiting
+            ended = await waiting
+            self._has_ended = True
+            return ended
         finally:
             waiting.cancel()
 
@@ -242,7 +245,8 @@ class ExecProcess:
     async def end(self) -> None:
         """Kill it if it runs, and remove what is kept of it."""
         try:
-            await unless_gone(self._tasks.kill(self._container, signal.SIGKILL, self._id))
+            if not self._has_ended:
+                await unless_gone(self._tasks.kill(self._container, signal.SIGKILL, self._id))
         except Error:
             pass  # it has ended
         try:
@@ -252,6 +256,6 @@ class ExecProcess:
 
     async def _delete(self) -> None:
         async with asyncio.timeout(KILL_TIMEOUT):
-            if self._started.is_set():
+            if self._started.is_set() and not self._has_ended:
                 await self._tasks.wait(self._container, self._id)
             await self._tasks.delete_exec(self._container, self._id)
