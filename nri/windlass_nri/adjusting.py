@@ -186,10 +186,10 @@ def _namespaces(
         type, marked = unmark(namespace.type)
         claim(nri.Namespace, type)
         collected.append(namespace)
-        if marked:
-            _drop(seen, lambda each, type=type: each.type == type)  # type: ignore[misc] # the default binds it
-        else:
+        if not marked:
             put(seen, namespace, lambda each: each.type)
+    removed = _removed([namespace.type for namespace in wanted])
+    _drop(seen, lambda each: each.type in removed)
 
 
 def _rdt(wanted: nri.LinuxRdt, collected: nri.LinuxRdt, claim: Claim) -> None:

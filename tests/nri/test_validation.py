@@ -100,12 +100,12 @@ def test_seccomp_is_protected_by_the_kind_of_profile(
     """A container without a profile is unconfined; each kind has its key."""
     kinds = nri.SecurityProfile
     effective = kinds.UNCONFINED if profile is None else profile
-    for key, kind in (
-        ("reject_unconfined_seccomp_adjustment", kinds.UNCONFINED),
-        ("reject_runtime_default_seccomp_adjustment", kinds.RUNTIME_DEFAULT),
-        ("reject_custom_seccomp_adjustment", kinds.LOCALHOST),
+    for config, kind in (
+        (Config(reject_unconfined_seccomp_adjustment=True), kinds.UNCONFINED),
+        (Config(reject_runtime_default_seccomp_adjustment=True), kinds.RUNTIME_DEFAULT),
+        (Config(reject_custom_seccomp_adjustment=True), kinds.LOCALHOST),
     ):
-        reason = verdict(Config(**{key: True}), asked(seccomp(), profile=profile))
+        reason = verdict(config, asked(seccomp(), profile=profile))
         assert bool(reason) == (kind == effective)
         assert not reason or "plugin 10-one attempted restricted" in reason
 
