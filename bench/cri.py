@@ -244,7 +244,7 @@ class Plugins:
     def __init__(self, place: Path) -> None:
         place.mkdir()
         self._place = place
-        self._network = network(place)
+        self._head, self._plugins = network(place)
 
     def attach_and_detach(self) -> tuple[float, float]:
         """Return the milliseconds of both."""
@@ -252,13 +252,12 @@ class Plugins:
         for path in (host, pod):
             netns.create(path)
         try:
-            plugins = self._network["plugins"]
             began = time.perf_counter()
             result = None
-            for plugin in plugins:
+            for plugin in self._plugins:
                 result = self._run("ADD", plugin, result)
             between = time.perf_counter()
-            for plugin in reversed(plugins):
+            for plugin in reversed(self._plugins):
                 self._run("DEL", plugin, result)
             return (between - began) * 1000, (time.perf_counter() - between) * 1000
         finally:
@@ -266,8 +265,7 @@ class Plugins:
                 netns.remove(path)
 
     def _run(self, command: str, plugin: dict[str, object], previous: object) -> object:
-        head = {key: self._network[key] for key in ("name", "cniVersion")}
-        conf = {**head, **plugin, **({"prevResult": previous} if previous else {})}
+        conf = {**self._head, **plugin, **({"prevResult": previous} if previous else {})}
         names = {"CNI_COMMAND": command, "CNI_CONTAINERID": "floor", "CNI_IFNAME": "eth0", "CNI_PATH": str(PLUGINS)}
         done = subprocess.run(
             ["nsenter", f"--net={self._place}/host", str(PLUGINS / str(plugin["type"]))],

@@ -15,14 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from daemons import IMAGE, READY_TIMEOUT, Daemon, remove_cgroups, remove_tree
+from daemons import DEMO_IMAGE, IMAGE, READY_TIMEOUT, Daemon, remove_cgroups, remove_tree
 
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_api.runtime.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 from windlass_linux import netns
-
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-import demo_image
 
 PAUSE = "example.org/pause:1"
 PLUGINS = Path("/usr/lib/cni")
@@ -38,6 +35,8 @@ state = "{place}/state"
 address = "{place}/d.sock"
 [plugins."io.containerd.server.v1.ttrpc"]
 address = "{place}/t.sock"
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
 """
 CONTAINERD = """\
 version = 3
@@ -63,17 +62,14 @@ bin_dirs = ["{plugins}"]
 """
 
 
-def network(place: Path) -> dict[str, object]:
-    """Return the network of a node: a bridge, addresses of its own range, ports of the host."""
+def network(place: Path) -> tuple[dict[str, str], list[dict[str, object]]]:
+    """Return version and name of a node's network, and its plugins: a bridge with addresses, ports of the host."""
     ipam = {"type": "host-local", "dataDir": f"{place}/leases", "ranges": [[{"subnet": "10.199.0.0/16"}]]}
-    return {
-        "cniVersion": "1.0.0",
-        "name": f"net-{place.name}",
-        "plugins": [
-            {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam},
-            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": False},
-        ],
-    }
+    plugins: list[dict[str, object]] = [
+        {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": True}, "snat": False},
+    ]
+    return {"cniVersion": "1.0.0", "name": f"net-{place.name}"}, plugins
 
 
 class Node:
@@ -90,10 +86,13 @@ class Node:
         self.host = place / "host"
         netns.create(self.host)
         (place / "net.d").mkdir()
-        (place / "net.d/10-bridge.conflist").write_text(json.dumps(network(place)))
+        head, plugins = network(place)
+        (place / "net.d/10-bridge.conflist").write_text(json.dumps({**head, "plugins": plugins}))
         (place / "config.toml").write_text((config + CRI).format(place=place, plugins=PLUGINS, pause=PAUSE))
         enter = f"echo $$ > {self._account}/daemon/cgroup.procs && exec nsenter --net={self.host} {program} -c "
-        self.daemon = Daemon(name, ["sh", "-c", f"{enter}{place}/config.toml"], place, {"PATH": path})
+        # Compiled modules are kept, as an installation has them, whatever the environment of the benchmark says.
+        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{place}/compiled"}
+        self.daemon = Daemon(name, ["sh", "-c", f"{enter}{place}/config.toml"], place, {"PATH": path, **compiled})
         self.connect()
 
     def connect(self) -> None:
@@ -213,9 +212,15 @@ class Node:
             time.sleep(0.1)
 
 
-def pause_image(archive: Path) -> None:
-    """Write the image that containerd's pods are held by: one static program that sleeps."""
-    demo_image.build(archive, PAUSE, demo_image.static_busybox(), ("/bin/sleep", "86398"))
+def images(scratch: Path) -> None:
+    """Write the image of all containers, and that by which containerd's pods are held: a static program that sleeps."""
+
+    def demo_image(*arguments: str) -> str:
+        command = [sys.executable, str(DEMO_IMAGE), *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    demo_image(f"{scratch}/image.tar", IMAGE)
+    demo_image(f"{scratch}/pause.tar", PAUSE, demo_image("--busybox"), "/bin/sleep", "86398")
 
 
 @contextlib.contextmanager
@@ -223,8 +228,7 @@ def nodes(scratch: Path, containerd: Path | None) -> Iterator[list[Node]]:
     """Run Windlass, and containerd of a directory if there is one; afterwards nothing of them is left."""
     with contextlib.ExitStack() as stack:
         stack.callback(remove_tree, scratch)
-        demo_image.build(scratch / "image.tar", IMAGE, demo_image.static_busybox())
-        pause_image(scratch / "pause.tar")
+        images(scratch)
         program = Path(sys.executable).with_name("windlassd")
         wanted: list[tuple[str, str, str, str]] = [("windlass", str(program), WINDLASS, os.environ["PATH"])]
         if containerd is not None:

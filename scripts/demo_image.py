@@ -1,6 +1,6 @@
 """Builds a small OCI image archive from files of this machine: no network, no container tool.
 
-python scripts/demo_image.py OUT.tar NAME [BUSYBOX]
+python scripts/demo_image.py OUT.tar NAME [BUSYBOX [COMMAND ...]]
 python scripts/demo_image.py --busybox          prints the path of a static busybox; exit code 1 if there is none
 """
 
@@ -76,7 +76,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def build(out: Path, name: str, busybox: Path, command: Sequence[str] = ("sh",)) -> None:
+def build(out: Path, name: str, busybox: Path, command: Sequence[str]) -> None:
     """Write the archive; the same files give the same bytes."""
     blobs: dict[str, bytes] = {}
 
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int | str:
     if arguments == ["--busybox"]:
         sys.stdout.write(f"{busybox}\n")
     else:
-        build(Path(arguments[0]), arguments[1], busybox)
+        build(Path(arguments[0]), arguments[1], busybox, arguments[3:] or ["sh"])
     return 0
 
 

@@ -168,3 +168,10 @@ async def test_check_is_of_cni_0_4(world: World, version: str, checked: bool) ->
     (cached,) = world.cache.of_container("c1")
     await world.networks.check(cached)
     assert ("CHECK first" in world.called()) == checked
+
+
+async def test_results_of_a_container_are_its_own(world: World) -> None:
+    for id in ("c1", "c1-x", "x-c1", "eth0"):
+        await world.networks.add(world.network(), replace(ATTACHMENT, container=id), {})
+    assert [each.attachment.container for each in world.cache.of_container("c1")] == ["c1"]
+    assert len(list(world.cache.all())) == 4

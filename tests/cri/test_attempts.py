@@ -123,8 +123,8 @@ async def test_the_innermost_step_is_the_one_that_is_named() -> None:
 )
 async def test_the_runtimes_words_say_which_step_it_was(text: str, name: str) -> None:
     with pytest.raises(Unknown) as raised:
-        await runtime_step("container c", failing(Unknown(text)))
-    assert str(raised.value) == f"container c: {name}: {text}"
+        await runtime_step("container c", "failed to create containerd task", failing(Unknown(text)))
+    assert str(raised.value) == f"container c: {name}: failed to create containerd task: {text}"
 
 
 class Kept(LeaseStore):

@@ -171,11 +171,12 @@ class Containers:
             owns_checkpoint=bool(checkpoint),
         )
         subject = f"container {container.data.name}"
-        await runtime_step(subject, running.create(row, options))
+        await runtime_step(subject, "failed to create containerd task", running.create(row, options))
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await self._steps.start_container(container)
-            await runtime_step(subject, running.start(container.id))
+            doing = f'failed to start containerd task "{container.id}"'
+            await runtime_step(subject, doing, running.start(container.id))
         except BaseException:
             waiting.cancel()
             await asyncio.shield(self._withdraw_task(container.id))

@@ -167,7 +167,7 @@ class Pods:
         """Ask the controller how a pod is."""
         status = await controller.status(NAMESPACE, pod.id)
         pod.ready, pod.pid = status.state == READY, status.pid
-        pod.namespaces = namespaces(status.info, status.pid)
+        pod.namespaces = namespaces(status.info, status.pid, pod.data.netns)
 
     async def _withdraw(self, pod: Pod, controller: SandboxController) -> None:
         """Take back what was made of a pod that did not come up.
@@ -342,9 +342,12 @@ def _understood(record: Sandbox) -> Pod | None:
         return None
 
 
-def namespaces(info: Mapping[str, str], pid: int) -> dict[str, str]:
-    """Return the paths of a sandbox's namespaces: as its controller says, or those of its process."""
+def namespaces(info: Mapping[str, str], pid: int, netns: str = "") -> dict[str, str]:
+    """Return the paths of a sandbox's namespaces: as its controller says, or those of its process.
+
+    The process of a shim that makes no namespaces is in the host's network; the pod's containers are in the pod's.
+    """
     kinds = ("net", "ipc", "uts", "pid")
     if pid and not any(kind in info for kind in kinds):
-        return {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds}
+        return {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds} | ({"net": netns} if netns else {})
     return {kind: info[kind] for kind in (*kinds, "user") if kind in info}

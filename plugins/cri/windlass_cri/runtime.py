@@ -135,12 +135,12 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
-        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
         await self._ooms.start()
         await self.containers.recover()
+        await self.checkpoints.recover()
         await self.streaming.start()
         await self.steps.serve()
         self._started = True

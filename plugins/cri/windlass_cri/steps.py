@@ -25,11 +25,14 @@ async def step(subject: str, name: str, work: Awaitable[R]) -> R:
         raise kind(f"{subject}: {name}: {error}") from error
 
 
-async def runtime_step(subject: str, work: Awaitable[R]) -> R:
-    """Await a call of the OCI runtime, which says in its own words whether a cgroup or a mount is the trouble."""
+async def runtime_step(subject: str, doing: str, work: Awaitable[R]) -> R:
+    """Await a call of the OCI runtime, which says in its own words whether a cgroup or a mount is the trouble.
+
+    ``doing`` is what containerd has before the runtime's message.
+    """
     try:
         return await work
     except Error as error:
         text = str(error)
         name = next((name for name, words in _RUNTIME_WORDS.items() if any(word in text for word in words)), "runtime")
-        raise type(error)(f"{subject}: {name}: {text}") from error
+        raise type(error)(f"{subject}: {name}: {doing}: {text}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from windlass.contracts.pods import PodHooks
 from windlass.contracts.services import GRPC
-from windlass.errors import NotFound
+from windlass.errors import FailedPrecondition, NotFound
 from windlass.plugin import HOOK, InitContext, Plugin, PluginType, SkipPlugin
 from windlass_nri_plugins.config import Config
 
@@ -38,6 +38,11 @@ def init_hooks(context: InitContext) -> object:
         return NriHooks(context.by_id(NRI, "nri"))
     except NotFound:
         raise SkipPlugin("io.containerd.nri.v1.nri is disabled") from None
+    except FailedPrecondition as error:
+        # Without NRI pods run; with an NRI that failed none must run unseen by its plugins.
+        if isinstance(error.__cause__, SkipPlugin):
+            raise SkipPlugin(str(error.__cause__)) from None
+        raise
 
 
 PLUGIN = Plugin(NRI, id="nri", init=init, config=Config, requires=(GRPC,))
