@@ -29,10 +29,11 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 PODS = int(os.environ.get("WINDLASS_CHURN", "0"))
 CLIENTS = 8
 KILL_EVERY = 6.0
-TABLES = ("sandboxes", "containers", "leases")
+TABLES = ("sandboxes", "containers", "leases", "snapshots")
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.timeout(7200),
     pytest.mark.skipif(not PODS, reason="it takes minutes: WINDLASS_CHURN=400 makes so many pods"),
 ]
 
@@ -84,11 +85,14 @@ def memory(pid: int) -> int:
 
 
 def records(daemon: CriDaemon) -> dict[str, int]:
-    """How many rows there are of what pods have."""
+    """How many rows there are of what pods have; a daemon that runs keeps them to itself."""
+    daemon.kill()
     (path,) = daemon.root.glob("io.containerd.metadata.v1.*/*.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         found = {table: database.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
-        return {**found, "snapshots": database.execute("select count(*) from snapshots").fetchone()[0]}
+    daemon.start()
+    daemon.pods()  # it is ready
+    return found
 
 
 def cgroups(name: str) -> Iterator[Path]:

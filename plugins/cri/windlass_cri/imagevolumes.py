@@ -11,6 +11,7 @@ from pathlib import Path
 from windlass.errors import AlreadyExists, Error, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.images import Images
+from windlass_cri.steps import IMAGE_VOLUME
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import held, unpack
@@ -19,9 +20,6 @@ from windlass_linux import mounting
 from windlass_local.inside import LocalNamespace
 from windlass_local.launch import ignore
 from windlass_local.waiting import unless_gone
-
-FAILED = "failed to mount image volume: ImageVolumeMountFailed: "
-"""What the kubelet looks for."""
 
 
 class ImageVolumes:
@@ -44,7 +42,7 @@ class ImageVolumes:
                 try:
                     each.host_path = await self._prepare(pod, each, snapshotter, labels)
                 except (Error, OSError) as error:
-                    raise Unknown(f"{FAILED}{error}") from error
+                    raise Unknown(f"{IMAGE_VOLUME}{error}") from error
                 each.ClearField("uidMappings")
                 each.ClearField("gidMappings")
 

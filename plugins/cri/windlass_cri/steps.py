@@ -9,6 +9,8 @@ from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable, Unkn
 
 R = TypeVar("R")
 
+IMAGE_VOLUME = "failed to mount image volume: ImageVolumeMountFailed: "
+"""What the kubelet looks for at the beginning of an error."""
 _RUNTIME_WORDS = {"cgroup": ("cgroup",), "mount": ("mounting", "mountpoint", "mount propagation", "rootfs")}
 
 
@@ -17,7 +19,7 @@ async def step(subject: str, name: str, work: Awaitable[R]) -> R:
     try:
         return await work
     except (Error, OSError) as error:
-        if str(error).startswith(f"{subject}: "):
+        if str(error).startswith((f"{subject}: ", IMAGE_VOLUME)):
             raise  # a step of this one has said so
         kind = type(error) if isinstance(error, DeadlineExceeded | NotFound | Unavailable) else Unknown
         raise kind(f"{subject}: {name}: {error}") from error
