@@ -122,8 +122,8 @@ def test_nothing_is_left_of_many_pods(cri_daemon: CriDaemon) -> None:
         for job in jobs:
             job.result()
     took = time.monotonic() - start
-    for pod in daemon.pods():
-        daemon.remove_pod(pod.id)
+    for left in daemon.pods():
+        daemon.remove_pod(left.id)
     daemon.restart()
     wait_gone("pods' directories", lambda: list(daemon.root.glob("*/sandboxes/*")))
     wait_gone("containers' directories", lambda: list(daemon.root.glob("io.containerd.grpc.v1.cri/containers/*")))
