@@ -14,7 +14,7 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import cdi
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.podmessages import limits, wanted_limits
-from windlass_cri.podsteps import Decided
+from windlass_cri.updates import Decided
 from windlass_nri.applying import Unresolved, apply, apply_resources
 from windlass_nri.merging import Contribution, StopMerger, UpdateMerger, merge
 from windlass_nri.validation import request

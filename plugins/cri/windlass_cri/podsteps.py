@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from windlass.contracts.pods import PodHooks, PodRuntime
@@ -17,6 +16,7 @@ from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.changes import Changes
 from windlass_cri.record import Container, Pod
+from windlass_cri.updates import Decided
 from windlass_oci.runtime_spec import Spec
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Step = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Decided:
-    """New limits of a container; ``more`` sets in its spec those that CRI has not."""
-
-    limits: cri.LinuxContainerResources
-    more: Callable[[Spec], None] = lambda spec: None
 
 
 class Known(PodRuntime, Protocol):

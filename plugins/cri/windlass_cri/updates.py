@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from windlass.contracts.tasks import Resources
@@ -19,6 +20,14 @@ from windlass_oci.payloads import SPEC, spec_of, to_payload
 from windlass_oci.runtime_spec import Spec
 
 RESOURCES = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """New limits of a container; ``more`` sets in its spec those that CRI has not."""
+
+    limits: cri.LinuxContainerResources
+    more: Callable[[Spec], None] = lambda spec: None
 
 
 class Updates:
