@@ -65,7 +65,7 @@ def serve(target: str, name: str, index: str, socket: str, path: Path | None = N
 
 def _flags(uri: str, root: str) -> Flags:
     # Not the daemon's own directories: it may be running, and its files are its.
-    state = f"{WINDLASS.state}/serve/{uri}"
+    state = f"{root}/state" if root else f"{WINDLASS.state}/serve/{uri}"
     return Flags(root or f"{WINDLASS.root}/serve/{uri}", state, f"{state}/none.sock")
 
 

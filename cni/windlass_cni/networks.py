@@ -188,6 +188,6 @@ async def delete_all(networks: Networks, container: str, netns: str | None = Non
         try:
             await networks.delete(replace(cached, attachment=place))
         except Error as error:
-            problems.append(error)
+            problems.append(type(error)(f'network "{cached.network.name}": {error}'))
     if problems:
         raise joined(problems)

@@ -53,6 +53,9 @@ MNT_DETACH = 2
 MNT_EXPIRE = 4
 UMOUNT_NOFOLLOW = 8
 
+# tee(2)
+SPLICE_F_NONBLOCK = 2
+
 # inotify_add_watch(2)
 IN_ONLYDIR = 0x01000000
 
@@ -297,3 +300,8 @@ def inotify_init1(flags: int) -> int:
 def inotify_add_watch(fd: int, path: StrPath, mask: int) -> int:
     """Watch a path, and return the watch's number."""
     return checked(libc().inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
+
+
+def tee(fd_in: int, fd_out: int, length: int, flags: int = 0) -> int:
+    """Copy bytes from one pipe to another, without taking them, and return how many."""
+    return checked(libc().tee(fd_in, fd_out, ctypes.c_size_t(length), ctypes.c_uint(flags)))

@@ -73,11 +73,13 @@ async def create(
     build: BuildSpec,
     progress: Progress = ignore,
     snapshot_labels: Mapping[str, str] | None = None,
+    purpose: str = "run",
 ) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left.
 
     ``wanted`` has ID, image and whatever else the record is to have; an empty runtime or snapshotter
-    is the namespace's default. ``build`` makes the spec; ``snapshot_labels`` are the snapshot's. Raises AlreadyExists.
+    is the namespace's default. ``build`` makes the spec; ``snapshot_labels`` are the snapshot's, and ``purpose``
+    is what the lease that keeps it meanwhile says of itself. Raises AlreadyExists.
     """
     check_identifier("container", wanted.id)
     leaf, runtime, snapshotter = await asyncio.gather(
@@ -87,7 +89,7 @@ async def create(
     )
     labels = {**_labels(leaf.image), **wanted.labels}
     wanted = replace(wanted, runtime=runtime, snapshotter=snapshotter, snapshot_key=wanted.id, labels=labels)
-    async with namespace.lease("run") as leased:
+    async with namespace.lease(purpose) as leased:
         mounts = await _prepare(leased, wanted, leaf, progress, snapshot_labels)
         return await _record(leased, wanted, Rootfs(leased, leaf.image, mounts), build)
 

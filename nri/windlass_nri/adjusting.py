@@ -170,9 +170,9 @@ def _args(wanted: list[str], container: nri.Container, collected: nri.ContainerA
 
 
 def _hooks(wanted: nri.Hooks, seen: nri.Hooks, collected: nri.Hooks, claim: Claim) -> None:
-    seen.MergeFrom(wanted)
-    collected.MergeFrom(wanted)
     if wanted.ListFields():
+        seen.MergeFrom(wanted)
+        collected.MergeFrom(wanted)
         claim.share(nri.OciHooks)
 
 
@@ -186,10 +186,10 @@ def _namespaces(
         type, marked = unmark(namespace.type)
         claim(nri.Namespace, type)
         collected.append(namespace)
-        if marked:
-            _drop(seen, lambda each, type=type: each.type == type)  # type: ignore[misc] # the default binds it
-        else:
+        if not marked:
             put(seen, namespace, lambda each: each.type)
+    removed = _removed([namespace.type for namespace in wanted])
+    _drop(seen, lambda each: each.type in removed)
 
 
 def _rdt(wanted: nri.LinuxRdt, collected: nri.LinuxRdt, claim: Claim) -> None:

@@ -49,16 +49,19 @@ class Runtime(PodRuntime):
         await done
 
     async def show(self, pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]) -> list[Update]:
-        """Show all pods to participants that wait for them, and return what they want to have changed."""
+        """Show all pods to participants that wait for them, and return what they want to have changed.
+
+        One that fails gets its own error from `synchronize`, and wants nothing.
+        """
         self._synchronized = True
+        waiting, self._waiting = self._waiting, []
+        answers = await asyncio.gather(*(tell(pods, containers) for tell, _ in waiting), return_exceptions=True)
         wanted: list[Update] = []
-        for tell, done in self._waiting:
-            try:
-                wanted += await tell(pods, containers)
-            finally:
-                if not done.done():
-                    done.set_result(None)
-        self._waiting.clear()
+        for (_, done), answer in zip(waiting, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                wanted += answer
+            if not done.done():
+                done.set_exception(answer) if isinstance(answer, BaseException) else done.set_result(None)
         return wanted
 
     def ended(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from google.protobuf.message import Message
@@ -110,7 +111,7 @@ def _pods() -> Iterator[Case]:
     yield changed("parent outside", lambda config: setattr(config.linux, "cgroup_parent", "/../../bad-requests"))
     yield changed("relative log directory", lambda config: setattr(config, "log_directory", "logs"))
     for name in ("network", "pid", "ipc"):
-        yield changed(f"{name} of no kind", lambda config, name=name: _set(config, f"{OPTIONS}.{name}", 99))
+        yield changed(f"{name} of no kind", partial(_set, path=f"{OPTIONS}.{name}", value=99))
     yield changed("protocol of no kind", lambda config: config.port_mappings.add(protocol=99, host_port=-1))
     yield changed("unknown handler", lambda config: None, handler="nope")
     yield changed("long handler", lambda config: None, handler=LONG)
@@ -144,7 +145,7 @@ def _containers(stage: Stage) -> Iterator[Case]:
     for name, id in {"no": "", **STRANGE}.items():
         yield changed(f"{name} pod", lambda config: None, id)
     for name, image in {"no": "", "unknown": "nope:1", "malformed": "UP//:x", "control": CONTROL, "long": LONG}.items():
-        yield changed(f"{name} image", lambda config, image=image: setattr(config.image, "image", image))
+        yield changed(f"{name} image", partial(_set, path="image.image", value=image))
     yield changed("stop signal", lambda config: setattr(config, "stop_signal", 9999))
     yield changed("long name", lambda config: setattr(config.metadata, "name", LONG))
     yield changed("control name", lambda config: setattr(config.metadata, "name", CONTROL))
@@ -217,11 +218,14 @@ def _filters() -> Iterator[Case]:
             ("ListPodSandboxStats", cri.ListPodSandboxStatsRequest, cri.PodSandboxStatsFilter),
             ("StreamPodSandboxStats", cri.StreamPodSandboxStatsRequest, cri.PodSandboxStatsFilter),
         ):
-            yield Case(rpc, f"filter {name}", request(filter=kind(id=id)))
-    wrong = cri.PodSandboxStateValue(state=99)
-    yield Case("ListPodSandbox", "state", cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(state=wrong)))
-    strange = cri.ContainerStateValue(state=99)
-    yield Case("ListContainers", "state", cri.ListContainersRequest(filter=cri.ContainerFilter(state=strange)))
+            made: Message = request()
+            getattr(made, "filter").CopyFrom(kind(id=id))  # noqa: B009 - each request has a filter of its own kind
+            yield Case(rpc, f"filter {name}", made)
+    pods, containers = cri.ListPodSandboxRequest(), cri.ListContainersRequest()
+    _set(pods, "filter.state.state", 99)
+    _set(containers, "filter.state.state", 99)
+    yield Case("ListPodSandbox", "state", pods)
+    yield Case("ListContainers", "state", containers)
 
 
 def caller(channel: grpc.Channel) -> Callable[[str, Message], tuple[grpc.StatusCode, str]]:
@@ -245,7 +249,7 @@ def caller(channel: grpc.Channel) -> Callable[[str, Message], tuple[grpc.StatusC
             if streams:
                 list(answered)
         except grpc.RpcError as error:
-            return error.code(), error.details()
+            return error.code(), error.details() or ""
         return grpc.StatusCode.OK, ""
 
     return call

@@ -22,6 +22,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 Answer = tuple[grpc.StatusCode, str]
 """The code, and words that the message has."""
 IDEMPOTENT = {"StopPodSandbox", "RemovePodSandbox", "StopContainer", "RemoveContainer"}
+IN_STORE = {"ExecSync", "Exec", "Attach"}
 NO_ID: Answer = (UNKNOWN, "prefix can't be empty")
 NO_METADATA: Answer = (UNKNOWN, "must include metadata")
 NO_IMAGE: Answer = (UNKNOWN, "ambiguous digest string")
@@ -121,7 +122,8 @@ def expected(case: Case) -> Answer:
     if case.name == "empty":
         return EMPTY.get(case.rpc, (OK, ""))
     if case.name.startswith("id "):
-        return (OK, "") if case.rpc in IDEMPOTENT else (NOT_FOUND, "not found")
+        words = "in store: not found" if case.rpc in IN_STORE else "not found"
+        return (OK, "") if case.rpc in IDEMPOTENT else (NOT_FOUND, words)
     return EXPECTED.get(key, (OK, ""))
 
 

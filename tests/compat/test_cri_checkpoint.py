@@ -15,14 +15,17 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from compat.conftest import require_criu
 from compat.cri_daemon import CriDaemon, running_cri
+from compat.scratch_daemon import wait_until
 from compat.test_ctr_checkpoint import RUNTIME
 
+from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 from windlass_api.runtime.v1 import api_pb2 as cri
 
 CRIU = os.environ.get("CRIU") or shutil.which("criu") or ""
@@ -87,7 +90,16 @@ def restore(
 def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code(), caught.value.details()
+    return caught.value.code(), caught.value.details() or ""
+
+
+def counted(daemon: CriDaemon, id: str, least: int = 1) -> int:
+    """Return how far a container has counted, once that is ``least``; its file is empty now and then."""
+    deadline = time.monotonic() + 60
+    while int(found := daemon.exec(id, "/bin/cat", "/count") or "0") < least:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return int(found)
 
 
 def leftovers(daemon: CriDaemon) -> list[Path]:
@@ -96,6 +108,7 @@ def leftovers(daemon: CriDaemon) -> list[Path]:
 
 def test_an_archive_has_what_containerds_has(daemon: CriDaemon, pod: str, tmp_path: Path) -> None:
     id = daemon.run_container(pod, daemon.container_config(COUNTING))
+    before = counted(daemon, id, 2)
     location = tmp_path / "made.tar"
     checkpoint(daemon, id, location)
     assert location.stat().st_mode & 0o777 == 0o600
@@ -114,7 +127,7 @@ def test_an_archive_has_what_containerds_has(daemon: CriDaemon, pod: str, tmp_pa
     with tarfile.open(fileobj=io.BytesIO(documents["rootfs-diff.tar"])) as layer:
         assert "count" in layer.getnames()
     assert daemon.container_status(id).state == cri.CONTAINER_RUNNING
-    assert daemon.exec(id, "/bin/cat", "/count")
+    counted(daemon, id, before + 1)
     assert leftovers(daemon) == []
 
 
@@ -127,7 +140,7 @@ def test_what_cannot_be_checkpointed(daemon: CriDaemon, pod: str, tmp_path: Path
     assert refusal(lambda: checkpoint(daemon, "", location))[0] is grpc.StatusCode.UNKNOWN
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for place in ("", "relative", "/absent/made.tar", tmp_path, tmp_path / "link"):
-        assert refusal(lambda place=place: checkpoint(daemon, running, place))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal(partial(checkpoint, daemon, running, place))[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link"]
 
 
@@ -162,6 +175,17 @@ def test_a_dump_that_fails_leaves_the_container_running(daemon: CriDaemon, pod: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_container_that_a_killed_daemon_left_frozen_goes_on(daemon: CriDaemon, pod: str) -> None:
+    id = daemon.run_container(pod)
+    (status,) = daemon.scratch.glob(f"**/io.containerd.grpc.v1.cri/containers/{id}/status")
+    (status.parents[2] / "checkpoints" / "begun").mkdir(parents=True)
+    tasks = tasks_pb2_grpc.TasksStub(daemon.connection)
+    tasks.Pause(tasks_pb2.PauseTaskRequest(container_id=id), metadata=(("containerd-namespace", "k8s.io"),), timeout=20)
+    daemon.restart()
+    assert daemon.exec(id, "/bin/echo", "thawed") == "thawed\n"
+    assert leftovers(daemon) == []
+
+
 def _binary(daemon: CriDaemon) -> str:
     lines = (daemon.scratch / "config.toml").read_text().splitlines()
     return next(line.split('"')[1] for line in lines if line.startswith("BinaryName"))
@@ -180,7 +204,7 @@ def test_a_pod_comes_back_under_another_name(daemon: CriDaemon, pod: str, tmp_pa
         made = {each.name: each.container_id for each in answer.restored_containers}
         assert not {*made.values()} & {*ids, ended}
         assert {daemon.container_status(id).state for id in made.values()} == {cri.CONTAINER_RUNNING}
-        assert int(daemon.exec(made["first"], "/bin/cat", "/count")) > 0
+        counted(daemon, made["first"])
         assert daemon.pod_status(answer.pod_sandbox_id).status.network.ip
         restored = Path(_binary(daemon)).with_name("restored").read_text()
         assert restored in {f"memory of {id}100000" for id in ids}
@@ -241,14 +265,14 @@ def test_what_an_archive_says_beyond_processes_is_without_effect(daemon: CriDaem
     }
     for name, document in evil.items():
         changed = rewritten(location, tmp_path / name, **{name: document})
-        code, text = refusal(lambda changed=changed: restore(daemon, changed, daemon.pod_config(), config))
+        code, text = refusal(partial(restore, daemon, changed, daemon.pod_config(), config))
         assert (code, "seal" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     absent = daemon.container_config(name="only")
     absent.image.image = "docker.io/evil/image:1"
     code, text = refusal(lambda: restore(daemon, location, daemon.pod_config(), absent))
     assert (code, "evil" in text) == (grpc.StatusCode.UNKNOWN, True)
     for configs in ([], [daemon.container_config(name="other")], [config, config]):
-        code, text = refusal(lambda configs=configs: restore(daemon, location, daemon.pod_config(), *configs))
+        code, text = refusal(partial(restore, daemon, location, daemon.pod_config(), *configs))
         assert (code, "container_configs" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     assert refusal(lambda: restore(daemon, "/etc/hostname", daemon.pod_config(), config))[0] is (
         grpc.StatusCode.INVALID_ARGUMENT
@@ -292,28 +316,20 @@ def test_a_real_pod_goes_on_where_it_was(real: CriDaemon, tmp_path: Path) -> Non
     config = real.container_config(COUNTING, "only")
     with real.pod() as pod:
         id = real.run_container(pod, config)
-        _wait_for(lambda: int(real.exec(id, "/bin/cat", "/count") or 0) > 10)
+        counted(real, id, 10)
         checkpoint(real, id, tmp_path / "made.tar")
         checkpoint_pod(real, pod, tmp_path / "pod.tar")
-        reached = int(real.exec(id, "/bin/cat", "/count"))
-        _wait_for(lambda: int(real.exec(id, "/bin/cat", "/count") or 0) > reached)
+        counted(real, id, counted(real, id) + 1)
     with tarfile.open(tmp_path / "made.tar") as archive:
         assert {"checkpoint/inventory.img", "dump.log", "stats-dump"} <= set(archive.getnames())
     config.command[:] = ["/bin/false"]
     answer = restore(real, tmp_path / "pod.tar", real.pod_config(), config)
     try:
         (made,) = [each.container_id for each in answer.restored_containers]
-        _wait_for(lambda: int(real.exec(made, "/bin/cat", "/count") or 0) > 10)
+        counted(real, made, 11)
         assert real.container_status(made).state == cri.CONTAINER_RUNNING
         log = Path(real.container_status(made).log_path)
-        _wait_for(log.read_text)
+        assert wait_until(lambda: len(log.read_text().split()) > 4)
         assert int(log.read_text().split()[4]) > 10
     finally:
         real.remove_pod(answer.pod_sandbox_id)
-
-
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

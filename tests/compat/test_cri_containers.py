@@ -61,7 +61,26 @@ def test_a_start_that_fails(daemon: CriDaemon, pod: str) -> None:
     status = daemon.container_status(id)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
     assert "/no/such/program" in status.message
+    assert status.message.startswith("container ")
+    assert ": runtime: failed to create containerd task: " in status.message
     assert status.started_at == 0 < status.finished_at
+
+
+def test_an_exec_of_a_program_that_is_not_there(daemon: CriDaemon, pod: str) -> None:
+    id = daemon.run_container(pod)
+    with pytest.raises(grpc.RpcError) as failure:
+        daemon.exec(id, "/no/such/program")
+    assert failure.value.code() == grpc.StatusCode.UNKNOWN
+    assert str(failure.value.details()).startswith('failed to exec in container: failed to start exec "')
+
+
+def test_a_status_names_the_image_by_its_tag_alone(daemon: CriDaemon, pod: str) -> None:
+    config = daemon.container_config()
+    config.image.user_specified_image = "what-the-user-wrote"
+    status = daemon.container_status(daemon.create_container(pod, config))
+    assert status.image == cri.ImageSpec(image=IMAGE)
+    (image,) = [each for each in daemon.images.ListImages(cri.ListImagesRequest(), timeout=20).images if each.repo_tags]
+    assert not image.HasField("spec")
 
 
 @pytest.mark.parametrize(("script", "code"), [("exec tail /dev/zero", 137), ("(tail /dev/zero); exit 0", 0)])

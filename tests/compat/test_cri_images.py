@@ -213,6 +213,24 @@ def test_an_image_that_another_client_imported_is_managed(daemon: CriDaemon) -> 
     assert wait_until(lambda: stored(daemon).get(IMAGE) == MANAGED and stored(daemon).get(id) == MANAGED)
 
 
+def test_a_name_that_another_client_takes_at_once_does_not_come_back(daemon: CriDaemon) -> None:
+    stub, metadata = images_pb2_grpc.ImagesStub(daemon.connection), (("containerd-namespace", "k8s.io"),)
+    target = stub.Get(images_pb2.GetImageRequest(name=IMAGE), metadata=metadata).image.target
+    brief = [f"docker.io/library/brief:{number}" for number in range(20)]
+    for name in brief:
+        image = images_pb2.Image(name=name, target=target)
+        stub.Create(images_pb2.CreateImageRequest(image=image), metadata=metadata)
+        stub.Delete(images_pb2.DeleteImageRequest(name=name), metadata=metadata)
+    last = images_pb2.Image(name="docker.io/library/last:1", target=target)
+    stub.Create(images_pb2.CreateImageRequest(image=last), metadata=metadata)
+    # Events come in order: what is known of the last name is known of the earlier ones.
+    assert wait_until(lambda: last.name in status(daemon, IMAGE).image.repo_tags)
+    known = {each.name for each in stub.List(images_pb2.ListImagesRequest(), metadata=metadata).images}
+    stub.Delete(images_pb2.DeleteImageRequest(name=last.name), metadata=metadata)
+    assert known.isdisjoint(brief)
+    assert wait_until(lambda: list(status(daemon, IMAGE).image.repo_tags) == [IMAGE])
+
+
 def test_a_name_that_another_client_gives_or_takes_is_seen(daemon: CriDaemon) -> None:
     stub, metadata = images_pb2_grpc.ImagesStub(daemon.connection), (("containerd-namespace", "k8s.io"),)
     image = stub.Get(images_pb2.GetImageRequest(name=IMAGE), metadata=metadata).image

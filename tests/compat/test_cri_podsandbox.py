@@ -66,8 +66,9 @@ sandbox = "pause.test/pause:3"
 def archive(directory: Path) -> Archive:
     """Return an image that does nothing, whose labels pretend to be CRI's."""
     labels = {"version": "3", "io.cri-containerd.kind": "container"}
-    execution = {"Cmd": [], "Entrypoint": ["/bin/sleep", "100000"], "User": "65535:65535", "Labels": labels}
-    return Archive(directory / "pause.tar", PAUSE, [busybox_layer()], **execution)
+    command = ["/bin/sleep", "100000"]
+    image = directory / "pause.tar"
+    return Archive(image, PAUSE, [busybox_layer()], Cmd=[], Entrypoint=command, User="65535:65535", Labels=labels)
 
 
 def registry(image: Archive, host: Path) -> ThreadingHTTPServer:

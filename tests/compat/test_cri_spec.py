@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from compat.cri_daemon import IMAGE, CriDaemon, running_cri
+from compat.images import Archive, busybox_layer, layer
+from compat.scratch_daemon import wait_until
 from snapshot_erofs.conftest import missing
 
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -161,3 +165,115 @@ def _allows(conditions: list[dict[str, object]], family: int) -> bool:
         "SCMP_CMP_GE": lambda value: family >= value,
     }
     return all(compared[str(each["op"])](each["value"]) for each in conditions if each["index"] == 0)
+
+
+def image(daemon: CriDaemon, name: str, *layers: bytes, **execution: object) -> str:
+    """Import an image and return its name."""
+    reference = f"docker.io/library/{name}:1"
+    daemon.import_image(
+        Archive(daemon.scratch / f"{name}.tar", reference, [busybox_layer(), *layers], None, **execution)
+    )
+    wanted = cri.ImageStatusRequest(image=cri.ImageSpec(image=reference))
+    assert wait_until(lambda: daemon.images.ImageStatus(wanted).image.id)
+    return reference
+
+
+def test_labels_of_an_image_do_not_become_orders(daemon: CriDaemon) -> None:
+    """CVE-2026-53488: the restart monitor executed what an image's label says."""
+    marked = {
+        "containerd.io/restart.status": "running",
+        "containerd.io/restart.loguri": "binary:///bin/true",
+        "io.cri-containerd.kind": "sandbox",
+        "harmless": "kept",
+    }
+    with daemon.pod() as pod:
+        config = daemon.container_config()
+        config.image.image = image(daemon, "labels", Labels=marked)
+        id = daemon.create_container(pod, config)
+        labels = json.loads(daemon.ctr("-n", "k8s.io", "containers", "info", id).stdout)["Labels"]
+    assert labels["io.cri-containerd.kind"] == "container" and labels["harmless"] == "kept"
+    assert not [key for key in labels if key.startswith("containerd.io/restart")]
+
+
+def special(name: str) -> bytes:
+    """Return a layer with a FIFO in it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.type = tarfile.FIFOTYPE
+        tar.addfile(entry)
+    return out.getvalue()
+
+
+def test_accounts_of_an_image_are_bounded_and_files(daemon: CriDaemon) -> None:
+    """CVE-2026-47262: a passwd or group file without bound, or of a special kind, stopped the daemon."""
+    huge = b"x" * (11 << 20)
+    with daemon.pod() as pod:
+        for name, upper, problem in (
+            ("hugepasswd", layer({"etc/passwd": huge}), "the limit is"),
+            ("hugegroup", layer({"etc/group": huge}), "the limit is"),
+            ("fifogroup", special("etc/group"), "not a regular file"),
+        ):
+            config = daemon.container_config()
+            config.image.image = image(daemon, name, upper)
+            config.linux.security_context.run_as_username = "root"
+            assert problem in refusal(daemon, pod, config), name
+
+
+def test_a_user_of_an_image_out_of_range_is_not_root(daemon: CriDaemon) -> None:
+    """CVE-2026-46680 and CVE-2024-40635: a number too large was root."""
+    with daemon.pod() as pod:
+        for number, user in enumerate(("4294967296", "-1", "99999999999999999999:0", "0:4294967296")):
+            config = daemon.container_config()
+            config.image.image = image(daemon, f"user{number}", User=user)
+            assert refusal(daemon, pod, config), user
+
+
+def test_a_user_or_group_of_a_client_out_of_range_is_not_root(daemon: CriDaemon) -> None:
+    with daemon.pod() as pod:
+        config = daemon.container_config()
+        config.linux.security_context.run_as_user.value = 2**32
+        assert refusal(daemon, pod, config)
+        config.linux.security_context.run_as_user.value = 1
+        config.linux.security_context.supplemental_groups.append(2**32)
+        assert f"supplemental group {2**32} is not from 0" in refusal(daemon, pod, config)
+
+
+def test_names_ids_and_log_paths_lead_nowhere_else(daemon: CriDaemon) -> None:
+    """CVE-2025-0750 of CRI-O: what a client names was a path out of the pod's directory."""
+    bait = daemon.scratch / "bait"
+    bait.mkdir()
+    config = daemon.pod_config()
+    config.metadata.name, config.metadata.uid, config.metadata.namespace = "../../../bait/x", "..", "/etc"
+    with daemon.pod(config) as pod:
+        wanted = daemon.container_config(name="../../bait/y", log_path="c.log")
+        id = daemon.create_container(pod, wanted)
+        assert Path(daemon.container_status(id).log_path).parent == Path(config.log_directory)
+        wanted.metadata.attempt += 1
+        wanted.log_path = "../bait/z"
+        assert "is not below the log_directory" in refusal(daemon, pod, wanted)
+        for path in ("../../bait", str(bait), f"{pod}/../{pod}", "..", "/"):
+            with pytest.raises(grpc.RpcError) as failure:
+                daemon.pod_status(path)
+            assert failure.value.code() == grpc.StatusCode.NOT_FOUND
+            daemon.remove_pod(path)
+            daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=path), timeout=20)
+        assert daemon.container_status(id).id == id
+    assert list(bait.iterdir()) == []
+
+
+def test_a_sysctl_s_value_sets_nothing_else(daemon: CriDaemon) -> None:
+    """CVE-2022-0811 of CRI-O: a value with a separator set kernel.core_pattern, and so a program of the host."""
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    for name, value in (
+        ("kernel.shm_rmid_forced", "1+kernel.core_pattern=|/bin/true #"),
+        ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=|/bin/true"),
+        ("kernel.core_pattern", "|/bin/true"),
+        ("net/../kernel/core_pattern", "|/bin/true"),
+        ("net.ipv4.conf.all.forwarding/../../../../kernel/core_pattern", "|/bin/true"),
+    ):
+        config = daemon.pod_config()
+        config.linux.sysctls[name] = value
+        with pytest.raises(grpc.RpcError):
+            daemon.run_pod(config)
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before

@@ -13,7 +13,7 @@ from pathlib import Path
 import groups
 import grpc
 import pytest
-from compat.cri_daemon import CriDaemon, running_cri
+from compat.cri_daemon import IMAGE, CriDaemon, running_cri
 from compat.scratch_daemon import wait_until
 
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -145,6 +145,16 @@ def test_volumes_show_their_owners_as_they_are(daemon: CriDaemon, pod: str) -> N
         "0",
     ]
     assert (volume / "new").stat().st_uid == 0
+
+
+def test_volumes_of_images_belong_to_the_container(daemon: CriDaemon, pod: str) -> None:
+    config = container_config(daemon)
+    mount = config.mounts.add(container_path="/image", readonly=True)
+    mount.image.image = IMAGE
+    mount.uidMappings.add(container_id=0, host_id=BASE, length=LENGTH)
+    mount.gidMappings.add(container_id=0, host_id=BASE, length=LENGTH)
+    id = daemon.run_container(pod, config)
+    assert daemon.exec(id, *BUSYBOX, "stat -c %u /image /image/bin/busybox").split() == ["0", "0"]
 
 
 def test_a_user_of_the_container_can_open_its_streams_again(daemon: CriDaemon, pod: str) -> None:

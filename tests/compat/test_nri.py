@@ -13,7 +13,7 @@ import grpc
 import pytest
 from compat.cri_daemon import CriDaemon, running_cri
 from compat.nri_plugins import Plugins, Watcher
-from compat.scratch_daemon import wait_until
+from compat.scratch_daemon import distribution, wait_until
 from compat.test_cri_network import assert_nothing_left
 from compat.test_cri_pods import refused
 from nri.fake_plugin import FakePlugin, hang
@@ -96,15 +96,17 @@ def test_a_container_has_what_plugins_adjust(daemon: CriDaemon, plugins: Plugins
     adjust.env.add(key="SITE", value="berlin")
     adjust.mounts.add(destination="/shared", type="bind", source=f"{tmp_path}/shared", options=["bind", "ro"])
     adjust.linux.devices.add(path="/dev/nri-null", type="c", major=1, minor=3)
-    adjust.rlimits.add(type="RLIMIT_NOFILE", hard=4000, soft=3000)
+    # Not that of files: older runcs, which raise the soft one for themselves, at times leave it so.
+    adjust.rlimits.add(type="RLIMIT_CORE", hard=4000, soft=3000)
     adjust.hooks.create_runtime.add(path=str(hook))
     adjust.linux.resources.memory.limit.value = 48 << 20
     adjust.annotations["nri"] = "was here"
     plugins.watch(watcher)
     with daemon.pod() as pod:
         container = daemon.run_container(pod)
-        script = "echo $SITE; ulimit -n; test -c /dev/nri-null && grep -c ' /shared ro' /proc/self/mountinfo"
-        assert daemon.exec(container, "/bin/sh", "-c", script) == "berlin\n3000\n1\n"
+        limits = "grep -c 'core file size *3000 *4000' /proc/self/limits"
+        script = f"echo $SITE; {limits}; test -c /dev/nri-null && grep -c ' /shared ro' /proc/self/mountinfo"
+        assert daemon.exec(container, "/bin/sh", "-c", script) == "berlin\n1\n1\n"
         assert container in (tmp_path / "state").read_text()
         assert limit(daemon, container) == 48 << 20
         assert watcher.containers["created"].annotations["nri"] == "was here"
@@ -209,6 +211,7 @@ def test_a_plugin_updates_and_evicts_without_being_asked(daemon: CriDaemon, plug
         kept, evicted = daemon.run_container(pod), daemon.run_container(pod)
         update = nri.ContainerUpdate(container_id=kept)
         update.linux.resources.memory.limit.value = 32 << 20
+        update.linux.resources.pids.limit = 77
         fake = plugins.fake(FakePlugin("20", "policy", {}))
         request = nri.UpdateContainersRequest(
             update=[update, nri.ContainerUpdate(container_id="f" * 64)],
@@ -217,12 +220,13 @@ def test_a_plugin_updates_and_evicts_without_being_asked(daemon: CriDaemon, plug
         answer = plugins.loop.run(lambda: fake.tell("UpdateContainers", request))
         assert not nri.UpdateContainersResponse.FromString(answer).failed
         assert limit(daemon, kept) == 32 << 20
+        assert [path.read_text() for path in Path("/sys/fs/cgroup").glob(f"pids/**/{kept}/pids.max")] in ([], ["77\n"])
         assert daemon.container_status(evicted).state == cri.CONTAINER_EXITED
         assert wait_until(lambda: "StopContainer" in fake.asked) and "stop" in watcher.seen
 
 
 PROGRAM = """#!{python}
-import asyncio, pathlib
+import asyncio
 from windlass.contracts.pods import Answer
 from windlass.hooks import hookimpl
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
@@ -257,8 +261,27 @@ tolerate_missing_plugins_annotation = "guard/tolerate"
 """
 
 
-def test_closed_policies_crashes_and_installed_plugins(tmp_path: Path) -> None:
-    """One daemon, for its start takes longest."""
+INSIDE = """
+from windlass.contracts.pods import Answer, PodHooks
+from windlass.hooks import hookimpl
+from windlass.plugin import HOOK, Plugin
+from windlass_api.nri.pkg.api.v1alpha1 import api_pb2
+
+class Sites:
+    @hookimpl
+    def create_container(self, pod):
+        response = api_pb2.CreateContainerResponse()
+        response.adjust.env.add(key="SITE", value=pod.labels.get("site", "berlin"))
+        return Answer("sites", response)
+
+ONE = Plugin(HOOK, id="sites", init=lambda context: Sites(), steps=(PodHooks,))
+"""
+
+
+def test_closed_policies_crashes_and_installed_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One daemon, for its start takes longest; it has a hook plugin of its own too."""
+    distribution(tmp_path / "site", "sites", {"io.windlass.hook.v1.sites": "sites:ONE"}, INSIDE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     program = tmp_path / "plugins" / "30-adjusts"
     program.parent.mkdir()
     program.write_text(PROGRAM.format(python=sys.executable))
@@ -269,7 +292,8 @@ def test_closed_policies_crashes_and_installed_plugins(tmp_path: Path) -> None:
         assert_nothing_left(daemon)
         own = daemon.pod_config("guard", labels={"app": "guard"}, annotations={"guard/tolerate": "true"})
         with daemon.pod(own) as pod:
-            first = int(_adjusted(daemon, pod))
+            first, site = _adjusted(daemon, pod)
+            assert site == "berlin"
             watcher = Watcher()
             plugins.watch(watcher, "10", "guard")
             assert watcher.there == sorted([pod, *(each.id for each in _containers(daemon))])
@@ -278,6 +302,11 @@ def test_closed_policies_crashes_and_installed_plugins(tmp_path: Path) -> None:
             watcher.adjust.hooks.prestart.add(path="/bin/true")
             with refused(grpc.StatusCode.UNKNOWN, "OCI hook"):
                 daemon.create_container(pod)
+            del watcher.adjust.hooks.prestart[:]
+            watcher.adjust.env.add(key="SITE", value="paris")
+            with pytest.raises(grpc.RpcError, match='"sites"') as caught:
+                daemon.create_container(pod)
+            assert '"10-guard"' in str(caught.value.details())
             assert len(_containers(daemon)) == 1
             daemon.restart()
             plugins.disconnect()
@@ -287,8 +316,8 @@ def test_closed_policies_crashes_and_installed_plugins(tmp_path: Path) -> None:
             again = Watcher()
             plugins.watch(again, "10", "guard")
             assert again.there == sorted([pod, *(each.id for each in _containers(daemon))])
-            second = int(_adjusted(daemon, pod))
-            assert second != first
+            second, site = _adjusted(daemon, pod)
+            assert second != first and site == "berlin"
         assert again.seen[-4:].count("remove") == 2 and again.seen[-1] == "remove pod"
         daemon.stop()
         assert not _runs(second) and not plugins.path.exists()
@@ -307,18 +336,8 @@ def _containers(daemon: CriDaemon) -> list[cri.Container]:
     return list(daemon.runtime.ListContainers(cri.ListContainersRequest()).containers)
 
 
-def _adjusted(daemon: CriDaemon, pod: str) -> str:
-    """Return what the installed plugin adjusts of a new container, once it takes part."""
-
-    found: list[str] = []
-
-    def adjusted() -> bool:
-        container = daemon.run_container(pod)
-        value = daemon.exec(container, "/bin/sh", "-c", "echo $BY").strip()
-        if not value:
-            daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container), timeout=30)
-        found.append(value)
-        return bool(value)
-
-    assert wait_until(adjusted)
-    return found[-1]
+def _adjusted(daemon: CriDaemon, pod: str) -> tuple[int, str]:
+    """Return what the installed plugin and the one in the daemon adjust of a new container: a PID, and a site."""
+    found = daemon.exec(daemon.run_container(pod), "/bin/sh", "-c", "echo $BY $SITE")
+    pid, _, site = found.strip().partition(" ")
+    return int(pid), site

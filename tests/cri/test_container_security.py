@@ -9,7 +9,7 @@ import pytest
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import security
+from windlass_cri import apparmor, security
 from windlass_oci import capabilities
 from windlass_oci.defaults import CAPABILITIES, default_spec
 from windlass_oci.runtime_spec import Spec
@@ -91,7 +91,7 @@ def test_seccomp_profiles_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_apparmor_is_an_error_where_the_host_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "APPARMOR", tmp_path / "absent")
+    monkeypatch.setattr(apparmor, "ENABLED", tmp_path / "absent")
     process = default_spec("k8s.io", "id")["process"]
     security.set_apparmor(process, cri.LinuxContainerSecurityContext())
     unconfined = Profile(profile_type=Profile.Unconfined)
@@ -103,12 +103,40 @@ def test_apparmor_is_an_error_where_the_host_has_none(tmp_path: Path, monkeypatc
         security.set_apparmor(process, cri.LinuxContainerSecurityContext(apparmor_profile="localhost/x"))
 
 
+def test_the_default_profile_is_loaded_when_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled, loaded, parser = tmp_path / "enabled", tmp_path / "profiles", tmp_path / "parser"
+    enabled.write_text("Y\n")
+    loaded.write_text("other (enforce)\n")
+    parser.write_text(f"#!/bin/sh\ncat > {tmp_path}/given && echo 'cri-containerd.apparmor.d (enforce)' >> {loaded}\n")
+    parser.chmod(0o755)
+    for name, value in (("ENABLED", enabled), ("PROFILES", loaded), ("PARSER", str(parser))):
+        monkeypatch.setattr(apparmor, name, value)
+    process = default_spec("k8s.io", "id")["process"]
+    security.set_apparmor(process, cri.LinuxContainerSecurityContext(privileged=True))
+    assert "apparmorProfile" not in process and not (tmp_path / "given").exists()
+    security.set_apparmor(process, cri.LinuxContainerSecurityContext())
+    assert process["apparmorProfile"] == "cri-containerd.apparmor.d"
+    given = (tmp_path / "given").read_text()
+    assert "profile cri-containerd.apparmor.d " in given and "deny mount," in given
+    (tmp_path / "given").unlink()
+    security.set_apparmor(process, cri.LinuxContainerSecurityContext())
+    assert not (tmp_path / "given").exists(), "it is loaded once"
+    loaded.write_text("")
+    parser.write_text("#!/bin/sh\necho 'line 7: syntax error' >&2; exit 1\n")
+    with pytest.raises(Unknown, match=r"cannot be loaded: .*line 7: syntax error"):
+        security.set_apparmor(process, cri.LinuxContainerSecurityContext())
+    monkeypatch.setattr(apparmor, "PARSER", str(tmp_path / "absent"))
+    with pytest.raises(Unknown, match="install apparmor, or set disable_apparmor"):
+        security.set_apparmor(process, cri.LinuxContainerSecurityContext())
+    security.set_apparmor(process, cri.LinuxContainerSecurityContext(), disabled=True)
+
+
 def test_apparmor_profiles_that_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enabled, loaded = tmp_path / "enabled", tmp_path / "profiles"
     enabled.write_text("Y\n")
     loaded.write_text("mine (enforce)\ncri-containerd.apparmor.d (enforce)\n")
-    monkeypatch.setattr(security, "APPARMOR", enabled)
-    monkeypatch.setattr(security, "APPARMOR_PROFILES", loaded)
+    monkeypatch.setattr(apparmor, "ENABLED", enabled)
+    monkeypatch.setattr(apparmor, "PROFILES", loaded)
 
     def profile(**fields: object) -> str:
         process = default_spec("k8s.io", "id")["process"]

@@ -15,6 +15,7 @@ from windlass_cri import events as module
 from windlass_cri.events import Events
 from windlass_cri.files import resolv_conf
 from windlass_cri.ids import Index, Names, pod_name
+from windlass_cri.pods import namespaces
 from windlass_cri.record import POD_DATA, Pod, PodData, pod_of
 
 POD = Pod("a" * 64, cri.PodSandboxConfig(hostname="web"), PodData("n_ns_u_0", "runc", "/run/x", ("10.0.0.1",), 5))
@@ -104,3 +105,11 @@ async def test_a_subscriber_that_does_not_read_is_let_go(monkeypatch: pytest.Mon
     events.pod(POD, *[cri.CONTAINER_STARTED_EVENT] * 5)
     with pytest.raises(ResourceExhausted, match="3 events behind"):
         await anext(stream)
+
+
+def test_a_pods_network_is_its_own_whatever_process_a_shim_names() -> None:
+    """A shim that makes no namespaces is in the host's network."""
+    assert namespaces({}, 7) == {kind: f"/proc/7/ns/{kind}" for kind in ("net", "ipc", "uts", "pid")}
+    assert namespaces({}, 7, "/run/netns/pod")["net"] == "/run/netns/pod"
+    assert namespaces({"net": "/its/own"}, 7, "/run/netns/pod") == {"net": "/its/own"}
+    assert namespaces({}, 0, "/run/netns/pod") == {}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from cri.test_container_spec import plan, pod, secured
 
-from windlass.errors import Unknown
+from windlass.contracts.tasks import Tasks
+from windlass.contracts.values import Payload
+from windlass.errors import Unimplemented, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import spec as specs
 from windlass_cri import sysctls
@@ -145,6 +150,17 @@ def test_patterns_of_annotations_are_gos(pattern: str, key: str, expected: bool)
     assert glob_matches(pattern, key) is expected
 
 
+def test_no_annotation_reaches_the_runtime_unless_the_operator_says_so(tmp_path: Path) -> None:
+    """CVE-2024-3154 and CVE-2023-6476 of CRI-O: an annotation set properties of a unit, and lifted limits."""
+    orders = {"org.systemd.property.ExecStartPre": "'x'", "run.oci.hooks.stderr": "/x", "cpu-quota.crio.io": "disable"}
+    asked = plan(tmp_path, cri.ContainerConfig(annotations=orders), pod(annotations=orders))
+    made = specs.build(asked)
+    assert all(key.startswith("io.kubernetes.cri.") for key in made["annotations"])
+    assert made["linux"]["resources"].get("cpu") is None
+    open_to = replace(asked, runtime=Runtime(container_annotations=("run.oci.*",)))
+    assert "run.oci.hooks.stderr" in specs.build(open_to)["annotations"]
+
+
 def test_options_of_a_mount_beyond_its_fields(tmp_path: Path) -> None:
     wanted = cri.Mount(container_path="/x", host_path=str(tmp_path), mount_options=["noexec", "nosuid", "noexec"])
     assert bind(wanted, MountTable({"/": ()}))["options"] == ["rbind", "rprivate", "rw", "noexec", "nosuid"]
@@ -184,3 +200,18 @@ def test_ports_and_ping_can_stay_closed() -> None:
     host = pod()
     host.config.linux.security_context.namespace_options.network = cri.NODE
     assert not cri.PodSandboxConfig.FromString(sysctls.with_sysctls(host, closed)).linux.sysctls
+
+
+def test_a_shim_of_the_operators_is_what_its_handler_runs(tmp_path: Path) -> None:
+    """``runtime_path`` is asked for features, and options go to it if it takes runc's."""
+    asked: list[str] = []
+
+    async def describe(runtime: str, options: object) -> Payload:
+        asked.append(runtime)
+        raise Unimplemented("it does not say")
+
+    tasks = cast(Tasks, SimpleNamespace(describe=describe))  # the one method that is called
+    handlers = Handlers(Containerd("x", {"x": Runtime("a.v1", runtime_path="/opt/shim"), "y": Runtime("a.v1")}), tasks)
+    found = [asyncio.run(handlers.features(name)) for name in ("x", "y", "")]
+    assert asked == ["/opt/shim", "a.v1"]
+    assert not any(each.user_namespaces or each.recursive_read_only_mounts for each in found)

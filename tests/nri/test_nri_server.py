@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -104,43 +103,76 @@ async def _until(condition: object) -> None:
     raise AssertionError("30 s are over")
 
 
-PROGRAM = """#!/bin/sh
-/usr/bin/env > {out}.$$
-exec /bin/sleep 1000
+SEES = """#!{python}
+import asyncio, os
+from windlass.hooks import hookimpl
+from windlass_nri.stub import Stub, hooks_of
+
+class Sees:
+    @hookimpl
+    def create_container(self): ...
+
+async def main():
+    descriptor = os.environ["NRI_PLUGIN_SOCKET"]
+    with open("{out}." + str(os.getpid()), "w") as file:
+        print(sorted(os.environ), os.readlink("/proc/self/fd/" + descriptor), file=file)
+    await Stub(hooks_of(Sees(), "sees"), "sees", os.environ["NRI_PLUGIN_IDX"]).run()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+ENDS = """#!/bin/sh
+: > {out}.$$
 """
 
 
-def _install(tmp_path: Path, name: str = "10-sleeper") -> Path:
+def _install(tmp_path: Path, name: str, text: str = ENDS) -> Path:
     path = tmp_path / "plugins" / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(PROGRAM.format(out=tmp_path / "env"))
+    path.write_text(text.format(python=sys.executable, out=tmp_path / "out"))
     path.chmod(0o755)
     return path
 
 
-async def test_an_installed_plugin_is_started_and_ends_with_the_daemon(tmp_path: Path) -> None:
+PATIENT = {"plugin_registration_timeout": "60s", "plugin_request_timeout": "60s"}
+
+
+async def test_installed_plugins_take_part_before_pods_do(tmp_path: Path) -> None:
+    """Also the second of two that start at once; one that fails is waited for once."""
+    for name, text in (("10-sees", SEES), ("20-sees", SEES), ("30-ends", ENDS)):
+        _install(tmp_path, name, text)
+    async with serving(tmp_path, **PATIENT) as server:
+        assert server.peers.names() == [("10", "sees"), ("20", "sees")]
+        assert server.has_say("create_container") and (tmp_path / "s" / "nri.sock").exists()
+
+
+async def test_an_installed_plugin_ends_with_the_daemon(tmp_path: Path) -> None:
     """It gets its name, its index and a descriptor, and nothing of the daemon's environment."""
-    _install(tmp_path)
-    async with serving(tmp_path, plugin_registration_timeout="60s"):
-        await _until(lambda: any(each.read_text() for each in tmp_path.glob("env.*")))
-        (found,) = tmp_path.glob("env.*")
-        lines = dict(line.partition("=")[::2] for line in found.read_text().splitlines())
-        pid = int(found.suffix[1:])
-        assert lines["NRI_PLUGIN_NAME"] == "sleeper" and lines["NRI_PLUGIN_IDX"] == "10"
-        assert lines["NRI_PLUGIN_SOCKET"].isdigit() and "HOME" not in lines
-        assert os.readlink(f"/proc/{pid}/fd/{lines['NRI_PLUGIN_SOCKET']}").startswith("socket:")
+    _install(tmp_path, "10-sees", SEES)
+    async with serving(tmp_path, **PATIENT):
+        (found,) = tmp_path.glob("out.*")
+        text, pid = found.read_text(), int(found.suffix[1:])
+        assert "NRI_PLUGIN_IDX" in text and "NRI_PLUGIN_NAME" in text and "socket:[" in text and "HOME" not in text
+        assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_an_installed_plugin_that_ends_is_started_again(tmp_path: Path) -> None:
-    _install(tmp_path)
-    async with serving(tmp_path, plugin_registration_timeout="100ms"):
-        await _until(lambda: len(list(tmp_path.glob("env.*"))) > 1)
+    _install(tmp_path, "10-ends")
+    async with serving(tmp_path, **PATIENT):
+        await _until(lambda: len(list(tmp_path.glob("out.*"))) > 1)
+
+
+async def test_an_installed_plugin_that_does_not_register_ends(tmp_path: Path) -> None:
+    _install(tmp_path, "10-sleeps", ENDS + "exec /bin/sleep 1000\n")
+    async with serving(tmp_path, plugin_registration_timeout="300ms") as server:
+        assert server.peers.names() == []
+    assert all(not Path(f"/proc/{each.suffix[1:]}").exists() for each in tmp_path.glob("out.*"))
 
 
 def test_what_a_killed_daemon_had_started_ends(tmp_path: Path) -> None:
     """By pid and time, so that nothing else ends that has the pid now."""
-    _install(tmp_path)
+    _install(tmp_path, "10-sleeper")
     config = Config(plugin_path=f"{tmp_path}/plugins", plugin_config_path=f"{tmp_path}/conf")
     first = Launcher(config, tmp_path / "state", None)  # type: ignore[arg-type] # it serves none
     orphan = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)

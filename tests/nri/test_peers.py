@@ -143,6 +143,17 @@ async def test_an_error_of_a_plugin_is_a_refusal_in_steps_that_can_be_refused() 
         assert other.asked[-1] == "RemovePodSandbox" and "RunPodSandbox" not in other.asked
 
 
+async def test_an_error_that_a_plugin_answers_is_no_failure_whatever_it_says() -> None:
+    def refuse(request: bytes) -> Message:
+        raise Unavailable("the store is down")
+
+    async with stage() as here:
+        await here.add(FakePlugin("10", "x", {"CreateContainer": refuse}))
+        with pytest.raises(FailedPrecondition, match='"10-x" refuses create_container: the store is down'):
+            await create(here)
+        assert here.peers.names() == [("10", "x")]
+
+
 @pytest.mark.parametrize("how", ["hangs", "dies", "garbage"])
 async def test_a_plugin_that_fails_is_left_out_and_the_others_are_asked(how: str) -> None:
     """Its policy is open, as containerd has it."""

@@ -202,6 +202,21 @@ async def test_a_plugin_sees_all_pods_once(tmp_path: Path) -> None:
             await watches.runtime.synchronize(watches.tell)
 
 
+async def test_a_plugin_that_fails_to_look_wants_nothing(tmp_path: Path) -> None:
+    """The runtime gets an answer all the same, and the plugin goes on."""
+
+    class Fails(Watches):
+        async def tell(self, pods: Sequence[Pod], containers: Sequence[PodContainer]) -> Sequence[nri.ContainerUpdate]:
+            raise PermissionDenied("not today")
+
+    async with served(tmp_path, Fails(), "fails") as (_, runtime):
+        plugin = await runtime.plugin()
+        response = await plugin.ask("Synchronize", nri.SynchronizeRequest(), nri.SynchronizeResponse)
+        assert not response.update
+        request = nri.RemovePodSandboxRequest(pod=nri.PodSandbox(name="a"))
+        await plugin.ask("RemovePodSandbox", request, nri.RemovePodSandboxResponse)
+
+
 async def test_a_plugin_asks_for_updates_by_itself(tmp_path: Path) -> None:
     """Updates and evictions reach the runtime, and those that failed come back."""
     watches = Watches()

@@ -126,9 +126,9 @@ class PodHooks:
     Each pod and container that a participant saw begin it sees stop and be removed, also when its creation failed.
     """
 
-    @step(OPEN)
+    @step(OPEN, deadline=DEADLINE)
     def serve_pods(self, runtime: PodRuntime) -> None:
-        """Learn who runs the pods, before it takes requests."""
+        """Learn who runs the pods, before it takes requests; it takes them when all have returned."""
 
     @step(CLOSED, deadline=DEADLINE)
     def run_pod_sandbox(self, pod: Pod) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from windlass.contracts.diff import LAYER, CompareOptions
 from windlass.contracts.mounts import Mount
-from windlass.contracts.tasks import Tasks
+from windlass.contracts.tasks import Status, Tasks
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import DeadlineExceeded, Error, Unimplemented, Unknown
 from windlass.gate import offloaded
@@ -43,7 +43,7 @@ class Checkpoints:
     """Writes checkpoints as archives."""
 
     def __init__(self, containers: Containers, images: Images, tasks: Tasks, config: RuntimeConfig, root: Path) -> None:
-        """Work below ``root``; whatever an earlier daemon has left there goes with the first checkpoint."""
+        """Work below ``root``; `recover` takes care of what an earlier daemon has left there."""
         self._containers = containers
         self._images = images
         self._tasks = tasks
@@ -133,9 +133,21 @@ class Checkpoints:
         finally:
             await settled(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
 
-    def sweep(self) -> None:
-        """Remove what an earlier daemon had begun. Blocks."""
-        shutil.rmtree(self._root / "checkpoints", ignore_errors=True)
+    async def recover(self) -> None:
+        """Thaw the containers that a daemon has left frozen which was killed meanwhile; what it had begun goes."""
+        if not await asyncio.to_thread(self._sweep):
+            return
+        for process in await self._tasks.list(NAMESPACE):
+            if process.status is Status.PAUSED and process.container_id in self._containers.index:
+                logger.warning("container %s was left frozen by a checkpoint; it goes on", process.container_id)
+                await unless_gone(self._tasks.resume(NAMESPACE, process.container_id))
+
+    def _sweep(self) -> bool:
+        """Remove what an earlier daemon had begun; return whether there was anything."""
+        left = self._root / "checkpoints"
+        found = left.is_dir() and any(left.iterdir())
+        shutil.rmtree(left, ignore_errors=True)
+        return found
 
     @asynccontextmanager
     async def _frozen(self, container: Container) -> AsyncIterator[None]:

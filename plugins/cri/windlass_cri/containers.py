@@ -14,6 +14,7 @@ from windlass.contracts.tasks import Status as TaskStatus
 from windlass.errors import Error, FailedPrecondition, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import signals
+from windlass_cri.attempts import Attempts
 from windlass_cri.cgroups import groups, oom_kills
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.containerio import opened, reopened
@@ -27,6 +28,7 @@ from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
 from windlass_cri.record import KIND, Container, Pod, container_of
 from windlass_cri.selinux import labelled
+from windlass_cri.steps import runtime_step, step
 from windlass_cri.updates import Updates
 from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
@@ -70,6 +72,7 @@ class Containers:
         self._state = state / "containers"
         self._events = events
         self._names = Names("container", "check if another CreateContainer request is in progress: ")
+        self._attempts = Attempts()
         self._io: dict[str, ProcessIO] = {}
         self._ends: dict[str, asyncio.Task[None]] = {}
 
@@ -78,19 +81,28 @@ class Containers:
         return [each for each in self.index if each.data.pod == pod]
 
     async def create(self, pod: Pod, config: cri.ContainerConfig) -> str:
-        """Create a container and return its ID. When that fails nothing is left. Raises Unknown, NotFound."""
+        """Create a container and return its ID. When that fails nothing is left, and the error names the step.
+
+        A client that asks again gets the outcome of its first attempt, as for pods. Raises Unknown, NotFound.
+        """
         if not config.HasField("metadata"):
             raise Unknown("container config must include metadata")
         if not pod.ready:
             raise Unknown(f"sandbox {pod.id} is not running; its containers cannot be created")
         signals.check(config.stop_signal)
-        name, id = container_name(config.metadata, pod.config.metadata), new_id()
-        image = await self._images.resolve(config.image.image)
+        name = container_name(config.metadata, pod.config.metadata)
+        request = config.SerializeToString(deterministic=True) + pod.id.encode()
+        return await self._attempts.run(name, request, lambda: self._create(pod, config, name))
+
+    async def _create(self, pod: Pod, config: cri.ContainerConfig, name: str) -> str:
+        id = new_id()
+        image = await step(f"container {name}", "image", self._images.resolve(config.image.image))
         self._names.take(name, id)
         try:
             target = await self._target(pod, config.linux.security_context.namespace_options)
             async with self._steps.changes.one():
-                container = await self.creation.create(pod, id, name, config, image, target)
+                made = self.creation.create(pod, id, name, config, image, target)
+                container = await step(f"container {name}", "record", made)
                 self.index.add(id, container)
         except BaseException:
             self._names.give_back(name, id)
@@ -158,11 +170,13 @@ class Containers:
             checkpoint=checkpoint,
             owns_checkpoint=bool(checkpoint),
         )
-        await running.create(row, options)
+        subject = f"container {container.data.name}"
+        await runtime_step(subject, "failed to create containerd task", running.create(row, options))
         waiting = asyncio.create_task(running.wait(container.id))
         try:
             await self._steps.start_container(container)
-            await running.start(container.id)
+            doing = f'failed to start containerd task "{container.id}"'
+            await runtime_step(subject, doing, running.start(container.id))
         except BaseException:
             waiting.cancel()
             await asyncio.shield(self._withdraw_task(container.id))
@@ -265,6 +279,7 @@ class Containers:
         self.index.remove(container.id)
         self._ends.pop(container.id, None)
         self._names.give_back(container.data.name, container.id)
+        self._attempts.forget(container.data.name)
         self._events.container(container, cri.CONTAINER_DELETED_EVENT)
 
     def io(self, container: Container) -> ProcessIO:
@@ -330,6 +345,7 @@ class Containers:
 
     async def close(self) -> None:
         """Let go of every container; they go on."""
+        await self._attempts.close()
         for task in self._ends.values():
             task.cancel()
         for io in list(self._io.values()):

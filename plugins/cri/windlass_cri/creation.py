@@ -21,9 +21,11 @@ from windlass_cri.handlers import options_of
 from windlass_cri.images import Images
 from windlass_cri.imagevolumes import ImageVolumes
 from windlass_cri.logs import LogFile
+from windlass_cri.podleases import CONTAINER
 from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import KIND, Container, ContainerData, Pod, Status
+from windlass_cri.steps import step
 from windlass_cri.users import KnownAccounts, user_of
 from windlass_images import platforms
 from windlass_local import launch
@@ -84,10 +86,11 @@ class Creation:
     async def _create(self, pod: Pod, container: Container, target: int) -> None:
         runtime = self._pods.runtime(pod.data.handler)
         snapshotter = runtime.snapshotter or self._images.snapshotter
-        await self._step(container, asyncio.to_thread(self._make_directories, container))
+        await self._step(container, "files", asyncio.to_thread(self._make_directories, container))
         user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
         labels = await self._mapped(snapshotter, user)
-        await self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
+        volumes_of = self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
+        await self._step(container, "mount", volumes_of)
         row = Row(
             container.id,
             runtime=runtime.runtime_type,
@@ -100,9 +103,10 @@ class Creation:
         )
 
         async def build(rootfs: launch.Rootfs) -> Spec:
-            return await self._step(container, self._spec(pod, container, target, rootfs))
+            return await self._step(container, "spec", self._spec(pod, container, target, rootfs))
 
-        await launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels)
+        making = launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels, purpose=CONTAINER)
+        await self._step(container, "snapshot", making)
         container.change(created_at=time.time_ns())
 
     async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
@@ -151,12 +155,8 @@ class Creation:
         container.learn(made)
         return made
 
-    async def _step(self, container: Container, work: Awaitable[R]) -> R:
-        """Await a step; an error of the system names the container."""
-        try:
-            return await work
-        except OSError as error:
-            raise Unknown(f"container {container.data.name}: {error}") from error
+    async def _step(self, container: Container, name: str, work: Awaitable[R]) -> R:
+        return await step(f"container {container.data.name}", name, work)
 
     def _make_directories(self, container: Container) -> None:
         for directory in (container.directory, self.state / container.id):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.tasks import Exit
-from windlass.errors import DeadlineExceeded, Error, Unknown
+from windlass.errors import DeadlineExceeded, Error, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.containers import Containers
 from windlass_cri.pods import Pods
@@ -51,7 +51,9 @@ class Execs(Backend):
 
     def running(self, id: str) -> Container:
         """Return a container that runs. Raises NotFound, Unknown."""
-        container = self._containers.index.get(id)
+        container = self._containers.index.find(id)
+        if container is None:
+            raise NotFound(f'failed to find container "{id[:100]}" in store: not found')
         if container.status.state != cri.CONTAINER_RUNNING:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f"container is in {state} state, not running")
@@ -208,7 +210,8 @@ class ExecProcess:
             try:
                 await self._tasks.start(self._container, self._id)
             except Error as error:
-                raise Unknown(f"failed to exec in container: {error}") from error
+                text = f'failed to exec in container: failed to start exec "{self._id}": {error}'
+                raise Unknown(text) from error
             self._started.set()
             ended = await waiting
             self._has_ended = True

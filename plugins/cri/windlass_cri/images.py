@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from windlass.contracts.events import Envelope, Exchange
@@ -93,7 +93,8 @@ class Images:
         """Read the daemon's image store, and follow it from now on."""
         events = await self._stack.enter_async_context(self._exchange.subscribe(EVENTS))
         for row in await self.namespace.images.list():
-            await self.update(row.name)
+            with suppress(NotFound):
+                await self.update(row.name)
         following = asyncio.create_task(self._follow(events))
         self._stack.callback(following.cancel)
 
@@ -106,6 +107,8 @@ class Images:
             try:
                 name = KINDS[envelope.topic].FromString(envelope.event.value).name
                 await self.update(name)
+            except NotFound:
+                continue  # removed meanwhile: the next event says so
             except Error as error:
                 logger.warning("image event %s: %s", envelope.topic, error)
 
@@ -123,9 +126,10 @@ class Images:
             return
         labels = self.labels(name)
         if any(row.labels.get(key) != value for key, value in labels.items()):
+            # Never made anew: another client may just have removed it.
+            await self._label(name, row, labels)
             if name != found.id:
                 await self.put(found.id, row, labels)
-            await self.put(name, row, labels)
 
     async def put(self, name: str, row: Row, labels: dict[str, str]) -> None:
         """Let a name stand for an image, with labels added to those that it has."""
@@ -133,13 +137,17 @@ class Images:
         try:
             known = await images.get(name)
             if known.target.digest == row.target.digest:
-                view = self.namespace.parts.metadata.images(NAMESPACE)
-                await offload(view.update, Row(name, row.target, labels), [f"labels.{label}" for label in labels])
+                await self._label(name, row, labels)
                 return
             labels = {**known.labels, **labels}
         except NotFound:
             pass
         await images.put(name, row.target, labels)
+
+    async def _label(self, name: str, row: Row, labels: dict[str, str]) -> None:
+        """Add labels to those that a name has. Raises NotFound."""
+        view = self.namespace.parts.metadata.images(NAMESPACE)
+        await offload(view.update, Row(name, row.target, labels), [f"labels.{label}" for label in labels])
 
     def labels(self, name: str) -> dict[str, str]:
         """Return the labels that an image of ours has."""

@@ -8,11 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from windlass.contracts.leases import LeaseStore
 from windlass.errors import AlreadyExists, Error, Unknown
-from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.images import Images
+from windlass_cri.steps import IMAGE_VOLUME
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import held, unpack
@@ -20,10 +19,7 @@ from windlass_linux import calls as linux
 from windlass_linux import mounting
 from windlass_local.inside import LocalNamespace
 from windlass_local.launch import ignore
-from windlass_local.waiting import settled, unless_gone
-
-FAILED = "failed to mount image volume: ImageVolumeMountFailed: "
-"""What the kubelet looks for."""
+from windlass_local.waiting import unless_gone
 
 
 class ImageVolumes:
@@ -46,7 +42,7 @@ class ImageVolumes:
                 try:
                     each.host_path = await self._prepare(pod, each, snapshotter, labels)
                 except (Error, OSError) as error:
-                    raise Unknown(f"{FAILED}{error}") from error
+                    raise Unknown(f"{IMAGE_VOLUME}{error}") from error
                 each.ClearField("uidMappings")
                 each.ClearField("gidMappings")
 
@@ -67,11 +63,7 @@ class ImageVolumes:
         target = self._directory / pod / leaf.target.digest.partition(":")[2]
         if target.is_mount():
             return target
-        try:
-            await settled(offload(self._leases().create, self._lease(pod), {}))
-        except AlreadyExists:
-            pass
-        store = self._namespace.under(self._lease(pod))
+        store = self._namespace.under(pod)  # the pod's lease has its ID
         chain = leaf.image.chain_id
         if chain and not await held(store, snapshotter, chain):
             await unpack(store, snapshotter, leaf, ignore)
@@ -101,14 +93,6 @@ class ImageVolumes:
             await unless_gone(self._namespace.snapshots.remove(snapshotter, str(target)))
             await asyncio.to_thread(target.rmdir)
         await asyncio.to_thread(directory.rmdir)
-        await unless_gone(settled(offload(self._leases().delete, self._lease(pod))))
-
-    def _leases(self) -> LeaseStore:
-        return self._namespace.parts.metadata.leases(self._namespace.name)
-
-    @staticmethod
-    def _lease(pod: str) -> str:
-        return f"{pod}-image-volumes"
 
 
 def _activation(target: Path) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from windlass.errors import Error, Unknown
@@ -19,6 +21,10 @@ from windlass_cri.config import Cni
 from windlass_cri.userns import UserNamespace
 from windlass_linux import netns
 
+logger = logging.getLogger(__name__)
+
+OwnNetworks = Mapping[str, tuple[str, int]]
+"""Directory and number of networks, by runtime handler."""
 NAMESPACES = Path("/var/run/netns")
 INTERFACE = "eth0"
 BANDWIDTH = {"ingress": "kubernetes.io/ingress-bandwidth", "egress": "kubernetes.io/egress-bandwidth"}
@@ -37,25 +43,37 @@ _UNITS = {
 
 
 class PodNetwork:
-    """Attaches pods to the networks of a directory that is watched."""
+    """Attaches pods to the networks of directories that are watched: one for all, and those of runtime handlers."""
 
-    def __init__(self, config: Cni, cache: Path) -> None:
-        """Read networks as ``config`` says; results are kept in the directory ``cache``."""
+    def __init__(self, config: Cni, cache: Path, own: OwnNetworks | None = None, place: Path = NAMESPACES) -> None:
+        """Read networks as ``config`` says; results are kept in the directory ``cache``.
+
+        ``own`` has directories and numbers of networks by handler. Namespaces get their names in ``place``.
+        """
         self._config = config
+        self._place = place
         self._directory = NetworkDirectory(Path(config.conf_dir), config.max_conf_num)
+        self._own = {name: NetworkDirectory(Path(path), most) for name, (path, most) in (own or {}).items()}
         self._networks = Networks(Programs(tuple(map(Path, config.programs))), Cache(cache))
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._collecting = asyncio.Lock()
+        """Held while plugins are told what is attached: nothing may be attached meanwhile."""
 
     async def start(self) -> None:
-        """Read the directory, and follow its changes until `stop`."""
-        await self._directory.load()
-        self._watching = asyncio.create_task(self._directory.watch())
+        """Read the directories, and follow their changes until `stop`."""
+        for directory in (self._directory, *self._own.values()):
+            await directory.load()
+            self._watching.append(asyncio.create_task(directory.watch()))
 
     async def stop(self) -> None:
         """Follow changes no longer."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        for watching in self._watching:
+            watching.cancel()
+        if self._watching:
+            await asyncio.wait(self._watching)
+
+    def _of(self, handler: str) -> NetworkDirectory:
+        return self._own.get(handler, self._directory)
 
     async def problem(self) -> str:
         """Return why pods cannot have a network now, empty when they can."""
@@ -72,12 +90,17 @@ class PodNetwork:
 
     async def make_namespace(self, id: str, user: UserNamespace | None = None) -> str:
         """Make the network namespace of a pod, in a new ``user`` namespace if there is one, and return its path."""
-        path = namespace_of(id)
+        path = namespace_of(id, self._place)
         if user is None:
             await asyncio.to_thread(netns.create, Path(path))
         else:
             await asyncio.to_thread(netns.create_owned, Path(path), user.uidmap, user.gidmap)
         return path
+
+    def path_of(self, id: str) -> str:
+        """Return where the namespace of a pod is, or would be; an earlier daemon may have had another place for it."""
+        paths = [namespace_of(id, self._place), namespace_of(id)]
+        return next((path for path in paths if Path(path).exists()), paths[0])
 
     async def is_there(self, path: str) -> bool:
         """Tell whether a network namespace is there; after a reboot its file may be, without it."""
@@ -87,13 +110,15 @@ class PodNetwork:
         """Remove a network namespace; one that is gone is not an error."""
         await asyncio.to_thread(netns.remove, Path(path))
 
-    async def attach(self, id: str, config: cri.PodSandboxConfig, path: str) -> tuple[str, ...]:
-        """Attach a pod and return its addresses, the main one first; all networks or none.
+    async def attach(self, id: str, config: cri.PodSandboxConfig, path: str, handler: str = "") -> tuple[str, ...]:
+        """Attach a pod to the networks of its handler and return its addresses, the main first; all or none.
 
         Raises the error of the network and plugin that failed, and Unknown for one that gave no address.
         """
         attachment = Attachment(id, path, INTERFACE, pod_arguments(id, config.metadata))
-        listed = list(self._directory.networks)
+        async with self._collecting:
+            pass  # what plugins were told to keep has nothing of this pod
+        listed = list(self._of(handler).networks)
         serially = self._config.setup_serially
         results = await add_all(self._networks, listed, attachment, arguments(config), serially)
         addresses = ordered(results, self._config.ip_pref)
@@ -107,6 +132,47 @@ class PodNetwork:
         there = bool(path) and await asyncio.to_thread(netns.is_there, Path(path))
         await delete_all(self._networks, id, netns=path if there else "")
 
+    async def collect(self, known: Collection[str]) -> None:
+        """Detach pods of ours that are not ``known``, and have plugins free what nothing uses any more.
+
+        Other programs keep their attachments in the same directory: those are told apart by their namespaces' names.
+        To be called before anything is attached. What fails is in the log, and tried again by the next daemon.
+        """
+        async with self._collecting:
+            for cached in await asyncio.to_thread(list, self._networks.cache.all()):
+                if cached.attachment.container not in known and self._is_ours(cached.attachment):
+                    await self._try(self._remove(cached.attachment))
+            kept = await asyncio.to_thread(list, self._networks.cache.all())
+            live = {(each.attachment.container, each.attachment.interface) for each in kept}
+            for network in {each.name: each for each in self._all()}.values():
+                await self._try(self._networks.collect(network, live))
+
+    async def _remove(self, attachment: Attachment) -> None:
+        await self.detach(attachment.container, attachment.netns)
+        await self.remove_namespace(attachment.netns)
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (Error, OSError) as error:
+            logger.warning("networks: what earlier pods had is not all collected: %s", error)
+
+    def _is_ours(self, attachment: Attachment) -> bool:
+        try:
+            return attachment.netns in (
+                namespace_of(attachment.container, self._place),
+                namespace_of(attachment.container),
+            )
+        except ValueError:
+            return False  # the ID is not one of ours
+
+    def _all(self) -> list[Network]:
+        found: list[Network] = []
+        for directory in (self._directory, *self._own.values()):
+            with suppress(Error):
+                found += directory.networks
+        return found
+
     async def results(self, id: str) -> list[Object]:
         """Return what the plugins answered when they attached a pod, the first network first."""
         cached = await asyncio.to_thread(self._networks.cache.of_container, id)
@@ -115,15 +181,12 @@ class PodNetwork:
     @property
     def networks(self) -> Sequence[Network]:
         """The networks that there are, for those who want to see them."""
-        try:
-            return self._directory.networks
-        except Error:
-            return ()
+        return self._all()
 
 
-def namespace_of(id: str) -> str:
+def namespace_of(id: str, place: Path = NAMESPACES) -> str:
     """Return the path of a pod's network namespace. It follows from the ID, so that it is found after any crash."""
-    return str(NAMESPACES / f"cni-{uuid.UUID(id[:32])}")
+    return str(place / f"cni-{uuid.UUID(id[:32])}")
 
 
 def pod_arguments(id: str, metadata: cri.PodSandboxMetadata) -> tuple[tuple[str, str], ...]:

@@ -13,19 +13,22 @@ from typing import TypeVar
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
 from windlass.contracts.values import Payload
-from windlass.errors import DeadlineExceeded, Error, NotFound, Unavailable, Unimplemented, Unknown
+from windlass.errors import Error, Unimplemented, Unknown
 from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import userns
+from windlass_cri.attempts import Attempts
 from windlass_cri.config import Runtime
 from windlass_cri.events import Events
 from windlass_cri.files import PodFiles
 from windlass_cri.handlers import Handlers, handler_of, options_of
 from windlass_cri.ids import Index, Names, new_id, pod_name
-from windlass_cri.network import PodNetwork, namespace_of
+from windlass_cri.network import PodNetwork
+from windlass_cri.podleases import PodLeases
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
 from windlass_cri.selinux import Selinux
+from windlass_cri.steps import step
 from windlass_cri.sysctls import with_sysctls
 from windlass_local.waiting import settled, unless_gone
 from windlass_oci.runtime_spec import Spec
@@ -69,7 +72,8 @@ class Pods:
         self._root = root / "sandboxes"
         self._events = events
         self._steps = steps
-        self._attempts: dict[str, asyncio.Task[str]] = {}
+        self._leases = PodLeases(metadata.leases(NAMESPACE))
+        self._attempts = Attempts()
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self.selinux = Selinux(enabled=False)
@@ -89,18 +93,14 @@ class Pods:
     async def run(self, config: cri.PodSandboxConfig, handler: str) -> str:
         """Run a pod and return its ID. When that fails nothing is left, and the error names the step.
 
-        A client that asks again while the first attempt is under way gets the outcome of that one.
+        A client that asks again for the same while the first attempt is under way, or after it has left that, gets the
+        outcome of that one; one that asks for something else gets FailedPrecondition.
         """
         if not config.HasField("metadata"):
             raise Unknown("sandbox config must include metadata")
         name = pod_name(config.metadata)
-        attempt = self._attempts.get(name)
-        if attempt is None:
-            attempt = asyncio.create_task(self._run(name, config, handler))
-            self._attempts[name] = attempt
-            attempt.add_done_callback(lambda _: self._attempts.pop(name, None))
-        # Shielded: one client that goes away must not end what another waits for.
-        return await asyncio.shield(attempt)
+        request = config.SerializeToString(deterministic=True) + handler.encode()
+        return await self._attempts.run(name, request, lambda: self._run(name, config, handler))
 
     async def _run(self, name: str, config: cri.PodSandboxConfig, wanted: str) -> str:
         id, handler = new_id(), handler_of(config, wanted)
@@ -140,11 +140,14 @@ class Pods:
 
     async def _make(self, pod: Pod, controller: SandboxController) -> None:
         await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
+        await self._step(pod, "lease", self._leases.create(pod.id))
         if not pod.host_network:
             user = userns.wanted(pod.namespace_options)
             path = await self._step(pod, "network namespace", self._network.make_namespace(pod.id, user))
             pod.data = replace(pod.data, netns=path)
-            addresses = await self._step(pod, "network", self._network.attach(pod.id, pod.config, path))
+            addresses = await self._step(
+                pod, "network", self._network.attach(pod.id, pod.config, path, pod.data.handler)
+            )
             pod.data = replace(pod.data, addresses=addresses)
         options = SandboxOptions(
             options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
@@ -157,19 +160,14 @@ class Pods:
         await self._step(pod, "record", offload(self._store.create, self._record(pod)))
         await self._step(pod, "sandbox", self._look_at(pod, controller))
 
-    async def _step(self, pod: Pod, step: str, work: Awaitable[R]) -> R:
-        """Await a step; its error says which it was. Clients know few codes from here (cri-facts 1)."""
-        try:
-            return await work
-        except (Error, OSError) as error:
-            kind = type(error) if isinstance(error, DeadlineExceeded | NotFound | Unavailable) else Unknown
-            raise kind(f"pod {pod.data.name}: {step}: {error}") from error
+    async def _step(self, pod: Pod, name: str, work: Awaitable[R]) -> R:
+        return await step(f"pod {pod.data.name}", name, work)
 
     async def _look_at(self, pod: Pod, controller: SandboxController) -> None:
         """Ask the controller how a pod is."""
         status = await controller.status(NAMESPACE, pod.id)
         pod.ready, pod.pid = status.state == READY, status.pid
-        pod.namespaces = namespaces(status.info, status.pid)
+        pod.namespaces = namespaces(status.info, status.pid, pod.data.netns)
 
     async def _withdraw(self, pod: Pod, controller: SandboxController) -> None:
         """Take back what was made of a pod that did not come up.
@@ -202,6 +200,7 @@ class Pods:
                 await unless_gone(controller.shutdown(NAMESPACE, id))
         finally:
             await self._disconnect(id, netns)
+        await self._leases.delete(id)
         await unless_gone(offload(self._store.delete, id))
         await asyncio.to_thread(self.files(id).remove)
 
@@ -241,11 +240,12 @@ class Pods:
 
     async def stop(self, pod: Pod) -> None:
         """End a pod's sandbox and detach it from its networks; again is not an error."""
+        self._attempts.forget(pod.data.name)
         await self._controller_of(pod).stop(NAMESPACE, pod.id, 0)
         was_ready, pod.ready, pod.pid = pod.ready, False, 0
         async with self._steps.changes.one():
             await self._steps.stop_pod(pod)
-        await self._disconnect(pod.id, pod.data.netns)
+        await self._step(pod, "network", self._disconnect(pod.id, pod.data.netns))
         pod.data = replace(pod.data, addresses=())
         await asyncio.to_thread(self.files(pod.id).unmount)
         if was_ready:
@@ -289,6 +289,7 @@ class Pods:
         pods = [pod for record in await offload(self._store.list) if (pod := _understood(record)) is not None]
         await asyncio.gather(*(self._recover(pod) for pod in pods))
         left = await asyncio.to_thread(self._directories)
+        await self._leases.sweep({*(pod.id for pod in self.index), *left})
         self._sweeping = asyncio.create_task(self._sweep([id for id in left if id not in self.index]))
 
     async def _recover(self, pod: Pod) -> None:
@@ -313,16 +314,18 @@ class Pods:
 
     async def _sweep(self, left: list[str]) -> None:
         """Take apart the pods that an earlier daemon had begun to make, or to remove."""
+        await self._network.collect({*(pod.id for pod in self.index), *left})
         controllers = [self._controllers[name] for name in self._handlers.sandboxers() if name in self._controllers]
         for id in left:
             try:
-                await self._take_apart(id, namespace_of(id), controllers)
+                await self._take_apart(id, self._network.path_of(id), controllers)
             except (Error, OSError, ValueError) as error:
                 logger.warning("what is left of pod %s stays: %s", id, error)
 
     async def close(self) -> None:
         """Begin nothing more and watch no pod; they go on."""
-        tasks: list[asyncio.Task[object]] = [*self._attempts.values(), *self._watching.values()]
+        await self._attempts.close()
+        tasks: list[asyncio.Task[object]] = [*self._watching.values()]
         if self._sweeping is not None:
             tasks.append(self._sweeping)
         for task in tasks:
@@ -339,9 +342,12 @@ def _understood(record: Sandbox) -> Pod | None:
         return None
 
 
-def namespaces(info: Mapping[str, str], pid: int) -> dict[str, str]:
-    """Return the paths of a sandbox's namespaces: as its controller says, or those of its process."""
+def namespaces(info: Mapping[str, str], pid: int, netns: str = "") -> dict[str, str]:
+    """Return the paths of a sandbox's namespaces: as its controller says, or those of its process.
+
+    The process of a shim that makes no namespaces is in the host's network; the pod's containers are in the pod's.
+    """
     kinds = ("net", "ipc", "uts", "pid")
     if pid and not any(kind in info for kind in kinds):
-        return {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds}
+        return {kind: f"/proc/{pid}/ns/{kind}" for kind in kinds} | ({"net": netns} if netns else {})
     return {kind: info[kind] for kind in (*kinds, "user") if kind in info}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 
 from windlass.contracts.tasks import IO
 from windlass.errors import Unknown
 from windlass_cri.logs import Lines, LogFile
+from windlass_cri.peeking import peek, take
 from windlass_local.fifos import Fifos
+from windlass_local.waiting import settled
 from windlass_streaming.channel import Channel
 
 logger = logging.getLogger(__name__)
@@ -21,7 +24,13 @@ PATIENCE = 10.0
 """Seconds that an attached client may keep others waiting before it is detached."""
 
 
-async def chunks(fd: int, look: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+def _read(fd: int) -> bytes:
+    return os.read(fd, CHUNK)
+
+
+async def chunks(
+    fd: int, look: asyncio.Event | None = None, read: Callable[[int], bytes] = _read
+) -> AsyncIterator[bytes]:
     """Yield what comes through a FIFO, until its last writer has closed it; before the first there is no end.
 
     ``look`` is set when there will be no first writer any more: then a FIFO without one is at its end.
@@ -33,7 +42,7 @@ async def chunks(fd: int, look: asyncio.Event | None = None) -> AsyncIterator[by
         while True:
             await ready.wait()
             try:
-                data = os.read(fd, CHUNK)
+                data = read(fd)
             except BlockingIOError:
                 ready.clear()
                 continue
@@ -97,21 +106,30 @@ class ProcessIO:
     async def _pump(self, stream: str, look: asyncio.Event) -> None:
         lines = Lines(stream, self._limit)
         try:
-            async for data in chunks(self._fifos.descriptors[stream], look):
-                await self._write(lines.feed(data))
+            fd = self._fifos.descriptors[stream]
+            async for data in chunks(fd, look, peek):
+                # A daemon that stops meanwhile finishes this: else its successor would find the bytes, too.
+                await settled(self._write(lines.feed(data), partial(take, fd, len(data))))
                 for client in list(self._attached):
                     await self._send(client, stream, data)
         finally:
             await self._write(lines.end())
 
-    async def _write(self, entries: bytes) -> None:
+    async def _write(self, entries: bytes, done: Callable[[], None] = lambda: None) -> None:
+        """Append to the log, and then call ``done`` at once: a daemon may be killed at any moment."""
         if self._log is None or not entries:
+            done()
             return
         async with self._turn:  # both streams, whole lines; and reopening
-            try:
-                await asyncio.to_thread(self._log.write, entries)
-            except OSError as error:
-                logger.warning("%d bytes of a container's log are lost: %s", len(entries), error)
+            await asyncio.to_thread(self._append, self._log, entries, done)
+
+    @staticmethod
+    def _append(log: LogFile, entries: bytes, done: Callable[[], None]) -> None:
+        try:
+            log.write(entries)
+        except OSError as error:
+            logger.warning("%d bytes of a container's log are lost: %s", len(entries), error)
+        done()
 
     async def _send(self, client: Attached, stream: str, data: bytes) -> None:
         channel = client.stderr if stream == "stderr" else client.stdout

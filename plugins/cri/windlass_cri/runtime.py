@@ -28,7 +28,7 @@ from windlass_cri.handlers import Handlers
 from windlass_cri.images import Images
 from windlass_cri.inspection import container_info
 from windlass_cri.metrics import Metrics
-from windlass_cri.network import PodNetwork
+from windlass_cri.network import NAMESPACES, PodNetwork
 from windlass_cri.ooms import OomWatch
 from windlass_cri.poddomain import PodDomain
 from windlass_cri.pods import Pods
@@ -97,7 +97,7 @@ class CriRuntime:
         namespace = LocalNamespace(parts, running, NAMESPACE)
         self.config = configs.runtime
         self.events = Events()
-        self.network = PodNetwork(self.config.cni, Path(self.config.cni_cache_dir))
+        self.network = _network(self.config, state)
         self.images = Images(namespace, exchange, configs.images.snapshotter, configs.images.pinned_images.values())
         self.snapshotters = Snapshotters(configs)
         patience = durations.seconds(configs.images.image_pull_progress_timeout)
@@ -135,12 +135,12 @@ class CriRuntime:
 
     async def start(self) -> None:
         """Find what an earlier daemon ran, and begin to serve."""
-        await asyncio.to_thread(self.checkpoints.sweep)
         await self.network.start()
         await self.images.start()
         await self.pods.recover()
         await self._ooms.start()
         await self.containers.recover()
+        await self.checkpoints.recover()
         await self.streaming.start()
         await self.steps.serve()
         self._started = True
@@ -188,7 +188,7 @@ class CriRuntime:
         """Change a container's limits, in which hook plugins have a say."""
         async with self.steps.changes.one():
             decided = await self.steps.update_container(container, wanted)
-            await self.containers.updates.update(container, decided)
+            await self.containers.updates.update(container, decided.limits, decided.more)
             await self.steps.container_updated(container)
 
     async def _ensure_sandbox_image(self, snapshotter: str) -> None:
@@ -224,6 +224,13 @@ class CriRuntime:
             found = None
         containers = [self.status_of(each) for each in self.containers.of_pod(pod)]
         return (pod_status(found) if found else None), containers
+
+
+def _network(config: RuntimeConfig, state: Path) -> PodNetwork:
+    runtimes = config.containerd.runtimes.items()
+    own = {name: (each.cni_conf_dir, each.cni_max_conf_num) for name, each in runtimes if each.cni_conf_dir}
+    place = state / "netns" if config.netns_mounts_under_state_dir else NAMESPACES
+    return PodNetwork(config.cni, Path(config.cni_cache_dir), own, place)
 
 
 def _listen(config: ServerConfig) -> Listen:

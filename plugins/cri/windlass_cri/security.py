@@ -7,15 +7,13 @@ from pathlib import Path
 
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri import apparmor
 from windlass_oci import capabilities, seccomp
 from windlass_oci.defaults import bounded
 from windlass_oci.runtime_spec import Process, Spec
 
 Profile = cri.SecurityProfile
 LOCALHOST = "localhost/"
-APPARMOR_DEFAULT = "cri-containerd.apparmor.d"
-APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
-APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 SECCOMP = Path("/proc/sys/kernel/seccomp")
 SELINUX_LEVEL = re.compile(r"s\d(-s\d)?(:c\d{1,4}(\.c\d{1,4})?(,c\d{1,4}(\.c\d{1,4})?)*)?")
 
@@ -70,23 +68,22 @@ def set_seccomp(spec: Spec, security: cri.LinuxContainerSecurityContext, unset: 
 
 
 def set_apparmor(process: Process, security: cri.LinuxContainerSecurityContext, disabled: bool = False) -> None:
-    """Confine the process by a profile that is loaded. Raises Unknown where there is none, or no AppArmor."""
+    """Confine the process by the profile that the client names, else the default one. Blocks; raises Unknown."""
     wanted = _chosen(security, "apparmor", security.apparmor_profile)
     if wanted is not None and wanted.profile_type == Profile.Unconfined:
+        process.pop("apparmorProfile", None)  # the operator's own spec may have one
         return
-    if disabled or not _apparmor():
+    if disabled or not apparmor.enabled():
         if wanted is not None:
             raise Unknown("apparmor is not supported")
         return
     if wanted is not None and wanted.profile_type == Profile.Localhost:
         name = wanted.localhost_ref.removeprefix(LOCALHOST)
-        if name not in _loaded():
+        if name not in apparmor.loaded():
             raise Unknown(f"apparmor profile not found {name}")
         process["apparmorProfile"] = name
-    elif not security.privileged and APPARMOR_DEFAULT in _loaded():
-        process["apparmorProfile"] = APPARMOR_DEFAULT
-    elif not security.privileged and wanted is not None:
-        raise Unknown(f"apparmor profile not found {APPARMOR_DEFAULT}; load it with apparmor_parser")
+    elif not security.privileged:
+        process["apparmorProfile"] = apparmor.need_default()
 
 
 def check_selinux(options: cri.SELinuxOption) -> None:
@@ -118,17 +115,3 @@ def _of_path(path: str) -> Profile | None:
     if not path.startswith(LOCALHOST):
         raise Unknown(f'invalid profile "{path[:200]}"')
     return Profile(profile_type=Profile.Localhost, localhost_ref=path.removeprefix(LOCALHOST))
-
-
-def _apparmor() -> bool:
-    try:
-        return APPARMOR.read_text().startswith("Y")
-    except OSError:
-        return False
-
-
-def _loaded() -> set[str]:
-    try:
-        return {line.rpartition(" (")[0] for line in APPARMOR_PROFILES.read_text().splitlines()}
-    except OSError:
-        return set()

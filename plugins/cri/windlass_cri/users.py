@@ -6,7 +6,7 @@ from windlass.errors import Error, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_local.launch import Rootfs
 from windlass_oci.runtime_spec import User
-from windlass_oci.users import Accounts, find_user, is_numeric
+from windlass_oci.users import MAX_ID, Accounts, find_user, is_numeric
 
 MOST_IMAGES = 64
 LARGEST = 64 << 10
@@ -66,6 +66,9 @@ def name_of(security: cri.LinuxContainerSecurityContext) -> str:
 def with_groups(name: str, accounts: Accounts, security: cri.LinuxContainerSecurityContext) -> User:
     """Return a user with the client's groups, and the image's unless the policy is Strict. Raises as `find_user`."""
     found = find_user(name, accounts)
+    for group in security.supplemental_groups:
+        if not 0 <= group <= MAX_ID:  # a number that wraps around would be another group, such as root's
+            raise Unknown(f"supplemental group {group} is not from 0 to {MAX_ID}")
     groups = {found.gid, *security.supplemental_groups}
     if security.supplemental_groups_policy != cri.SupplementalGroupsPolicy.Strict:
         groups |= set(found.additional)

@@ -103,7 +103,8 @@ def container_status(container: Container, image: Image | None) -> cri.Container
     status.metadata.CopyFrom(container.config.metadata)
     status.image.CopyFrom(container.config.image)
     if image is not None:
-        status.image.image = next(iter(image.tags), container.config.image.image)
+        if image.tags:
+            status.image.CopyFrom(cri.ImageSpec(image=image.tags[0]))
         status.image_ref = next(iter(image.digests), image.id)
     status.resources.linux.CopyFrom(container.resources)
     status.user.SetInParent()
@@ -126,6 +127,5 @@ def image_item(image: Image) -> cri.Image:
         item.uid.value = number
     elif name and name != "root":
         item.username = name
-    item.spec.image = image.id
     item.pinned = image.pinned
     return item

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from windlass.errors import Error
 from windlass_nri import naming
 from windlass_nri_plugins.config import Config
-from windlass_nri_plugins.peers import Peers
+from windlass_nri_plugins.peers import Name, Peers
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Launcher:
         self._file = state / "plugins.json"
         self._peers = peers
         self._running: dict[int, int] = {}
+        self._writing = threading.Lock()
 
     def find(self) -> list[Program]:
         """Return the plugins, once those of an earlier daemon have ended; what is wrong with one is logged. Blocks."""
@@ -70,21 +72,26 @@ class Launcher:
                 return (self._documents / f"{name}.conf").read_text()
         return ""
 
-    async def keep(self, program: Program) -> None:
-        """Run a plugin until this is cancelled, and again after a pause when it ends."""
+    async def keep(self, program: Program, tried: asyncio.Event) -> None:
+        """Run a plugin until this is cancelled, and again after a pause when it ends.
+
+        ``tried`` is set when it takes part, or has failed for the first time.
+        """
         pause = FIRST_PAUSE
         while True:
             begun = time.monotonic()
             try:
-                await self._run(program)
+                await self._run(program, tried)
             except (Error, OSError) as error:
                 logger.warning("plugin %s: %s", program.path, error)
+            finally:
+                tried.set()
             pause = FIRST_PAUSE if time.monotonic() - begun > STEADY else pause
             logger.warning("plugin %s has ended; it is started again in %g s", program.path, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _run(self, program: Program) -> None:
+    async def _run(self, program: Program, tried: asyncio.Event) -> None:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(ours.close)
@@ -93,17 +100,19 @@ class Launcher:
             try:
                 await asyncio.to_thread(self._remember, process.pid)
                 stack.pop_all()  # it is the connection's from here on
-                await self._peers.serve(ours, program.index, program.name, program.document)
+                who = Name(program.index, program.name, program.document)
+                await self._peers.serve(ours, who, tried.set)
             finally:
                 await asyncio.shield(_end(process))
                 self._running.pop(process.pid, None)
 
     def _remember(self, pid: int) -> None:
-        self._running[pid] = _began(pid)
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(list(self._running.items())))
-        temporary.rename(self._file)
+        with self._writing:
+            self._running[pid] = _began(pid)
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = self._file.with_suffix(".new")
+            temporary.write_text(json.dumps(list(self._running.items())))
+            temporary.rename(self._file)
 
     def _end_old(self) -> None:
         try:

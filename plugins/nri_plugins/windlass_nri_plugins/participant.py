@@ -29,9 +29,9 @@ class NriHooks:
         return self._server.has_say(step)
 
     @hookimpl
-    def serve_pods(self, runtime: PodRuntime) -> None:
+    async def serve_pods(self, runtime: PodRuntime) -> None:
         """Know who runs the pods."""
-        self._server.serve_pods(runtime)
+        await self._server.run(self._server.serve_pods(runtime))
 
     @hookimpl
     async def run_pod_sandbox(self, pod: Pod) -> None:

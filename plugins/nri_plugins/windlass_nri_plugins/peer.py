@@ -117,6 +117,9 @@ class Peer:
             try:
                 return await self._ask(step, request, kind)
             except (Unavailable, DeadlineExceeded) as error:
+                # The plugin itself may answer with such an error, which is a refusal.
+                if not self.mux.reason and not isinstance(error.__cause__, (TimeoutError, DecodeError)):
+                    raise
                 self.close(f"is disconnected, it failed in {step}")
                 raise Gone(f'plugin "{self}" is disconnected: {error}') from error
 

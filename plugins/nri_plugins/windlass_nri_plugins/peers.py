@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -24,6 +24,15 @@ from windlass_nri_plugins.policies import REFUSABLE, Policies
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a plugin is called, and its configuration; empty for one that says so itself."""
+
+    index: str = ""
+    name: str = ""
+    document: str = ""
 
 
 class Peers:
@@ -46,14 +55,23 @@ class Peers:
         """Return index and name of each plugin."""
         return [(peer.index, peer.name) for peer in self._peers]
 
-    async def serve(self, connection: socket.socket, index: str = "", name: str = "", document: str = "") -> None:
-        """Let a plugin take part from its registration to the end of its connection. Raises Error when it cannot."""
-        mux = await attach(connection, f'plugin "{index}-{name}"' if name else "a plugin that has connected")
-        peer = Peer(mux, self._config, index, name)
+    async def serve(
+        self, connection: socket.socket, who: Name | None = None, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Let a plugin take part from its registration to the end of its connection. Raises Error when it cannot.
+
+        ``who`` is what is known of one that the daemon starts; ``ready`` is called when it takes part.
+        """
+        who = who or Name()
+        mux = await attach(
+            connection, f'plugin "{who.index}-{who.name}"' if who.name else "a plugin without a name yet"
+        )
+        peer = Peer(mux, self._config, who.index, who.name)
         mux.serve(RUNTIME_SERVICE, [RuntimeService(peer, self._update), HostFunctions(peer)])
         try:
-            await peer.configure(document)
+            await peer.configure(who.document)
             await self._synchronize(peer)
+            ready()
             logger.info('plugin "%s" takes part in %s', peer, ", ".join(sorted(peer.steps)))
             await mux.gone
             logger.info('plugin "%s" %s', peer, mux.reason)

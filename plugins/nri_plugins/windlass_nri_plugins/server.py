@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ from windlass_nri_plugins.listening import Listener
 from windlass_nri_plugins.policies import Policies
 
 if TYPE_CHECKING:
+    from windlass_nri_plugins.launching import Program
     from windlass_nri_plugins.peers import Peers
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 MOST = 64
 """Connections at one time."""
+PATIENCE = 20.0
+"""Seconds for which pods wait for the plugins that the daemon starts."""
 
 
 class NriServer:
@@ -41,6 +44,8 @@ class NriServer:
         self._made: Peers | None = None
         self._listener: Listener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Lock()
+        self._started = False
 
     @property
     def peers(self) -> Peers:
@@ -66,27 +71,45 @@ class NriServer:
             if not policy.exempts(labels):
                 raise FailedPrecondition(f'plugin "{name}" is not there, and its policy is to refuse then; start it')
 
-    def serve_pods(self, runtime: PodRuntime) -> None:
-        """Know who runs the pods; until then there are none."""
+    async def serve_pods(self, runtime: PodRuntime) -> None:
+        """Know who runs the pods; until then there are none. Return when the installed plugins take part."""
         self._runtime = runtime
+        await self.start()
 
     async def run(self, work: Coroutine[object, object, R]) -> R:
         """Await ``work`` on the daemon's loop, from any other."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def start(self) -> None:
-        """Listen, and start the plugins that are installed."""
+        """Listen, and start the plugins that are installed, if that was not done; wait until they have been tried."""
+        async with self._starting:
+            if not self._started:
+                self._started = True
+                await self._start()
+
+    async def _start(self) -> None:
         directory = Path(self._config.plugin_path)
         if await asyncio.to_thread(lambda: directory.is_dir() and any(directory.iterdir())):
             from windlass_nri_plugins.launching import Launcher
 
             launcher = Launcher(self._config, self._state, self.peers)
-            for plugin in await asyncio.to_thread(launcher.find):
-                self._begin(launcher.keep(plugin))
+            found = {asyncio.Event(): program for program in await asyncio.to_thread(launcher.find)}
+            for tried, program in found.items():
+                self._begin(launcher.keep(program, tried))
+            await self._wait_for(found)
         if not self._config.disable_connections:
             self._listener = Listener(Path(self._config.socket_path))
             if await asyncio.to_thread(self._listener.open):
                 self._begin(self._accept(self._listener))
+
+    async def _wait_for(self, found: Mapping[asyncio.Event, Program]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for tried in found:
+                    await tried.wait()
+        except TimeoutError:
+            late = ", ".join(str(program.path) for tried, program in found.items() if not tried.is_set())
+            logger.warning("plugins do not take part after %g s, pods go on without them: %s", PATIENCE, late)
 
     async def _accept(self, listener: Listener) -> None:
         async for connection in listener.connections():
