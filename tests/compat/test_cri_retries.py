@@ -40,7 +40,7 @@ def trouble(daemon: CriDaemon, tmp_path: Path) -> Iterator[Trouble]:
 
 def leases(daemon: CriDaemon) -> list[str]:
     stub = leases_pb2_grpc.LeasesStub(daemon.connection)
-    answer = stub.List(leases_pb2.ListRequest(), timeout=20, metadata=[("containerd-namespace", "k8s.io")])
+    answer = stub.List(leases_pb2.ListRequest(), timeout=20, metadata=(("containerd-namespace", "k8s.io"),))
     return [each.id for each in answer.leases]
 
 
