@@ -75,7 +75,8 @@ class Mux(asyncio.Protocol):
 
     async def drained(self) -> None:
         """Wait while the peer does not read; for the ends."""
-        await self._flowing.wait()
+        while not self._flowing.is_set():  # of those that waited, the first may have filled the buffer again
+            await self._flowing.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""

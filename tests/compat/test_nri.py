@@ -96,15 +96,17 @@ def test_a_container_has_what_plugins_adjust(daemon: CriDaemon, plugins: Plugins
     adjust.env.add(key="SITE", value="berlin")
     adjust.mounts.add(destination="/shared", type="bind", source=f"{tmp_path}/shared", options=["bind", "ro"])
     adjust.linux.devices.add(path="/dev/nri-null", type="c", major=1, minor=3)
-    adjust.rlimits.add(type="RLIMIT_NOFILE", hard=4000, soft=3000)
+    # Not that of files: older runcs, which raise the soft one for themselves, at times leave it so.
+    adjust.rlimits.add(type="RLIMIT_CORE", hard=4000, soft=3000)
     adjust.hooks.create_runtime.add(path=str(hook))
     adjust.linux.resources.memory.limit.value = 48 << 20
     adjust.annotations["nri"] = "was here"
     plugins.watch(watcher)
     with daemon.pod() as pod:
         container = daemon.run_container(pod)
-        script = "echo $SITE; ulimit -n; test -c /dev/nri-null && grep -c ' /shared ro' /proc/self/mountinfo"
-        assert daemon.exec(container, "/bin/sh", "-c", script) == "berlin\n3000\n1\n"
+        limits = "grep -c 'core file size *3000 *4000' /proc/self/limits"
+        script = f"echo $SITE; {limits}; test -c /dev/nri-null && grep -c ' /shared ro' /proc/self/mountinfo"
+        assert daemon.exec(container, "/bin/sh", "-c", script) == "berlin\n1\n1\n"
         assert container in (tmp_path / "state").read_text()
         assert limit(daemon, container) == 48 << 20
         assert watcher.containers["created"].annotations["nri"] == "was here"
@@ -209,6 +211,7 @@ def test_a_plugin_updates_and_evicts_without_being_asked(daemon: CriDaemon, plug
         kept, evicted = daemon.run_container(pod), daemon.run_container(pod)
         update = nri.ContainerUpdate(container_id=kept)
         update.linux.resources.memory.limit.value = 32 << 20
+        update.linux.resources.pids.limit = 77
         fake = plugins.fake(FakePlugin("20", "policy", {}))
         request = nri.UpdateContainersRequest(
             update=[update, nri.ContainerUpdate(container_id="f" * 64)],
@@ -217,6 +220,7 @@ def test_a_plugin_updates_and_evicts_without_being_asked(daemon: CriDaemon, plug
         answer = plugins.loop.run(lambda: fake.tell("UpdateContainers", request))
         assert not nri.UpdateContainersResponse.FromString(answer).failed
         assert limit(daemon, kept) == 32 << 20
+        assert [path.read_text() for path in Path("/sys/fs/cgroup").glob(f"pids/**/{kept}/pids.max")] in ([], ["77\n"])
         assert daemon.container_status(evicted).state == cri.CONTAINER_EXITED
         assert wait_until(lambda: "StopContainer" in fake.asked) and "stop" in watcher.seen
 

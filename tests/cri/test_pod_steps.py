@@ -15,7 +15,7 @@ from windlass.gate import Gate
 from windlass.hooks import Hooks, hookimpl
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.adjusting import Wishes
+from windlass_cri.adjusting import Wishes, beyond
 from windlass_cri.changes import Changes
 from windlass_cri.podmessages import container_message, limits, pod_message, wanted_limits
 from windlass_cri.podsteps import PodSteps
@@ -231,7 +231,7 @@ async def test_without_participants_nothing_is_made(hooks: Hooks, tmp_path: Path
     await steps.create_container(made, SPEC)
     await steps.start_container(made)
     wanted = cri.LinuxContainerResources(cpu_shares=5)
-    assert await steps.update_container(made, wanted) is wanted
+    assert (await steps.update_container(made, wanted)).limits is wanted
     steps.container_ended(made)
     await steps.told(made)
     await steps.remove_container(made)
@@ -311,6 +311,14 @@ def test_a_container_is_shown_as_its_spec_has_it(tmp_path: Path) -> None:
     assert not linux.resources.memory.HasField("swap") and linux.resources.pids.limit == 9
     assert linux.resources.hugepage_limits[0].page_size == "2MB"
     assert linux.seccomp_policy.default_errno.value == 38 and list(linux.seccomp_policy.syscalls[0].names) == ["read"]
+
+
+def test_an_update_may_have_limits_that_cri_has_not() -> None:
+    found = nri.LinuxResources(pids=nri.LinuxPids(limit=5))
+    found.memory.limit.value, found.memory.reservation.value, found.cpu.shares.value = 7, 6, 0
+    spec = cast("Spec", {"linux": {"resources": {"memory": {"limit": 3}}}})
+    beyond(found)(spec)
+    assert spec["linux"]["resources"] == {"memory": {"limit": 3, "reservation": 6}, "pids": {"limit": 5}}
 
 
 def test_limits_go_to_nri_and_back() -> None:

@@ -332,6 +332,26 @@ async def test_calls_wait_while_the_peer_does_not_read() -> None:
     theirs.close()
 
 
+async def test_a_peer_that_reads_late_gets_all_calls() -> None:
+    """Those that waited go out one after the other, and do not fill the memory at once."""
+    ours, theirs = pair()
+    theirs.setblocking(False)
+    mux = await attach(ours, "plugin 10-late")
+    client = mux.client(PLUGIN_SERVICE)
+    size, count = 4_000_000, 2 * MOST_UNREAD // 4_000_000
+    calls = [asyncio.ensure_future(client.call("test.Echo", "Echo", bytes(size), None)) for _ in range(count)]
+    await asyncio.sleep(0)
+    decoder, inner, arrived = frames.Decoder(), framing.FrameDecoder(), 0
+    while arrived < count:
+        for _, piece in decoder.feed(await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)):
+            arrived += len(inner.feed(piece))
+    assert not mux.reason
+    mux.close()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, Unavailable) for each in ended)
+    theirs.close()
+
+
 async def test_one_bad_peer_does_not_disturb_another() -> None:
     """Garbage on one socket leaves calls on another as they were."""
     async with muxes() as (runtime, plugin), facing_raw(Echo()) as (bad, peer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import cdi
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.podmessages import limits, wanted_limits
-from windlass_nri.applying import Unresolved, apply
+from windlass_cri.podsteps import Decided
+from windlass_nri.applying import Unresolved, apply, apply_resources
 from windlass_nri.merging import Contribution, StopMerger, UpdateMerger, merge
 from windlass_nri.validation import request
 from windlass_oci.runtime_spec import Spec
@@ -55,7 +56,7 @@ def resolve(spec: Spec, left: Unresolved, settings: RuntimeConfig) -> None:
 
 async def adjust_update(
     hooks: Hooks, pod: nri.PodSandbox, container: nri.Container, wanted: cri.LinuxContainerResources
-) -> tuple[cri.LinuxContainerResources, Wishes]:
+) -> tuple[Decided, Wishes]:
     """Return the limits to set, and what participants want besides."""
     asked = limits(wanted)
     answers = await hooks.call(PodHooks.update_container, pod, container, asked)
@@ -63,8 +64,23 @@ async def adjust_update(
     for plugin, response in _responses(answers, nri.UpdateContainerResponse):
         merger.add(plugin, response)
     merged = merger.merged()
-    decided = wanted_limits(merged.requested) if merged.requested is not None else wanted
-    return decided, Wishes(merged.updates, merged.evictions)
+    found = asked if merged.requested is None else merged.requested
+    decided = wanted if merged.requested is None else wanted_limits(found)
+    return Decided(decided, beyond(found)), Wishes(merged.updates, merged.evictions)
+
+
+def beyond(found: nri.LinuxResources) -> Callable[[Spec], None]:
+    """Return what sets the limits of an update in a spec that CRI has not, such as that of processes."""
+    left = nri.LinuxResources(devices=found.devices)
+    if found.HasField("pids"):
+        left.pids.CopyFrom(found.pids)
+    left.memory.CopyFrom(found.memory)
+    left.memory.ClearField("limit")
+
+    def change(spec: Spec) -> None:
+        apply_resources(spec, left)
+
+    return change
 
 
 async def after_stop(hooks: Hooks, pod: nri.PodSandbox, container: nri.Container) -> Wishes:

@@ -85,13 +85,15 @@ class PodDomain(Known):
 
     async def _update(self, update: Update) -> None:
         from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
+        from windlass_cri.adjusting import beyond
         from windlass_cri.podmessages import wanted_limits
 
         if not isinstance(update, nri.ContainerUpdate):
             raise Unknown(f"a hook plugin's update is a ContainerUpdate, not a {type(update).__name__}")
         if update.container_id in self._containers.index:
             container = self._containers.index.get(update.container_id)
-            await self._containers.updates.update(container, wanted_limits(update.linux.resources))
+            found = update.linux.resources
+            await self._containers.updates.update(container, wanted_limits(found), beyond(found))
 
     async def evict(self, evictions: Sequence[Eviction]) -> None:
         """Stop containers; what fails is logged."""

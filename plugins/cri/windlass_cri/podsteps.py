@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from windlass.contracts.pods import PodHooks, PodRuntime
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Step = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """New limits of a container; ``more`` sets in its spec those that CRI has not."""
+
+    limits: cri.LinuxContainerResources
+    more: Callable[[Spec], None] = lambda spec: None
 
 
 class Known(PodRuntime, Protocol):
@@ -146,21 +155,19 @@ class PodSteps:
         """Show a container that runs."""
         await self._about(PodHooks.post_start_container, container)
 
-    async def update_container(
-        self, container: Container, wanted: cri.LinuxContainerResources
-    ) -> cri.LinuxContainerResources:
+    async def update_container(self, container: Container, wanted: cri.LinuxContainerResources) -> Decided:
         """Return new limits of a container as participants want them. Raises Unknown."""
         if not self._hooks.wanted(PodHooks.update_container):
-            return wanted
+            return Decided(wanted)
         from windlass_cri.adjusting import adjust_update
 
         pod, shown = self.known.pod(container), await self._shown(container)
         try:
-            limits, wishes = await adjust_update(self._hooks, pod, shown, wanted)
+            decided, wishes = await adjust_update(self._hooks, pod, shown, wanted)
         except Error as error:
             raise Unknown(_about(container, error)) from error
         await self.known.fulfil(wishes)
-        return limits
+        return decided
 
     async def container_updated(self, container: Container) -> None:
         """Show a container with new limits."""

@@ -188,7 +188,7 @@ class CriRuntime:
         """Change a container's limits, in which hook plugins have a say."""
         async with self.steps.changes.one():
             decided = await self.steps.update_container(container, wanted)
-            await self.containers.updates.update(container, decided)
+            await self.containers.updates.update(container, decided.limits, decided.more)
             await self.steps.container_updated(container)
 
     async def _ensure_sandbox_image(self, snapshotter: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import cast
 
 from windlass.contracts.tasks import Resources
@@ -28,10 +29,15 @@ class Updates:
         self._namespace = namespace
         self._config = config
 
-    async def update(self, container: Container, wanted: cri.LinuxContainerResources) -> None:
+    async def update(
+        self,
+        container: Container,
+        wanted: cri.LinuxContainerResources,
+        more: Callable[[Spec], None] = lambda spec: None,
+    ) -> None:
         """Set what ``wanted`` says; one that does not run gets it at its start. When that fails all is as before.
 
-        Raises Unknown, and as the runtime.
+        ``more`` sets limits that CRI has not. Raises Unknown, and as the runtime.
         """
         async with container.updating:
             if container.removing:
@@ -40,6 +46,7 @@ class Updates:
             new = cast("Spec", json.loads(json.dumps(old)))
             host = await asyncio.to_thread(Host.read)
             set_resources(new, wanted, host, huge_pages=limits_huge_pages(self._config, host))
+            more(new)
             await self._set(container, new)
             try:
                 await self._tell(container, new)
