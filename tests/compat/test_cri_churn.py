@@ -20,7 +20,7 @@ from pathlib import Path
 import groups
 import grpc
 import pytest
-from compat.cri_daemon import CriDaemon
+from compat.cri_daemon import CriDaemon, running_cri
 from compat.scratch_daemon import mounts_below, processes_of, wait_until
 from compat.test_cri_network import assert_nothing_left
 
@@ -102,20 +102,20 @@ def cgroups(name: str) -> Iterator[Path]:
             yield path
 
 
-def namespaces() -> set[Path]:
-    return set(Path("/var/run/netns").glob("cni-*"))
-
-
 def wait_gone(what: str, look: object) -> None:
     assert callable(look)
     assert wait_until(lambda: not look(), 60), (what, look())
 
 
-def test_nothing_is_left_of_many_pods(cri_daemon: CriDaemon) -> None:
-    daemon = cri_daemon
+def test_nothing_is_left_of_many_pods(tmp_path: Path) -> None:
+    with running_cri(tmp_path, runtime="netns_mounts_under_state_dir = true") as daemon:
+        _churn(daemon)
+
+
+def _churn(daemon: CriDaemon) -> None:
     with daemon.pod() as pod:
         daemon.run_container(pod)
-    before, names, rules = records(daemon), namespaces(), daemon.on_host("iptables-save").count("\n")
+    before, rules = records(daemon), daemon.on_host("iptables-save").count("\n")
     start, churn = time.monotonic(), Churn(daemon)
     with ThreadPoolExecutor(CLIENTS + 1) as clients:
         jobs = [clients.submit(churn.live, number) for number in range(CLIENTS)]
@@ -132,7 +132,7 @@ def test_nothing_is_left_of_many_pods(cri_daemon: CriDaemon) -> None:
     wait_gone("sandboxes", lambda: list(daemon.state.glob("io.containerd.sandbox.controller.v1.windlass/k8s.io/*")))
     wait_gone("tasks", lambda: list(daemon.state.glob("io.containerd.runtime.v2.task/k8s.io/*")))
     wait_gone("mounts", lambda: [each for each in mounts_below(daemon.scratch) if "host" not in each])
-    wait_gone("network namespaces", lambda: namespaces() - names)
+    wait_gone("network namespaces", lambda: list(daemon.state.glob("*/netns/*")))
     wait_gone("control groups", lambda: list(cgroups(groups.NAME)))
     wait_gone("processes", lambda: [e for e in processes_of(daemon.scratch) if not e.startswith(f"{daemon.pid} ")])
     assert_nothing_left(daemon)
