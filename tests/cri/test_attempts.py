@@ -67,8 +67,8 @@ async def test_what_was_stopped_is_not_handed_out() -> None:
 async def test_another_request_of_the_name_is_an_attempt_of_its_own() -> None:
     attempts, work = Attempts(), Work()
     work.may_end.set()
-    both = await asyncio.gather(attempts.run("a", b"x", work), attempts.run("a", b"y", work))
-    assert list(both) == ["id1", "id2"]
+    made = await asyncio.gather(attempts.run("a", b"x", work), attempts.run("a", b"y", work))
+    assert list(made) == ["id1", "id2"]
 
 
 async def test_a_failure_is_every_waiting_clients_and_the_next_one_tries_anew() -> None:
