@@ -31,3 +31,9 @@ async def unless_gone(work: Awaitable[object]) -> None:
         await work
     except NotFound:
         pass
+
+
+def give_up(work: asyncio.Future[R]) -> None:
+    """Cancel what nobody waits for any more; how it ends, or has ended, is nobody's concern and not logged."""
+    work.cancel()
+    work.add_done_callback(lambda done: None if done.cancelled() else done.exception())

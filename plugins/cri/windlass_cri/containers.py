@@ -32,7 +32,7 @@ from windlass_cri.steps import runtime_step, step
 from windlass_cri.updates import Updates
 from windlass_local import launch, tasks
 from windlass_local.inside import LocalNamespace
-from windlass_local.waiting import unless_gone
+from windlass_local.waiting import give_up, settled, unless_gone
 from windlass_oci.payloads import spec_of
 from windlass_oci.runtime_spec import Spec
 
@@ -103,6 +103,7 @@ class Containers:
             async with self._steps.changes.one():
                 made = self.creation.create(pod, id, name, config, image, target)
                 container = await step(f"container {name}", "record", made)
+                # Nothing is awaited from the last look at the pod to here: its removal has to find the container.
                 self.index.add(id, container)
         except BaseException:
             self._names.give_back(name, id)
@@ -137,31 +138,32 @@ class Containers:
         if container.starting or container.removing or container.status.state != cri.CONTAINER_CREATED:
             state = cri.ContainerState.Name(container.status.state)
             raise Unknown(f'failed to set starting state for container "{container.id}": container is in {state} state')
-        if not self._pods.index.get(container.data.pod).ready:
-            raise Unknown(f"sandbox container {container.data.pod} is not running")
+        pod = self._pods.index.get(container.data.pod)
+        pod.check_running()
         container.starting = True
         try:
             async with self._steps.changes.one():
-                await self._start(container, checkpoint)
+                await self._start(pod, container, checkpoint)
         except BaseException as error:
-            now = time.time_ns()
-            container.change(finished_at=now, exit_code=NEVER_STARTED, reason="StartError", message=str(error))
-            await asyncio.shield(self._end_io(container.id, drain=False))
-            self._steps.container_ended(container)
+            await settled(self._has_not_started(container, str(error) or "the client has given up the call"))
             raise
         finally:
             container.starting = False
         self._events.container(container, cri.CONTAINER_STARTED_EVENT)
         await self._steps.container_started(container)
 
-    async def _start(self, container: Container, checkpoint: str) -> None:
+    async def _has_not_started(self, container: Container, why: str) -> None:
+        self._record_end(container, time.time_ns(), NEVER_STARTED, "StartError", why)
+        await self._end_io(container.id, drain=False)
+        self._steps.container_ended(container)
+
+    async def _start(self, pod: Pod, container: Container, checkpoint: str) -> None:
         row = await self.namespace.containers.get(container.id)
         mounts = await self.namespace.snapshots.mounts(row.snapshotter, row.snapshot_key)
-        io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
-        self._io[container.id] = io
+        io = await settled(self._open(container))
         io.start()
         running = self.namespace.tasks
-        runtime, spec = self._pods.runtime(self._pods.index.get(container.data.pod).data.handler), spec_of(row)
+        runtime, spec = self._pods.runtime(pod.data.handler), spec_of(row)
         options = CreateOptions(
             rootfs=labelled(mounts, spec["linux"].get("mountLabel", "")),
             io=io.io,
@@ -177,12 +179,19 @@ class Containers:
             await self._steps.start_container(container)
             doing = f'failed to start containerd task "{container.id}"'
             await runtime_step(subject, doing, running.start(container.id))
+            pod.check_running()  # it may have been stopped meanwhile, and stopped only what ran
+            container.change(started_at=time.time_ns())
         except BaseException:
-            waiting.cancel()
-            await asyncio.shield(self._withdraw_task(container.id))
+            give_up(waiting)
+            await settled(self._withdraw_task(container.id))
             raise
-        container.change(started_at=time.time_ns())
         self._ends[container.id] = asyncio.create_task(self._until_ended(container, waiting))
+
+    async def _open(self, container: Container) -> ProcessIO:
+        """Open the streams; they are in `_io` also when the caller was cancelled meanwhile."""
+        io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
+        self._io[container.id] = io
+        return io
 
     async def _withdraw_task(self, id: str) -> None:
         try:
@@ -196,16 +205,29 @@ class Containers:
             ended = await waiting
         except Error as error:
             logger.warning("container %s cannot be watched: %s", container.id, error)
-            container.change(finished_at=time.time_ns(), exit_code=UNKNOWN_EXIT, reason="Unknown", message=str(error))
+            is_recorded = self._record_end(container, time.time_ns(), UNKNOWN_EXIT, "Unknown", str(error))
         else:
             if await asyncio.to_thread(oom_kills, await self._groups(container)):
                 container.oom_killed()
             await self._end_io(container.id, drain=True)
             reason = container.status.reason or ("Error" if ended.status else "Completed")
-            container.change(finished_at=ended.at or time.time_ns(), exit_code=ended.status, reason=reason)
-        await self._withdraw_task(container.id)
+            is_recorded = self._record_end(container, ended.at or time.time_ns(), ended.status, reason)
+        if is_recorded:
+            await self._withdraw_task(container.id)
         self._events.container(container, cri.CONTAINER_STOPPED_EVENT)
         self._steps.container_ended(container)
+
+    def _record_end(self, container: Container, at: int, code: int, reason: str, message: str = "") -> bool:
+        """Let a container have exited. Return whether a next daemon knows as well: a full disk must not hold up ends.
+
+        If not, the task is to stay, which tells that daemon.
+        """
+        try:
+            container.change(finished_at=at, exit_code=code, reason=reason, message=message)
+        except OSError as error:
+            logger.warning("that container %s has exited with %d is not on the disk: %s", container.id, code, error)
+            return False
+        return True
 
     async def _groups(self, container: Container) -> list[str]:
         """Return the directories of a container's control group."""
@@ -232,6 +254,8 @@ class Containers:
             await self.namespace.tasks.kill(id, signal.SIGKILL, all=True)
         except FailedPrecondition:
             pass  # all have ended
+        except Error as error:
+            logger.warning("what container %s has left cannot be killed: %s", id, error)
 
     async def stop(self, container: Container, timeout: float) -> None:
         """Stop a container: its signal, then after ``timeout`` seconds SIGKILL. One that does not run is as it was."""
@@ -307,9 +331,13 @@ class Containers:
             return
         if container is None:
             return
-        self._names.take(container.data.name, container.id)
         self.index.add(container.id, container)
-        await self._find_task(container)
+        try:
+            self._names.take(container.data.name, container.id)
+            await self._find_task(container)
+        except (Error, OSError) as error:
+            # It is there, and its client can remove it; the others are served.
+            logger.warning("container %s is not all recovered: %s", container.id, error)
         if container.status.state == cri.CONTAINER_EXITED:
             self._steps.had_stopped(container.id)
 

@@ -107,7 +107,12 @@ class Creation:
 
         making = launch.create(self._namespace, row, platforms.host(), build, snapshot_labels=labels, purpose=CONTAINER)
         await self._step(container, "snapshot", making)
-        container.change(created_at=time.time_ns())
+        try:
+            pod.check_running()  # it may have been stopped, or removed, meanwhile
+            container.change(created_at=time.time_ns())
+        except BaseException:
+            await settled(launch.undo(self._namespace, container.id))
+            raise
 
     async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
         """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""

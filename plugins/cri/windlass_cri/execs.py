@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -21,10 +22,12 @@ from windlass_cri.processio import chunks, write_all
 from windlass_cri.record import Container
 from windlass_linux import netns
 from windlass_local import fifos
-from windlass_local.waiting import unless_gone
+from windlass_local.waiting import give_up, settled, unless_gone
 from windlass_oci.payloads import PROCESS, to_payload
 from windlass_oci.process import set_terminal
 from windlass_streaming.backend import Attach, Backend, Exec, Pipe, Session
+
+logger = logging.getLogger(__name__)
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of each stream that ExecSync returns; what is more is read and dropped."""
@@ -71,7 +74,7 @@ class Execs(Backend):
                     kept.extend(data[: OUTPUT_LIMIT - len(kept)])
 
             reading = asyncio.gather(keep("stdout", output.stdout), keep("stderr", output.stderr))
-            stack.callback(reading.cancel)
+            stack.callback(give_up, reading)
             try:
                 async with asyncio.timeout(timeout or None):
                     output.code = (await process.run()).status
@@ -90,12 +93,12 @@ class Execs(Backend):
         if tty:
             set_terminal(spec)
         exec_id = secrets.token_hex(32)
-        streams = await asyncio.to_thread(fifos.make, exec_id, stdin=stdin, terminal=tty)
+        streams = await _made(exec_id, stdin=stdin, tty=tty)
         process = ExecProcess(self._containers, container.id, exec_id, streams)
         try:
             await self._containers.namespace.tasks.exec(container.id, exec_id, to_payload(PROCESS, spec), streams.io)
         except BaseException:
-            streams.close()
+            await settled(process.end())
             raise
         return process
 
@@ -107,14 +110,14 @@ class Execs(Backend):
         async with AsyncExitStack() as stack:
             stack.push_async_callback(process.end)
             feeding = asyncio.gather(process.feed(session), process.follow(session))
-            stack.callback(feeding.cancel)
+            stack.callback(give_up, feeding)
 
             async def send(stream: str) -> None:
                 async for data in process.output(stream):
                     await session.write(data, error=stream == "stderr")
 
             sending = asyncio.gather(send("stdout"), send("stderr"))
-            stack.callback(sending.cancel)
+            stack.callback(give_up, sending)
             ended = await process.run()
             await sending
             return ended.status
@@ -145,7 +148,7 @@ class Execs(Backend):
         try:
             await asyncio.gather(send("stdout"), send("stderr"))
         finally:
-            feeding.cancel()
+            give_up(feeding)
             io.detach(client)
 
     async def forward(self, sandbox: str, port: int, pipe: Pipe) -> None:
@@ -191,6 +194,17 @@ def _connect(namespace: str, port: int) -> socket.socket:
     return found
 
 
+async def _made(exec_id: str, *, stdin: bool, tty: bool) -> fifos.Fifos:
+    """Make the FIFOs of an exec; of a caller that is cancelled meanwhile none are left."""
+    making = asyncio.ensure_future(asyncio.to_thread(fifos.make, exec_id, stdin=stdin, terminal=tty))
+    try:
+        return await settled(making)
+    except asyncio.CancelledError:
+        if making.exception() is None:
+            making.result().close()
+        raise
+
+
 class ExecProcess:
     """One further process of a container. Owns its FIFOs."""
 
@@ -217,7 +231,7 @@ class ExecProcess:
             self._has_ended = True
             return ended
         finally:
-            waiting.cancel()
+            give_up(waiting)
 
     async def output(self, stream: str) -> AsyncIterator[bytes]:
         """Yield what it writes to a stream."""
@@ -251,6 +265,9 @@ class ExecProcess:
             pass  # it has ended
         try:
             await unless_gone(self._delete())
+        except (Error, TimeoutError) as error:
+            # What its client has to know is how it ended, or why it did not begin.
+            logger.warning("exec %s of container %s stays: %s", self._id, self._container, str(error) or "it does not end")
         finally:
             self._streams.close()
 

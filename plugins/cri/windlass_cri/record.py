@@ -13,7 +13,7 @@ from typing import Self
 from windlass.contracts.containers import Container as Row
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
-from windlass.errors import DataLoss, InvalidArgument
+from windlass.errors import DataLoss, InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.figures import Value, limits_of
 from windlass_cri.resources import resources_of
@@ -62,6 +62,8 @@ class Pod:
     """Of its sandbox's process, 0 without one."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
     """Held by a call that stops or removes it."""
+    stopping: bool = field(default=False, compare=False)
+    """Whether its containers are being stopped: no other may start."""
     listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
     """What `windlass_cri.views` made of it last."""
 
@@ -74,6 +76,11 @@ class Pod:
     def host_network(self) -> bool:
         """Whether it is in the host's network."""
         return self.namespace_options.network == cri.NODE
+
+    def check_running(self) -> None:
+        """Raise Unknown when containers cannot run in it."""
+        if not self.ready or self.stopping:
+            raise Unknown(f"sandbox container {self.id} is not running")
 
     def to_sandbox(self, runtime: str, sandboxer: str, options: Payload | None = None) -> Sandbox:
         """Return the daemon's record."""

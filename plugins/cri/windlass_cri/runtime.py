@@ -164,11 +164,15 @@ class CriRuntime:
             await self._stop_pod(pod)
 
     async def _stop_pod(self, pod: Pod) -> None:
-        stopping = [self.stop_container(each, 0) for each in self.containers.of_pod(pod.id)]
-        await asyncio.gather(*stopping)
-        snapshotter = self.snapshotters.of(pod.data.handler)
-        await self.containers.creation.image_volumes.release(pod.id, snapshotter)
-        await self.pods.stop(pod)
+        pod.stopping = True
+        try:
+            stopping = [self.stop_container(each, 0) for each in self.containers.of_pod(pod.id)]
+            await asyncio.gather(*stopping)
+            snapshotter = self.snapshotters.of(pod.data.handler)
+            await self.containers.creation.image_volumes.release(pod.id, snapshotter)
+            await self.pods.stop(pod)
+        finally:
+            pod.stopping = False
 
     async def remove_pod(self, pod: Pod) -> None:
         """Stop a pod, remove its containers, then the pod."""
