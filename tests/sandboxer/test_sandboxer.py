@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 
 from windlass.contracts.sandboxes import Sandbox, SandboxOptions
 from windlass.contracts.values import Payload
+from windlass.contracts.zygote import Zygote
 from windlass.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_linux import mounting, namespaces, netns
 from windlass_sandboxer.controller import PinnedSandboxes
-from windlass_sandboxer.pod import started
+from windlass_sandboxer.pod import Pod, started
 from windlass_sandboxer.settings import CONFIG, path_of, read
 from windlass_zygote.spawner import ForkingZygote
 
@@ -311,3 +313,28 @@ def owner_inode(path: Path) -> int:
         return os.fstat(descriptor).st_ino
     finally:
         os.close(descriptor)
+
+
+async def test_a_start_that_is_given_up_has_an_outcome_before_its_caller_goes_on(
+    sandboxes: PinnedSandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the caller would shut down what is only just being made."""
+    loop, entered, go_on, start = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), Pod.start
+
+    def slowly(self: Pod, zygote: Zygote) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        assert go_on.wait(20)
+        start(self, zygote)
+
+    monkeypatch.setattr(Pod, "start", slowly)
+    await sandboxes.create("default", Sandbox("late"), options(None))
+    starting = asyncio.create_task(sandboxes.start("default", "late"))
+    await asyncio.wait_for(entered.wait(), 20)
+    starting.cancel()
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await sandboxes.shutdown("default", "late")
+    assert mounting.mounts_below(tmp_path / "state") == [] and not (tmp_path / "state" / "default" / "late").exists()

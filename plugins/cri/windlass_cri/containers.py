@@ -146,6 +146,8 @@ class Containers:
                 await self._start(pod, container, checkpoint)
         except BaseException as error:
             await settled(self._has_not_started(container, str(error) or "the client has given up the call"))
+            if isinstance(error, OSError):
+                raise Unknown(f"container {container.data.name}: files: {error}") from error
             raise
         finally:
             container.starting = False

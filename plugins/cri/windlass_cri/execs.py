@@ -267,7 +267,8 @@ class ExecProcess:
             await unless_gone(self._delete())
         except (Error, TimeoutError) as error:
             # What its client has to know is how it ended, or why it did not begin.
-            logger.warning("exec %s of container %s stays: %s", self._id, self._container, str(error) or "it does not end")
+            reason = str(error) or "it does not end"
+            logger.warning("exec %s of container %s stays: %s", self._id, self._container, reason)
         finally:
             self._streams.close()
 

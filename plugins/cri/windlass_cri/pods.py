@@ -139,12 +139,13 @@ class Pods:
             userns.check(await self.features(handler), handler or self._handlers.in_order()[0])
 
     async def _make(self, pod: Pod, controller: SandboxController) -> None:
-        await self._step(pod, "files", asyncio.to_thread(self.files(pod.id).make, pod.config))
+        await self._step(pod, "files", settled(asyncio.to_thread(self.files(pod.id).make, pod.config)))
         await self._step(pod, "lease", self._leases.create(pod.id))
         if not pod.host_network:
-            user = userns.wanted(pod.namespace_options)
-            path = await self._step(pod, "network namespace", self._network.make_namespace(pod.id, user))
+            user, path = userns.wanted(pod.namespace_options), self._network.path_of(pod.id)
+            # Known before it is there, so that it goes also when this is cut off.
             pod.data = replace(pod.data, netns=path)
+            await self._step(pod, "network namespace", settled(self._network.make_namespace(pod.id, user)))
             addresses = await self._step(
                 pod, "network", self._network.attach(pod.id, pod.config, path, pod.data.handler)
             )

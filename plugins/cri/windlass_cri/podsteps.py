@@ -173,9 +173,11 @@ class PodSteps:
         self._ending[container.id] = asyncio.create_task(self._end(container))
 
     async def _end(self, container: Container) -> None:
-        async with self.changes.one():
-            await self.stop_container(container)
-        self._ending.pop(container.id, None)
+        try:
+            async with self.changes.one():
+                await self.stop_container(container)
+        finally:
+            self._ending.pop(container.id, None)
 
     async def told(self, *containers: Container) -> None:
         """Wait until participants have seen these containers end, of those that have."""
@@ -191,8 +193,8 @@ class PodSteps:
             return
         from windlass_cri.adjusting import after_stop
 
-        pod, shown = self.known.pod(container), await self._shown(container)
         try:
+            pod, shown = self.known.pod(container), await self._shown(container)
             await self.known.fulfil(await after_stop(self._hooks, pod, shown))
         except Error as error:
             logger.warning("%s", _about(container, error))

@@ -56,12 +56,21 @@ class PinnedSandboxes(SandboxController):
         if pod.created_at:
             raise FailedPrecondition(f"sandbox {id} was started already")
         try:
-            await offload(self._start, pod)
+            await self._started(pod)
         except (OSError, Error) as error:
             await asyncio.to_thread(pod.remove)
             kind = type(error) if isinstance(error, Error) else Internal
             raise kind(f"sandbox {id} cannot be started: {error}") from error
         return StartedSandbox(id, pod.pid, pod.created_at, pod.labels)
+
+    async def _started(self, pod: Pod) -> None:
+        """Start a pod. A caller that is cancelled waits for the outcome, which is then there for it to shut down."""
+        starting = asyncio.ensure_future(offload(self._start, pod))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait({starting})
+            raise
 
     def _start(self, pod: Pod) -> None:
         pod.start(self._zygote)
