@@ -328,3 +328,18 @@ def test_limits_go_to_nri_and_back() -> None:
     wanted.hugepage_limits.add(page_size="2MB", limit=1)
     assert wanted_limits(limits(wanted)) == wanted
     assert limits(cri.LinuxContainerResources()).memory.HasField("limit")
+
+
+async def test_an_end_that_cannot_be_shown_holds_up_nothing(
+    steps: PodSteps, watcher: Watches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record of a container is out of reach while a disk hangs."""
+
+    async def show(self: Here, container: Container, spec: Spec | None) -> nri.Container:
+        raise Unknown("the records do not answer")
+
+    monkeypatch.setattr(Here, "container", show)
+    made = container(tmp_path)
+    steps.container_ended(made)
+    await steps.told(made)
+    assert "the records do not answer" in caplog.text and not steps._ending
