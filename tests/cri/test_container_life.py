@@ -143,13 +143,7 @@ def open_files() -> list[str]:
 
 
 @pytest.fixture
-async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    make = fifos.make
-
-    def make_here(name: str, *, stdin: bool, terminal: bool, parent: str = str(tmp_path / "exec" / "io")) -> Fifos:
-        return make(name, stdin=stdin, terminal=terminal, parent=parent)
-
-    monkeypatch.setattr(fifos, "make", make_here)
+async def node(tmp_path: Path) -> Node:
     tasks, pods = Tasks(), KnownPods()
     document: dict[str, object] = {"process": {"args": ["x"], "user": {"uid": 0, "gid": 0}}, "linux": {}}
     row = Row(ID, spec=to_payload(SPEC, document))
@@ -300,6 +294,25 @@ async def test_an_exec_of_a_container_that_has_gone_leaves_no_error_to_be_logged
     assert reported == []
 
 
+async def test_pipes_of_an_exec_are_below_the_container_s_directory(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There they go with the container, when a daemon was killed while it executed."""
+    await node.containers.start(node.container)
+    seen, make = [], fifos.make
+
+    def note(*names: Any, **more: Any) -> Fifos:
+        made = make(*names, **more)
+        seen.append(Path(made.directory).parent)
+        return made
+
+    monkeypatch.setattr(fifos, "make", note)
+    node.tasks.at_start.clear()
+    with pytest.raises(DeadlineExceeded):
+        await Execs(node.containers, cast("Pods", node.pods)).exec_sync(ID, ["/bin/sleep"], 0.05)
+    assert seen == [node.containers.creation.state / ID / "io"]
+
+
 async def test_an_exec_that_is_given_up_while_its_pipes_are_made_leaves_none(
     node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -324,7 +337,9 @@ async def test_an_exec_that_is_given_up_while_its_pipes_are_made_leaves_none(
         await running
     while entered.is_set():
         await asyncio.sleep(0.01)
-    assert sorted(node.fifos) == before and not list((tmp_path / "exec" / "io").iterdir())
+    assert sorted(node.fifos) == before
+    # The other directory is that of the container's own.
+    assert len(list((tmp_path / "state" / "containers" / ID / "io").iterdir())) == 1
 
 
 def _fill(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,10 @@ from windlass_cri.record import Container
 from windlass_local import fifos
 
 
-def opened(container: Container, state: Path, config: RuntimeConfig) -> ProcessIO:
-    """Make the FIFOs of a container below ``state``, and open its log. Blocks; raises OSError."""
+def opened(container: Container, directory: Path, config: RuntimeConfig) -> ProcessIO:
+    """Make the FIFOs of a container below ``directory``, and open its log. Blocks; raises OSError."""
     log = _log(container)
-    made = fifos.make(
-        container.id, stdin=container.config.stdin, terminal=container.config.tty, parent=str(state / "io")
-    )
+    made = fifos.make(container.id, stdin=container.config.stdin, terminal=container.config.tty, parent=str(directory))
     return ProcessIO(made, log, config.max_container_log_line_size)
 
 

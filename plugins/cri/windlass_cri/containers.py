@@ -191,7 +191,7 @@ class Containers:
 
     async def _open(self, container: Container) -> ProcessIO:
         """Open the streams; they are in `_io` also when the caller was cancelled meanwhile."""
-        io = await asyncio.to_thread(opened, container, self._state / container.id, self._config)
+        io = await asyncio.to_thread(opened, container, self.io_directory(container.id), self._config)
         self._io[container.id] = io
         return io
 
@@ -307,6 +307,10 @@ class Containers:
         self._names.give_back(container.data.name, container.id)
         self._attempts.forget(container.data.name)
         self._events.container(container, cri.CONTAINER_DELETED_EVENT)
+
+    def io_directory(self, id: str) -> Path:
+        """Return where a container has its FIFOs, and those of its execs: they go with it, also after a crash."""
+        return self._state / id / "io"
 
     def io(self, container: Container) -> ProcessIO:
         """Return the streams of a container that runs. Raises Unknown."""

@@ -93,7 +93,7 @@ class Execs(Backend):
         if tty:
             set_terminal(spec)
         exec_id = secrets.token_hex(32)
-        streams = await _made(exec_id, stdin=stdin, tty=tty)
+        streams = await _made(self._containers.io_directory(container.id), exec_id, stdin=stdin, tty=tty)
         process = ExecProcess(self._containers, container.id, exec_id, streams)
         try:
             await self._containers.namespace.tasks.exec(container.id, exec_id, to_payload(PROCESS, spec), streams.io)
@@ -194,9 +194,11 @@ def _connect(namespace: str, port: int) -> socket.socket:
     return found
 
 
-async def _made(exec_id: str, *, stdin: bool, tty: bool) -> fifos.Fifos:
+async def _made(parent: Path, exec_id: str, *, stdin: bool, tty: bool) -> fifos.Fifos:
     """Make the FIFOs of an exec; of a caller that is cancelled meanwhile none are left."""
-    making = asyncio.ensure_future(asyncio.to_thread(fifos.make, exec_id, stdin=stdin, terminal=tty))
+    making = asyncio.ensure_future(
+        asyncio.to_thread(fifos.make, exec_id, stdin=stdin, terminal=tty, parent=str(parent))
+    )
     try:
         return await settled(making)
     except asyncio.CancelledError:
