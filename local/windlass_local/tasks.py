@@ -65,6 +65,10 @@ class LocalTasks(Tasks):
     async def delete_exec(self, id: str, exec_id: str) -> Exit:
         return await self._tasks.delete_process(self._namespace, id, exec_id)
 
+    async def list(self) -> list[Process]:
+        """Describe every task of the namespace; one that cannot be asked is left out."""
+        return await self._tasks.list(self._namespace)
+
     async def update(self, id: str, resources: contract.Resources) -> None:
         """Change a task's limits. Raises NotFound."""
         await self._tasks.update(self._namespace, id, resources)

@@ -23,6 +23,7 @@ from windlass_cri.events import Events
 from windlass_cri.handlers import task_options
 from windlass_cri.ids import Index, Names, container_name, new_id
 from windlass_cri.images import Images
+from windlass_cri.orphans import end_orphans
 from windlass_cri.pods import Pods
 from windlass_cri.podsteps import PodSteps
 from windlass_cri.processio import ProcessIO
@@ -327,6 +328,7 @@ class Containers:
         """Find the containers of an earlier daemon, as they are now."""
         rows = await self.namespace.containers.list(f'labels."{KIND}"==container')
         await asyncio.gather(*(self._recover(row) for row in rows))
+        await end_orphans(self.namespace, {pod.id for pod in self._pods.index})
         await asyncio.to_thread(self.creation.sweep, {row.id for row in rows})
 
     async def _recover(self, row: Row) -> None:
