@@ -86,7 +86,7 @@ class Execs(Backend):
             raise Unknown("args must not be empty")
         spec = (await self._containers.spec(container))["process"]
         spec["args"] = list(command)
-        spec["terminal"] = False
+        spec.pop("terminal", None)  # not false: a shim then has to change the document, for which it imports json
         if tty:
             set_terminal(spec)
         exec_id = secrets.token_hex(32)
