@@ -35,8 +35,8 @@ from windlass.contracts.services import GRPC, TTRPC
 from windlass.errors import Error, Unimplemented
 from windlass.plugin import Meta, Plugin, PluginType
 from windlass_api.services import FAMILIES, services
-from windlass_cri.imageservice import ImageService
-from windlass_cri.runtimeservice import RuntimeService
+from windlass_cri.services.images import ImageService
+from windlass_cri.services.runtime import RuntimeService
 
 T = TypeVar("T")
 

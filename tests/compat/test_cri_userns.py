@@ -17,7 +17,7 @@ from compat.cri_daemon import IMAGE, CriDaemon, running_cri
 from compat.scratch_daemon import wait_until
 
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.mounts import unified_cgroups
+from windlass_cri.spec.mounts import unified_cgroups
 
 BASE, LENGTH = 700_000, 65536
 BUSYBOX = ("/bin/busybox", "sh", "-c")

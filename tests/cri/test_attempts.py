@@ -9,7 +9,7 @@ import pytest
 from windlass.contracts.leases import Lease, LeaseStore, Resource
 from windlass.errors import AlreadyExists, DeadlineExceeded, Error, InvalidArgument, NotFound, Unknown
 from windlass_cri.attempts import Attempts
-from windlass_cri.podleases import PodLeases
+from windlass_cri.pods.leases import PodLeases
 from windlass_cri.steps import runtime_step, step
 
 

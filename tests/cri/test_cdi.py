@@ -12,8 +12,8 @@ import pytest
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import cdi, cdidocuments
 from windlass_cri.config import RuntimeConfig
+from windlass_cri.spec import cdi, cdidocuments
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Spec
 

@@ -13,9 +13,9 @@ import pytest
 
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import checkpointfiles as files
-from windlass_cri import criu
-from windlass_cri.restores import matched, names_of
+from windlass_cri.checkpoints import criu
+from windlass_cri.checkpoints import files as files
+from windlass_cri.checkpoints.restores import matched, names_of
 
 KEY = b"k" * 32
 

@@ -17,17 +17,17 @@ from windlass.contracts.tasks import Status as TaskState
 from windlass.errors import DeadlineExceeded, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import containerio
-from windlass_cri import containers as module
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.containers import Containers
-from windlass_cri.creation import Creation
+from windlass_cri.containers import containerio
+from windlass_cri.containers import containers as module
+from windlass_cri.containers.containers import Containers
+from windlass_cri.containers.creation import Creation
+from windlass_cri.containers.execs import Execs
 from windlass_cri.events import Events
-from windlass_cri.execs import Execs
+from windlass_cri.hooks.steps import PodSteps
 from windlass_cri.ids import Index
-from windlass_cri.images import Images
-from windlass_cri.pods import Pods
-from windlass_cri.podsteps import PodSteps
+from windlass_cri.images.images import Images
+from windlass_cri.pods.pods import Pods
 from windlass_cri.record import Container, ContainerData, Pod, PodData, Status
 from windlass_local import fifos, launch
 from windlass_local.fifos import Fifos

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from windlass_cri.logs import Lines, LogFile, timestamp
+from windlass_cri.containers.logs import Lines, LogFile, timestamp
 
 
 def texts(*parts: bytes, limit: int = 5) -> list[bytes]:

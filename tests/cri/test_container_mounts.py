@@ -9,10 +9,10 @@ import pytest
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import devices, mounts
-from windlass_cri.files import PodFiles
-from windlass_cri.mounts import MountTable, bind, set_mounts
+from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import Pod, PodData
+from windlass_cri.spec import devices, mounts
+from windlass_cri.spec.mounts import MountTable, bind, set_mounts
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Spec
 

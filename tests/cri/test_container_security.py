@@ -9,7 +9,7 @@ import pytest
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import apparmor, security
+from windlass_cri.spec import apparmor, security
 from windlass_oci import capabilities
 from windlass_oci.defaults import CAPABILITIES, default_spec
 from windlass_oci.runtime_spec import Spec

@@ -10,14 +10,14 @@ import pytest
 from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import signals
-from windlass_cri import spec as specs
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.creation import log_path
-from windlass_cri.files import PodFiles
+from windlass_cri.containers import signals
+from windlass_cri.containers.creation import log_path
+from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import Pod, PodData
-from windlass_cri.resources import Host, cgroups_path, resources, resources_of, set_resources
-from windlass_cri.users import name_of, with_groups
+from windlass_cri.spec import spec as specs
+from windlass_cri.spec.resources import Host, cgroups_path, resources, resources_of, set_resources
+from windlass_cri.spec.users import name_of, with_groups
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import MASKED, default_spec
 from windlass_oci.users import Accounts

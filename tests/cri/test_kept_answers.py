@@ -8,7 +8,7 @@ from pathlib import Path
 from windlass.contracts.values import Platform
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.record import Container, ContainerData, Pod, PodData, Status
-from windlass_cri.users import LARGEST, MOST_IMAGES, KnownAccounts
+from windlass_cri.spec.users import LARGEST, MOST_IMAGES, KnownAccounts
 from windlass_cri.views import container_item, pod_item
 from windlass_images.manifests import ImageConfig
 from windlass_oci.users import Accounts

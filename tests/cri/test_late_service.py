@@ -14,9 +14,9 @@ import pytest
 from windlass.contracts import rpc
 from windlass.errors import Unavailable
 from windlass_api.runtime.v1.api_pb2 import DESCRIPTOR
-from windlass_cri.imageservice import ImageService
-from windlass_cri.runtimeservice import RuntimeService
 from windlass_cri.service import MISSING, CriService
+from windlass_cri.services.images import ImageService
+from windlass_cri.services.runtime import RuntimeService
 
 if TYPE_CHECKING:
     from windlass.contracts.metadata import Metadata

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 from windlass.contracts.snapshots import Usage
-from windlass_cri.cgroups import Group, locate, processor_time
-from windlass_cri.descriptors import ALL, BASE, is_counter
-from windlass_cri.diskusage import Measured
-from windlass_cri.figures import Value, block_devices, limits_of, of_group, of_interface
-from windlass_cri.interfaces import Interface
-from windlass_cri.metrics import disk_values
-from windlass_cri.sampler import Sampler
-from windlass_cri.turns import Turns
+from windlass_cri.images.diskusage import Measured
+from windlass_cri.stats.cgroups import Group, locate, processor_time
+from windlass_cri.stats.descriptors import ALL, BASE, is_counter
+from windlass_cri.stats.figures import Value, block_devices, limits_of, of_group, of_interface
+from windlass_cri.stats.interfaces import Interface
+from windlass_cri.stats.metrics import disk_values
+from windlass_cri.stats.sampler import Sampler
+from windlass_cri.stats.turns import Turns
 from windlass_oci.defaults import default_spec
 
 

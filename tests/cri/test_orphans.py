@@ -8,7 +8,7 @@ from typing import cast
 from windlass.contracts.containers import Container
 from windlass.contracts.tasks import Exit, Process, Status
 from windlass.errors import Unavailable
-from windlass_cri.orphans import end_orphans
+from windlass_cri.containers.orphans import end_orphans
 from windlass_local.inside import LocalNamespace
 
 

@@ -11,7 +11,7 @@ from windlass.contracts.values import Platform
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.files import PodFiles
+from windlass_cri.pods.files import PodFiles
 from windlass_cri.podsandbox import pausespec
 from windlass_cri.record import Pod, PodData
 from windlass_images.manifests import ImageConfig

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from windlass_cri.logs import LogFile
-from windlass_cri.peeking import peek, take
-from windlass_cri.processio import ProcessIO
+from windlass_cri.containers.logs import LogFile
+from windlass_cri.containers.peeking import peek, take
+from windlass_cri.containers.processio import ProcessIO
 from windlass_local.fifos import Fifos
 
 

@@ -15,7 +15,7 @@ from windlass_api.containerd.runc.v1.options_pb2 import Options
 from windlass_api.containerd.types.introspection_pb2 import RuntimeInfo
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Containerd, Runtime
-from windlass_cri.handlers import Handlers, features_of, handler_of, kernel_version, options_of
+from windlass_cri.pods.handlers import Handlers, features_of, handler_of, kernel_version, options_of
 
 UNTRUSTED = {"io.kubernetes.cri.untrusted-workload": "true"}
 

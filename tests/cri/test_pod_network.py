@@ -14,7 +14,7 @@ from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cni.result import Address, Result
 from windlass_cri.config import Cni
-from windlass_cri.network import PodNetwork, arguments, namespace_of, ordered, pod_arguments, quantity
+from windlass_cri.pods.network import PodNetwork, arguments, namespace_of, ordered, pod_arguments, quantity
 
 
 def result(*addresses: str, interface: str = "eth0") -> Result:

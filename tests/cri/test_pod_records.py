@@ -13,9 +13,9 @@ from windlass.errors import DataLoss, FailedPrecondition, NotFound, ResourceExha
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import events as module
 from windlass_cri.events import Events
-from windlass_cri.files import resolv_conf
 from windlass_cri.ids import Index, Names, pod_name
-from windlass_cri.pods import namespaces
+from windlass_cri.pods.files import resolv_conf
+from windlass_cri.pods.pods import namespaces
 from windlass_cri.record import POD_DATA, Pod, PodData, pod_of
 
 POD = Pod("a" * 64, cri.PodSandboxConfig(hostname="web"), PodData("n_ns_u_0", "runc", "/run/x", ("10.0.0.1",), 5))

@@ -15,10 +15,10 @@ from windlass.gate import Gate
 from windlass.hooks import Hooks, hookimpl
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.adjusting import Wishes, beyond
-from windlass_cri.changes import Changes
-from windlass_cri.podmessages import container_message, limits, pod_message, wanted_limits
-from windlass_cri.podsteps import PodSteps
+from windlass_cri.hooks.adjusting import Wishes, beyond
+from windlass_cri.hooks.changes import Changes
+from windlass_cri.hooks.messages import container_message, limits, pod_message, wanted_limits
+from windlass_cri.hooks.steps import PodSteps
 from windlass_cri.record import Container, ContainerData, Pod, PodData, Status
 from windlass_oci.runtime_spec import Spec
 

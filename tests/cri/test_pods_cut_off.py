@@ -14,13 +14,13 @@ from windlass.contracts.metadata import Metadata
 from windlass.errors import NotFound
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import files
 from windlass_cri.config import Containerd, Runtime
 from windlass_cri.events import Events
-from windlass_cri.handlers import Handlers
-from windlass_cri.network import PodNetwork
-from windlass_cri.pods import Pods
-from windlass_cri.podsteps import PodSteps
+from windlass_cri.hooks.steps import PodSteps
+from windlass_cri.pods import files
+from windlass_cri.pods.handlers import Handlers
+from windlass_cri.pods.network import PodNetwork
+from windlass_cri.pods.pods import Pods
 
 
 class Records:

@@ -6,8 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from windlass_cri.logs import LogFile
-from windlass_cri.processio import ProcessIO
+from windlass_cri.containers.logs import LogFile
+from windlass_cri.containers.processio import ProcessIO
 from windlass_local import fifos
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from windlass.errors import Unknown
 from windlass_cri.config import Cni
-from windlass_cri.network import PodNetwork
-from windlass_cri.runtimeconfig import NAME, routes_of, update
-from windlass_cri.templates import render
+from windlass_cri.pods.network import PodNetwork
+from windlass_cri.pods.runtimeconfig import NAME, routes_of, update
+from windlass_cri.pods.templates import render
 
 TEMPLATE = """{
   "name": "made", "cniVersion": "1.0.0",

@@ -12,11 +12,11 @@ from cri.test_container_spec import plan, secured
 from windlass.contracts.mounts import Mount
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import mounts as binds
-from windlass_cri import selinux
-from windlass_cri import spec as specs
 from windlass_cri.config import RuntimeConfig
-from windlass_cri.selinux import Labels, Selinux, labelled, relabel
+from windlass_cri.spec import mounts as binds
+from windlass_cri.spec import selinux
+from windlass_cri.spec import spec as specs
+from windlass_cri.spec.selinux import Labels, Selinux, labelled, relabel
 
 PROCESS, FILE = "system_u:system_r:container_t", "system_u:object_r:container_file_t"
 

@@ -16,14 +16,14 @@ from windlass.contracts.tasks import Tasks
 from windlass.contracts.values import Payload
 from windlass.errors import Unimplemented, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import spec as specs
-from windlass_cri import sysctls
-from windlass_cri.basespec import read_base_spec
 from windlass_cri.config import Containerd, Runtime, RuntimeConfig
-from windlass_cri.globs import glob_matches
-from windlass_cri.handlers import Handlers
-from windlass_cri.mounts import MountTable, bind
+from windlass_cri.pods import sysctls
+from windlass_cri.pods.handlers import Handlers
 from windlass_cri.record import Pod
+from windlass_cri.spec import spec as specs
+from windlass_cri.spec.basespec import read_base_spec
+from windlass_cri.spec.globs import glob_matches
+from windlass_cri.spec.mounts import MountTable, bind
 
 ALL = {"allow": True, "access": "rwm"}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import cgroups, stats
-from windlass_cri.cgroups import Usage, measure, of_pod, oom_kills, slice_path
-from windlass_cri.inspection import plain
-from windlass_cri.interfaces import Interface, read_interfaces
-from windlass_cri.sampler import Sample
+from windlass_cri.containers.info import plain
+from windlass_cri.stats import cgroups, stats
+from windlass_cri.stats.cgroups import Usage, measure, of_pod, oom_kills, slice_path
+from windlass_cri.stats.interfaces import Interface, read_interfaces
+from windlass_cri.stats.sampler import Sample
 from windlass_oci.defaults import default_spec
 
 

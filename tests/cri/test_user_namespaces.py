@@ -13,11 +13,11 @@ from windlass.contracts.mounts import Mount
 from windlass.errors import Unknown
 from windlass_api.containerd.runc.v1.options_pb2 import Options
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import spec as specs
-from windlass_cri import userns
 from windlass_cri.config import Containerd, Runtime
-from windlass_cri.handlers import Handlers, task_options
+from windlass_cri.pods.handlers import Handlers, task_options
 from windlass_cri.record import Pod
+from windlass_cri.spec import spec as specs
+from windlass_cri.spec import userns
 from windlass_oci.defaults import default_spec
 
 

@@ -11,8 +11,8 @@ import pytest
 from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.imagevolumes import below
-from windlass_cri.volumes import copy, declared
+from windlass_cri.spec.imagevolumes import below
+from windlass_cri.spec.volumes import copy, declared
 from windlass_images.manifests import ImageConfig, parse_config
 
 

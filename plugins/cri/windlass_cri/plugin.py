@@ -93,7 +93,7 @@ def init_podsandbox(context: InitContext) -> SandboxController:
         raise SkipPlugin(f"namespaces are of Linux, this is {sys.platform}; run the daemon on Linux")
     if os.geteuid() != 0:
         raise SkipPlugin("only root can make these namespaces; run the daemon as root")
-    from windlass_cri.handlers import Handlers
+    from windlass_cri.pods.handlers import Handlers
     from windlass_cri.podsandbox.controller import PauseContainers, Settings
     from windlass_local.inside import Running
     from windlass_local.store import Parts

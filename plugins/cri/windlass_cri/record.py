@@ -15,8 +15,8 @@ from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
 from windlass.errors import DataLoss, InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.figures import Value, limits_of
-from windlass_cri.resources import resources_of
+from windlass_cri.spec.resources import resources_of
+from windlass_cri.stats.figures import Value, limits_of
 from windlass_oci.payloads import spec_of
 from windlass_oci.runtime_spec import Spec, User
 

@@ -18,27 +18,27 @@ from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri.checkpoints import Checkpoints
+from windlass_cri.checkpoints.checkpoints import Checkpoints
+from windlass_cri.checkpoints.restores import Restores
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
-from windlass_cri.containers import Containers
-from windlass_cri.diskusage import DiskUsage
+from windlass_cri.containers.containers import Containers
+from windlass_cri.containers.execs import Execs
+from windlass_cri.containers.info import container_info
+from windlass_cri.containers.ooms import OomWatch
 from windlass_cri.events import Events
-from windlass_cri.execs import Execs
-from windlass_cri.handlers import Handlers
-from windlass_cri.images import Images
-from windlass_cri.inspection import container_info
-from windlass_cri.metrics import Metrics
-from windlass_cri.network import NAMESPACES, PodNetwork
-from windlass_cri.ooms import OomWatch
-from windlass_cri.poddomain import PodDomain
-from windlass_cri.pods import Pods
-from windlass_cri.podsteps import PodSteps
-from windlass_cri.pulls import From, Pulls
+from windlass_cri.hooks.domain import PodDomain
+from windlass_cri.hooks.steps import PodSteps
+from windlass_cri.images.diskusage import DiskUsage
+from windlass_cri.images.images import Images
+from windlass_cri.images.pulls import From, Pulls
+from windlass_cri.pods.handlers import Handlers
+from windlass_cri.pods.network import NAMESPACES, PodNetwork
+from windlass_cri.pods.pods import Pods
+from windlass_cri.pods.sysctls import closed_by_default
 from windlass_cri.record import NAMESPACE, Container, Pod
-from windlass_cri.restores import Restores
-from windlass_cri.selinux import Selinux
-from windlass_cri.stats import Stats
-from windlass_cri.sysctls import closed_by_default
+from windlass_cri.spec.selinux import Selinux
+from windlass_cri.stats.metrics import Metrics
+from windlass_cri.stats.stats import Stats
 from windlass_cri.views import container_status, pod_status
 from windlass_local.inside import LocalNamespace, Running
 from windlass_local.store import Parts

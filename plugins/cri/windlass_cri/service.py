@@ -98,8 +98,8 @@ class CriService:
         except BaseException:
             await made.stop()
             raise
-        from windlass_cri.imageservice import ImageService
-        from windlass_cri.runtimeservice import RuntimeService
+        from windlass_cri.services.images import ImageService
+        from windlass_cri.services.runtime import RuntimeService
 
         self._services = {"RuntimeService": RuntimeService(made), "ImageService": ImageService(made)}
         return made

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import signals
-from windlass_cri.images import Image, users
+from windlass_cri.containers import signals
+from windlass_cri.images.images import Image, users
 from windlass_cri.record import Container, Pod
 
 

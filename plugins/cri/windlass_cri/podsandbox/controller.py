@@ -18,13 +18,13 @@ from windlass.contracts.values import Platform, host_architecture
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass.typing import override
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import userns
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.files import PodFiles
-from windlass_cri.handlers import Handlers
+from windlass_cri.pods.files import PodFiles
+from windlass_cri.pods.handlers import Handlers
 from windlass_cri.podsandbox import pausespec
 from windlass_cri.record import KIND, Pod, pod_of
-from windlass_cri.users import with_groups
+from windlass_cri.spec import userns
+from windlass_cri.spec.users import with_groups
 from windlass_images import platforms
 from windlass_images.dockersave import full_name
 from windlass_linux import namespaces

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
-from windlass_cri import userns
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.files import PodFiles
-from windlass_cri.mounts import SYS_OF_THE_HOST
+from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import NAMESPACE, Pod
-from windlass_cri.resources import cgroups_path
-from windlass_cri.security import check_selinux, set_seccomp
-from windlass_cri.spec import ANNOTATION, OWN_SCORE, passed_on
-from windlass_cri.users import name_of
+from windlass_cri.spec import userns
+from windlass_cri.spec.mounts import SYS_OF_THE_HOST
+from windlass_cri.spec.resources import cgroups_path
+from windlass_cri.spec.security import check_selinux, set_seccomp
+from windlass_cri.spec.spec import ANNOTATION, OWN_SCORE, passed_on
+from windlass_cri.spec.users import name_of
 from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Mount, Namespace, Spec

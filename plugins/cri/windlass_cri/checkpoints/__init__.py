@@ -1,0 +1,1 @@
+"""Checkpoints of containers and pods, and pods made from them."""

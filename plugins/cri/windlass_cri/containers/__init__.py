@@ -1,0 +1,1 @@
+"""Containers: their life, streams, logs and commands."""

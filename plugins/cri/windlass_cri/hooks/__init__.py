@@ -1,0 +1,1 @@
+"""The steps in which hook plugins take part, and what they may do."""

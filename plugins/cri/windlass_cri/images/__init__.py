@@ -1,0 +1,1 @@
+"""Images: pulled, listed, removed, measured."""

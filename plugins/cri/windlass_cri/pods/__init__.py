@@ -1,0 +1,1 @@
+"""Pods: their life, networks, files and handlers."""
