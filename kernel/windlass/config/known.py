@@ -98,7 +98,6 @@ TIMEOUTS = {
 
 
 NOT_BUILT = (
-    "io.containerd.nri.v1.nri",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
     "io.containerd.snapshotter.v1.devmapper",
