@@ -141,7 +141,15 @@ def test_why_takes_an_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nri", "NRI", "io.containerd.nri.v1.nri", "io.containerd.nri.v1", "tracing", "devmapper"]
+    "name",
+    [
+        "tracing",
+        "Tracing",
+        "io.containerd.internal.v1.tracing",
+        "io.containerd.tracing.processor.v1",
+        "otlp",
+        "devmapper",
+    ],
 )
 def test_why_knows_what_only_containerd_has(name: str) -> None:
     """No installation brings it, so that none is advised."""
