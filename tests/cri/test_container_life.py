@@ -18,7 +18,7 @@ from windlass.errors import DeadlineExceeded, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
-from windlass_cri.containers import containerio
+from windlass_cri.containers import containerio, ends
 from windlass_cri.containers import containers as module
 from windlass_cri.containers.containers import Containers
 from windlass_cri.containers.creation import Creation
@@ -219,8 +219,8 @@ async def test_an_end_that_cannot_be_written_is_an_end(node: Node, monkeypatch: 
 async def test_a_container_ends_although_what_it_left_cannot_be_killed(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DRAIN", 0.01)
-    monkeypatch.setattr(module, "KILL_TIMEOUT", 0.5)
+    monkeypatch.setattr(ends, "DRAIN", 0.01)
+    monkeypatch.setattr(ends, "KILL_TIMEOUT", 0.5)
     await node.containers.start(node.container)
     stdout = next(name for name in node.fifos if name.endswith("stdout"))
     with open(stdout, "wb"):

@@ -9,15 +9,16 @@ import time
 from pathlib import Path
 
 from windlass.contracts.containers import Container as Row
-from windlass.contracts.tasks import CreateOptions, Exit, Process
+from windlass.contracts.tasks import CreateOptions, Process
 from windlass.contracts.tasks import Status as TaskStatus
-from windlass.errors import Error, FailedPrecondition, NotFound, Unknown
+from windlass.errors import Error, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.attempts import Attempts
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.containers import signals
 from windlass_cri.containers.containerio import opened, reopened
 from windlass_cri.containers.creation import Creation
+from windlass_cri.containers.ends import KILL_TIMEOUT, UNKNOWN_EXIT, Ends
 from windlass_cri.containers.orphans import end_orphans
 from windlass_cri.containers.processio import ProcessIO
 from windlass_cri.containers.updates import Updates
@@ -29,9 +30,8 @@ from windlass_cri.pods.handlers import task_options
 from windlass_cri.pods.pods import Pods
 from windlass_cri.record import KIND, Container, Pod, container_of
 from windlass_cri.spec.selinux import labelled
-from windlass_cri.stats.cgroups import groups, oom_kills
 from windlass_cri.steps import runtime_step, step
-from windlass_local import launch, tasks
+from windlass_local import launch
 from windlass_local.inside import LocalNamespace
 from windlass_local.waiting import give_up, settled, unless_gone
 from windlass_oci.payloads import spec_of
@@ -40,10 +40,6 @@ from windlass_oci.runtime_spec import Spec
 logger = logging.getLogger(__name__)
 
 NEVER_STARTED = 128
-UNKNOWN_EXIT = 255
-KILL_TIMEOUT = 30.0
-DRAIN = 2.0
-"""Seconds that streams may be open after the first process has ended."""
 
 
 class Containers:
@@ -74,8 +70,7 @@ class Containers:
         self._events = events
         self._names = Names("container", "check if another CreateContainer request is in progress: ")
         self._attempts = Attempts()
-        self._io: dict[str, ProcessIO] = {}
-        self._ends: dict[str, asyncio.Task[None]] = {}
+        self._ends = Ends(namespace, events, steps)
 
     def of_pod(self, pod: str) -> list[Container]:
         """Return the containers of a pod."""
@@ -156,8 +151,8 @@ class Containers:
         await self._steps.container_started(container)
 
     async def _has_not_started(self, container: Container, why: str) -> None:
-        self._record_end(container, time.time_ns(), NEVER_STARTED, "StartError", why)
-        await self._end_io(container.id, drain=False)
+        self._ends.record(container, time.time_ns(), NEVER_STARTED, "StartError", why)
+        await self._ends.end_io(container.id, drain=False)
         self._steps.container_ended(container)
 
     async def _start(self, pod: Pod, container: Container, checkpoint: str) -> None:
@@ -186,85 +181,21 @@ class Containers:
             container.change(started_at=time.time_ns())
         except BaseException:
             give_up(waiting)
-            await settled(self._withdraw_task(container.id))
+            await settled(self._ends.withdraw_task(container.id))
             raise
-        self._ends[container.id] = asyncio.create_task(self._until_ended(container, waiting))
+        self._ends.watch(container, waiting)
 
     async def _open(self, container: Container) -> ProcessIO:
-        """Open the streams; they are in `_io` also when the caller was cancelled meanwhile."""
+        """Open the streams; `Ends` has them also when the caller was cancelled meanwhile."""
         io = await asyncio.to_thread(opened, container, self.io_directory(container.id), self._config)
-        self._io[container.id] = io
+        self._ends.keep(container.id, io)
         return io
-
-    async def _withdraw_task(self, id: str) -> None:
-        try:
-            await unless_gone(tasks.remove(self.namespace.tasks, id, force=True))
-        except Error as error:
-            logger.warning("the task of container %s stays: %s", id, error)
-
-    async def _until_ended(self, container: Container, waiting: asyncio.Task[Exit]) -> None:
-        """Notice the end of a container, and tell."""
-        try:
-            ended = await waiting
-        except Error as error:
-            logger.warning("container %s cannot be watched: %s", container.id, error)
-            is_recorded = self._record_end(container, time.time_ns(), UNKNOWN_EXIT, "Unknown", str(error))
-        else:
-            if await asyncio.to_thread(oom_kills, await self._groups(container)):
-                container.oom_killed()
-            await self._end_io(container.id, drain=True)
-            reason = container.status.reason or ("Error" if ended.status else "Completed")
-            is_recorded = self._record_end(container, ended.at or time.time_ns(), ended.status, reason)
-        if is_recorded:
-            await self._withdraw_task(container.id)
-        self._events.container(container, cri.CONTAINER_STOPPED_EVENT)
-        self._steps.container_ended(container)
-
-    def _record_end(self, container: Container, at: int, code: int, reason: str, message: str = "") -> bool:
-        """Let a container have exited. Return whether a next daemon knows as well: a full disk must not hold up ends.
-
-        If not, the task is to stay, which tells that daemon.
-        """
-        try:
-            container.change(finished_at=at, exit_code=code, reason=reason, message=message)
-        except OSError as error:
-            logger.warning("that container %s has exited with %d is not on the disk: %s", container.id, code, error)
-            return False
-        return True
-
-    async def _groups(self, container: Container) -> list[str]:
-        """Return the directories of a container's control group."""
-        try:
-            return groups(container.id, await self.spec(container))
-        except Error:
-            return []
-
-    async def _end_io(self, id: str, *, drain: bool) -> None:
-        io = self._io.get(id)
-        if io is None:
-            return
-        if drain:
-            io.process_has_ended()
-        if drain and not await io.drained(DRAIN):
-            # Processes that outlived the first one, in a PID namespace that is not theirs, still have its streams.
-            await unless_gone(self._kill_all(id))
-            await io.drained(KILL_TIMEOUT)
-        self._io.pop(id, None)
-        await io.close()
-
-    async def _kill_all(self, id: str) -> None:
-        try:
-            await self.namespace.tasks.kill(id, signal.SIGKILL, all=True)
-        except FailedPrecondition:
-            pass  # all have ended
-        except Error as error:
-            logger.warning("what container %s has left cannot be killed: %s", id, error)
 
     async def stop(self, container: Container, timeout: float) -> None:
         """Stop a container: its signal, then after ``timeout`` seconds SIGKILL. One that does not run is as it was."""
-        if container.status.unknown and container.id not in self._ends:
+        if container.status.unknown and self._ends.of(container.id) is None:
             await self._find_task(container)
-        ended = self._ends.get(container.id)
+        ended = self._ends.of(container.id)
         if ended is None or container.status.state not in (cri.CONTAINER_RUNNING, cri.CONTAINER_UNKNOWN):
             return
         if timeout > 0:
@@ -296,7 +227,7 @@ class Containers:
         container.removing = True
         try:
             await self.stop(container, 0)
-            await self._end_io(container.id, drain=False)
+            await self._ends.end_io(container.id, drain=False)
             async with self._steps.changes.one():
                 await self._steps.remove_container(container)
             await unless_gone(launch.remove(self.namespace, container.id, force=True))
@@ -304,7 +235,7 @@ class Containers:
         finally:
             container.removing = False
         self.index.remove(container.id)
-        self._ends.pop(container.id, None)
+        self._ends.forget(container.id)
         self._names.give_back(container.data.name, container.id)
         self._attempts.forget(container.data.name)
         self._events.container(container, cri.CONTAINER_DELETED_EVENT)
@@ -315,10 +246,7 @@ class Containers:
 
     def io(self, container: Container) -> ProcessIO:
         """Return the streams of a container that runs. Raises Unknown."""
-        try:
-            return self._io[container.id]
-        except KeyError:
-            raise Unknown("container is not running") from None
+        return self._ends.io(container.id)
 
     async def spec(self, container: Container) -> Spec:
         """Return a container's spec."""
@@ -369,20 +297,17 @@ class Containers:
     async def _adopt(self, container: Container, process: Process) -> None:
         """Go on with a container whose task is there."""
         if process.status == TaskStatus.CREATED:
-            await self._withdraw_task(container.id)  # the daemon died between create and start
+            await self._ends.withdraw_task(container.id)  # the daemon died between create and start
             return
         io = await asyncio.to_thread(reopened, container, process, self._config)
-        self._io[container.id] = io
+        self._ends.keep(container.id, io)
         io.start()
         if not container.status.started_at:
             container.change(started_at=time.time_ns())
         waiting = asyncio.create_task(self.namespace.tasks.wait(container.id))
-        self._ends[container.id] = asyncio.create_task(self._until_ended(container, waiting))
+        self._ends.watch(container, waiting)
 
     async def close(self) -> None:
         """Let go of every container; they go on."""
         await self._attempts.close()
-        for task in self._ends.values():
-            task.cancel()
-        for io in list(self._io.values()):
-            await io.let_go()
+        await self._ends.close()
