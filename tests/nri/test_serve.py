@@ -82,7 +82,7 @@ async def site(plugin: ConnectedPlugin) -> str:
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """A directory whose path is short, since paths of sockets have to be."""
-    with tempfile.TemporaryDirectory(prefix="nri-", dir="/tmp") as path:  # noqa: S108 - its name is random
+    with tempfile.TemporaryDirectory(prefix="nri-", dir="/tmp") as path:
         yield Path(path)
 
 
