@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ async def site(plugin: ConnectedPlugin) -> str:
     request = nri.CreateContainerRequest(pod=nri.PodSandbox(name="pod"), container=nri.Container(id="c", name="box"))
     response = await plugin.ask("CreateContainer", request, nri.CreateContainerResponse)
     return response.adjust.env[0].value
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory whose path is short, since paths of sockets have to be."""
+    with tempfile.TemporaryDirectory(prefix="nri-", dir="/tmp") as path:
+        yield Path(path)
 
 
 @pytest.fixture
