@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_cri.images.images import Images
+from windlass_cri.spec import imagevolumes
 from windlass_cri.spec.imagevolumes import below
 from windlass_cri.spec.volumes import copy, declared
 from windlass_images.manifests import ImageConfig, parse_config
+from windlass_local.inside import LocalNamespace
 
 
 def test_volumes_of_an_image_but_those_at_a_clients_places(tmp_path: Path) -> None:
@@ -81,3 +88,51 @@ def test_sub_paths_of_image_volumes(tmp_path: Path) -> None:
         below(tmp_path, "file")
     with pytest.raises(Unknown, match=re.escape("no such file or directory")):
         below(tmp_path, "absent")
+
+
+class _Namespace:
+    """A namespace with one image, whose mounts cannot be made."""
+
+    def __init__(self) -> None:
+        self.snapshots = self
+        self.calls: list[str] = []
+
+    def under(self, lease: str) -> _Namespace:
+        return self
+
+    async def view(self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
+        self.calls.append("view")
+        return []
+
+    async def activate(self, name: str, mounts: list[Mount]) -> list[Mount]:
+        self.calls.append("activate")
+        raise Unknown("no loop device is free")
+
+    async def deactivate(self, name: str) -> None:
+        self.calls.append("deactivate")
+
+    async def remove(self, snapshotter: str, key: str) -> None:
+        self.calls.append("remove")
+
+
+class _Images:
+    async def resolve(self, name: str) -> str:
+        return name
+
+    def name_of(self, id: str) -> str:
+        return id
+
+
+async def test_an_image_volume_that_is_half_made_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(target=SimpleNamespace(digest="sha256:aa"), image=SimpleNamespace(chain_id=""))
+
+    monkeypatch.setattr(imagevolumes, "resolve", resolve)
+    namespace = _Namespace()
+    volumes = imagevolumes.ImageVolumes(cast("LocalNamespace", namespace), cast("Images", _Images()), tmp_path)
+    mount = cri.Mount(container_path="/x", readonly=True, image=cri.ImageSpec(image="a"))
+    with pytest.raises(Unknown, match="no loop device is free"):
+        await volumes.prepare("pod", cri.ContainerConfig(mounts=[mount]), "overlayfs", {})
+    await volumes.release("pod", "overlayfs")
+    assert namespace.calls == ["view", "activate", "deactivate", "remove"]
+    assert list((tmp_path / "image-volumes").iterdir()) == []

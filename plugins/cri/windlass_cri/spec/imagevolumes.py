@@ -63,6 +63,8 @@ class ImageVolumes:
         target = self._directory / pod / leaf.target.digest.partition(":")[2]
         if target.is_mount():
             return target
+        # First, since `release` goes by it: whatever fails from here on is taken back when the pod stops.
+        await asyncio.to_thread(target.mkdir, 0o755, True, True)
         store = self._namespace.under(pod)  # the pod's lease has its ID
         chain = leaf.image.chain_id
         if chain and not await held(store, snapshotter, chain):
@@ -72,7 +74,6 @@ class ImageVolumes:
         except AlreadyExists:
             mounts = await store.snapshots.mounts(snapshotter, str(target))
         mounts = await store.activate(_activation(target), mounts)
-        await asyncio.to_thread(target.mkdir, 0o755, True, True)
         await asyncio.to_thread(mounting.mount_all, mounts, str(target))
         return target
 
