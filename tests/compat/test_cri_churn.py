@@ -155,8 +155,9 @@ def _steady(daemon: CriDaemon) -> None:
         time.sleep(2)
         seen.append((memory(daemon.pid), len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))))
     sys.stderr.write(f"after 24, 48 and 72 pods: {seen}\n")
-    assert seen[2][1] <= seen[0][1] + 2
-    assert seen[2][0] <= seen[0][0] * 1.1
+    # The first lot opens what threads keep, such as databases.
+    assert seen[2][1] <= seen[1][1] + 2
+    assert seen[2][0] <= seen[1][0] * 1.1
 
 
 def _one(daemon: CriDaemon) -> None:
