@@ -11,6 +11,7 @@ from pathlib import Path
 from windlass.errors import AlreadyExists, Error, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.images.images import Images
+from windlass_cri.images.joined import Joined
 from windlass_cri.steps import IMAGE_VOLUME
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
@@ -30,7 +31,7 @@ class ImageVolumes:
         self._namespace = namespace
         self._images = images
         self._directory = state / "image-volumes"
-        self._turn = asyncio.Lock()  # so that two containers do not mount one image twice
+        self._mounting: Joined[Path] = Joined()  # two containers do not mount one image twice
 
     async def prepare(self, pod: str, config: cri.ContainerConfig, snapshotter: str, labels: Mapping[str, str]) -> None:
         """Mount the images that the container's mounts name, and set their host paths. Raises Unknown.
@@ -54,8 +55,7 @@ class ImageVolumes:
         if not wanted.image.image:
             raise Unknown(f"image not specified in: {wanted.container_path}")
         id = await self._images.resolve(wanted.image.image)
-        async with self._turn:
-            target = await self._mounted(pod, id, snapshotter, labels)
+        target = await self._mounting.run((pod, id), lambda: self._mounted(pod, id, snapshotter, labels))
         return await asyncio.to_thread(below, target, wanted.image_sub_path)
 
     async def _mounted(self, pod: str, id: str, snapshotter: str, labels: Mapping[str, str]) -> Path:
