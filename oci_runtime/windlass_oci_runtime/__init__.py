@@ -1,0 +1,1 @@
+"""An OCI runtime: creates, starts, enters, signals and deletes containers by their bundles."""

@@ -1,0 +1,101 @@
+"""Makes a container: by a process that becomes its init and waits for the start.
+
+The caller waits until `report` can be read, in its own way, and then calls `settle`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from windlass_oci_runtime import cgroups, console, report, state
+from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.initial import Init
+from windlass_oci_runtime.namespaces import LATE
+from windlass_oci_runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Creation:
+    """A container on its way."""
+
+    def __init__(self, root: str, id: str, bundle: str) -> None:
+        """Read the bundle, and take the name. Raises AlreadyExists, InvalidArgument, FailedPrecondition."""
+        self.container = state.Container(root, id)
+        self._plan = Plan(id, bundle)
+        self._groups: list[str] = []
+        self.pid = 0
+        self.report = -1
+        """Where the process says that it waits for its start, or why it cannot be made."""
+        self.container.reserve()
+
+    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+        """Begin the process. ``stdio`` maps its standard streams to our descriptors; others are /dev/null.
+
+        ``console_path`` is the socket that gets the terminal's master. The process becomes a ``sibling``
+        of ours on demand. Raises OSError, InvalidArgument; then call `undo`.
+        """
+        plan = self._plan
+        self._groups = cgroups.make(plan.cgroups)
+        cgroups.limit(plan.cgroups, plan.resources)
+        plan.open_namespaces()
+        with contextlib.ExitStack() as closing:
+            for descriptor, _ in plan.joined:
+                closing.callback(os.close, descriptor)
+            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            fifo = self.container.make_fifo()
+            closing.callback(os.close, fifo)
+            self.report, writer = os.pipe2(os.O_CLOEXEC)
+            closing.callback(os.close, writer)
+            self.pid = clone(plan.new & ~LATE, sibling)
+            if not self.pid:
+                take(stdio)
+                Init(plan, writer, fifo, peer).run()
+
+    def settle(self) -> int:
+        """Read the report, keep the container's state, and return init's pid. Raises `report.Failure`."""
+        message = os.read(self.report, report.MOST)
+        os.close(self.report)
+        self.report = -1
+        if not message:
+            raise report.Failure("init", "it has ended without a word")
+        report.heard(message)
+        spec = self._plan.spec
+        self.container.write(
+            {
+                "ociVersion": state.VERSION,
+                "id": self.container.id,
+                "pid": self.pid,
+                "started": state.started_at(self.pid),
+                "created": state.now(),
+                "bundle": self._plan.bundle,
+                "rootfs": self._plan.rootfs,
+                "annotations": spec.get("annotations", {}),
+                "cgroups": self._plan.cgroups,
+                "hooks": spec.get("hooks", {}),
+            }
+        )
+        return self.pid
+
+    def undo(self) -> None:
+        """Remove what there is of a container whose process has ended."""
+        if self.report >= 0:
+            os.close(self.report)
+        for group in reversed(self._groups):
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+        self.container.remove()
+
+
+def take(stdio: Mapping[int, int]) -> None:
+    """Make the standard streams those that are given; others are /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    # Copies first: a descriptor of ours may have the number of one that is to be replaced.
+    copies = {number: os.dup(stdio.get(number, null)) for number in (0, 1, 2)}
+    for number, copy in copies.items():
+        os.dup2(copy, number)
+        os.close(copy)
+    os.close(null)

@@ -1,0 +1,82 @@
+"""Device files and links in /dev, which every container has (runtime-spec, config-linux)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from windlass.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from windlass_oci_runtime.inside import Root
+
+    Json = Mapping[str, Any]
+
+DEFAULT: list[dict[str, object]] = [
+    {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
+    for name, major, minor in (
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    )
+]
+
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def make_all(root: Root, wanted: Iterable[Json]) -> None:
+    """Make the default devices and those of the specification; one of the same path replaces a default one."""
+    by_path = {str(each["path"]): each for each in (*DEFAULT, *wanted)}
+    for path, device in by_path.items():
+        _make(root, path, device)
+    directory = root.directory("/dev")
+    try:
+        for name, target in LINKS.items():
+            try:
+                os.symlink(target, name, dir_fd=directory)
+            except FileExistsError:
+                continue
+    finally:
+        os.close(directory)
+
+
+def _make(root: Root, path: str, device: Json) -> None:
+    kind = KINDS.get(device.get("type", ""))
+    above, _, name = path.rpartition("/")
+    if kind is None or not path.startswith("/") or not name:
+        raise InvalidArgument(f"device {path[:80]!r} of type {device.get('type')!r} cannot be made")
+    parent = root.directory(above or "/")
+    try:
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        mode = int(device.get("fileMode") or 0o666) & 0o7777
+        if not _is_there(parent, name, kind, number):
+            os.mknod(name, kind | mode, number, dir_fd=parent)
+        os.chmod(name, mode, dir_fd=parent)
+        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(parent)
+
+
+def _is_there(parent: int, name: str, kind: int, number: int) -> bool:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if stat.S_IFMT(found.st_mode) == kind and (kind == stat.S_IFIFO or found.st_rdev == number):
+        return True
+    raise InvalidArgument(f"/dev/{name[:80]} exists in the root file system and is not that device")

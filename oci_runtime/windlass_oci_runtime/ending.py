@@ -1,0 +1,43 @@
+"""Signals a container, and removes one that has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from windlass.errors import FailedPrecondition, NotFound
+from windlass_linux.cgroups import processes_in, remove_within
+from windlass_oci_runtime import state
+
+
+def kill(container: state.Container, number: int, everybody: bool = False) -> None:
+    """Send a signal to init, or to all processes. Raises NotFound when they have ended."""
+    found = container.read()
+    if everybody:
+        processes = [pid for group in found["cgroups"][:1] for pid in processes_in(group)]
+        for pid in processes:
+            _send(pid, number)
+        if processes:
+            return
+    if not state.is_alive(found["pid"], found["started"]) or not _send(found["pid"], number):
+        raise NotFound(f"container {container.id} is not running: process already finished")
+
+
+def _send(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def delete(container: state.Container, force: bool = False) -> None:
+    """Remove a container that has stopped, by force also one that has not. Raises NotFound, FailedPrecondition."""
+    found = container.read()
+    if container.status(found) != state.STOPPED:
+        if not force:
+            raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
+        kill(container, signal.SIGKILL)
+    if left := remove_within(found["cgroups"]):
+        raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
+    container.remove()

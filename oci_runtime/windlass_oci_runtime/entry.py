@@ -1,0 +1,130 @@
+"""Runs a further process in a container (exec)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from windlass.errors import FailedPrecondition
+from windlass_linux import calls as linux
+from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state
+from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.creation import take
+from windlass_oci_runtime.identity import Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, NoReturn
+
+ALL = (
+    linux.CLONE_NEWNS
+    | linux.CLONE_NEWPID
+    | linux.CLONE_NEWNET
+    | linux.CLONE_NEWIPC
+    | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWCGROUP
+)
+PID_NAMESPACE = "/proc/self/ns/pid"
+
+
+class Entry:
+    """A process on its way into a container."""
+
+    def __init__(self, container: state.Container, process: Mapping[str, Any]) -> None:
+        """Read a process of the specification. Raises NotFound, FailedPrecondition, InvalidArgument."""
+        self._state = container.read()
+        if container.status(self._state) == state.STOPPED:
+            raise FailedPrecondition(f"container {container.id} is not running; start it first")
+        self._process = Process(process)
+        self.pid = 0
+        self.report = -1
+
+    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+        """Begin the process, as `Creation.spawn` does."""
+        with contextlib.ExitStack() as closing:
+            target = os.pidfd_open(self._state["pid"])
+            closing.callback(os.close, target)
+            if not state.is_alive(self._state["pid"], self._state["started"]):
+                raise FailedPrecondition(f"container {self._state['id']} has stopped meanwhile")
+            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            self.report, writer = os.pipe2(os.O_CLOEXEC)
+            closing.callback(os.close, writer)
+            # Only children begin in the namespace that is set; afterwards ours are here again.
+            own = os.open(PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+            closing.callback(os.close, own)
+            # The process is seen inside as soon as it exists, so it must be closed to others before.
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)
+            linux.setns(target, linux.CLONE_NEWPID)
+            try:
+                self.pid = clone(0, sibling)
+            finally:
+                if self.pid or self.report < 0:
+                    linux.setns(own, linux.CLONE_NEWPID)
+            if not self.pid:
+                take(stdio)
+                _Joining(self._process, self._state["cgroups"], target, writer, peer).run()
+
+    def settle(self) -> int:
+        """Return the pid once the program runs. Raises `report.Failure`."""
+        message = os.read(self.report, report.MOST)
+        os.close(self.report)
+        self.report = -1
+        report.heard(message)
+        return self.pid
+
+
+class _Joining:
+    def __init__(
+        self, process: Process, groups: list[str], target: int, writer: int, peer: socket.socket | None
+    ) -> None:
+        self._process = process
+        self._groups = groups
+        self._target = target
+        self._report = writer
+        self._peer = peer
+        self._last = 0
+        self._program = ""
+
+    def run(self) -> NoReturn:
+        step = ""
+        try:
+            for step, do in self._steps():
+                do()
+        except BaseException as error:  # whatever it is, the runtime has to learn of it, and this must not return
+            report.tell(self._report, step, error)
+        os._exit(1)
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        process = self._process
+        yield "session", self._begin
+        yield "cgroup", lambda: cgroups.join(self._groups)
+        yield "namespaces", lambda: linux.setns(self._target, ALL)
+        yield "terminal", self._terminal
+        yield "process", self._prepare
+        yield "", self._find
+        yield "", lambda: execute.execute(self._program, process.args, process.env)
+
+    def _begin(self) -> None:
+        os.setsid()
+        identity.reset_signals()
+        self._last = capability.last()
+
+    def _terminal(self) -> None:
+        if self._peer is not None:
+            console.attach(console.make(self._peer, self._process.spec.get("consoleSize")))
+            self._peer.close()
+
+    def _prepare(self) -> None:
+        process = self._process
+        identity.set_limits(process)
+        if process.no_new_privileges:
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        identity.become(process, self._last)
+        os.umask(process.umask)
+        identity.enter_directory(process)
+
+    def _find(self) -> None:
+        self._program = execute.find(self._process.args[0], self._process.env)
+        identity.seal()

@@ -1,0 +1,104 @@
+"""Makes this process what the specification says of it, up to the moment of execve(2)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from windlass.errors import InvalidArgument
+from windlass_linux import calls as linux
+from windlass_oci_runtime import capability
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Json = Mapping[str, Any]
+
+UNLIMITED = (1 << 64) - 1
+
+
+class Process:
+    """A process of the specification, with what can be refused before there is one."""
+
+    __slots__ = ("args", "capabilities", "cwd", "env", "groups", "limits", "no_new_privileges", "spec", "umask", "user")
+
+    def __init__(self, spec: Json) -> None:
+        """Read a process. Raises InvalidArgument."""
+        user = spec.get("user") or {}
+        self.spec = spec
+        self.args: list[str] = spec["args"]
+        self.env: list[str] = spec.get("env") or []
+        self.cwd: str = spec["cwd"]
+        self.user = (_id(user, "uid"), _id(user, "gid"))
+        self.groups: list[int] = user.get("additionalGids") or []
+        self.umask: int = user.get("umask", 0o22)
+        self.limits = [_limit(each) for each in spec.get("rlimits") or []]
+        self.no_new_privileges: bool = spec.get("noNewPrivileges", False)
+        self.capabilities = capability.Sets(spec["capabilities"]) if spec.get("capabilities") else None
+
+
+def _id(user: Json, name: str) -> int:
+    number = user.get(name, 0)
+    if not 0 <= number < (1 << 32) - 1:
+        raise InvalidArgument(f"process.user.{name} {number} is not an ID of Linux")
+    return int(number)
+
+
+def _limit(each: Json) -> tuple[int, int, int]:
+    name = each.get("type", "")
+    number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+    if not isinstance(number, int):
+        raise InvalidArgument(f"process.rlimits: {name[:40]!r} is not a limit of Linux")
+    soft, hard = each.get("soft", 0), each.get("hard", 0)
+    if soft > hard:
+        raise InvalidArgument(f"process.rlimits: {name} has a soft limit, {soft}, above the hard one, {hard}")
+    infinite = resource.RLIM_INFINITY
+    return number, infinite if soft >= UNLIMITED >> 1 else soft, infinite if hard >= UNLIMITED >> 1 else hard
+
+
+def set_limits(process: Process) -> None:
+    """Set the limits of setrlimit(2)."""
+    for number, soft, hard in process.limits:
+        resource.setrlimit(number, (soft, hard))
+
+
+def become(process: Process, last_capability: int) -> None:
+    """Take user, groups and capabilities; root of the host is no more from here on."""
+    sets = process.capabilities
+    if sets is not None:
+        capability.drop_bounding(sets, last_capability)
+        capability.keep_over_setuid(True)
+    uid, gid = process.user
+    os.setgroups(process.groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    if sets is not None:
+        capability.keep_over_setuid(False)
+        capability.apply(sets, last_capability)
+
+
+def enter_directory(process: Process) -> None:
+    """Go to the working directory. Raises OSError, also if it is not in the root file system any more."""
+    os.chdir(process.cwd)
+    # getcwd(2) says "(unreachable)" of a directory outside of the root: a descriptor of the host's, say.
+    if not os.getcwd().startswith("/"):
+        raise OSError(2, "it is outside of the container's root file system", process.cwd)
+
+
+def reset_signals() -> None:
+    """Give every signal its default, and block none."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                continue
+
+
+def seal() -> None:
+    """Leave nothing open but the standard streams once the program runs."""
+    linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)

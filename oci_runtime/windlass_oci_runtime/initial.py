@@ -1,0 +1,135 @@
+"""The first process of a container, from its clone to its program: each step has a name, for the error."""
+
+from __future__ import annotations
+
+import os
+
+from windlass_linux import calls as linux
+from windlass_oci_runtime import (
+    capability,
+    cgroup_mount,
+    cgroups,
+    console,
+    devices,
+    execute,
+    identity,
+    namespaces,
+    report,
+    rootfs,
+    sysctl,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
+    from windlass_oci_runtime.mounts import Mount
+    from windlass_oci_runtime.plan import Plan
+
+
+class Init:
+    """One life; what a step leaves for a later one is here."""
+
+    __slots__ = ("_fifo", "_last", "_null", "_peer", "_plan", "_program", "_report", "_root", "_slave")
+
+    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None) -> None:
+        self._plan = plan
+        self._report = report
+        self._fifo = fifo
+        self._peer = peer
+        self._slave = -1
+        self._program = ""
+
+    def run(self) -> NoReturn:
+        """Do every step; the process does not return."""
+        step = ""
+        try:
+            for step, do in self._steps():
+                do()
+        except BaseException as error:  # whatever it is, the runtime has to learn of it, and this must not return
+            report.tell(self._report, step, error)
+        os._exit(1)
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        plan = self._plan
+        yield "session", self._begin
+        yield "cgroup", lambda: cgroups.join(plan.cgroups)
+        yield "namespaces", self._namespaces
+        yield "root file system", self._mount
+        # While the host's /dev/null is in reach, from which masks are made.
+        yield "masked paths", self._mask
+        yield "sysctl", lambda: sysctl.apply(plan.sysctls)
+        yield "enter root file system", lambda: rootfs.enter(self._root)
+        yield "terminal", self._terminal
+        yield "root file system", lambda: rootfs.finish(self._root, plan.propagation, plan.is_readonly)
+        yield "process", self._prepare
+        yield "", self._find
+        yield "start", self._wait
+        yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
+
+    def _begin(self) -> None:
+        os.setsid()
+        identity.reset_signals()
+        self._last = capability.last()
+        self._null = rootfs.null_device()
+
+    def _namespaces(self) -> None:
+        plan = self._plan
+        namespaces.join(plan.joined)
+        if plan.new & namespaces.LATE:
+            linux.unshare(namespaces.LATE)
+        if hostname := plan.spec.get("hostname"):
+            sysctl.set_hostname(hostname)
+        if domain := plan.spec.get("domainname"):
+            sysctl.set_domainname(domain)
+
+    def _mount(self) -> None:
+        plan = self._plan
+        self._root = rootfs.begin(plan.rootfs, plan.propagation)
+        for mount in plan.mounts:
+            self._mount_one(mount)
+        devices.make_all(self._root, plan.devices)
+
+    def _mount_one(self, mount: Mount) -> None:
+        try:
+            if mount.type == cgroup_mount.TYPE:
+                cgroup_mount.attach(self._root, mount, self._plan.cgroups)
+            else:
+                rootfs.mount_one(self._root, mount)
+        except OSError as error:
+            what = f"mount {mount.type or 'bind'} {mount.source[:200]} to {mount.destination[:200]}: {error.strerror}"
+            raise OSError(error.errno, what) from error
+
+    def _terminal(self) -> None:
+        if self._peer is None:
+            return
+        self._slave = console.make(self._peer, self._plan.process.spec.get("consoleSize"))
+        console.attach(self._slave)
+        self._peer.close()
+
+    def _mask(self) -> None:
+        plan = self._plan
+        for path in plan.readonly_paths:
+            rootfs.make_readonly(self._root, path)
+        for path in plan.masked_paths:
+            rootfs.mask(self._root, path, self._null)
+
+    def _prepare(self) -> None:
+        process = self._plan.process
+        identity.set_limits(process)
+        if process.no_new_privileges:
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        identity.become(process, self._last)
+        os.umask(process.umask)
+        identity.enter_directory(process)
+
+    def _find(self) -> None:
+        process = self._plan.process
+        self._program = execute.find(process.args[0], process.env)
+
+    def _wait(self) -> None:
+        os.write(self._report, report.READY)
+        os.read(self._fifo, 1)
+        identity.seal()

@@ -1,0 +1,109 @@
+"""What an entry of `mounts` asks for, sorted by the system call that does it."""
+
+from __future__ import annotations
+
+from windlass.errors import InvalidArgument
+from windlass_linux import calls as linux
+from windlass_linux.mount_options import PROPAGATION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    Json = Mapping[str, Any]
+
+ATTRIBUTES: dict[str, tuple[int, int]] = {
+    # What to set and what to clear first, mount_setattr(2).
+    "ro": (linux.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, linux.MOUNT_ATTR_RDONLY),
+    "nosuid": (linux.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, linux.MOUNT_ATTR_NOSUID),
+    "nodev": (linux.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, linux.MOUNT_ATTR_NODEV),
+    "noexec": (linux.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, linux.MOUNT_ATTR_NOEXEC),
+    "nodiratime": (linux.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, linux.MOUNT_ATTR_NODIRATIME),
+    "noatime": (linux.MOUNT_ATTR_NOATIME, linux.MOUNT_ATTR__ATIME),
+    "atime": (0, linux.MOUNT_ATTR__ATIME),
+    "relatime": (linux.MOUNT_ATTR_RELATIME, linux.MOUNT_ATTR__ATIME),
+    "norelatime": (0, linux.MOUNT_ATTR__ATIME),
+    "strictatime": (linux.MOUNT_ATTR_STRICTATIME, linux.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, linux.MOUNT_ATTR__ATIME),
+    "nosymfollow": (linux.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, linux.MOUNT_ATTR_NOSYMFOLLOW),
+}
+
+FILESYSTEM_FLAGS = {"sync": "sync", "dirsync": "dirsync", "lazytime": "lazytime", "mand": "mand", "iversion": "iversion"}
+"""Options that a file system has, as flags of fsconfig(2)."""
+
+IGNORED = {"defaults", "async", "loud", "silent", "nolazytime", "nomand", "noiversion", "remount"}
+
+
+class Mount:
+    """A mount to be made; ``recursive`` attributes are for everything below it too."""
+
+    __slots__ = (
+        "clear",
+        "copies_up",
+        "data",
+        "destination",
+        "idmap",
+        "is_bind",
+        "is_recursive",
+        "propagation",
+        "recursive_clear",
+        "recursive_set",
+        "set",
+        "source",
+        "type",
+    )
+
+    def __init__(self, entry: Json) -> None:
+        self.destination: str = entry["destination"]
+        self.type: str = entry.get("type", "")
+        self.source: str = entry.get("source", "")
+        self.is_bind = self.type == "bind"
+        self.is_recursive = False
+        self.copies_up = False
+        self.set = self.clear = self.recursive_set = self.recursive_clear = 0
+        self.propagation: list[int] = []
+        self.data: list[tuple[str, str | None]] = []
+        self.idmap = (entry.get("uidMappings") or [], entry.get("gidMappings") or [])
+        for option in entry.get("options") or []:
+            self._take(option)
+
+    def _take(self, option: str) -> None:
+        if option in ("bind", "rbind"):
+            self.is_bind = True
+            self.is_recursive = self.is_recursive or option == "rbind"
+        elif option in ATTRIBUTES:
+            on, off = ATTRIBUTES[option]
+            self.set, self.clear = (self.set & ~off) | on, (self.clear & ~on) | off
+        elif option[:1] == "r" and option[1:] in ATTRIBUTES:
+            on, off = ATTRIBUTES[option[1:]]
+            self.recursive_set |= on
+            self.recursive_clear |= off
+        elif option in PROPAGATION:
+            self.propagation.append(PROPAGATION[option])
+        elif option == "tmpcopyup":
+            self.copies_up = True
+        elif option in FILESYSTEM_FLAGS:
+            self.data.append((FILESYSTEM_FLAGS[option], None))
+        elif option in ("idmap", "ridmap"):
+            pass  # the mappings themselves ask for it
+        elif option and option not in IGNORED:
+            key, separator, value = option.partition("=")
+            self.data.append((key, value if separator else None))
+
+
+def planned(entries: Sequence[Json]) -> list[Mount]:
+    """Return what to mount, in order. Raises InvalidArgument with the destination."""
+    found = [Mount(entry) for entry in entries]
+    for mount in found:
+        if not mount.destination.startswith("/"):
+            raise InvalidArgument(f"mount destination {mount.destination[:80]!r} is not an absolute path")
+        if mount.is_bind and not mount.source:
+            raise InvalidArgument(f"mount {mount.destination[:80]}: a bind mount needs a source")
+    return found

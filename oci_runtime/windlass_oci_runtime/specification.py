@@ -1,0 +1,93 @@
+"""Reads a bundle's `config.json`, and checks that each field that is known has its type.
+
+Fields that the specification does not know are ignored, as it demands. What is known and not built is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from windlass.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from windlass_oci_runtime.shapes import SPEC, checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
+MOST = 16 << 20
+"""Bytes of a `config.json`."""
+
+NOT_BUILT = ("solaris", "windows", "vm", "zos", "freebsd")
+LINUX_NOT_BUILT = ("intelRdt", "netDevices", "memoryPolicy")
+
+NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
+
+
+def load(bundle: str) -> Json:
+    """Return the specification of a bundle. Raises FailedPrecondition, InvalidArgument, Unimplemented."""
+    path = f"{bundle}/config.json"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise FailedPrecondition(f"{path}: {(error.strerror or '').lower()}; the bundle needs it") from None
+    with os.fdopen(descriptor, "rb") as file:
+        text = file.read(MOST + 1)
+    if len(text) > MOST:
+        raise InvalidArgument(f"{path} has more than {MOST >> 20} MB; remove what is not needed from it")
+    return parse(text, path)
+
+
+def parse(text: bytes, where: str = "config.json") -> Json:
+    """Return a specification. Raises InvalidArgument with the field, Unimplemented."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{where} is not JSON: {error}") from None
+    spec: Json = checked(found, SPEC, where)
+    _check(spec, where)
+    return spec
+
+
+def _check(spec: Json, where: str) -> None:
+    version = spec.get("ociVersion", "")
+    if not version.startswith("1."):
+        raise InvalidArgument(f"{where}: ociVersion {version[:20]!r} is not one of 1.x")
+    linux = spec.setdefault("linux", {})
+    for name in (*(n for n in NOT_BUILT if spec.get(n)), *(f"linux.{n}" for n in LINUX_NOT_BUILT if linux.get(n))):
+        raise Unimplemented(f"{where}: {name} is not supported; remove it, or use another OCI runtime")
+    if not spec.get("root", {}).get("path"):
+        raise InvalidArgument(f"{where}: root.path is missing")
+    _check_namespaces(linux.get("namespaces", []), where)
+    for number, mount in enumerate(spec.get("mounts", [])):
+        if not mount.get("destination"):
+            raise InvalidArgument(f"{where}: mounts[{number}].destination is missing")
+    if process := spec.get("process"):
+        check_process(process, f"{where}: process")
+
+
+def _check_namespaces(namespaces: list[Json], where: str) -> None:
+    kinds = [each.get("type", "") for each in namespaces]
+    for kind in kinds:
+        if kind not in NAMESPACES:
+            raise InvalidArgument(f"{where}: linux.namespaces has type {kind[:40]!r}, which Linux does not know")
+        if kinds.count(kind) > 1:
+            raise InvalidArgument(f"{where}: linux.namespaces has {kind} twice")
+    if "mount" not in kinds:
+        raise InvalidArgument(f"{where}: linux.namespaces has no mount namespace; without one the host's would change")
+    for each in namespaces:
+        if (path := each.get("path")) and not path.startswith("/"):
+            raise InvalidArgument(f"{where}: linux.namespaces: path {path[:80]!r} of {each['type']} is not absolute")
+
+
+def check_process(process: Json, where: str) -> None:
+    """Raise InvalidArgument for a process that cannot be executed."""
+    if not process.get("args"):
+        raise InvalidArgument(f"{where}.args is empty")
+    if not process.get("cwd", "").startswith("/"):
+        raise InvalidArgument(f"{where}.cwd {process.get('cwd', '')[:80]!r} is not an absolute path")
+    for name in ("args", "env"):
+        if any("\0" in word for word in process.get(name, [])):
+            raise InvalidArgument(f"{where}.{name} has a NUL byte")
