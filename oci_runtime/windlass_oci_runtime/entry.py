@@ -74,6 +74,12 @@ class Entry:
         report.heard(message)
         return self.pid
 
+    def undo(self) -> None:
+        """Forget a process that was not made."""
+        if self.report >= 0:
+            os.close(self.report)
+            self.report = -1
+
 
 class _Joining:
     def __init__(

@@ -58,7 +58,7 @@ class CommandLine(Runtime):
     """The OCI runtime of one container, executed once for each command."""
 
     def __init__(self, shim: Shim, id: str, bundle: str, options: Options) -> None:
-        self.program = options.binary_name or "runc"
+        self.program = options.binary_name or shim.program
         self.environment = environment(checked_criu(options.criu_path))
         self.root = f"{options.root or kept.default_root(bundle)}/{shim.namespace}"
         self.loop = shim.loop

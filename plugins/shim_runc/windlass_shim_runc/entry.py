@@ -11,7 +11,7 @@ import sys
 from _socket import socket
 
 from windlass_linux import calls as linux
-from windlass_shim_runc import disk, records
+from windlass_shim_runc import disk, own, records, runc
 from windlass_shim_runc.inventory import Inventory
 from windlass_shim_runc.keeper import Handover, KeeperLine, keep
 from windlass_shim_runc.log import use_fifo
@@ -37,6 +37,15 @@ MAX_OOM_SCORE = 1000
 
 def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Run a shim. The arguments are those of `windlass.contracts.shims.ForkedShim`; the daemon owns the socket file."""
+    return _serve(arguments, descriptors, runc.NAME)
+
+
+def serve_own(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Run a shim whose containers are made by our own OCI runtime."""
+    return _serve(arguments, descriptors, own.NAME)
+
+
+def _serve(arguments: Sequence[str], descriptors: Sequence[int], program: str) -> int:
     bundle, namespace, _id, _grpc_address, ttrpc_address, _level = arguments
     use_fifo(bundle)
     prepare_process()
@@ -44,7 +53,8 @@ def serve(arguments: Sequence[str], descriptors: Sequence[int]) -> int:
 
     def work(line: KeeperLine) -> None:
         disk.write("/proc/self/comm", b"windlass-serves", 0)
-        run(socket(fileno=listener), namespace, lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace), line)
+        publisher = lambda loop, _reaper: Publisher(loop, ttrpc_address, namespace)  # noqa: E731
+        run(socket(fileno=listener), namespace, publisher, line, program)
 
     return keep(listener, work)
 
@@ -64,11 +74,12 @@ def run(
     namespace: str,
     make_publisher: Callable[[Loop, Reaper], Publisher],
     line: KeeperLine | None = None,
+    program: str = runc.NAME,
 ) -> None:
     """Serve until Shutdown, until no client needs this shim, or, with a line to a keeper, until all rests."""
     loop = Loop()
     reaper = Reaper(loop, line)
-    Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line).run()
+    Serving(loop, reaper, make_publisher(loop, reaper), listener, namespace, line, program).run()
 
 
 class Serving:
@@ -82,11 +93,12 @@ class Serving:
         listener: socket,
         namespace: str,
         line: KeeperLine | None,
+        program: str,
     ) -> None:
         self._loop = loop
         self._reaper = reaper
         self._publisher = publisher
-        shim = Shim(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid())
+        shim = Shim(loop, reaper, publisher, namespace, os.getppid() if line else os.getpid(), program)
         self._inventory = Inventory(shim, on_vacant=self._on_vacant)
         self._server = Server(loop, listener, services(self._inventory, self._on_shutdown))
         self._line = line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from windlass.contracts.checks import CHECK, Checked
@@ -13,6 +14,7 @@ from windlass.contracts.shims import FORKED_SHIM, ForkedShim
 from windlass.plugin import InitContext, Plugin, SkipPlugin
 
 RUNTIME = "io.containerd.runc.v2"
+OWN_RUNTIME = "io.windlass.v1"
 
 
 def init(context: InitContext) -> ForkedShim:
@@ -27,6 +29,11 @@ def init(context: InitContext) -> ForkedShim:
         describe=_describe,
         program="containerd-shim-windlass-v1",
     )
+
+
+def init_own(context: InitContext) -> ForkedShim:
+    """Say that the same shim serves our own OCI runtime, which is a library in it."""
+    return replace(init(context), runtimes=(OWN_RUNTIME,), entry="windlass_shim_runc.entry:serve_own")
 
 
 def init_check(context: InitContext) -> Checked:
@@ -51,4 +58,5 @@ def _describe(options: bytes) -> bytes:
 
 
 PLUGIN = Plugin(FORKED_SHIM, id="runc", init=init)
+OWN = Plugin(FORKED_SHIM, id="windlass", init=init_own)
 RUNC_CHECK = Plugin(CHECK, id="runc", init=init_check, requires=(METADATA,))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from windlass.errors import DeadlineExceeded, Error
-from windlass_shim_runc import forgetting
+from windlass_shim_runc import forgetting, own
 from windlass_shim_runc.commandline import CommandLine
 
 TYPE_CHECKING = False
@@ -23,8 +23,9 @@ START_TIMEOUT = 10.0
 
 def runtime_of(shim: Shim, id: str, bundle: str, options: Options) -> Runtime:
     """Return the OCI runtime that the options name; raises InvalidArgument."""
+    program = (options.binary_name or shim.program).rpartition("/")[2]
     # crun's exec.fifo works the other way round, so only runc's own is used.
-    kind = Runc if (options.binary_name or NAME).rpartition("/")[2] == NAME else CommandLine
+    kind = KINDS.get(program, CommandLine)
     return kind(shim, id, bundle, options)
 
 
@@ -63,3 +64,7 @@ class Runc(CommandLine):
         """Remove what runc keeps of a container without hooks."""
         # A program that only has the name may have more to do at the end.
         return self.program == NAME and not self.by_systemd and forgetting.forget(self.root, self.id)
+
+
+KINDS: dict[str, type[CommandLine]] = {NAME: Runc, own.NAME: own.Own}
+"""By the program's name: those that are not executed for everything."""

@@ -22,12 +22,14 @@ def check_identifier(kind: str, value: str) -> None:
 class Shim:
     """What all containers of a shim share."""
 
-    __slots__ = ("loop", "namespace", "pid", "publisher", "reaper")
+    __slots__ = ("loop", "namespace", "pid", "program", "publisher", "reaper")
 
-    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int) -> None:
+    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int, program: str = "runc") -> None:
         self.loop = loop
         self.reaper = reaper
         self.publisher = publisher
         self.namespace = namespace
+        self.program = program
+        """The OCI runtime for tasks whose options name none."""
         self.pid = pid
         """The keeper's, by which the shim is known; a worker has another."""
