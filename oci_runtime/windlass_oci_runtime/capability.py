@@ -10,14 +10,14 @@ from windlass_linux import calls as linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-NAMES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
+NAMES = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+    NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+    SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+    MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+""".split()  # noqa: SIM905 -- 41 quoted words would hide them
 """By number."""
 
 _NUMBERS = {f"CAP_{name}": number for number, name in enumerate(NAMES)}
@@ -28,23 +28,25 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 VERSION_3 = 0x20080522
-SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 
 class Sets:
     """Capabilities as bit masks."""
 
-    __slots__ = SETS
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted")
 
     def __init__(self, named: Mapping[str, Sequence[str]]) -> None:
         """Read the names of each set. Raises InvalidArgument."""
-        for each in SETS:
-            setattr(self, each, _mask(named.get(each) or (), each))
+        self.bounding = _mask(named, "bounding")
+        self.effective = _mask(named, "effective")
+        self.permitted = _mask(named, "permitted")
+        self.inheritable = _mask(named, "inheritable")
+        self.ambient = _mask(named, "ambient")
 
 
-def _mask(names: Iterable[str], where: str) -> int:
+def _mask(named: Mapping[str, Sequence[str]], where: str) -> int:
     mask = 0
-    for name in names:
+    for name in named.get(where) or ():
         if name not in _NUMBERS:
             raise InvalidArgument(f"process.capabilities.{where}: {name[:40]!r} is not a capability of Linux")
         mask |= 1 << _NUMBERS[name]

@@ -39,7 +39,9 @@ def make(peer: socket.socket, size: Mapping[str, int] | None) -> int:
         name = f"/dev/pts/{number}"
         slave = os.open(name, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if size:
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0))
+            fcntl.ioctl(
+                slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0)
+            )
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))
         peer.sendmsg([name.encode()], [rights])
         return slave

@@ -7,7 +7,7 @@ import os
 
 from windlass.errors import FailedPrecondition
 from windlass_linux import calls as linux
-from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state
+from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state, steps
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.creation import take
 from windlass_oci_runtime.identity import Process
@@ -15,8 +15,10 @@ from windlass_oci_runtime.identity import Process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any, NoReturn
+
+    from windlass_oci_runtime.steps import Steps
 
 ALL = (
     linux.CLONE_NEWNS
@@ -94,15 +96,9 @@ class _Joining:
         self._program = ""
 
     def run(self) -> NoReturn:
-        step = ""
-        try:
-            for step, do in self._steps():
-                do()
-        except BaseException as error:  # whatever it is, the runtime has to learn of it, and this must not return
-            report.tell(self._report, step, error)
-        os._exit(1)
+        steps.run(self._steps(), self._report)
 
-    def _steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _steps(self) -> Steps:
         process = self._process
         yield "session", self._begin
         yield "cgroup", lambda: cgroups.join(self._groups)

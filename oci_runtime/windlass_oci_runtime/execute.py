@@ -53,7 +53,7 @@ def execute(path: str, args: Sequence[str], environment: Sequence[str]) -> NoRet
     # The same name twice in the environment: the last one counts, as in Go's os/exec.
     variables = dict(each.partition("=")[::2] for each in environment)
     try:
-        os.execve(path, list(args), variables)
+        os.execve(path, list(args), variables)  # noqa: S606 -- which is the point
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise NotExecutable(args[0], "no such file or directory") from None

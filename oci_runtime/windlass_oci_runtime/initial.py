@@ -16,17 +16,18 @@ from windlass_oci_runtime import (
     namespaces,
     report,
     rootfs,
+    steps,
     sysctl,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from windlass_oci_runtime.mounts import Mount
     from windlass_oci_runtime.plan import Plan
+    from windlass_oci_runtime.steps import Steps
 
 
 class Init:
@@ -43,16 +44,10 @@ class Init:
         self._program = ""
 
     def run(self) -> NoReturn:
-        """Do every step; the process does not return."""
-        step = ""
-        try:
-            for step, do in self._steps():
-                do()
-        except BaseException as error:  # whatever it is, the runtime has to learn of it, and this must not return
-            report.tell(self._report, step, error)
-        os._exit(1)
+        """Do every step; does not return."""
+        steps.run(self._steps(), self._report)
 
-    def _steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _steps(self) -> Steps:
         plan = self._plan
         yield "session", self._begin
         yield "cgroup", lambda: cgroups.join(plan.cgroups)

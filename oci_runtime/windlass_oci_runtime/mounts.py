@@ -35,7 +35,13 @@ ATTRIBUTES: dict[str, tuple[int, int]] = {
     "symfollow": (0, linux.MOUNT_ATTR_NOSYMFOLLOW),
 }
 
-FILESYSTEM_FLAGS = {"sync": "sync", "dirsync": "dirsync", "lazytime": "lazytime", "mand": "mand", "iversion": "iversion"}
+FILESYSTEM_FLAGS = {
+    "sync": "sync",
+    "dirsync": "dirsync",
+    "lazytime": "lazytime",
+    "mand": "mand",
+    "iversion": "iversion",
+}
 """Options that a file system has, as flags of fsconfig(2)."""
 
 IGNORED = {"defaults", "async", "loud", "silent", "nolazytime", "nomand", "noiversion", "remount"}

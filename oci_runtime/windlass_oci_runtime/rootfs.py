@@ -13,8 +13,6 @@ from windlass_oci_runtime.inside import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from windlass_oci_runtime.mounts import Mount
 
 REAL_DIRECTORIES = ("proc", "sysfs")
@@ -158,9 +156,7 @@ def make_readonly(root: Root, path: str) -> None:
     try:
         flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
         tree = linux.open_tree(target, "", flags)
-        linux.mount_setattr(
-            tree, "", linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, attr_set=linux.MOUNT_ATTR_RDONLY
-        )
+        linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, attr_set=linux.MOUNT_ATTR_RDONLY)
         linux.move_mount(tree, "", target, "", EMPTY)
         os.close(tree)
     finally:

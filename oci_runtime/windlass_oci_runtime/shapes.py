@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Shape = Any
 
 ID_MAPPINGS = [{"containerID": int, "hostID": int, "size": int}]
+HOOK_POINTS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 HOOKS = [{"path": str, "args": [str], "env": [str], "timeout": int}]
 
 PROCESS = {
@@ -141,10 +142,9 @@ SPEC = {
             "gidMappings": ID_MAPPINGS,
         }
     ],
-    "hooks": {
-        name: HOOKS
-        for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-    },
+    "hooks": dict.fromkeys(
+        ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"), HOOKS
+    ),
     "annotations": (str,),
     "linux": LINUX,
 }

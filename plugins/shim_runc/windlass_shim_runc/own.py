@@ -1,9 +1,8 @@
-"""Our own OCI runtime, in the shim's process: a container's init is a fork of the worker, and nothing is executed for it.
+"""Our own OCI runtime, in the process of the shim: a container's init is a fork of it, and no program is executed.
 
 Whatever is rare is done by its executable, as for any other OCI runtime.
 """
 
-# ruff: noqa: PTH120
 from __future__ import annotations
 
 import json

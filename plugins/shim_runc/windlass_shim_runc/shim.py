@@ -24,7 +24,9 @@ class Shim:
 
     __slots__ = ("loop", "namespace", "pid", "program", "publisher", "reaper")
 
-    def __init__(self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int, program: str = "runc") -> None:
+    def __init__(
+        self, loop: Loop, reaper: Reaper, publisher: Publisher, namespace: str, pid: int, program: str = "runc"
+    ) -> None:
         self.loop = loop
         self.reaper = reaper
         self.publisher = publisher

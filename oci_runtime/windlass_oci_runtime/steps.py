@@ -1,0 +1,26 @@
+"""Runs the steps of a process that is being made; each has a name, for the error."""
+
+from __future__ import annotations
+
+import os
+
+from windlass_oci_runtime import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
+    Steps = Iterator[tuple[str, Callable[[], object]]]
+
+
+def run(steps: Steps, pipe: int) -> NoReturn:
+    """Do every step; the last one executes the program. A failure goes into ``pipe``, and the process ends."""
+    name = ""
+    try:
+        for step, do in steps:
+            name = step
+            do()
+    except BaseException as error:  # noqa: BLE001 -- a copy of the runtime must not go on with the runtime's work
+        report.tell(pipe, name, error)
+    os._exit(1)
