@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+CACHE = ".seccomp"
+"""Below the root of all containers, whose names do not begin with a dot."""
+
+
 class Creation:
     """A container on its way."""
 
     def __init__(self, root: str, id: str, bundle: str) -> None:
         """Read the bundle, and take the name. Raises AlreadyExists, InvalidArgument, FailedPrecondition."""
         self.container = state.Container(root, id)
-        self._plan = Plan(id, bundle)
+        self._plan = Plan(id, bundle, f"{root}/{CACHE}")
         self._groups: list[str] = []
         self.pid = 0
         self.report = -1
@@ -76,6 +80,7 @@ class Creation:
                 "annotations": spec.get("annotations", {}),
                 "cgroups": self._plan.cgroups,
                 "hooks": spec.get("hooks", {}),
+                "seccomp": spec["linux"].get("seccomp"),
             }
         )
         return self.pid

@@ -9,8 +9,9 @@ from windlass.errors import FailedPrecondition
 from windlass_linux import calls as linux
 from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state, steps
 from windlass_oci_runtime.clone import clone
-from windlass_oci_runtime.creation import take
+from windlass_oci_runtime.creation import CACHE, take
 from windlass_oci_runtime.identity import Process
+from windlass_oci_runtime.seccomp import Filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Entry:
         if container.status(self._state) == state.STOPPED:
             raise FailedPrecondition(f"container {container.id} is not running; start it first")
         self._process = Process(process)
+        profile = self._state.get("seccomp")
+        self._filter = Filter(profile, f"{os.path.dirname(container.directory)}/{CACHE}") if profile else None
         self.pid = 0
         self.report = -1
 
@@ -66,7 +69,7 @@ class Entry:
                     linux.setns(own, linux.CLONE_NEWPID)
             if not self.pid:
                 take(stdio)
-                _Joining(self._process, self._state["cgroups"], target, writer, peer).run()
+                _Joining(self._process, self._filter, self._state["cgroups"], target, writer, peer).run()
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -85,9 +88,16 @@ class Entry:
 
 class _Joining:
     def __init__(
-        self, process: Process, groups: list[str], target: int, writer: int, peer: socket.socket | None
+        self,
+        process: Process,
+        filter: Filter | None,
+        groups: list[str],
+        target: int,
+        writer: int,
+        peer: socket.socket | None,
     ) -> None:
         self._process = process
+        self._filter = filter
         self._groups = groups
         self._target = target
         self._report = writer
@@ -104,7 +114,7 @@ class _Joining:
         yield "cgroup", lambda: cgroups.join(self._groups)
         yield "namespaces", lambda: linux.setns(self._target, ALL)
         yield "terminal", self._terminal
-        yield "process", self._prepare
+        yield "process", lambda: identity.take_on(process, self._filter, self._last)
         yield "", self._find
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
@@ -117,15 +127,6 @@ class _Joining:
         if self._peer is not None:
             console.attach(console.make(self._peer, self._process.spec.get("consoleSize")))
             self._peer.close()
-
-    def _prepare(self) -> None:
-        process = self._process
-        identity.set_limits(process)
-        if process.no_new_privileges:
-            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        identity.become(process, self._last)
-        os.umask(process.umask)
-        identity.enter_directory(process)
 
     def _find(self) -> None:
         self._program = execute.find(self._process.args[0], self._process.env)

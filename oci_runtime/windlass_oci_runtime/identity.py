@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from windlass_oci_runtime.seccomp import Filter
+
     Json = Mapping[str, Any]
 
 UNLIMITED = (1 << 64) - 1
@@ -57,6 +59,23 @@ def _limit(each: Json) -> tuple[int, int, int]:
         raise InvalidArgument(f"process.rlimits: {name} has a soft limit, {soft}, above the hard one, {hard}")
     infinite = resource.RLIM_INFINITY
     return number, infinite if soft >= UNLIMITED >> 1 else soft, infinite if hard >= UNLIMITED >> 1 else hard
+
+
+def take_on(process: Process, filter: Filter | None, last_capability: int) -> None:
+    """Become what the specification says, in the order that Linux wants.
+
+    Without no_new_privs only who has CAP_SYS_ADMIN may install a filter, so it comes before the user; with it, last.
+    """
+    set_limits(process)
+    if filter is not None and not process.no_new_privileges:
+        filter.install()
+    become(process, last_capability)
+    os.umask(process.umask)
+    enter_directory(process)
+    if process.no_new_privileges:
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        if filter is not None:
+            filter.install()
 
 
 def set_limits(process: Process) -> None:

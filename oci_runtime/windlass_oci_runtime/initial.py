@@ -59,7 +59,7 @@ class Init:
         yield "enter root file system", lambda: rootfs.enter(self._root)
         yield "terminal", self._terminal
         yield "root file system", lambda: rootfs.finish(self._root, plan.propagation, plan.is_readonly)
-        yield "process", self._prepare
+        yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
         yield "", self._find
         yield "start", self._wait
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
@@ -110,15 +110,6 @@ class Init:
             rootfs.make_readonly(self._root, path)
         for path in plan.masked_paths:
             rootfs.mask(self._root, path, self._null)
-
-    def _prepare(self) -> None:
-        process = self._plan.process
-        identity.set_limits(process)
-        if process.no_new_privileges:
-            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        identity.become(process, self._last)
-        os.umask(process.umask)
-        identity.enter_directory(process)
 
     def _find(self) -> None:
         process = self._plan.process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windlass_oci_runtime import cgroups, mounts, namespaces, specification
 from windlass_oci_runtime.identity import Process
+from windlass_oci_runtime.seccomp import Filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ class Plan:
         "bundle",
         "cgroups",
         "devices",
+        "filter",
         "id",
         "is_readonly",
         "joined",
@@ -32,8 +34,11 @@ class Plan:
         "sysctls",
     )
 
-    def __init__(self, id: str, bundle: str) -> None:
-        """Read a bundle. Raises FailedPrecondition, InvalidArgument, Unimplemented."""
+    def __init__(self, id: str, bundle: str, cache: str) -> None:
+        """Read a bundle; ``cache`` is a directory for compiled filters.
+
+        Raises FailedPrecondition, InvalidArgument, Unimplemented.
+        """
         spec = specification.load(bundle)
         # Any: JSON, whose shape has been checked.
         linux: dict[str, Any] = spec["linux"]
@@ -53,6 +58,7 @@ class Plan:
         self.resources: dict[str, Any] = linux.get("resources") or {}
         self.cgroups = cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
+        self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
         self.joined: list[tuple[int, int]] = []
 
     def open_namespaces(self) -> None:

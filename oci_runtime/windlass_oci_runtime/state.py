@@ -31,7 +31,7 @@ class Container:
     __slots__ = ("directory", "id")
 
     def __init__(self, root: str, id: str) -> None:
-        if not id or len(id) > MOST_ID or id in (".", "..") or not LETTERS.issuperset(id):
+        if not id or len(id) > MOST_ID or id[0] == "." or not LETTERS.issuperset(id):
             raise InvalidArgument(f"container ID {id[:80]!r} is not valid; use letters, digits and _ + - .")
         self.id = id
         self.directory = f"{root}/{id}"
