@@ -71,14 +71,14 @@ def _create(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     pid = _make(options)
     container = state.Container(options.root, options.id)
-    container.start()
+    ending.start(container)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     ending.delete(container)
     return status if status >= 0 else 128 - status
 
 
 def _start(options: argparse.Namespace) -> None:
-    state.Container(options.root, options.id).start()
+    ending.start(state.Container(options.root, options.id))
 
 
 def _state(options: argparse.Namespace) -> None:

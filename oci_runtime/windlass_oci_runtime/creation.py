@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
+from windlass_linux.cgroups import remove_within
 from windlass_oci_runtime import cgroups, console, report, state
 from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
@@ -54,10 +57,13 @@ class Creation:
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
+            gate = Gate(plan.hooks)
+            closing.callback(gate.close)
             self.pid = clone(plan.new & ~LATE, sibling)
             if not self.pid:
                 take(stdio)
-                Init(plan, writer, fifo, peer).run()
+                Init(plan, writer, fifo, peer, gate).run()
+            gate.serve(plan.state(state.CREATING, self.pid), writer)
 
     def settle(self) -> int:
         """Read the report, keep the container's state, and return init's pid. Raises `report.Failure`."""
@@ -67,31 +73,29 @@ class Creation:
         if not message:
             raise report.Failure("init", "it has ended without a word")
         report.heard(message)
-        spec = self._plan.spec
+        plan = self._plan
         self.container.write(
             {
-                "ociVersion": state.VERSION,
-                "id": self.container.id,
-                "pid": self.pid,
+                **plan.state(state.CREATED, self.pid),
                 "started": state.started_at(self.pid),
                 "created": state.now(),
-                "bundle": self._plan.bundle,
-                "rootfs": self._plan.rootfs,
-                "annotations": spec.get("annotations", {}),
-                "cgroups": self._plan.cgroups,
-                "hooks": spec.get("hooks", {}),
-                "seccomp": spec["linux"].get("seccomp"),
+                "rootfs": plan.rootfs,
+                "cgroups": plan.cgroups,
+                "hooks": plan.hooks,
+                "seccomp": plan.spec["linux"].get("seccomp"),
             }
         )
         return self.pid
 
     def undo(self) -> None:
-        """Remove what there is of a container whose process has ended."""
+        """Remove what there is of a container that could not be made."""
         if self.report >= 0:
             os.close(self.report)
-        for group in reversed(self._groups):
-            with contextlib.suppress(OSError):
-                os.rmdir(group)
+            self.report = -1
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        remove_within(self._groups)
         self.container.remove()
 
 

@@ -7,7 +7,7 @@ import signal
 
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_linux.cgroups import processes_in, remove_within
-from windlass_oci_runtime import state
+from windlass_oci_runtime import hooks, state
 
 
 def kill(container: state.Container, number: int, everybody: bool = False) -> None:
@@ -41,3 +41,19 @@ def delete(container: state.Container, force: bool = False) -> None:
     if left := remove_within(found["cgroups"]):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
+    hooks.run_all("poststop", found["hooks"].get("poststop") or (), oci_state(found, state.STOPPED))
+
+
+def start(container: state.Container) -> None:
+    """Let init go on. Raises NotFound, FailedPrecondition if it does not wait; Failure of a hook, when it runs."""
+    found = container.read()
+    try:
+        container.start()
+    except OSError:
+        raise FailedPrecondition(f"cannot start container {container.id}: it is {container.status(found)}") from None
+    hooks.run_all("poststart", found["hooks"].get("poststart") or (), oci_state(found, state.RUNNING))
+
+
+def oci_state(found: state.Json, status: str) -> dict[str, object]:
+    """Return a container's state in the words of the specification."""
+    return {**{name: found[name] for name in ("ociVersion", "id", "pid", "bundle", "annotations")}, "status": status}

@@ -12,10 +12,12 @@ from windlass_oci_runtime import (
     console,
     devices,
     execute,
+    hooks,
     identity,
     namespaces,
     report,
     rootfs,
+    state,
     steps,
     sysctl,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from typing import NoReturn
 
+    from windlass_oci_runtime.hooks import Gate
     from windlass_oci_runtime.mounts import Mount
     from windlass_oci_runtime.plan import Plan
     from windlass_oci_runtime.steps import Steps
@@ -33,13 +36,14 @@ if TYPE_CHECKING:
 class Init:
     """One life; what a step leaves for a later one is here."""
 
-    __slots__ = ("_fifo", "_last", "_null", "_peer", "_plan", "_program", "_report", "_root", "_slave")
+    __slots__ = ("_fifo", "_gate", "_last", "_null", "_peer", "_plan", "_program", "_report", "_root", "_slave")
 
-    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None) -> None:
+    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None, gate: Gate) -> None:
         self._plan = plan
         self._report = report
         self._fifo = fifo
         self._peer = peer
+        self._gate = gate
         self._slave = -1
         self._program = ""
 
@@ -53,6 +57,8 @@ class Init:
         yield "cgroup", lambda: cgroups.join(plan.cgroups)
         yield "namespaces", self._namespaces
         yield "root file system", self._mount
+        yield "hooks", self._gate.wait
+        yield "", lambda: self._run_hooks("createContainer", state.CREATING)
         # While the host's /dev/null is in reach, from which masks are made.
         yield "masked paths", self._mask
         yield "sysctl", lambda: sysctl.apply(plan.sysctls)
@@ -62,6 +68,8 @@ class Init:
         yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
         yield "", self._find
         yield "start", self._wait
+        yield "", lambda: self._run_hooks("startContainer", state.CREATED)
+        yield "", identity.seal
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
@@ -118,4 +126,7 @@ class Init:
     def _wait(self) -> None:
         os.write(self._report, report.READY)
         os.read(self._fifo, 1)
-        identity.seal()
+
+    def _run_hooks(self, point: str, status: str) -> None:
+        if found := self._plan.hooks.get(point):
+            hooks.run_all(point, found, self._plan.state(status, os.getpid()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windlass_oci_runtime import cgroups, mounts, namespaces, specification
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.seccomp import Filter
+from windlass_oci_runtime.state import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Plan:
         "cgroups",
         "devices",
         "filter",
+        "hooks",
         "id",
         "is_readonly",
         "joined",
@@ -59,7 +61,19 @@ class Plan:
         self.cgroups = cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
+        self.hooks: dict[str, list[dict[str, Any]]] = spec.get("hooks") or {}
         self.joined: list[tuple[int, int]] = []
+
+    def state(self, status: str, pid: int) -> dict[str, object]:
+        """Return the container's state in the words of the specification, as hooks get it."""
+        return {
+            "ociVersion": VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "annotations": self.spec.get("annotations", {}),
+        }
 
     def open_namespaces(self) -> None:
         """Open the namespaces that have a path. Raises InvalidArgument."""

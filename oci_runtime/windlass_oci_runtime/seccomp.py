@@ -181,7 +181,7 @@ def _comparison(argument: Json) -> _Comparison:
 
 
 def _action(name: str, value: int | None) -> int:
-    action = _named(ACTIONS, name, "action")
+    action: int = _named(ACTIONS, name, "action")
     if action not in (ERRNO, TRACE):
         if value:
             raise InvalidArgument(f"linux.seccomp: errnoRet is not for action {name}")

@@ -22,7 +22,7 @@ FILE, FIFO = "state.json", "exec.fifo"
 MOST_ID = 1024
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
-CREATED, RUNNING, STOPPED, PAUSED = "created", "running", "stopped", "paused"
+CREATING, CREATED, RUNNING, STOPPED, PAUSED = "creating", "created", "running", "stopped", "paused"
 
 
 class Container:

@@ -63,7 +63,10 @@ class Own(CommandLine):
             raise
 
     async def start(self, exited: Flag) -> None:
-        """Let init go on."""
+        """Let init go on; hooks may take their time in a process of their own."""
+        if self._has_hooks("poststart"):
+            await super().start(exited)
+            return
         try:
             self._container.start()
         except OSError as error:
@@ -74,7 +77,10 @@ class Own(CommandLine):
         ending.kill(self._container, number, all)
 
     async def delete(self) -> None:
-        """Forget a container."""
+        """Forget a container; hooks may take their time in a process of their own."""
+        if self._has_hooks("poststop"):
+            await super().delete()
+            return
         try:
             ending.delete(self._container)
         except NotFound:
@@ -89,6 +95,12 @@ class Own(CommandLine):
             self._container.remove()
             return
         ending.delete(self._container, True)
+
+    def _has_hooks(self, point: str) -> bool:
+        try:
+            return bool(self._container.read()["hooks"].get(point))
+        except NotFound:
+            return False
 
     def forget(self) -> bool:
         """Forget a container whose processes have ended."""
