@@ -123,29 +123,38 @@ def shown(port: PortMapping) -> str:
 
 def _add_all(registry: Registry, asked: NetworkRecord) -> Member:
     """Attach a container to each of its networks, and return what it has in them."""
-    catalog = Catalog(Path(asked.conf_dir), tuple(map(Path, asked.bin_dirs)))
-    published = False
+    catalog, published = catalog_of(asked), False
     networks: dict[str, Attached] = {}
     for endpoint in asked.endpoints:
-        found = catalog.get(endpoint.network)
-        capable = any("portMappings" in plugin.capabilities for plugin in found.network.plugins)
-        ports = asked.ports if capable and not published else ()
+        plugins = catalog.get(endpoint.network).network.plugins
+        capable = any("portMappings" in plugin.capabilities for plugin in plugins)
+        networks[endpoint.network] = add(asked, endpoint, asked.ports if capable and not published else ())
         published = published or capable
-        catalog.check_installed([found.network])
-        args = _capability_args(asked, endpoint, ports)
-        attachment = Attachment(asked.key, asked.netns, endpoint.interface, _cni_args(asked))
-        try:
-            result = networks_of(asked).add(found.network, attachment, args)
-        except Error as error:
-            raise type(error)(f'network "{endpoint.network}": {error}') from None
-        except OSError as error:
-            raise Unknown(f"results of CNI cannot be kept in {asked.results}: {error.strerror}") from None
-        networks[endpoint.network] = attached(endpoint, result)
     if asked.ports and not published:
         raise FailedPrecondition(f"no network of container {asked.name} can publish ports: none has the plugin portmap")
     member = registry.get(asked.key)
     assert member is not None  # entered above, and only the holder of the container's lock drops it
     return replace(member, networks=networks)
+
+
+def catalog_of(asked: NetworkRecord) -> Catalog:
+    """Return where the networks and plugins of a container are."""
+    return Catalog(Path(asked.conf_dir), tuple(map(Path, asked.bin_dirs)))
+
+
+def add(asked: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortMapping]) -> Attached:
+    """Attach a container to one network. Raises the plugin's error, named; nothing is left of it then."""
+    catalog = catalog_of(asked)
+    network = catalog.get(endpoint.network).network
+    catalog.check_installed([network])
+    attachment = Attachment(asked.key, asked.netns, endpoint.interface, _cni_args(asked))
+    try:
+        result = networks_of(asked).add(network, attachment, _capability_args(asked, endpoint, ports))
+    except Error as error:
+        raise type(error)(f'network "{endpoint.network}": {error}') from None
+    except OSError as error:
+        raise Unknown(f"results of CNI cannot be kept in {asked.results}: {error.strerror}") from None
+    return attached(endpoint, result)
 
 
 def _cni_args(asked: NetworkRecord) -> tuple[tuple[str, str], ...]:

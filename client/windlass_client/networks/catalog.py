@@ -5,12 +5,13 @@ Ours are not in CNI's directory itself, because a kubelet's runtime takes the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import Error, FailedPrecondition, NotFound
-from windlass_cni.config import SUFFIXES, Network, load
+from windlass_cni.config import SUFFIXES, Json, Network, Object, load
 
 CONF_DIR = Path("/etc/cni/net.d")
 BIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
@@ -25,6 +26,12 @@ class Found:
 
     path: Path
     network: Network
+
+    @property
+    def document(self) -> Object:
+        """The whole of the file, with what is not CNI's."""
+        document: Json = json.loads(self.network.source)
+        return document if isinstance(document, Mapping) else {}
 
     @property
     def ours(self) -> bool:
