@@ -11,6 +11,7 @@ from windlass.contracts.values import Platform
 from windlass_client import security
 from windlass_client.client import Client
 from windlass_client.namespace import ClientNamespace
+from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.unpack import Progress
 from windlass_local import launch
@@ -33,6 +34,7 @@ class LaunchOptions:
     arguments: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    volumes: VolumeOptions | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     entrypoint: str | None = None
     user: str = ""
@@ -62,10 +64,18 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
         snapshotter=options.snapshotter,
     )
 
-    async def build(rootfs: Rootfs) -> Spec:
-        return await _spec(rootfs, options)
+    if options.volumes is None:
+        return await launch.create(
+            ClientNamespace(client), wanted, options.platform, lambda rootfs: _spec(rootfs, options), progress
+        )
+    async with Attachment(client, options.volumes, options.id) as attachment:
 
-    return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+        async def build(rootfs: Rootfs) -> Spec:
+            spec = await _spec(rootfs, options)
+            await attachment.attach(spec, rootfs)
+            return spec
+
+        return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
 
 
 async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
