@@ -140,7 +140,11 @@ class Session:
         if "stdin" in self.streams.descriptors:
             fifo = self.streams.take("stdin")
             finished = self._close_stdin if self.close_stdin else self._go_on
-            watcher = Watcher(self.detach_keys, lambda: loop.call_soon_threadsafe(self.detach, waiting))
+
+            def left() -> None:
+                loop.call_soon_threadsafe(self.detach, waiting)
+
+            watcher = Watcher(self.detach_keys, left)
             self._input = Pump(
                 0,
                 fifo,

@@ -16,25 +16,9 @@ if TYPE_CHECKING:
     from windlass_oci.runtime_spec import Spec
 
 RLIMITS = frozenset(
-    [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ]
+    "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK".split()  # noqa: SIM905
 )
+"""getrlimit(2)"""
 ULIMIT = re.compile(r"([a-z]+)=(-1|\d{1,18})(?::(-1|\d{1,18}))?")
 UNLIMITED = (1 << 64) - 1
 INITS = ("docker-init", "tini-static", "catatonit")
@@ -114,7 +98,7 @@ def add_init(spec: Spec) -> None:
 def set_ulimit(spec: Spec, text: str) -> None:
     """Set a limit of processes: ``nofile=1024:2048``."""
     match = ULIMIT.fullmatch(text)
-    if not match or match[1] not in RLIMITS:
+    if not match or match[1].upper() not in RLIMITS:
         raise InvalidArgument(f"ulimit {text[:60]!r} is not known; write nofile=1024:2048, soft before hard")
     soft, hard = (UNLIMITED if each == "-1" else int(each) for each in (match[2], match[3] or match[2]))
     if soft > hard:
@@ -177,9 +161,8 @@ def _gpu_names(gpus: str) -> list[str]:
     kind = next((kind for kind in GPU_KINDS if any(name.startswith(f"{kind}=") for name in known)), "")
     if not kind:
         reasons = f" ({'; '.join(problems)[:300]})" if problems else ""
-        raise NotFound(
-            f"--gpus needs a CDI spec of GPUs in {' or '.join(cdi.DIRECTORIES)}{reasons}; see nvidia-ctk cdi"
-        )
+        where = " or ".join(cdi.DIRECTORIES)
+        raise NotFound(f"--gpus needs a CDI spec of GPUs in {where}{reasons}; `nvidia-ctk cdi generate` makes one")
     words = gpus.strip('"').removeprefix("device=")
     if words == gpus.strip('"'):
         if words == "all":
