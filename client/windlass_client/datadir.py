@@ -7,6 +7,8 @@ A daemon's socket and a namespace have a directory of their own. This module alo
         volumes/<name>/_data
         networks/
         locks/
+
+    /var/lib/windlass-client/networks/     who is attached to networks, for all daemons of this host
 """
 
 from __future__ import annotations
@@ -99,6 +101,18 @@ def root() -> Path:
         return Path("/var/lib/windlass-client")
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return Path(home, "windlass-client")
+
+
+def host_networks() -> Path:
+    """Return the directory of what all daemons of this host share: its ports, and the results of CNI plugins."""
+    return root() / "networks"
+
+
+def run_directory() -> Path:
+    """Return the directory for what a reboot ends: the names of network namespaces."""
+    if os.geteuid() == 0:
+        return Path("/run/windlass-client")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or root() / "run", "windlass-client")
 
 
 def directory(path: Path) -> Path:
