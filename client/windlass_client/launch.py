@@ -74,9 +74,9 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
 
     try:
         async with contextlib.AsyncExitStack() as stack:
-            volumes = options.volumes and await stack.enter_async_context(
-                Attachment(client, options.volumes, options.id)
-            )
+            volumes: Attachment | None = None
+            if options.volumes is not None:
+                volumes = await stack.enter_async_context(Attachment(client, options.volumes, options.id))
 
             async def build(rootfs: Rootfs) -> Spec:
                 spec = await _spec(rootfs, options)
