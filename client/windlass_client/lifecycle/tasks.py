@@ -60,10 +60,9 @@ async def create(
     asked: Asked,
     rootfs: Sequence[Mount] | None = None,
 ) -> None:
-    """Create a container's task, not yet running. Raises AlreadyExists if there is one."""
+    """Create a container's task, not yet running, after `make_files`. Raises AlreadyExists if there is one."""
     if rootfs is None:
         rootfs = await _mounts(client, container)
-    make_files(client, asked)
     uri = output_uri(client, asked)
     stdin = str(DataDirectory.of(client.connection).container(asked.id) / STDIN) if asked.stdin else ""
     streams = IO(stdin, uri, "" if asked.terminal else uri, asked.terminal)
