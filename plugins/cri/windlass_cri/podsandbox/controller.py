@@ -121,12 +121,15 @@ class PauseContainers(SandboxController):
         pod, name = created.pod, full_name(self._settings.image)
         user = userns.wanted(pod.namespace_options)
         owner = await asyncio.to_thread(self._pin, pod) if user is not None and not pod.host_network else None
+        snapshotter = runtime.snapshotter or self._settings.snapshotter
+        capabilities = await namespace.snapshots.capabilities(snapshotter)
+        labels = userns.snapshot_labels(user, snapshotter, capabilities)
         row = Row(
             pod.id,
             runtime=created.record.runtime,
             runtime_options=created.record.runtime_options,
             image=name,
-            snapshotter=runtime.snapshotter or self._settings.snapshotter,
+            snapshotter=snapshotter,
             labels={**pod.config.labels, KIND: SANDBOX},
         )
 
@@ -148,7 +151,7 @@ class PauseContainers(SandboxController):
             made["process"]["user"] = with_groups(who, accounts, security)
             return made
 
-        return await launch.create(namespace, row, platforms.host(), build)
+        return await launch.create(namespace, row, platforms.host(), build, snapshot_labels=labels)
 
     def _pin(self, pod: Pod) -> Path:
         """Name the user namespace that owns a pod's network namespace. Blocks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from windlass.contracts.mounts import Mount
@@ -13,6 +13,8 @@ from windlass_cri.record import Pod
 from windlass_oci.runtime_spec import IDMapping, Spec
 
 MAPPINGS = ("uidmap=", "gidmap=")
+REMAP = "remap-ids"
+"""A capability of snapshotters."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,18 @@ def of_container(pod: Pod, options: cri.NamespaceOption) -> UserNamespace | None
     if found is not None and "user" not in pod.namespaces:
         raise Unknown(f"pod {pod.id} has no user namespace, which its container is to join; recreate the pod")
     return found
+
+
+def snapshot_labels(user: UserNamespace | None, snapshotter: str, capabilities: Collection[str]) -> dict[str, str]:
+    """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
+    if user is None:
+        return {}
+    if REMAP not in capabilities:
+        raise Unknown(
+            f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
+            "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
+        )
+    return user.labels
 
 
 def without_mappings(mounts: Sequence[Mount]) -> list[Mount]:
