@@ -44,7 +44,7 @@ def idmapping_runtime() -> str:
 def daemon() -> Iterator[CriDaemon]:
     cri_block = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
     binary = f'BinaryName = "{idmapping_runtime()}"\n'
-    more = f'{cri_block}.{BOTH}.options]\n{binary}{cri_block}.{PAUSED}.options]\n{binary}'
+    more = f"{cri_block}.{BOTH}.options]\n{binary}{cri_block}.{PAUSED}.options]\n{binary}"
     more += f'{cri_block}.{PAUSED}]\nsandboxer = "podsandbox"\n'
     more += f'[plugins."io.containerd.cri.v1.images".pinned_images]\nsandbox = "{PAUSE}"\n'
     # Below pytest's own directories, which are closed, a container's root cannot reach its root file system.
