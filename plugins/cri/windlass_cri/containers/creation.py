@@ -86,7 +86,7 @@ class Creation:
         snapshotter = runtime.snapshotter or self._images.snapshotter
         await self._step(container, "files", asyncio.to_thread(self._make_directories, container))
         user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
-        labels = userns.snapshot_labels(user, snapshotter, await self._namespace.snapshots.capabilities(snapshotter))
+        labels = await userns.snapshot_labels(user, self._namespace, snapshotter)
         volumes_of = self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
         await self._step(container, "mount", volumes_of)
         row = Row(

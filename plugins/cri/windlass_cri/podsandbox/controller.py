@@ -122,8 +122,7 @@ class PauseContainers(SandboxController):
         user = userns.wanted(pod.namespace_options)
         owner = await asyncio.to_thread(self._pin, pod) if user is not None and not pod.host_network else None
         snapshotter = runtime.snapshotter or self._settings.snapshotter
-        capabilities = await namespace.snapshots.capabilities(snapshotter)
-        labels = userns.snapshot_labels(user, snapshotter, capabilities)
+        labels = await userns.snapshot_labels(user, namespace, snapshotter)
         row = Row(
             pod.id,
             runtime=created.record.runtime,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from windlass.contracts.mounts import Mount
@@ -10,6 +10,7 @@ from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.record import Pod
+from windlass_local.inside import LocalNamespace
 from windlass_oci.runtime_spec import IDMapping, Spec
 
 MAPPINGS = ("uidmap=", "gidmap=")
@@ -85,11 +86,11 @@ def of_container(pod: Pod, options: cri.NamespaceOption) -> UserNamespace | None
     return found
 
 
-def snapshot_labels(user: UserNamespace | None, snapshotter: str, capabilities: Collection[str]) -> dict[str, str]:
+async def snapshot_labels(user: UserNamespace | None, namespace: LocalNamespace, snapshotter: str) -> dict[str, str]:
     """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
     if user is None:
         return {}
-    if REMAP not in capabilities:
+    if REMAP not in await namespace.snapshots.capabilities(snapshotter):
         raise Unknown(
             f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
             "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
