@@ -126,6 +126,7 @@ class Node:
     pods: KnownPods
     containers: Containers
     container: Container
+    steps: PodSteps
 
     @property
     def fifos(self) -> list[str]:
@@ -158,7 +159,7 @@ async def node(tmp_path: Path) -> Node:
     (tmp_path / "state" / "containers" / ID).mkdir(parents=True)
     container = Container(ID, cri.ContainerConfig(), ContainerData("c_n", pods.pod.id), directory, Status(created_at=1))
     made.index.add(ID, container)
-    return Node(tasks, pods, made, container)
+    return Node(tasks, pods, made, container, steps)
 
 
 async def test_a_start_that_is_given_up_while_streams_are_opened_leaves_none(
@@ -266,6 +267,32 @@ async def test_a_container_is_not_made_in_a_pod_that_stopped_meanwhile(
         await creation.create(node.pods.pod, "d" * 64, "c_n", config, "sha256:1", 0)
     assert undone == ["d" * 64] and not (creation.root / ("d" * 64)).exists()
     assert isinstance(creation, Creation)
+
+
+async def test_a_removal_that_is_given_up_goes_on_to_its_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(namespace: object, id: str, force: bool) -> None:
+        entered.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(launch, "remove", slowly)
+    removing = asyncio.create_task(node.containers.remove(node.container))
+    await asyncio.wait_for(entered.wait(), 20)
+    looked = asyncio.create_task(_look(node))
+    removing.cancel()
+    await asyncio.sleep(0.05)
+    assert not looked.done() and not removing.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await removing
+    # Who looks at all containers sees none whose record is gone.
+    assert await looked == [] and ID not in node.containers.index
+
+
+async def _look(node: Node) -> list[str]:
+    async with node.steps.changes.still():
+        return [each.id for each in node.containers.index]
 
 
 async def test_an_exec_that_times_out_leaves_no_error_to_be_logged(node: Node) -> None:

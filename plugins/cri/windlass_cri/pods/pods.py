@@ -258,6 +258,10 @@ class Pods:
         await self._take_apart(pod.id, "", [self._controller_of(pod)])
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
+        await settled(self._forget(pod))
+
+    async def _forget(self, pod: Pod) -> None:
+        """Not to be cut off: clients and hook plugins see a pod go once."""
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
         async with self._steps.changes.one():
             await self._steps.remove_pod(pod)
