@@ -14,7 +14,7 @@ import pytest
 from windlass.contracts.containers import Container as Row
 from windlass.contracts.tasks import Exit, Process
 from windlass.contracts.tasks import Status as TaskState
-from windlass.errors import DeadlineExceeded, Unavailable, Unknown
+from windlass.errors import DeadlineExceeded, FailedPrecondition, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
@@ -47,6 +47,7 @@ class Tasks:
         self.kill_error: Exception | None = None
         self.at_start = asyncio.Event()
         self.at_start.set()
+        self.exec_runs = False
 
     async def create(self, row: Row, options: object) -> int:
         self.calls.append("create")
@@ -63,6 +64,7 @@ class Tasks:
     async def wait(self, id: str, exec_id: str = "") -> Exit:
         if not exec_id:
             await self.ended.wait()
+        self.exec_runs = False
         if self.wait_error is not None:
             raise self.wait_error
         return Exit(7, 3, 5)
@@ -82,6 +84,8 @@ class Tasks:
         return Exit(7, 3, 5)
 
     async def delete_exec(self, id: str, exec_id: str) -> Exit:
+        if self.exec_runs:
+            raise FailedPrecondition("cannot delete a running process")
         self.calls.append("delete exec")
         return Exit(7, 3, 5)
 
@@ -319,6 +323,20 @@ async def test_an_exec_of_a_container_that_has_gone_leaves_no_error_to_be_logged
         await Execs(node.containers, cast("Pods", node.pods)).exec_sync(ID, ["/bin/sleep"], 5)
     await _nothing_more()
     assert reported == []
+
+
+async def test_an_exec_whose_start_is_given_up_is_deleted_once_it_has_ended(node: Node) -> None:
+    node.container.change(started_at=1)
+    node.tasks.at_start.clear()
+    execs = Execs(node.containers, cast("Pods", node.pods))
+    executing = asyncio.create_task(execs.exec_sync(ID, ["x"], 0))
+    while "start" not in node.tasks.calls:
+        await asyncio.sleep(0.01)
+    node.tasks.exec_runs = True
+    executing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await executing
+    assert node.tasks.calls[-1] == "delete exec"
 
 
 async def test_pipes_of_an_exec_are_below_the_container_s_directory(
