@@ -12,6 +12,7 @@ from pathlib import Path
 
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, Unknown
 from windlass_cni.config import Json, Object
+from windlass_cni.orphans import PARENT
 
 OUTPUT_LIMIT = 4 << 20
 """Bytes that a plugin may print; a result with thousands of routes is far smaller."""
@@ -84,6 +85,7 @@ class Programs:
 
     def _environment(self, command: str, attachment: Attachment | None) -> dict[str, str]:
         environment = {**os.environ, "CNI_COMMAND": command, "CNI_PATH": ":".join(map(str, self.directories))}
+        environment[PARENT] = str(os.getpid())
         # A plugin that is asked for VERSION, STATUS or GC must not take over what we were started with.
         for key in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"):
             environment.pop(key, None)
