@@ -24,7 +24,7 @@ from itertools import islice
 from types import GeneratorType
 from typing import ParamSpec, TypeVar
 
-from windlass import faults
+from windlass import faults, tracing
 from windlass.errors import Unavailable
 from windlass.marks import CONTRACT_MARK, is_quick, quick
 from windlass.ownloop import OwnLoop, only_exceptions
@@ -144,7 +144,8 @@ class Gate:
             try:
                 if faults.armed:
                     faults.point(f"{self.uri}.{account.method}")
-                result = method(*args, **kwargs)
+                with tracing.span(f"{self.uri}.{account.method}") if tracing.recorder else tracing.NOTHING:
+                    result = method(*args, **kwargs)
                 failed = False
             finally:
                 account.leave(started, failed)
@@ -159,10 +160,11 @@ class Gate:
             try:
                 if faults.armed:
                     await asyncio.to_thread(faults.point, f"{self.uri}.{account.method}")
-                if self._own_loop is None:
-                    result = await only_exceptions(method(*args, **kwargs))
-                else:
-                    result = await self._own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
+                with tracing.span(f"{self.uri}.{account.method}") if tracing.recorder else tracing.NOTHING:
+                    if self._own_loop is None:
+                        result = await only_exceptions(method(*args, **kwargs))
+                    else:
+                        result = await self._own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
                 failed = False
                 return result
             finally:

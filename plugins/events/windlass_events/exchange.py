@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from windlass import tracing
 from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import InvalidArgument
@@ -79,6 +80,9 @@ def _details(event: ReadableEvent) -> dict[str, str]:
         value, _ = event.field(("event", name))
         if value:
             details[name] = value
+    # What a shim reports, such as the end of a process, comes after the request that has led to it.
+    if (span := tracing.last(f"{details['namespace']}/{details.get('container_id', '')}")) is not None:
+        details["trace_id"] = span.trace
     return details
 
 

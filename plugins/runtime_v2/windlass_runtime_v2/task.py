@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from windlass import tracing
 from windlass.contracts.tasks import Exit
 from windlass.errors import DeadlineExceeded, Error, Unavailable
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
@@ -22,6 +23,8 @@ from windlass_runtime_v2.wire import exit_of
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
+CHANGES = frozenset({"Start", "Exec", "Kill", "Pause", "Resume", "Checkpoint", "Delete"})
+"""Calls of a shim that lead to events."""
 UNKNOWN_EXIT = 255
 """Status of a process whose end was not seen."""
 
@@ -51,6 +54,8 @@ class Task:
 
     async def call(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
         """Call the shim; the errors that are not its answers name task and step."""
+        if method in CHANGES:
+            tracing.touch(f"{self.bundle.namespace}/{self.id}")
         try:
             return await self.shim.call(method, request, answer, timeout)
         except (DeadlineExceeded, Unavailable) as error:
