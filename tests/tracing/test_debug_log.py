@@ -61,12 +61,11 @@ def test_a_request_without_a_valid_trace_has_one_of_its_own(header: str) -> None
 
 def test_traces_are_read_on_level_debug_or_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """`debug.log_trace_id` adds the ID on other levels; without it they cost nothing."""
-    lines_of(monkeypatch, "info")
-    assert not tracing.active
-    lines_of(monkeypatch, "debug")
-    assert tracing.active
-    lines_of(monkeypatch, "info", trace_ids=True)
-    assert tracing.active
+    found = []
+    for level, trace_ids in (("info", False), ("debug", False), ("info", True)):
+        lines_of(monkeypatch, level, trace_ids)
+        found.append(tracing.active)
+    assert found == [False, True, True]
 
 
 def test_what_a_request_is_about() -> None:

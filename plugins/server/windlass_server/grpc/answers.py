@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from windlass import tracing
 from windlass.contracts import rpc
+from windlass.contracts.metrics import Counter
 from windlass.contracts.rpc import Method
 from windlass.errors import Cancelled, Code, name_of
 from windlass.typing import override
@@ -18,6 +19,11 @@ from windlass_server.grpc.bodies import MOST_HELD
 from windlass_server.grpc.links import Link
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.streams import Stream
+
+SERVERS_FAULT = frozenset(
+    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
+)
+"""Statuses that make a server's span one that failed, by OpenTelemetry's conventions for RPCs."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +40,10 @@ class Answering(rpc.Call):
     """A call that can be answered."""
 
     __slots__ = (
+        "_begun",
         "_callbacks",
         "_compresses",
+        "_counter",
         "_limits",
         "_link",
         "_loop",
@@ -61,6 +69,8 @@ class Answering(rpc.Call):
         self._unsent_headers: bytes | None = wire.INITIAL
         self._path = "a call"
         self._span: tracing.Span | None = None
+        self._counter: Counter | None = None
+        self._begun = 0.0
         self._subject: Mapping[str, str] = {}
         self._compresses = False
         self._trailing = b""
@@ -80,13 +90,15 @@ class Answering(rpc.Call):
             return
         headers = self._headers()
         trailers = wire.OK + self._trailing
-        if self._span is not None:
+        if self._span is not None or self._counter is not None:
             self._note_end(Code.OK, "")
         self._end()
         self._link.send(self.stream, headers, data, trailers)
 
     async def _encode(self, response: object) -> bytes:
         message = self._method.encode(response)
+        if self._counter is not None:
+            self._counter.sent += 1
         if self._compresses:
             data = await messages.gzipped(message, self._limits.send)
         else:
@@ -119,12 +131,14 @@ class Answering(rpc.Call):
         self._link.send(self.stream, None, b"", trailers)
 
     def _note_end(self, code: int, message: str) -> None:
-        """Tell the log of a failure, and the span how the call ended."""
+        """Tell the log of a failure, and counter and span how the call ended."""
+        if self._counter is not None:
+            self._counter.end(code, self._begun)
         if code != Code.OK and logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s failed: %s: %s", self._path, name_of(code), message, extra=self._details())
         if self._span is not None:
             self._span.note(**{"rpc.grpc.status_code": int(code)}, **_as_facts(self._subject))
-            self._span.end(message or name_of(code) if code != Code.OK else "")
+            self._span.end(message or name_of(code) if code in SERVERS_FAULT else "")
 
     def _details(self) -> dict[str, str]:
         """Return what the log has of a failure besides its reason."""

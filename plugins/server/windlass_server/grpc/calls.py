@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
 from google.protobuf.message import DecodeError
 
 from windlass import tracing
+from windlass.contracts.metrics import Counter
 from windlass.contracts.rpc import NAMESPACE, Method
 from windlass.errors import Cancelled, Code, Error
 from windlass.typing import override
@@ -47,12 +48,14 @@ class Call(Answering):
 
     # What the stream brings
 
-    def begin(self, request: Request | None, find: Find) -> None:
-        """Find the method, and run its handler as soon as it has what it needs."""
+    def begin(self, request: Request | None, find: Find, counters: Mapping[str, Counter]) -> None:
+        """Find the method, and run its handler as soon as it has what it needs; ``counters`` are by path."""
         try:
             if request is None:
                 raise Refused(Code.RESOURCE_EXHAUSTED, "the headers are larger than this server takes", status=431)
             timeout = self._read(wire.parse(request), find)
+            if (counter := counters.get(self._path)) is not None:
+                self._counter, self._begun = counter, counter.begin()
         except Refused as refused:
             self._refuse(refused)
             return
@@ -164,6 +167,8 @@ class Call(Answering):
     async def _decode(self, compressed: bool, message: bytes) -> object:
         if compressed:
             message = await self._body.expand(message)
+        if self._counter is not None:
+            self._counter.received += 1
         try:
             return self._method.decode(message)
         except DecodeError as error:
