@@ -90,12 +90,16 @@ class Breaker:
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
 
+    @property
+    def left(self) -> float:
+        """The seconds until it lets a call through, 0 while it is closed."""
+        return 0.0 if self._misses < MISSES_TO_OPEN else max(0.0, self._open_until - time.monotonic())
+
     def check(self) -> None:
         """Raise Unavailable while the breaker is open."""
         if self._misses < MISSES_TO_OPEN:
             return
-        left = self._open_until - time.monotonic()
-        if left > 0:
+        if (left := self.left) > 0:
             sick = f"{self._uri} has missed {self._misses} deadlines in a row"
             raise Unavailable(f"{sick}; it is tried again in {left:.1f} s")
         self._open_until = time.monotonic() + self._pause
