@@ -7,9 +7,11 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
-from tracing.collector import Collector, collecting
+from tracing.collector import Collector, collecting, decoded
 
 from windlass import tracing
 from windlass.contracts.tracing import Recorder
@@ -189,3 +191,35 @@ def test_what_cannot_be_is_refused(environment: dict[str, str], says: str) -> No
     """One line says which variable, and what it may be."""
     with pytest.raises(InvalidArgument, match=says):
         Otlp.read("", "", False, environment)
+
+
+def test_traces_by_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other protocol of OTLP."""
+    names: list[str] = []
+
+    def export(data: bytes, context: grpc.ServicerContext) -> bytes:
+        names.extend(span.name for span in decoded(data))
+        return b""
+
+    handler = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    monkeypatch.setattr(tracing, "active", False)
+    settings = Otlp.read(f"http://127.0.0.1:{port}", "grpc", True, {})
+    assert settings is not None
+    recorder = OtlpProcessor(settings).recorder("windlass", 1.0)
+    tracing.record(recorder.begin)
+    try:
+        in_a_request({}, lambda: None)
+        until = time.monotonic() + 20
+        while "a.B/C" not in names:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        tracing.record(None)
+        recorder.close()
+        server.stop(None).wait()
