@@ -204,7 +204,7 @@ def test_traces_by_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = grpc.method_handlers_generic_handler(
         "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": grpc.unary_unary_rpc_method_handler(export)}
     )
-    server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")

@@ -81,7 +81,8 @@ def _details(event: ReadableEvent) -> dict[str, str]:
         if value:
             details[name] = value
     # What a shim reports, such as the end of a process, comes after the request that has led to it.
-    if (span := tracing.last(f"{details['namespace']}/{details.get('container_id', '')}")) is not None:
+    container = f"{details['namespace']}/{details.get('container_id', '')}"
+    if (span := tracing.last(container + event.envelope.topic) or tracing.last(container)) is not None:
         details["trace_id"] = span.trace
     return details
 

@@ -47,7 +47,7 @@ class ShimTasks(Tasks):
         # A client that goes away meanwhile gets no task.
         check_identifier("namespace", namespace)
         check_identifier("task", container.id)
-        tracing.touch(f"{namespace}/{container.id}")
+        tracing.touch(f"{namespace}/{container.id}/tasks/create")
         await self._recovery.wait_for(namespace, container.id)
         spec = await self._spec(namespace, container)
         job = self._lifecycle.jobs.start(self._lifecycle.create(namespace, container, options, spec))
