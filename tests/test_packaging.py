@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "grpc": "grpcio",
     "grpc_tools": "grpcio-tools",
+    "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
 }
 """Where the distribution has another name than what is imported from it."""

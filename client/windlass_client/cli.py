@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
     "version": "daemon:version",
     "config": "daemon:config",
     "fsck": "fsck:fsck",
+    "doctor": "doctor:doctor",
 }
 
 
