@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from windlass.contracts.monitors import TASK_MONITOR
 from windlass.contracts.properties import GRPC_ADDRESS, TTRPC_ADDRESS
 from windlass.contracts.services import GRPC, SERVER, TTRPC
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_SIZE = 16 << 20
 
@@ -71,8 +74,11 @@ def prepare_grpc(context: InitContext) -> object:
 
 def init_grpc(context: InitContext) -> object:
     """Make the server that answers clients."""
+    from windlass_server.activation import inherited
     from windlass_server.grpc.listener import GrpcServer
 
+    for path in inherited.close_rest():  # every server has prepared by now
+        logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
     config = context.config(GrpcConfig)
     server = GrpcServer(
         context.prepared,
