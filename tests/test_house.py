@@ -54,6 +54,7 @@ BROAD = {
     "kernel/windlass/discovery.py": "an import may raise anything, which becomes its plugin's record",
     "kernel/windlass/config/factories.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
+    "kernel/windlass/process/reload.py": "one plugin that cannot take over new values must not keep the others from it",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",

@@ -79,13 +79,13 @@ def init_grpc(context: InitContext) -> object:
 
     for path in inherited.close_rest():  # every server has prepared by now
         logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
-    config = context.config(GrpcConfig)
-    server = GrpcServer(
-        context.prepared,
-        list(context.all(GRPC).values()),
-        config.max_recv_message_size or MESSAGE_SIZE,
-        config.max_send_message_size or MESSAGE_SIZE,
-    )
+
+    def sizes() -> tuple[int, int]:
+        config = context.config(GrpcConfig)
+        return config.max_recv_message_size or MESSAGE_SIZE, config.max_send_message_size or MESSAGE_SIZE
+
+    server = GrpcServer(context.prepared, list(context.all(GRPC).values()), *sizes())
+    context.on_reload(("max_recv_message_size", "max_send_message_size"), lambda: server.limit(*sizes()))
     context.on_start(server.start)
     context.on_stop(server.stop)
     return server

@@ -24,6 +24,10 @@ class GrpcServer:
         self._server = Server(Limits(max_recv, max_send))
         self._acceptor: Acceptor | None = None
 
+    def limit(self, max_recv: int, max_send: int) -> None:
+        """Refuse larger messages of calls that begin from now on."""
+        self._server.limits = Limits(max_recv, max_send)
+
     async def start(self) -> None:
         """Begin to answer."""
         for service in self._services:
