@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from click.shell_completion import get_completion_class
 
 PROGRAM = "windlass"
-VARIABLE = "_WINDLASS_COMPLETE"
 
 
 def scripts() -> Mapping[str, str]:
@@ -16,10 +15,10 @@ def scripts() -> Mapping[str, str]:
 
 
 def _script(shell: str) -> str:
-    from windlass_client.cli import windlass
+    from windlass_client.cli import COMPLETE, windlass
 
     kind = get_completion_class(shell)
     assert kind is not None
-    made = kind(windlass, {}, PROGRAM, VARIABLE)
+    made = kind(windlass, {}, PROGRAM, COMPLETE)
     # `source` would execute bash for its version first, and a package is made where there may be none
     return made.source_template % made.source_vars()
