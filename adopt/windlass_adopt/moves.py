@@ -1,0 +1,112 @@
+"""The steps that bring what a plan has found to where Windlass looks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from windlass.errors import FailedPrecondition
+from windlass_adopt import running
+from windlass_adopt.places import CONTENT, CRI, META_DB, METADATA, SANDBOXES, SNAPSHOT_DB, TASKS, Places
+from windlass_adopt.plan import Plan
+from windlass_adopt.steps import AnyStep, Link, Move, Note, Relink
+
+NOTE = (
+    "The records of this containerd are with Windlass, at {root}.\n"
+    "windlassd adopt --from {source} --state {state} --back gives them back.\n"
+)
+SUFFIXES = ("", "-wal", "-reserve", ".lock")
+"""Of the files that are part of a database."""
+
+
+def steps_of(plan: Plan) -> list[AnyStep]:
+    """Return what is to be done, in order. Raises FailedPrecondition where something is in the way."""
+    places = plan.places
+    steps = [*_records_aside(places)]
+    for name in plan.snapshots:
+        steps += _snapshotter(places, name)
+    steps += _directory(places, places.source / CONTENT, places.root / CONTENT)
+    steps += _running(plan)
+    steps += _database(places, METADATA, META_DB, places.root / METADATA)
+    steps += _sockets(plan)
+    return steps
+
+
+def _records_aside(places: Places) -> Iterator[AnyStep]:
+    """First of all: from now on containerd does not start, and would not know what it has any more."""
+    yield Move(str(places.meta_db), str(kept_database(places, METADATA, META_DB)))
+    if places.source != places.root:
+        text = NOTE.format(root=places.root, source=places.source, state=places.source_state)
+        yield Note(str(places.meta_db), text)
+
+
+def kept_database(places: Places, plugin: str, name: str) -> Path:
+    """Return where one of containerd's databases is kept meanwhile."""
+    return places.root / "adoption" / "containerd" / plugin / name
+
+
+def _snapshotter(places: Places, name: str) -> Iterator[AnyStep]:
+    source, target = places.snapshots(name), places.own_snapshots(name)
+    yield Move(str(source / SNAPSHOT_DB), str(kept_database(places, source.name, SNAPSHOT_DB)))
+    yield from _database(places, source.name, SNAPSHOT_DB, target)
+    yield from _directory(places, source / "snapshots", target / "snapshots")
+
+
+def _database(places: Places, plugin: str, name: str, target: Path) -> Iterator[AnyStep]:
+    """Bring a database that was made to where it belongs, with all the files that are part of it."""
+    made, containerds = places.staged / plugin, places.source / plugin / name
+    for file in [f"{name}{suffix}" for suffix in SUFFIXES]:
+        if (target / file).exists() and target / file != containerds:
+            yield Move(str(target / file), str(places.aside / plugin / file))
+        # Also those that are only there later, which go with the database if it is given back.
+        yield Move(str(made / file), str(target / file))
+
+
+def _directory(places: Places, source: Path, target: Path, link: bool = False) -> Iterator[AnyStep]:
+    """Bring a directory to where it belongs; ``link`` for those who know it by its old name."""
+    if source == target or not source.is_dir() or source.is_symlink():
+        return
+    _check_device(source, target)
+    if target.is_dir():
+        base = places.state if places.state in target.parents else places.root
+        aside = base / "adoption" / "replaced" / target.relative_to(base) if base in target.parents else None
+        if aside is None:
+            aside = target.with_name(f".{target.name}-replaced")
+        yield Move(str(target), str(aside))
+    yield Move(str(source), str(target))
+    if link:
+        yield Link(str(source), str(target))
+
+
+def _running(plan: Plan) -> Iterator[AnyStep]:
+    """Bundles and their work directories; a shim knows its bundle by its old name."""
+    places = plan.places
+    if places.source != places.root:
+        yield from _directory(places, places.source / TASKS, places.root / TASKS, link=True)
+        for task in plan.tasks:
+            before, after = str(task.work), str(places.root / TASKS / task.namespace / task.id)
+            yield Relink(str(task.bundle / "work"), before, after)
+        yield from _directory(places, places.source / CRI, places.root / CRI, link=True)
+    for plugin in (TASKS, SANDBOXES, CRI):
+        yield from _directory(places, places.source_state / plugin, places.state / plugin, link=True)
+
+
+def _sockets(plan: Plan) -> Iterator[AnyStep]:
+    """Shims send their events to the socket that they were told of, and clients are configured so."""
+    places = plan.places
+    for old in sorted(plan.addresses):
+        for before, after in ((old, places.address), (f"{old}.ttrpc", places.ttrpc_address)):
+            if before != after and (running.is_socket(before) or not os.path.lexists(before)):
+                yield Link(before, after)
+
+
+def _check_device(source: Path, target: Path) -> None:
+    parent = target
+    while not parent.exists():
+        parent = parent.parent
+    if source.stat().st_dev != parent.stat().st_dev:
+        raise FailedPrecondition(
+            f"{source} and {target} are on different file systems, so all of it would have to be copied; "
+            f"adopt it where it is: windlassd --root {source.parent} adopt …"
+        )

@@ -1,0 +1,185 @@
+"""The steps of an adoption: each is done and undone by a call or two of the system, and may be repeated at any time.
+
+A process that is killed between two steps, or within one, leaves what the same step finds when it is done again, or
+undone. Nothing is copied and nothing deleted, but for links and files that a step itself has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeAlias
+
+from windlass.errors import DataLoss
+from windlass_linux import calls as linux
+from windlass_linux import mounting
+from windlass_storage import disks
+
+Fields: TypeAlias = dict[str, str]
+
+
+class Step(Protocol):
+    """One change of the machine."""
+
+    kind: ClassVar[str]
+
+    def do(self) -> None:
+        """Make the change unless it is made. Raises OSError."""
+
+    def undo(self) -> None:
+        """Take the change back unless it is not made. Raises OSError."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Renames a file or a directory, with all that is in it or mounted on it."""
+
+    kind: ClassVar[str] = "move"
+    source: str
+    target: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        _rename(self.source, self.target)
+
+    def undo(self) -> None:
+        """See `Step`."""
+        _rename(self.target, self.source)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Makes a symbolic link for those who know a path by its old name; a dead socket there goes."""
+
+    kind: ClassVar[str] = "link"
+    path: str
+    target: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        path = Path(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()
+        with contextlib.suppress(FileExistsError):
+            path.symlink_to(self.target)
+
+    def undo(self) -> None:
+        """See `Step`."""
+        path = Path(self.path)
+        if path.is_symlink() and str(path.readlink()) == self.target:
+            path.unlink()
+
+
+@dataclass(frozen=True)
+class Relink:
+    """Makes a symbolic link lead elsewhere, in a directory that may have gone meanwhile."""
+
+    kind: ClassVar[str] = "relink"
+    path: str
+    before: str
+    after: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        self._point(self.after)
+
+    def undo(self) -> None:
+        """See `Step`."""
+        self._point(self.before)
+
+    def _point(self, target: str) -> None:
+        path = Path(self.path)
+        if not path.is_symlink() or str(path.readlink()) == target:
+            return
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        temporary.symlink_to(target)
+        temporary.rename(path)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Leaves a text in place of a database, so that containerd does not start on what it no longer has."""
+
+    kind: ClassVar[str] = "note"
+    path: str
+    text: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        path = Path(self.path)
+        if not path.exists():
+            path.write_text(self.text)
+
+    def undo(self) -> None:
+        """See `Step`."""
+        path = Path(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size == len(self.text.encode()) and path.read_text(errors="replace") == self.text:
+                path.unlink()
+
+
+@dataclass(frozen=True)
+class Remount:
+    """Moves a mount to another directory: it is bound there, and its old place is detached."""
+
+    kind: ClassVar[str] = "remount"
+    source: str
+    target: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        _remount(Path(self.source), Path(self.target))
+
+    def undo(self) -> None:
+        """See `Step`."""
+        _remount(Path(self.target), Path(self.source))
+
+
+KINDS = {kind.kind: kind for kind in (Move, Link, Relink, Note, Remount)}
+AnyStep: TypeAlias = Move | Link | Relink | Note | Remount
+
+
+def dump(step: AnyStep) -> Fields:
+    """Return a step as JSON has it."""
+    return {"kind": step.kind, **asdict(step)}
+
+
+def load(fields: Fields) -> AnyStep:
+    """Return the step that `dump` was given. Raises DataLoss."""
+    try:
+        given = dict(fields)
+        return KINDS[given.pop("kind")](**given)
+    except (KeyError, TypeError) as error:
+        raise DataLoss(f"the journal of the adoption has a step that is not known: {error}") from None
+
+
+def _rename(source: str, target: str) -> None:
+    if _is_link(source) or not os.path.lexists(source):
+        return  # it is done, and a link may have taken its place
+    parent = Path(target).parent
+    if not parent.exists():
+        disks.private_directory(parent)
+    if _is_link(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    if os.path.lexists(target) and not Path(target).is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    os.rename(source, target)  # noqa: PTH104 - an empty directory may be in the way, one with files is not
+
+
+def _is_link(path: str) -> bool:
+    return os.path.islink(path)  # noqa: PTH114 - of a string, as the rest
+
+
+def _remount(source: Path, target: Path) -> None:
+    if not source.is_mount():
+        return
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not target.is_mount():
+        linux.mount(str(source), target, "", linux.MS_BIND)
+    mounting.detach_all(source)
