@@ -24,6 +24,9 @@ def adopt(plan: Plan, leave_behind: bool = False) -> None:
         refuse_what_is_left(plan)
     with disk_errors(f"write below {places.root}", places.root):
         private_directory(journals.directory)
+    # What an earlier one was given back from, or a journal that was never written.
+    shutil.rmtree(places.aside, ignore_errors=True)
+    shutil.rmtree(places.state / journal.DIRECTORY, ignore_errors=True)
     staging.stage(plan)
     try:
         todo = steps_of(plan)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from windlass.errors import FailedPrecondition
 from windlass_adopt import running
+from windlass_adopt.journal import DIRECTORY
 from windlass_adopt.places import CONTENT, CRI, META_DB, METADATA, SANDBOXES, SNAPSHOT_DB, TASKS, Places
 from windlass_adopt.plan import Plan
-from windlass_adopt.steps import AnyStep, Link, Move, Note, Relink
+from windlass_adopt.steps import AnyStep, Link, Move, Note, Relink, Remount
+from windlass_cri.record import NAMESPACE
 
 NOTE = (
     "The records of this containerd are with Windlass, at {root}.\n"
@@ -35,20 +37,20 @@ def steps_of(plan: Plan) -> list[AnyStep]:
 
 def _records_aside(places: Places) -> Iterator[AnyStep]:
     """First of all: from now on containerd does not start, and would not know what it has any more."""
-    yield Move(str(places.meta_db), str(kept_database(places, METADATA, META_DB)))
+    yield Move(str(places.meta_db), str(kept_aside(places, METADATA, META_DB)))
     if places.source != places.root:
         text = NOTE.format(root=places.root, source=places.source, state=places.source_state)
         yield Note(str(places.meta_db), text)
 
 
-def kept_database(places: Places, plugin: str, name: str) -> Path:
-    """Return where one of containerd's databases is kept meanwhile."""
+def kept_aside(places: Places, plugin: str, name: str) -> Path:
+    """Return where one of containerd's files is kept meanwhile."""
     return places.root / "adoption" / "containerd" / plugin / name
 
 
 def _snapshotter(places: Places, name: str) -> Iterator[AnyStep]:
     source, target = places.snapshots(name), places.own_snapshots(name)
-    yield Move(str(source / SNAPSHOT_DB), str(kept_database(places, source.name, SNAPSHOT_DB)))
+    yield Move(str(source / SNAPSHOT_DB), str(kept_aside(places, source.name, SNAPSHOT_DB)))
     yield from _database(places, source.name, SNAPSHOT_DB, target)
     yield from _directory(places, source / "snapshots", target / "snapshots")
 
@@ -57,26 +59,36 @@ def _database(places: Places, plugin: str, name: str, target: Path) -> Iterator[
     """Bring a database that was made to where it belongs, with all the files that are part of it."""
     made, containerds = places.staged / plugin, places.source / plugin / name
     for file in [f"{name}{suffix}" for suffix in SUFFIXES]:
-        if (target / file).exists() and target / file != containerds:
+        there = (target / file).exists() and target / file != containerds
+        if there:
             yield Move(str(target / file), str(places.aside / plugin / file))
-        # Also those that are only there later, which go with the database if it is given back.
-        yield Move(str(made / file), str(target / file))
+        if (made / file).exists() or not there:
+            # Also those that are only there later, which go with the database if it is given back.
+            yield Move(str(made / file), str(target / file))
 
 
 def _directory(places: Places, source: Path, target: Path, link: bool = False) -> Iterator[AnyStep]:
     """Bring a directory to where it belongs; ``link`` for those who know it by its old name."""
-    if source == target or not source.is_dir() or source.is_symlink():
+    if source == target or not source.is_dir():
         return
+    if (source.is_symlink() and link) or target.is_symlink():
+        named = target if target.is_symlink() else source
+        raise FailedPrecondition(f"{named} is a symbolic link; put a directory there")
+    source = source.resolve()
     _check_device(source, target)
     if target.is_dir():
-        base = places.state if places.state in target.parents else places.root
-        aside = base / "adoption" / "replaced" / target.relative_to(base) if base in target.parents else None
-        if aside is None:
-            aside = target.with_name(f".{target.name}-replaced")
-        yield Move(str(target), str(aside))
+        yield Move(str(target), str(_aside(places, target)))
     yield Move(str(source), str(target))
     if link:
         yield Link(str(source), str(target))
+
+
+def _aside(places: Places, target: Path) -> Path:
+    """Return where an empty directory of Windlass's goes meanwhile, on the same file system."""
+    for base in (places.root, places.state):
+        if base in target.parents:
+            return base / DIRECTORY / "replaced" / target.relative_to(base)
+    return target.with_name(f".{target.name}-replaced")
 
 
 def _running(plan: Plan) -> Iterator[AnyStep]:
@@ -90,6 +102,20 @@ def _running(plan: Plan) -> Iterator[AnyStep]:
         yield from _directory(places, places.source / CRI, places.root / CRI, link=True)
     for plugin in (TASKS, SANDBOXES, CRI):
         yield from _directory(places, places.source_state / plugin, places.state / plugin, link=True)
+    yield from _pods(plan)
+
+
+def _pods(plan: Plan) -> Iterator[AnyStep]:
+    """Files of CRI that are not where Windlass has them, or not as it has them."""
+    places = plan.places
+    for id in plan.statuses:
+        status = places.root / CRI / "containers" / id / "status"
+        yield Move(str(status), str(kept_aside(places, CRI, id)))
+        yield Move(str(places.staged / CRI / id), str(status))
+    for each in plan.contents:
+        for sandbox in each.sandboxes if each.namespace.name == NAMESPACE else ():
+            shm = f"sandboxes/{sandbox.id}/shm"
+            yield Remount(str(places.state / CRI / shm), str(places.root / CRI / shm))
 
 
 def _sockets(plan: Plan) -> Iterator[AnyStep]:

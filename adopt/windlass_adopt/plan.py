@@ -9,10 +9,11 @@ from pathlib import Path
 
 from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
-from windlass_adopt import records, running, snapshots
+from windlass_adopt import cri, records, running, snapshots
 from windlass_adopt.bolt import Bolt
-from windlass_adopt.places import CONTENT, SNAPSHOT_DB, SNAPSHOTTERS, Places
+from windlass_adopt.places import CONTENT, CRI, SNAPSHOT_DB, SNAPSHOTTERS, Places
 from windlass_adopt.running import Task
+from windlass_cri.record import NAMESPACE, Status
 from windlass_metadata.restoring import Contents, Snapshot
 from windlass_storage.snapshot_table import Kept
 
@@ -29,6 +30,8 @@ class Plan:
     tasks: list[Task]
     addresses: set[str]
     left: list[str] = field(default_factory=list)
+    statuses: dict[str, Status] = field(default_factory=dict)
+    """Of containers of CRI, by ID."""
 
     def count(self) -> dict[str, int]:
         """Return how many of each kind are taken."""
@@ -68,6 +71,9 @@ def look(places: Places, locks: contextlib.ExitStack) -> Plan:
     for each in found:
         each.snapshots = _known(plan, each, known)
         _check_containers(plan, each)
+        if each.namespace.name == NAMESPACE:
+            plan.left += cri.convert(each)
+            plan.statuses = _statuses(places, each)
     _check_blobs(plan)
     return plan
 
@@ -119,6 +125,16 @@ def _check_containers(plan: Plan, contents: Contents) -> None:
     for each in contents.containers:
         if each.snapshot_key and (each.snapshotter, each.snapshot_key) not in have:
             plan.left.append(f"snapshot of container {each.id} in {contents.namespace.name}: see above")
+
+
+def _statuses(places: Places, contents: Contents) -> dict[str, Status]:
+    """Return the status of each container of CRI."""
+    found = {}
+    for container in contents.containers:
+        path = places.source / CRI / "containers" / container.id / "status"
+        if path.exists():
+            found[container.id] = cri.status(path)
+    return found
 
 
 def _check_blobs(plan: Plan) -> None:

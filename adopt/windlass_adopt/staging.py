@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from windlass.errors import Error, FailedPrecondition
-from windlass_adopt.places import CONTENT, META_DB, METADATA, SNAPSHOT_DB, SNAPSHOTTER, TASKS, Places
+from windlass_adopt.places import CONTENT, CRI, META_DB, METADATA, SNAPSHOT_DB, SNAPSHOTTER, TASKS, Places
 from windlass_adopt.plan import Plan
 from windlass_metadata.database import Database
 from windlass_metadata.restoring import is_empty, restore
@@ -45,6 +45,9 @@ def stage(plan: Plan) -> None:
                     store.restore(kept)
                 finally:
                     store.close()
+            private_directory(places.staged / CRI)
+            for id, status in plan.statuses.items():
+                status.write(places.staged / CRI / id)
             private_directory(places.staged / METADATA)
             database = Database(places.staged / METADATA / META_DB)
             try:

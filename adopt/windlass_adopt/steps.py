@@ -7,7 +7,6 @@ undone. Nothing is copied and nothing deleted, but for links and files that a st
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -37,7 +36,10 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Move:
-    """Renames a file or a directory, with all that is in it or mounted on it."""
+    """Renames a file or a directory, with all that is in it or mounted on it.
+
+    When the first move is planned there is nothing at its target.
+    """
 
     kind: ClassVar[str] = "move"
     source: str
@@ -160,26 +162,24 @@ def load(fields: Fields) -> AnyStep:
 
 
 def _rename(source: str, target: str) -> None:
-    if _is_link(source) or not os.path.lexists(source):
-        return  # it is done, and a link may have taken its place
+    """Rename, unless it is done: then there is something at the target, and what is at the source is another thing."""
+    if os.path.lexists(target) or not os.path.lexists(source):
+        return
     parent = Path(target).parent
     if not parent.exists():
         disks.private_directory(parent)
-    if _is_link(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    if os.path.lexists(target) and not Path(target).is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(source, target)  # noqa: PTH104 - an empty directory may be in the way, one with files is not
-
-
-def _is_link(path: str) -> bool:
-    return os.path.islink(path)  # noqa: PTH114 - of a string, as the rest
+    os.rename(source, target)  # noqa: PTH104 - of strings
 
 
 def _remount(source: Path, target: Path) -> None:
-    if not source.is_mount():
+    """Have the mount at ``target``, and at ``source`` a link to it, for specs that name it."""
+    if source.is_symlink() or not source.is_mount():
         return
+    if target.is_symlink():
+        target.unlink()
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not target.is_mount():
         linux.mount(str(source), target, "", linux.MS_BIND)
     mounting.detach_all(source)
+    source.rmdir()
+    source.symlink_to(target)
