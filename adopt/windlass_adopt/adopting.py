@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 from windlass.errors import Error, FailedPrecondition, NotFound
-from windlass_adopt import journal, staging
+from windlass_adopt import journal, returning, staging
 from windlass_adopt.journal import BACK, FORWARD, Journal, Journals
 from windlass_adopt.moves import steps_of
-from windlass_adopt.places import Places
+from windlass_adopt.places import KEPT, Places
 from windlass_adopt.plan import Plan, refuse_what_is_left
-from windlass_adopt.steps import AnyStep
+from windlass_adopt.steps import AnyStep, Move
 from windlass_storage.disks import disk_errors, private_directory
 
 
@@ -51,36 +51,56 @@ def resume(places: Places) -> bool:
     return True
 
 
-def give_back(places: Places) -> None:
-    """Undo an adoption, finished or not. Raises NotFound without one, Error."""
+def give_back(places: Places) -> list[str]:
+    """Undo an adoption, finished or not, and return what containerd does not get, or not as it is now.
+
+    Raises NotFound without an adoption, FailedPrecondition while there are tasks that containerd cannot take.
+    """
     journals = Journals(places.root)
     begun = journals.unfinished() or journals.done()
     if begun is None:
         raise NotFound(f"Windlass's root {places.root} has adopted nothing; set --root to one that has")
     _check_same(begun, places)
+    returning.check_tasks(places)
+    lines = returning.differences(places) if journals.done() else []
     with disk_errors(f"write below {journals.directory}", places.root):
         if begun.direction == FORWARD:
-            journals.begin(replace(begun, direction=BACK))
-        journal.undo(begun.steps)
-        journals.forget()
-    shutil.rmtree(journals.directory, ignore_errors=True)
-    shutil.rmtree(places.state / journal.DIRECTORY, ignore_errors=True)
+            aside = [Move(str(target), str(source)) for source, target in returning.new_snapshots(places)]
+            begun = replace(begun, direction=BACK, steps=(*begun.steps, *aside))
+            journals.begin(begun)
+        _undo(places, journals, begun.steps)
+    return lines
 
 
-def _go_on(places: Places, journals: Journals, todo: list[AnyStep]) -> None:
+def _go_on(places: Places, journals: Journals, todo: Sequence[AnyStep]) -> None:
     """Do all steps; when one cannot be done, undo all."""
     try:
         with disk_errors(f"move what is in {places.source} to {places.root}", places.root):
             journal.do(todo)
             journals.finish()
     except (Error, OSError) as error:
-        with contextlib.suppress(OSError):
-            journal.undo(todo)
-            journals.forget()
-            staging.discard(places)
+        reason = str(error) if isinstance(error, Error) else f"{error.filename}: {error.strerror}"
+        try:
+            _undo(places, journals, todo)
+        except (Error, OSError) as second:
+            raise FailedPrecondition(
+                f"not all is adopted: {reason}; and not all can be undone: {second}; "
+                "remove the cause, then finish it by windlassd adopt, or windlassd adopt --back"
+            ) from error
         if isinstance(error, Error):
             raise
-        raise FailedPrecondition(f"nothing was adopted: {error.filename}: {error.strerror}") from error
+        raise FailedPrecondition(f"nothing is adopted: {reason}") from error
+
+
+def _undo(places: Places, journals: Journals, steps: Sequence[AnyStep]) -> None:
+    """Undo all steps, and forget them. Raises FailedPrecondition while something of containerd's is still here."""
+    journal.undo(steps)
+    left = next((path for path in (journals.directory / KEPT).rglob("*") if path.is_file()), None)
+    if left is not None:
+        raise FailedPrecondition(f"{left} is containerd's, and something is where it belongs; move that away")
+    journals.forget()
+    shutil.rmtree(journals.directory, ignore_errors=True)
+    shutil.rmtree(places.state / journal.DIRECTORY, ignore_errors=True)
 
 
 def _check_same(begun: Journal, places: Places) -> None:

@@ -174,9 +174,10 @@ class Page:
 class Bucket:
     """Keys with values, and buckets, by name; read once, when first asked."""
 
-    def __init__(self, bolt: Bolt, root: int, inline: bytes | None, name: str) -> None:
+    def __init__(self, bolt: Bolt, root: int, inline: bytes | None, name: str, depth: int = 0) -> None:
         """A bucket whose tree begins at page ``root``, or is the page that ``inline`` is; ``name`` for messages."""
         self.name = name
+        self._depth = depth
         self._bolt = bolt
         self._root = root
         self._inline = inline
@@ -235,10 +236,11 @@ class Bucket:
         full = f"{self.name}/{name.decode(errors='replace')}"
         if len(header) < BUCKET_HEADER.size:
             raise self.wrong(f"{full} is no bucket")
+        if self._depth == DEEPEST:
+            raise self.wrong("buckets are in each other without end")
         root, _ = BUCKET_HEADER.unpack_from(header)
-        if root:
-            return Bucket(self._bolt, root, None, full)
-        return Bucket(self._bolt, self._root, header[BUCKET_HEADER.size :], full)
+        inline = None if root else header[BUCKET_HEADER.size :]
+        return Bucket(self._bolt, root or self._root, inline, full, self._depth + 1)
 
     def _all(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         if self._read is None:

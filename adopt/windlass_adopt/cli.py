@@ -14,7 +14,7 @@ from windlass import discovery
 from windlass.config import loading
 from windlass.config.loading import Flags, Paths
 from windlass.errors import Error, StartError
-from windlass.process import setup
+from windlass.process import faultpoints, setup
 from windlass_adopt import report
 from windlass_adopt.adopting import adopt, give_back, resume
 from windlass_adopt.journal import Journals
@@ -45,6 +45,10 @@ def run(argv: Sequence[str], path: Path | None, paths: Paths, flags: Flags) -> i
     options = parser().parse_args(argv)
     if os.geteuid() != 0:
         raise StartError("only root can adopt a containerd; run as root")
+    try:
+        faultpoints.arm_from_environment()
+    except ValueError as error:
+        raise StartError(f"{faultpoints.VARIABLE}: {error}") from None
     draft = loading.read(path, paths, flags)
     config = draft.settle(discovery.discover(draft.disabled))
     places = places_of(config, options.source, options.state)
@@ -52,6 +56,8 @@ def run(argv: Sequence[str], path: Path | None, paths: Paths, flags: Flags) -> i
         return _run(options, places)
     except Error as error:
         raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}; remove the cause and run this again") from error
 
 
 def _run(options: argparse.Namespace, places: Places) -> int:
@@ -84,6 +90,7 @@ def _adopt(options: argparse.Namespace, places: Places) -> int:
 
 
 def _back(places: Places) -> int:
-    give_back(places)
+    for line in give_back(places):
+        sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{places.source} is containerd's again; start it\n")
     return 0

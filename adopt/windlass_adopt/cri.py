@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from windlass.contracts.containers import Container
@@ -24,6 +24,13 @@ from windlass.errors import DataLoss
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri import record
 from windlass_metadata.restoring import Contents
+
+if TYPE_CHECKING:
+    from google._upb import _message as fast
+    from google.protobuf import descriptor as slow
+
+    Descriptor: TypeAlias = slow.Descriptor | fast.Descriptor
+    Field: TypeAlias = slow.FieldDescriptor | fast.FieldDescriptor
 
 POD = "io.cri-containerd.sandbox.metadata"
 CONTAINER = "io.cri-containerd.container.metadata"
@@ -149,28 +156,26 @@ def _message(what: str, known: Mapping[str, object], into: M) -> M:
     if not isinstance(config, dict):
         raise DataLoss(f"{what}: its record has no configuration")
     try:
-        return json_format.ParseDict(_encoded(config, into.DESCRIPTOR), into, ignore_unknown_fields=True)
+        return json_format.ParseDict(_fields(config, into.DESCRIPTOR), into, ignore_unknown_fields=True)
     except json_format.ParseError as error:
         raise DataLoss(f"{what}: its configuration is not understood: {error}") from None
 
 
-def _encoded(value: object, descriptor: Descriptor) -> object:
-    """Return a message in JSON with what our protocol takes for bytes, and Go for strings, as `json_format` has bytes."""
+def _fields(message: Fields, descriptor: Descriptor) -> Fields:
+    """Return a message in JSON, with strings that our protocol has as bytes written as `json_format` reads bytes."""
+    known = descriptor.fields_by_name
+    return {name: _encoded(value, known[name]) for name, value in message.items() if name in known}
+
+
+def _encoded(value: object, field: Field) -> object:
     if isinstance(value, list):
-        return [_encoded(each, descriptor) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {name: _encoded_field(each, descriptor.fields_by_name.get(name)) for name, each in value.items()}
-
-
-def _encoded_field(value: object, field: FieldDescriptor | None) -> object:
-    if field is None:
-        return value
-    if field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, str):
+        return [_encoded(each, field) for each in value]
+    if isinstance(value, str) and field.type == FieldDescriptor.TYPE_BYTES:
         return base64.b64encode(value.encode()).decode()
-    if field.message_type is None or field.message_type.GetOptions().map_entry:
-        return value
-    return _encoded(value, field.message_type)
+    inner = field.message_type
+    if isinstance(value, dict) and inner is not None and not inner.GetOptions().map_entry:
+        return _fields(value, inner)
+    return value
 
 
 def _text(known: Mapping[str, object], key: str) -> str:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windlass import faults
 from windlass.errors import DataLoss
 from windlass_adopt import steps
 from windlass_adopt.steps import AnyStep
 
 DIRECTORY = "adoption"
 UNFINISHED, DONE = "unfinished", "done"
+FAULT = "adopt.step"
 FORWARD, BACK = "adopt", "back"
 
 
@@ -87,13 +89,17 @@ class Journals:
 def do(todo: Sequence[AnyStep]) -> None:
     """Do every step, in order. Raises OSError."""
     for step in todo:
+        faults.point(FAULT)
         step.do()
+    faults.point(FAULT)
 
 
 def undo(done: Sequence[AnyStep]) -> None:
     """Undo every step, the last one first. Raises OSError."""
     for step in reversed(done):
+        faults.point(FAULT)
         step.undo()
+    faults.point(FAULT)
 
 
 def _read(path: Path) -> Journal | None:

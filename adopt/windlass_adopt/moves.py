@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition
-from windlass_adopt import running
+from windlass_adopt import layouts, running
 from windlass_adopt.journal import DIRECTORY
-from windlass_adopt.places import CONTENT, CRI, META_DB, METADATA, SANDBOXES, SNAPSHOT_DB, TASKS, Places
+from windlass_adopt.places import CONTENT, CRI, KEPT, META_DB, METADATA, SANDBOXES, SNAPSHOT_DB, TASKS, Places
 from windlass_adopt.plan import Plan
 from windlass_adopt.steps import AnyStep, Link, Move, Note, Relink, Remount
 from windlass_cri.record import NAMESPACE
+from windlass_storage.snapshot_table import Kept
 
 NOTE = (
     "The records of this containerd are with Windlass, at {root}.\n"
@@ -26,8 +27,8 @@ def steps_of(plan: Plan) -> list[AnyStep]:
     """Return what is to be done, in order. Raises FailedPrecondition where something is in the way."""
     places = plan.places
     steps = [*_records_aside(places)]
-    for name in plan.snapshots:
-        steps += _snapshotter(places, name)
+    for name, kept in plan.snapshots.items():
+        steps += _snapshotter(places, name, kept)
     steps += _directory(places, places.source / CONTENT, places.root / CONTENT)
     steps += _running(plan)
     steps += _database(places, METADATA, META_DB, places.root / METADATA)
@@ -37,7 +38,7 @@ def steps_of(plan: Plan) -> list[AnyStep]:
 
 def _records_aside(places: Places) -> Iterator[AnyStep]:
     """First of all: from now on containerd does not start, and would not know what it has any more."""
-    yield Move(str(places.meta_db), str(kept_aside(places, METADATA, META_DB)))
+    yield Move.of(places.meta_db, kept_aside(places, METADATA, META_DB))
     if places.source != places.root:
         text = NOTE.format(root=places.root, source=places.source, state=places.source_state)
         yield Note(str(places.meta_db), text)
@@ -45,14 +46,20 @@ def _records_aside(places: Places) -> Iterator[AnyStep]:
 
 def kept_aside(places: Places, plugin: str, name: str) -> Path:
     """Return where one of containerd's files is kept meanwhile."""
-    return places.root / "adoption" / "containerd" / plugin / name
+    return places.root / DIRECTORY / KEPT / plugin / name
 
 
-def _snapshotter(places: Places, name: str) -> Iterator[AnyStep]:
+def _snapshotter(places: Places, name: str, kept: Sequence[Kept]) -> Iterator[AnyStep]:
     source, target = places.snapshots(name), places.own_snapshots(name)
-    yield Move(str(source / SNAPSHOT_DB), str(kept_aside(places, source.name, SNAPSHOT_DB)))
+    yield Move.of(source / SNAPSHOT_DB, kept_aside(places, source.name, SNAPSHOT_DB))
     yield from _database(places, source.name, SNAPSHOT_DB, target)
-    yield from _directory(places, source / "snapshots", target / "snapshots")
+    if not layouts.changes(name):
+        yield from _directory(places, source / "snapshots", target / "snapshots")
+        return
+    _check_device(source, target)
+    if target != source and (target / "snapshots").is_dir():
+        yield Move(str(target / "snapshots"), str(_aside(places, target / "snapshots")))
+    yield from layouts.moved(name, source, target, kept)
 
 
 def _database(places: Places, plugin: str, name: str, target: Path) -> Iterator[AnyStep]:
@@ -77,8 +84,8 @@ def _directory(places: Places, source: Path, target: Path, link: bool = False) -
     source = source.resolve()
     _check_device(source, target)
     if target.is_dir():
-        yield Move(str(target), str(_aside(places, target)))
-    yield Move(str(source), str(target))
+        yield Move.of(target, _aside(places, target))
+    yield Move.of(source, target)
     if link:
         yield Link(str(source), str(target))
 
@@ -95,10 +102,11 @@ def _running(plan: Plan) -> Iterator[AnyStep]:
     """Bundles and their work directories; a shim knows its bundle by its old name."""
     places = plan.places
     if places.source != places.root:
-        yield from _directory(places, places.source / TASKS, places.root / TASKS, link=True)
-        for task in plan.tasks:
-            before, after = str(task.work), str(places.root / TASKS / task.namespace / task.id)
-            yield Relink(str(task.bundle / "work"), before, after)
+        for plugin in (TASKS, SANDBOXES):
+            yield from _directory(places, places.source / plugin, places.root / plugin, link=True)
+            for task in running.tasks(places.source_state, plugin):
+                place = Path(plugin, task.namespace, task.id)
+                yield Relink(str(task.bundle / "work"), str(places.source / place), str(places.root / place))
         yield from _directory(places, places.source / CRI, places.root / CRI, link=True)
     for plugin in (TASKS, SANDBOXES, CRI):
         yield from _directory(places, places.source_state / plugin, places.state / plugin, link=True)

@@ -17,6 +17,8 @@ SNAPSHOTTER = "io.containerd.snapshotter.v1"
 META_DB = "meta.db"
 SNAPSHOT_DB = "metadata.db"
 SOCKET = "containerd.sock"
+KEPT = "containerd"
+"""Directory of containerd's databases, next to the journal."""
 
 SNAPSHOTTERS = ("overlayfs", "native", "btrfs", "blockfile", "erofs")
 """Those whose files both daemons understand."""

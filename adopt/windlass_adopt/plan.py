@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
-from windlass_adopt import cri, records, running, snapshots
+from windlass_adopt import cri, layouts, records, running, snapshots
 from windlass_adopt.bolt import Bolt
 from windlass_adopt.places import CONTENT, CRI, SNAPSHOT_DB, SNAPSHOTTERS, Places
 from windlass_adopt.running import Task
@@ -61,10 +61,11 @@ def look(places: Places, locks: contextlib.ExitStack) -> Plan:
     running.check_silent(addresses)
     meta = open_database(places.meta_db, locks)
     found = records.read(meta)
-    plan = Plan(places, records.version(meta), found, {}, running.tasks(places), addresses)
+    plan = Plan(places, records.version(meta), found, {}, running.tasks(places.source_state), addresses)
     for name in sorted({row.snapshotter for each in found for row in each.snapshots} | _with_files(places)):
         try:
             plan.snapshots[name] = _snapshots(places, name, locks)
+            plan.left += layouts.problems(name, places.snapshots(name))
         except NotFound as error:
             plan.left.append(str(error))
     known = {name: {each.name: each.kind for each in kept} for name, kept in plan.snapshots.items()}

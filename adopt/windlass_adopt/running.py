@@ -31,12 +31,11 @@ class HasDescriptor(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A task's bundle, and the work directory that it has below the root."""
+    """A task's bundle."""
 
     namespace: str
     id: str
     bundle: Path
-    work: Path
 
 
 def lock(database: HasDescriptor) -> None:
@@ -65,14 +64,10 @@ def answers(address: str) -> bool:
         return True
 
 
-def tasks(places: Places) -> list[Task]:
-    """Return every task that has a bundle."""
-    found = []
-    for namespace in _directories(places.source_state / TASKS):
-        for bundle in _directories(namespace):
-            work = places.source / TASKS / namespace.name / bundle.name
-            found.append(Task(namespace.name, bundle.name, bundle, work))
-    return found
+def tasks(state: Path, plugin: str = TASKS) -> list[Task]:
+    """Return every task that has a bundle in a state directory; sandboxes of shims have such bundles, too."""
+    namespaces = _directories(state / plugin)
+    return [Task(each.name, bundle.name, bundle) for each in namespaces for bundle in _directories(each)]
 
 
 def addresses(places: Places) -> set[str]:
@@ -80,7 +75,7 @@ def addresses(places: Places) -> set[str]:
 
     Shims send events there, and clients are configured so.
     """
-    bundles = {os.fsencode(task.id): task for task in tasks(places)}
+    bundles = {os.fsencode(task.id): task for task in tasks(places.source_state)}
     found = {str(places.source_state / SOCKET)}
     for arguments in _command_lines():
         if SHIM in arguments[0] and b"-address" in arguments[:-1] and b"-id" in arguments[:-1]:

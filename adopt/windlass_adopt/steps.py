@@ -7,19 +7,22 @@ undone. Nothing is copied and nothing deleted, but for links and files that a st
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias
 
-from windlass.errors import DataLoss
+from windlass.errors import DataLoss, FailedPrecondition
 from windlass_linux import calls as linux
 from windlass_linux import mounting
+from windlass_snapshot_btrfs import subvolumes
 from windlass_storage import disks
 
-Fields: TypeAlias = dict[str, str]
+Fields: TypeAlias = dict[str, str | int]
 
 
 class Step(Protocol):
@@ -38,20 +41,27 @@ class Step(Protocol):
 class Move:
     """Renames a file or a directory, with all that is in it or mounted on it.
 
-    When the first move is planned there is nothing at its target.
+    It is known by its ``inode``, 0 for one that is not there yet or may be replaced meanwhile: that is where it was,
+    or is not, as long as there is nothing at its target. Another file in its way is an error.
     """
 
     kind: ClassVar[str] = "move"
     source: str
     target: str
+    inode: int = 0
+
+    @classmethod
+    def of(cls, source: Path, target: Path) -> Self:
+        """Return the move of what is there now."""
+        return cls(str(source), str(target), source.lstat().st_ino)
 
     def do(self) -> None:
         """See `Step`."""
-        _rename(self.source, self.target)
+        _rename(self.source, self.target, self.inode)
 
     def undo(self) -> None:
         """See `Step`."""
-        _rename(self.target, self.source)
+        _rename(self.target, self.source, self.inode)
 
 
 @dataclass(frozen=True)
@@ -143,8 +153,59 @@ class Remount:
         _remount(Path(self.target), Path(self.source))
 
 
-KINDS = {kind.kind: kind for kind in (Move, Link, Relink, Note, Remount)}
-AnyStep: TypeAlias = Move | Link | Relink | Note | Remount
+@dataclass(frozen=True)
+class Make:
+    """Makes an empty directory; one that is not empty any more is kept under another name when this is undone."""
+
+    kind: ClassVar[str] = "make"
+    path: str
+
+    def do(self) -> None:
+        """See `Step`."""
+        Path(self.path).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def undo(self) -> None:
+        """See `Step`."""
+        path = Path(self.path)
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            path.rename(path.with_name(f"{path.name}.windlass-{secrets.token_hex(4)}"))
+
+
+@dataclass(frozen=True)
+class MoveSubvolume:
+    """Renames a subvolume of btrfs, which Linux allows for writable ones only."""
+
+    kind: ClassVar[str] = "subvolume"
+    source: str
+    target: str
+    frozen: bool
+
+    def do(self) -> None:
+        """See `Step`."""
+        self._move(Path(self.source), Path(self.target))
+
+    def undo(self) -> None:
+        """See `Step`."""
+        self._move(Path(self.target), Path(self.source))
+
+    def _move(self, source: Path, target: Path) -> None:
+        if not target.exists():
+            if not source.exists():
+                return
+            subvolumes.freeze(source, False)
+            source.rename(target)
+        subvolumes.freeze(target, self.frozen)
+
+
+ALL = (Move, Link, Relink, Note, Remount, Make, MoveSubvolume)
+KINDS = {kind.kind: kind for kind in ALL}
+AnyStep: TypeAlias = Move | Link | Relink | Note | Remount | Make | MoveSubvolume
 
 
 def dump(step: AnyStep) -> Fields:
@@ -156,14 +217,19 @@ def load(fields: Fields) -> AnyStep:
     """Return the step that `dump` was given. Raises DataLoss."""
     try:
         given = dict(fields)
-        return KINDS[given.pop("kind")](**given)
+        kind: Callable[..., AnyStep] = KINDS[str(given.pop("kind"))]
+        return kind(**given)
     except (KeyError, TypeError) as error:
         raise DataLoss(f"the journal of the adoption has a step that is not known: {error}") from None
 
 
-def _rename(source: str, target: str) -> None:
+def _rename(source: str, target: str, inode: int) -> None:
     """Rename, unless it is done: then there is something at the target, and what is at the source is another thing."""
-    if os.path.lexists(target) or not os.path.lexists(source):
+    if not os.path.lexists(source) or (inode and os.lstat(source).st_ino != inode):
+        return
+    if os.path.lexists(target):
+        if inode:
+            raise FailedPrecondition(f"{target} is in the way of {source}; move it away")
         return
     parent = Path(target).parent
     if not parent.exists():
