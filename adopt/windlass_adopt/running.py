@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -75,13 +76,10 @@ def addresses(places: Places) -> set[str]:
 
     Shims send events there, and clients are configured so.
     """
-    bundles = {os.fsencode(task.id): task for task in tasks(places.source_state)}
     found = {str(places.source_state / SOCKET)}
-    for arguments in _command_lines():
-        if SHIM in arguments[0] and b"-address" in arguments[:-1] and b"-id" in arguments[:-1]:
-            id = arguments[arguments.index(b"-id") + 1]
-            if id in bundles:
-                found.add(os.fsdecode(arguments[arguments.index(b"-address") + 1]))
+    for arguments in _shims(places.source_state):
+        if b"-address" in arguments[:-1]:
+            found.add(os.fsdecode(arguments[arguments.index(b"-address") + 1]))
     return {address for address in found if address.startswith("/")}
 
 
@@ -93,14 +91,15 @@ def is_socket(path: str) -> bool:
         return False
 
 
-def _command_lines() -> Iterator[list[bytes]]:
+def _shims(state: Path) -> Iterator[list[bytes]]:
+    """Yield the command line of each shim that works in a bundle below a state directory."""
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
-            try:
+            with contextlib.suppress(OSError):  # it has ended
                 with (process / "cmdline").open("rb") as file:
-                    yield file.read(LONGEST_LINE).split(b"\0")
-            except OSError:
-                continue  # it has ended
+                    arguments = file.read(LONGEST_LINE).split(b"\0")
+                if SHIM in arguments[0] and state in (process / "cwd").readlink().parents:
+                    yield arguments
 
 
 def _directories(path: Path) -> list[Path]:

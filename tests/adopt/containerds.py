@@ -157,8 +157,8 @@ class Containerd:
         }
         self._file(self.source / CRI / f"containers/{CONTAINER}/status", json.dumps(status).encode())
         (self.state / CRI / f"containers/{CONTAINER}/io").mkdir(parents=True)
-        for each in (self.places.root, self.places.state):
-            each.mkdir(exist_ok=True)
+        for directory in (self.places.root, self.places.state):
+            directory.mkdir(exist_ok=True)
         self.write()
 
     def write(self) -> None:
