@@ -161,7 +161,7 @@ def test_no_plugin_imports_another_plugin() -> None:
     assert not bad
 
 
-ABOVE = ("windlass_client", "windlass_conformance", "windlass_install")
+ABOVE = ("windlass_adopt", "windlass_client", "windlass_conformance", "windlass_install")
 """What stands on everything else, and is not a library for plugins."""
 
 
