@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from windlass.errors import NotFound
 from windlass_api.containerd.v1.types import task_pb2
+from windlass_client import imagefinding, lookup
 from windlass_client.events import decode
 from windlass_client.store import ClientStore
 from windlass_images import platforms
@@ -30,11 +31,11 @@ Document = dict[str, object]
 async def describe(client: Client, name: str) -> Document:
     """Describe the container of that name, or else the image. Raises NotFound for neither."""
     try:
-        return await _container(client, await client.containers.get(name))
+        return await _container(client, await lookup.container(client, name))
     except NotFound:
         pass
     try:
-        return await _image(client, await client.images.get(name))
+        return await _image(client, await imagefinding.find(client, name))
     except NotFound:
         raise NotFound(f"neither a container nor an image {name} exists in namespace {client.namespace}") from None
 

@@ -1,11 +1,10 @@
-"""`windlass run`, ps, exec, kill, rm and inspect."""
+"""`windlass run`, ps, exec, kill and rm."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -191,23 +190,5 @@ def rm(where: Where, containers: tuple[str, ...], force: bool) -> None:
                 await launch.remove(ClientNamespace(client), id, force)
                 await release(client, id)
                 click.echo(id)
-
-    asyncio.run(work())
-
-
-@click.command()
-@click.argument("names", nargs=-1, required=True)
-@click.pass_obj
-def inspect(where: Where, names: tuple[str, ...]) -> None:
-    """Print all that is known about containers or images, as JSON."""
-
-    async def work() -> None:
-        import json
-
-        from windlass_client import describe
-
-        async with where.client() as client:
-            found = [await describe.describe(client, name) for name in names]
-        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
     asyncio.run(work())

@@ -1,0 +1,1 @@
+"""Containers and images as docker's `inspect` describes them, so that templates written for docker work."""
