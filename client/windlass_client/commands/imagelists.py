@@ -194,7 +194,6 @@ def inspect(where: Where, names: tuple[str, ...], form: str) -> int:
 
 
 async def _document(client: Client, name: str) -> dict[str, object]:
-    from windlass_client import imagefinding
-    from windlass_client.inspection import image
+    from windlass_client import dockerimage, imagefinding
 
-    return await image.document(client, await imagefinding.find(client, name))
+    return await dockerimage.document(client, await imagefinding.find(client, name))

@@ -33,16 +33,18 @@ async def document(client: Client, word: str, kind: str, size: bool) -> Document
 
 
 async def _container(client: Client, word: str, size: bool) -> Document:
-    from windlass_client.inspection import container
+    from windlass_client import dockercontainer
 
-    return await container.document(client, await lookup.container(client, word), size)
+    found = await lookup.container(client, word)
+    described = await dockercontainer.document(client, found)
+    return {**described, **(await dockercontainer.sizes(client, found))} if size else described
 
 
 async def _image(client: Client, word: str, size: bool) -> Document:
+    from windlass_client import dockerimage
     from windlass_client.imagefinding import find
-    from windlass_client.inspection import image
 
-    return await image.document(client, await find(client, word))
+    return await dockerimage.document(client, await find(client, word))
 
 
 async def _volume(client: Client, word: str, size: bool) -> Document:
