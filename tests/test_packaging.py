@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "grpc": "grpcio",
     "grpc_tools": "grpcio-tools",
     "prometheus_client": "prometheus-client",
+    "yaml": "pyyaml",
 }
 """Where the distribution has another name than what is imported from it."""
 
