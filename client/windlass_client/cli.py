@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, str] = {
     "kill": "containers:kill",
     "rm": "containers:rm",
     "inspect": "containers:inspect",
+    "port": "port:port",
+    "network": "network:network",
     "image": "images:image",
     "pull": "transfers:pull",
     "push": "transfers:push",

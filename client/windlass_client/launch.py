@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
 from windlass.contracts.values import Platform
+from windlass.errors import AlreadyExists
 from windlass_client import security
 from windlass_client.client import Client
+from windlass_client.labels import NAME
 from windlass_client.namespace import ClientNamespace
 from windlass_images import platforms
+from windlass_images.imagetree import resolve
 from windlass_images.unpack import Progress
 from windlass_local import launch
 from windlass_local.launch import Launched, Rootfs, ignore
-from windlass_oci import mounts, process, resources
+from windlass_oci import process, resources
 from windlass_oci.defaults import default_spec
 
 if TYPE_CHECKING:
+    from windlass_client.networks.options import NetworkOptions
+    from windlass_client.networks.plan import Plan
     from windlass_oci.runtime_spec import Mount, Spec
 
 HOST_NAME_LIMIT = 63
@@ -44,7 +49,8 @@ class LaunchOptions:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
-    net_host: bool = False
+    network: NetworkOptions | None = None
+    """Without it, the container has a network of its own with nothing but a loopback interface."""
     read_only: bool = False
     terminal: bool = False
     runtime: str = ""
@@ -54,25 +60,47 @@ class LaunchOptions:
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    network = await _network(client, options)
     wanted = Container(
         options.id,
         runtime=options.runtime,
-        labels=options.labels,
+        labels={**options.labels, **(network.labels if network else {})},
         image=options.image,
         snapshotter=options.snapshotter,
     )
 
     async def build(rootfs: Rootfs) -> Spec:
-        return await _spec(rootfs, options)
+        spec = await _spec(rootfs, options)
+        if network:
+            network.write()
+            network.apply(spec)
+        return spec
 
-    return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+    try:
+        return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+    except AlreadyExists:
+        raise  # the files are the other container's
+    except BaseException:
+        if network:
+            network.undo()
+        raise
+
+
+async def _network(client: Client, options: LaunchOptions) -> Plan | None:
+    if options.network is None:
+        return None
+    from windlass_client.networks import plan
+
+    exposed: Sequence[str] = ()
+    if options.network.publish_all:
+        exposed = (await resolve(ClientNamespace(client), options.image, options.platform)).image.exposed_ports
+    name = options.labels.get(NAME) or options.id
+    return await plan.make(client, options.id, name, options.hostname, options.network, exposed)
 
 
 async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
     spec = default_spec(rootfs.namespace.name, options.id)
     await _set_process(spec, rootfs, options)
-    if options.net_host:
-        mounts.use_host_network(spec)
     spec["mounts"] += options.mounts
     spec["hostname"] = options.hostname or options.id[:HOST_NAME_LIMIT]
     spec["root"]["readonly"] = options.read_only

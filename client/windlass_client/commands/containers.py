@@ -12,6 +12,7 @@ import click
 
 from windlass_client import output
 from windlass_client.cli import ProcessCommand, Where
+from windlass_client.commands.network_options import network_options
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="seccomp=FILE or unconfined, no-new-privileges=false, apparmor=PROFILE, systempaths=unconfined.",
 )
-@click.option("--net-host", is_flag=True, help="Stay in the host's network.")
+@network_options
 @click.option("--name", default="", help="Name of the container; one is made up otherwise.")
 @click.option("--hostname", default="", help="Host name inside; the container's name otherwise.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user, by name or number.")
@@ -181,11 +182,13 @@ def rm(where: Where, containers: tuple[str, ...], force: bool) -> None:
 
     async def work() -> None:
         from windlass_client.namespace import ClientNamespace
+        from windlass_client.networks.cleanup import release
         from windlass_local import launch
 
         async with where.client() as client:
             for id in containers:
                 await launch.remove(ClientNamespace(client), id, force)
+                await release(client, id)
                 click.echo(id)
 
     asyncio.run(work())

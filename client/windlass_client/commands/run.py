@@ -11,6 +11,7 @@ import click
 
 from windlass_client import output
 from windlass_client.cli import Where
+from windlass_client.commands.network_options import NetworkOptionValues
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -31,7 +32,7 @@ class StreamOptions(TypedDict):
     log_uri: NotRequired[str]
 
 
-class RunOptions(StreamOptions):
+class RunOptions(StreamOptions, NetworkOptionValues):
     """The options and arguments of `windlass run`, as its declaration in `containers.py` has them."""
 
     image: str
@@ -45,7 +46,6 @@ class RunOptions(StreamOptions):
     cap_add: tuple[str, ...]
     cap_drop: tuple[str, ...]
     security_opt: tuple[str, ...]
-    net_host: bool
     name: str
     hostname: str
     user: str
@@ -87,6 +87,7 @@ def _check_terminal(options: StreamOptions) -> None:
 
 def _launch_options(options: RunOptions) -> LaunchOptions:
     from windlass_client.arguments import parse_mount, parse_size
+    from windlass_client.commands import network_options
     from windlass_client.launch import LaunchOptions
     from windlass_images import platforms
 
@@ -107,7 +108,7 @@ def _launch_options(options: RunOptions) -> LaunchOptions:
         cap_add=options["cap_add"],
         cap_drop=options["cap_drop"],
         security=options["security_opt"],
-        net_host=options["net_host"],
+        network=network_options.read(options),
         read_only=options["read_only"],
         terminal=options["tty"],
         runtime=options["runtime"],
@@ -119,18 +120,24 @@ def _launch_options(options: RunOptions) -> LaunchOptions:
 async def _run(where: Where, wanted: LaunchOptions, options: RunOptions) -> int:
     from windlass_client.launch import create
     from windlass_client.namespace import ClientNamespace
+    from windlass_client.networks.cleanup import release, release_removed
     from windlass_local import launch
 
     async with where.client() as client:
         with output.progress() as show:
             launched = await create(client, wanted, show)
         namespace = ClientNamespace(client)
-        status = await _run_task(namespace, launched, options)
+        try:
+            status = await _run_task(namespace, launched, options)
+        except BaseException:
+            await asyncio.shield(release_removed(client, wanted.id))
+            raise
         if status is None:
             click.echo(wanted.id)
             return 0
         if options["remove"]:
             await launch.remove(namespace, wanted.id, force=True)
+            await release(client, wanted.id)
         else:
             await _remember(client, wanted.id, status)
         return status
