@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, str] = {
     "plugin": "plugin:plugin",
     "version": "daemon:version",
     "config": "daemon:config",
+    "compose": "compose:compose",
     "fsck": "fsck:fsck",
 }
 

@@ -31,6 +31,9 @@ class MemoryEngine(Engine):
 
     def set(self, id: str, **fields: object) -> None:
         self.kept[id] = replace(self.kept[id], **fields)  # type: ignore[arg-type]  # the test knows the fields
+        self._change()
+
+    def _change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -136,5 +139,17 @@ class MemoryEngine(Engine):
     async def logs(
         self, id: str, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
     ) -> AsyncIterator[Line]:
-        for line in self.written.get(self.kept[id].name, ()):
-            yield line
+        shown = 0
+        while True:
+            member = self.kept[id]
+            lines = self.written.get(member.name, [])
+            for line in lines[shown:]:
+                yield line
+            shown = len(lines)
+            if not follow or not member.runs:
+                return
+            await self._changed.wait()
+
+    def write(self, name: str, text: str) -> None:
+        self.written.setdefault(name, []).append(Line("T", "stdout", text))
+        self._change()

@@ -224,5 +224,8 @@ async def test_lines_have_the_names_of_their_containers(case: Case) -> None:
     await follow(case.engine, members, Printer(Style(timestamps=True), "p", out.append), Wish())
     assert out == ["\x1b[36mdb-1   | \x1b[0mT1 one\n", "\x1b[33mweb-1  | \x1b[0mT2 two\n"]
     out.clear()
+    for each in members:
+        case.engine.set(each.id, state="exited")
+    members = await case.engine.members("p")
     await follow(case.engine, members, Printer(Style(prefix=False), "p", out.append), Wish(follow=True))
     assert sorted(out) == ["one\n", "two\n"]

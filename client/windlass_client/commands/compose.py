@@ -24,7 +24,7 @@ TABLE = {
 
 
 @click.group("compose", cls=Commands, table=TABLE)
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="A compose file; later ones are put over it.")
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="A compose file; later ones go over it.")
 @click.option("-p", "--project-name", "name", default="", metavar="NAME", help="Name of the project.")
 @click.option("--project-directory", "directory", default="", metavar="DIR", help="Where relative paths begin.")
 @click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Variables, instead of .env.")

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from windlass_client.compose.chosen import Chosen
-
 if TYPE_CHECKING:
     from typing import Unpack
 
     from windlass_client.compose.bringing import UpRequest
+    from windlass_client.compose.chosen import Chosen
 
 
 @click.command()
@@ -47,9 +46,7 @@ def up(chosen: Chosen, /, **request: Unpack[UpRequest]) -> int:
 @click.option("--remove-orphans", is_flag=True, help="Remove containers of services that the file no longer has.")
 @click.option("-t", "--timeout", type=float, default=None, help="Seconds from stopping a container to killing it.")
 @click.pass_obj
-def down(
-    chosen: Chosen, services: tuple[str, ...], volumes: bool, remove_orphans: bool, timeout: float | None
-) -> None:
+def down(chosen: Chosen, services: tuple[str, ...], volumes: bool, remove_orphans: bool, timeout: float | None) -> None:
     """Stop and remove the containers of SERVICES, or all of the project with its networks."""
     from windlass_client.compose.bringing import down as take_down
 
@@ -63,9 +60,7 @@ def down(
 @click.option("--services", "names_only", is_flag=True, help="Print names of services only.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print.")
 @click.pass_obj
-def ps(
-    chosen: Chosen, services: tuple[str, ...], everything: bool, quiet: bool, names_only: bool, form: str
-) -> None:
+def ps(chosen: Chosen, services: tuple[str, ...], everything: bool, quiet: bool, names_only: bool, form: str) -> None:
     """List the containers of the project."""
     from windlass_client.compose.showing import show_containers
 
@@ -114,11 +109,11 @@ def logs(
 @click.pass_obj
 def config(chosen: Chosen, quiet: bool, part: str | None, form: str) -> None:
     """Check the files, and print the project that they make."""
-    from windlass_client.compose.showing import show_config
+    from windlass_client.compose.rendering import rendered
 
     project = chosen.project()
     if not quiet:
-        click.echo(show_config(project, part or form), nl=False)
+        click.echo(rendered(project, part or form), nl=False)
 
 
 @click.command()

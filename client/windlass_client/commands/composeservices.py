@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from windlass_client.cli import ProcessCommand
-from windlass_client.compose.chosen import Chosen
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from windlass_client.compose.chosen import Chosen
     from windlass_client.compose.processes import ExecRequest, RunRequest
 
 

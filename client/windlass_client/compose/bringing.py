@@ -72,7 +72,9 @@ def _check(request: UpRequest) -> None:
     if request["force_recreate"] and request["no_recreate"]:
         raise click.UsageError("--force-recreate and --no-recreate exclude each other")
     if (request["detach"] or request["wait"]) and (request["abort"] or request["decisive"]):
-        raise click.UsageError("--abort-on-container-exit and --exit-code-from need a terminal: leave -d and --wait out")
+        raise click.UsageError(
+            "--abort-on-container-exit and --exit-code-from follow containers; leave -d and --wait out"
+        )
 
 
 def _options(request: UpRequest, project: Project) -> UpOptions:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.errors import NotFound
-from windlass_client.cli import Where
-from windlass_client.compose.files import find
-from windlass_client.compose.load import load
-from windlass_client.compose.model import Project
+
+if TYPE_CHECKING:
+    from windlass_client.cli import Where
+    from windlass_client.compose.model import Project
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Chosen:
 
     def project(self, names: Sequence[str] = ()) -> Project:
         """Return the project with all services that are active, and those of ``names``. Raises as `load`."""
+        from windlass_client.compose.files import find
+        from windlass_client.compose.load import load
+
         sources = find(self.files, self.directory, self.env_files, os.environ, Path.cwd())
         loaded = load(sources, self.name, self.profiles, names)
         for each in loaded.unset:
@@ -36,6 +40,8 @@ class Chosen:
 
     def project_if_any(self, names: Sequence[str] = ()) -> Project:
         """Return the project; with -p and without files, one that knows no services."""
+        from windlass_client.compose.model import Project
+
         try:
             return self.project(names)
         except NotFound:

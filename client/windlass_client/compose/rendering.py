@@ -24,6 +24,23 @@ from windlass_client.compose.model import (
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
+def rendered(project: Project, form: str) -> str:
+    """Return a project, or one word a line of it, as text."""
+    if form == "yaml":
+        return as_yaml(project)
+    if form == "json":
+        return as_json(project)
+    everything = [*project.services.values(), *project.disabled.values()]
+    lines = {
+        "services": list(project.services),
+        "volumes": list(project.volumes),
+        "networks": [name for name in project.networks if any(name in each.networks for each in everything)],
+        "profiles": sorted({profile for each in everything for profile in each.profiles}),
+        "images": [image_of(project, each) for each in project.services.values()],
+    }[form]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def as_yaml(project: Project) -> str:
     """Return a project as YAML."""
     return yaml.safe_dump(_escaped(document(project)), sort_keys=False, allow_unicode=True, default_flow_style=False)

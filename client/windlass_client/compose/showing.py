@@ -10,9 +10,6 @@ from windlass_client.compose.adapter import opened
 from windlass_client.compose.chosen import Chosen
 from windlass_client.compose.engine import Member
 from windlass_client.compose.following import Printer, Style, Wish, follow
-from windlass_client.compose.images import image_of
-from windlass_client.compose.model import Project
-from windlass_client.compose.rendering import as_json, as_yaml
 
 COLUMNS = ("name", "image", "command", "service", "created", "status", "ports")
 
@@ -60,20 +57,3 @@ async def show_logs(chosen: Chosen, names: Sequence[str], wish: Wish, style: Sty
     async with opened(chosen.where) as engine:
         members = of_services(await engine.members(project.name), names)
         await follow(engine, members, Printer(style, project.name), wish)
-
-
-def show_config(project: Project, form: str) -> str:
-    """Return a project, or one word a line of it, as text."""
-    if form == "yaml":
-        return as_yaml(project)
-    if form == "json":
-        return as_json(project)
-    everything = [*project.services.values(), *project.disabled.values()]
-    lines = {
-        "services": list(project.services),
-        "volumes": list(project.volumes),
-        "networks": [name for name in project.networks if any(name in each.networks for each in everything)],
-        "profiles": sorted({profile for each in everything for profile in each.profiles}),
-        "images": [image_of(project, each) for each in project.services.values()],
-    }[form]
-    return "".join(f"{line}\n" for line in lines)
