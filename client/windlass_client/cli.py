@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, str] = {
     "inspect": "containers:inspect",
     "port": "port:port",
     "network": "network:network",
+    "cp": "files:cp",
+    "volume": "volumes:volume",
     "image": "images:image",
     "pull": "transfers:pull",
     "push": "transfers:push",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from windlass_client import security
 from windlass_client.client import Client
 from windlass_client.labels import NAME
 from windlass_client.namespace import ClientNamespace
+from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import Progress
@@ -38,6 +40,7 @@ class LaunchOptions:
     arguments: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    volumes: VolumeOptions | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     entrypoint: str | None = None
     user: str = ""
@@ -69,15 +72,22 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
         snapshotter=options.snapshotter,
     )
 
-    async def build(rootfs: Rootfs) -> Spec:
-        spec = await _spec(rootfs, options)
-        if network:
-            network.write()
-            network.apply(spec)
-        return spec
-
     try:
-        return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+        async with contextlib.AsyncExitStack() as stack:
+            volumes = options.volumes and await stack.enter_async_context(
+                Attachment(client, options.volumes, options.id)
+            )
+
+            async def build(rootfs: Rootfs) -> Spec:
+                spec = await _spec(rootfs, options)
+                if network:
+                    network.write()
+                    network.apply(spec)
+                if volumes:
+                    await volumes.attach(spec, rootfs)
+                return spec
+
+            return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
     except AlreadyExists:
         raise  # the files are the other container's
     except BaseException:

@@ -13,6 +13,7 @@ import click
 from windlass_client import output
 from windlass_client.cli import ProcessCommand, Where
 from windlass_client.commands.network_options import network_options
+from windlass_client.commands.volumeoptions import volume_options
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
 @click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="Set a variable; KEY alone removes it.")
-@click.option("--mount", multiple=True, metavar="type=bind,src=…,dst=…,options=rbind:ro", help="Add a mount.")
+@volume_options
 @click.option("-m", "--memory", default="", metavar="64M", help="Limit memory.")
 @click.option("--cpus", type=float, default=0, help="Limit processor time; 1 is all of one processor.")
 @click.option("--pids-limit", type=int, default=0, help="Limit processes and threads; 0 means no limit.")

@@ -12,6 +12,7 @@ import click
 from windlass_client import output
 from windlass_client.cli import Where
 from windlass_client.commands.network_options import NetworkOptionValues
+from windlass_client.commands.volumeoptions import MountOptions
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -32,14 +33,13 @@ class StreamOptions(TypedDict):
     log_uri: NotRequired[str]
 
 
-class RunOptions(StreamOptions, NetworkOptionValues):
+class RunOptions(StreamOptions, NetworkOptionValues, MountOptions):
     """The options and arguments of `windlass run`, as its declaration in `containers.py` has them."""
 
     image: str
     arguments: tuple[str, ...]
     remove: bool
     env: tuple[str, ...]
-    mount: tuple[str, ...]
     memory: str
     cpus: float
     pids_limit: int
@@ -76,7 +76,7 @@ def run(where: Where, options: RunOptions) -> int:
     if options.get("log_uri") and not options["detach"]:
         raise click.UsageError("--log-uri needs -d")
     _check_terminal(options)
-    wanted = _launch_options(options)
+    wanted = _launch_options(where, options)
     return asyncio.run(_run(where, wanted, options))
 
 
@@ -85,9 +85,10 @@ def _check_terminal(options: StreamOptions) -> None:
         raise click.UsageError("-t with -i needs a terminal as standard input; leave -t out")
 
 
-def _launch_options(options: RunOptions) -> LaunchOptions:
-    from windlass_client.arguments import parse_mount, parse_size
+def _launch_options(where: Where, options: RunOptions) -> LaunchOptions:
+    from windlass_client.arguments import parse_size
     from windlass_client.commands import network_options
+    from windlass_client.commands.volumeoptions import wanted_mounts
     from windlass_client.launch import LaunchOptions
     from windlass_images import platforms
 
@@ -96,7 +97,7 @@ def _launch_options(options: RunOptions) -> LaunchOptions:
         id=options["name"] or f"c-{secrets.token_hex(6)}",
         arguments=options["arguments"],
         env=options["env"],
-        mounts=tuple(map(parse_mount, options["mount"])),
+        volumes=wanted_mounts(where, options),
         labels=dict(label.partition("=")[::2] for label in options["label"]),
         entrypoint=options["entrypoint"],
         user=options["user"],

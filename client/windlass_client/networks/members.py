@@ -134,11 +134,10 @@ def entered(asked: NetworkRecord, directory: Path, pid: int) -> Member:
 
 def lines(member: Member, members: Iterable[Member]) -> list[str]:
     """Return a member's own lines of `/etc/hosts`: what was asked for, itself, and who shares a network with it."""
-    gateways = [each for attached in member.networks.values() for each in attached.gateways]
-    made = []
+    gateways = next((each.gateways for each in member.networks.values() if each.gateways), ())
+    made: list[str] = []
     for name, address in member.extra_hosts:
-        for each in gateways if address == "host-gateway" else [address]:
-            made.append(f"{each}\t{name}")
+        made += [f"{each}\t{name}" for each in (gateways if address == "host-gateway" else [address])]
     for network, attached in member.networks.items():
         made += _line(member, network, attached, itself=True)
     for other in members:
