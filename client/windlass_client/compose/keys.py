@@ -16,6 +16,7 @@ SERVICE = {
     *("extends", "extra_hosts", "group_add", "healthcheck", "hostname", "image", "init", "labels", "mem_limit"),
     *("network_mode", "networks", "pids_limit", "platform", "ports", "profiles", "pull_policy", "read_only"),
     *("restart", "runtime", "scale", "secrets", "security_opt", "stdin_open", "stop_grace_period", "stop_signal"),
+    *("domainname", "gpus", "oom_score_adj", "privileged", "shm_size", "sysctls", "ulimits"),
     *("tmpfs", "tty", "user", "volumes", "working_dir"),
 }
 _REMOVE = "remove the key"
@@ -38,9 +39,7 @@ SERVICE_REFUSED: Mapping[str, str] = {
     "credential_spec": _REMOVE,
     "develop": "run `windlass compose up` again after a change",
     "device_cgroup_rules": "name each device under devices",
-    "domainname": "put it behind the host name, in hostname",
     "external_links": "put both services into one external network",
-    "gpus": "name the devices of CDI under devices, such as vendor.com/gpu=0",
     "ipc": _REMOVE,
     "isolation": _REMOVE,
     "label_file": "put the labels under labels",
@@ -52,16 +51,11 @@ SERVICE_REFUSED: Mapping[str, str] = {
     "memswap_limit": _LIMIT,
     "models": _REMOVE,
     "oom_kill_disable": _REMOVE,
-    "oom_score_adj": _REMOVE,
     "pid": _REMOVE,
     "post_start": "use a service of its own, with depends_on",
     "pre_stop": "handle stop_signal in the program",
-    "privileged": "name what it needs under cap_add and devices",
     "provider": _REMOVE,
-    "shm_size": "mount a tmpfs of that size at /dev/shm, under volumes",
     "storage_opt": _REMOVE,
-    "sysctls": "set them on the host",
-    "ulimits": "pids_limit limits processes",
     "use_api_socket": "mount the socket under volumes",
     "userns_mode": _REMOVE,
     "uts": _REMOVE,
@@ -76,7 +70,7 @@ RESERVATIONS_REFUSED = {
     "cpus": _LIMIT,
     "memory": _LIMIT,
     "generic_resources": _SWARM,
-    "devices": SERVICE_REFUSED["gpus"],
+    "devices": "name devices of CDI under devices of the service, or gpus: all",
 }
 LIMITS = {"cpus", "memory", "pids"}
 RESTART_POLICY = {"condition", "max_attempts"}
@@ -115,6 +109,7 @@ SECRET_REFUSED = dict.fromkeys(
     ("content", "environment", "external", "driver", "driver_opts", "labels", "template_driver"),
     "put the content into a file, and name that under file",
 )
+ULIMIT = {"soft", "hard"}
 ENV_FILE = {"path", "required", "format"}
 EXTENDS = {"service", "file"}
 NETWORK = {"name", "external", "driver", "driver_opts", "internal", "ipam", "labels", "attachable"}

@@ -2,14 +2,96 @@
 
 from __future__ import annotations
 
-from windlass.errors import Unimplemented
+from dataclasses import replace
+
 from windlass_client.cli import Where
 from windlass_client.compose.engine import Wanted
-from windlass_client.compose.model import Mount, Port, Service
+from windlass_client.compose.model import Health, Mount, Port, Service
 from windlass_client.datadir import DataDirectory
+from windlass_client.launch import LaunchOptions
+from windlass_client.lifecycle import restarts
+from windlass_client.lifecycle.asked import HealthCheck, StopOptions
+from windlass_client.logs.keeping import LogOptions
 from windlass_client.networks.options import NetworkOptions
+from windlass_client.specparts import SpecParts
 from windlass_client.volumes import options as mounts
 from windlass_client.volumes.attach import VolumeOptions
+from windlass_images import platforms
+
+
+def launch_options(where: Where, id: str, wanted: Wanted) -> LaunchOptions:
+    """Return the options of a container that is to be made."""
+    service = wanted.service
+    arguments = (*(service.entrypoint or ())[1:], *(service.command or ()))
+    return LaunchOptions(
+        image=service.image,
+        id=id,
+        name=wanted.name,
+        arguments=arguments,
+        entrypoint=None if service.entrypoint is None else "".join(service.entrypoint[:1]),
+        env=tuple(f"{key}={value}" for key, value in service.environment.items()),
+        labels=wanted.labels,
+        user=service.user,
+        cwd=service.working_dir,
+        hostname=service.hostname,
+        memory=service.limits.memory,
+        cpus=service.limits.cpus,
+        pids=service.limits.pids,
+        cap_add=service.cap_add,
+        cap_drop=service.cap_drop,
+        security=service.security_opt,
+        network=network_options(wanted),
+        volumes=volume_options(where, wanted),
+        read_only=service.read_only,
+        terminal=service.terminal,
+        stdin=stdin(wanted),
+        log=LogOptions(),
+        restart=restarts.check(service.restart),
+        stop=StopOptions(service.stop_signal, service.stop_grace_period),
+        health=health_check(service.health),
+        parts=spec_parts(service),
+        runtime=service.runtime,
+        platform=platforms.parse(service.platform) if service.platform else platforms.host(),
+    )
+
+
+def stdin(wanted: Wanted) -> str:
+    """Return how standard input is kept: one that `compose run` made ends with its client."""
+    if wanted.interactive:
+        return "once"
+    return "open" if wanted.service.stdin else ""
+
+
+def spec_parts(service: Service) -> SpecParts:
+    """Return what changes one part of the spec each."""
+    return SpecParts(
+        init=service.init,
+        privileged=service.privileged,
+        devices=service.devices,
+        gpus=service.gpus,
+        ulimits=tuple(f"{key}={value}" for key, value in service.ulimits.items()),
+        sysctls=tuple(f"{key}={value}" for key, value in service.sysctls.items()),
+        shm_size=service.shm_size,
+        groups=service.group_add,
+        domainname=service.domainname,
+        oom_score=service.oom_score,
+    )
+
+
+def health_check(health: Health | None) -> HealthCheck | None:
+    """Return a health check, with docker's times where the file has none; None is what the image says."""
+    if health is None:
+        return None
+    kind, *words = health.test or ("",)
+    check = HealthCheck(("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words))
+    given = {
+        "interval": health.interval,
+        "timeout": health.timeout,
+        "start_period": health.start_period,
+        "start_interval": health.start_interval,
+    }
+    times = {key: value for key, value in given.items() if value}
+    return replace(check, **times, retries=health.retries or check.retries)
 
 
 def network_options(wanted: Wanted) -> NetworkOptions:
@@ -58,9 +140,3 @@ def mounted(mount: Mount, wanted: Wanted) -> mounts.Wanted:
         return mounts.Wanted("volume", wanted.volumes.get(mount.source, ""), mount.target, mount.read_only)
     options = [mount.propagation] if mount.propagation else []
     return mounts.Wanted("bind", mount.source, mount.target, mount.read_only, tuple(options), create=mount.create)
-
-
-def check(service: Service) -> None:
-    """Raise Unimplemented for what containers cannot be."""
-    if service.group_add:
-        raise Unimplemented(f"{service.at}: services.{service.name}.group_add: not supported; name the group in user")

@@ -108,6 +108,7 @@ class Service:
     group_add: tuple[str, ...] = ()
     working_dir: str = ""
     hostname: str = ""
+    domainname: str = ""
     networks: Mapping[str, Attachment] = field(default_factory=dict)
     network_mode: str = ""
     """`none`, `host`, `service:NAME` or `container:NAME`, in place of networks."""
@@ -121,7 +122,14 @@ class Service:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
+    privileged: bool = False
     devices: tuple[str, ...] = ()
+    gpus: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ulimits: Mapping[str, str] = field(default_factory=dict)
+    """As `--ulimit` has them: `1024`, or `1024:2048`, soft before hard."""
+    shm_size: int = 0
+    oom_score: int | None = None
     limits: Limits = Limits()
     restart: str = "no"
     health: Health | None = None

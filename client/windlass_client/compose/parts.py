@@ -171,6 +171,20 @@ def limits(service: Fields, deploy: Fields) -> Limits:
     )
 
 
+def ulimits(service: Fields) -> Iterator[tuple[str, str]]:
+    """Yield limits of processes, as `--ulimit` has them."""
+    found = section(service.entry("ulimits"), service.at("ulimits")).entries if "ulimits" in service else {}
+    for name, value in found.items():
+        path = f"{service.at('ulimits')}.{name}"
+        if not isinstance(value, Section):
+            yield name, str(number(value, path, -1, 1 << 62))
+            continue
+        each = fields(value, path, keys.ULIMIT)
+        if "soft" not in each or "hard" not in each:
+            raise wrong(value, path, "needs both soft and hard")
+        yield name, f"{each.number('soft', least=-1)}:{each.number('hard', least=-1)}"
+
+
 def build(service: Fields, directory: Path) -> Build | None:
     """Return where its image is built, None if it is not."""
     if "build" not in service:

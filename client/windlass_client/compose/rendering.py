@@ -119,6 +119,7 @@ def _network_of(service: Service) -> dict[str, Json]:
         "network_mode": service.network_mode,
         "networks": {name: _attachment(each) for name, each in service.networks.items()},
         "hostname": service.hostname,
+        "domainname": service.domainname,
         "dns": list(service.dns),
         "dns_opt": list(service.dns_opt),
         "dns_search": list(service.dns_search),
@@ -130,10 +131,21 @@ def _rights(service: Service) -> dict[str, Json]:
     return {
         "cap_add": list(service.cap_add),
         "cap_drop": list(service.cap_drop),
+        "privileged": service.privileged,
         "devices": list(service.devices),
+        "gpus": service.gpus,
+        "sysctls": dict(service.sysctls),
+        "ulimits": {name: _ulimit(each) for name, each in service.ulimits.items()},
+        "shm_size": str(service.shm_size or ""),
+        "oom_score_adj": service.oom_score,
         "read_only": service.read_only,
         "security_opt": list(service.security_opt),
     }
+
+
+def _ulimit(text: str) -> Json:
+    soft, _, hard = text.partition(":")
+    return {"soft": int(soft), "hard": int(hard)} if hard else int(soft)
 
 
 def _deploy(service: Service) -> Json:

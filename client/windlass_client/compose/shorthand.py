@@ -158,6 +158,7 @@ def _extends(value: Value, path: str) -> Value:
 LONG: Mapping[str, Callable[[Value, str], Value]] = {
     "environment": pairs,
     "labels": pairs,
+    "sysctls": pairs,
     "depends_on": _names({"condition": "service_started"}),
     "networks": _names({}),
     "dns": _listed,

@@ -1,0 +1,187 @@
+"""The engine of compose on a daemon, by the client's own library: each method is a command of `windlass`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shlex
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from windlass.errors import AlreadyExists, InvalidArgument, NotFound
+from windlass.typing import override
+from windlass_client import format, launch, lookup, output
+from windlass_client.client import Client
+from windlass_client.compose.engine import CREATED, EXITED, PAUSED, RUNNING, Engine, Line, Member, Wanted
+from windlass_client.compose.holding import HeldVolumes, Networks
+from windlass_client.compose.identity import PROJECT
+from windlass_client.compose.launching import launch_options
+from windlass_client.compose.loglines import lines
+from windlass_client.compose.model import Network, Volume
+from windlass_client.datadir import DataDirectory
+from windlass_client.labels import NAME
+from windlass_client.lifecycle import removal, starting, states, stopping
+from windlass_client.logs.reading import Log
+from windlass_client.namespace import from_message
+from windlass_client.networks import published
+from windlass_images.unpack import Progress
+from windlass_oci.payloads import read_spec
+
+if TYPE_CHECKING:
+    from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+    from windlass_api.containerd.v1.types.task_pb2 import Process
+    from windlass_client.cli import Where
+    from windlass_client.lifecycle.attaching import Attachment
+
+STATES = {"running": RUNNING, "paused": PAUSED, "created": CREATED}
+"""Words of containers' states; every other one is of a container that has ended."""
+LONGEST_COMMAND = 20
+
+
+@asynccontextmanager
+async def opened(where: Where, quiet: bool = False) -> AsyncIterator[ClientEngine]:
+    """Yield the engine of a namespace."""
+    async with where.client() as client:
+        with output.progress(quiet) as show:
+            yield ClientEngine(where, client, show, quiet)
+
+
+class ClientEngine(Engine):
+    """A namespace of a daemon, with networks and volumes of this host."""
+
+    def __init__(self, where: Where, client: Client, progress: Progress, quiet: bool = False) -> None:
+        self._where = where
+        self._data = DataDirectory.of(where)
+        self._quiet = quiet
+        self._client = client
+        self._progress = progress
+        self._networks = Networks()
+        self._volumes = HeldVolumes(client, where)
+
+    @override
+    async def members(self, project: str) -> Sequence[Member]:
+        containers, tasks = await asyncio.gather(
+            self._client.containers.list(f'labels."{PROJECT}"=={project}'), self._client.tasks.list()
+        )
+        # Task.id is a container's; some daemons leave container_id empty.
+        by_id = {task.id or task.container_id: task for task in tasks}
+        return [self._member(each, by_id.get(each.id)) for each in containers]
+
+    def _member(self, container: Container, task: Process | None) -> Member:
+        state = states.of(container, task, self._data)
+        return Member(
+            container.id,
+            lookup.name_of(container),
+            dict(container.labels),
+            STATES.get(state.word, EXITED),
+            state.exit_code,
+            state.health,
+            container.image,
+            _command(container),
+            f"{format.age(time.time() - container.created_at.seconds)} ago",
+            published.summary(container.labels) if state.word in STATES and state.pid else "",
+            state.status(),
+        )
+
+    @override
+    async def digest(self, image: str, platform: str) -> str:
+        try:
+            return (await self._client.images.get(image)).target.digest
+        except NotFound:
+            return ""
+
+    @override
+    async def pull(self, image: str, platform: str) -> None:
+        from windlass_client.commands.transfers import pull
+
+        words = [image, *(("--platform", platform) if platform else ()), *(("-q",) if self._quiet else ())]
+        await asyncio.to_thread(pull.main, args=words, prog_name="pull", standalone_mode=False, obj=self._where)
+
+    @override
+    async def networks(self, project: str) -> Sequence[str]:
+        return await self._networks.of(project)
+
+    @override
+    async def has_network(self, name: str) -> bool:
+        return await self._networks.has(name)
+
+    @override
+    async def create_network(self, network: Network, labels: Mapping[str, str]) -> None:
+        await self._networks.create(network, labels)
+
+    @override
+    async def remove_network(self, name: str) -> None:
+        await self._networks.remove(name)
+
+    @override
+    async def volumes(self, project: str) -> Sequence[str]:
+        return await self._volumes.of(project)
+
+    @override
+    async def has_volume(self, name: str) -> bool:
+        return await self._volumes.has(name)
+
+    @override
+    async def create_volume(self, volume: Volume, labels: Mapping[str, str]) -> None:
+        await self._volumes.create(volume, labels)
+
+    @override
+    async def remove_volume(self, name: str) -> None:
+        await self._volumes.remove(name)
+
+    @override
+    async def create(self, wanted: Wanted) -> str:
+        id = await self._free_id(wanted.name)
+        await launch.create(self._client, launch_options(self._where, id, wanted), self._progress)
+        return id
+
+    async def _free_id(self, name: str) -> str:
+        """Return the name itself if no container has it as its ID, as `windlass run` chooses."""
+        found = await self._client.containers.list(f"id=={name}", f'labels."{NAME}"=={name}')
+        if any(lookup.name_of(each) == name for each in found):
+            raise AlreadyExists(f"container {name} already exists, and is not of the project; remove or rename it")
+        return secrets.token_hex(6) if found else name
+
+    @override
+    async def start(self, id: str) -> None:
+        await starting.start(self._client, from_message(await self._client.containers.get(id)))
+
+    async def start_attached(self, id: str, how: Attachment) -> int | None:
+        """Start a container and stay with it; return its exit code, None if the user has left it."""
+        return await starting.start_attached(self._client, from_message(await self._client.containers.get(id)), how)
+
+    @override
+    async def stop(self, id: str, timeout: float | None) -> None:
+        await stopping.stop(self._client, await self._client.containers.get(id), timeout)
+
+    @override
+    async def kill(self, id: str, signal: str) -> None:
+        await stopping.kill(self._client, await self._client.containers.get(id), stopping.signal_number(signal))
+
+    @override
+    async def remove(self, id: str, volumes: bool = False) -> None:
+        await removal.remove(self._client, await self._client.containers.get(id), force=True, volumes=volumes)
+
+    @override
+    async def wait(self, id: str) -> int:
+        with contextlib.suppress(NotFound):
+            return await self._client.tasks.wait(id)
+        container = await self._client.containers.get(id)
+        return states.of(container, None, self._data).exit_code
+
+    @override
+    async def logs(self, id: str, follow: bool, tail: int | None, since: str, until: str) -> AsyncIterator[Line]:
+        async for line in lines(Log(self._data.log(id)), follow, tail, since, until):
+            yield line
+
+
+def _command(container: Container) -> str:
+    try:
+        words = read_spec(container.id, container.spec.value)["process"]["args"]
+    except (InvalidArgument, KeyError):
+        return ""
+    text = shlex.join(words)
+    return f'"{text if len(text) <= LONGEST_COMMAND else text[: LONGEST_COMMAND - 1] + "…"}"'
