@@ -12,8 +12,12 @@ from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists
 from windlass_client import security
 from windlass_client.client import Client
-from windlass_client.labels import NAME
+from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.restarts import started
+from windlass_client.lifecycle.tasks import output_uri
+from windlass_client.logs.keeping import LogOptions
 from windlass_client.namespace import ClientNamespace
+from windlass_client.specparts import SpecParts
 from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
@@ -56,6 +60,17 @@ class LaunchOptions:
     """Without it, the container has a network of its own with nothing but a loopback interface."""
     read_only: bool = False
     terminal: bool = False
+    name: str = ""
+    """What people call it; its ID otherwise."""
+    stdin: str = ""
+    """``once`` or ``open``, as `Asked.stdin`; empty without standard input."""
+    log: LogOptions | None = None
+    log_uri: str = ""
+    restart: str = ""
+    remove: bool = False
+    stop: StopOptions = field(default_factory=StopOptions)
+    health: HealthCheck | None = None
+    parts: SpecParts = field(default_factory=SpecParts)
     runtime: str = ""
     snapshotter: str = ""
     platform: Platform = field(default_factory=platforms.host)
@@ -63,20 +78,22 @@ class LaunchOptions:
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    asked = asked_of(options)
     network = await _network(client, options)
+    labels = {**options.labels, **asked.labels(), **started(options.restart, output_uri(client, asked))}
     wanted = Container(
         options.id,
         runtime=options.runtime,
-        labels={**options.labels, **(network.labels if network else {})},
+        labels={**labels, **(network.labels if network else {})},
         image=options.image,
         snapshotter=options.snapshotter,
     )
 
     try:
         async with contextlib.AsyncExitStack() as stack:
-            volumes = options.volumes and await stack.enter_async_context(
-                Attachment(client, options.volumes, options.id)
-            )
+            volumes: Attachment | None = None
+            if options.volumes:
+                volumes = await stack.enter_async_context(Attachment(client, options.volumes, options.id))
 
             async def build(rootfs: Rootfs) -> Spec:
                 spec = await _spec(rootfs, options)
@@ -96,6 +113,22 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
         raise
 
 
+def asked_of(options: LaunchOptions) -> Asked:
+    """Return what the labels of a container are to say."""
+    return Asked(
+        options.id,
+        options.name or options.id,
+        terminal=options.terminal,
+        stdin=options.stdin,
+        log=options.log,
+        log_uri=options.log_uri,
+        restart=options.restart,
+        remove=options.remove,
+        stop=options.stop,
+        health=options.health,
+    )
+
+
 async def _network(client: Client, options: LaunchOptions) -> Plan | None:
     if options.network is None:
         return None
@@ -104,8 +137,7 @@ async def _network(client: Client, options: LaunchOptions) -> Plan | None:
     exposed: Sequence[str] = ()
     if options.network.publish_all:
         exposed = (await resolve(ClientNamespace(client), options.image, options.platform)).image.exposed_ports
-    name = options.labels.get(NAME) or options.id
-    return await plan.make(client, options.id, name, options.hostname, options.network, exposed)
+    return await plan.make(client, options.id, options.name or options.id, options.hostname, options.network, exposed)
 
 
 async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
@@ -116,6 +148,9 @@ async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
     spec["root"]["readonly"] = options.read_only
     _set_limits(spec, options)
     security.restrict(spec, options.cap_add, options.cap_drop, options.security)
+    options.parts.apply(spec)
+    if options.parts.groups:
+        options.parts.add_groups(spec, await rootfs.accounts())
     return spec
 
 

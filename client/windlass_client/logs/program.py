@@ -47,7 +47,7 @@ class Program:
     def __init__(self, writer: Writer | None, viewers: Viewers, bundle: str, quiet: float) -> None:
         self._writer = writer
         self._quiet = quiet
-        self._viewers = viewers
+        self.viewers = viewers
         self._bundle = bundle
         self._outputs = dict(OUTPUTS)
         self._looks = 0
@@ -57,11 +57,11 @@ class Program:
     def run(self) -> None:
         """Return when the output has ended, or the first process has and no more comes."""
         while self._outputs:
-            behind = not self._ended and self._viewers.are_behind()
+            behind = not self._ended and self.viewers.are_behind()
             events = self._poll(() if behind else self._outputs, self._timeout())
             for fd, what in events:
                 self._handle(fd, what)
-            self._viewers.sweep()
+            self.viewers.sweep()
             if self._ended and not events:
                 return
             if self._pidfd < 0 and not self._ended:
@@ -73,16 +73,16 @@ class Program:
 
     def finish(self) -> None:
         """Send what clients have not read yet, in a process that the shim does not wait for."""
-        self._viewers.close()
-        if any(viewer.size for viewer in self._viewers.by_fd.values()) and os.fork():
+        self.viewers.close()
+        if any(viewer.size for viewer in self.viewers.by_fd.values()) and os.fork():
             return
-        for viewer in self._viewers.by_fd.values():
+        for viewer in self.viewers.by_fd.values():
             viewer.leave()
-        self._viewers.sweep()
-        while self._viewers.by_fd:
+        self.viewers.sweep()
+        while self.viewers.by_fd:
             for fd, what in self._poll((), None):
                 self._handle(fd, what)
-            self._viewers.sweep()
+            self.viewers.sweep()
 
     def _timeout(self) -> float | None:
         if self._ended:
@@ -95,10 +95,10 @@ class Program:
         poll = select.poll()
         for fd in outputs:
             poll.register(fd, select.POLLIN)
-        for viewer in self._viewers.by_fd.values():
+        for viewer in self.viewers.by_fd.values():
             poll.register(viewer.fd, viewer.events)
-        if self._viewers.fd >= 0 and outputs:
-            poll.register(self._viewers.fd, select.POLLIN)
+        if self.viewers.fd >= 0 and outputs:
+            poll.register(self.viewers.fd, select.POLLIN)
         if self._pidfd >= 0 and not self._ended:
             poll.register(self._pidfd, select.POLLIN)
         return poll.poll(None if timeout is None else timeout * 1000)
@@ -106,11 +106,11 @@ class Program:
     def _handle(self, fd: int, events: int) -> None:
         if fd == self._pidfd:
             self._ended = True
-        elif fd == self._viewers.fd:
-            self._viewers.accept()
+        elif fd == self.viewers.fd:
+            self.viewers.accept()
         elif fd in OUTPUTS:
             self._read(fd)
-        elif viewer := self._viewers.by_fd.get(fd):
+        elif viewer := self.viewers.by_fd.get(fd):
             if viewer.has_said_goodbye(events):
                 self._catch_up()
                 viewer.leave()
@@ -134,7 +134,7 @@ class Program:
             return False
         if self._writer:
             self._writer.write(stream, data)
-        self._viewers.send(bytes((stream,)) + data)
+        self.viewers.send(bytes((stream,)) + data)
         return True
 
     def _find_process(self) -> None:
@@ -181,7 +181,7 @@ def main(
     os.close(lock)
     if companion:
         os.kill(companion, SIGTERM)
-    if afterwards:
+    if afterwards and not any(viewer.owns for viewer in program.viewers.by_fd.values()):
         _spawn(afterwards, environment)
     program.finish()
 

@@ -12,6 +12,8 @@ from select import POLLHUP, POLLIN, POLLOUT
 
 NAME = "attach"
 """Of the socket, in the container's directory."""
+OWNER = b"owner"
+"""What a client sends that removes the container itself, unless it goes away before."""
 BACKLOG = 1 << 20
 """Bytes that may wait for a viewer before the container's output is left in its pipe."""
 
@@ -26,6 +28,8 @@ class Viewer:
         self.size = 0
         self.leaving = False
         self.gone = False
+        self.owns = False
+        """Whether it does, when the container has ended, what the program would do otherwise."""
 
     def send(self, message: bytes) -> None:
         """Send a message, or keep it until the client takes it."""
@@ -58,7 +62,9 @@ class Viewer:
             self.gone = True
         elif events & POLLIN:
             try:
-                return not self._socket.recv(64)
+                message = self._socket.recv(64)
+                self.owns = self.owns or message == OWNER
+                return not message
             except OSError:
                 self.gone = True
         return False

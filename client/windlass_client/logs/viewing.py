@@ -11,24 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, NotFound
-from windlass_client.logs.viewers import NAME
+from windlass_client.logs.viewers import NAME, OWNER
 
 LONGEST = 64 << 10
 
 
 class View:
-    """A connection that a thread reads from, so that a slow terminal holds up no loop; ``broken`` is called in it."""
+    """A connection that a thread reads from, so that a slow terminal holds up no loop."""
 
-    def __init__(self, directory: Path, broken: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, directory: Path) -> None:
         """Connect; output that comes from now on is shown. Raises FailedPrecondition if nothing runs there."""
         self._socket = _connect(directory)
-        self._broken = broken
+        self._broken: Callable[[], None] = lambda: None
         self._muted = False
         self._thread = threading.Thread(target=self._run, name="windlass-view", daemon=True)
 
-    def start(self) -> None:
-        """Begin to write."""
+    def start(self, broken: Callable[[], None] = lambda: None) -> None:
+        """Begin to write; ``broken`` is called in the thread when our output cannot be written."""
+        self._broken = broken
         self._thread.start()
+
+    def own(self) -> None:
+        """Promise to remove the container when it has ended; the program does it if we go away before."""
+        self._socket.send(OWNER)
 
     async def drained(self) -> None:
         """Return when all that was written until now has been shown."""
