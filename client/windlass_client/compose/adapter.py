@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
@@ -27,11 +28,13 @@ from windlass_client.lifecycle import removal, starting, states, stopping
 from windlass_client.logs.reading import Log
 from windlass_client.namespace import from_message
 from windlass_client.networks import published
+from windlass_images.dockersave import full_name
 from windlass_images.unpack import Progress
 from windlass_oci.payloads import read_spec
 
 if TYPE_CHECKING:
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
+    from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_api.containerd.v1.types.task_pb2 import Process
     from windlass_client.cli import Where
     from windlass_client.lifecycle.attaching import Attachment
@@ -88,16 +91,20 @@ class ClientEngine(Engine):
 
     @override
     async def digest(self, image: str, platform: str) -> str:
-        try:
-            return (await self._client.images.get(image)).target.digest
-        except NotFound:
-            return ""
+        found = await self._image(image)
+        return found.target.digest if found else ""
+
+    async def _image(self, name: str) -> Image | None:
+        for each in dict.fromkeys((name, full_name(name))):
+            with contextlib.suppress(NotFound):
+                return await self._client.images.get(each)
+        return None
 
     @override
     async def pull(self, image: str, platform: str) -> None:
         from windlass_client.commands.transfers import pull
 
-        words = [image, *(("--platform", platform) if platform else ()), *(("-q",) if self._quiet else ())]
+        words = [full_name(image), *(("--platform", platform) if platform else ()), *(("-q",) if self._quiet else ())]
         await asyncio.to_thread(pull.main, args=words, prog_name="pull", standalone_mode=False, obj=self._where)
 
     @override
@@ -135,7 +142,10 @@ class ClientEngine(Engine):
     @override
     async def create(self, wanted: Wanted) -> str:
         id = await self._free_id(wanted.name)
-        await launch.create(self._client, launch_options(self._where, id, wanted), self._progress)
+        options = launch_options(self._where, id, wanted)
+        if image := await self._image(options.image):
+            options = replace(options, image=image.name)
+        await launch.create(self._client, options, self._progress)
         return id
 
     async def _free_id(self, name: str) -> str:

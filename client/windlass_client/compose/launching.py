@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from windlass_client.cli import Where
 from windlass_client.compose.engine import Wanted
 from windlass_client.compose.model import Health, Mount, Port, Service
@@ -84,14 +82,14 @@ def health_check(health: Health | None) -> HealthCheck | None:
         return None
     kind, *words = health.test or ("",)
     check = HealthCheck(("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words))
-    given = {
-        "interval": health.interval,
-        "timeout": health.timeout,
-        "start_period": health.start_period,
-        "start_interval": health.start_interval,
-    }
-    times = {key: value for key, value in given.items() if value}
-    return replace(check, **times, retries=health.retries or check.retries)
+    return HealthCheck(
+        check.command,
+        health.interval or check.interval,
+        health.timeout or check.timeout,
+        health.retries or check.retries,
+        health.start_period or check.start_period,
+        health.start_interval or check.start_interval,
+    )
 
 
 def network_options(wanted: Wanted) -> NetworkOptions:
