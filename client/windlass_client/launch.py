@@ -92,7 +92,7 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
     try:
         async with contextlib.AsyncExitStack() as stack:
             volumes: Attachment | None = None
-            if options.volumes:
+            if options.volumes is not None:
                 volumes = await stack.enter_async_context(Attachment(client, options.volumes, options.id))
 
             async def build(rootfs: Rootfs) -> Spec:

@@ -38,6 +38,10 @@ DELETE_TIMEOUT = 15.0
 """Longer than a shim waits for output that a child of the process keeps open."""
 
 
+class Left(Unavailable):
+    """The user interrupted us so often that we no longer wait for an end."""
+
+
 class Detached(Exception):
     """The user has left, and the process goes on."""
 
@@ -100,7 +104,7 @@ class Session:
             if not self.left:
                 raise
             what = f"process {self.exec_id} of container {self.id}" if self.exec_id else f"container {self.id}"
-            raise Unavailable(
+            raise Left(
                 f"{what} was killed, and its end is not known after {LEAVE_TIMEOUT:g} s; see `windlass ps -a`"
             ) from None
 

@@ -66,3 +66,73 @@ def _tree(where: Where, argument: Argument) -> Tree:
 
 def _rooted(argument: Argument) -> str:
     return argument.path if argument.path.startswith("/") else f"/{argument.path}"
+
+
+@click.command()
+@click.argument("container")
+@click.pass_obj
+def diff(where: Where, container: str) -> None:
+    """Show what CONTAINER has changed in its image's files: A is added, C changed, D deleted."""
+
+    async def work() -> list[tuple[str, str]]:
+        from windlass_client import lookup
+        from windlass_client.committing import diffing
+
+        async with where.client() as client:
+            return await diffing.changes(client, await lookup.container(client, container))
+
+    from windlass_client import output
+
+    for path, kind in asyncio.run(work()):
+        click.echo(f"{kind} {output.printable(path)}")
+
+
+@click.command()
+@click.argument("container")
+@click.option("-o", "--output", "archive", default="-", metavar="FILE", help="Write to a file, not standard output.")
+@click.pass_obj
+def export(where: Where, container: str, archive: str) -> None:
+    """Write the files of CONTAINER as a tar archive, without its volumes."""
+    if archive == "-" and sys.stdout.isatty():
+        raise click.UsageError("an archive is not written to a terminal; use -o FILE, or redirect standard output")
+
+    async def work() -> Tree:
+        from windlass_client import lookup
+        from windlass_client.committing.export import files_of
+
+        async with where.client() as client:
+            return await files_of(client, await lookup.container(client, container))
+
+    from windlass_client.copying.packing import Packer
+    from windlass_client.replacing import replaced
+
+    with asyncio.run(work()) as tree, replaced(archive) as file:
+        packer = Packer(file)
+        packer.add_below(tree.descriptor)
+        packer.close()
+
+
+@click.command()
+@click.argument("container")
+@click.argument("name", metavar="REPOSITORY[:TAG]")
+@click.option("-a", "--author", default="", help="Who made it, such as `Ann <ann@example.org>`.")
+@click.option("-m", "--message", default="", help="What was changed.")
+@click.option("-c", "--change", "changes", multiple=True, metavar="INSTRUCTION", help="Such as CMD, ENV or USER.")
+@click.option("-p", "--pause/--no-pause", default=True, help="Freeze the container meanwhile.")
+@click.pass_obj
+def commit(
+    where: Where, container: str, name: str, author: str, message: str, changes: tuple[str, ...], pause: bool
+) -> None:
+    """Make an image of what CONTAINER has changed, on top of its own image."""
+
+    async def work() -> str:
+        from windlass_client import lookup
+        from windlass_client.committing import commit
+        from windlass_client.shortnames import full
+        from windlass_registry import references
+
+        wanted = commit.Wanted(str(references.parse(full(name))), author, message, changes, pause)
+        async with where.client() as client:
+            return (await commit.commit(client, await lookup.container(client, container), wanted)).digest
+
+    click.echo(asyncio.run(work()))

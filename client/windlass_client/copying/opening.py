@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from windlass.contracts.mounts import Mount
-from windlass.errors import FailedPrecondition, NotFound
-from windlass_api.containerd.v1.types import task_pb2
+from windlass.errors import FailedPrecondition
 from windlass_client import lookup
 from windlass_client.copying import tree
 from windlass_client.copying.tree import Tree
+from windlass_client.live import live_pid
 from windlass_client.namespace import ClientNamespace
 from windlass_client.volumes import usage
 from windlass_oci.payloads import read_spec
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_client.client import Client
     from windlass_client.datadir import DataDirectory
-
-LIVE = (task_pb2.CREATED, task_pb2.RUNNING, task_pb2.PAUSED, task_pb2.PAUSING)
 
 
 async def tree_of(client: Client, data: DataDirectory, word: str) -> Tree:
@@ -37,15 +35,6 @@ async def tree_of(client: Client, data: DataDirectory, word: str) -> Tree:
         found.__exit__(None, None, None)
         raise FailedPrecondition(f"container {word} has stopped or started meanwhile; try again")
     return found
-
-
-async def live_pid(client: Client, id: str) -> int:
-    """Return the first process of a container that has one, 0 if it has none."""
-    try:
-        process = await client.tasks.get(id)
-    except NotFound:
-        return 0
-    return process.pid if process.status in LIVE else 0
 
 
 async def _at_rest(client: Client, data: DataDirectory, container: Container, name: str) -> Tree:

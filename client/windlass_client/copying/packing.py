@@ -70,6 +70,14 @@ class Packer:
         """Write what an O_PATH descriptor stands for, and all below it, under a name."""
         self._add(descriptor, name, 0)
 
+    def add_below(self, descriptor: int) -> None:
+        """Write all that is in a directory, without the directory itself."""
+        for name, inner in _children(descriptor):
+            try:
+                self._add(inner, name, 0)
+            finally:
+                os.close(inner)
+
     def _add(self, descriptor: int, name: str, depth: int) -> None:
         if depth > DEPTH:
             raise OutOfRange(f"{name[:100]} … has more than {DEPTH} directories in each other; copy a part of it")
