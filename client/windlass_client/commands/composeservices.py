@@ -87,7 +87,7 @@ def exec_(chosen: Chosen, /, **request: Unpack[ExecRequest]) -> int:
     """Run ARGUMENTS in a container of SERVICE; the exit code is theirs."""
     from windlass_client.compose.processes import run_exec
 
-    return run_exec(chosen, request)
+    return asyncio.run(run_exec(chosen, request))
 
 
 @click.command(cls=ProcessCommand, context_settings={"allow_interspersed_args": False})

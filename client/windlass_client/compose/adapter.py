@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import shlex
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from windlass.errors import AlreadyExists, InvalidArgument, NotFound
+from windlass.errors import NotFound
 from windlass.typing import override
-from windlass_client import format, launch, lookup, output
+from windlass_client import output, pulling
 from windlass_client.client import Client
 from windlass_client.compose.engine import CREATED, EXITED, PAUSED, RUNNING, Engine, Line, Member, Wanted
 from windlass_client.compose.holding import HeldVolumes, Networks
@@ -23,14 +19,13 @@ from windlass_client.compose.launching import launch_options
 from windlass_client.compose.loglines import lines
 from windlass_client.compose.model import Network, Volume
 from windlass_client.datadir import DataDirectory
-from windlass_client.labels import NAME
-from windlass_client.lifecycle import removal, starting, states, stopping
+from windlass_client.lifecycle import creation, removal, starting, states, stopping
+from windlass_client.listings.containers import Seen
 from windlass_client.logs.reading import Log
 from windlass_client.namespace import from_message
-from windlass_client.networks import published
-from windlass_images.dockersave import full_name
+from windlass_client.shortnames import full
+from windlass_images import platforms
 from windlass_images.unpack import Progress
-from windlass_oci.payloads import read_spec
 
 if TYPE_CHECKING:
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
 
 STATES = {"running": RUNNING, "paused": PAUSED, "created": CREATED}
 """Words of containers' states; every other one is of a container that has ended."""
-LONGEST_COMMAND = 20
 
 
 @asynccontextmanager
@@ -49,16 +43,15 @@ async def opened(where: Where, quiet: bool = False) -> AsyncIterator[ClientEngin
     """Yield the engine of a namespace."""
     async with where.client() as client:
         with output.progress(quiet) as show:
-            yield ClientEngine(where, client, show, quiet)
+            yield ClientEngine(where, client, show)
 
 
 class ClientEngine(Engine):
     """A namespace of a daemon, with networks and volumes of this host."""
 
-    def __init__(self, where: Where, client: Client, progress: Progress, quiet: bool = False) -> None:
+    def __init__(self, where: Where, client: Client, progress: Progress) -> None:
         self._where = where
         self._data = DataDirectory.of(where)
-        self._quiet = quiet
         self._client = client
         self._progress = progress
         self._networks = Networks()
@@ -75,18 +68,19 @@ class ClientEngine(Engine):
 
     def _member(self, container: Container, task: Process | None) -> Member:
         state = states.of(container, task, self._data)
+        row = Seen(container, task, state).row(short=True)
         return Member(
             container.id,
-            lookup.name_of(container),
+            str(row["Names"]),
             dict(container.labels),
             STATES.get(state.word, EXITED),
             state.exit_code,
             state.health,
-            container.image,
-            _command(container),
-            f"{format.age(time.time() - container.created_at.seconds)} ago",
-            published.summary(container.labels) if state.word in STATES and state.pid else "",
-            state.status(),
+            str(row["Image"]),
+            str(row["Command"]),
+            str(row["RunningFor"]),
+            str(row["Ports"]),
+            str(row["Status"]),
         )
 
     @override
@@ -95,17 +89,15 @@ class ClientEngine(Engine):
         return found.target.digest if found else ""
 
     async def _image(self, name: str) -> Image | None:
-        for each in dict.fromkeys((name, full_name(name))):
+        for each in dict.fromkeys((name, full(name))):
             with contextlib.suppress(NotFound):
                 return await self._client.images.get(each)
         return None
 
     @override
     async def pull(self, image: str, platform: str) -> None:
-        from windlass_client.commands.transfers import pull
-
-        words = [full_name(image), *(("--platform", platform) if platform else ()), *(("-q",) if self._quiet else ())]
-        await asyncio.to_thread(pull.main, args=words, prog_name="pull", standalone_mode=False, obj=self._where)
+        chosen = platforms.parse(platform) if platform else platforms.host()
+        await pulling.pull(self._client, full(image), chosen, "", self._progress)
 
     @override
     async def networks(self, project: str) -> Sequence[str]:
@@ -141,19 +133,8 @@ class ClientEngine(Engine):
 
     @override
     async def create(self, wanted: Wanted) -> str:
-        id = await self._free_id(wanted.name)
-        options = launch_options(self._where, id, wanted)
-        if image := await self._image(options.image):
-            options = replace(options, image=image.name)
-        await launch.create(self._client, options, self._progress)
-        return id
-
-    async def _free_id(self, name: str) -> str:
-        """Return the name itself if no container has it as its ID, as `windlass run` chooses."""
-        found = await self._client.containers.list(f"id=={name}", f'labels."{NAME}"=={name}')
-        if any(lookup.name_of(each) == name for each in found):
-            raise AlreadyExists(f"container {name} already exists, and is not of the project; remove or rename it")
-        return secrets.token_hex(6) if found else name
+        options = launch_options(self._where, wanted)
+        return (await creation.create(self._client, options, "never", self._progress)).container.id
 
     @override
     async def start(self, id: str) -> None:
@@ -186,12 +167,3 @@ class ClientEngine(Engine):
     async def logs(self, id: str, follow: bool, tail: int | None, since: str, until: str) -> AsyncIterator[Line]:
         async for line in lines(Log(self._data.log(id)), follow, tail, since, until):
             yield line
-
-
-def _command(container: Container) -> str:
-    try:
-        words = read_spec(container.id, container.spec.value)["process"]["args"]
-    except (InvalidArgument, KeyError):
-        return ""
-    text = shlex.join(words)
-    return f'"{text if len(text) <= LONGEST_COMMAND else text[: LONGEST_COMMAND - 1] + "…"}"'

@@ -17,13 +17,13 @@ from windlass_client.volumes.attach import VolumeOptions
 from windlass_images import platforms
 
 
-def launch_options(where: Where, id: str, wanted: Wanted) -> LaunchOptions:
+def launch_options(where: Where, wanted: Wanted) -> LaunchOptions:
     """Return the options of a container that is to be made."""
     service = wanted.service
     arguments = (*(service.entrypoint or ())[1:], *(service.command or ()))
     return LaunchOptions(
         image=service.image,
-        id=id,
+        id=wanted.name,
         name=wanted.name,
         arguments=arguments,
         entrypoint=None if service.entrypoint is None else "".join(service.entrypoint[:1]),

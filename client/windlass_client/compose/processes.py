@@ -1,4 +1,4 @@
-"""What `compose exec` and `compose run` do: processes of services in the foreground, by `windlass exec` and `start`."""
+"""What `compose exec` and `compose run` do: processes in containers of services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_client.compose import images, shared, shorthand
-from windlass_client.compose.adapter import opened
+from windlass_client.compose.adapter import ClientEngine, opened
 from windlass_client.compose.chosen import Chosen, report
 from windlass_client.compose.engine import Engine, Member, Wanted
 from windlass_client.compose.fields import Fields
@@ -26,7 +26,9 @@ from windlass_client.compose.up import Up
 from windlass_client.compose.values import Items, Place, Scalar, Section
 from windlass_client.compose.waiting import wait_for
 from windlass_client.compose.wanted import want
+from windlass_client.lifecycle import executing
 from windlass_client.lifecycle.attaching import Attachment
+from windlass_local.launch import ignore
 
 
 class ExecRequest(TypedDict):
@@ -67,38 +69,35 @@ def on_terminal(refused: bool) -> bool:
     return not refused and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def run_exec(chosen: Chosen, request: ExecRequest) -> int:
+async def run_exec(chosen: Chosen, request: ExecRequest) -> int:
     """Run a process in a container of a service, and return its exit code."""
-    member = asyncio.run(_member(chosen, request["service"], request["index"]))
-    words = ["-d"] if request["detach"] else ["-i"]
-    if on_terminal(request["no_terminal"]) and not request["detach"]:
-        words.append("-t")
-    words += [word for each in request["env"] for word in ("-e", each)]
-    words += ["-u", request["user"]] if request["user"] else []
-    words += ["-w", request["cwd"]] if request["cwd"] else []
-    return command(chosen, "exec", *words, member.id, *request["arguments"])
-
-
-async def _member(chosen: Chosen, service: str, index: int) -> Member:
+    service = request["service"]
     project = chosen.project_if_any((service,) if chosen.files or not chosen.name else ())
-    async with opened(chosen.where) as engine:
-        members = [each for each in await engine.members(project.name) if each.service == service and not each.one_off]
-    running = sorted((each for each in members if each.runs), key=lambda each: each.number)
+    process = executing.Wanted(
+        request["arguments"],
+        tuple(f"{key}={value}" for key, value in map(_pair, request["env"])),
+        request["user"],
+        request["cwd"],
+        terminal=on_terminal(request["no_terminal"]) and not request["detach"],
+        stdin=True,
+    )
+    async with chosen.where.client() as client:
+        member = _chosen(
+            await ClientEngine(chosen.where, client, ignore).members(project.name), service, request["index"]
+        )
+        status, _ = await executing.execute(client, member.id, process, detach=request["detach"])
+        return status
+
+
+def _chosen(members: Sequence[Member], service: str, index: int) -> Member:
+    """Return the container of a number among those of a service that run. Raises FailedPrecondition, NotFound."""
+    found = sorted((each for each in members if each.service == service and each.runs), key=lambda each: each.number)
+    running = [each for each in found if not each.one_off]
     if not running:
         raise FailedPrecondition(f'service "{service}" does not run; `windlass compose up -d {service}` starts it')
     if not 1 <= index <= len(running):
         raise NotFound(f'service "{service}" has {len(running)} running containers, and --index is {index}')
     return running[index - 1]
-
-
-def command(chosen: Chosen, name: str, *words: str) -> int:
-    """Run another command of `windlass` and return its exit code."""
-    from windlass_client.cli import windlass
-
-    found = windlass.get_command(click.get_current_context(), name)
-    assert found is not None
-    code = found.main(args=list(words), prog_name=f"windlass {name}", standalone_mode=False, obj=chosen.where)
-    return code if isinstance(code, int) else 0
 
 
 async def run_one_off(chosen: Chosen, request: RunRequest) -> int:
