@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "grpc_tools": "grpcio-tools",
     "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
+    "yaml": "pyyaml",
 }
 """Where the distribution has another name than what is imported from it."""
 

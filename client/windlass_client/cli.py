@@ -79,6 +79,7 @@ COMMANDS: Mapping[str, str] = {
     "plugin": "plugin:plugin",
     "version": "daemon:version",
     "config": "daemon:config",
+    "compose": "compose:compose",
     "fsck": "fsck:fsck",
     "doctor": "doctor:doctor",
 }
