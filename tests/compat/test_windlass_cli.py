@@ -49,7 +49,14 @@ class Machine:
         self.directory = directory
         self.address = str(directory / "d.sock")
         self.namespace = f"cli-{os.getpid()}-{kind}"
-        self.environment = {**os.environ, "WINDLASS_ADDRESS": self.address, "CONTAINERD_NAMESPACE": self.namespace}
+        self.data = directory / "data"
+        self.environment = {
+            **os.environ,
+            "WINDLASS_ADDRESS": self.address,
+            "CONTAINERD_NAMESPACE": self.namespace,
+            "WINDLASS_CLIENT_DATA": str(self.data),
+            "WINDLASS_NETWORK": "none",
+        }
         config = directory / "config.toml"
         lines = [
             "version = 2",
@@ -81,7 +88,7 @@ class Machine:
         )
 
     def run(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return self.windlass("run", "--fifo-dir", str(self.directory / "fifo"), *arguments, input=input)
+        return self.windlass("run", *arguments, input=input)
 
     @contextlib.contextmanager
     def publishing(self, topic: str) -> Iterator[None]:
@@ -111,6 +118,7 @@ class Machine:
             *(container["container"] for container in ps),
             *(line for line in mounts.splitlines() if str(self.directory) in line),
             *(os.listdir(fifos) if fifos.exists() else ()),
+            *map(str, self.data.glob("*/*/containers/*")),
         ]
 
     def remove_containers(self) -> None:
@@ -204,8 +212,8 @@ def test_a_container_in_the_background(machine: Machine) -> None:
     assert (executed.stdout, executed.returncode) == (b"bg\n", 3)
     assert machine.windlass("exec", "-i", "bg", "cat", input=b"piped").stdout == b"piped"
     [document] = json.loads(machine.windlass("inspect", "bg").stdout)
-    assert document["task"]["pid"] == listed["pid"]
-    assert document["spec"]["process"]["args"] == ["sleep", "1000"]
+    assert document["State"]["Pid"] == document["Containerd"]["task"]["pid"] == listed["pid"]
+    assert document["Containerd"]["spec"]["process"]["args"] == ["sleep", "1000"]
 
     refused = machine.windlass("rm", "bg")
     assert refused.returncode == 1
@@ -225,8 +233,8 @@ def test_how_a_container_ended_is_listed(machine: Machine) -> None:
 
     assert found == {"failed": ("stopped", 7), "ended": ("stopped", 5), "runs": ("running", None)}
     table = machine.windlass("ps", "-a").stdout.decode().splitlines()
-    assert "EXIT_STATUS" in table[0]
-    assert next(line for line in table if line.startswith("failed")).split()[3:5] == ["stopped", "7"]
+    assert "STATUS" in table[0]
+    assert "Exited (7) " in next(line for line in table if line.startswith("failed"))
     machine.windlass("rm", "-f", "failed", "runs", "ended")
 
 
@@ -269,7 +277,7 @@ def test_exit_code_of_windlass_itself(machine: Machine, tmp_path: Path) -> None:
 
 def test_the_third_interrupt_leaves(machine: Machine) -> None:
     """A first process that ignores signals, as each without a handler does, is killed by the third."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "deaf", IMAGE]
+    command = [*WINDLASS, "run", "--name", "deaf", IMAGE]
     script = "trap '' INT; echo ready; while true; do sleep 0.1; done"
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=pipe, stderr=pipe) as process:
@@ -288,7 +296,7 @@ def test_the_third_interrupt_leaves(machine: Machine) -> None:
 
 def test_the_third_interrupt_leaves_a_daemon_that_hangs(machine: Machine) -> None:
     """Nothing is waited for then; the container is still there, and removed when the daemon answers again."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "stuck", IMAGE]
+    command = [*WINDLASS, "run", "--name", "stuck", IMAGE]
     script = "trap '' TERM; echo ready; while true; do sleep 0.1; done"
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=pipe, stderr=pipe) as process:
@@ -354,7 +362,7 @@ def test_the_number_of_processes_is_bounded(machine: Machine) -> None:
 def test_a_signal_reaches_the_container(machine: Machine) -> None:
     """What the command line is sent, the container gets."""
     script = "trap 'echo got; exit 9' TERM; echo ready; while true; do sleep 0.1; done"
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE, "sh", "-c", script]
+    command = [*WINDLASS, "run", "--rm", IMAGE, "sh", "-c", script]
     with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -365,7 +373,7 @@ def test_a_signal_reaches_the_container(machine: Machine) -> None:
 
 def test_nobody_reads_the_output(machine: Machine) -> None:
     """As in any pipeline, the writer ends when the reader has gone."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    command = [*WINDLASS, "run", "--rm", IMAGE]
     script = "while true; do echo 0123456789; done"
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -376,7 +384,7 @@ def test_nobody_reads_the_output(machine: Machine) -> None:
 
 def test_a_terminal(machine: Machine) -> None:
     """The container's terminal has the size of ours, follows it, and turns ^C into a signal."""
-    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    arguments = ["run", "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
@@ -404,7 +412,7 @@ def test_a_terminal(machine: Machine) -> None:
 
 def test_what_is_typed_before_the_container_runs_reaches_it(machine: Machine) -> None:
     """As with any shell: nothing is discarded when the terminal changes its mode."""
-    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    arguments = ["run", "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
@@ -491,7 +499,7 @@ def test_events_are_printed_as_they_happen(machine: Machine) -> None:
 
 def test_a_container_outlives_a_killed_daemon_and_its_command(machine: Machine) -> None:
     """The command line sits out a restart of the daemon and still has the exit code."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    command = [*WINDLASS, "run", "--rm", IMAGE]
     script = "echo ready; read line; echo $line; exit 6"
     command = [*command[:-1], "-i", command[-1], "sh", "-c", script]
     pipe = subprocess.PIPE
