@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,8 +12,13 @@ from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists
 from windlass_client import security
 from windlass_client.client import Client
-from windlass_client.labels import NAME
+from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.restarts import started
+from windlass_client.lifecycle.tasks import output_uri
+from windlass_client.logs.keeping import LogOptions
 from windlass_client.namespace import ClientNamespace
+from windlass_client.specparts import SpecParts
+from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import Progress
@@ -38,6 +44,7 @@ class LaunchOptions:
     arguments: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    volumes: VolumeOptions | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     entrypoint: str | None = None
     user: str = ""
@@ -53,6 +60,17 @@ class LaunchOptions:
     """Without it, the container has a network of its own with nothing but a loopback interface."""
     read_only: bool = False
     terminal: bool = False
+    name: str = ""
+    """What people call it; its ID otherwise."""
+    stdin: str = ""
+    """``once`` or ``open``, as `Asked.stdin`; empty without standard input."""
+    log: LogOptions | None = None
+    log_uri: str = ""
+    restart: str = ""
+    remove: bool = False
+    stop: StopOptions = field(default_factory=StopOptions)
+    health: HealthCheck | None = None
+    parts: SpecParts = field(default_factory=SpecParts)
     runtime: str = ""
     snapshotter: str = ""
     platform: Platform = field(default_factory=platforms.host)
@@ -60,30 +78,55 @@ class LaunchOptions:
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    asked = asked_of(options)
     network = await _network(client, options)
+    labels = {**options.labels, **asked.labels(), **started(options.restart, output_uri(client, asked))}
     wanted = Container(
         options.id,
         runtime=options.runtime,
-        labels={**options.labels, **(network.labels if network else {})},
+        labels={**labels, **(network.labels if network else {})},
         image=options.image,
         snapshotter=options.snapshotter,
     )
 
-    async def build(rootfs: Rootfs) -> Spec:
-        spec = await _spec(rootfs, options)
-        if network:
-            network.write()
-            network.apply(spec)
-        return spec
-
     try:
-        return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+        async with contextlib.AsyncExitStack() as stack:
+            volumes: Attachment | None = None
+            if options.volumes is not None:
+                volumes = await stack.enter_async_context(Attachment(client, options.volumes, options.id))
+
+            async def build(rootfs: Rootfs) -> Spec:
+                spec = await _spec(rootfs, options)
+                if network:
+                    network.write()
+                    network.apply(spec)
+                if volumes:
+                    await volumes.attach(spec, rootfs)
+                return spec
+
+            return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
     except AlreadyExists:
         raise  # the files are the other container's
     except BaseException:
         if network:
             network.undo()
         raise
+
+
+def asked_of(options: LaunchOptions) -> Asked:
+    """Return what the labels of a container are to say."""
+    return Asked(
+        options.id,
+        options.name or options.id,
+        terminal=options.terminal,
+        stdin=options.stdin,
+        log=options.log,
+        log_uri=options.log_uri,
+        restart=options.restart,
+        remove=options.remove,
+        stop=options.stop,
+        health=options.health,
+    )
 
 
 async def _network(client: Client, options: LaunchOptions) -> Plan | None:
@@ -94,8 +137,7 @@ async def _network(client: Client, options: LaunchOptions) -> Plan | None:
     exposed: Sequence[str] = ()
     if options.network.publish_all:
         exposed = (await resolve(ClientNamespace(client), options.image, options.platform)).image.exposed_ports
-    name = options.labels.get(NAME) or options.id
-    return await plan.make(client, options.id, name, options.hostname, options.network, exposed)
+    return await plan.make(client, options.id, options.name or options.id, options.hostname, options.network, exposed)
 
 
 async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
@@ -106,6 +148,9 @@ async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
     spec["root"]["readonly"] = options.read_only
     _set_limits(spec, options)
     security.restrict(spec, options.cap_add, options.cap_drop, options.security)
+    options.parts.apply(spec)
+    if options.parts.groups:
+        options.parts.add_groups(spec, await rootfs.accounts())
     return spec
 
 

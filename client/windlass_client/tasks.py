@@ -17,6 +17,7 @@ from windlass_client.connection import Connection
 
 if TYPE_CHECKING:
     from windlass.contracts.tasks import IO
+    from windlass_api.containerd.types.metrics_pb2 import Metric
 
 RESTART = 20.0
 """How long a daemon that has gone may take to come back before a wait gives up."""
@@ -131,6 +132,14 @@ class Tasks:
         """Delete a stopped process that was added, and return how it ended."""
         request = pb.DeleteProcessRequest(container_id=id, exec_id=exec_id)
         return await self._connection.call(self._stub.DeleteProcess, request)
+
+    async def metrics(self, *filters: str) -> Sequence[Metric]:
+        """Return what the tasks use that match one of the filters, in messages of the control groups' version."""
+        return (await self._connection.call(self._stub.Metrics, pb.MetricsRequest(filters=filters))).metrics
+
+    async def update(self, id: str, resources: AnyMessage) -> None:
+        """Change the limits of a task. Raises NotFound."""
+        await self._connection.call(self._stub.Update, pb.UpdateTaskRequest(container_id=id, resources=resources))
 
 
 def _plain(id: str, error: Error) -> Error:
