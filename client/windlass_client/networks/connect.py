@@ -103,6 +103,22 @@ def _detach(asked: NetworkRecord, network: str) -> None:
             registry.rewrite_hosts([network], asked.key)
 
 
+def rename(directory: Path, name: str) -> None:
+    """Let the containers of its networks find a container by another name, now and after its next starts."""
+    if not (directory / record.FILE).exists():
+        return  # it has no network of its own, or another client has made it
+    with record.locked(directory / record.LOCK):
+        asked = record.read(directory)
+        if asked is None:
+            return
+        record.write(directory, replace(asked, name=name))
+        registry = Registry(Path(asked.registry))
+        with registry.locked():
+            if (member := registry.get(asked.key)) is not None:
+                registry.put(replace(member, name=name))
+                registry.rewrite_hosts(member.networks, asked.key)
+
+
 async def _label(client: Client, id: str, asked: NetworkRecord) -> None:
-    told = [{"name": each.network, "aliases": list(each.aliases)} for each in asked.endpoints]
+    told = {each.network: {"aliases": list(each.aliases)} for each in asked.endpoints}
     await client.containers.label(id, {labels.NETWORKS: json.dumps(told)})
