@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
 from windlass_client import labels, lookup
 from windlass_client.datadir import DataDirectory
-from windlass_client.networks import attach, record, settings
-from windlass_client.networks.members import Registry
+from windlass_client.networks import attach, create, record, settings
+from windlass_client.networks.members import DEFAULT, Registry
 from windlass_client.networks.options import NetworkOptions
 from windlass_client.networks.record import Endpoint, NetworkRecord
 from windlass_linux import namespaces
@@ -27,8 +27,9 @@ async def connect(client: Client, network: str, word: str, aliases: Sequence[str
     NetworkOptions(networks=(network,), aliases=aliases, ips=ips).check()
     container = await lookup.container(client, word)
     directory = DataDirectory.of(client.connection).container(container.id)
-    found = settings.catalog().get(network)
-    settings.catalog().check_installed([found.network])
+    catalog = settings.catalog()
+    found = await asyncio.to_thread(create.default, catalog) if network == DEFAULT else catalog.get(network)
+    catalog.check_installed([found.network])
 
     def work() -> NetworkRecord:
         with record.locked(directory / record.LOCK):
