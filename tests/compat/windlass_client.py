@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,8 +11,13 @@ from pathlib import Path
 
 from compat.machines import Machine
 
+from windlass_client.cli import main
+
 WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
 TIMEOUT = 60
+
+OWN_STREAMS = ("run", "exec")
+"""Commands that connect this process's own standard streams."""
 
 Done = subprocess.CompletedProcess[bytes]
 
@@ -32,6 +39,27 @@ class Windlass:
 
     def try_(self, *arguments: str, data: bytes = b"") -> Done:
         """Run a command to its end, however that is."""
+        return self._process(arguments, data) if arguments[0] in OWN_STREAMS else self._inside(arguments, data)
+
+    def _inside(self, arguments: tuple[str, ...], data: bytes) -> Done:
+        """Run a command in this process, which takes a third of the time."""
+        output, errors = io.BytesIO(), io.BytesIO()
+        stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data))
+        environment, directory = dict(os.environ), Path.cwd()
+        try:
+            os.environ.update(self.environment)
+            os.chdir(self.home)
+            with contextlib.redirect_stdout(_text(output)), contextlib.redirect_stderr(_text(errors)):
+                code = main(arguments)
+                sys.stdout.flush()
+            return Done(arguments, code, output.getvalue(), errors.getvalue())
+        finally:
+            sys.stdin = stdin
+            os.chdir(directory)
+            os.environ.clear()
+            os.environ.update(environment)
+
+    def _process(self, arguments: tuple[str, ...], data: bytes) -> Done:
         return subprocess.run(
             [*WINDLASS, *arguments],
             env=self.environment,
@@ -54,3 +82,7 @@ class Windlass:
         error = done.stderr.decode()
         assert error.startswith("windlass: ") and error.count("\n") == 1, error
         return error
+
+
+def _text(stream: io.BytesIO) -> io.TextIOWrapper:
+    return io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
