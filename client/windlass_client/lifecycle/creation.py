@@ -12,6 +12,7 @@ from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_client import launch, lookup
 from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions
+from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import removal, starting
 from windlass_client.lifecycle.attaching import Attachment
 from windlass_client.namespace import ClientNamespace
@@ -32,9 +33,10 @@ async def create(client: Client, wanted: LaunchOptions, pull: str = "missing", p
     return await launch.create(client, replace(wanted, image=image), progress)
 
 
-async def run(client: Client, launched: Launched, wanted: LaunchOptions, how: Attachment | None) -> int | None:
+async def run(client: Client, launched: Launched, how: Attachment | None) -> int | None:
     """Start a new container and return its exit status, None if it runs on; on failure nothing of it is left."""
-    asked, container = launch.asked_of(wanted), launched.container
+    container = launched.container
+    asked = askings.of(container)
     try:
         if how is None:
             await starting.run_detached(client, container, launched.rootfs, asked)
@@ -44,7 +46,7 @@ async def run(client: Client, launched: Launched, wanted: LaunchOptions, how: At
         if not isinstance(error, Left):
             await asyncio.shield(asyncio.ensure_future(_undo(client, container.id)))
         raise
-    if status is not None and wanted.remove:
+    if status is not None and asked.remove:
         await removal.remove(client, await client.containers.get(container.id), force=True, volumes=True)
     return status
 
