@@ -43,16 +43,15 @@ class Windlass:
 
     def _inside(self, arguments: tuple[str, ...], data: bytes) -> Done:
         """Run a command in this process, which takes a third of the time."""
-        output, errors = io.BytesIO(), io.BytesIO()
+        output, errors = _text(), _text()
         stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data))
         environment, directory = dict(os.environ), Path.cwd()
         try:
             os.environ.update(self.environment)
             os.chdir(self.home)
-            with contextlib.redirect_stdout(_text(output)), contextlib.redirect_stderr(_text(errors)):
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
                 code = main(arguments)
-                sys.stdout.flush()
-            return Done(arguments, code, output.getvalue(), errors.getvalue())
+            return Done(arguments, code, _written(output), _written(errors))
         finally:
             sys.stdin = stdin
             os.chdir(directory)
@@ -84,5 +83,10 @@ class Windlass:
         return error
 
 
-def _text(stream: io.BytesIO) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
+def _text() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+
+
+def _written(stream: io.TextIOWrapper) -> bytes:
+    stream.seek(0)
+    return bytes(stream.buffer.read())
