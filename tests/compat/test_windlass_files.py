@@ -189,7 +189,7 @@ def test_update(windlass_: Windlass) -> None:
     form = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}"
     assert windlass_("inspect", "-f", form, "box") == f"{32 << 20} 500000000 7\n"
     assert "size 'x' is not a number" in windlass_.refused("update", "-m", "x", "box")
-    assert windlass_.try_("update", "box").returncode == 2
+    assert "say what is to change" in windlass_.refused("update", "box")
     assert "restart policy 'maybe' is not known" in windlass_.refused("update", "--restart", "maybe", "box")
 
 
@@ -199,7 +199,7 @@ def test_diff_commit_and_export(windlass_: Windlass, tmp_path: Path) -> None:
     windlass_("run", "-d", "--name", "box", "-e", "A=b", "-v", "data:/data", IMAGE, "/bin/sh", "-c", script)
     eventually(lambda: windlass_.try_("exec", "box", "/bin/ls", "/d/e").returncode == 0)
     changed = windlass_("diff", "box").splitlines()
-    assert set(changed) >= {"A /d", "A /d/e", "C /etc", "D /etc/group", "C /etc/passwd", "A /new"}
+    assert changed == ["A /d", "A /d/e", "A /data", "C /etc", "D /etc/group", "C /etc/passwd", "A /new"]
 
     options = ("-a", "Ann", "-m", "first", "-c", 'CMD ["/bin/cat", "/new"]', "-c", "LABEL k=v", "-c", "ENV C=d")
     id = windlass_("commit", *options, "box", "made").strip()
