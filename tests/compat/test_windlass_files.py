@@ -102,7 +102,8 @@ def test_directories_of_the_host_and_tmpfs(windlass_: Windlass, tmp_path: Path) 
     assert f"mount source {tmp_path}/none does not exist" in error
     for bad in (("-v", "a b:/x"), ("--mount", "type=image,src=x,dst=/x"), ("-v", "v1:/x", "--tmpfs", "/x")):
         windlass_.refused("run", "--rm", *bad, IMAGE, "/bin/true", code=125)
-    assert windlass_("ps", "-a", "-q") == ""
+    assert windlass_.try_("run", "-v", "/made", IMAGE, "/no/such/program").returncode == 127
+    assert windlass_("ps", "-a", "-q") == windlass_("volume", "ls", "-q") == ""
 
 
 def test_cp_into_and_out_of_containers(windlass_: Windlass, tmp_path: Path) -> None:
