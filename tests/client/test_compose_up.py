@@ -184,7 +184,9 @@ async def test_images_are_pulled_when_they_are_missing(case: Case) -> None:
     assert (await case.up(text))[0] == "pull new"
     assert "pull new" not in await case.up(text)
     assert (await case.up(text.replace("new}", "new, pull_policy: always}")))[0] == "pull new"
-    with pytest.raises(FailedPrecondition, match=r'service "web": image p-web is not built; `windlass build -t p-web /'):
+    with pytest.raises(
+        FailedPrecondition, match=r'service "web": image p-web is not built; `windlass build -t p-web /'
+    ):
         await case.up("name: p\nservices: {web: {build: .}}")
 
 
