@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ADDRESS = "/run/windlass/windlass.sock"
 
+COMPLETE = "_WINDLASS_COMPLETE"
+"""Set by the scripts of shells that want to complete a command line, as click has it."""
+
 LONGEST_SENTENCE = 1000
 OWN_FAILURE, NOT_EXECUTABLE, NO_SUCH_COMMAND = 125, 126, 127
 """Exit codes of `run` and `exec` when no process has one, as docker has them."""
@@ -63,8 +66,14 @@ COMMANDS: Mapping[str, str] = {
     "rmi": "imagenames:rm",
     "save": "archives:save",
     "load": "archives:load",
+    "build": "build:build",
+    "login": "logins:login",
+    "logout": "logins:logout",
     "pull": "transfers:pull",
     "push": "transfers:push",
+    "container": "management:container",
+    "system": "system:system",
+    "info": "system:info",
     "events": "daemon:events",
     "plugins": "plugins:plugins",
     "plugin": "plugin:plugin",
@@ -72,6 +81,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "daemon:config",
     "compose": "compose:compose",
     "fsck": "fsck:fsck",
+    "doctor": "doctor:doctor",
 }
 
 
@@ -133,6 +143,10 @@ class Commands(Group):
         module, attribute = self._table[cmd_name].split(":")
         command = getattr(import_module(f"windlass_client.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
+        if COMPLETE in os.environ:
+            from windlass_client.completion import teach
+
+            teach(command)
         return command
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from windlass_client.lifecycle import healthfile, restarts, states
 from windlass_client.lifecycle.asked import Asked
 from windlass_client.namespace import from_message
 from windlass_client.shortnames import familiar
+from windlass_client.volumes.usage import Attached, mounts_of
 from windlass_oci.payloads import spec_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def document(client: Client, container: Container) -> Document:
         task = None
     asked, spec = _asked(record), spec_of(record)
     state = states.of(container, task, data)
-    args = list(spec["process"].get("args") or [])
+    args, mounts = list(spec["process"].get("args") or []), mounts_of(spec, data.volumes)
     return {
         "Id": container.id,
         "Created": container.created_at.ToJsonString(),
@@ -51,8 +52,8 @@ async def document(client: Client, container: Container) -> Document:
         "RestartCount": int(container.labels.get(restarts.COUNT) or 0),
         "Driver": container.snapshotter,
         "Platform": "linux",
-        "Mounts": _mounts(spec, data),
-        "HostConfig": _host_config(spec, asked, container),
+        "Mounts": [each.document() for each in mounts],
+        "HostConfig": _host_config(spec, asked, container, mounts),
         "Config": _config(spec, asked, container),
         "NetworkSettings": _network_settings(container, data, state),
         "Containerd": await describe.describe_container(client, container),
@@ -79,6 +80,7 @@ def _state(container: Container, state: states.State, data: DataDirectory) -> Do
         "Running": state.word in ("running", "paused"),
         "Paused": state.word == "paused",
         "Restarting": state.word == "restarting",
+        "OOMKilled": False,
         "Dead": False,
         "Pid": state.pid,
         "ExitCode": state.exit_code,
@@ -89,17 +91,14 @@ def _state(container: Container, state: states.State, data: DataDirectory) -> Do
     }
 
 
-def _mounts(spec: Spec, data: DataDirectory) -> list[Document]:
-    from windlass_client.volumes.usage import mounts_of
-    from windlass_client.volumes.volume import Volumes
-
-    return [each.document() for each in mounts_of(spec, Volumes(data).directory)]
+def _bind(mount: Attached) -> str:
+    return f"{mount.name or mount.source}:{mount.destination}" + (":ro" if mount.read_only else "")
 
 
-def _host_config(spec: Spec, asked: Asked, container: Container) -> Document:
+def _host_config(spec: Spec, asked: Asked, container: Container, mounts: Sequence[Attached]) -> Document:
     linux = spec["linux"]
     resources = linux.get("resources", {})
-    cpu = resources.get("cpu", {})
+    cpu, memory = resources.get("cpu", {}), resources.get("memory", {})
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 100_000
     name, _, count = asked.restart.partition(":")
     networks = _json(container.labels.get(labels.NETWORKS, "[]"))
@@ -111,7 +110,15 @@ def _host_config(spec: Spec, asked: Asked, container: Container) -> Document:
             "Type": asked.log.driver if asked.log else "",
             "Config": {"max-size": str(asked.log.max_size), "max-file": str(asked.log.max_files)} if asked.log else {},
         },
-        "Memory": resources.get("memory", {}).get("limit") or 0,
+        "Binds": [_bind(each) for each in mounts if each.kind != "tmpfs"] or None,
+        "Tmpfs": {each.destination: ",".join(each.options) for each in mounts if each.kind == "tmpfs"},
+        "Memory": memory.get("limit") or 0,
+        "MemoryReservation": memory.get("reservation") or 0,
+        "MemorySwap": memory.get("swap") or 0,
+        "CpuShares": cpu.get("shares") or 0,
+        "CpuPeriod": cpu.get("period") or 0,
+        "CpuQuota": quota,
+        "CpusetCpus": cpu.get("cpus") or "",
         "NanoCpus": quota * CPU_NANOSECONDS // period,
         "PidsLimit": resources.get("pids", {}).get("limit") or 0,
         "ReadonlyRootfs": bool(spec["root"].get("readonly")),
@@ -188,19 +195,10 @@ def _json(text: str) -> object:
         return None
 
 
-async def either(client: Client, word: str, kind: str | None = None) -> Document:
-    """Describe the container of a name or an ID, or else the image. Raises NotFound for neither."""
-    from windlass_client import dockerimage, imagefinding, lookup
-
-    if kind != "image":
-        try:
-            return await document(client, await lookup.container(client, word))
-        except NotFound:
-            if kind:
-                raise
-    try:
-        return await dockerimage.document(client, await imagefinding.find(client, word))
-    except NotFound:
-        if kind:
-            raise
-        raise NotFound(f"neither a container nor an image {word} exists in namespace {client.namespace}") from None
+async def sizes(client: Client, container: Container) -> Document:
+    """Return the bytes that a container has written, and those of all its files."""
+    own = await client.snapshots.usage(container.snapshotter, container.snapshot_key)
+    total, name = own.size, container.snapshot_key
+    while name := (await client.snapshots.stat(container.snapshotter, name)).parent:
+        total += (await client.snapshots.usage(container.snapshotter, name)).size
+    return {"SizeRw": own.size, "SizeRootFs": total}

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from windlass.errors import InvalidArgument
 from windlass_client import lookup
 from windlass_client.arguments import parse_size
+from windlass_client.labels import RESTART
+from windlass_client.lifecycle import asked, restarts, tasks
 from windlass_client.live import live_pid
+from windlass_client.namespace import from_message
 from windlass_oci.payloads import SPEC, read_spec, to_payload
 from windlass_oci.resources import CPU_PERIOD
 from windlass_remote.messages import any_of
 
 if TYPE_CHECKING:
+    from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_client.client import Client
     from windlass_oci.runtime_spec import CPU, Memory, Resources
 
@@ -41,17 +45,29 @@ class Limits:
         return self != Limits()
 
 
-async def update(client: Client, word: str, limits: Limits, labels: Mapping[str, str] | None = None) -> None:
-    """Change a container's limits and labels. Raises NotFound, InvalidArgument, and what the runtime says."""
+async def update(client: Client, word: str, limits: Limits, restart: str = "") -> None:
+    """Change a container's limits and its restart policy. Raises NotFound, InvalidArgument, and others."""
     container = await lookup.container(client, word)
+    labels = await _restart(client, container, restart) if restart else {}
     spec = read_spec(container.id, container.spec.value)
     if limits.any():
         resources = spec["linux"].setdefault("resources", {})
         changed = change(resources, limits)
         if await live_pid(client, container.id):
             await client.tasks.update(container.id, any_of(to_payload(RESOURCES, changed)))
-    if limits.any() or labels:
-        await client.containers.set_spec(container.id, any_of(to_payload(SPEC, spec)), labels)
+    await client.containers.set_spec(container.id, any_of(to_payload(SPEC, spec)), labels)
+
+
+async def _restart(client: Client, container: Container, text: str) -> Mapping[str, str]:
+    """Return the labels for another restart policy: of a container that runs, those of the monitor too."""
+    policy = restarts.check(text)
+    wanted = asked.of(from_message(container))
+    if policy and wanted.remove:
+        raise InvalidArgument(f"container {container.id} is removed when it ends (--rm), so it cannot be restarted")
+    if not await live_pid(client, container.id):
+        return {RESTART: policy}
+    uri = tasks.output_uri(client, wanted)
+    return {RESTART: policy, **(restarts.started(policy, uri, counted=True) or restarts.FORGOTTEN)}
 
 
 def change(resources: Resources, limits: Limits) -> Resources:

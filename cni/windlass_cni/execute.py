@@ -11,6 +11,7 @@ from pathlib import Path
 
 from windlass.errors import DeadlineExceeded, FailedPrecondition
 from windlass_cni.config import Object
+from windlass_cni.orphans import PARENT
 from windlass_cni.protocol import ERROR_LIMIT, OUTPUT_LIMIT, Attachment, answer, environment, find
 
 
@@ -38,7 +39,7 @@ class Programs:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=environment(self.directories, command, attachment),
+                env={**environment(self.directories, command, attachment), PARENT: str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:

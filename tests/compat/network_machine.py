@@ -124,7 +124,9 @@ class NetworkMachine(Machine):
 
     def fetch_inside(self, container: str, url: str) -> str:
         """Return what a server answers to a container, empty if none does."""
-        return self.windlass("exec", container, "busybox", "wget", "-T3", "-qO-", url).stdout.strip()
+        return self.windlass(
+            "exec", container, "busybox", "timeout", "3", "busybox", "wget", "-qO-", url
+        ).stdout.strip()
 
     def document(self, network: str) -> dict[str, object]:
         """Return a network as `inspect` shows it."""

@@ -27,9 +27,9 @@ from compat.network_machine import (
     NetworkMachine,
 )
 
-from windlass_linux import netns
+from windlass_linux import cgroups, netns
 
-CHURN = int(os.environ.get("WINDLASS_NETWORK_CHURN", "12"))
+CHURN = int(os.environ.get("WINDLASS_NETWORK_CHURN", "6"))
 """Containers of the test that makes many; 200 by hand."""
 
 
@@ -378,6 +378,7 @@ def boot(machine: NetworkMachine) -> None:
         if not point.startswith(str(machine.root)):
             subprocess.run(["umount", "-l", point], check=False)
     shutil.rmtree(machine.state, ignore_errors=True)
+    cgroups.remove_within([f"{place}/{machine.namespace}" for place, _, _ in cgroups.hierarchies()], 10)
     machine.host.close()
     machine.outside.close()
     machine.new_host()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cri.pod_files import made_files
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -22,7 +23,7 @@ POD = Pod("podid", cri.PodSandboxConfig(), PodData("p"), True)
 
 
 def mounted(tmp_path: Path, *wanted: cri.Mount, volumes: tuple[cri.Mount, ...] = ()) -> Spec:
-    files = PodFiles(tmp_path / "files")
+    files = made_files(tmp_path / "files")
     spec = default_spec("k8s.io", "id")
     set_mounts(spec, POD, files, cri.ContainerConfig(mounts=wanted), volumes)
     return spec
@@ -45,6 +46,13 @@ def test_default_mounts_come_first_then_others_by_their_depth(tmp_path: Path) ->
     assert found[:7] == ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/a/"]
     assert found[7:] == ["/a", "/data", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/shm", "/a/b/c"]
     assert "/run" not in found
+
+
+def test_a_container_does_not_make_the_directory_of_a_pod_that_is_removed_meanwhile(tmp_path: Path) -> None:
+    files = PodFiles(tmp_path / "files")
+    with pytest.raises(Unknown, match="hostname is gone; the pod is being removed"):
+        set_mounts(default_spec("k8s.io", "id"), POD, files, cri.ContainerConfig(), ())
+    assert not files.directory.exists()
 
 
 def test_a_clients_mount_takes_the_place_of_others(tmp_path: Path) -> None:

@@ -134,8 +134,13 @@ def print_pruned(removed: list[Removed], freed: int) -> None:
     """Print what a prune has removed."""
     from windlass_client import format
 
+    print_removed(removed)
+    click.echo(f"Total reclaimed space: {format.size(freed)}")
+
+
+def print_removed(removed: list[Removed]) -> None:
+    """Print the images that are gone."""
     if removed:
         click.echo("Deleted Images:")
         _print(removed)
         click.echo()
-    click.echo(f"Total reclaimed space: {format.size(freed)}")

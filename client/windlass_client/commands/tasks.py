@@ -167,4 +167,4 @@ async def _update(client: Client, word: str, options: UpdateOptions) -> None:
         options["cpuset_mems"],
         options["pids_limit"],
     )
-    await limits.update(client, word, wanted)
+    await limits.update(client, word, wanted, options["restart"])

@@ -16,6 +16,8 @@ COUNT = "containerd.io/restart.count"
 LOG_URI = "containerd.io/restart.loguri"
 EXPLICITLY_STOPPED = "containerd.io/restart.explicitly-stopped"
 NEVER = ("", "no")
+FORGOTTEN: Mapping[str, str] = {STATUS: "", POLICY: "", LOG_URI: "", COUNT: ""}
+"""The labels of a container that the monitor is to leave alone, while it runs and afterwards."""
 KNOWN = re.compile(r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?")
 
 

@@ -155,14 +155,13 @@ def _subnets(wish: Wish, present: Sequence[Found]) -> list[Subnet]:
     if wish.driver == "bridge":
         for number, subnet in enumerate(chosen):
             subnets.check_free(subnet, [*used, *((other, "this network") for other in chosen[:number])])
-    if not any(each.version == 4 for each in chosen) and not (wish.subnets and wish.ipv6):
-        if any(each.version == 6 for each in chosen) and not wish.ipv6:
-            raise InvalidArgument("--subnet is of IPv6; add --ipv6")
-        chosen.insert(0, subnets.free(used, 16 if wish.name == DEFAULT else 24))
-    if wish.ipv6 and not any(each.version == 6 for each in chosen):
-        chosen.append(subnets.free_ipv6(used))
-    if not wish.ipv6 and any(each.version == 6 for each in chosen):
+    six = any(each.version == 6 for each in chosen)
+    if six and not wish.ipv6:
         raise InvalidArgument("--subnet is of IPv6; add --ipv6")
+    if all(each.version == 6 for each in chosen):
+        chosen.insert(0, subnets.free(used, 16 if wish.name == DEFAULT else 24))
+    if wish.ipv6 and not six:
+        chosen.append(subnets.free_ipv6(used))
     return chosen
 
 

@@ -71,18 +71,21 @@ class NetworkOptions:
             return
         if len(set(self.networks)) > 1:
             raise InvalidArgument(f"--network {mode} cannot be combined with another network")
-        given = {
-            "-p and -P": self.publish or self.publish_all,
+        # Ports of a container in the host's network, or in none, are ignored with a word, as by docker.
+        given: dict[str, object] = {
             "--ip": self.ips,
             "--mac-address": self.mac,
             "--network-alias": self.aliases,
         }
         if mode.startswith(CONTAINER):
-            given |= {"--dns": self.dns or self.dns_search or self.dns_options, "--add-host": self.add_hosts}
+            given |= {
+                "-p": self.publish or self.publish_all,
+                "--dns": self.dns or self.dns_search or self.dns_options,
+                "--add-host": self.add_hosts,
+            }
         for option, value in given.items():
             if value:
-                why = "the container has the host's ports" if mode == HOST else "no network of its own is attached"
-                raise InvalidArgument(f"{option} cannot be used with --network {mode}: {why}")
+                raise InvalidArgument(f"{option} cannot be used with --network {mode}: it has no network of its own")
 
 
 def _special(name: str) -> bool:

@@ -104,7 +104,8 @@ def _any(address: str, protocol: str) -> Iterable[int]:
     for _ in range(20):
         with closing(socket.socket(_family(address), PROTOCOLS[protocol])) as probe:
             probe.bind((address, 0))
-            yield probe.getsockname()[1]
+            port = probe.getsockname()[1]
+        yield port
 
 
 def _family(address: str) -> socket.AddressFamily:

@@ -82,7 +82,7 @@ def set_mounts(
     asked_for = {each.propagation for each in asked}
     # A node's table has thousands of mounts, and few containers need it.
     table = MountTable.read() if asked_for.intersection(_BEYOND_PRIVATE) else MountTable({})
-    spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
+    spec["mounts"] = [*kept, *(bind(each, table, able, make=each not in shared) for each in asked)]
     if strongest := next((PROPAGATION[each] for each in _BEYOND_PRIVATE if each in asked_for), ""):
         spec["linux"]["rootfsPropagation"] = strongest
 
@@ -148,8 +148,11 @@ def pod_mounts(
     return mounts
 
 
-def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
-    """Return a bind mount. A host path that is not there is made; links in it are followed. Raises Unknown, OSError."""
+def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL, *, make: bool = True) -> Mount:
+    """Return a bind mount; links in the host path are followed. Raises Unknown, OSError.
+
+    A host path that is not there is made if ``make``. Files of the pod are not: it is being removed, and stays so.
+    """
     if not wanted.container_path:
         raise Unknown(f'the mount of "{wanted.host_path}" has no container_path')
     if not wanted.host_path:
@@ -158,6 +161,8 @@ def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
         raise Unknown(f'host_path "{wanted.host_path[:200]}" of {wanted.container_path} is not absolute')
     source = Path(wanted.host_path)
     if not source.exists():
+        if not make:
+            raise Unknown(f"{source} is gone; the pod is being removed")
         source.mkdir(mode=0o755, parents=True)
     real = os.path.realpath(source)
     table.check(real, wanted.propagation)
