@@ -34,8 +34,9 @@ def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
         stack.callback(dockerd.close)
         dockerd.wait()
         ours = {"WINDLASS_ADDRESS": windlass[0].address, "CONTAINERD_NAMESPACE": windlass[0].namespace}
-        ours["WINDLASS_CLIENT_DATA"] = str(tmp_path / "data")
-        yield _side("docker", dockerd.command, {}, tmp_path), _side("windlass", WINDLASS, ours, tmp_path)
+        ours |= {"WINDLASS_CLIENT_DATA": str(tmp_path / "data"), "NETCONFPATH": str(tmp_path / "net.d")}
+        windlass_words = [*windlass[1], *WINDLASS]
+        yield _side("docker", dockerd.command, {}, tmp_path), _side("windlass", windlass_words, ours, tmp_path)
 
 
 def _machine(stack: ExitStack, kind: str, directory: Path) -> tuple[Machine, list[str]]:
