@@ -30,7 +30,7 @@ def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
     with ExitStack() as stack:
         stack.callback(_forget, new)
         docker, windlass = (_machine(stack, kind, tmp_path) for kind in ("containerd", "windlass"))
-        dockerd = Docker(docker[0], docker[1], ())
+        dockerd = Docker(docker[0], docker[1], ("--userland-proxy=false",))
         stack.callback(dockerd.close)
         dockerd.wait()
         ours = {"WINDLASS_ADDRESS": windlass[0].address, "CONTAINERD_NAMESPACE": windlass[0].namespace}
