@@ -6,6 +6,7 @@ The command line imports this only when a shell asks. Which names fit an argumen
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from windlass.errors import Error, StartError
 if TYPE_CHECKING:
     from windlass_client.client import Client
 
-DEADLINE = 2.0
-"""Seconds that a shell waits at most."""
+DEADLINE = 5.0
+"""Seconds that a shell waits for the daemon at most."""
 
 
 async def containers(client: Client) -> Iterable[str]:
@@ -47,16 +48,16 @@ class Name(click.types.StringParamType):
         """Return the names that begin so; none if the daemon does not answer in time."""
         try:
             found = asyncio.run(self._list(ctx))
-        except (Error, StartError, OSError, TimeoutError):
+        except (Error, StartError, OSError):
             return []
         return [CompletionItem(each) for each in sorted(found) if each.startswith(incomplete)]
 
     async def _list(self, ctx: click.Context) -> Iterable[str]:
-        from windlass_client.cli import ADDRESS, Where
+        from windlass_client.client import ADDRESS, NAMESPACE, Client
 
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as for commands
         given = ctx.find_root().params
-        where = Where(given.get("address") or ADDRESS, given.get("namespace") or "default")
-        async with asyncio.timeout(DEADLINE), where.client() as client:
+        async with Client(given.get("address") or ADDRESS, given.get("namespace") or NAMESPACE, DEADLINE) as client:
             return await self._source(client)
 
 
