@@ -128,7 +128,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 MECHANISM = sorted(KERNEL.glob("*.py"))
-LIMIT = 1190
+LIMIT = 1250
 
 
 def test_the_mechanism_can_be_read_in_one_sitting() -> None:
@@ -161,7 +161,7 @@ def test_no_plugin_imports_another_plugin() -> None:
     assert not bad
 
 
-ABOVE = ("windlass_client", "windlass_conformance", "windlass_install")
+ABOVE = ("windlass_adopt", "windlass_client", "windlass_conformance", "windlass_install")
 """What stands on everything else, and is not a library for plugins."""
 
 

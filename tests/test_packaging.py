@@ -19,7 +19,9 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "grpc": "grpcio",
     "grpc_tools": "grpcio-tools",
+    "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
+    "yaml": "pyyaml",
 }
 """Where the distribution has another name than what is imported from it."""
 

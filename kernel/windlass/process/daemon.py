@@ -58,7 +58,8 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     listed = entry_points().select  # one pass over all distributions
     found = discovery.discover(draft.disabled, listed)
     settings = draft.settle(found)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
+    debug = settings.top.debug
+    logs.set_up(debug.level, debug.format, owners_of(found), debug.log_trace_id)
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
