@@ -18,11 +18,12 @@ files() {
 check() { echo "ok $1"; }
 box() {
     python3 /windlass/scripts/demo_image.py /tmp/image.tar example.org/demo:1 >/dev/null
-    windlass image import /tmp/image.tar >/dev/null
+    windlass image import /tmp/image.tar >/dev/null 2>&1
     windlass run -d --net-host --name box example.org/demo:1 sh -c 'trap "exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
     pid=$(box_pid)
 }
 box_pid() { windlass exec box cat /proc/1/stat >/dev/null && pgrep -f 'trap "exit 7"' | head -1; }
 still_there() { [ "$(box_pid)" = "$pid" ]; }
 end_box() { windlass rm --force box >/dev/null; }
+mkdir /opt/other # dpkg removes a directory that is empty, whoever has made it
 files >/tmp/before

@@ -1,15 +1,12 @@
 # shellcheck shell=bash
 . /windlass/tests/compat/installing/prelude.sh
-install() { /windlass/scripts/install "$@"; }
-touch /usr/local/bin/windlass
-! install --from /built >/tmp/said 2>&1
-grep -q "/usr/local/bin/windlass is in the way" /tmp/said && [ ! -e /opt/windlass ] && check "a stranger's file is left alone"
-rm /usr/local/bin/windlass
+prefix=/srv/wind
+install() { /windlass/scripts/install --prefix $prefix "$@"; }
 
 install --from /built
-windlassd --version | grep -q 0.1.0 && [ "$(readlink /usr/local/bin/windlassd)" = /opt/windlass/bin/windlassd ] && check installed
+windlassd --version | grep -q 0.1.0 && [ "$(readlink /usr/local/bin/windlassd)" = $prefix/bin/windlassd ] && check installed
 start; box
-[ -z "$(find /opt/windlass -newer /tmp/image.tar)" ] && check "runs without writing to its files"
+[ -z "$(find $prefix -newer /tmp/image.tar)" ] && check "runs without writing to its files"
 echo '# mine' >>/etc/windlass/config.toml
 
 install --from /built
@@ -18,15 +15,10 @@ stop; start
 still_there && tail -1 /etc/windlass/config.toml | grep -q mine && check "the new daemon serves the old shim"
 
 ! install --uninstall >/tmp/said 2>&1
-grep -q "1 containers are there, such as $CONTAINERD_NAMESPACE/box: remove them first" /tmp/said && check "containers are not left by accident"
+grep -q "1 containers are there, such as $CONTAINERD_NAMESPACE/.*: remove them first" /tmp/said &&
+    check "containers are not left by accident"
 ! install --uninstall --force >/tmp/said 2>&1
 grep -q "windlassd is running" /tmp/said && check "a daemon is not removed while it runs"
 end_box; stop
 install --uninstall >/tmp/said
 grep -q "/etc/windlass stays; --purge" /tmp/said && [ ! -e /usr/local/bin/windlass ] && check "data stays"
-
-install --from /built --prefix /srv/wind
-/usr/local/bin/windlass --version && [ "$(readlink /usr/local/bin/windlass)" = /srv/wind/bin/windlass ] && check "another prefix"
-install --uninstall --purge --prefix /srv/wind
-files >/tmp/after
-diff /tmp/before /tmp/after && check "nothing is left"
