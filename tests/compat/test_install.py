@@ -113,6 +113,14 @@ def test_a_part_of_windlass_says_how_to_install_the_rest(built: Path) -> None:
     assert run("part.sh", (built, "/built")) == ["kernel", "no server", "whole"]
 
 
+def test_a_new_users_hour(built: Path) -> None:
+    """From the pages alone: web server, compose, upgrade, restart, adoption of a containerd, and nothing left."""
+    command = [str(TREE / "scripts/newcomer"), str(built)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=14 * MINUTES)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1].startswith("ok uninstall: nothing is left")
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """A directory whose name is short enough for sockets."""
