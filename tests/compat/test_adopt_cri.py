@@ -9,9 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from compat.cri_daemon import SLEEP, WINDLASSD, CriDaemon, require_cri_tools
+from compat.cri_daemon import SLEEP, CriDaemon, require_cri_tools
 from compat.images import Archive, busybox_layer
 from compat.machines import eventually
+from compat.scratch_daemon import WINDLASSD
 from compat.takeovers import NEWER
 
 from windlass_api.runtime.v1 import api_pb2 as cri
