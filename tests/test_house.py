@@ -55,6 +55,7 @@ BROAD = {
     "kernel/windlass/config/factories.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
+    "client/windlass_client/plugincheck/nonsense.py": "what a plugin raises when it is asked nonsense is the finding",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
     "kernel/windlass/pool.py": "raised again on the loop that asked for the call",
