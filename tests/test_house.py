@@ -423,6 +423,9 @@ class Anything:
     def records(self) -> tuple[()]:
         return ()
 
+    def gates(self) -> dict[str, object]:
+        return {}
+
 
 CRI = {"runtime.v1.RuntimeService": RuntimeService, "runtime.v1.ImageService": ImageService}
 
