@@ -123,6 +123,7 @@ class Gate:
     def __init__(self, uri: str, pool_size: int = POOL_SIZE, own_loop: bool = False) -> None:
         """Guard the plugin ``uri``; threads start when they are needed. ``own_loop``: see `PluginType.own_loop`."""
         self.uri = uri
+        self.closed = False
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
@@ -186,6 +187,7 @@ class Gate:
 
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
+        self.closed = True
         self.pool.close()
         if self._own_loop is not None:
             self._own_loop.close()

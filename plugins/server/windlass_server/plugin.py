@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from windlass.contracts.monitors import TASK_MONITOR
 from windlass.contracts.properties import GRPC_ADDRESS, TTRPC_ADDRESS
 from windlass.contracts.services import GRPC, SERVER, TTRPC
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_SIZE = 16 << 20
 
@@ -80,16 +83,20 @@ def prepare_grpc(context: InitContext) -> object:
 
 def init_grpc(context: InitContext) -> object:
     """Make the server that answers clients."""
+    from windlass_server.activation import inherited
     from windlass_server.grpc.listener import GrpcServer
 
-    config = context.config(GrpcConfig)
+    for path in inherited.close_rest():  # every server has prepared by now
+        logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
+
+    def sizes() -> tuple[int, int]:
+        config = context.config(GrpcConfig)
+        return config.max_recv_message_size or MESSAGE_SIZE, config.max_send_message_size or MESSAGE_SIZE
+
     server = GrpcServer(
-        context.prepared,
-        list(context.all(GRPC).values()),
-        list(context.all(METRICS).values()),
-        config.max_recv_message_size or MESSAGE_SIZE,
-        config.max_send_message_size or MESSAGE_SIZE,
+        context.prepared, list(context.all(GRPC).values()), list(context.all(METRICS).values()), *sizes()
     )
+    context.on_reload(("max_recv_message_size", "max_send_message_size"), lambda: server.limit(*sizes()))
     context.on_start(server.start)
     context.on_stop(server.stop)
     return server

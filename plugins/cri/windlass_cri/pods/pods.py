@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
-from windlass.contracts.values import Payload
+from windlass.contracts.values import Payload, check_labels
 from windlass.errors import Error, Unimplemented, Unknown
 from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -134,7 +134,11 @@ class Pods:
         return self._handlers.base_spec(handler)
 
     async def _check(self, config: cri.PodSandboxConfig, handler: str) -> None:
-        """Refuse a user namespace that the runtime cannot map mounts for: its files would belong to others."""
+        """Refuse labels that a record cannot have, and a user namespace that the runtime cannot map mounts for.
+
+        The files of such a namespace would belong to others. Raises InvalidArgument, Unknown.
+        """
+        check_labels(config.labels)
         if userns.wanted(config.linux.security_context.namespace_options) is not None:
             userns.check(await self.features(handler), handler or self._handlers.in_order()[0])
 
@@ -258,6 +262,10 @@ class Pods:
         await self._take_apart(pod.id, "", [self._controller_of(pod)])
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
+        await settled(self._forget(pod))
+
+    async def _forget(self, pod: Pod) -> None:
+        """Not to be cut off: clients and hook plugins see a pod go once."""
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
         async with self._steps.changes.one():
             await self._steps.remove_pod(pod)

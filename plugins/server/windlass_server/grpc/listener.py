@@ -33,6 +33,10 @@ class GrpcServer:
         self._server = Server(Limits(max_recv, max_send))
         self._acceptor: Acceptor | None = None
 
+    def limit(self, max_recv: int, max_send: int) -> None:
+        """Refuse larger messages of calls that begin from now on."""
+        self._server.limits = Limits(max_recv, max_send)
+
     async def start(self) -> None:
         """Begin to answer."""
         self._server.counting = next((each for each in self._counting if each.on), None)

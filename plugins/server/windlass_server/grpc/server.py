@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, limits: Limits) -> None:
         """Refuse larger messages than ``limits``."""
-        self._limits = limits
+        self.limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._methods: dict[str, Method] = {}
@@ -61,7 +61,7 @@ class Server:
 
     def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call:
         assert self._loop is not None
-        call = Call(connection, stream, self._limits, self._loop)
+        call = Call(connection, stream, self.limits, self._loop)
         call.begin(request, self._find, self._counters)
         return call
 
