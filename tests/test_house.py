@@ -129,7 +129,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 MECHANISM = sorted(KERNEL.glob("*.py"))
-LIMIT = 1250
+LIMIT = 1260
 
 
 def test_the_mechanism_can_be_read_in_one_sitting() -> None:

@@ -91,7 +91,8 @@ def test_a_call_at_a_gate_is_a_span_below_the_request(spans: list[Measured]) -> 
 @pytest.mark.parametrize("own_loop", [False, True])
 def test_spans_go_to_other_threads_and_loops(spans: list[Measured], own_loop: bool) -> None:
     """Pools and loops of plugins' own are below the same request."""
-    handle, seen = part(own_loop), []
+    handle = part(own_loop)
+    seen: list[object] = []
 
     async def serve() -> None:
         seen.append(await offload(handle.who))  # type: ignore[arg-type] # a handle's method
