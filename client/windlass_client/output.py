@@ -61,6 +61,11 @@ def moment(timestamp: Timestamp) -> str:
     return datetime.fromtimestamp(timestamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def local(seconds: float) -> str:
+    """Return a time as docker's client prints it, in the zone of this machine: ``2026-12-01 04:05:00 +0000 UTC``."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+
+
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """Yield what is to be called as work goes on; it draws bars if standard error is a terminal."""

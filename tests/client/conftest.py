@@ -155,8 +155,14 @@ class _Images(_Part):
     async def list(self, request: images.ListImagesRequest, call: Call) -> images.ListImagesResponse:
         self.daemon.namespaces.add(call.namespace)
         found = self.daemon.images.values()
-        names = {each.removeprefix("name==") for each in request.filters}
-        return images.ListImagesResponse(images=[each for each in found if not names or each.name in names])
+        wanted = set(request.filters)
+        return images.ListImagesResponse(
+            images=[
+                each
+                for each in found
+                if not wanted or wanted & {f"name=={each.name}", f"target.digest=={each.target.digest}"}
+            ]
+        )
 
     async def get(self, request: images.GetImageRequest, call: Call) -> images.GetImageResponse:
         if request.name not in self.daemon.images:

@@ -33,13 +33,15 @@ async def test_image_commands(address: str, daemon: FakeDaemon, tmp_path: Path) 
 
     imported = await invoke(address, "image", "import", "--all-platforms", "--no-unpack", path)
     listed = await invoke(address, "image", "ls", "--json")
-    names = await invoke(address, "image", "ls", "-q")
+    ids = await invoke(address, "image", "ls", "-q", "--no-trunc")
     removed = await invoke(address, "image", "rm", "example.org/x:1")
 
     assert imported.exit_code == 0, imported.output
     assert imported.stdout == "imported example.org/x:1\n"
-    assert [image["name"] for image in json.loads(listed.stdout)] == ["example.org/x:1"]
-    assert names.stdout == removed.stdout == "example.org/x:1\n"
+    [image] = json.loads(listed.stdout)
+    assert image["name"] == "example.org/x:1"
+    assert ids.stdout == f"{image['id']}\n"
+    assert removed.stdout == f"Untagged: example.org/x:1\nDeleted: {image['id']}\n"
     assert not daemon.images
 
 

@@ -14,6 +14,7 @@ from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import Pod, PodData
 from windlass_cri.spec import devices, mounts
 from windlass_cri.spec.mounts import MountTable, bind, set_mounts
+from windlass_oci import devices as oci_devices
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Spec
 
@@ -162,11 +163,11 @@ def test_devices_and_their_permissions() -> None:
 
 def test_devices_that_are_not_there_or_are_not_devices(tmp_path: Path) -> None:
     with pytest.raises(Unknown, match="lstat /dev/nope: no such file or directory"):
-        devices.named("/dev/nope", "/dev/nope")
+        oci_devices.named("/dev/nope", "/dev/nope")
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(Unknown, match="is not a device node"):
-        devices.named(str(file), "/dev/x")
+        oci_devices.named(str(file), "/dev/x")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: device files")
@@ -176,4 +177,4 @@ def test_all_devices_of_a_directory(tmp_path: Path) -> None:
         os.mknod(path, 0o20600, os.makedev(1, 3))
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("/dev/null")
-    assert [each["path"] for each in devices.named(str(tmp_path), "/dev/x/")] == ["/dev/x/a", "/dev/x/below/b"]
+    assert [each["path"] for each in oci_devices.named(str(tmp_path), "/dev/x/")] == ["/dev/x/a", "/dev/x/below/b"]

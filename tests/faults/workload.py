@@ -145,7 +145,8 @@ def verify(root: Path, journal: Path, sync: bool = True) -> list[str]:
         wrong += [str(problem) for problem in stores.metadata.check(deep=True)]
         wrong += [f"missing after collection {line}" for line in owed(journal) if not _is_there(stores, *line.split())]
         # and all of it works on
-        Work(stores, os.open(os.devnull, os.O_WRONLY), 1).blob("after")
+        with Path(os.devnull).open("wb") as nowhere:
+            Work(stores, nowhere.fileno(), 1).blob("after")
         return wrong
     finally:
         stores.close()

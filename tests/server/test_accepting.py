@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,14 @@ LIMITS = Limits(1 << 20, 1 << 20)
 class Place:
     """A server that takes connections at a path."""
 
-    def __init__(self, path: Path, most: int = accepting.MOST_CONNECTIONS) -> None:
+    def __init__(self, path: Path, most: int = accepting.MOST_CONNECTIONS, descriptors: int = 0) -> None:
+        """Take ``most`` connections; with ``descriptors`` as if the process might have no more than those."""
         self.path = path
         self.server = Server(LIMITS)
         connections = self.server.connections
         self.place = listen(path, (-1, -1))
-        self.acceptor = Acceptor(self.place.socket, self.server.connection, lambda: len(connections), most)
+        with limited(descriptors):
+            self.acceptor = Acceptor(self.place.socket, self.server.connection, lambda: len(connections), most)
 
     async def close(self) -> None:
         self.acceptor.close()
@@ -48,6 +51,16 @@ class Place:
             return False
         finally:
             peer.writer.close()
+
+
+@contextmanager
+def limited(descriptors: int) -> Iterator[None]:
+    """Set the limit of descriptors for a moment in which none is opened; 0 leaves it."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture
@@ -80,13 +93,10 @@ async def test_no_more_connections_than_allowed(tmp_path: Path, caplog: pytest.L
     await place.close()
 
 
-async def test_connections_never_take_more_than_half_of_the_descriptors(tmp_path: Path, descriptors: list[int]) -> None:
+async def test_connections_never_take_more_than_half_of_the_descriptors(tmp_path: Path) -> None:
     """So that the daemon has some left to work for those who are connected."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
-    place = Place(tmp_path / "s")
+    place = Place(tmp_path / "s", descriptors=60)
     peers: list[socket.socket] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
     for _ in range(40):
         peers.append(socket.socket(socket.AF_UNIX))
         peers[-1].connect(str(place.path))

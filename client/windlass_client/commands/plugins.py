@@ -1,4 +1,4 @@
-"""`windlass plugins`: ls, graph, why."""
+"""`windlass plugins`: ls, graph, why, top, new, check."""
 
 from __future__ import annotations
 
@@ -95,3 +95,39 @@ def why(where: Where, uri: str) -> int:
     if reason.remedy:
         sys.stdout.write(f"remedy: {reason.remedy}\n")
     return 0 if reason.chain[-1].state == plugingraph.OK else 1
+
+
+@plugins.command()
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds.")
+@click.option("--no-stream", is_flag=True, help="Print one table, of the first interval, and end.")
+@click.option("--methods", is_flag=True, help="Give each method a line.")
+@click.option("--all", "every", is_flag=True, help="Show plugins without a call too.")
+@click.option("--sort", type=click.Choice(["calls", "time", "errors", "name"]), default="time", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one list for each interval.")
+@click.pass_obj
+def top(where: Where, interval: float, no_stream: bool, methods: bool, every: bool, sort: str, as_json: bool) -> None:
+    """Show what plugins are doing: calls a second, their time, errors, and the state of breakers.
+
+    Only windlassd counts these; with containerd the command says so and fails.
+    """
+    import time
+
+    from windlass_client import plugintop
+
+    async def work() -> None:
+        async with where.client() as client:
+            before, begun = await plugintop.look(client), time.monotonic()
+            while True:
+                await asyncio.sleep(interval)
+                after, now = await plugintop.look(client), time.monotonic()
+                found = plugintop.rows(before, after, now - begun, methods, every, sort)
+                if sys.stdout.isatty() and not no_stream:
+                    sys.stdout.write("\033[H\033[2J")
+                columns = plugintop.WITH_METHODS if methods else plugintop.COLUMNS
+                output.rows([row.to_json(methods) for row in found], columns, as_json)
+                sys.stdout.flush()
+                if no_stream:
+                    return
+                before, begun = after, now
+
+    asyncio.run(work())

@@ -15,6 +15,7 @@ from windlass_cri.record import Pod
 from windlass_cri.spec.userns import UserNamespace
 from windlass_linux.cgroups import hierarchies
 from windlass_linux.mounting import unescape
+from windlass_oci.mounts import depth
 from windlass_oci.runtime_spec import IDMapping, Mount, Spec
 
 PROPAGATION = {
@@ -97,11 +98,6 @@ def _replaced(place: str, places: set[str]) -> bool:
 def clean(path: str) -> str:
     """Return a path of the container without doubled slashes, dots and a slash at the end."""
     return os.path.normpath(f"/{path.lstrip('/')}")
-
-
-def depth(path: str) -> int:
-    """Return how many parts a path has, so that mounts do not hide those below them."""
-    return os.path.normpath(path).replace("//", "/").count("/")
 
 
 def default_mounts(spec: Spec, privileged: bool, cgroup_writable: bool) -> list[Mount]:
