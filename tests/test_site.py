@@ -21,7 +21,7 @@ from windlass_client.cli import COMMANDS
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; a warning, such as a link that leads nowhere, fails its build."""
     place = tmp_path_factory.mktemp("site")
-    command = [sys.executable, TREE / "scripts" / "build_site.py", place]
+    command = [sys.executable, str(TREE / "scripts" / "build_site.py"), str(place)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return place

@@ -23,6 +23,7 @@ from windlass_local import launch as local
 from windlass_local.launch import Launched, ignore
 
 if TYPE_CHECKING:
+    from windlass.contracts.containers import Container
     from windlass_client.client import Client
 
 
@@ -44,21 +45,22 @@ async def run(client: Client, launched: Launched, how: Attachment | None) -> int
         status = await starting.run_attached(client, container, launched.rootfs, asked, how)
     except BaseException as error:
         if not isinstance(error, Left):
-            await asyncio.shield(asyncio.ensure_future(_undo(client, container.id)))
+            await asyncio.shield(asyncio.ensure_future(_undo(client, container)))
         raise
     if status is not None and asked.remove:
         await removal.remove(client, await client.containers.get(container.id), force=True, volumes=True)
     return status
 
 
-async def _undo(client: Client, id: str) -> None:
+async def _undo(client: Client, container: Container) -> None:
     """Remove what there is after a failure; a second failure does not hide the first."""
-    await local.undo(ClientNamespace(client), id)
+    await local.undo(ClientNamespace(client), container.id)
     try:
-        await client.containers.get(id)
+        await client.containers.get(container.id)
     except NotFound:
         try:
-            await removal.tidy(client, id)
+            await removal.remove_volumes(client, container)
+            await removal.tidy(client, container.id)
         except (Error, OSError):
             pass
     except Error:

@@ -95,12 +95,13 @@ class Program:
 
     def _poll(self, outputs: Sequence[int] | dict[int, int], timeout: float | None) -> list[tuple[int, int]]:
         poll = select.poll()
+        # Events come in this order: a client that was there before the output is to see it.
+        if self.viewers.fd >= 0 and outputs:
+            poll.register(self.viewers.fd, select.POLLIN)
         for fd in outputs:
             poll.register(fd, select.POLLIN)
         for viewer in self.viewers.by_fd.values():
             poll.register(viewer.fd, viewer.events)
-        if self.viewers.fd >= 0 and outputs:
-            poll.register(self.viewers.fd, select.POLLIN)
         if self._pidfd >= 0 and not self._ended:
             poll.register(self._pidfd, select.POLLIN)
         return poll.poll(None if timeout is None else timeout * 1000)
