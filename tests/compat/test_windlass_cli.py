@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
+from compat.windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
 
 pytestmark = NEEDS
 
@@ -307,7 +306,7 @@ def resize(terminal: int, lines: int, columns: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch", "true"], b"nosuch"),
+        (["--pull", "never", "nosuch", "true"], b"image nosuch does not exist"),
         (["--name", "a/b", IMAGE, "true"], b"container 'a/b' is not valid"),
         (["--user", "nobody-here", IMAGE, "true"], b"user 'nobody-here' is not in the image's /etc/passwd"),
         (["--snapshotter", "nosuch", IMAGE, "true"], b"nosuch"),
