@@ -68,7 +68,7 @@ def answers(side: Side) -> list[Answer]:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_same_commands_do_the_same(sides: tuple[Side, Side]) -> None:
     """One after another, since each needs what those before it left."""
     with ThreadPoolExecutor(2) as pool:

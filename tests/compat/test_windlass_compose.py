@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from compat.images import Archive
-from compat.machines import CALL_TIMEOUT, eventually
-from compat.network_machine import IMAGE, INSIDE, WINDLASS, NetworkMachine, Result
-from compat.test_windlass_network import require_networks
+from compat.machines import eventually
+from compat.network_machine import IMAGE, INSIDE, WINDLASS, NetworkMachine, Result, running_network
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -61,7 +60,7 @@ class Project:
 
     def compose(self, *arguments: str, **environment: str) -> Result:
         words = ("compose", "-p", "shop", "-f", str(self.file), *arguments)
-        return self.machine.windlass(*words, timeout=CALL_TIMEOUT, **environment)
+        return self.machine.windlass(*words, **environment)
 
     def ok(self, *arguments: str, **environment: str) -> str:
         done = self.compose(*arguments, **environment)
@@ -76,15 +75,7 @@ class Project:
 def machine(
     request: pytest.FixtureRequest, busy: Archive, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NetworkMachine]:
-    require_networks()
-    machine = NetworkMachine(request.param, tmp_path_factory.mktemp("c"))
-    try:
-        machine.restarting()
-        machine.start()
-        machine.ctr("images", "import", str(busy.path))
-        yield machine
-    finally:
-        machine.close()
+    yield from running_network(request.param, busy, tmp_path_factory.mktemp("c"))
 
 
 @pytest.fixture
