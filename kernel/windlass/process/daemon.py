@@ -119,7 +119,7 @@ async def serve(found: Sequence[Found], settings: Config, started: float, read: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
     daemon = Daemon(found, settings, close_to_others, settings.check)
-    reloader = Reloader(daemon, settings, read, owners_of(found))
+    reloader = Reloader(daemon, settings, read, found)
     loop.add_signal_handler(signal.SIGHUP, reloader.request)
     running[loop] = Loop(threading.get_ident(), "the event loop", HELD_UP)
     watchdog = Watchdog()
