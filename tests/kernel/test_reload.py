@@ -144,7 +144,8 @@ def test_what_can_change_changes_and_the_rest_is_named(daemon: Running) -> None:
 def test_a_plugin_that_was_installed_meanwhile_is_named(daemon: Running) -> None:
     """It runs after a restart."""
     daemon.start(BLOCK)
-    said = daemon.reload(f"{BLOCK}speed = 5\n", 1)
+    daemon.reload(f"{BLOCK}speed = 5\n", 1)
+    said = daemon.reload(BLOCK, 2)
     assert "these changes need a restart of the daemon: plugin io.example.v1.new" in said
     daemon.end()
 

@@ -80,9 +80,9 @@ class Reloader:
             done += _named(uri, taken)
             later += _named(uri, keys - taken)
         later += [f"plugin {uri}" for uri in sorted(installed - {each.uri for each in self._found})]
-        logger.info("reloaded; changed: %s", ", ".join(done) or "nothing")
         if later:
-            logger.warning("reloaded; these changes need a restart of the daemon: %s", ", ".join(later))
+            logger.warning("reload: these changes need a restart of the daemon: %s", ", ".join(later))
+        logger.info("reloaded; changed: %s", ", ".join(done) or "nothing")
 
     def _take_over_outside(self, new: Config) -> None:
         old = self._settings.top
