@@ -101,9 +101,9 @@ def _host_config(spec: Spec, asked: Asked, container: Container, mounts: Sequenc
     cpu, memory = resources.get("cpu", {}), resources.get("memory", {})
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 100_000
     name, _, count = asked.restart.partition(":")
-    networks = _json(container.labels.get(labels.NETWORKS, "[]"))
+    networks = _json(container.labels.get(labels.NETWORKS, "{}"))
     return {
-        "NetworkMode": str(networks[0]) if isinstance(networks, list) and networks else "",
+        "NetworkMode": next(iter(networks), "") if isinstance(networks, dict) else "",
         "RestartPolicy": {"Name": name or "no", "MaximumRetryCount": int(count or 0)},
         "AutoRemove": asked.remove,
         "LogConfig": {

@@ -144,5 +144,6 @@ class Tasks:
 
 def _plain(id: str, error: Error) -> Error:
     """Return the error of a hook without what daemon, shim and runtime say around it; another error as it is."""
-    reason = str(error).partition(HOOK)[2]
+    # containerd puts the class of an error that it does not know behind it.
+    reason = str(error).partition(HOOK)[2].removesuffix(": unknown")
     return type(error)(f"container {id}: {reason.strip()}") if reason else error

@@ -16,7 +16,19 @@ import pytest
 
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_client.cli import main
-from windlass_client.networks import attach, create, files, hosts, ports, published, record, settings, subnets, views
+from windlass_client.networks import (
+    attach,
+    connect,
+    create,
+    files,
+    hosts,
+    ports,
+    published,
+    record,
+    settings,
+    subnets,
+    views,
+)
 from windlass_client.networks.catalog import Catalog
 from windlass_client.networks.create import Wish
 from windlass_client.networks.members import Attached, Member, Registry, lines, started
@@ -502,6 +514,8 @@ def test_members_come_and_go_in_each_others_hosts(world: World) -> None:
     for directory in (web, db):
         world.hook("attach", directory)
     assert "\tdb db.net\n" in (web / "hosts").read_text() and "\tweb web.net\n" in (db / "hosts").read_text()
+    connect.rename(db, "store")
+    assert "\tstore db store.net\n" in (web / "hosts").read_text()
     world.hook("detach", db)
     assert "db" not in (web / "hosts").read_text().replace(hosts.LOCAL, "")
 

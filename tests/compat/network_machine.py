@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from compat.conftest import require_foreign_tools
+from compat.images import Archive
 from compat.machines import CALL_TIMEOUT, Machine, eventually
 
 from windlass_linux import netns
@@ -86,7 +91,7 @@ class NetworkMachine(Machine):
             place.run("ip", "link", "set", device, "up")
         self.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
-    def windlass(self, *arguments: str, timeout: float = CALL_TIMEOUT, **environment: str) -> Result:
+    def windlass(self, *arguments: str, **environment: str) -> Result:
         """Run `windlass` on the host to its end."""
         env = {key: value for key, value in os.environ.items() if key != "WINDLASS_NETWORK"}
         env |= {"WINDLASS_CLIENT_DATA": str(self.data), "NETCONFPATH": str(self.conf), "CNI_PATH": str(self.bin)}
@@ -96,7 +101,7 @@ class NetworkMachine(Machine):
             env={**env, **environment},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=CALL_TIMEOUT,
             stdin=subprocess.DEVNULL,
         )
 
@@ -122,11 +127,21 @@ class NetworkMachine(Machine):
         """Return what a server answers, empty if none does."""
         return (place or self.outside).run("curl", "-gsm3", url, check=False).stdout.strip()
 
+    def inside(self, container: str, *command: str) -> Result:
+        """Run a command in a container; by `ctr`, which starts faster than `windlass`."""
+        return self.try_ctr("tasks", "exec", "--exec-id", f"x-{uuid.uuid4().hex[:12]}", container, *command)
+
+    def hosts(self, container: str) -> str:
+        """Return a container's `/etc/hosts`."""
+        return self.inside(container, "cat", "/etc/hosts").stdout
+
     def fetch_inside(self, container: str, url: str) -> str:
         """Return what a server answers to a container, empty if none does."""
-        return self.windlass(
-            "exec", container, "busybox", "timeout", "3", "busybox", "wget", "-qO-", url
-        ).stdout.strip()
+        return self.inside(container, "busybox", "timeout", "3", "busybox", "wget", "-qO-", url).stdout.strip()
+
+    def reaches(self, container: str, url: str, answer: str) -> None:
+        """Return when a server gives ``answer`` to a container; fail if it does not in time."""
+        eventually(lambda: self.fetch_inside(container, url) == answer, 20)
 
     def document(self, network: str) -> dict[str, object]:
         """Return a network as `inspect` shows it."""
@@ -162,14 +177,39 @@ class NetworkMachine(Machine):
         names = RUN.glob(f"{self.key}-*")
         return [*links, *own, *map(str, files), *map(str, names)]
 
+    def clean(self) -> None:
+        """Remove all containers and networks as a user would."""
+        if ids := self.ctr("containers", "ls", "-q").split():
+            self.windlass("rm", "-f", *ids)
+        if any(each.stem != "bridge" for each in self.conf.glob("windlass/*.conflist")):
+            self.ok("network", "prune", "-f")
+
     def close(self) -> None:
         """Remove containers as a user would, then all that `Machine.close` does, and the namespaces."""
         try:
-            if self.ended() is None and (ids := self.windlass("ps", "-aq").stdout.split()):
-                self.windlass("rm", "-f", *ids)
+            if self.ended() is None:
+                self.clean()
             super().close()
         finally:
             for name in RUN.glob(f"{self.key}-*"):
                 netns.remove(name)
             self.host.close()
             self.outside.close()
+
+
+def running_network(kind: str, busy: Archive, directory: Path) -> Iterator[NetworkMachine]:
+    """Yield a machine whose daemon runs and has an image; all of it is gone afterwards."""
+    require_foreign_tools()
+    if not (PLUGINS / "bridge").exists():
+        pytest.skip("CNI plugins are not installed; apt install containernetworking-plugins")
+    for tool in TOOLS:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed; apt install curl iproute2 iptables util-linux")
+    machine = NetworkMachine(kind, directory)
+    try:
+        machine.restarting()
+        machine.start()
+        machine.ctr("images", "import", str(busy.path))
+        yield machine
+    finally:
+        machine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from windlass.contracts.values import check_identifier
@@ -9,6 +10,7 @@ from windlass.errors import AlreadyExists, NotFound
 from windlass_client import lookup
 from windlass_client.datadir import DataDirectory, Place
 from windlass_client.labels import NAME
+from windlass_client.networks import connect
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -26,3 +28,4 @@ async def rename(client: Client, where: Place, word: str, name: str) -> None:
         if other is not None and lookup.name_of(other) == name:
             raise AlreadyExists(f"container {name} already exists; choose another name")
         await client.containers.label(container.id, {NAME: name})
+        await asyncio.to_thread(connect.rename, DataDirectory.of(where).container(container.id), name)

@@ -11,6 +11,7 @@ from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import restarts
 from windlass_client.namespace import ClientNamespace, from_message
+from windlass_client.networks import cleanup
 from windlass_local import tasks as local
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ async def stop(client: Client, container: Container, timeout: float | None = Non
     seconds = askings.TIMEOUT if seconds is None else seconds
     try:
         await _end(client, container.id, signal_number(name or asked.stop.signal or "SIGTERM"), seconds)
+        # Its task stays, and with it what its hook would detach: ports and addresses are to be free.
+        await cleanup.detach(client, container.id)
     finally:
         if watched:
             await client.containers.label(container.id, restarts.stopped())

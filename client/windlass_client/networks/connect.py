@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from windlass.errors import AlreadyExists, FailedPrecondition, NotFound
 from windlass_client import labels, lookup
 from windlass_client.datadir import DataDirectory
-from windlass_client.networks import attach, record, settings
-from windlass_client.networks.members import Registry
+from windlass_client.networks import attach, create, record, settings
+from windlass_client.networks.members import DEFAULT, Registry
 from windlass_client.networks.options import NetworkOptions
 from windlass_client.networks.record import Endpoint, NetworkRecord
 from windlass_linux import namespaces
@@ -27,8 +27,9 @@ async def connect(client: Client, network: str, word: str, aliases: Sequence[str
     NetworkOptions(networks=(network,), aliases=aliases, ips=ips).check()
     container = await lookup.container(client, word)
     directory = DataDirectory.of(client.connection).container(container.id)
-    found = settings.catalog().get(network)
-    settings.catalog().check_installed([found.network])
+    catalog = settings.catalog()
+    found = await asyncio.to_thread(create.default, catalog) if network == DEFAULT else catalog.get(network)
+    catalog.check_installed([found.network])
 
     def work() -> NetworkRecord:
         with record.locked(directory / record.LOCK):
@@ -103,6 +104,22 @@ def _detach(asked: NetworkRecord, network: str) -> None:
             registry.rewrite_hosts([network], asked.key)
 
 
+def rename(directory: Path, name: str) -> None:
+    """Let the containers of its networks find a container by another name, now and after its next starts."""
+    if not (directory / record.FILE).exists():
+        return  # it has no network of its own, or another client has made it
+    with record.locked(directory / record.LOCK):
+        asked = record.read(directory)
+        if asked is None:
+            return
+        record.write(directory, replace(asked, name=name))
+        registry = Registry(Path(asked.registry))
+        with registry.locked():
+            if (member := registry.get(asked.key)) is not None:
+                registry.put(replace(member, name=name))
+                registry.rewrite_hosts(member.networks, asked.key)
+
+
 async def _label(client: Client, id: str, asked: NetworkRecord) -> None:
-    told = [{"name": each.network, "aliases": list(each.aliases)} for each in asked.endpoints]
+    told = {each.network: {"aliases": list(each.aliases)} for each in asked.endpoints}
     await client.containers.label(id, {labels.NETWORKS: json.dumps(told)})

@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +122,7 @@ async def make(
 
 def _without_networks(plan: Plan, options: NetworkOptions, named: bool) -> Plan:
     extra = list(map(files.extra_host, options.add_hosts))
-    plan = replace(plan, labels=_labels([{"name": options.mode}], []))
+    plan = replace(plan, labels=_labels({options.mode: {}}, []))
     if options.mode == HOST:
         given = options.dns or options.dns_search or options.dns_options
         resolv = _resolv(options) if given else files.host_resolvers()[0]
@@ -146,7 +146,7 @@ async def _of_container(client: Client, data: DataDirectory, plan: Plan, options
         process = None
     if process is None or not process.pid:
         raise FailedPrecondition(f"container {word} is not running, so its network cannot be shared; start it first")
-    plan = replace(plan, labels=_labels([{"name": f"{CONTAINER}{other.id}"}], []))
+    plan = replace(plan, labels=_labels({f"{CONTAINER}{other.id}": {}}, []))
     return await asyncio.to_thread(_share, plan, options, data.container(other.id), process.pid)
 
 
@@ -194,7 +194,7 @@ def _with_networks(
         dns={"servers": options.dns, "searches": options.dns_search, "options": options.dns_options},
     )
     settings.hook_program()
-    told = [{"name": each.network, "aliases": list(each.aliases)} for each in asked.endpoints]
+    told = {each.network: {"aliases": list(each.aliases)} for each in asked.endpoints}
     return replace(plan, record=asked, hosts=hosts.text([]), resolv=resolv, labels=_labels(told, mappings))
 
 
@@ -262,7 +262,7 @@ def _endpoints(found: Sequence[Found], options: NetworkOptions) -> list[Endpoint
     return made
 
 
-def _labels(networks: Sequence[object], mappings: Sequence[PortMapping]) -> dict[str, str]:
+def _labels(networks: Mapping[str, object], mappings: Sequence[PortMapping]) -> dict[str, str]:
     made = {labels.NETWORKS: json.dumps(networks)}
     if mappings:
         made[labels.PORTS] = json.dumps(ports.labelled(mappings))

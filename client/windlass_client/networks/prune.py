@@ -38,9 +38,8 @@ async def prune(client: Client, catalog: Catalog, registry: Registry, views: Seq
 def names_of(container: Container) -> list[str]:
     """Return the networks of a container by its record; another client may have written anything there."""
     try:
-        told = json.loads(container.labels.get(labels.NETWORKS, "[]"))
-        return [each["name"] for each in told]
-    except (ValueError, TypeError, KeyError):
+        return list(map(str, json.loads(container.labels.get(labels.NETWORKS, "{}"))))
+    except (ValueError, TypeError):
         return []
 
 
