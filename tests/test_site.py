@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_of_the_tree_is_in_the_site(site: Path) -> None:
     """Also the README of each package."""
-    pages = [page for page in TREE.glob("docs/**/*.md")]
+    pages = list(TREE.glob("docs/**/*.md"))
     assert pages
     for page in pages:
         assert (site / page.relative_to(TREE).with_suffix(".html")).is_file()
