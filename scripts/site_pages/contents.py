@@ -13,6 +13,7 @@ CHAPTERS = {
         "docs/first-container",
         "docs/docker",
         "docs/moving-from-containerd",
+        "docs/containers",
         "docs/networks",
         "docs/compose",
         "docs/rootless",

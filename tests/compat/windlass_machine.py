@@ -71,7 +71,7 @@ class Machine:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.windlass("version").returncode != 0:
             assert self.process.poll() is None and time.monotonic() < deadline, (self.directory / "log").read_text()
             time.sleep(0.1)

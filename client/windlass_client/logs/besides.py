@@ -52,7 +52,9 @@ def started(directory: Path) -> Iterator[tuple[str, str]]:
             pid = os.posix_spawn(sys.executable, argv, environment, file_actions=actions, setsid=True)
         finally:
             os.close(notify)
-        if not select.select([reading], [], [], PATIENCE)[0]:
+        ready = select.poll()
+        ready.register(reading, select.POLLIN)
+        if not ready.poll(PATIENCE * 1000):
             raise Unavailable(
                 f"the program that keeps the log of container {directory.name} was not ready in {PATIENCE} s"
             )
