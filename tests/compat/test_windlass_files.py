@@ -34,12 +34,13 @@ def windlass_(machine: Machine, tmp_path: Path) -> Iterator[Windlass]:
 
 
 @pytest.fixture
-def seeded(windlass_: Windlass, tmp_path: Path) -> Windlass:
+def seeded(windlass_: Windlass, tmp_path: Path) -> Iterator[Windlass]:
     """A client of a machine with an image that declares a volume with files in it."""
     seeds = layer({"data/seed": b"seed\n", "data/sub/deep": b"deep\n"}, ("data", "data/sub"))
     archive = Archive(tmp_path / "seeded.tar", SEEDED, [busybox_layer(), seeds], Volumes={"/data": {}})
     windlass_.machine.ctr("images", "import", str(archive.path))
-    return windlass_
+    yield windlass_
+    windlass_("rmi", "-f", SEEDED)
 
 
 def box(windlass: Windlass, *arguments: str) -> str:

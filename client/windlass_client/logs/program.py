@@ -137,6 +137,8 @@ class Program:
             return False
         if self._writer:
             self._writer.write(stream, data)
+        # A client that had connected before the output was written sees it, though its turn has not come yet.
+        self.viewers.accept()
         self.viewers.send(bytes((stream,)) + data)
         return True
 

@@ -92,7 +92,7 @@ class Viewers:
         self.by_fd: dict[int, Viewer] = {}
 
     def accept(self) -> None:
-        """Take all new clients."""
+        """Take those clients that have connected."""
         while True:
             try:
                 fd, _ = self._listener._accept()  # type: ignore[attr-defined] # accept() is made of it, in what is too big here
