@@ -22,9 +22,9 @@ def apply_image(
 ) -> None:
     """Take arguments, environment and directory of an image.
 
-    ``arguments`` replace the image's command; another ``entrypoint`` drops that command too.
+    ``arguments`` replace the image's command; another ``entrypoint`` drops that command too, and an empty one is none.
     """
-    head = list(image.entrypoint) if entrypoint is None else [entrypoint]
+    head = list(image.entrypoint) if entrypoint is None else [entrypoint] if entrypoint else []
     command = list(image.command) if entrypoint is None else []
     process["args"] = head + (list(arguments) or command)
     if not process["args"]:

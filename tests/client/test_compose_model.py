@@ -348,7 +348,11 @@ WEB = "services:\n  web:\n    image: i\n"
         (WEB + "    environment: 1", "4: services.web.environment: must be a mapping, and is '1'"),
         (WEB + "    environment: {A: [1]}", "4: services.web.environment.A: must be text, and is a list"),
         (WEB + "    healthcheck: {test: [curl]}", "4: services.web.healthcheck.test: a list must begin with CMD,"),
-        (WEB + "    healthcheck: {interval: 5}", "4: services.web.healthcheck.interval: must be a duration such as"),
+        (WEB + "    healthcheck: {interval: 5s}", "4: services.web.healthcheck: a check of the image's own is not"),
+        (
+            WEB + "    healthcheck: {test: a, interval: 5}",
+            "4: services.web.healthcheck.interval: must be a duration such as",
+        ),
         (WEB + "    network_mode: bridged", "4: services.web.network_mode: 'bridged' is not known; known are"),
         (WEB + "    network_mode: host\n    networks: [a]", "4: services.web.network_mode: network_mode and networks"),
         (WEB + "    secrets: [key]", "4: services.web.secrets.0: 'key' is not under the top-level secrets; add it"),
@@ -387,4 +391,6 @@ def test_what_is_wrong_is_one_line_with_its_place(read: Read, text: str, problem
 
 def test_keys_of_authors_are_theirs(read: Read) -> None:
     """The specification reserves `x-` everywhere."""
-    read("x-a: 1\nservices: {web: {image: i, x-b: 1, healthcheck: {x-c: 1}}}\nnetworks: {x-d: {}, n: {x-e: 1}}")
+    read(
+        "x-a: 1\nservices: {web: {image: i, x-b: 1, healthcheck: {test: a, x-c: 1}}}\nnetworks: {x-d: {}, n: {x-e: 1}}"
+    )

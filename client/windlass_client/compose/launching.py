@@ -77,10 +77,10 @@ def spec_parts(service: Service) -> SpecParts:
 
 
 def health_check(health: Health | None) -> HealthCheck | None:
-    """Return a health check, with docker's times where the file has none; None is what the image says."""
-    if health is None:
+    """Return a health check, with docker's times where the file has none; None if there is to be none."""
+    kind, *words = health.test if health else ("NONE",)
+    if health is None or kind == "NONE":
         return None
-    kind, *words = health.test or ("",)
     check = HealthCheck(("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words))
     return HealthCheck(
         check.command,

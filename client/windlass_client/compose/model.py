@@ -56,10 +56,10 @@ class Dependency:
 
 @dataclass(frozen=True)
 class Health:
-    """How a service's health is looked after; times are seconds, and 0 is the image's, or the default."""
+    """How a service's health is looked after; times are seconds, and 0 is docker's default."""
 
     test: tuple[str, ...] = ()
-    """As docker has it: `CMD` or `CMD-SHELL` first; empty is the image's, `NONE` is none."""
+    """As docker has it: `CMD` or `CMD-SHELL` first; `NONE` is none."""
     interval: float = 0
     timeout: float = 0
     start_period: float = 0

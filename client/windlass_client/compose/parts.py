@@ -138,6 +138,10 @@ def health(service: Fields) -> Health | None:
         test = ("NONE",)
     elif "test" in check:
         test = _test(check)
+    else:
+        raise Unimplemented(
+            f"{check.value.at}: {check.path}: a check of the image's own is not read; name its command under test"
+        )
     return Health(
         test,
         interval=check.duration("interval"),
