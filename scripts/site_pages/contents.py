@@ -15,6 +15,7 @@ CHAPTERS = {
         "docs/moving-from-containerd",
         "docs/containers",
         "docs/networks",
+        "docs/volumes",
         "docs/compose",
         "docs/rootless",
     ),
