@@ -62,6 +62,11 @@ def run(argv: Sequence[str], path: Path | None, paths: Paths, flags: Flags) -> i
 
 def _run(options: argparse.Namespace, places: Places) -> int:
     if options.dry_run:
+        journals = Journals(places.root)
+        if journals.unfinished() or journals.done():
+            state = "is adopted already" if journals.done() else "is adopted in part; finish it, or give it back"
+            sys.stdout.write(f"what was in {places.source} {state}\n")
+            return 0
         with contextlib.ExitStack() as locks:
             sys.stdout.write(report.plan_text(look(places, locks)))
         return 0

@@ -11,6 +11,7 @@ from windlass.config.loading import Config
 METADATA = "io.containerd.metadata.v1.bolt"
 CONTENT = "io.containerd.content.v1.content"
 TASKS = "io.containerd.runtime.v2.task"
+OLD_TASKS = "io.containerd.runtime.v1.linux"
 CRI = "io.containerd.grpc.v1.cri"
 SANDBOXES = "io.containerd.sandbox.controller.v1.shim"
 SNAPSHOTTER = "io.containerd.snapshotter.v1"

@@ -11,7 +11,7 @@ from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_adopt import cri, layouts, records, running, snapshots
 from windlass_adopt.bolt import Bolt
-from windlass_adopt.places import CONTENT, CRI, SNAPSHOT_DB, SNAPSHOTTERS, Places
+from windlass_adopt.places import CONTENT, CRI, OLD_TASKS, SNAPSHOT_DB, SNAPSHOTTERS, Places
 from windlass_adopt.running import Task
 from windlass_cri.record import NAMESPACE, Status
 from windlass_metadata.restoring import Contents, Snapshot
@@ -76,6 +76,8 @@ def look(places: Places, locks: contextlib.ExitStack) -> Plan:
             plan.left += cri.convert(each)
             plan.statuses = _statuses(places, each)
     _check_blobs(plan)
+    old = running.tasks(places.source_state, OLD_TASKS)
+    plan.left += [f"task {task.id} in {task.namespace}: its shim is of the runtime v1, run it anew" for task in old]
     return plan
 
 

@@ -24,7 +24,7 @@ def done_text(plan: Plan, seconds: float) -> str:
     """Return what was taken."""
     lines = [f"adopted in {seconds:.1f} s, 0 bytes copied", *_counts(plan)]
     lines += [f"left behind: {each}" for each in plan.left]
-    lines.append(f"start windlassd; what has containerd's socket in {plan.places.source_state} reaches it there")
+    lines.append("start windlassd; clients that connect to containerd's socket reach it")
     return "".join(f"{line}\n" for line in lines)
 
 

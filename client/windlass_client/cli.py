@@ -101,6 +101,12 @@ class Where:
         return Client(self.address, self.namespace)
 
 
+def where_of(context: click.Context) -> Where:
+    """Return what the global options of a command line say that is not finished yet."""
+    given = context.find_root().params
+    return Where(given.get("address") or ADDRESS, given.get("namespace") or "default")
+
+
 class Group(click.Group):
     """A group whose help says of each command the whole first sentence."""
 
@@ -146,7 +152,7 @@ class Commands(Group):
         if COMPLETE in os.environ:
             from windlass_client.completion import teach
 
-            teach(command)
+            teach(command, self.name or "", where_of)
         return command
 
 

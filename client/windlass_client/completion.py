@@ -6,6 +6,8 @@ The command line imports this only when a shell asks. Which names fit an argumen
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,63 +18,93 @@ from windlass.errors import Error, StartError
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
+    from windlass_client.datadir import Place
 
-DEADLINE = 2.0
-"""Seconds that a shell waits at most."""
+DEADLINE = 5.0
+"""Seconds that a shell waits for the daemon at most."""
 
 
-async def containers(client: Client) -> Iterable[str]:
+def containers(where: Place) -> Iterable[str]:
     """Return the names of all containers."""
-    return [each.id for each in await client.containers.list()]
+    from windlass_client.lookup import name_of
+
+    async def listed(client: Client) -> list[str]:
+        return [name_of(each) for each in await client.containers.list()]
+
+    return asyncio.run(_asked(where, listed))
 
 
-async def images(client: Client) -> Iterable[str]:
+def images(where: Place) -> Iterable[str]:
     """Return the names of all images."""
-    return [each.name for each in await client.images.list()]
+
+    async def listed(client: Client) -> list[str]:
+        return [each.name for each in await client.images.list()]
+
+    return asyncio.run(_asked(where, listed))
 
 
-Source = Callable[["Client"], Awaitable[Iterable[str]]]
-SOURCES: Mapping[str, Source] = {"container": containers, "image": images}
+def networks(where: Place) -> Iterable[str]:
+    """Return the names of all networks; those that every host has are for `run`."""
+    from windlass_client.networks import settings
+
+    found, _ = settings.catalog().all()
+    return ["host", "none", *(each.network.name for each in found)]
+
+
+def volumes(where: Place) -> Iterable[str]:
+    """Return the names of all volumes."""
+    from windlass_client.datadir import DataDirectory
+
+    with contextlib.suppress(FileNotFoundError):
+        return [each.name for each in DataDirectory.of(where).volumes.iterdir() if each.is_dir()]
+    return []
+
+
+async def _asked(where: Place, listed: Callable[[Client], Awaitable[Iterable[str]]]) -> Iterable[str]:
+    from windlass_client.client import Client
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as for commands
+    async with Client(where.address, where.namespace, DEADLINE) as client:
+        return await listed(client)
+
+
+Where = Callable[[click.Context], "Place"]
+"""Returns the daemon and the namespace that a command line is about."""
+Source = Callable[["Place"], Iterable[str]]
+SOURCES: Mapping[str, Source] = {"container": containers, "image": images, "network": networks, "volume": volumes}
 """What is listed, by the word that an argument or an option is called by."""
 
 
 class Name(click.types.StringParamType):
     """The name of something that exists: a type of arguments that a shell can complete."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, where: Where) -> None:
         """Complete what ``source`` lists."""
         self._source = source
+        self._where = where
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin so; none if the daemon does not answer in time."""
         try:
-            found = asyncio.run(self._list(ctx))
-        except (Error, StartError, OSError, TimeoutError):
+            found = self._source(self._where(ctx))
+        except (Error, StartError, OSError):
             return []
         return [CompletionItem(each) for each in sorted(found) if each.startswith(incomplete)]
 
-    async def _list(self, ctx: click.Context) -> Iterable[str]:
-        from windlass_client.cli import ADDRESS, Where
 
-        given = ctx.find_root().params
-        where = Where(given.get("address") or ADDRESS, given.get("namespace") or "default")
-        async with asyncio.timeout(DEADLINE), where.client() as client:
-            return await self._source(client)
-
-
-def teach(command: click.Command, group: str = "") -> None:
+def teach(command: click.Command, group: str, where: Where) -> None:
     """Have the arguments and options of a command, and of those below it, complete the names that they want."""
     for param in command.params:
         source = source_of(param, group)
         if source is not None:
-            param.type = Name(source)
+            param.type = Name(source, where)
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
-            teach(each, command.name or name)
+        for each in command.commands.values():
+            teach(each, command.name or "", where)
 
 
 def source_of(param: click.Parameter, group: str) -> Source | None:
-    """Return what lists the names for a parameter: ``containers`` wants a container, ``name`` one of its group."""
+    """Return what lists the names for a parameter: ``containers`` wants containers, ``name`` one of its group."""
     if not isinstance(param.type, click.types.StringParamType):
         return None
     words = (param.metavar or "", param.name or "")
@@ -80,5 +112,5 @@ def source_of(param: click.Parameter, group: str) -> Source | None:
         if word in SOURCES:
             return SOURCES[word]
         if word == "name" and isinstance(param, click.Argument):
-            return SOURCES.get(group or "container")
+            return SOURCES.get(group, containers)
     return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import click
 
@@ -14,11 +15,14 @@ CLIENT, DAEMON = "windlass(1)", "windlassd(8)"
 
 def pages() -> Iterator[Page]:
     """Yield the pages of windlass, of windlassd, and of all their commands."""
+    from windlass.config import commands as config
     from windlass.process import cli as daemon
+    from windlass_adopt import cli as adopt
     from windlass_client import cli as client
 
+    own = {"config": config.parser("windlassd"), "adopt": adopt.parser()}
     yield from of_click(client.windlass, "windlass")
-    yield from of_argparse(daemon.parser(), "windlassd")
+    yield from of_argparse(daemon.parser(), "windlassd", own)
 
 
 def of_click(command: click.Command, path: str) -> Iterator[Page]:
@@ -64,10 +68,13 @@ def _variables(options: Sequence[click.Option]) -> Iterator[tuple[str, str]]:
             yield ", ".join(names), f"The value of {each.opts[-1]} where the command line has none."
 
 
-def of_argparse(parser: argparse.ArgumentParser, path: str) -> Iterator[Page]:
-    """Yield the page of a parser and those of the commands below it."""
+Parsers = Mapping[str, argparse.ArgumentParser]
+
+
+def of_argparse(parser: argparse.ArgumentParser, path: str, own: Parsers = MappingProxyType({})) -> Iterator[Page]:
+    """Yield the page of a parser and those of the commands below it, of which some have parsers of their ``own``."""
     commands = _subparsers(parser)
-    usage = " ".join(parser.format_usage().split()).removeprefix(f"usage: {parser.prog} ")
+    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ").removeprefix(f"{path} ")
     formatter = argparse.HelpFormatter(parser.prog)
     options = [
         # the formatter's own text for an option, underscore or not: there is no other way to it
@@ -81,12 +88,18 @@ def of_argparse(parser: argparse.ArgumentParser, path: str) -> Iterator[Page]:
         ("COMMANDS", definitions((name, summary) for name, _, summary in commands)),
     ]
     links = tuple(f"{_page_name(path)}-{name}(8)" for name, _, _ in commands)
-    summary = (parser.description or f"a command of {path.rpartition(' ')[0]}").rstrip(".")
+    summary = (parser.description or f"a command of {path.rpartition(' ')[0]}").partition(". ")[0].rstrip(".")
     others = (CLIENT,) if path == "windlassd" else (DAEMON,)
-    yield Page(_page_name(path), 8, summary, f"{path} {usage}".strip(), parts, links + others)
+    yield Page(_page_name(path), 8, summary, _synopsis(path, usage), parts, links + others)
     for name, each, about in commands:
-        each.description = each.description or about
-        yield from of_argparse(each, f"{path} {name}")
+        found = own.get(name, each)
+        found.description = found.description or about
+        yield from of_argparse(found, f"{path} {name}")
+
+
+def _synopsis(path: str, usage: str) -> str:
+    """Return a usage that begins with the command, also where options of its own go in between."""
+    return usage if usage.startswith(path.partition(" ")[0]) else f"{path} {usage}"
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser, str]]:

@@ -41,7 +41,7 @@ def place(environment: Path, places: Places, root: Root, replaced: Iterable[Path
     _refuse_strangers(root, {*texts, *links} - set(earlier))
     made = _write_all(root, texts, links)
     _write_configuration(root)
-    kept = [path for path in earlier if path in made or (path.is_dir() and not path.is_symlink())]
+    kept = [path for path in earlier if path in made or _is_directory(root.at(path))]
     remove([path for path in earlier if path not in kept], root)
     record = root.at(environment) / RECORD
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +95,15 @@ def recorded(environment: Path) -> list[Path]:
         return []
 
 
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def remove(paths: Iterable[Path], root: Root = Root()) -> None:  # it is frozen
     """Remove files, and directories that are empty then."""
     for path in reversed(list(paths)):
         target = root.at(path)
-        if target.is_dir() and not target.is_symlink():
+        if _is_directory(target):
             with contextlib.suppress(OSError):
                 target.rmdir()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -15,6 +16,7 @@ from windlass_install.layout import CONFIGURATION, UNITS
 from windlass_install.placing import recorded, remove
 
 TASKS = "io.containerd.runtime.v2.task"
+CLIENT_STATE = Path("/run/windlass-client")
 CLIENT_DATA = Path("/var/lib/windlass-client")
 
 
@@ -30,7 +32,9 @@ def uninstall(environment: Path, purge: bool, force: bool) -> list[Path]:
         raise StartError(f"{len(left)} containers are there, such as {left[0]}: {remedy}")
     _stop_units()
     _refuse_running(root)
-    data = [CONFIGURATION.parent, root, CLIENT_DATA, state]
+    data = [CONFIGURATION.parent, root, CLIENT_DATA, state, CLIENT_STATE]
+    if purge:
+        _remove_networks()
     remove(recorded(environment))
     shutil.rmtree(environment)
     if purge:
@@ -69,9 +73,21 @@ def _refuse_running(root: Path) -> None:
         os.close(descriptor)
 
 
+def _remove_networks() -> None:
+    from windlass_client.networks import settings
+    from windlass_client.networks.remove import remove_all
+
+    catalog = settings.catalog({})
+    remove_all(catalog)
+    for directory in (catalog.conf_dir, catalog.conf_dir.parent):  # CNI's, which others may use
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
 def _remove_tree(path: Path) -> None:
     """Remove a directory, unless something is mounted below: that would be removed with it. Raises StartError."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     if found := [mount for mount in mounts if Path(mount).is_relative_to(path)]:
         raise StartError(f"{path} stays: {found[0]} is mounted there; unmount it and remove {path}")
-    shutil.rmtree(path, ignore_errors=not path.exists())
+    if path.exists():
+        shutil.rmtree(path)

@@ -149,8 +149,11 @@ class Gate:
             try:
                 if faults.armed:
                     faults.point(f"{self.uri}.{account.method}")
-                with tracing.span(f"{self.uri}.{account.method}") if tracing.recorder else tracing.NOTHING:
+                if tracing.recorder is None:
                     result = method(*args, **kwargs)
+                else:
+                    with tracing.span(f"{self.uri}.{account.method}"):
+                        result = method(*args, **kwargs)
                 failed = False
             finally:
                 account.leave(started, failed)

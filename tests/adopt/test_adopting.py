@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import random
 import shutil
 import socket
 from collections.abc import Iterator
@@ -309,6 +310,27 @@ def test_snapshots_of_a_snapshotter_that_windlass_lacks_are_said(elsewhere: Cont
     elsewhere.write()
     with plan_of(elsewhere) as plan:
         assert plan.left == ["snapshots of zfs: Windlass has no such snapshotter", "1 snapshots of zfs in default"]
+
+
+def test_tasks_of_the_first_runtime_are_said(elsewhere: Containerd) -> None:
+    """Their shims speak a protocol that containerd itself has dropped since."""
+    (elsewhere.state / "io.containerd.runtime.v1.linux/default/old").mkdir(parents=True)
+    with plan_of(elsewhere) as plan:
+        assert plan.left == ["task old in default: its shim is of the runtime v1, run it anew"]
+
+
+def test_damage_anywhere_is_an_error_or_makes_no_difference(elsewhere: Containerd) -> None:
+    """Records too may hold anything; no other exception, and nothing is changed."""
+    path, chance = elsewhere.source / METADATA / META_DB, random.Random(5)
+    image = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(image)
+        for _ in range(chance.randint(1, 5)):
+            page = chance.randrange(len(image) // 4096) * 4096
+            damaged[page + chance.randrange(chance.choice([200, 2000]))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataLoss, FailedPrecondition), plan_of(elsewhere):
+            pass
 
 
 def test_a_root_that_holds_records_is_refused(elsewhere: Containerd) -> None:

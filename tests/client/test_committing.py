@@ -6,6 +6,7 @@ import pytest
 
 from windlass.errors import InvalidArgument
 from windlass_client.committing import instructions
+from windlass_client.committing.diffing import without_places
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,11 @@ def test_bad_instructions(text: str) -> None:
     """One line says what is wrong."""
     with pytest.raises(InvalidArgument):
         instructions.apply({}, text)
+
+
+def test_what_a_runtime_makes_is_no_change() -> None:
+    """Nor is a directory that it made something in; one with a change of its own is."""
+    found = [("/etc", "C"), ("/etc/hosts", "A"), ("/run", "A"), ("/new", "A")]
+    assert without_places(found, {"/etc/hosts", "/run"}) == [("/new", "A")]
+    found.append(("/etc/passwd", "C"))
+    assert without_places(found, {"/etc/hosts", "/run"}) == [("/etc", "C"), ("/new", "A"), ("/etc/passwd", "C")]

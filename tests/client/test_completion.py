@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from client.conftest import FakeDaemon
@@ -43,6 +44,15 @@ async def test_names_of_images(address: str, daemon: FakeDaemon, line: str) -> N
     for name in ("example.org/a:1", "other.org/b:1"):
         daemon.images[name] = images_pb2.Image(name=name)
     assert await complete(address, line) == ["example.org/a:1"]
+
+
+async def test_names_of_networks_and_volumes(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the client's own files; a network may also be the host's."""
+    monkeypatch.setenv("NETCONFPATH", str(tmp_path))
+    (tmp_path / "a.conflist").write_text('{"cniVersion":"1.0.0","name":"front","plugins":[{"type":"bridge"}]}')
+    assert await complete(address, "windlass run --network ") == ["front", "host", "none"]
+    assert await complete(address, "windlass network rm fr") == ["front"]
+    assert await complete(address, "windlass volume rm no-such-volume") == []
 
 
 async def test_commands_and_options(address: str) -> None:

@@ -230,7 +230,7 @@ def test_files_are_found_and_named(tmp_path: Path, read: Read) -> None:
     assert sources.variables == {"A": "shell", "B": "shell"}
     named = find((), "", (), {"COMPOSE_FILE": "a.yaml:b.yaml"}, tmp_path)
     assert [path.name for path in named.files] == ["a.yaml", "b.yaml"]
-    with pytest.raises(NotFound, match="have no compose.yaml; name the file with -f"):
+    with pytest.raises(NotFound, match=r"have no compose\.yaml; name the file with -f"):
         find((), "", (), {}, Path(os.devnull).parent / "no")
     with pytest.raises(NotFound, match="does not exist; name the compose file with -f"):
         load(find(("none.yaml",), "", (), {}, tmp_path))
@@ -304,6 +304,11 @@ services:
     assert set(with_dependencies(project.services, ["setup"])) == {"setup", "db"}
 
 
+CIRCLE = """services:
+  a: {image: i, depends_on: [b]}
+  b: {image: i, depends_on: [c]}
+  c: {image: i, depends_on: [a]}
+"""
 WEB = "services:\n  web:\n    image: i\n"
 
 
@@ -314,7 +319,7 @@ WEB = "services:\n  web:\n    image: i\n"
             WEB + "    privilegd: true",
             "4: services.web.privilegd: the Compose specification has no key 'privilegd'; did",
         ),
-        (WEB + "    privileged: true", "4: services.web.privileged: not supported by `windlass compose`; name what it"),
+        (WEB + "    links: [db]", "4: services.web.links: not supported by `windlass compose`; services of a"),
         (WEB + "    networks: [none]", "4: services.web.networks: 'none' is not under the top-level networks; add it"),
         (
             WEB + "    volumes: ['v:/v']",
@@ -335,6 +340,8 @@ WEB = "services:\n  web:\n    image: i\n"
         (WEB + "    volumes: ['v:b']", "4: services.web.volumes.0: target 'b' is not an absolute path"),
         (WEB + "    restart: often", "4: services.web.restart: 'often' is not known; known are no, always"),
         (WEB + "    mem_limit: much", "4: services.web.mem_limit: must be a size such as 64m, and is 'much'"),
+        (WEB + "    ulimits: {nofile: {soft: 1}}", "4: services.web.ulimits.nofile: needs both soft and hard"),
+        (WEB + "    gpus: two", "4: services.web.gpus: 'two' is not one of all"),
         (WEB + "    cpus: -1", "4: services.web.cpus: must be a number such as 0.5, and is '-1'"),
         (WEB + "    read_only: maybe", "4: services.web.read_only: must be true or false, and is 'maybe'"),
         (WEB + '    command: "a \'b"', '4: services.web.command: "a \'b" cannot be split into words: no closing'),
@@ -362,8 +369,7 @@ WEB = "services:\n  web:\n    image: i\n"
         ("services:\n  web:", "2: services.web: a service needs an image"),
         ("version: '3'", "1: a compose file needs services; add the key services"),
         (
-            "services:\n  a: {image: i, depends_on: [b]}\n  b: {image: i, depends_on: [c]}\n"
-            "  c: {image: i, depends_on: [a]}",
+            CIRCLE,
             "2: services.a.depends_on: services depend on each other: a -> b -> c -> a; remove one",
         ),
         (

@@ -115,7 +115,7 @@ def test_variables_that_cannot_be_replaced(text: str, problem: str) -> None:
     if not problem:
         variables.replace(text)
         return
-    with pytest.raises(BadVariable, match=".*") as caught:
+    with pytest.raises(BadVariable) as caught:
         variables.replace(text)
     assert problem in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -162,8 +163,13 @@ async def test_a_service_waits_for_what_it_depends_on(case: Case, condition: str
 
 async def test_a_dependency_that_is_made_anew_restarts_what_asks_for_it(case: Case) -> None:
     """`restart: true` in depends_on; and the network of a container that is gone is nobody's any more."""
-    text = "name: p\nservices:\n  a: {image: i}\n  b: {image: i, depends_on: {a: {condition: service_started, restart: true}}}\n"
-    text += "  c: {image: i, network_mode: 'service:a'}\n"
+    text = """
+name: p
+services:
+  a: {image: i}
+  b: {image: i, depends_on: {a: {condition: service_started, restart: true}}}
+  c: {image: i, network_mode: "service:a"}
+"""
     await case.up(text)
     first = case.engine.named("p-a-1").id
     assert case.engine.wanted[case.engine.named("p-c-1").id].sharing == first
@@ -184,7 +190,7 @@ async def test_images_are_pulled_when_they_are_missing(case: Case) -> None:
     assert (await case.up(text))[0] == "pull new"
     assert "pull new" not in await case.up(text)
     assert (await case.up(text.replace("new}", "new, pull_policy: always}")))[0] == "pull new"
-    with pytest.raises(FailedPrecondition, match=r'service "web": image p-web is not built; `windlass build -t p-web /'):
+    with pytest.raises(FailedPrecondition, match=r'"web": image p-web is not built; `windlass build -t p-web /'):
         await case.up("name: p\nservices: {web: {build: .}}")
 
 
@@ -216,7 +222,7 @@ async def test_lines_have_the_names_of_their_containers(case: Case) -> None:
         "p-db-1": [Line("T1", "stdout", "one")],
         "p-web-1": [Line("T2", "stderr", "two")],
     }
-    members = sorted(await case.engine.members("p"), key=lambda each: each.name)
+    members: Sequence[Member] = sorted(await case.engine.members("p"), key=lambda each: each.name)
     out: list[str] = []
     await follow(case.engine, members, Printer(Style(color=False), "p", out.append), Wish())
     assert out == ["db-1   | one\n", "web-1  | two\n"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -121,6 +122,24 @@ def test_a_viewer_sees_every_byte_and_the_end(
     view._thread.join(10)
     view.close()
     assert capfd.readouterr() == ("to out", "to err")
+
+
+def test_a_viewer_that_came_before_the_output_sees_it_however_late_the_program_looks(
+    start: Start, data: DataDirectory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A busy machine lets the program look only when the container has written, and ended."""
+    keeper = start()
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    view = View(data.container(ID))
+    view.start()
+    keeper.write("early")
+    keeper.init.kill()
+    keeper.init.wait()
+    os.kill(keeper.process.pid, signal.SIGCONT)
+    keeper.process.wait(20)
+    view._thread.join(10)
+    view.close()
+    assert capfd.readouterr().out == "early"
 
 
 async def test_a_viewer_that_leaves_gets_what_was_written_before(

@@ -182,6 +182,24 @@ def test_an_interrupted_filling_is_done_again(volumes: Volumes) -> None:
     assert filling.any_empty([made.path])
 
 
+def test_a_volume_gets_the_files_of_its_place(volumes: Volumes, tmp_path: Path) -> None:
+    """With the mode of the image's directory; no link of an image leads to files of the host (CVE-2022-23648)."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("secret")
+    (tmp_path / "root/data").mkdir(parents=True, mode=0o750)
+    (tmp_path / "root/data/seed").write_text("seed")
+    (tmp_path / "root/evil").symlink_to("../../outside")
+    (tmp_path / "root/file").write_text("x")
+    places = {place: volumes.create(place.strip("/"))[0].path for place in ("/data", "/evil", "/file", "/none")}
+
+    filling._copy_all(str(tmp_path / "root"), places)
+
+    assert (places["/data"] / "seed").read_text() == "seed"
+    assert places["/data"].stat().st_mode & 0o777 == (tmp_path / "root/data").stat().st_mode & 0o777
+    assert [os.listdir(places[place]) for place in ("/evil", "/file", "/none")] == [[], [], []]
+    assert not any((path.parent / filling.MARK).exists() for path in places.values())
+
+
 def test_filters() -> None:
     """Keys that are not known are refused; labels by key or by both."""
     found = asking.filters(["label=a=b", "label=c", "dangling=true"], ("label", "dangling"))

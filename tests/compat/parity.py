@@ -95,6 +95,9 @@ def network() -> Iterator[str]:
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        # With IPv6, docker says twice where a port is.
+        off = ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        subprocess.run(["ip", "netns", "exec", name, *off], check=True)
         yield f"/run/netns/{name}"
     finally:
         subprocess.run(["ip", "netns", "del", name], check=False)
@@ -116,9 +119,10 @@ class Side:
 
     def answer(self, text: str, stdin: str) -> Answer:
         """Run a command to its end."""
-        words = [word.format(**self.places) for word in shlex.split(text)]
+        for name, value in self.places.items():
+            text = text.replace(f"{{{name}}}", value)
         done = subprocess.run(
-            [*self._words, *words],
+            [*self._words, *shlex.split(text)],
             env=dict(self._environment),
             input=stdin.encode(),
             capture_output=True,

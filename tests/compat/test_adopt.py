@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compat.conftest import require_foreign_tools
+from compat.disks import small_disk
+from compat.images import Archive, busybox_layer
 from compat.machines import eventually
 from compat.takeovers import SLEEP, Takeover, name, running
+from compat.test_dockerd import IMAGE, RUN, dockerd
 
 pytestmark = pytest.mark.root
 
@@ -34,14 +39,12 @@ def test_twenty_images_and_twenty_containers_are_taken_over(kind: str, tmp_path:
     with running(kind, tmp_path) as takeover:
         takeover.fill(COUNT, COUNT)
         old, new = takeover.old, takeover.new
-        before = {"tasks": old.rows("tasks", "ls"), "images": sorted(old.ctr("images", "ls", "-q").split())}
+        tasks, images = old.rows("tasks", "ls"), sorted(old.ctr("images", "ls", "-q").split())
         blobs = inodes(old.root)
         took = takeover.take_over()
-        assert {id: row[1:] for id, row in new.rows("tasks", "ls").items()} == {
-            id: row[1:] for id, row in before["tasks"].items()
-        }
-        assert len(before["tasks"]) == COUNT
-        assert sorted(new.ctr("images", "ls", "-q").split()) == before["images"]
+        assert len(tasks) == COUNT
+        assert new.rows("tasks", "ls") == tasks
+        assert sorted(new.ctr("images", "ls", "-q").split()) == images
         assert inodes(new.root) == blobs
         for number in (0, COUNT - 1):
             assert new.ctr("tasks", "exec", "--exec-id", "x", f"c{number}", "/bin/echo", "within") == "within\n"
@@ -70,6 +73,12 @@ def test_what_was_taken_over_lives_on(takeover: Takeover) -> None:
         while b"/tasks/exit" not in seen:
             seen += os.read(events.stdout.fileno(), 1 << 16)
     new.ctr("tasks", "rm", "c1")
+    new.ctr("run", "-d", name(0), "ours", *SLEEP)
+    new.stop()
+    refused = takeover.adopt("--back")
+    assert (refused.returncode, f"ours in {new.namespace} were started by Windlass" in refused.stderr) == (1, True)
+    new.start()
+    new.remove("ours")
     printed = takeover.give_back()
     assert "is containerd's again" in printed
     assert {id: row[1] for id, row in old.rows("tasks", "ls").items()} == {"c0": pids["c0"]}
@@ -106,32 +115,19 @@ def test_an_adoption_that_was_killed_can_be_given_back(takeover: Takeover) -> No
     assert old.ctr("run", "--rm", name(0), "fresh", "/bin/echo", "old") == "old\n"
 
 
-def test_a_containerd_that_runs_is_refused(takeover: Takeover) -> None:
-    """And is not disturbed; a plan is refused too, since what it says would not hold."""
-    before = takeover.old.rows("tasks", "ls")
+def test_two_daemons_never_have_the_same_containers(takeover: Takeover) -> None:
+    """A containerd that runs is refused and not disturbed, and none starts on what it gave away.
+
+    It would remove the bundles of containers that it does not know any more.
+    """
+    old, new = takeover.old, takeover.new
+    before = old.rows("tasks", "ls")
     for options in ((), ("--dry-run",)):
         done = takeover.adopt(*options)
         assert done.returncode == 1
         assert "a containerd still runs: it answers on " in done.stderr
         assert "stop it first, for instance by systemctl stop containerd" in done.stderr
-    assert takeover.old.rows("tasks", "ls") == before
-
-
-def test_tasks_that_windlass_started_must_end_before_it_gives_back(takeover: Takeover) -> None:
-    new = takeover.new
-    takeover.take_over()
-    new.ctr("run", "-d", name(0), "fresh", *SLEEP)
-    new.stop()
-    done = takeover.adopt("--back")
-    assert (done.returncode, f"fresh in {new.namespace} were started by Windlass" in done.stderr) == (1, True)
-    new.start()
-    new.remove("fresh")
-    takeover.give_back()
-
-
-def test_containerd_does_not_start_on_what_it_gave_away(takeover: Takeover) -> None:
-    """It would remove the bundles of containers that it does not know any more."""
-    old, new = takeover.old, takeover.new
+    assert old.rows("tasks", "ls") == before
     takeover.take_over()
     pids = {id: row[1] for id, row in new.rows("tasks", "ls").items()}
     new.stop()
@@ -144,19 +140,97 @@ def test_containerd_does_not_start_on_what_it_gave_away(takeover: Takeover) -> N
     assert {id: row[1] for id, row in new.rows("tasks", "ls").items()} == pids
 
 
-@pytest.mark.parametrize("snapshotter", ["native"])
-def test_snapshots_of_other_snapshotters_are_taken_over(takeover: Takeover, snapshotter: str) -> None:
-    """With a container that runs on one, and can run again."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_snapshots_of_native_are_taken_over(kind: str, tmp_path: Path) -> None:
+    require_foreign_tools()
+    with running(kind, tmp_path) as takeover:
+        lives_on(takeover, "native")
+
+
+def lives_on(takeover: Takeover, snapshotter: str) -> None:
+    """A container that runs on a snapshot runs on, and can run again; so can one of the image's snapshots."""
     old, new = takeover.old, takeover.new
-    old.ctr("run", "-d", "--snapshotter", snapshotter, name(0), "other", *SLEEP)
+    options = ("--snapshotter", snapshotter)
+    old.ctr("snapshots", *options, "ls")
+    image = str(Archive(takeover.archives / "other.tar", "docker.io/library/other:1", [busybox_layer()]).path)
+    old.ctr("images", "import", *options, image)
+    write = "echo kept > /file; sleep 1000"
+    old.ctr("run", "-d", *options, "docker.io/library/other:1", "other", "/bin/sh", "-c", write)
     takeover.take_over()
     assert new.status("other") == "RUNNING"
-    assert new.ctr("run", "--rm", "--snapshotter", snapshotter, name(0), "new", "/bin/echo", "x") == "x\n"
-    new.ctr("tasks", "kill", "-s", "SIGKILL", "other")
+    assert new.ctr("run", "--rm", *options, "docker.io/library/other:1", "new", "/bin/echo", "x") == "x\n"
+    new.ctr("tasks", "kill", "-a", "-s", "SIGKILL", "other")
     eventually(lambda: new.status("other") == "STOPPED")
     new.ctr("tasks", "rm", "other")
     new.ctr("tasks", "start", "-d", "other")
-    assert new.ctr("tasks", "exec", "--exec-id", "x", "other", "/bin/echo", "again") == "again\n"
-    new.remove("other")
+    assert new.ctr("tasks", "exec", "--exec-id", "x", "other", "/bin/cat", "/file") == "kept\n"
+    assert all(row[-1] != "Active" or key == "other" for key, row in new.rows("snapshots", *options, "ls").items())
+    new.ctr("tasks", "kill", "-a", "-s", "SIGKILL", "other")
+    eventually(lambda: new.status("other") == "STOPPED")
+    new.ctr("tasks", "rm", "other")
     takeover.give_back()
-    assert "c0" in old.rows("tasks", "ls")
+    old.ctr("tasks", "start", "-d", "other")
+    assert old.ctr("tasks", "exec", "--exec-id", "y", "other", "/bin/cat", "/file") == "kept\n"
+    assert old.ctr("run", "--rm", *options, "docker.io/library/other:1", "new", "/bin/echo", "y") == "y\n"
+
+
+def test_dockerd_goes_on_with_its_containers(tmp_path: Path) -> None:
+    """It runs all the while, connects to Windlass where containerd was, and has lost nothing."""
+    require_foreign_tools()
+    with running("debian", tmp_path) as takeover, dockerd(takeover.old) as docker:
+        counting = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done"
+        docker.ask(*RUN, "-d", "--name", "box", IMAGE, "/bin/sh", "-c", counting)
+        docker.ask(*RUN, "-d", "--name", "quiet", IMAGE, *SLEEP)
+        before = docker.ask("inspect", "-f", "{{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}", "box", "quiet")
+        takeover.take_over()
+        eventually(lambda: docker.run("exec", "box", "/bin/true").returncode == 0, 60)
+        after = docker.ask("inspect", "-f", "{{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}", "box", "quiet")
+        assert after == before
+        assert docker.ask(*RUN, "--rm", IMAGE, "/bin/echo", "new") == "new"
+        docker.ask("kill", "quiet")
+        eventually(lambda: docker.ask("inspect", "-f", "{{.State.Status}}", "quiet") == "exited", 20)
+        lines = [int(line) for line in docker.ask("logs", "box").split()]
+        assert lines == list(range(1, len(lines) + 1))
+        docker.ask("rm", "-f", "box", "quiet")
+
+
+def test_a_disk_that_fills_leaves_everything_with_containerd(tmp_path: Path) -> None:
+    """What needs space is made before anything is moved; with room there, the same command succeeds."""
+    require_foreign_tools()
+    with small_disk(tmp_path, 64) as disk, running("debian", disk.path) as takeover:
+        takeover.fill(1, 1)
+        old = takeover.old
+        pids = {id: row[1] for id, row in old.rows("tasks", "ls").items()}
+        old.stop()
+        for leave in (0, 64 << 10):
+            disk.fill(leave)
+            done = takeover.adopt()
+            assert done.returncode == 1
+            assert "no space left" in done.stderr.lower()
+            disk.release()
+            assert not (takeover.new.root / "adoption" / "unfinished").exists()
+        old.start()
+        assert {id: row[1] for id, row in old.rows("tasks", "ls").items()} == pids
+        assert old.ctr("run", "--rm", name(0), "fresh", "/bin/echo", "old") == "old\n"
+        takeover.take_over()
+        assert {id: row[1] for id, row in takeover.new.rows("tasks", "ls").items()} == pids
+
+
+def test_subvolumes_of_btrfs_are_taken_over(tmp_path: Path) -> None:
+    """Frozen ones too, which Linux does not let anybody rename."""
+    require_foreign_tools()
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("mkfs.btrfs is missing: apt-get install btrfs-progs")
+    with small_disk(tmp_path, 512, "btrfs") as disk, running("debian", disk.path) as takeover:
+        lives_on(takeover, "btrfs")
+
+
+def test_snapshots_in_files_are_taken_over(tmp_path: Path) -> None:
+    require_foreign_tools()
+    with running("newer", tmp_path) as takeover:
+        scratch = takeover.old.root / "io.containerd.snapshotter.v1.blockfile/scratch"
+        takeover.old.stop()
+        subprocess.run(["truncate", "-s", "32M", str(scratch)], check=True)
+        subprocess.run(["mkfs.ext4", "-q", str(scratch)], check=True)
+        takeover.old.start()
+        lives_on(takeover, "blockfile")

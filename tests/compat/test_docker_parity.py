@@ -30,12 +30,13 @@ def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
     with ExitStack() as stack:
         stack.callback(_forget, new)
         docker, windlass = (_machine(stack, kind, tmp_path) for kind in ("containerd", "windlass"))
-        dockerd = Docker(docker[0], docker[1], ())
+        dockerd = Docker(docker[0], docker[1], ("--userland-proxy=false",))
         stack.callback(dockerd.close)
         dockerd.wait()
         ours = {"WINDLASS_ADDRESS": windlass[0].address, "CONTAINERD_NAMESPACE": windlass[0].namespace}
-        ours["WINDLASS_CLIENT_DATA"] = str(tmp_path / "data")
-        yield _side("docker", dockerd.command, {}, tmp_path), _side("windlass", WINDLASS, ours, tmp_path)
+        ours |= {"WINDLASS_CLIENT_DATA": str(tmp_path / "data"), "NETCONFPATH": str(tmp_path / "net.d")}
+        windlass_words = [*windlass[1], *WINDLASS]
+        yield _side("docker", dockerd.command, {}, tmp_path), _side("windlass", windlass_words, ours, tmp_path)
 
 
 def _machine(stack: ExitStack, kind: str, directory: Path) -> tuple[Machine, list[str]]:
@@ -67,7 +68,7 @@ def answers(side: Side) -> list[Answer]:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_same_commands_do_the_same(sides: tuple[Side, Side]) -> None:
     """One after another, since each needs what those before it left."""
     with ThreadPoolExecutor(2) as pool:

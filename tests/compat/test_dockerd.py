@@ -100,28 +100,36 @@ class Docker:
         shutil.rmtree(self._exec_root, ignore_errors=True)
 
 
-@pytest.fixture(params=["windlass", "containerd"])
-def docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """Docker on each of the two, with an image; all that dockerd makes elsewhere is gone afterwards."""
-    require_foreign_tools()
+@contextlib.contextmanager
+def dockerd(machine: Machine) -> Iterator[Docker]:
+    """Yield a dockerd on a machine that runs, with an image; all that it makes elsewhere is gone afterwards."""
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
-    machine = Machine(request.param, tmp_path_factory.mktemp("dk"))
+    docker = Docker(machine)
     try:
-        machine.start()
-        docker = Docker(machine)
-        try:
-            docker.wait()
-            done = docker.run("import", "-", IMAGE, data=root())
-            assert done.returncode == 0, done.stderr
-            yield docker
-        finally:
-            docker.close()
+        docker.wait()
+        done = docker.run("import", "-", IMAGE, data=root())
+        assert done.returncode == 0, done.stderr
+        yield docker
     finally:
-        machine.close()
+        docker.close()
         for path in new:
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(params=["windlass", "containerd"])
+def docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """Docker on each of the two."""
+    require_foreign_tools()
+    program("dockerd")
+    machine = Machine(request.param, tmp_path_factory.mktemp("dk"))
+    try:
+        machine.start()
+        with dockerd(machine) as docker:
+            yield docker
+    finally:
+        machine.close()
 
 
 def root() -> bytes:

@@ -33,10 +33,14 @@ class Config:
         if self.limit > 9:
             raise ValueError("limit is 9 at most")
 
+more = []
+
 def init(context):
     if context.config(Config).speed == 7:
         time.sleep(1.5)
     def take():
+        if context.config(Config).speed == 5:
+            more.append(Found("io.example.v1.new", "example 2.0"))
         if context.config(Config).speed == 13:
             raise RuntimeError("13 is too fast")
         sys.stderr.write(f"runs at {context.config(Config).speed}, limit {context.config(Config).limit}\\n")
@@ -48,6 +52,7 @@ found = [
     Found("io.example.v1.good", "example 1.0", Plugin(KIND, "good", init, config=Config)),
 ]
 discovery.discover = lambda disabled, listed: found
+discovery.installed = lambda: {each.uri: each.distribution for each in found + more}
 sys.exit(cli.main())
 """
 BLOCK = '[plugins."io.example.v1.good"]\n'
@@ -133,6 +138,15 @@ def test_what_can_change_changes_and_the_rest_is_named(daemon: Running) -> None:
     said = daemon.reload(f"{BLOCK}speed = 3\n", 3)
     assert "reloaded; changed: debug.level" in said
     assert "restart" not in said
+    daemon.end()
+
+
+def test_a_plugin_that_was_installed_meanwhile_is_named(daemon: Running) -> None:
+    """It runs after a restart."""
+    daemon.start(BLOCK)
+    daemon.reload(f"{BLOCK}speed = 5\n", 1)
+    said = daemon.reload(BLOCK, 2)
+    assert "these changes need a restart of the daemon: plugin io.example.v1.new" in said
     daemon.end()
 
 

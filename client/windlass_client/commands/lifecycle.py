@@ -133,9 +133,13 @@ def restart(where: Where, containers: tuple[str, ...], timeout: float | None, na
 @click.pass_obj
 def kill(where: Where, containers: tuple[str, ...], name: str, exec_id: str, everybody: bool) -> int:
     """Kill CONTAINERS, or send them another signal."""
+    from windlass.errors import InvalidArgument
     from windlass_client.lifecycle import stopping
 
-    number = stopping.signal_number(name)
+    try:
+        number = stopping.signal_number(name)
+    except InvalidArgument as error:
+        raise click.BadParameter(str(error), param_hint="--signal") from None
     return each(
         where, containers, lambda client, container: stopping.kill(client, container, number, exec_id, everybody)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -131,3 +132,41 @@ def top(where: Where, interval: float, no_stream: bool, methods: bool, every: bo
                 before, begun = after, now
 
     asyncio.run(work())
+
+
+@plugins.command()
+@click.argument("type", metavar="TYPE")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "-d", "--directory", type=click.Path(path_type=Path), default=".", help="Where the package's directory is made."
+)
+def new(type: str, name: str, directory: Path) -> None:
+    """Write a package with a plugin that works, and its tests.
+
+    TYPE is snapshotter, content, differ, metadata, events, runtime, sandbox, mount-handler, hook or verifier, or the
+    URI of such a plugin type. NAME is the plugin's ID and the package's name. No daemon has to run.
+    """
+    from windlass_client.scaffold.kinds import kind_of
+    from windlass_client.scaffold.write import write
+
+    kind = kind_of(type)
+    made = write(kind, name, directory)
+    click.echo(f"{made}: {kind.uri}.{name}, which {kind.purpose}")
+    click.echo(f"next: pip install -e '{made}[test]' && windlass plugins check {made}")
+
+
+@plugins.command()
+@click.argument("package", metavar="PATH|DISTRIBUTION")
+@click.option("--suite/--no-suite", default=True, show_default=True, help="Run the suite of the plugin's contract.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(package: str, suite: bool, as_json: bool) -> int:
+    """Check the plugins of a package: import, contract, start and stop, behaviour, and the suite of the contract.
+
+    Each plugin is started in a process of its own, in scratch directories, with what it requires. The exit code is 1 if
+    a check fails. No daemon has to run.
+    """
+    from windlass_client.plugincheck import result, run, target
+
+    found = [each.to_json() for each in run.check(target.find(package), suite)]
+    output.rows(found, ("plugin", "check", "result", "detail"), as_json)
+    return 1 if any(each["result"] == result.FAILED for each in found) else 0

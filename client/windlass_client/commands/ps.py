@@ -67,8 +67,8 @@ def ps(
         return
     rows = [each.row(not no_trunc) for each in found]
     if quiet:
-        for row in rows:
-            click.echo(row["ID"])
+        for each, row in zip(found, rows, strict=True):
+            click.echo(each.word if each.shadowed else row["ID"])
     elif form == "json":
         format.rows([{key: value for key, value in row.items() if key != "Label"} for row in rows], {}, form)
     else:

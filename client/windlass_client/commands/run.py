@@ -102,7 +102,7 @@ async def _run(where: Where, wanted: LaunchOptions, options: RunOptions, how: At
 
     async with where.client() as client:
         launched = await _create(client, wanted, options)
-        status = await creation.run(client, launched, wanted, how)
+        status = await creation.run(client, launched, how)
         if how is None:
             click.echo(launched.container.id)
         return status or 0

@@ -136,8 +136,10 @@ class UpdateOptions(TypedDict):
 @click.pass_obj
 def update(where: Where, /, containers: tuple[str, ...], **options: Unpack[UpdateOptions]) -> int:
     """Change the limits of CONTAINERS, now and for their next start."""
+    from windlass.errors import InvalidArgument
+
     if all(value in (None, "") for value in options.values()):
-        raise click.UsageError("say what is to change, such as --memory 64M; see `windlass update --help`")
+        raise InvalidArgument("say what is to change, such as --memory 64M; see `windlass update --help`")
 
     async def work() -> int:
         from windlass_client import listing

@@ -19,12 +19,15 @@ from windlass_api.containerd.services.diff.v1.diff_pb2_grpc import DiffStub
 from windlass_client.copying import tree
 from windlass_client.copying.packing import Stream
 from windlass_client.namespace import ClientNamespace
+from windlass_client.volumes import usage
 from windlass_images.manifests import LAYER
+from windlass_oci.payloads import read_spec
 from windlass_remote.messages import from_descriptor, from_mounts, to_mounts
 
 if TYPE_CHECKING:
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
     from windlass_client.client import Client
+    from windlass_oci.runtime_spec import Spec
 
 TIMEOUT = 1800.0
 WHITEOUT = ".wh."
@@ -62,7 +65,22 @@ async def changes(client: Client, container: Container) -> list[tuple[str, str]]
         names = await _names(inner, made)
         lower = await parent_mounts(inner, container)
         async with leased.mountable(lower) as plain:
-            return await asyncio.to_thread(_sorted_out, plain, names)
+            found = await asyncio.to_thread(_sorted_out, plain, names)
+    return without_places(found, made_places(read_spec(container.id, container.spec.value)))
+
+
+def made_places(spec: Spec) -> set[str]:
+    """Return the paths that a runtime makes to mount on, which the user of a container has not asked for."""
+    asked = usage.places(spec)
+    return {each["destination"] for each in spec.get("mounts") or [] if each["destination"] not in asked}
+
+
+def without_places(found: Sequence[tuple[str, str]], places: set[str]) -> list[tuple[str, str]]:
+    """Leave out what a runtime has made, and the directories that have changed for that alone."""
+    left = [(path, kind) for path, kind in found if path not in places]
+    touched = {posixpath.dirname(path) for path, _ in found if path in places}
+    empty = {path for path in touched if not any(other.startswith(f"{path}/") for other, _ in left)}
+    return [(path, kind) for path, kind in left if path not in empty]
 
 
 async def _names(client: Client, made: Descriptor) -> list[str]:

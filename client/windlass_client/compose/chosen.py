@@ -45,7 +45,7 @@ class Chosen:
         try:
             return self.project(names)
         except NotFound:
-            if self.files or names or not self.name:
+            if self.files or not self.name:
                 raise
             return Project(self.name, Path.cwd(), (), {}, {}, {})
 

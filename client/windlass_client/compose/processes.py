@@ -72,7 +72,7 @@ def on_terminal(refused: bool) -> bool:
 async def run_exec(chosen: Chosen, request: ExecRequest) -> int:
     """Run a process in a container of a service, and return its exit code."""
     service = request["service"]
-    project = chosen.project_if_any((service,) if chosen.files or not chosen.name else ())
+    project = chosen.project_if_any((service,))
     process = executing.Wanted(
         request["arguments"],
         tuple(f"{key}={value}" for key, value in map(_pair, request["env"])),

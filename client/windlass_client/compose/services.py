@@ -74,7 +74,7 @@ class Reader:
             security_opt=given.texts("security_opt"),
             privileged=given.flag("privileged"),
             devices=given.texts("devices"),
-            gpus=given.choice("gpus", ("", "all"), ""),
+            gpus=given.choice("gpus", ("all",), "") if "gpus" in given else "",
             sysctls=given.mapping("sysctls"),
             ulimits=dict(parts.ulimits(given)),
             shm_size=given.size("shm_size"),

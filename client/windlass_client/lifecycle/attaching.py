@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -38,45 +37,43 @@ def view(client: Client, asked: Asked) -> View:
 
 
 async def follow(
-    client: Client,
     namespace: ClientNamespace,
     asked: Asked,
     shown: View,
+    streams: Fifos,
     how: Attachment,
     delete: Callable[[], Awaitable[object]] | None,
 ) -> int | None:
     """Stay with a container until it has ended and return its exit status, None if the user has left it."""
-    with _input(client, asked, how) as streams:
-        session = Session(
-            namespace.tasks,
-            asked.id,
-            "",
-            streams,
-            view=shown,
-            detach_keys=how.detach_keys,
-            begin=how.begin,
-            proxy=how.proxy,
-            close_stdin=asked.stdin == "once",
-        )
-        try:
-            return await session.run(delete)
-        except Detached:
-            # docker's words; they end a terminal's last line, too
-            sys.stderr.write("read escape sequence\n")
-            return None
-        finally:
-            shown.close()
+    session = Session(
+        namespace.tasks,
+        asked.id,
+        "",
+        streams,
+        view=shown,
+        detach_keys=how.detach_keys,
+        begin=how.begin,
+        proxy=how.proxy,
+        close_stdin=asked.stdin == "once",
+    )
+    try:
+        return await session.run(delete)
+    except Detached:
+        # docker's words; they end a terminal's last line, too
+        sys.stderr.write("read escape sequence\n")
+        return None
+    finally:
+        shown.close()
 
 
-def _input(client: Client, asked: Asked, how: Attachment) -> Fifos:
+def stdin_of(client: Client, asked: Asked, wanted: bool = True) -> Fifos:
+    """Open a container's standard input, if it has one.
+
+    Open it also while a task is created: containerd's shim takes a FIFO without a writer for one that has ended.
+    """
     streams = Fifos(terminal=asked.terminal)
-    if how.stdin and asked.stdin:
+    if wanted and asked.stdin:
         path = DataDirectory.of(client.connection).container(asked.id) / STDIN
         # Read-write, because opening for writing alone fails as long as the shim is not there, fifo(7).
         streams.descriptors["stdin"] = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     return streams
-
-
-async def settled(step: Awaitable[object]) -> None:
-    """Finish a step in spite of an interrupt."""
-    await asyncio.shield(asyncio.ensure_future(step))

@@ -12,6 +12,7 @@ from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_client import launch, lookup
 from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions
+from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import removal, starting
 from windlass_client.lifecycle.attaching import Attachment
 from windlass_client.namespace import ClientNamespace
@@ -22,6 +23,7 @@ from windlass_local import launch as local
 from windlass_local.launch import Launched, ignore
 
 if TYPE_CHECKING:
+    from windlass.contracts.containers import Container
     from windlass_client.client import Client
 
 
@@ -32,9 +34,10 @@ async def create(client: Client, wanted: LaunchOptions, pull: str = "missing", p
     return await launch.create(client, replace(wanted, image=image), progress)
 
 
-async def run(client: Client, launched: Launched, wanted: LaunchOptions, how: Attachment | None) -> int | None:
+async def run(client: Client, launched: Launched, how: Attachment | None) -> int | None:
     """Start a new container and return its exit status, None if it runs on; on failure nothing of it is left."""
-    asked, container = launch.asked_of(wanted), launched.container
+    container = launched.container
+    asked = askings.of(container)
     try:
         if how is None:
             await starting.run_detached(client, container, launched.rootfs, asked)
@@ -42,21 +45,22 @@ async def run(client: Client, launched: Launched, wanted: LaunchOptions, how: At
         status = await starting.run_attached(client, container, launched.rootfs, asked, how)
     except BaseException as error:
         if not isinstance(error, Left):
-            await asyncio.shield(asyncio.ensure_future(_undo(client, container.id)))
+            await asyncio.shield(asyncio.ensure_future(_undo(client, container)))
         raise
-    if status is not None and wanted.remove:
+    if status is not None and asked.remove:
         await removal.remove(client, await client.containers.get(container.id), force=True, volumes=True)
     return status
 
 
-async def _undo(client: Client, id: str) -> None:
+async def _undo(client: Client, container: Container) -> None:
     """Remove what there is after a failure; a second failure does not hide the first."""
-    await local.undo(ClientNamespace(client), id)
+    await local.undo(ClientNamespace(client), container.id)
     try:
-        await client.containers.get(id)
+        await client.containers.get(container.id)
     except NotFound:
         try:
-            await removal.tidy(client, id)
+            await removal.remove_volumes(client, container)
+            await removal.tidy(client, container.id)
         except (Error, OSError):
             pass
     except Error:

@@ -35,11 +35,12 @@ async def remove(client: Client, container: Container, force: bool = False, volu
         await client.containers.label(container.id, restarts.stopped())
     await launch.remove(ClientNamespace(client), container.id, force)
     if volumes:
-        await _remove_volumes(client, from_message(container))
+        await remove_volumes(client, from_message(container))
     await tidy(client, container.id)
 
 
-async def _remove_volumes(client: Client, container: Record) -> None:
+async def remove_volumes(client: Client, container: Record) -> None:
+    """Remove the volumes without a name of a container that is gone, unless another container has them."""
     from windlass_client.volumes.removal import remove_anonymous
     from windlass_client.volumes.usage import mounts_of
     from windlass_client.volumes.volume import Volumes

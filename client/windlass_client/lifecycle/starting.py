@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from windlass_client.lifecycle.asked import Asked
 from windlass_client.lifecycle.attaching import Attachment
 from windlass_client.lifecycle.states import FINISHED
 from windlass_client.namespace import ClientNamespace
+from windlass_local.fifos import Fifos
 from windlass_local.waiting import unless_gone
 
 if TYPE_CHECKING:
@@ -26,11 +28,8 @@ if TYPE_CHECKING:
 async def start(client: Client, container: Container) -> None:
     """Start a container that does not run; one that runs stays as it is."""
     asked = await _prepare(client, container)
-    if not asked:
-        return
-    namespace = ClientNamespace(client)
-    await _create(client, namespace, container, asked)
-    await _begin(namespace, container.id)
+    if asked:
+        await run_detached(client, container, None, asked)
 
 
 async def start_attached(client: Client, container: Container, how: Attachment) -> int | None:
@@ -38,13 +37,7 @@ async def start_attached(client: Client, container: Container, how: Attachment) 
     asked = await _prepare(client, container)
     if not asked:
         raise FailedPrecondition(f"container {container.id} runs already; use `windlass attach`")
-    namespace = ClientNamespace(client)
-    await _create(client, namespace, container, asked)
-    return await stay(client, namespace, asked, how)
-
-
-async def _create(client: Client, namespace: ClientNamespace, container: Container, asked: Asked) -> None:
-    await tasks.create(client, namespace, container, asked)
+    return await run_attached(client, container, None, asked, how)
 
 
 async def _begin(namespace: ClientNamespace, id: str) -> None:
@@ -83,30 +76,38 @@ async def _prepare(client: Client, container: Container) -> Asked | None:
     return asked
 
 
-async def run_detached(client: Client, container: Container, rootfs: Sequence[Mount], asked: Asked) -> None:
-    """Create and start the first task of a new container."""
+async def run_detached(client: Client, container: Container, rootfs: Sequence[Mount] | None, asked: Asked) -> None:
+    """Create and start a task; without ``rootfs``, that is the container's snapshot."""
     namespace = ClientNamespace(client)
-    await tasks.create(client, namespace, container, asked, rootfs)
-    await _begin(namespace, container.id)
+    tasks.make_files(client, asked)
+    with attaching.stdin_of(client, asked):
+        await tasks.create(client, namespace, container, asked, rootfs)
+        await _begin(namespace, container.id)
 
 
 async def run_attached(
-    client: Client, container: Container, rootfs: Sequence[Mount], asked: Asked, how: Attachment
+    client: Client, container: Container, rootfs: Sequence[Mount] | None, asked: Asked, how: Attachment
 ) -> int | None:
-    """Create and start the first task of a new container, and stay with it."""
+    """Create and start a task, and stay with it."""
     namespace = ClientNamespace(client)
-    await tasks.create(client, namespace, container, asked, rootfs)
-    return await stay(client, namespace, asked, how)
+    tasks.make_files(client, asked)
+    with attaching.stdin_of(client, asked) as streams:
+        await tasks.create(client, namespace, container, asked, rootfs)
+        if not how.stdin and streams.descriptors:
+            os.close(streams.take("stdin"))
+        return await _stay(client, namespace, asked, streams, how)
 
 
-async def stay(client: Client, namespace: ClientNamespace, asked: Asked, how: Attachment) -> int | None:
+async def _stay(
+    client: Client, namespace: ClientNamespace, asked: Asked, streams: Fifos, how: Attachment
+) -> int | None:
     """Start a created task and stay until its end, which is remembered; None if the user has left it."""
     shown = attaching.view(client, asked)
     if asked.remove:
         shown.own()
     # The daemon's monitor needs the ended task to see how it ended.
     delete = None if asked.restart else lambda: namespace.tasks.delete(asked.id)
-    status = await attaching.follow(client, namespace, asked, shown, how, delete)
+    status = await attaching.follow(namespace, asked, shown, streams, how, delete)
     if status is not None and delete and not asked.remove:
         await remember(client, asked.id, status)
     return status
@@ -127,4 +128,6 @@ async def attach(client: Client, container: Container, how: Attachment) -> int |
     if asked.log_uri or not asked.log:
         where = f"its output goes to {asked.log_uri}" if asked.log_uri else "another client started it"
         raise FailedPrecondition(f"container {container.id} cannot be attached to: {where}")
-    return await attaching.follow(client, ClientNamespace(client), asked, attaching.view(client, asked), how, None)
+    shown = attaching.view(client, asked)
+    with attaching.stdin_of(client, asked, how.stdin) as streams:
+        return await attaching.follow(ClientNamespace(client), asked, shown, streams, how, None)

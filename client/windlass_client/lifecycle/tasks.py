@@ -13,7 +13,7 @@ from windlass.errors import NotFound
 from windlass_client import datadir
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle.asked import Asked
-from windlass_client.logs import keeping
+from windlass_client.logs import besides, keeping
 from windlass_client.logs.keeping import Companions
 from windlass_remote.messages import from_mounts
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from windlass_client.namespace import ClientNamespace
 
 STDIN = "stdin"
+OUR_SHIM = "io.windlass.shim.v1"
 
 
 def output_uri(client: Client, asked: Asked) -> str:
@@ -60,14 +61,23 @@ async def create(
     asked: Asked,
     rootfs: Sequence[Mount] | None = None,
 ) -> None:
-    """Create a container's task, not yet running. Raises AlreadyExists if there is one."""
+    """Create a container's task, not yet running, after `make_files`. Raises AlreadyExists if there is one."""
     if rootfs is None:
         rootfs = await _mounts(client, container)
-    make_files(client, asked)
-    uri = output_uri(client, asked)
-    stdin = str(DataDirectory.of(client.connection).container(asked.id) / STDIN) if asked.stdin else ""
+    uri, directory = output_uri(client, asked), DataDirectory.of(client.connection).container(asked.id)
+    stdin = str(directory / STDIN) if asked.stdin else ""
+    if asked.stdin and asked.log and not asked.terminal and not await _has_our_shim(client):
+        with besides.started(directory) as (stdout, stderr):
+            streams = IO(stdin, stdout, stderr)
+            pid = await namespace.tasks.create(container, CreateOptions(rootfs=tuple(rootfs), io=streams))
+            besides.write_pid(directory, pid)
+        return
     streams = IO(stdin, uri, "" if asked.terminal else uri, asked.terminal)
     await namespace.tasks.create(container, CreateOptions(rootfs=tuple(rootfs), io=streams))
+
+
+async def _has_our_shim(client: Client) -> bool:
+    return bool(await client.introspection.plugins(f"type=={OUR_SHIM}"))
 
 
 async def _mounts(client: Client, container: Container) -> Sequence[Mount]:

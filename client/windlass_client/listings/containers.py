@@ -32,11 +32,18 @@ class Seen:
     task: Process | None
     state: states.State
     size: str = ""
+    shadowed: bool = False
+    """Whether another container is called what this one's ID is, after a rename."""
 
     @property
     def name(self) -> str:
         """What people call it."""
         return self.container.labels.get(labels.NAME) or self.container.id
+
+    @property
+    def word(self) -> str:
+        """What means this container and no other."""
+        return self.name if self.shadowed else self.container.id
 
     @property
     def created(self) -> float:
@@ -118,12 +125,13 @@ async def seen(client: Client, everything: bool) -> list[Seen]:
     # Task.id is a container's; some daemons leave container_id empty.
     processes = {task.id or task.container_id: task for task in tasks}
     data = DataDirectory.of(client.connection)
+    names = {each.labels.get(labels.NAME) for each in containers}
     found = []
     for container in containers:
         task = processes.get(container.id)
         state = states.of(container, task, data)
         if everything or state.word in ("running", "paused", "restarting"):
-            found.append(Seen(container, task, state))
+            found.append(Seen(container, task, state, shadowed=container.id in names))
     return sorted(found, key=lambda each: each.created, reverse=True)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 OUTPUTS = {3: STDOUT, 4: STDERR}
 READY = 5
+BUNDLE = "WINDLASS_BUNDLE"
+"""Variable: the directory of `init.pid`, where a client and not the shim has started the program."""
 CHUNK = 32 << 10
 QUIET = 0.15
 """Seconds of silence after the end of the first process that mean that the shim has copied all of its terminal.
@@ -93,12 +95,13 @@ class Program:
 
     def _poll(self, outputs: Sequence[int] | dict[int, int], timeout: float | None) -> list[tuple[int, int]]:
         poll = select.poll()
+        # Events come in this order: a client that was there before the output is to see it.
+        if self.viewers.fd >= 0 and outputs:
+            poll.register(self.viewers.fd, select.POLLIN)
         for fd in outputs:
             poll.register(fd, select.POLLIN)
         for viewer in self.viewers.by_fd.values():
             poll.register(viewer.fd, viewer.events)
-        if self.viewers.fd >= 0 and outputs:
-            poll.register(self.viewers.fd, select.POLLIN)
         if self._pidfd >= 0 and not self._ended:
             poll.register(self._pidfd, select.POLLIN)
         return poll.poll(None if timeout is None else timeout * 1000)
@@ -134,6 +137,8 @@ class Program:
             return False
         if self._writer:
             self._writer.write(stream, data)
+        # A client that had connected before the output was written sees it, though its turn has not come yet.
+        self.viewers.accept()
         self.viewers.send(bytes((stream,)) + data)
         return True
 
@@ -163,11 +168,11 @@ def main(
 
     The command ``beside`` runs as long as the container does, ``afterwards`` when it has ended.
     """
-    bundle = os.getcwd()  # noqa: PTH109
+    bundle = os.environ.get(BUNDLE) or os.getcwd()  # noqa: PTH109
     os.chdir(directory)
     lock = _lock()
     writer = Writer(log, max_size, max_files) if log else None
-    program = Program(writer, Viewers(), bundle, QUIET if terminal else 0.0)
+    program = Program(writer, Viewers(), bundle, QUIET if terminal or BUNDLE in os.environ else 0.0)
     for number in (SIGTERM, SIGINT, SIGHUP):
         signal(number, program.end)
     signal(SIGPIPE, SIG_IGN)

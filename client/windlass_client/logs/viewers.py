@@ -92,13 +92,14 @@ class Viewers:
         self.by_fd: dict[int, Viewer] = {}
 
     def accept(self) -> None:
-        """Take a new client."""
-        try:
-            fd, _ = self._listener._accept()  # type: ignore[attr-defined] # accept() is made of it, in what is too big here
-        except OSError:
-            return
-        os.set_blocking(fd, False)
-        self.by_fd[fd] = Viewer(fd)
+        """Take those clients that have connected."""
+        while True:
+            try:
+                fd, _ = self._listener._accept()  # type: ignore[attr-defined] # accept() is made of it, in what is too big here
+            except OSError:
+                return
+            os.set_blocking(fd, False)
+            self.by_fd[fd] = Viewer(fd)
 
     def send(self, message: bytes) -> None:
         """Send output to every client."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_client import datadir
 from windlass_client.networks import attach, settings
-from windlass_client.networks.catalog import Catalog
+from windlass_client.networks.catalog import Catalog, Found
 from windlass_client.networks.create import locked
 from windlass_client.networks.members import DEFAULT, Registry
 from windlass_client.networks.views import View
@@ -46,11 +46,23 @@ def remove(catalog: Catalog, registry: Registry, view: View) -> None:
                         f"network {view.name} is in use by container {member.name}; stop or disconnect it first"
                     )
                 attach.collect(registry, member)
-        found.path.unlink(missing_ok=True)
-        for plugin in found.network.plugins:
-            if plugin.type == "bridge" and isinstance(name := plugin.conf.get("bridge"), str):
-                _remove_bridge(name)
+        _remove_files(found)
     shutil.rmtree(datadir.host_networks() / "leases" / view.name, ignore_errors=True)
+
+
+def remove_all(catalog: Catalog) -> None:
+    """Remove all networks of ours, the default one too, and their directory: nothing may be attached any more."""
+    for found in catalog.all()[0]:
+        if found.ours:
+            _remove_files(found)
+    shutil.rmtree(catalog.own, ignore_errors=True)
+
+
+def _remove_files(found: Found) -> None:
+    found.path.unlink(missing_ok=True)
+    for plugin in found.network.plugins:
+        if plugin.type == "bridge" and isinstance(name := plugin.conf.get("bridge"), str):
+            _remove_bridge(name)
 
 
 def _remove_bridge(name: str) -> None:

@@ -52,15 +52,19 @@ class Attached:
         }
 
 
+def places(spec: Spec) -> set[str]:
+    """Return the destinations of the mounts that a container's user or image asked for."""
+    try:
+        return set(json.loads((spec.get("annotations") or {}).get(PLACES) or "[]"))
+    except (ValueError, TypeError):
+        return set()  # another client's
+
+
 def mounts_of(spec: Spec, volumes: Path) -> list[Attached]:
     """Return the mounts that a container's user or image asked for; ``volumes`` is the directory of all volumes."""
-    try:
-        places = set(json.loads((spec.get("annotations") or {}).get(PLACES) or "[]"))
-    except (ValueError, TypeError):
-        return []
-    found = []
+    asked, found = places(spec), []
     for each in spec.get("mounts") or []:
-        if each["destination"] in places:
+        if each["destination"] in asked:
             source, options = each.get("source", ""), tuple(each.get("options") or ())
             name = _volume_of(source, volumes)
             kind: Kind = "volume" if name else "tmpfs" if each.get("type") == "tmpfs" else "bind"

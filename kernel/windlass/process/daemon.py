@@ -51,8 +51,7 @@ SAME_SIGNAL = 1.0
 def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     """Run the daemon until a signal stops it and return its exit code. Raises StartError."""
     started = time.monotonic()
-    # not SIG_IGN, which programs that are executed would inherit
-    signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until `serve` can take it
     gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
     listed = entry_points().select  # one pass over all distributions
@@ -119,8 +118,9 @@ async def serve(found: Sequence[Found], settings: Config, started: float, read: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
     daemon = Daemon(found, settings, close_to_others, settings.check)
-    reloader = Reloader(daemon, settings, read, owners_of(found))
+    reloader = Reloader(daemon, settings, read, found)
     loop.add_signal_handler(signal.SIGHUP, reloader.request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     running[loop] = Loop(threading.get_ident(), "the event loop", HELD_UP)
     watchdog = Watchdog()
     watchdog.start(owners_of(found))

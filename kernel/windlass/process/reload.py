@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Literal
 
 from windlass import callbacks, discovery
@@ -18,9 +18,11 @@ from windlass.boot import INIT_TIMEOUT, STOP_TIMEOUT, Daemon
 from windlass.callbacks import Reload
 from windlass.config import changes
 from windlass.config.loading import Config
+from windlass.discovery import Found
 from windlass.errors import Error, StartError, with_class
 from windlass.process import logs
 from windlass.process import setup as process
+from windlass.process.owners import owners_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +33,13 @@ LIVE = {"debug.level", "debug.format", "oom_score", f"timeouts.{STOP_TIMEOUT}"}
 class Reloader:
     """Takes over what it can of a configuration that has changed; one reload at a time."""
 
-    def __init__(
-        self, daemon: Daemon, settings: Config, read: Callable[[], Config], packages: Mapping[str, str]
-    ) -> None:
-        """Begin with ``settings``; ``read`` returns what the files say now, ``packages`` are plugins' for the log."""
+    def __init__(self, daemon: Daemon, settings: Config, read: Callable[[], Config], found: Sequence[Found]) -> None:
+        """Begin with ``settings`` and what was ``found``; ``read`` returns what the files say now."""
         self._daemon = daemon
         self._settings = settings
         self._read = read
-        self._packages = packages
+        self._found = found
         self._wanted = asyncio.Event()
-        self._installed = frozenset(discovery.installed())
 
     def request(self) -> None:
         """Have the configuration read again soon; also before the daemon is ready, and during another reload."""
@@ -54,21 +53,25 @@ class Reloader:
             wanted.cancel()
             if not stop.done():
                 self._wanted.clear()
-                await self.reload()
+                try:
+                    await self.reload()
+                except Exception as error:  # a defect must not end a daemon that runs
+                    logger.error("reload: %s", with_class(error), exc_info=error)
 
     async def reload(self) -> None:
         """Read the configuration and take over what can be; the log says what became of each change."""
         process.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             new = await asyncio.to_thread(self._read)
+            installed = await asyncio.to_thread(discovery.installed)
         except (StartError, OSError) as error:
             for line in str(error).splitlines():
                 logger.error("reload: %s; the configuration stays as it was", line)
         else:
-            await self._take_over(new)
+            await self._take_over(new, installed.keys())
         process.notify("READY=1")
 
-    async def _take_over(self, new: Config) -> None:
+    async def _take_over(self, new: Config, installed: Set[str]) -> None:
         outside = set(changes.outside_of_plugins(self._settings, new))
         done, later = sorted(outside & LIVE), sorted(outside - LIVE)
         self._take_over_outside(new)
@@ -76,17 +79,16 @@ class Reloader:
             taken = await self._take_over_plugin(uri, keys, new)
             done += _named(uri, taken)
             later += _named(uri, keys - taken)
-        installed = frozenset(discovery.installed())
-        later += [f"plugin {uri}" for uri in sorted(installed ^ self._installed)]
-        logger.info("reloaded; changed: %s", ", ".join(done) or "nothing")
+        later += [f"plugin {uri}" for uri in sorted(installed - {each.uri for each in self._found})]
         if later:
-            logger.warning("reloaded; these changes need a restart of the daemon: %s", ", ".join(later))
+            logger.warning("reload: these changes need a restart of the daemon: %s", ", ".join(later))
+        logger.info("reloaded; changed: %s", ", ".join(done) or "nothing")
 
     def _take_over_outside(self, new: Config) -> None:
         old = self._settings.top
         debug = changes.with_values(old.debug, new.top.debug, ("level", "format"))
         if debug != old.debug:
-            logs.set_up(debug.level, debug.format, self._packages)
+            logs.set_up(debug.level, debug.format, owners_of(self._found))
         if new.top.oom_score != old.oom_score:
             process.set_oom_score(new.top.oom_score)
         timeouts = {**self._settings.timeouts}

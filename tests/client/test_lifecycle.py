@@ -1,0 +1,155 @@
+"""What a container is asked to be, what state it is in, and which options change what in its spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windlass.contracts.containers import Container
+from windlass.errors import InvalidArgument
+from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.v1.types import task_pb2
+from windlass_client import detachkeys
+from windlass_client.datadir import DataDirectory
+from windlass_client.lifecycle import asked, restarts, states
+from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.states import State
+from windlass_client.lifecycle.stopping import signal_number
+from windlass_client.listings import filtering
+from windlass_client.listings.containers import Seen
+from windlass_client.logs.keeping import LogOptions
+from windlass_client.specparts import SpecParts
+from windlass_oci.defaults import default_spec
+
+
+def test_what_was_asked_is_in_the_labels() -> None:
+    wanted = Asked(
+        "box",
+        "web",
+        stdin="once",
+        log=LogOptions(max_files=3),
+        restart="on-failure:3",
+        stop=StopOptions("SIGINT", 3.0),
+        health=HealthCheck(("true",), interval=1.5),
+    )
+    assert asked.of(Container("box", labels=wanted.labels())) == wanted
+    assert asked.of(Container("other")) == Asked("other", "other")
+
+
+def test_labels_that_another_client_changed_are_said() -> None:
+    with pytest.raises(InvalidArgument, match="labels of windlass that were changed"):
+        asked.of(Container("box", labels={"io.windlass.log": "[]"}))
+
+
+@pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure", "on-failure:5"])
+def test_a_policy_is_the_monitors(policy: str) -> None:
+    labels = restarts.started(restarts.check(policy), "binary:///x")
+    assert labels == {restarts.STATUS: "running", restarts.POLICY: policy, restarts.LOG_URI: "binary:///x"}
+
+
+@pytest.mark.parametrize("policy", ["sometimes", "always:3", "on-failure:x"])
+def test_a_policy_that_is_not_known(policy: str) -> None:
+    assert restarts.started(restarts.check("no"), "x") == {}
+    with pytest.raises(InvalidArgument, match="restart policy"):
+        restarts.check(policy)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (State("created"), "Created"),
+        (State("running", 7, started=995.0), "Up 5 seconds"),
+        (State("running", 7, started=995.0, health="healthy"), "Up 5 seconds (healthy)"),
+        (State("running", 7, started=995.0, health="starting"), "Up 5 seconds (health: starting)"),
+        (State("paused", 7, started=995.0), "Up 5 seconds (Paused)"),
+        (State("exited", exit_code=3, finished=880.0), "Exited (3) 2 minutes ago"),
+        (State("restarting", exit_code=1, finished=999.0), "Restarting (1) 1 second ago"),
+    ],
+)
+def test_a_state_is_said_as_docker_says_it(state: State, text: str) -> None:
+    assert state.status(1000.0) == text
+
+
+def test_a_container_that_the_machine_took_with_it_has_exited(tmp_path: Path) -> None:
+    data, record = DataDirectory(tmp_path), containers_pb2.Container(id="box")
+    assert states.of(record, None, data).word == "created"
+    data.container("box").mkdir(parents=True)
+    (data.container("box") / "lock").touch()
+    assert states.of(record, None, data) == State("exited", exit_code=states.LOST)
+
+
+def test_a_container_that_comes_back_is_restarting(tmp_path: Path) -> None:
+    record = containers_pb2.Container(id="box", labels=dict(restarts.started("on-failure:2", "x")))
+    ended = task_pb2.Process(id="box", status=task_pb2.STOPPED, exit_status=1)
+    assert states.of(record, ended, DataDirectory(tmp_path)).word == "restarting"
+    record.labels[restarts.COUNT] = "2"
+    assert states.of(record, ended, DataDirectory(tmp_path)).word == "exited"
+
+
+def test_detach_keys() -> None:
+    found: list[bool] = []
+    watcher = detachkeys.Watcher(detachkeys.parse(""), lambda: found.append(True))
+    assert watcher(b"ls\x10") == b"ls"
+    assert watcher(b"x\x10\x10\x11more") == b"\x10x\x10"
+    assert found == [True]
+    assert detachkeys.parse("a,ctrl-[,ctrl-z") == b"a\x1b\x1a"
+    for wrong in ("ctrl-", "ctrl-1", "ab", "ä"):
+        with pytest.raises(InvalidArgument, match="detach keys"):
+            detachkeys.parse(wrong)
+
+
+@pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("RTMIN+3", 37)])
+def test_signals(name: str, number: int) -> None:
+    assert signal_number(name) == number
+
+
+def test_filters() -> None:
+    record = containers_pb2.Container(id="abc", image="docker.io/library/busybox:latest", labels={"a": "1", "b": "2"})
+    each = Seen(record, None, State("exited", exit_code=3))
+    for texts, matches in (
+        (["status=exited"], True),
+        (["status=running", "status=exited"], True),
+        (["exited=3", "name=b"], True),
+        (["exited=0"], False),
+        (["label=a", "label=b=2"], True),
+        (["label=a=2"], False),
+        (["ancestor=busybox"], True),
+        (["id=ab", "health=none"], True),
+    ):
+        assert filtering.parse(texts).accepts(each) is matches, texts
+    for wrong in ("status=odd", "colour=red", "name", "exited=x"):
+        with pytest.raises(InvalidArgument):
+            filtering.parse([wrong])
+
+
+def test_parts_of_a_spec(tmp_path: Path) -> None:
+    spec = default_spec("ns", "box")
+    SpecParts(
+        ulimits=("nofile=10:20", "core=-1"),
+        sysctls=("net.core.somaxconn=9",),
+        shm_size=1 << 20,
+        devices=("/dev/null:/dev/zilch:r",),
+        domainname="d",
+    ).apply(spec)
+    limits = {each["type"]: (each["soft"], each["hard"]) for each in spec["process"]["rlimits"]}
+    assert limits == {"RLIMIT_NOFILE": (10, 20), "RLIMIT_CORE": ((1 << 64) - 1, (1 << 64) - 1)}
+    assert spec["linux"]["sysctl"] == {"net.core.somaxconn": "9"}
+    assert [each["path"] for each in spec["linux"]["devices"]] == ["/dev/zilch"]
+    assert spec["linux"]["resources"]["devices"][-1]["access"] == "r"
+    assert any("size=1048576" in (each.get("options") or []) for each in spec["mounts"])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        SpecParts(ulimits=("files=1",)),
+        SpecParts(ulimits=("nofile=3:2",)),
+        SpecParts(sysctls=("x",)),
+        SpecParts(devices=("null",)),
+        SpecParts(devices=("/dev/null:x",)),
+    ],
+)
+def test_an_option_that_is_wrong(parts: SpecParts) -> None:
+    with pytest.raises(InvalidArgument):
+        parts.apply(default_spec("ns", "box"))
