@@ -10,17 +10,22 @@ from windlass.contracts.containers import Container
 from windlass.errors import InvalidArgument
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import detachkeys
+from windlass_client import detachkeys, labels
+from windlass_client.compose import identity
+from windlass_client.containers import EXIT_STATUS
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle import asked, restarts, states
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
-from windlass_client.lifecycle.states import State
+from windlass_client.lifecycle.states import FINISHED, State
 from windlass_client.lifecycle.stopping import signal_number
 from windlass_client.listings import filtering
 from windlass_client.listings.containers import Seen
 from windlass_client.logs.keeping import LogOptions
 from windlass_client.specparts import SpecParts
+from windlass_images import platforms
+from windlass_images.manifests import ImageConfig
 from windlass_oci.defaults import default_spec
+from windlass_oci.process import image_labels
 
 
 def test_what_was_asked_is_in_the_labels() -> None:
@@ -40,6 +45,14 @@ def test_what_was_asked_is_in_the_labels() -> None:
 def test_labels_that_another_client_changed_are_said() -> None:
     with pytest.raises(InvalidArgument, match="labels of windlass that were changed"):
         asked.of(Container("box", labels={"io.windlass.log": "[]"}))
+
+
+def test_an_image_does_not_say_what_its_containers_were_asked_to_be() -> None:
+    """Its labels would name a container like another, remove it with its volumes, or put it into a project."""
+    ours = [*(value for name, value in vars(labels).items() if name.isupper()), asked.STDIN, asked.LOG_URI]
+    names = [*ours, EXIT_STATUS, FINISHED, identity.PROJECT, identity.ONE_OFF]
+    image = ImageConfig(platforms.host(), (), labels={**dict.fromkeys(names, "true"), "maintainer": "ann"})
+    assert image_labels(image) == {"maintainer": "ann"}
 
 
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure", "on-failure:5"])
