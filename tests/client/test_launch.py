@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from windlass.errors import DeadlineExceeded
+from windlass.errors import AlreadyExists, DeadlineExceeded
 from windlass_client.client import Client
 from windlass_client.launch import LaunchOptions, create
 from windlass_client.store import ClientStore
@@ -47,3 +47,28 @@ async def test_a_container_that_cannot_be_withdrawn_keeps_its_snapshot(daemon: A
         await asyncio.sleep(1)
     assert [each.snapshot_key for each in daemon.containers] == ["box"]
     assert "box" in daemon.snapshots
+
+
+@pytest.mark.usefixtures("image")
+async def test_a_client_that_was_killed_leaves_a_name_free(daemon: Any, client: Client) -> None:
+    """The snapshot that it had prepared stays for as long as its lease does, a day."""
+    await create(client, BOX)
+    (left,) = daemon.containers
+    daemon.containers.clear()
+    await create(client, BOX)
+    (container,) = daemon.containers
+    assert container.snapshot_key.startswith("box-") and {left.snapshot_key, container.snapshot_key} <= {
+        *daemon.snapshots
+    }
+
+
+@pytest.mark.usefixtures("image")
+async def test_of_two_clients_one_creates_a_container(daemon: Any, client: Client) -> None:
+    daemon.slow = 0.3
+    ends = await asyncio.gather(create(client, BOX), create(client, BOX), return_exceptions=True)
+    (failed,) = [end for end in ends if isinstance(end, Exception)]
+    assert str(failed) == "container box is being created by another client; choose another name"
+    assert [each.snapshot_key for each in daemon.containers] == ["box"]
+    assert "box" in daemon.snapshots
+    with pytest.raises(AlreadyExists, match="container box already exists"):
+        await create(client, BOX)
