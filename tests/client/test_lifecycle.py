@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from windlass.contracts.containers import Container
+from windlass.contracts.tasks import Exit
 from windlass.errors import InvalidArgument
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.v1.types import task_pb2
@@ -16,6 +20,7 @@ from windlass_client.containers import EXIT_STATUS
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle import asked, restarts, states
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.health import Watch
 from windlass_client.lifecycle.states import FINISHED, State
 from windlass_client.lifecycle.stopping import signal_number
 from windlass_client.listings import filtering
@@ -24,6 +29,7 @@ from windlass_client.logs.keeping import LogOptions
 from windlass_client.specparts import SpecParts
 from windlass_images import platforms
 from windlass_images.manifests import ImageConfig
+from windlass_local import fifos
 from windlass_oci.defaults import default_spec
 from windlass_oci.process import image_labels
 
@@ -98,6 +104,32 @@ def test_a_container_that_comes_back_is_restarting(tmp_path: Path) -> None:
     assert states.of(record, ended, DataDirectory(tmp_path)).word == "restarting"
     record.labels[restarts.COUNT] = "2"
     assert states.of(record, ended, DataDirectory(tmp_path)).word == "exited"
+
+
+class Checks:
+    """Tasks whose process writes much, as far as a health check sees them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.writing: asyncio.Future[int] = asyncio.Future()
+
+    async def start(self, id: str, exec_id: str) -> None:
+        self.writing.set_result(await asyncio.to_thread(Path(self.path).write_bytes, b"x" * 400_000))
+
+    async def wait(self, id: str, exec_id: str) -> Exit:
+        await self.writing
+        return Exit(1, 0, 0)
+
+
+async def test_a_health_check_that_writes_much_is_not_held_up(tmp_path: Path) -> None:
+    container, check = Container("box"), HealthCheck(("true",), timeout=5.0)
+    with fifos.make("health", stdin=False, terminal=False, parent=str(tmp_path)) as streams:
+        namespace: Any = SimpleNamespace(tasks=Checks(streams.stdout))
+        end = asyncio.ensure_future(asyncio.to_thread(Path(streams.stderr).write_bytes, b""))
+        watch = Watch(namespace, namespace, DataDirectory(tmp_path), container, check, 1)
+        code, output = await watch._finish("health", streams)
+        await end
+    assert (code, len(output)) == (0, 4096)
 
 
 def test_detach_keys() -> None:
