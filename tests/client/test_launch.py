@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from windlass.errors import AlreadyExists, DeadlineExceeded
+from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument
 from windlass_client.client import Client
 from windlass_client.launch import LaunchOptions, create
+from windlass_client.lifecycle import creation, removal
 from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.importer import Options, load
@@ -72,3 +74,14 @@ async def test_of_two_clients_one_creates_a_container(daemon: Any, client: Clien
     assert "box" in daemon.snapshots
     with pytest.raises(AlreadyExists, match="container box already exists"):
         await create(client, BOX)
+
+
+async def test_a_name_that_cannot_be_is_said_before_anything_is_asked(client: Client) -> None:
+    """It was part of a filter, and the error was about that."""
+    with pytest.raises(InvalidArgument, match=r"container 'a b' is not valid"):
+        await creation.create(client, replace(BOX, name="a b", id="a b"))
+
+
+async def test_a_container_that_another_client_has_removed_first_is_no_failure(client: Client) -> None:
+    """`windlass run --rm` beside `windlass rm -f`, or beside the program that does it for a client that was killed."""
+    await removal.remove_ended(client, "gone")

@@ -142,6 +142,30 @@ def test_a_viewer_that_came_before_the_output_sees_it_however_late_the_program_l
     assert capfd.readouterr().out == "early"
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_owner_is_heard_however_late_the_program_looks(
+    start: Start, data: DataDirectory, tmp_path: Path, stays: bool
+) -> None:
+    """A container that writes nothing has ended before the program looks; its owner removes it, unless it has gone."""
+    keeper = start(companions=Companions((), ("/bin/touch", str(tmp_path / "after"))))
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    view = View(data.container(ID))
+    view.own()
+    if stays:
+        view.start()
+    else:
+        view.close()
+    for name in ("out", "err"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), getattr(keeper, name), inheritable=False)
+    os.kill(keeper.process.pid, signal.SIGCONT)
+    keeper.process.wait(20)
+    if stays:
+        view._thread.join(10)
+        view.close()
+    time.sleep(0.3)
+    assert (tmp_path / "after").exists() is not stays
+
+
 async def test_a_viewer_that_leaves_gets_what_was_written_before(
     start: Start, data: DataDirectory, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_client import launch, lookup
 from windlass_client.labels import NAME
@@ -48,7 +49,7 @@ async def run(client: Client, launched: Launched, how: Attachment | None) -> int
             await asyncio.shield(asyncio.ensure_future(_undo(client, container)))
         raise
     if status is not None and asked.remove:
-        await removal.remove(client, await client.containers.get(container.id), force=True, volumes=True)
+        await removal.remove_ended(client, container.id)
     return status
 
 
@@ -68,9 +69,10 @@ async def _undo(client: Client, container: Container) -> None:
 
 
 async def _named(client: Client, wanted: LaunchOptions) -> LaunchOptions:
-    """Return the options with an ID that is free. Raises AlreadyExists if another container has the name."""
+    """Return the options with an ID that is free. Raises InvalidArgument, AlreadyExists for a name that is taken."""
     if not wanted.name:
         return wanted
+    check_identifier("container", wanted.name)
     for each in await client.containers.list(f"id=={wanted.name}", f'labels."{NAME}"=={wanted.name}'):
         if lookup.name_of(each) == wanted.name:
             raise AlreadyExists(
