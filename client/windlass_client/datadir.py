@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 from windlass.errors import AlreadyExists, Unavailable
 
@@ -161,5 +162,6 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 def _socket(address: str) -> str:
     """Return the path of a socket however the address spells it; another kind of address stays as it is."""
-    path = address.removeprefix("unix://").removeprefix("unix:")
-    return os.path.realpath(path) if path != address or ":" not in address else address
+    if address.startswith("unix:"):
+        return os.path.realpath(unquote(address.removeprefix("unix://").removeprefix("unix:")))
+    return os.path.realpath(address) if ":" not in address else address

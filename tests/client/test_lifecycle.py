@@ -18,7 +18,7 @@ from windlass_client import detachkeys, labels
 from windlass_client.compose import identity
 from windlass_client.containers import EXIT_STATUS
 from windlass_client.datadir import DataDirectory
-from windlass_client.lifecycle import asked, restarts, states
+from windlass_client.lifecycle import asked, removal, restarts, states, tasks
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
 from windlass_client.lifecycle.health import Watch
 from windlass_client.lifecycle.states import FINISHED, State
@@ -104,6 +104,16 @@ def test_a_container_that_comes_back_is_restarting(tmp_path: Path) -> None:
     assert states.of(record, ended, DataDirectory(tmp_path)).word == "restarting"
     record.labels[restarts.COUNT] = "2"
     assert states.of(record, ended, DataDirectory(tmp_path)).word == "exited"
+
+
+def test_what_runs_beside_a_container_finds_the_daemon_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory is the container's: the socket that a user names from his own is not there, nor are modules."""
+    monkeypatch.chdir(tmp_path)
+    client: Any = SimpleNamespace(connection=SimpleNamespace(address="d.sock"), namespace="default")
+    command = tasks._companions(client, Asked("box", "box", remove=True)).afterwards
+    assert command[1:] == ("-P", "-m", removal.__name__, f"unix:{tmp_path}/d.sock", "default", "box")
 
 
 class Checks:
