@@ -99,11 +99,11 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
 
             async def build(rootfs: Rootfs) -> Spec:
                 spec = await _spec(rootfs, options)
+                if volumes:
+                    await volumes.attach(spec, rootfs)
                 if network:
                     network.write()
                     network.apply(spec)
-                if volumes:
-                    await volumes.attach(spec, rootfs)
                 return spec
 
             stack.enter_context(DataDirectory.of(client.connection).claimed(options.id))

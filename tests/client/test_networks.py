@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass_client import datadir
 from windlass_client.cli import main
+from windlass_client.datadir import DataDirectory
 from windlass_client.networks import (
     attach,
+    cleanup,
     connect,
     create,
     files,
@@ -539,6 +542,23 @@ def test_a_hook_without_a_record_has_nothing_to_do(tmp_path: Path) -> None:
     assert subprocess.run([HOOK, "detach", tmp_path], stdin=subprocess.DEVNULL).returncode == 0
     wrong = subprocess.run([HOOK], capture_output=True, text=True)
     assert wrong.returncode == 1 and "usage" in wrong.stderr
+
+
+def test_a_container_that_is_being_created_keeps_its_files_while_others_prune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record comes after its files; what a killed client left without a record is collected later."""
+    monkeypatch.setenv("WINDLASS_CLIENT_DATA", str(tmp_path / "data"))
+    data = DataDirectory(tmp_path / "data/0a1b2c3d/default")
+    for name in ("new", "known", "left"):
+        datadir.write(data.container(name) / "hosts", "")
+        datadir.write(data.log(name), "")
+    datadir.write(data.container("new") / record.FILE, "it is not to be read")
+    for name in ("known", "left"):
+        os.utime(data.container(name), (0, 0))
+    cleanup.collect(data, ["known"])
+    assert {each.name for each in data.containers.iterdir()} == {"new", "known"}
+    assert (data.container("new") / "hosts").exists()
 
 
 def test_the_hook_imports_neither_asyncio_nor_click_nor_grpc() -> None:
