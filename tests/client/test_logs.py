@@ -257,6 +257,26 @@ def test_rotation_loses_nothing_for_one_who_follows(start: Start, data: DataDire
     assert max(sizes) <= 2000
 
 
+def test_a_disk_that_takes_no_new_file_costs_no_older_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line moved all parts on by one, until nothing of what was written before was left."""
+    path = tmp_path / "x.log"
+    writer = Writer(str(path), 200, 3)
+    really, refused = os.open, False
+
+    def full(path: str, flags: int, *mode: int) -> int:
+        if refused and flags & os.O_CREAT:
+            raise OSError(28, "No space left on device")
+        return really(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", full)
+    for number in range(12):
+        refused = 5 <= number < 11
+        writer.write(STDOUT, b"line %d\n" % number)
+    writer.close()
+    shown = [entry.text for entry in Log(path).entries()]
+    assert shown == [f"line {number}\n" for number in range(12 - len(shown), 12)] and len(shown) > 8
+
+
 def test_no_more_files_are_kept_than_asked_for(tmp_path: Path) -> None:
     for count in (1, 3):
         writer = Writer(str(tmp_path / f"{count}.log"), 500, count)
