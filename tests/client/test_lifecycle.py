@@ -22,7 +22,7 @@ from windlass_client.lifecycle import asked, removal, restarts, states, tasks
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
 from windlass_client.lifecycle.health import Watch
 from windlass_client.lifecycle.states import FINISHED, State
-from windlass_client.lifecycle.stopping import signal_number
+from windlass_client.lifecycle.stopping import signal_number, stop_signal
 from windlass_client.listings import filtering
 from windlass_client.listings.containers import Seen
 from windlass_client.logs.keeping import LogOptions
@@ -157,6 +157,14 @@ def test_detach_keys() -> None:
 @pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("RTMIN+3", 37)])
 def test_signals(name: str, number: int) -> None:
     assert signal_number(name) == number
+
+
+@pytest.mark.parametrize("name", ["", "FOO", "0", "99", "RTMIN+40", "RTMIN+-40", "TERM+x"])
+def test_an_image_with_a_stop_signal_that_does_not_exist_can_be_stopped(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not a signal of Linux"):
+        signal_number(name)
+    labels = {"io.containerd.image.config.stop-signal": name}
+    assert stop_signal(asked.of(Container("box", labels=labels))) == 15
 
 
 def test_filters() -> None:
