@@ -95,12 +95,12 @@ class DataDirectory:
             os.close(descriptor)
 
     @contextmanager
-    def claimed(self, id: str) -> Iterator[None]:
-        """Be the one client that creates a container of this ID. Raises AlreadyExists if another one is.
+    def claimed(self, name: str) -> Iterator[None]:
+        """Be the one client that gives this name to a container. Raises AlreadyExists if another one is doing it.
 
-        All IDs share one file, of which a claim locks one byte: nothing is left of it, also if its holder is killed.
+        All names share one file, of which a claim locks one byte: nothing is left of it, also if its holder is killed.
         """
-        digest = hashlib.sha256(os.fsencode(id)).digest()
+        digest = hashlib.sha256(os.fsencode(name)).digest()
         byte = int.from_bytes(digest[:7], "big")
         lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)  # fcntl(2), struct flock
         path = directory(self.path / "locks") / "creating"
@@ -109,7 +109,9 @@ class DataDirectory:
             try:
                 fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
             except BlockingIOError:
-                raise AlreadyExists(f"container {id} is being created by another client; choose another name") from None
+                raise AlreadyExists(
+                    f"container {name} is being created by another client; choose another name"
+                ) from None
             yield
         finally:
             os.close(descriptor)

@@ -13,7 +13,6 @@ from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, NotFound
 from windlass_client import security
 from windlass_client.client import Client
-from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
 from windlass_client.lifecycle.restarts import started
 from windlass_client.lifecycle.tasks import output_uri
@@ -79,7 +78,10 @@ class LaunchOptions:
 
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
-    """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    """Create a container with a writable snapshot over its image; when that fails, neither is left.
+
+    The caller has claimed its name, so that no other client works on one of this ID.
+    """
     asked = asked_of(options)
     network = await _network(client, options)
     labels = {**options.labels, **asked.labels(), **started(options.restart, output_uri(client, asked))}
@@ -106,7 +108,6 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
                     network.apply(spec)
                 return spec
 
-            stack.enter_context(DataDirectory.of(client.connection).claimed(options.id))
             return await _create(client, wanted, options.platform, build, progress)
     except AlreadyExists:
         raise  # the files are the other container's
@@ -121,7 +122,7 @@ async def _create(
 ) -> Launched:
     """Create a container, also where a client that was killed has left a snapshot of its name.
 
-    That snapshot's lease keeps it for a day. While this client has claimed the ID, no other one works on it.
+    That snapshot's lease keeps it for a day.
     """
     namespace = ClientNamespace(client)
     try:

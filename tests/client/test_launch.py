@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument
+from windlass_client import lookup
 from windlass_client.client import Client
+from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions, create
 from windlass_client.lifecycle import creation, removal
 from windlass_client.store import ClientStore
@@ -67,13 +69,25 @@ async def test_a_client_that_was_killed_leaves_a_name_free(daemon: Any, client: 
 @pytest.mark.usefixtures("image")
 async def test_of_two_clients_one_creates_a_container(daemon: Any, client: Client) -> None:
     daemon.slow = 0.3
-    ends = await asyncio.gather(create(client, BOX), create(client, BOX), return_exceptions=True)
+    named = replace(BOX, name="box")
+    ends = await asyncio.gather(*(creation.create(client, named) for _ in range(2)), return_exceptions=True)
     (failed,) = [end for end in ends if isinstance(end, Exception)]
     assert str(failed) == "container box is being created by another client; choose another name"
     assert [each.snapshot_key for each in daemon.containers] == ["box"]
-    assert "box" in daemon.snapshots
     with pytest.raises(AlreadyExists, match="container box already exists"):
-        await create(client, BOX)
+        await creation.create(client, named)
+
+
+@pytest.mark.usefixtures("image")
+async def test_of_two_clients_one_gives_a_name_whose_id_another_container_has(daemon: Any, client: Client) -> None:
+    """After `rename box old` the ID box is taken, so that IDs are drawn: they do not keep two from one name."""
+    daemon.slow = 0.3
+    await creation.create(client, replace(BOX, name="box"))
+    daemon.containers[0].labels[NAME] = "old"
+    named = replace(BOX, name="box")
+    ends = await asyncio.gather(*(creation.create(client, named) for _ in range(2)), return_exceptions=True)
+    assert [type(end) for end in ends if isinstance(end, Exception)] == [AlreadyExists]
+    assert sorted(map(lookup.name_of, daemon.containers)) == ["box", "old"]
 
 
 async def test_a_name_that_cannot_be_is_said_before_anything_is_asked(client: Client) -> None:

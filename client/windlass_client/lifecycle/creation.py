@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_client import launch, lookup
+from windlass_client.datadir import DataDirectory
 from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions
 from windlass_client.lifecycle import asked as askings
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 async def create(client: Client, wanted: LaunchOptions, pull: str = "missing", progress: Progress = ignore) -> Launched:
     """Create a container as asked. Raises AlreadyExists if its name is taken."""
-    wanted = await _named(client, wanted)
-    image = await _image(client, wanted, pull, progress)
-    return await launch.create(client, replace(wanted, image=image), progress)
+    with DataDirectory.of(client.connection).claimed(wanted.name or wanted.id):
+        wanted = await _named(client, wanted)
+        image = await _image(client, wanted, pull, progress)
+        return await launch.create(client, replace(wanted, image=image), progress)
 
 
 async def run(client: Client, launched: Launched, how: Attachment | None) -> int | None:
