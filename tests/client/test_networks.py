@@ -341,11 +341,11 @@ def test_the_command_line(tmp_path: Path, catalog: Catalog, capsys: pytest.Captu
     assert main([*network, "create", "one"]) == 1
     assert main([*network, "ls", "--format", "{{.Name}} {{.Driver}}", "-f", "type=custom"]) == 0
     assert main([*network, "inspect", "one", "--format", "{{(index .IPAM.Config 0).Subnet}}"]) == 0
+    assert main([*network, "inspect", "none-such", "one", "--format", "{{.Name}}"]) == 1
     assert main([*network, "rm", "host", "one"]) == 1
-    assert main([*network, "rm", "one"]) == 0
     assert main([*network, "rm", "-f", "one"]) == 0
     out, errors = capsys.readouterr()
-    assert out.splitlines()[1:] == ["one bridge", "10.9.0.0/24", "one"]
+    assert out.splitlines()[1:] == ["one bridge", "10.9.0.0/24", "one", "one"]
     assert "already exists" in errors and "cannot be removed" in errors
 
 
