@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_client import datadir
-from windlass_client.cli import main
+from windlass_client.cli import Where, main
 from windlass_client.datadir import DataDirectory
 from windlass_client.networks import (
     attach,
@@ -25,6 +28,7 @@ from windlass_client.networks import (
     create,
     files,
     hosts,
+    plan,
     ports,
     published,
     record,
@@ -149,6 +153,7 @@ def test_an_address_that_the_host_does_not_have_is_said() -> None:
         (NetworkOptions(mac="02:00"), "not a MAC address"),
         (NetworkOptions(mac="01:00:5e:00:00:01"), "a group's address"),
         (NetworkOptions(aliases=("a b",)), "not the name of a host"),
+        (NetworkOptions(network_aliases=[("back", "a\n10.0.0.9 bank")]), "not the name of a host"),
         (NetworkOptions(add_hosts=("x",)), "is not NAME:ADDRESS"),
         (NetworkOptions(add_hosts=("x:y",)), "is not an address"),
         (NetworkOptions(add_hosts=("x\n1.2.3.4 y:1.2.3.4",)), "is not NAME:ADDRESS"),
@@ -158,6 +163,12 @@ def test_an_address_that_the_host_does_not_have_is_said() -> None:
 def test_wrong_options_are_refused(options: NetworkOptions, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         options.check()
+
+
+async def test_a_host_name_adds_no_line_to_the_files_of_others() -> None:
+    client: Any = SimpleNamespace(connection=Where("/run/d.sock", "default"))
+    with pytest.raises(InvalidArgument, match=r"--hostname 'a\\n10.0.0.9 bank' is not the name of a host"):
+        await plan.make(client, "box", "box", "a\n10.0.0.9 bank", NetworkOptions())
 
 
 def test_hosts_to_add_may_have_colons() -> None:
@@ -335,17 +346,23 @@ def test_missing_plugins_are_named_with_the_remedy(catalog: Catalog) -> None:
     assert "apt install containernetworking-plugins" in str(got.value)
 
 
-def test_the_command_line(tmp_path: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(
+    catalog: Catalog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = ["network", "--cni-conf-dir", str(catalog.conf_dir)]
     assert main([*network, "create", "--subnet", "10.9.0.0/24", "-l", "a=b", "one"]) == 0
     assert main([*network, "create", "one"]) == 1
     assert main([*network, "ls", "--format", "{{.Name}} {{.Driver}}", "-f", "type=custom"]) == 0
     assert main([*network, "inspect", "one", "--format", "{{(index .IPAM.Config 0).Subnet}}"]) == 0
     assert main([*network, "inspect", "none-such", "one", "--format", "{{.Name}}"]) == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert main([*network, "prune"]) == 1
     assert main([*network, "rm", "host", "one"]) == 1
     assert main([*network, "rm", "-f", "one"]) == 0
     out, errors = capsys.readouterr()
-    assert out.splitlines()[1:] == ["one bridge", "10.9.0.0/24", "one", "one"]
+    shown = [line for line in out.splitlines()[1:] if "WARNING" not in line and "[y/N]" not in line]
+    assert shown == ["one bridge", "10.9.0.0/24", "one"] and "[y/N] one\n" in out
+    assert "network prune has been cancelled" in errors
     assert "already exists" in errors and "cannot be removed" in errors
 
 

@@ -145,13 +145,11 @@ def rm(names: tuple[str, ...], force: bool) -> int:
 @click.pass_obj
 def prune(where: Where, force: bool, filters: tuple[str, ...]) -> None:
     """Remove networks that no container has, and collect what removed containers have left."""
+    from windlass_client import asking
     from windlass_client.networks import views
     from windlass_client.networks.prune import prune
 
-    if not force:
-        sys.stderr.write("WARNING! This will remove all networks not used by at least one container.\n")
-        if not click.confirm("Are you sure you want to continue?", err=True):
-            return
+    asking.confirm(force, "This will remove all networks not used by at least one container.", "network prune")
     catalog, registry = _catalog(), _registry()
     found = views.select(views.all_views(catalog)[0], filters)
 
