@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument
+from windlass.contracts.containers import Container
+from windlass.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound
 from windlass_client import lookup
 from windlass_client.client import Client
 from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions, create
-from windlass_client.lifecycle import creation, removal
+from windlass_client.lifecycle import creation, removal, tasks
 from windlass_client.store import ClientStore
 from windlass_images import platforms
 from windlass_images.importer import Options, load
@@ -99,3 +102,14 @@ async def test_a_name_that_cannot_be_is_said_before_anything_is_asked(client: Cl
 async def test_a_container_that_another_client_has_removed_first_is_no_failure(client: Client) -> None:
     """`windlass run --rm` beside `windlass rm -f`, or beside the program that does it for a client that was killed."""
     await removal.remove_ended(client, "gone")
+
+
+async def test_a_container_that_is_removed_while_it_is_started_has_not_lost_its_files() -> None:
+    async def missing(what: str, *_: str) -> None:
+        raise NotFound(f"{what} does not exist")
+
+    client: Any = SimpleNamespace(
+        snapshots=SimpleNamespace(mounts=missing), containers=SimpleNamespace(get=partial(missing, "container box"))
+    )
+    with pytest.raises(NotFound, match=r"^container box does not exist$"):
+        await tasks._mounts(client, Container("box", snapshotter="overlayfs", snapshot_key="box"))

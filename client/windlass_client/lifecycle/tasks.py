@@ -88,6 +88,7 @@ async def _mounts(client: Client, container: Container) -> Sequence[Mount]:
     try:
         return from_mounts(await client.snapshots.mounts(container.snapshotter, container.snapshot_key))
     except NotFound:
+        await client.containers.get(container.id)  # another client may have removed both meanwhile
         raise NotFound(
             f"container {container.id} has lost its root file system, snapshot {container.snapshot_key}; "
             "remove it and run it again"
