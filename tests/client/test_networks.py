@@ -337,6 +337,14 @@ def test_names_and_the_beginnings_of_ids_are_found(catalog: Catalog) -> None:
         views.select(found, ["color=red"])
 
 
+def test_a_prune_by_two_labels_means_networks_that_have_both(catalog: Catalog) -> None:
+    create.create(catalog, Wish("first", labels={"a": "", "b": ""}))
+    create.create(catalog, Wish("second", labels={"a": ""}))
+    found, _ = views.all_views(catalog)
+    assert [each.name for each in views.select(found, ["label=a", "label=b"])] == ["first"]
+    assert [each.name for each in views.select(found, ["name=first", "name=second"])] == ["first", "second"]
+
+
 def test_missing_plugins_are_named_with_the_remedy(catalog: Catalog) -> None:
     network = create.create(catalog, Wish("one")).network
     with pytest.raises(
