@@ -206,9 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Print what is wrong, on one line, and return the exit code."""
+    """Print what is wrong, on one line, and return the exit code; a name in it may be a stranger's."""
+    from windlass_client.output import printable
+
     line = " ".join(message.split()) if "\n" in message else message
-    sys.stderr.write(f"windlass: {line}\n")
+    sys.stderr.write(f"windlass: {printable(line)}\n")
     return 1
 
 

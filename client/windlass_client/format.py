@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 
-from windlass_client.output import printable
+from windlass_client.output import json_text, printable
 
 Row = Mapping[str, object]
 GAP = "   "
@@ -21,7 +20,7 @@ def rows(records: Sequence[Row], columns: Mapping[str, str], form: str = "", hea
     """
     if form == "json":
         for record in records:
-            sys.stdout.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+            sys.stdout.write(json_text(record) + "\n")
     elif form in ("", "table"):
         cells = [[_cell(record.get(name)) for name in columns] for record in records]
         table([list(columns.values()), *cells] if heading else cells)

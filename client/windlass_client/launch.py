@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
 from windlass.contracts.values import Platform
-from windlass.errors import AlreadyExists
+from windlass.errors import AlreadyExists, NotFound
 from windlass_client import security
 from windlass_client.client import Client
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
@@ -23,7 +24,7 @@ from windlass_images import platforms
 from windlass_images.imagetree import resolve
 from windlass_images.unpack import Progress
 from windlass_local import launch
-from windlass_local.launch import Launched, Rootfs, ignore
+from windlass_local.launch import BuildSpec, Launched, Rootfs, ignore
 from windlass_oci import process, resources
 from windlass_oci.defaults import default_spec
 
@@ -77,7 +78,10 @@ class LaunchOptions:
 
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
-    """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    """Create a container with a writable snapshot over its image; when that fails, neither is left.
+
+    The caller has claimed its name, so that no other client works on one of this ID.
+    """
     asked = asked_of(options)
     network = await _network(client, options)
     labels = {**options.labels, **asked.labels(), **started(options.restart, output_uri(client, asked))}
@@ -97,20 +101,38 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
 
             async def build(rootfs: Rootfs) -> Spec:
                 spec = await _spec(rootfs, options)
+                if volumes:
+                    await volumes.attach(spec, rootfs)
                 if network:
                     network.write()
                     network.apply(spec)
-                if volumes:
-                    await volumes.attach(spec, rootfs)
                 return spec
 
-            return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+            return await _create(client, wanted, options.platform, build, progress)
     except AlreadyExists:
         raise  # the files are the other container's
     except BaseException:
         if network:
             network.undo()
         raise
+
+
+async def _create(
+    client: Client, wanted: Container, platform: Platform, build: BuildSpec, progress: Progress
+) -> Launched:
+    """Create a container, also where a client that was killed has left a snapshot of its name.
+
+    That snapshot's lease keeps it for a day.
+    """
+    namespace = ClientNamespace(client)
+    try:
+        return await launch.create(namespace, wanted, platform, build, progress)
+    except AlreadyExists as error:
+        with contextlib.suppress(NotFound):
+            await client.containers.get(wanted.id)
+            raise error from None
+    wanted = replace(wanted, snapshot_key=f"{wanted.id}-{secrets.token_hex(4)}")
+    return await launch.create(namespace, wanted, platform, build, progress)
 
 
 def asked_of(options: LaunchOptions) -> Asked:

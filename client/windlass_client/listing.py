@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from windlass.errors import Error, NotFound
+from windlass_client import cli
+from windlass_client.output import json_text
 
 Row = Mapping[str, object]
 
@@ -14,7 +15,7 @@ Row = Mapping[str, object]
 def fail(error: Error) -> None:
     """Print what is wrong with one of several."""
     sys.stdout.flush()
-    sys.stderr.write(f"windlass: {' '.join(str(error).split())}\n")
+    cli.fail(str(error))
 
 
 async def each(names: Sequence[str], work: Callable[[str], Awaitable[object]], force: bool = False) -> int:
@@ -55,7 +56,7 @@ def inspect(names: Sequence[str], find: Callable[[str], object], form: str) -> i
 def documents(found: Sequence[object], form: str) -> None:
     """Print documents as docker's inspect does: a JSON list, each on a line of its own, or by a template."""
     if not form:
-        sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(found, indent=4) + "\n")
         return
     from windlass_client.format import printable_lines
     from windlass_client.templates import Template

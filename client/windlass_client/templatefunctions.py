@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from windlass.errors import InvalidArgument
+from windlass_client.output import json_text
 
 Value = object
 """What a template is about: what JSON has."""
@@ -71,7 +71,7 @@ def _any(*values: Value) -> Value:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Value]] = {
-    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
+    "json": json_text,
     "index": _index,
     "len": _sized,
     "join": lambda values, separator: str(separator).join(_listed(values)),

@@ -14,7 +14,15 @@ from windlass_oci.users import User
 if TYPE_CHECKING:
     from windlass_oci.runtime_spec import Process
 
-RESERVED_LABELS = ("containerd.io/", "io.containerd", "io.cri-containerd")
+RESERVED_LABELS = (
+    "containerd.io/",
+    "io.containerd",
+    "io.cri-containerd",
+    "io.windlass.",
+    "windlass.client/",
+    "com.docker.compose.",
+)
+"""Prefixes of labels by which daemons, CRI, `windlass` and compose know their containers and what to do with them."""
 
 
 def apply_image(

@@ -199,6 +199,8 @@ class _Snapshots(_Part):
         return snapshots.StatSnapshotResponse(info=self.daemon.snapshots[request.key])
 
     async def prepare(self, request: snapshots.PrepareSnapshotRequest, call: Call) -> snapshots.PrepareSnapshotResponse:
+        if request.key in self.daemon.snapshots:
+            raise AlreadyExists(f"snapshot {request.key} already exists")
         self.daemon.snapshots[request.key] = snapshots.Info(
             kind=snapshots.COMMITTED, name=request.key, parent=request.parent
         )

@@ -43,6 +43,13 @@ def test_what_is_asked_for_is_passed_on() -> None:
     assert launched(SERVICE).entrypoint is None and launched(SERVICE).restart == ""
 
 
+def test_a_container_of_run_rm_is_removed_also_when_its_client_was_killed() -> None:
+    """The program that keeps its log does it; a user who leaves it lets it run on."""
+    wanted = Wanted("p-web-run-1", SERVICE, {}, {}, {}, remove=True)
+    assert launching.launch_options(Where("/run/d.sock", "default"), wanted).remove
+    assert not launched(SERVICE).remove
+
+
 def test_names_are_those_of_one_network() -> None:
     """Each alias counts in its network only; a container that shares a network has none of its own."""
     network = launched(SERVICE).network

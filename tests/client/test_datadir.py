@@ -25,6 +25,7 @@ def test_a_socket_has_one_directory_however_it_is_spelt(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     plain = DataDirectory.of(Where(f"{tmp_path}/d.sock", "default"))
     assert DataDirectory.of(Where(f"unix://{tmp_path}/d.sock", "default")) == plain
+    assert DataDirectory.of(Where(f"unix:{tmp_path}/d%2Esock", "default")) == plain
     assert DataDirectory.of(Where("d.sock", "default")) == plain
     assert DataDirectory.of(Where("other.sock", "default")) != plain
     assert DataDirectory.of(Where("d.sock", "other")).path.parent == plain.path.parent

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from windlass.contracts.containers import Container
+from windlass.contracts.tasks import Exit
 from windlass.errors import InvalidArgument
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.v1.types import task_pb2
-from windlass_client import detachkeys
+from windlass_client import detachkeys, labels
+from windlass_client.compose import identity
+from windlass_client.containers import EXIT_STATUS
 from windlass_client.datadir import DataDirectory
-from windlass_client.lifecycle import asked, restarts, states
+from windlass_client.lifecycle import asked, removal, restarts, states, tasks
 from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
-from windlass_client.lifecycle.states import State
-from windlass_client.lifecycle.stopping import signal_number
+from windlass_client.lifecycle.health import Watch
+from windlass_client.lifecycle.states import FINISHED, State
+from windlass_client.lifecycle.stopping import signal_number, stop_signal
 from windlass_client.listings import filtering
 from windlass_client.listings.containers import Seen
 from windlass_client.logs.keeping import LogOptions
 from windlass_client.specparts import SpecParts
+from windlass_images import platforms
+from windlass_images.manifests import ImageConfig
+from windlass_local import fifos
 from windlass_oci.defaults import default_spec
+from windlass_oci.process import image_labels
 
 
 def test_what_was_asked_is_in_the_labels() -> None:
@@ -40,6 +51,14 @@ def test_what_was_asked_is_in_the_labels() -> None:
 def test_labels_that_another_client_changed_are_said() -> None:
     with pytest.raises(InvalidArgument, match="labels of windlass that were changed"):
         asked.of(Container("box", labels={"io.windlass.log": "[]"}))
+
+
+def test_an_image_does_not_say_what_its_containers_were_asked_to_be() -> None:
+    """Its labels would name a container like another, remove it with its volumes, or put it into a project."""
+    ours = [*(value for name, value in vars(labels).items() if name.isupper()), asked.STDIN, asked.LOG_URI]
+    names = [*ours, EXIT_STATUS, FINISHED, identity.PROJECT, identity.ONE_OFF]
+    image = ImageConfig(platforms.host(), (), labels={**dict.fromkeys(names, "true"), "maintainer": "ann"})
+    assert image_labels(image) == {"maintainer": "ann"}
 
 
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure", "on-failure:5"])
@@ -87,6 +106,42 @@ def test_a_container_that_comes_back_is_restarting(tmp_path: Path) -> None:
     assert states.of(record, ended, DataDirectory(tmp_path)).word == "exited"
 
 
+def test_what_runs_beside_a_container_finds_the_daemon_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory is the container's: the socket that a user names from his own is not there, nor are modules."""
+    monkeypatch.chdir(tmp_path)
+    client: Any = SimpleNamespace(connection=SimpleNamespace(address="d.sock"), namespace="default")
+    command = tasks._companions(client, Asked("box", "box", remove=True)).afterwards
+    assert command[1:] == ("-P", "-m", removal.__name__, f"unix:{tmp_path}/d.sock", "default", "box")
+
+
+class Checks:
+    """Tasks whose process writes much, as far as a health check sees them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.writing: asyncio.Future[int] = asyncio.Future()
+
+    async def start(self, id: str, exec_id: str) -> None:
+        self.writing.set_result(await asyncio.to_thread(Path(self.path).write_bytes, b"x" * 400_000))
+
+    async def wait(self, id: str, exec_id: str) -> Exit:
+        await self.writing
+        return Exit(1, 0, 0)
+
+
+async def test_a_health_check_that_writes_much_is_not_held_up(tmp_path: Path) -> None:
+    container, check = Container("box"), HealthCheck(("true",), timeout=5.0)
+    with fifos.make("health", stdin=False, terminal=False, parent=str(tmp_path)) as streams:
+        namespace: Any = SimpleNamespace(tasks=Checks(streams.stdout))
+        end = asyncio.ensure_future(asyncio.to_thread(Path(streams.stderr).write_bytes, b""))
+        watch = Watch(namespace, namespace, DataDirectory(tmp_path), container, check, 1)
+        code, output = await watch._finish("health", streams)
+        await end
+    assert (code, len(output)) == (0, 4096)
+
+
 def test_detach_keys() -> None:
     found: list[bool] = []
     watcher = detachkeys.Watcher(detachkeys.parse(""), lambda: found.append(True))
@@ -102,6 +157,14 @@ def test_detach_keys() -> None:
 @pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("RTMIN+3", 37)])
 def test_signals(name: str, number: int) -> None:
     assert signal_number(name) == number
+
+
+@pytest.mark.parametrize("name", ["", "FOO", "0", "99", "RTMIN+40", "RTMIN+-40", "TERM+x"])
+def test_an_image_with_a_stop_signal_that_does_not_exist_can_be_stopped(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not a signal of Linux"):
+        signal_number(name)
+    labels = {"io.containerd.image.config.stop-signal": name}
+    assert stop_signal(asked.of(Container("box", labels=labels))) == 15
 
 
 def test_filters() -> None:

@@ -142,6 +142,30 @@ def test_a_viewer_that_came_before_the_output_sees_it_however_late_the_program_l
     assert capfd.readouterr().out == "early"
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_owner_is_heard_however_late_the_program_looks(
+    start: Start, data: DataDirectory, tmp_path: Path, stays: bool
+) -> None:
+    """A container that writes nothing has ended before the program looks; its owner removes it, unless it has gone."""
+    keeper = start(companions=Companions((), ("/bin/touch", str(tmp_path / "after"))))
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    view = View(data.container(ID))
+    view.own()
+    if stays:
+        view.start()
+    else:
+        view.close()
+    for name in ("out", "err"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), getattr(keeper, name), inheritable=False)
+    os.kill(keeper.process.pid, signal.SIGCONT)
+    keeper.process.wait(20)
+    if stays:
+        view._thread.join(10)
+        view.close()
+    time.sleep(0.3)
+    assert (tmp_path / "after").exists() is not stays
+
+
 async def test_a_viewer_that_leaves_gets_what_was_written_before(
     start: Start, data: DataDirectory, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +255,26 @@ def test_rotation_loses_nothing_for_one_who_follows(start: Start, data: DataDire
     sizes = [part.stat().st_size for part in data.container(ID).glob("*.log*")]
     assert len(sizes) > 5
     assert max(sizes) <= 2000
+
+
+def test_a_disk_that_takes_no_new_file_costs_no_older_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line moved all parts on by one, until nothing of what was written before was left."""
+    path = tmp_path / "x.log"
+    writer = Writer(str(path), 200, 3)
+    really, refused = os.open, False
+
+    def full(path: str, flags: int, *mode: int) -> int:
+        if refused and flags & os.O_CREAT:
+            raise OSError(28, "No space left on device")
+        return really(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", full)
+    for number in range(12):
+        refused = 5 <= number < 11
+        writer.write(STDOUT, b"line %d\n" % number)
+    writer.close()
+    shown = [entry.text for entry in Log(path).entries()]
+    assert shown == [f"line {number}\n" for number in range(12 - len(shown), 12)] and len(shown) > 8
 
 
 def test_no_more_files_are_kept_than_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,17 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
-from windlass_client.cli import main
+from windlass_client import datadir
+from windlass_client.cli import Where, main
+from windlass_client.datadir import DataDirectory
 from windlass_client.networks import (
     attach,
+    cleanup,
     connect,
     create,
     files,
     hosts,
+    plan,
     ports,
     published,
     record,
@@ -146,6 +153,7 @@ def test_an_address_that_the_host_does_not_have_is_said() -> None:
         (NetworkOptions(mac="02:00"), "not a MAC address"),
         (NetworkOptions(mac="01:00:5e:00:00:01"), "a group's address"),
         (NetworkOptions(aliases=("a b",)), "not the name of a host"),
+        (NetworkOptions(network_aliases=[("back", "a\n10.0.0.9 bank")]), "not the name of a host"),
         (NetworkOptions(add_hosts=("x",)), "is not NAME:ADDRESS"),
         (NetworkOptions(add_hosts=("x:y",)), "is not an address"),
         (NetworkOptions(add_hosts=("x\n1.2.3.4 y:1.2.3.4",)), "is not NAME:ADDRESS"),
@@ -155,6 +163,12 @@ def test_an_address_that_the_host_does_not_have_is_said() -> None:
 def test_wrong_options_are_refused(options: NetworkOptions, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         options.check()
+
+
+async def test_a_host_name_adds_no_line_to_the_files_of_others() -> None:
+    client: Any = SimpleNamespace(connection=Where("/run/d.sock", "default"))
+    with pytest.raises(InvalidArgument, match=r"--hostname 'a\\n10.0.0.9 bank' is not the name of a host"):
+        await plan.make(client, "box", "box", "a\n10.0.0.9 bank", NetworkOptions())
 
 
 def test_hosts_to_add_may_have_colons() -> None:
@@ -323,6 +337,14 @@ def test_names_and_the_beginnings_of_ids_are_found(catalog: Catalog) -> None:
         views.select(found, ["color=red"])
 
 
+def test_a_prune_by_two_labels_means_networks_that_have_both(catalog: Catalog) -> None:
+    create.create(catalog, Wish("first", labels={"a": "", "b": ""}))
+    create.create(catalog, Wish("second", labels={"a": ""}))
+    found, _ = views.all_views(catalog)
+    assert [each.name for each in views.select(found, ["label=a", "label=b"])] == ["first"]
+    assert [each.name for each in views.select(found, ["name=first", "name=second"])] == ["first", "second"]
+
+
 def test_missing_plugins_are_named_with_the_remedy(catalog: Catalog) -> None:
     network = create.create(catalog, Wish("one")).network
     with pytest.raises(
@@ -332,17 +354,23 @@ def test_missing_plugins_are_named_with_the_remedy(catalog: Catalog) -> None:
     assert "apt install containernetworking-plugins" in str(got.value)
 
 
-def test_the_command_line(tmp_path: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(
+    catalog: Catalog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = ["network", "--cni-conf-dir", str(catalog.conf_dir)]
     assert main([*network, "create", "--subnet", "10.9.0.0/24", "-l", "a=b", "one"]) == 0
     assert main([*network, "create", "one"]) == 1
     assert main([*network, "ls", "--format", "{{.Name}} {{.Driver}}", "-f", "type=custom"]) == 0
     assert main([*network, "inspect", "one", "--format", "{{(index .IPAM.Config 0).Subnet}}"]) == 0
+    assert main([*network, "inspect", "none-such", "one", "--format", "{{.Name}}"]) == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert main([*network, "prune"]) == 1
     assert main([*network, "rm", "host", "one"]) == 1
-    assert main([*network, "rm", "one"]) == 0
     assert main([*network, "rm", "-f", "one"]) == 0
     out, errors = capsys.readouterr()
-    assert out.splitlines()[1:] == ["one bridge", "10.9.0.0/24", "one"]
+    shown = [line for line in out.splitlines()[1:] if "WARNING" not in line and "[y/N]" not in line]
+    assert shown == ["one bridge", "10.9.0.0/24", "one"] and "[y/N] one\n" in out
+    assert "network prune has been cancelled" in errors
     assert "already exists" in errors and "cannot be removed" in errors
 
 
@@ -539,6 +567,23 @@ def test_a_hook_without_a_record_has_nothing_to_do(tmp_path: Path) -> None:
     assert subprocess.run([HOOK, "detach", tmp_path], stdin=subprocess.DEVNULL).returncode == 0
     wrong = subprocess.run([HOOK], capture_output=True, text=True)
     assert wrong.returncode == 1 and "usage" in wrong.stderr
+
+
+def test_a_container_that_is_being_created_keeps_its_files_while_others_prune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record comes after its files; what a killed client left without a record is collected later."""
+    monkeypatch.setenv("WINDLASS_CLIENT_DATA", str(tmp_path / "data"))
+    data = DataDirectory(tmp_path / "data/0a1b2c3d/default")
+    for name in ("new", "known", "left"):
+        datadir.write(data.container(name) / "hosts", "")
+        datadir.write(data.log(name), "")
+    datadir.write(data.container("new") / record.FILE, "it is not to be read")
+    for name in ("known", "left"):
+        os.utime(data.container(name), (0, 0))
+    cleanup.collect(data, ["known"])
+    assert {each.name for each in data.containers.iterdir()} == {"new", "known"}
+    assert (data.container("new") / "hosts").exists()
 
 
 def test_the_hook_imports_neither_asyncio_nor_click_nor_grpc() -> None:

@@ -13,9 +13,10 @@ from windlass.contracts.containers import Container
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_client import asking
+from windlass_client.client import Client
 from windlass_client.datadir import DataDirectory
 from windlass_client.namespace import to_message
-from windlass_client.volumes import filling, usage
+from windlass_client.volumes import filling, removal, usage
 from windlass_client.volumes.options import Wanted, parse_all, parse_mount, parse_tmpfs, parse_volume
 from windlass_client.volumes.volume import Volumes
 from windlass_oci.defaults import default_spec
@@ -111,6 +112,15 @@ def test_a_volume_is_made_listed_and_removed(volumes: Volumes) -> None:
     assert volumes.list() == [] and os.listdir(volumes.directory) == []
     with pytest.raises(NotFound, match='volume "data" does not exist'):
         volumes.remove("data")
+
+
+async def test_a_removal_that_was_cut_off_leaves_no_volume(volumes: Volumes, client: Client) -> None:
+    """Half of it was listed as `.data.…`, and `volume prune` failed because no volume can have that name."""
+    volumes.create("data")
+    (volumes.directory / "data").rename(volumes.directory / ".data.0a1b2c3d")
+    assert volumes.list() == []
+    assert (await removal.prune(client, volumes, lambda each: True)).names == []
+    assert list(volumes.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a", "x" * 129, "a b", "a\n"])

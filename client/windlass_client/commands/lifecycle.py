@@ -64,11 +64,10 @@ async def _start_attached(where: Where, word: str, interactive: bool, keys: str,
 
     how = Attachment(interactive, detachkeys.parse(keys), proxy)
     async with where.client() as client:
-        message = await lookup.container(client, word)
-        container = from_message(message)
+        container = from_message(await lookup.container(client, word))
         status = await starting.start_attached(client, container, how)
         if status is not None and asked.of(container).remove:
-            await removal.remove(client, message, force=True, volumes=True)
+            await removal.remove_ended(client, container.id)
     return status or 0
 
 

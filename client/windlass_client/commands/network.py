@@ -108,42 +108,35 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str, no_trunc: bool, as_json
 @network.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("-f", "--format", "form", default="", metavar="TEMPLATE", help="A template for each network.")
-def inspect(names: tuple[str, ...], form: str) -> None:
+def inspect(names: tuple[str, ...], form: str) -> int:
     """Print all that is known about networks, as JSON, with the containers in them."""
-    from windlass_client import output
+    from windlass_client import listing
     from windlass_client.networks import views
 
     catalog, registry = _catalog(), _registry()
-    found = [views.view(catalog, name) for name in names]
-    documents = [each.document(views.attached(registry, each.name)) for each in found]
-    if not form:
-        output.document(documents)
-        return
-    from windlass_client.format import printable_lines
-    from windlass_client.templates import Template
 
-    template = Template(form)
-    for document in documents:
-        click.echo(printable_lines(template.render(document)))
+    def find(name: str) -> object:
+        found = views.view(catalog, name)
+        return found.document(views.attached(registry, found.name))
+
+    return listing.inspect(names, find, form)
 
 
 @network.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Do not fail if there is no such network.")
-def rm(names: tuple[str, ...], force: bool) -> None:
+def rm(names: tuple[str, ...], force: bool) -> int:
     """Remove networks that no running container is attached to."""
-    from windlass.errors import NotFound
+    from windlass_client import listing
     from windlass_client.networks.remove import remove
     from windlass_client.networks.views import view
 
-    for name in names:
-        try:
-            remove(_catalog(), _registry(), view(_catalog(), name))
-        except NotFound:
-            if not force:
-                raise
-            continue
-        click.echo(name)
+    catalog, registry = _catalog(), _registry()
+
+    async def one(name: str) -> None:
+        remove(catalog, registry, view(catalog, name))
+
+    return asyncio.run(listing.each(names, one, force))
 
 
 @network.command()
@@ -152,13 +145,11 @@ def rm(names: tuple[str, ...], force: bool) -> None:
 @click.pass_obj
 def prune(where: Where, force: bool, filters: tuple[str, ...]) -> None:
     """Remove networks that no container has, and collect what removed containers have left."""
+    from windlass_client import asking
     from windlass_client.networks import views
     from windlass_client.networks.prune import prune
 
-    if not force:
-        sys.stderr.write("WARNING! This will remove all networks not used by at least one container.\n")
-        if not click.confirm("Are you sure you want to continue?", err=True):
-            return
+    asking.confirm(force, "This will remove all networks not used by at least one container.", "network prune")
     catalog, registry = _catalog(), _registry()
     found = views.select(views.all_views(catalog)[0], filters)
 

@@ -20,6 +20,7 @@ from windlass_client.compose.loglines import lines
 from windlass_client.compose.model import Network, Volume
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle import creation, removal, starting, states, stopping
+from windlass_client.lifecycle.waiting import exit_code
 from windlass_client.listings.containers import Seen
 from windlass_client.logs.reading import Log
 from windlass_client.namespace import from_message
@@ -154,14 +155,12 @@ class ClientEngine(Engine):
 
     @override
     async def remove(self, id: str, volumes: bool = False) -> None:
-        await removal.remove(self._client, await self._client.containers.get(id), force=True, volumes=volumes)
+        with contextlib.suppress(NotFound):  # another client was quicker
+            await removal.remove(self._client, await self._client.containers.get(id), force=True, volumes=volumes)
 
     @override
     async def wait(self, id: str) -> int:
-        with contextlib.suppress(NotFound):
-            return await self._client.tasks.wait(id)
-        container = await self._client.containers.get(id)
-        return states.of(container, None, self._data).exit_code
+        return await exit_code(self._client, await self._client.containers.get(id))
 
     @override
     async def logs(self, id: str, follow: bool, tail: int | None, since: str, until: str) -> AsyncIterator[Line]:

@@ -45,6 +45,7 @@ def launch_options(where: Where, wanted: Wanted) -> LaunchOptions:
         stdin=stdin(wanted),
         log=LogOptions(),
         restart=restarts.check(service.restart),
+        remove=wanted.remove,
         stop=StopOptions(service.stop_signal, service.stop_grace_period),
         health=health_check(service.health),
         parts=spec_parts(service),

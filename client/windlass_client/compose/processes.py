@@ -117,10 +117,15 @@ async def run_one_off(chosen: Chosen, request: RunRequest) -> int:
             return 0
         try:
             code = await engine.start_attached(id, Attachment(stdin=True))
-        finally:
+        except BaseException:
             if request["remove"]:
                 await asyncio.shield(engine.remove(id, volumes=True))
-        return 0 if code is None else code
+            raise
+        if code is None:
+            return 0  # its user has left it, and it runs on
+        if request["remove"]:
+            await engine.remove(id, volumes=True)
+        return code
 
 
 async def _bring_dependencies(engine: Engine, project: Project, service: Service) -> None:
@@ -136,7 +141,7 @@ async def _wanted(engine: Engine, project: Project, service: Service, request: R
     await shared.ensure(engine, project, [service], report)
     name = request["name"] or f"{project.name}-{service.name}-run-{secrets.token_hex(6)}"
     wanted = await want(engine, project, service, 1, digests[service.name], name)
-    return replace(wanted, interactive=not request["detach"])
+    return replace(wanted, interactive=not request["detach"], remove=request["remove"])
 
 
 def changed(service: Service, project: Project, request: RunRequest) -> Service:

@@ -8,8 +8,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_client import launch, lookup
+from windlass_client.datadir import DataDirectory
 from windlass_client.labels import NAME
 from windlass_client.launch import LaunchOptions
 from windlass_client.lifecycle import asked as askings
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 
 async def create(client: Client, wanted: LaunchOptions, pull: str = "missing", progress: Progress = ignore) -> Launched:
     """Create a container as asked. Raises AlreadyExists if its name is taken."""
-    wanted = await _named(client, wanted)
-    image = await _image(client, wanted, pull, progress)
-    return await launch.create(client, replace(wanted, image=image), progress)
+    with DataDirectory.of(client.connection).claimed(wanted.name or wanted.id):
+        wanted = await _named(client, wanted)
+        image = await _image(client, wanted, pull, progress)
+        return await launch.create(client, replace(wanted, image=image), progress)
 
 
 async def run(client: Client, launched: Launched, how: Attachment | None) -> int | None:
@@ -48,7 +51,7 @@ async def run(client: Client, launched: Launched, how: Attachment | None) -> int
             await asyncio.shield(asyncio.ensure_future(_undo(client, container)))
         raise
     if status is not None and asked.remove:
-        await removal.remove(client, await client.containers.get(container.id), force=True, volumes=True)
+        await removal.remove_ended(client, container.id)
     return status
 
 
@@ -68,9 +71,10 @@ async def _undo(client: Client, container: Container) -> None:
 
 
 async def _named(client: Client, wanted: LaunchOptions) -> LaunchOptions:
-    """Return the options with an ID that is free. Raises AlreadyExists if another container has the name."""
+    """Return the options with an ID that is free. Raises InvalidArgument, AlreadyExists for a name that is taken."""
     if not wanted.name:
         return wanted
+    check_identifier("container", wanted.name)
     for each in await client.containers.list(f"id=={wanted.name}", f'labels."{NAME}"=={wanted.name}'):
         if lookup.name_of(each) == wanted.name:
             raise AlreadyExists(

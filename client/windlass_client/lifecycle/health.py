@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import sys
 from dataclasses import dataclass, field
@@ -93,16 +92,17 @@ class Watch:
 
     async def _finish(self, exec_id: str, streams: fifos.Fifos) -> tuple[int, str]:
         tasks, id = self.namespace.tasks, self.container.id
-        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        pumps = [Pump(fifo, writing, fifo) for fifo in map(streams.take, ("stdout", "stderr"))]
+        output = bytearray()
+
+        def keep(data: bytes) -> bytes:
+            output.extend(data[: max(0, OUTPUT - len(output))])
+            return b""  # all is read, so that a check that writes much does not wait
+
+        pumps = [Pump(fifo, -1, fifo, intercept=keep) for fifo in map(streams.take, ("stdout", "stderr"))]
         try:
-            async with asyncio.timeout(self.check.timeout):
-                waiting = asyncio.ensure_future(tasks.wait(id, exec_id))
-                try:
-                    await tasks.start(id, exec_id)
-                    code = (await waiting).status
-                finally:
-                    waiting.cancel()
+            code = await self._end(exec_id)
+            for pump in pumps:
+                await pump.drained()
         except TimeoutError:
             await tasks.kill(id, 9, exec_id)
             return TIMED_OUT, f"Health check exceeded timeout ({self.check.timeout:g}s)"
@@ -111,17 +111,18 @@ class Watch:
         finally:
             for pump in pumps:
                 pump.close()
-            output = _read(reading)
-            os.close(reading)
-            os.close(writing)
-        return code, output
+        return code, output[:OUTPUT].decode(errors="replace")
 
-
-def _read(reading: int) -> str:
-    try:
-        return os.read(reading, OUTPUT).decode(errors="replace")
-    except BlockingIOError:
-        return ""
+    async def _end(self, exec_id: str) -> int:
+        """Start a check and return its exit code. Raises TimeoutError."""
+        tasks, id = self.namespace.tasks, self.container.id
+        async with asyncio.timeout(self.check.timeout):
+            waiting = asyncio.ensure_future(tasks.wait(id, exec_id))
+            try:
+                await tasks.start(id, exec_id)
+                return (await waiting).status
+            finally:
+                waiting.cancel()
 
 
 async def watch(address: str, namespace: str, id: str) -> None:

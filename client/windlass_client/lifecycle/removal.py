@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -37,6 +38,12 @@ async def remove(client: Client, container: Container, force: bool = False, volu
     if volumes:
         await remove_volumes(client, from_message(container))
     await tidy(client, container.id)
+
+
+async def remove_ended(client: Client, id: str) -> None:
+    """Remove a container with `--rm` that has ended; another client may have been quicker."""
+    with contextlib.suppress(NotFound):
+        await remove(client, await client.containers.get(id), force=True, volumes=True)
 
 
 async def remove_volumes(client: Client, container: Record) -> None:

@@ -20,7 +20,7 @@ async def rename(client: Client, where: Place, word: str, name: str) -> None:
     """Call a container by another name. Raises AlreadyExists if another one has it, NotFound, InvalidArgument."""
     check_identifier("container", name)
     container = await lookup.container(client, word)
-    with DataDirectory.of(where).locked("names"):
+    with DataDirectory.of(where).claimed(name):
         try:
             other = await lookup.container(client, name)
         except NotFound:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import restarts
+from windlass_client.lifecycle.asked import Asked
 from windlass_client.namespace import ClientNamespace, from_message
 from windlass_client.networks import cleanup
 from windlass_local import tasks as local
@@ -30,8 +31,18 @@ def signal_number(name: str) -> int:
     try:
         found = signal.Signals[f"SIG{word}"].value + (int(more) if plus else 0)
     except (KeyError, ValueError):
-        raise InvalidArgument(f"{name[:40]!r} is not a signal of Linux") from None
+        found = 0
+    if not 0 < found <= signal.SIGRTMAX:
+        raise InvalidArgument(f"{name[:40]!r} is not a signal of Linux")
     return found
+
+
+def stop_signal(asked: Asked) -> int:
+    """Return the signal that ends a container; an image may name one that does not exist, and docker sends SIGTERM."""
+    try:
+        return signal_number(asked.stop.signal)
+    except InvalidArgument:
+        return signal.SIGTERM
 
 
 async def stop(client: Client, container: Container, timeout: float | None = None, name: str = "") -> None:
@@ -43,7 +54,7 @@ async def stop(client: Client, container: Container, timeout: float | None = Non
     seconds = timeout if timeout is not None else asked.stop.timeout
     seconds = askings.TIMEOUT if seconds is None else seconds
     try:
-        await _end(client, container.id, signal_number(name or asked.stop.signal or "SIGTERM"), seconds)
+        await _end(client, container.id, signal_number(name) if name else stop_signal(asked), seconds)
         # Its task stays, and with it what its hook would detach: ports and addresses are to be free.
         await cleanup.detach(client, container.id)
     finally:

@@ -11,6 +11,7 @@ from windlass.contracts.mounts import Mount
 from windlass.contracts.tasks import IO, CreateOptions
 from windlass.errors import NotFound
 from windlass_client import datadir
+from windlass_client.connection import target
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle.asked import Asked
 from windlass_client.logs import besides, keeping
@@ -47,7 +48,8 @@ def make_files(client: Client, asked: Asked) -> None:
 
 
 def _companions(client: Client, asked: Asked) -> Companions:
-    place = (client.connection.address, client.namespace, asked.id)
+    # They run in a directory of their own.
+    place = (target(client.connection.address), client.namespace, asked.id)
     return Companions(
         keeping.command("windlass_client.lifecycle.health", *place) if asked.health else (),
         keeping.command("windlass_client.lifecycle.removal", *place) if asked.remove else (),
@@ -86,6 +88,7 @@ async def _mounts(client: Client, container: Container) -> Sequence[Mount]:
     try:
         return from_mounts(await client.snapshots.mounts(container.snapshotter, container.snapshot_key))
     except NotFound:
+        await client.containers.get(container.id)  # another client may have removed both meanwhile
         raise NotFound(
             f"container {container.id} has lost its root file system, snapshot {container.snapshot_key}; "
             "remove it and run it again"

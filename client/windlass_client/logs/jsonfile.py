@@ -86,12 +86,14 @@ class Writer:
 
     def _rotate(self) -> None:
         names = [self._path, *(f"{self._path}.{number}" for number in range(1, self._max_files))]
+        new = f"{self._path}-new"
         try:
+            # First, as a full disk may refuse it: nothing is moved then, and the log grows on.
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
             for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
                 if os.path.exists(newer):  # noqa: PTH110 - pathlib is too big here
                     os.rename(newer, older)  # noqa: PTH104
-            if len(names) == 1:
-                os.unlink(self._path)  # noqa: PTH108
+            os.rename(new, self._path)  # noqa: PTH104
             before = self._fd
             self._open()
             os.close(before)

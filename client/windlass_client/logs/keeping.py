@@ -88,8 +88,8 @@ def uri(program: Path) -> str:
 
 
 def command(module: str, *arguments: str) -> Sequence[str]:
-    """Return a command of the client's that runs without a terminal."""
-    return (sys.executable, "-m", module, *arguments)
+    """Return a command of the client's that runs without a terminal, and imports nothing from where it is started."""
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def describe(log: LogOptions) -> Mapping[str, object]:

@@ -181,6 +181,7 @@ def main(
     os.close(READY)
     companion = _spawn(beside, environment) if beside else 0
     program.run()
+    program.viewers.listen()
     if writer:
         writer.close()
     os.close(lock)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, socket
-from select import POLLHUP, POLLIN, POLLOUT
+from select import POLLHUP, POLLIN, POLLOUT, poll
 
 NAME = "attach"
 """Of the socket, in the container's directory."""
@@ -100,6 +100,16 @@ class Viewers:
                 return
             os.set_blocking(fd, False)
             self.by_fd[fd] = Viewer(fd)
+
+    def listen(self) -> None:
+        """Take what clients have said until now, also those that have only just connected."""
+        self.accept()
+        waiting = poll()
+        for fd in self.by_fd:
+            waiting.register(fd, POLLIN)
+        for fd, events in waiting.poll(0):
+            self.by_fd[fd].has_said_goodbye(events)
+        self.sweep()
 
     def send(self, message: bytes) -> None:
         """Send output to every client."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ from windlass_client.networks.members import Registry
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
+
+CREATION = 120.0
+"""Seconds that a client may take from the files of a container to its record."""
 
 
 async def release(client: Client, id: str) -> None:
@@ -57,16 +62,25 @@ async def detach(client: Client, id: str) -> None:
         await asyncio.to_thread(attach.detach, directory, asked)
 
 
-def collect(data: DataDirectory, known: Collection[str]) -> list[str]:
-    """Detach containers of a namespace that are not known any more, and remove their files; return their IDs."""
-    gone = []
-    for directory in sorted(data.containers.glob("*/")):
-        if (directory / record.FILE).exists() and directory.name not in known:
+def collect(data: DataDirectory, known: Collection[str]) -> None:
+    """Detach containers of a namespace that are not known any more, and remove what clients that were killed left.
+
+    A container that is being created is not known yet: its directory is left alone for a while.
+    """
+    for directory in data.containers.glob("*/"):
+        if directory.name not in known and not _is_young(directory):
             release_directory(directory)
-            gone.append(directory.name)
+            shutil.rmtree(directory, ignore_errors=True)
     registry = Registry(host_networks() / "attached")
     with registry.locked():
         for member in registry.all():
             if not Path(member.directory).exists() and not member.alive:
                 registry.drop(member.key)
-    return gone
+
+
+def _is_young(directory: Path) -> bool:
+    """Return whether a client has made or changed files in a directory a short time ago."""
+    try:
+        return time.time() - directory.stat().st_mtime < CREATION
+    except FileNotFoundError:
+        return True  # it was removed just now

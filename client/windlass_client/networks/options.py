@@ -55,7 +55,7 @@ class NetworkOptions:
             raise InvalidArgument(f"--mac-address {self.mac[:80]!r} is not a MAC address such as 02:42:0a:05:00:02")
         if self.mac and int(self.mac[:2], 16) & 1:
             raise InvalidArgument(f"--mac-address {self.mac} is a group's address; the first byte must be even")
-        for alias in self.aliases:
+        for alias in (*self.aliases, *(alias for _, alias in self.network_aliases)):
             if not _ALIAS.fullmatch(alias):
                 raise InvalidArgument(f"--network-alias {alias[:80]!r} is not the name of a host")
         for text in self.add_hosts:
@@ -90,6 +90,13 @@ class NetworkOptions:
 
 def _special(name: str) -> bool:
     return name in (HOST, NONE) or name.startswith(CONTAINER)
+
+
+def check_hostname(text: str) -> str:
+    """Return a host name, which stands in files of other containers too. Raises InvalidArgument."""
+    if text and not _ALIAS.fullmatch(text):
+        raise InvalidArgument(f"--hostname {text[:80]!r} is not the name of a host")
+    return text
 
 
 def _check_address(text: str) -> None:

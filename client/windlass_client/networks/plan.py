@@ -20,7 +20,7 @@ from windlass_client.networks.attach import clash, shown
 from windlass_client.networks.catalog import Catalog, Found
 from windlass_client.networks.hook import NAME
 from windlass_client.networks.members import DEFAULT, Registry
-from windlass_client.networks.options import CONTAINER, HOST, NetworkOptions
+from windlass_client.networks.options import CONTAINER, HOST, NetworkOptions, check_hostname
 from windlass_client.networks.ports import Wanted
 from windlass_client.networks.record import Endpoint, NetworkRecord, PortMapping
 from windlass_linux import namespaces
@@ -108,7 +108,7 @@ async def make(
     """
     wanted = options.check()
     data = DataDirectory.of(client.connection)
-    plan = Plan(data.container(id), hostname or id[:63])
+    plan = Plan(data.container(id), check_hostname(hostname) or id[:63])
     if options.mode.startswith(CONTAINER):
         return await _of_container(client, data, plan, options)
     if options.mode and (options.publish or options.publish_all):

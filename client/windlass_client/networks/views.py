@@ -140,7 +140,7 @@ def view(catalog: Catalog, word: str) -> View:
 
 
 def select(views: Iterable[View], filters: Iterable[str]) -> list[View]:
-    """Return the networks that match: one of each key's values. Raises InvalidArgument for an unknown key."""
+    """Return the networks that match: all labels, and one of each other key's values. Raises InvalidArgument."""
     wanted: dict[str, list[str]] = {}
     for text in filters:
         key, equals, value = text.partition("=")
@@ -149,7 +149,12 @@ def select(views: Iterable[View], filters: Iterable[str]) -> list[View]:
                 f"filter {text[:80]!r} is not known; there are {', '.join(f'{each}=' for each in FILTERS)}"
             )
         wanted.setdefault(key, []).append(value)
-    return [each for each in views if all(any(FILTERS[key](each, value) for value in wanted[key]) for key in wanted)]
+
+    def fits(view: View) -> bool:
+        matches = {key: [FILTERS[key](view, value) for value in values] for key, values in wanted.items()}
+        return all(all(found) if key == "label" else any(found) for key, found in matches.items())
+
+    return [each for each in views if fits(each)]
 
 
 def _has_label(view: View, value: str) -> bool:

@@ -53,6 +53,7 @@ async def prune(client: Client, volumes: Volumes, wanted: Callable[[Volume], boo
     """Remove the volumes that no container uses and that are ``wanted``."""
     names, freed = [], 0
     async with held(volumes):
+        await asyncio.to_thread(volumes.sweep)
         used = usage.users(await client.containers.list(), volumes.directory)
         for each in volumes.list():
             if wanted(each) and not usage.holders(volumes, each.name, used):

@@ -67,7 +67,7 @@ class Volumes:
             names = sorted(os.listdir(self.directory))  # noqa: PTH208 - names are all we need
         except FileNotFoundError:
             return []
-        return [self._read(name) for name in names if (self.directory / name / DATA).is_dir()]
+        return [self._read(name) for name in names if NAME.fullmatch(name) and (self.directory / name / DATA).is_dir()]
 
     def create(
         self,
@@ -109,6 +109,11 @@ class Volumes:
             shutil.rmtree(trash)
         except OSError as error:
             raise FailedPrecondition(f"volume {name} is only partly removed: {error}; remove {trash}") from None
+
+    def sweep(self) -> None:
+        """Remove what is left of volumes whose removal was cut off."""
+        for trash in self.directory.glob(".*"):
+            shutil.rmtree(trash, ignore_errors=True)
 
     def _read(self, name: str) -> Volume:
         path = self.directory / name / DATA
