@@ -124,6 +124,20 @@ def test_buckets_that_hold_each_other_are_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_elements_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A page of a megabyte could hold 65,535 values of a megabyte each."""
+    path = tmp_path / "db"
+    BoltFile().write(path, {"a": bytes(200), "b": bytes(200)})
+    image = bytearray(path.read_bytes())
+    [root] = struct.unpack_from("<Q", image, 16 + 16)
+    first = root * PAGE_SIZE + 16
+    for at in (first, first + 16):
+        struct.pack_into("<I", image, at + 12, PAGE_SIZE - 600)
+    path.write_bytes(image)
+    with pytest.raises(DataLoss, match="element 1 has bytes of another one"):
+        read(path)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_damage_anywhere_is_an_error_with_a_reason_or_makes_no_difference(tmp_path: Path, seed: int) -> None:
     """No other exception, no endless loop, no memory without bound."""
