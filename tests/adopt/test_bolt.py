@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from adopt.boltfile import PAGE_SIZE, BoltFile, Tree, checksum
 
 from windlass.errors import DataLoss, FailedPrecondition
+from windlass_adopt import golang
 from windlass_adopt.bolt import Bolt, Bucket
 
 TREE: Tree = {
@@ -136,6 +138,24 @@ def test_elements_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     path.write_bytes(image)
     with pytest.raises(DataLoss, match="element 1 has bytes of another one"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("take", "value"),
+    [
+        (golang.moment, b"\x01" + bytes([0x7F, *[255] * 7]) + bytes(6)),
+        (golang.unsigned, bytes([0xFF] * 9 + [0x7F])),
+        (golang.signed, bytes([0xFF] * 9 + [0x02])),
+        (golang.unsigned, bytes([0xFF] * 10)),
+    ],
+)
+def test_numbers_that_no_database_holds_are_refused(
+    tmp_path: Path, take: Callable[[Bucket, str], int], value: bytes
+) -> None:
+    """Ours has 64 bits, and Go's variable-length numbers have room for 70."""
+    BoltFile().write(tmp_path / "db", {"key": value})
+    with Bolt(tmp_path / "db") as bolt, pytest.raises(DataLoss, match="key is "):
+        take(bolt.root, "key")
 
 
 @pytest.mark.parametrize("seed", range(8))
