@@ -148,6 +148,12 @@ def test_containers_are_found_by_their_bundles(tmp_path: Path) -> None:
     assert containers(tmp_path) == ["default/web"]
 
 
+def test_the_service_starts_its_socket() -> None:
+    """`systemctl start windlass` is enough."""
+    unit = layout.contents(LOCAL)[LOCAL.units / "windlass.service"].decode().splitlines()
+    assert "Wants=windlass.socket" in unit and any("windlass.socket" in line for line in unit if line[:6] == "After=")
+
+
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed; apt install systemd"
 )
