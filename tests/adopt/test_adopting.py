@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Containerd:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Containerd:
-    """A containerd that is to be taken over by a Windlass with its own directories."""
-    return Containerd(tmp_path)
+def elsewhere() -> Iterator[Containerd]:
+    """A containerd that is to be taken over by a Windlass with its own directories, at a path that sockets can have."""
+    with tempfile.TemporaryDirectory(prefix="w.", dir="/tmp") as short:
+        yield Containerd(Path(short))
 
 
 @contextlib.contextmanager
