@@ -50,6 +50,7 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
         ("hooks", "admit_image"),
         ("plugins", "io.containerd.snapshotter.v1"),
         ("daemon", "windlassd config migrate"),
+        ("daemon", "windlassd adopt"),
     ],
 )
 def test_the_reference_comes_from_code(site: Path, page: str, says: str) -> None:

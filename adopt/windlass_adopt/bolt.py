@@ -160,7 +160,8 @@ class Page:
             yield BRANCH_ELEMENT.unpack_from(self._data, number * BRANCH_ELEMENT.size)[2]
 
     def elements(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yield flags, key and value of each element of a leaf."""
+        """Yield flags, key and value of each element of a leaf. They share no bytes: a page bounds their size."""
+        left = len(self._data)
         for number in range(self._count):
             at = number * LEAF_ELEMENT.size
             flags, position, key, value = LEAF_ELEMENT.unpack_from(self._data, at)
@@ -168,6 +169,9 @@ class Page:
             middle, end = begin + key, begin + key + value
             if end > len(self._data):
                 raise self._bolt.damaged(self._id, f"element {number} reaches beyond its end")
+            left -= key + value
+            if left < 0:
+                raise self._bolt.damaged(self._id, f"element {number} has bytes of another one")
             yield flags, self._data[begin:middle], self._data[middle:end]
 
 

@@ -78,7 +78,7 @@ def status(path: Path) -> record.Status:
     """Return a container's status as containerd wrote it into a file; one that is damaged says nothing."""
     try:
         with path.open("rb") as file:
-            found = json.loads(file.read(LARGEST))
+            found = dict(json.loads(file.read(LARGEST)))
         known = {field: found[name] for name, field in STATUS.items() if found.get(name)}
         if found["Version"] != VERSION or any(type(value) not in (int, str) for value in known.values()):
             return record.Status(unknown=True)
@@ -157,7 +157,7 @@ def _message(what: str, known: Mapping[str, object], into: M) -> M:
         raise DataLoss(f"{what}: its record has no configuration")
     try:
         return json_format.ParseDict(_fields(config, into.DESCRIPTOR), into, ignore_unknown_fields=True)
-    except json_format.ParseError as error:
+    except (json_format.ParseError, ValueError) as error:  # ValueError for half a surrogate pair
         raise DataLoss(f"{what}: its configuration is not understood: {error}") from None
 
 

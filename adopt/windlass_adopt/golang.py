@@ -15,6 +15,7 @@ TIME = struct.Struct(">Bqi")
 FROM_YEAR_1 = 62_135_596_800
 SECOND = 1_000_000_000
 LONGEST_VARINT = 10
+LARGEST_UNSIGNED, LARGEST_SIGNED = (1 << 64) - 1, (1 << 63) - 1
 
 
 def moment(bucket: Bucket, key: str) -> int:
@@ -27,7 +28,10 @@ def moment(bucket: Bucket, key: str) -> int:
     seconds: int
     nanoseconds: int
     _, seconds, nanoseconds = TIME.unpack_from(data)
-    return max(0, (seconds - FROM_YEAR_1) * SECOND + nanoseconds)
+    since = (seconds - FROM_YEAR_1) * SECOND + nanoseconds
+    if since > LARGEST_SIGNED:
+        raise bucket.wrong(f"{key} is a time after the year 2262")
+    return max(0, since)
 
 
 def unsigned(bucket: Bucket, key: str) -> int:
@@ -38,7 +42,7 @@ def unsigned(bucket: Bucket, key: str) -> int:
     value = 0
     for place, byte in enumerate(data[:LONGEST_VARINT]):
         value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
+        if byte < 0x80 and value <= LARGEST_UNSIGNED:
             return value
     raise bucket.wrong(f"{key} is not a number")
 

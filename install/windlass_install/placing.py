@@ -33,19 +33,31 @@ def place(environment: Path, places: Places, root: Root, replaced: Iterable[Path
     """Put every file in its place, and record it in ``environment``, a path as seen from ``root``.
 
     ``replaced`` are the files of an earlier installation; those that this one does not have are removed. A
-    configuration that is there stays. Raises StartError for a file of somebody else, before anything is changed.
+    configuration that is there stays. The record is written first, so that a killed installation can be run again or
+    removed. Raises StartError for a file of somebody else, before anything is changed; after any other error, files
+    that ``replaced`` does not have are gone again.
     """
     texts = dict(contents(places))
     links = {places.commands / name: environment / "bin" / name for name in commands()}
     earlier = list(replaced)
     _refuse_strangers(root, {*texts, *links} - set(earlier))
-    made = _write_all(root, texts, links)
-    _write_configuration(root)
+    made = _with_new_directories(root, sorted({*texts, *links}))
+    _record(root, environment, [*earlier, *made])
+    try:
+        _write_all(root, texts, links)
+        _write_configuration(root)
+    except BaseException:
+        remove([path for path in made if path not in earlier], root)
+        raise
     kept = [path for path in earlier if path in made or _is_directory(root.at(path))]
     remove([path for path in earlier if path not in kept], root)
+    _record(root, environment, [*kept, *made])
+
+
+def _record(root: Root, environment: Path, paths: Iterable[Path]) -> None:
     record = root.at(environment) / RECORD
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text("".join(f"{path}\n" for path in dict.fromkeys([*kept, *made])))
+    _write(record, "".join(f"{path}\n" for path in dict.fromkeys(paths)).encode())
 
 
 def _refuse_strangers(root: Root, paths: Iterable[Path]) -> None:
@@ -54,37 +66,43 @@ def _refuse_strangers(root: Root, paths: Iterable[Path]) -> None:
             raise StartError(f"{path} is in the way: this installation did not put it there; remove it first")
 
 
-def _write_all(root: Root, texts: Mapping[Path, bytes], links: Mapping[Path, Path]) -> list[Path]:
-    """Write files and links, and return them after the directories that had to be made for them."""
-    made: list[Path] = []
+def _with_new_directories(root: Root, files: Iterable[Path]) -> list[Path]:
+    """Return files, each after the directories that have to be made for it."""
+    found: dict[Path, None] = {}
+    for file in files:
+        missing = [each for each in file.parents if not root.at(each).exists()]
+        found |= dict.fromkeys([*reversed(missing), file])
+    return list(found)
+
+
+def _write_all(root: Root, texts: Mapping[Path, bytes], links: Mapping[Path, Path]) -> None:
     for path in sorted({*texts, *links}):
-        made += _make_directory(root, path.parent)
-        target = root.at(path)
-        beside = target.with_name(f".{target.name}.new")
-        beside.unlink(missing_ok=True)
-        if path in links:
-            beside.symlink_to(links[path])
-        else:
-            beside.write_bytes(texts[path])
-            beside.chmod(0o644)
-        beside.replace(target)
-        made.append(path)
-    return made
-
-
-def _make_directory(root: Root, path: Path) -> list[Path]:
-    missing = [each for each in (path, *path.parents) if not root.at(each).exists()]
-    for each in reversed(missing):
-        root.at(each).mkdir(mode=0o755)
-    return list(reversed(missing))
+        for parent in reversed(path.parents):
+            root.at(parent).mkdir(mode=0o755, exist_ok=True)
+        _write(root.at(path), links[path] if path in links else texts[path])
 
 
 def _write_configuration(root: Root) -> None:
     target = root.at(CONFIGURATION)
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not os.path.lexists(target):
-        target.write_bytes(configuration())
-        target.chmod(0o644)
+        _write(target, configuration())
+
+
+def _write(target: Path, content: bytes | Path) -> None:
+    """Make a file, or a link to a path; it is there whole or not at all."""
+    beside = target.with_name(f".{target.name}.new")
+    beside.unlink(missing_ok=True)
+    try:
+        if isinstance(content, Path):
+            beside.symlink_to(content)
+        else:
+            beside.write_bytes(content)
+            beside.chmod(0o644)
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def recorded(environment: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from windlass.discovery import discover
 from windlass.errors import StartError
 from windlass_install.layout import CONFIGURATION, UNITS
 from windlass_install.placing import recorded, remove
+from windlass_linux import mounting
 
 TASKS = "io.containerd.runtime.v2.task"
 CLIENT_STATE = Path("/run/windlass-client")
@@ -86,8 +87,7 @@ def _remove_networks() -> None:
 
 def _remove_tree(path: Path) -> None:
     """Remove a directory, unless something is mounted below: that would be removed with it. Raises StartError."""
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    if found := [mount for mount in mounts if Path(mount).is_relative_to(path)]:
+    if found := mounting.mounts_below(path):
         raise StartError(f"{path} stays: {found[0]} is mounted there; unmount it and remove {path}")
     if path.exists():
         shutil.rmtree(path)

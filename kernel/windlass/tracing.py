@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 
@@ -52,6 +53,7 @@ recorder: Record | None = None
 """What begins spans that are measured; see `record`."""
 _last: dict[str, Span] = {}
 """By subject, the oldest first."""
+_touching = threading.Lock()
 
 
 def record(begin: Record | None) -> None:
@@ -95,10 +97,11 @@ NOTHING = contextlib.nullcontext()
 def touch(subject: str) -> None:
     """Note that the current span is the last that is about ``subject``, for what happens to it later."""
     if active and (found := current.get()) is not None:
-        _last.pop(subject, None)
-        _last[subject] = found
-        if len(_last) > _MOST_SUBJECTS:
-            del _last[next(iter(_last))]
+        with _touching:
+            _last.pop(subject, None)
+            _last[subject] = found
+            if len(_last) > _MOST_SUBJECTS:
+                del _last[next(iter(_last))]
 
 
 def last(subject: str) -> Span | None:

@@ -10,6 +10,7 @@ import click
 from site_pages.markdown import fence
 from windlass.config import commands as config
 from windlass.process import cli as daemon
+from windlass_adopt import cli as adopt
 from windlass_client.cli import windlass
 
 WIDTH = 100
@@ -45,6 +46,7 @@ def daemon_page() -> str:
     parts = ["# `windlassd`", fence("text", daemon.parser().format_help())]
     for name, parser in _subparsers(config.parser("windlassd")):
         parts += [f"## `windlassd config {name}`", fence("text", parser.format_help())]
+    parts += ["## `windlassd adopt`", fence("text", adopt.parser().format_help())]
     return "\n\n".join(parts)
 
 

@@ -22,6 +22,7 @@ from windlass.contracts.snapshots import Kind
 from windlass.errors import DataLoss, Error, FailedPrecondition, NoSpace, NotFound
 from windlass_adopt import journal, staging
 from windlass_adopt.adopting import adopt, give_back, resume
+from windlass_adopt.cri import status
 from windlass_adopt.journal import Journals
 from windlass_adopt.places import CONTENT, CRI, META_DB, METADATA, SNAPSHOT_DB, SNAPSHOTTER, TASKS
 from windlass_adopt.plan import Plan, look
@@ -239,6 +240,8 @@ def test_a_pod_of_containerd_2_is_kept_with_its_sandbox(elsewhere: Containerd) -
         (kept("v2"), "container ctr1: its record has version 'v2', known is v1"),
         (kept("v1", Name="x"), "container ctr1: its record has no configuration"),
         (kept("v1", Config={"linux": 5}), "container ctr1: its configuration is not understood"),
+        (kept("v1", Config={"image": {"image": "\ud800"}}), "container ctr1: its configuration is not understood"),
+        (kept("v1", Config={"envs": [{"value": "\ud800"}]}), "container ctr1: its configuration is not understood"),
     ],
 )
 def test_a_record_of_cri_that_is_not_understood_is_said(elsewhere: Containerd, value: bytes, reason: str) -> None:
@@ -257,6 +260,13 @@ def test_a_record_of_cri_that_is_not_understood_is_said(elsewhere: Containerd, v
             adopt(plan)
         assert elsewhere.listing() == before
         adopt(plan, leave_behind=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '"v1"', "{", "[[]]", '{"Version": "v1", "ExitCode": [1]}'])
+def test_a_status_of_cri_that_is_damaged_says_nothing(tmp_path: Path, text: str) -> None:
+    """The container is taken over all the same."""
+    (tmp_path / "status").write_text(text)
+    assert status(tmp_path / "status").unknown
 
 
 def test_a_containerd_that_runs_is_refused_with_the_remedy(elsewhere: Containerd) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from adopt.boltfile import PAGE_SIZE, BoltFile, Tree, checksum
 
 from windlass.errors import DataLoss, FailedPrecondition
+from windlass_adopt import golang
 from windlass_adopt.bolt import Bolt, Bucket
 
 TREE: Tree = {
@@ -122,6 +124,38 @@ def test_buckets_that_hold_each_other_are_refused(tmp_path: Path) -> None:
     path.write_bytes(image)
     with pytest.raises(DataLoss, match="buckets are in each other without end"):
         read(path)
+
+
+def test_elements_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A page of a megabyte could hold 65,535 values of a megabyte each."""
+    path = tmp_path / "db"
+    BoltFile().write(path, {"a": bytes(200), "b": bytes(200)})
+    image = bytearray(path.read_bytes())
+    [root] = struct.unpack_from("<Q", image, 16 + 16)
+    first = root * PAGE_SIZE + 16
+    for at in (first, first + 16):
+        struct.pack_into("<I", image, at + 12, PAGE_SIZE - 600)
+    path.write_bytes(image)
+    with pytest.raises(DataLoss, match="element 1 has bytes of another one"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("take", "value"),
+    [
+        (golang.moment, b"\x01" + bytes([0x7F, *[255] * 7]) + bytes(6)),
+        (golang.unsigned, bytes([0xFF] * 9 + [0x7F])),
+        (golang.signed, bytes([0xFF] * 9 + [0x02])),
+        (golang.unsigned, bytes([0xFF] * 10)),
+    ],
+)
+def test_numbers_that_no_database_holds_are_refused(
+    tmp_path: Path, take: Callable[[Bucket, str], int], value: bytes
+) -> None:
+    """Ours has 64 bits, and Go's variable-length numbers have room for 70."""
+    BoltFile().write(tmp_path / "db", {"key": value})
+    with Bolt(tmp_path / "db") as bolt, pytest.raises(DataLoss, match="key is "):
+        take(bolt.root, "key")
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from windlass.config import loading
 from windlass.errors import StartError
-from windlass_install import layout
+from windlass_install import layout, placing, removing
 from windlass_install.layout import LOCAL, PACKAGE, Places
 from windlass_install.placing import RECORD, Root, place, recorded, remove
 from windlass_install.removing import containers
+from windlass_linux import calls
 
 ENVIRONMENT = Path("/opt/windlass")
 CONFIG = Path("/etc/windlass/config.toml")
@@ -93,6 +96,28 @@ def test_a_file_of_somebody_else_is_left_alone(root: Root) -> None:
     assert not (root.at(ENVIRONMENT) / RECORD).exists()
 
 
+def test_what_cannot_be_finished_is_taken_back(root: Root) -> None:
+    """On a full disk, or here on a directory in the way: the next attempt does not find files that nobody recorded."""
+    (root.path / "usr/local/share/zsh/site-functions/_windlass").mkdir(parents=True)
+    before = files(root)
+    with pytest.raises(OSError):
+        place(ENVIRONMENT, LOCAL, root, [Path("/usr/local/share/zsh/site-functions/_windlass")])
+    left = files(root) - before
+    assert {path for path in left if not path.startswith(("opt/", "etc"))} == set()
+
+
+def test_a_killed_installation_knows_its_files(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are recorded before the first is written, so that they can be replaced and removed."""
+    seen: list[Path] = []
+
+    def killed(_root: Root, texts: Mapping[Path, bytes], links: Mapping[Path, Path]) -> None:
+        seen.extend(sorted({*texts, *links} - set(record(root))))
+
+    monkeypatch.setattr(placing, "_write_all", killed)
+    place(ENVIRONMENT, LOCAL, root)
+    assert seen == []
+
+
 def test_the_configuration_that_is_installed_is_valid_and_changes_nothing(tmp_path: Path) -> None:
     """It has comments only, so that defaults of later versions hold."""
     file = tmp_path / "config.toml"
@@ -101,11 +126,32 @@ def test_the_configuration_that_is_installed_is_valid_and_changes_nothing(tmp_pa
     assert not loading.read(file).settle([]).problems
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_is_mounted_is_not_removed_with_a_root(tmp_path: Path) -> None:
+    """Also below a path with a space, which the table of mounts has as an octal number."""
+    place = tmp_path / "my root/mnt"
+    place.mkdir(parents=True)
+    calls.mount(str(tmp_path), str(place), "", calls.MS_BIND)
+    (tmp_path / "precious").touch()
+    try:
+        with pytest.raises(StartError, match="is mounted there"):
+            removing._remove_tree(tmp_path / "my root")
+        assert (tmp_path / "precious").exists()
+    finally:
+        calls.umount2(str(place), calls.MNT_DETACH)
+
+
 def test_containers_are_found_by_their_bundles(tmp_path: Path) -> None:
     """What keeps an installation from being removed."""
     assert containers(tmp_path) == []
     (tmp_path / "io.containerd.runtime.v2.task/default/web").mkdir(parents=True)
     assert containers(tmp_path) == ["default/web"]
+
+
+def test_the_service_starts_its_socket() -> None:
+    """`systemctl start windlass` is enough."""
+    unit = layout.contents(LOCAL)[LOCAL.units / "windlass.service"].decode().splitlines()
+    assert "Wants=windlass.socket" in unit and any("windlass.socket" in line for line in unit if line[:6] == "After=")
 
 
 @pytest.mark.skipif(

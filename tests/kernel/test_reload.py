@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,6 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from windlass.boot import Daemon
+from windlass.config import loading
+from windlass.config.loading import Config
+from windlass.process import setup
+from windlass.process.reload import Reloader
 
 DRIVER = """
 import sys, time
@@ -226,3 +233,20 @@ def test_the_standard_plugins_take_over_limits_verifiers_and_registries(running:
     said = daemon.reload(STANDARD.format(number=6), 1)
     assert f"reloaded; changed: {', '.join(KEYS)}" in said, said
     daemon.end()
+
+
+def test_systemd_hears_the_end_of_a_reload_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the unit is shown as reloading, and `systemctl reload` waits, until a timeout."""
+    told: list[str] = []
+    monkeypatch.setattr(setup, "notify", lambda message: told.append(message.partition("=")[0]))
+
+    def read() -> Config:
+        raise ValueError("a defect")
+
+    async def reload() -> None:
+        settings = loading.read(Path("/dev/null")).settle([])
+        with pytest.raises(ValueError, match="a defect"):
+            await Reloader(Daemon([], settings), settings, read, []).reload()
+
+    asyncio.run(reload())
+    assert told == ["RELOADING", "READY"]

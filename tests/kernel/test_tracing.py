@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -134,3 +136,24 @@ def test_a_block_is_a_span(spans: list[Measured]) -> None:
 
     within_a_request(call)
     assert (spans[0].name, spans[0].facts, spans[0].error) == ("step", {"size": 3}, "")
+
+
+def test_threads_touch_subjects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins have loops and threads of their own; the oldest subject is forgotten once, not by each of them."""
+    monkeypatch.setattr(tracing, "active", True)
+    monkeypatch.setattr(tracing, "_last", {})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(thread: int) -> None:
+        tracing.current.set(Span("1" * 32, "2" * 16))
+        for number in range(60_000):
+            tracing.touch(f"{thread}/{number}")
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(work, thread) for thread in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(tracing._last) <= 4096

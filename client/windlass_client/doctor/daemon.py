@@ -14,7 +14,7 @@ from pathlib import Path
 from windlass_client.doctor.findings import Area, Finding
 from windlass_client.output import size
 
-INSTALL = "pip install 'windlass-kernel[standard]'"
+INSTALL = "pip install windlass"
 SPACE, SHARE = 1 << 30, 0.05
 """Bytes, and part of a filesystem, below which a pull is likely to fail."""
 PATIENCE = 3.0

@@ -62,6 +62,12 @@ class Reloader:
         """Read the configuration and take over what can be; the log says what became of each change."""
         process.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
+            await self._reload()
+        finally:
+            process.notify("READY=1")  # also after a defect, or systemd would show the unit as reloading
+
+    async def _reload(self) -> None:
+        try:
             new = await asyncio.to_thread(self._read)
             installed = await asyncio.to_thread(discovery.installed)
         except (StartError, OSError) as error:
@@ -69,7 +75,6 @@ class Reloader:
                 logger.error("reload: %s; the configuration stays as it was", line)
         else:
             await self._take_over(new, installed.keys())
-        process.notify("READY=1")
 
     async def _take_over(self, new: Config, installed: Set[str]) -> None:
         outside = set(changes.outside_of_plugins(self._settings, new))
