@@ -17,7 +17,6 @@ import pytest
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
 from windlass_client.cli import main
 from windlass_client.networks import (
-    attach,
     connect,
     create,
     files,
@@ -558,5 +557,5 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
 
 def test_addresses_clash_as_linux_binds_them() -> None:
     every, one, other = PortMapping(80, 1), PortMapping(80, 2, "tcp", "10.0.0.1"), PortMapping(80, 3, "tcp", "10.0.0.2")
-    assert attach.clash([every], [one]) and attach.clash([one], [every]) and not attach.clash([one], [other])
-    assert not attach.clash([every], [PortMapping(80, 1, "udp")])
+    assert record.clash([every], [one]) and record.clash([one], [every]) and not record.clash([one], [other])
+    assert not record.clash([every], [PortMapping(80, 1, "udp")])

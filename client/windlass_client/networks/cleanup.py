@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from windlass.errors import Error, NotFound
 from windlass_client.datadir import DataDirectory, host_networks
-from windlass_client.networks import attach, files, record
-from windlass_client.networks.members import Registry
+from windlass_client.networks import files, record
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -40,7 +39,7 @@ def release_directory(directory: Path) -> None:
         return
     asked = record.read(directory)
     if asked is not None:
-        attach.detach(directory, asked)
+        _detach(directory, asked)
     for name in (record.FILE, record.LOCK, *files.NAMES):
         (directory / name).unlink(missing_ok=True)
     try:
@@ -54,11 +53,20 @@ async def detach(client: Client, id: str) -> None:
     directory = DataDirectory.of(client.connection).container(id)
     asked = await asyncio.to_thread(record.read, directory)
     if asked is not None:
-        await asyncio.to_thread(attach.detach, directory, asked)
+        await asyncio.to_thread(_detach, directory, asked)
+
+
+def _detach(directory: Path, asked: record.NetworkRecord) -> None:
+    # CNI's modules are many, and most containers of a foreground command have nothing for them.
+    from windlass_client.networks import attach
+
+    attach.detach(directory, asked)
 
 
 def collect(data: DataDirectory, known: Collection[str]) -> list[str]:
     """Detach containers of a namespace that are not known any more, and remove their files; return their IDs."""
+    from windlass_client.networks.members import Registry
+
     gone = []
     for directory in sorted(data.containers.glob("*/")):
         if (directory / record.FILE).exists() and directory.name not in known:
