@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,6 +149,8 @@ def directory(path: Path) -> Path:
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a file whole: a reader sees the old text or the new one. Its directory is made."""
+    import secrets
+
     beside = directory(path.parent) / f".{path.name}.{secrets.token_hex(4)}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

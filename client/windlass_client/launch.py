@@ -30,7 +30,7 @@ from windlass_oci.defaults import default_spec
 
 if TYPE_CHECKING:
     from windlass_client.networks.options import NetworkOptions
-    from windlass_client.networks.plan import Plan
+    from windlass_client.networks.planned import Plan
     from windlass_oci.runtime_spec import Mount, Spec
 
 HOST_NAME_LIMIT = 63

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument, NotFound
-from windlass_oci import capabilities, cdi, devices, users
+from windlass_oci import capabilities, users
 from windlass_oci.defaults import bounded
 from windlass_oci.mounts import bind
 
@@ -60,7 +60,8 @@ class SpecParts:
             spec["domainname"] = self.domainname
         if self.oom_score is not None:
             spec["process"]["oomScoreAdj"] = self.oom_score
-        add_devices(spec, self.devices, self.gpus)
+        if self.devices or self.gpus:
+            add_devices(spec, self.devices, self.gpus)
 
     def add_groups(self, spec: Spec, accounts: users.Accounts) -> None:
         """Let the process be in more groups, named by the image's accounts. Raises as `find_user`."""
@@ -71,6 +72,8 @@ class SpecParts:
 
 def make_privileged(spec: Spec) -> None:
     """Let the container do all that root can: its devices, its capabilities, its /sys (containerd, WithPrivileged)."""
+    from windlass_oci import devices
+
     process, linux = spec["process"], spec["linux"]
     process["capabilities"] = bounded(capabilities.current())
     process["noNewPrivileges"] = False
@@ -126,6 +129,8 @@ def set_shm_size(spec: Spec, size: int) -> None:
 
 def add_devices(spec: Spec, wanted: tuple[str, ...], gpus: str) -> None:
     """Give devices by the names of the Container Device Interface, or by their paths. Raises InvalidArgument."""
+    from windlass_oci import cdi
+
     names = [each for each in wanted if cdi.is_qualified(each)]
     for each in wanted:
         if each not in names:
@@ -137,6 +142,8 @@ def add_devices(spec: Spec, wanted: tuple[str, ...], gpus: str) -> None:
 
 
 def _add_path(spec: Spec, text: str) -> None:
+    from windlass_oci import devices
+
     path, place, access = _device_words(text)
     for found in devices.named(path, place):
         spec["linux"]["devices"] = [*(spec["linux"].get("devices") or []), found]
@@ -144,6 +151,8 @@ def _add_path(spec: Spec, text: str) -> None:
 
 
 def _device_words(text: str) -> tuple[str, str, str]:
+    from windlass_oci import devices
+
     path, *rest = text.split(":")
     access = devices.ANY
     if rest and rest[-1] and not rest[-1].strip("rwm"):
@@ -157,6 +166,8 @@ def _device_words(text: str) -> tuple[str, str, str]:
 
 def _gpu_names(gpus: str) -> list[str]:
     """Return the CDI devices of `--gpus all`, a number, or `device=0,1`."""
+    from windlass_oci import cdi
+
     known, problems = cdi.registry(cdi.DIRECTORIES)
     kind = next((kind for kind in GPU_KINDS if any(name.startswith(f"{kind}=") for name in known)), "")
     if not kind:

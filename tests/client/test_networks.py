@@ -22,7 +22,6 @@ from windlass_client import datadir
 from windlass_client.cli import Where, main
 from windlass_client.datadir import DataDirectory
 from windlass_client.networks import (
-    attach,
     cleanup,
     connect,
     create,
@@ -603,5 +602,5 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
 
 def test_addresses_clash_as_linux_binds_them() -> None:
     every, one, other = PortMapping(80, 1), PortMapping(80, 2, "tcp", "10.0.0.1"), PortMapping(80, 3, "tcp", "10.0.0.2")
-    assert attach.clash([every], [one]) and attach.clash([one], [every]) and not attach.clash([one], [other])
-    assert not attach.clash([every], [PortMapping(80, 1, "udp")])
+    assert record.clash([every], [one]) and record.clash([one], [every]) and not record.clash([one], [other])
+    assert not record.clash([every], [PortMapping(80, 1, "udp")])

@@ -88,8 +88,6 @@ async def _named(client: Client, wanted: LaunchOptions) -> LaunchOptions:
 
 async def _image(client: Client, wanted: LaunchOptions, pull: str, progress: Progress) -> str:
     """Return the name of the image in the store, pulled as ``pull`` says. Raises NotFound."""
-    from windlass_client import pulling
-
     if pull != "always":
         found = await _stored(client, wanted.image)
         if found:
@@ -99,6 +97,8 @@ async def _image(client: Client, wanted: LaunchOptions, pull: str, progress: Pro
                 f"image {wanted.image} does not exist in namespace {client.namespace}; pull it, or leave --pull out"
             )
         sys.stderr.write(f"Unable to find image '{wanted.image}' locally; pulling {full(wanted.image)}\n")
+    from windlass_client import pulling
+
     return await pulling.pull(client, full(wanted.image), wanted.platform, wanted.snapshotter, progress)
 
 

@@ -12,7 +12,6 @@ from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import restarts
 from windlass_client.lifecycle.asked import Asked
 from windlass_client.namespace import ClientNamespace, from_message
-from windlass_client.networks import cleanup
 from windlass_local import tasks as local
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ def stop_signal(asked: Asked) -> int:
 
 async def stop(client: Client, container: Container, timeout: float | None = None, name: str = "") -> None:
     """Ask a container's first process to end, and kill it when it has not after ``timeout`` seconds; -1 waits on."""
+    from windlass_client.networks import cleanup
+
     asked = askings.of(from_message(container))
     watched = restarts.STATUS in container.labels
     if watched:

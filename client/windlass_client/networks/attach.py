@@ -14,7 +14,7 @@ from windlass.errors import Error, FailedPrecondition, Unknown
 from windlass_client.networks import record
 from windlass_client.networks.catalog import Catalog
 from windlass_client.networks.members import Attached, Member, Registry, entered
-from windlass_client.networks.record import Endpoint, NetworkRecord, PortMapping
+from windlass_client.networks.record import Endpoint, NetworkRecord, PortMapping, clash, shown
 from windlass_cni.blocking import BlockingNetworks
 from windlass_cni.cache import Cache
 from windlass_cni.config import Json
@@ -103,22 +103,6 @@ def collect(registry: Registry, gone: Member) -> None:
             registry.drop(gone.key)
         else:
             detach_locked(asked)
-
-
-def clash(wanted: Sequence[PortMapping], others: Sequence[PortMapping]) -> PortMapping | None:
-    """Return the first port that both want of the same address of the host."""
-    for port in wanted:
-        for other in others:
-            same = (port.host_port, port.protocol) == (other.host_port, other.protocol)
-            if same and (port.host_ip == other.host_ip or not port.host_ip or not other.host_ip):
-                return port
-    return None
-
-
-def shown(port: PortMapping) -> str:
-    """Return a port of the host as people write it."""
-    host = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
-    return f"{host + ':' if host else ''}{port.host_port}/{port.protocol}"
 
 
 def _add_all(registry: Registry, asked: NetworkRecord) -> Member:

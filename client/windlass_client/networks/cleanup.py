@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from windlass.errors import Error, NotFound
 from windlass_client.datadir import DataDirectory, host_networks
-from windlass_client.networks import attach, files, record
-from windlass_client.networks.members import Registry
+from windlass_client.networks import files, record
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -45,7 +44,7 @@ def release_directory(directory: Path) -> None:
         return
     asked = record.read(directory)
     if asked is not None:
-        attach.detach(directory, asked)
+        _detach(directory, asked)
     for name in (record.FILE, record.LOCK, *files.NAMES):
         (directory / name).unlink(missing_ok=True)
     try:
@@ -59,7 +58,14 @@ async def detach(client: Client, id: str) -> None:
     directory = DataDirectory.of(client.connection).container(id)
     asked = await asyncio.to_thread(record.read, directory)
     if asked is not None:
-        await asyncio.to_thread(attach.detach, directory, asked)
+        await asyncio.to_thread(_detach, directory, asked)
+
+
+def _detach(directory: Path, asked: record.NetworkRecord) -> None:
+    # CNI's modules are many, and most containers of a foreground command have nothing for them.
+    from windlass_client.networks import attach
+
+    attach.detach(directory, asked)
 
 
 def collect(data: DataDirectory, known: Collection[str]) -> None:
@@ -67,6 +73,8 @@ def collect(data: DataDirectory, known: Collection[str]) -> None:
 
     A container that is being created is not known yet: its directory is left alone for a while.
     """
+    from windlass_client.networks.members import Registry
+
     for directory in data.containers.glob("*/"):
         if directory.name not in known and not _is_young(directory):
             release_directory(directory)

@@ -16,8 +16,6 @@ from windlass.errors import Error
 from windlass_client.networks import record
 from windlass_client.networks.attach import attach, detach
 
-NAME = "windlass-hook"
-
 
 def main() -> int:
     """Run the command line and return its exit code."""
@@ -43,5 +41,5 @@ def _run(step: str, directory: Path) -> None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"{NAME}: {' '.join(message.split())}\n")
+    sys.stderr.write(f"{record.HOOK}: {' '.join(message.split())}\n")
     return 1

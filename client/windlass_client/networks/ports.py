@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument
-from windlass_client.networks.record import PortMapping
+from windlass_client.networks.record import PortMapping, clash
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -94,8 +94,6 @@ def choose(wanted: Sequence[Wanted], taken: Iterable[PortMapping]) -> list[PortM
 
 
 def _clashes(port: PortMapping, others: Iterable[PortMapping]) -> bool:
-    from windlass_client.networks.attach import clash
-
     return clash([port], list(others)) is not None
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from windlass.errors import Unknown
 
+HOOK = "windlass-hook"
+"""The program."""
 FILE = "network.json"
 LOCK = "network.lock"
 
@@ -42,6 +44,22 @@ class PortMapping:
     container_port: int
     protocol: str = "tcp"
     host_ip: str = ""
+
+
+def clash(wanted: Sequence[PortMapping], others: Sequence[PortMapping]) -> PortMapping | None:
+    """Return the first port that both want of the same address of the host."""
+    for port in wanted:
+        for other in others:
+            same = (port.host_port, port.protocol) == (other.host_port, other.protocol)
+            if same and (port.host_ip == other.host_ip or not port.host_ip or not other.host_ip):
+                return port
+    return None
+
+
+def shown(port: PortMapping) -> str:
+    """Return a port of the host as people write it."""
+    host = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
+    return f"{host + ':' if host else ''}{port.host_port}/{port.protocol}"
 
 
 @dataclass(frozen=True)

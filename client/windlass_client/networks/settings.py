@@ -10,7 +10,7 @@ from pathlib import Path
 
 from windlass.errors import FailedPrecondition
 from windlass_client.networks.catalog import BIN_DIRS, CONF_DIR, Catalog
-from windlass_client.networks.hook import NAME
+from windlass_client.networks.record import HOOK
 
 CONF_VARIABLE, BIN_VARIABLE = "NETCONFPATH", "CNI_PATH"
 """As `nerdctl` and `cnitool` have them."""
@@ -26,10 +26,10 @@ def catalog(environment: Mapping[str, str] = os.environ) -> Catalog:
 
 def hook_program() -> Path:
     """Return the hook's program: that of this client's own environment. Raises FailedPrecondition without one."""
-    beside = [Path(sys.executable).with_name(NAME), Path(sys.argv[0]).absolute().with_name(NAME)]
-    found = next((each for each in beside if os.access(each, os.X_OK)), None) or shutil.which(NAME)
+    beside = [Path(sys.executable).with_name(HOOK), Path(sys.argv[0]).absolute().with_name(HOOK)]
+    found = next((each for each in beside if os.access(each, os.X_OK)), None) or shutil.which(HOOK)
     if found is None:
-        raise FailedPrecondition(f"{NAME} is not next to {sys.executable}; install windlass-client again")
+        raise FailedPrecondition(f"{HOOK} is not next to {sys.executable}; install windlass-client again")
     return Path(found)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
 from windlass_client import lookup
 from windlass_client.datadir import DataDirectory
-from windlass_client.volumes import filling, usage
+from windlass_client.volumes import usage
 from windlass_client.volumes.options import Wanted
 from windlass_client.volumes.volume import Volumes
 from windlass_oci.payloads import read_spec
@@ -110,6 +110,8 @@ class Attachment:
         return _bind(wanted, str(volume.path))
 
     async def _fill(self, wanted: dict[str, Wanted], mounts: dict[str, Mount], rootfs: Rootfs) -> None:
+        from windlass_client.volumes import filling
+
         places = {
             each.destination: Path(mounts[each.destination]["source"])
             for each in wanted.values()
@@ -121,6 +123,8 @@ class Attachment:
             await asyncio.to_thread(self._fill_now, plain, places)
 
     def _fill_now(self, plain: Sequence[ContractMount], places: dict[str, Path]) -> None:
+        from windlass_client.volumes import filling
+
         with self._volumes.locked("volumes-fill"):
             filling.fill(plain, places)
 
