@@ -1,4 +1,4 @@
-"""Finds the daemon of a plain user, and enters its namespaces: there every path is as it is for root (docs/rootless.md).
+"""Finds a plain user's daemon, and enters its namespaces: every path is there as for root (docs/rootless.md).
 
 Imported for each command of a plain user, so it imports little.
 """

@@ -93,7 +93,7 @@ def _shadow(directory: Path, own: Own) -> None:
             # Not a link: paths of mounts are compared as text, and those of links are resolved.
             _attach(_copy(Path(entry.path)), place)
         elif entry.is_symlink():
-            place.symlink_to(os.readlink(entry.path))
+            place.symlink_to(Path(entry.path).readlink())
         else:
             place.symlink_to(f"{HIDDEN}/{entry.name}")
     for name in own:
@@ -105,9 +105,7 @@ def _shadow(directory: Path, own: Own) -> None:
 
 def _copy(path: Path) -> int:
     """Return a detached copy of what is mounted at a path and below it."""
-    return linux.open_tree(
-        linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
-    )
+    return linux.open_tree(linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE)
 
 
 def _attach(tree: int, place: Path) -> None:

@@ -146,6 +146,7 @@ def _host_side(
     entered, ready, leave = pipes
     code = 1
     try:
+        os.setsid()  # a terminal's ^C is for the launcher, which ends the rest in order
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.read(entered, 1) == OKAY and _map_ids(parent, maps):
             if network.own:
@@ -158,7 +159,7 @@ def _host_side(
                 os.dup2(null, 1)
                 if network.kind == "pasta":
                     os.write(ready, OKAY)
-                os.execv(command[0], command)
+                os.execv(command[0], command)  # noqa: S606 - it becomes the program
             os.write(ready, OKAY)
             code = 0
     except OSError as error:
@@ -183,6 +184,7 @@ def _start_first(places: Places, network: Network, command: Sequence[str]) -> in
         return first
     code = 1
     try:
+        os.setsid()
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         inside.prepare(places, network)
         code = inside.serve(command)

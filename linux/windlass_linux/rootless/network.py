@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Network:
         """Whether there is a network namespace."""
         return self.kind != HOST
 
-    def command(self, pid: int, ready: int, leave: int, api: Path) -> Sequence[str]:
+    def command(self, pid: int, ready: int, leave: int, api: Path) -> list[str]:
         """Return the command that serves the namespaces of a process until the descriptor ``leave`` is closed."""
         if self.kind == "slirp4netns":
             options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--api-socket={api}"]

@@ -36,7 +36,9 @@ def in_user_namespace(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
 @functools.cache
 def has_control_groups(top: Path = CGROUPS) -> bool:
     """Return whether groups can be made: those of version 2, if the directory was delegated to this user."""
-    return (top / "cgroup.controllers").exists() and os.access(top, os.W_OK) and os.access(top / "cgroup.procs", os.W_OK)
+    return (
+        (top / "cgroup.controllers").exists() and os.access(top, os.W_OK) and os.access(top / "cgroup.procs", os.W_OK)
+    )
 
 
 @functools.cache
