@@ -61,7 +61,10 @@ def enter() -> bool:
     from windlass_linux import calls as linux
 
     here = os.getcwd()  # noqa: PTH109 -- no pathlib here
-    found = [os.open(f"/proc/{first}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in NAMESPACES]
+    # One that is the host's, such as the network with --network host, may not be entered, and need not be.
+    places = {f"/proc/{first}/ns/{kind}": f"/proc/self/ns/{kind}" for kind in NAMESPACES}
+    other = [place for place, own in places.items() if os.stat(place).st_ino != os.stat(own).st_ino]  # noqa: PTH116
+    found = [os.open(place, os.O_RDONLY | os.O_CLOEXEC) for place in other]
     for descriptor in found:
         linux.setns(descriptor)
         os.close(descriptor)

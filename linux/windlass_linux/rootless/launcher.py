@@ -3,7 +3,7 @@
 Its processes, of which each ends when the one above it is killed:
 
     windlassd-rootless          in the new namespaces itself, as their parent has to be
-      slirp4netns or pasta      outside of them
+      slirp4netns               outside of them
       process 1 of the PIDs     `windlass_linux.rootless.inside`
         windlassd, shims, containers
 """
@@ -157,8 +157,6 @@ def _host_side(
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 0)
                 os.dup2(null, 1)
-                if network.kind == "pasta":
-                    os.write(ready, OKAY)
                 os.execv(command[0], command)  # noqa: S606 - it becomes the program
             os.write(ready, OKAY)
             code = 0

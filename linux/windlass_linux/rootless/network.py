@@ -9,7 +9,7 @@ from pathlib import Path
 from windlass.errors import StartError
 
 HOST = "host"
-KINDS = ("slirp4netns", "pasta", HOST)
+KINDS = ("slirp4netns", HOST)
 DEVICE = "tap0"
 TUN = Path("/dev/net/tun")
 
@@ -30,12 +30,8 @@ class Network:
 
     def command(self, pid: int, ready: int, leave: int, api: Path) -> list[str]:
         """Return the command that serves the namespaces of a process until the descriptor ``leave`` is closed."""
-        if self.kind == "slirp4netns":
-            options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--api-socket={api}"]
-            return [self.program, *options, f"--ready-fd={ready}", f"--exit-fd={leave}", str(pid), DEVICE]
-        none = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"]
-        options = ["--foreground", "--quiet", "--config-net", "--no-map-gw", "--dns-forward", self.name_server]
-        return [self.program, *options, *none, str(pid)]
+        options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--api-socket={api}"]
+        return [self.program, *options, f"--ready-fd={ready}", f"--exit-fd={leave}", str(pid), DEVICE]
 
 
 def choose(wanted: str = "") -> Network:
@@ -44,6 +40,5 @@ def choose(wanted: str = "") -> Network:
         if kind == HOST:
             return Network(HOST)
         if program := shutil.which(kind):
-            return Network(kind, program, "10.0.2.3" if kind == "slirp4netns" else "169.254.1.1")
-    package = {"pasta": "passt"}.get(wanted, wanted)
-    raise StartError(f"{wanted} is not installed; apt-get install {package}, or choose --network host")
+            return Network(kind, program, "10.0.2.3")
+    raise StartError(f"{wanted} is not installed; apt-get install {wanted}, or choose --network host")
