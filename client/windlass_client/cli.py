@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from windlass import __version__
 from windlass.errors import Error, StartError
+from windlass_client import rootless
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
@@ -84,6 +86,9 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "doctor:doctor",
 }
 
+OUTSIDE = ("doctor", "config")
+"""Commands that are about the host, not about the namespaces of a plain user's daemon."""
+
 
 @dataclass(frozen=True)
 class Where:
@@ -104,7 +109,7 @@ class Where:
 def where_of(context: click.Context) -> Where:
     """Return what the global options of a command line say that is not finished yet."""
     given = context.find_root().params
-    return Where(given.get("address") or ADDRESS, given.get("namespace") or "default")
+    return Where(given.get("address") or rootless.address(ADDRESS), given.get("namespace") or "default")
 
 
 class Group(click.Group):
@@ -179,6 +184,9 @@ class Commands(Group):
 @click.pass_context
 def windlass(context: click.Context, address: str, namespace: str) -> None:
     """Run containers on Windlass, or on any daemon with containerd's API."""
+    if os.geteuid() and context.get_parameter_source("address") is ParameterSource.DEFAULT:
+        outside = context.invoked_subcommand in OUTSIDE or not rootless.enter()
+        address = rootless.address(address) if outside else address
     context.obj = Where(address, namespace)
 
 

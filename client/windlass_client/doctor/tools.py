@@ -39,7 +39,7 @@ TOOLS = (
     Tool(("mkfs.ext4",), "no snapshotter blockfile", "e2fsprogs", arguments=("-V",)),
     Tool(("btrfs",), "no snapshotter btrfs", "btrfs-progs"),
     Tool(("newuidmap",), "no rootless daemon", "uidmap", arguments=()),
-    Tool(("slirp4netns", "pasta"), "no network for a rootless daemon", "slirp4netns"),
+    Tool(("slirp4netns",), "no network for a rootless daemon", "slirp4netns"),
     Tool(("fuse-overlayfs",), "a rootless daemon needs overlay in user namespaces", "fuse-overlayfs"),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument
+from windlass_client import rootless
 from windlass_client.networks.record import PortMapping, clash
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
@@ -75,6 +77,8 @@ def exposed(texts: Iterable[str]) -> list[Wanted]:
 
 def choose(wanted: Sequence[Wanted], taken: Iterable[PortMapping]) -> list[PortMapping]:
     """Return mappings of free ports. Raises FailedPrecondition that says who may hold the one that is not free."""
+    if wanted and rootless.ENTERED in os.environ:
+        raise FailedPrecondition("a rootless daemon cannot publish ports of the host yet; leave -p out, or use root's")
     chosen: list[PortMapping] = []
     taken = list(taken)
     for address, outer, inner, protocol in wanted:
