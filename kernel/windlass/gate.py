@@ -100,8 +100,7 @@ class Breaker:
         if self._misses < MISSES_TO_OPEN:
             return
         if (left := self.left) > 0:
-            sick = f"{self._uri} has missed {self._misses} deadlines in a row"
-            raise Unavailable(f"{sick}; it is tried again in {left:.1f} s")
+            raise Unavailable(f"{self._uri} has missed {self._misses} deadlines in a row; tried again in {left:.1f} s")
         self._open_until = time.monotonic() + self._pause
 
     def missed(self) -> None:
