@@ -54,7 +54,9 @@ BROAD = {
     "kernel/windlass/discovery.py": "an import may raise anything, which becomes its plugin's record",
     "kernel/windlass/config/factories.py": "a factory's defect ends the daemon with its distribution's name",
     "kernel/windlass/config/migrate.py": "a migration's defect ends the daemon with the plugin's name",
+    "kernel/windlass/process/reload.py": "one plugin that cannot take over new values must not keep the others from it",
     "kernel/windlass/hooks.py": "what a participant raises is what its step's policy decides about",
+    "client/windlass_client/plugincheck/nonsense.py": "what a plugin raises when it is asked nonsense is the finding",
     "plugins/transfer/windlass_transfer/admission.py": "a verifier's defect refuses the image and names the verifier",
     "plugins/metadata/windlass_metadata/threads.py": "raised again in the thread that asked for the call",
     "kernel/windlass/pool.py": "raised again on the loop that asked for the call",
@@ -127,7 +129,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 MECHANISM = sorted(KERNEL.glob("*.py"))
-LIMIT = 1190
+LIMIT = 1260
 
 
 def test_the_mechanism_can_be_read_in_one_sitting() -> None:
@@ -160,9 +162,13 @@ def test_no_plugin_imports_another_plugin() -> None:
     assert not bad
 
 
+ABOVE = ("windlass_adopt", "windlass_client", "windlass_conformance", "windlass_install")
+"""What stands on everything else, and is not a library for plugins."""
+
+
 def test_no_library_imports_a_plugin_or_the_client() -> None:
     """A plugin can stand on every library, and brings no other plugin with it."""
-    libraries = [each for each in distributions("*") if each.module not in ("windlass_client", "windlass_conformance")]
+    libraries = [each for each in distributions("*") if each.module not in ABOVE]
     bad = [
         f"{where(path, each.line)} imports {each.module}"
         for library in libraries
@@ -421,6 +427,9 @@ class Anything:
 
     def records(self) -> tuple[()]:
         return ()
+
+    def gates(self) -> dict[str, object]:
+        return {}
 
 
 CRI = {"runtime.v1.RuntimeService": RuntimeService, "runtime.v1.ImageService": ImageService}

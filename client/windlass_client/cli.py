@@ -8,17 +8,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from windlass import __version__
 from windlass.errors import Error, StartError
+from windlass_client import rootless
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
 
 ADDRESS = "/run/windlass/windlass.sock"
+
+COMPLETE = "_WINDLASS_COMPLETE"
+"""Set by the scripts of shells that want to complete a command line, as click has it."""
 
 LONGEST_SENTENCE = 1000
 OWN_FAILURE, NOT_EXECUTABLE, NO_SUCH_COMMAND = 125, 126, 127
@@ -29,22 +35,59 @@ MISSING = re.compile(r'exec: "[^"]*": .*(?:not found|no such file)|executable fi
 REFUSED = re.compile(r'exec: "[^"]*": .*(?:permission denied|is a directory)|open executable: Permission denied')
 
 COMMANDS: Mapping[str, str] = {
-    "run": "containers:run",
-    "ps": "containers:ps",
-    "exec": "containers:exec_",
-    "kill": "containers:kill",
-    "rm": "containers:rm",
-    "inspect": "containers:inspect",
+    "run": "run:run",
+    "create": "run:create",
+    "start": "lifecycle:start",
+    "stop": "lifecycle:stop",
+    "restart": "lifecycle:restart",
+    "ps": "ps:ps",
+    "exec": "exec:exec_",
+    "attach": "lifecycle:attach",
+    "logs": "logs:logs",
+    "kill": "lifecycle:kill",
+    "wait": "lifecycle:wait",
+    "rm": "lifecycle:rm",
+    "rename": "lifecycle:rename",
+    "inspect": "inspect:inspect",
+    "port": "port:port",
+    "network": "network:network",
+    "cp": "files:cp",
+    "stats": "tasks:stats",
+    "top": "tasks:top",
+    "update": "tasks:update",
+    "pause": "tasks:pause",
+    "unpause": "tasks:unpause",
+    "volume": "volumes:volume",
+    "diff": "files:diff",
+    "export": "files:export",
+    "commit": "files:commit",
     "image": "images:image",
+    "images": "imagelists:ls",
+    "history": "imagelists:history",
+    "tag": "imagenames:tag",
+    "rmi": "imagenames:rm",
+    "save": "archives:save",
+    "load": "archives:load",
+    "build": "build:build",
+    "login": "logins:login",
+    "logout": "logins:logout",
     "pull": "transfers:pull",
     "push": "transfers:push",
+    "container": "management:container",
+    "system": "system:system",
+    "info": "system:info",
     "events": "daemon:events",
     "plugins": "plugins:plugins",
     "plugin": "plugin:plugin",
     "version": "daemon:version",
     "config": "daemon:config",
+    "compose": "compose:compose",
     "fsck": "fsck:fsck",
+    "doctor": "doctor:doctor",
 }
+
+OUTSIDE = ("doctor", "config")
+"""Commands that are about the host, not about the namespaces of a plain user's daemon."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +106,24 @@ class Where:
         return Client(self.address, self.namespace)
 
 
+def where_of(context: click.Context) -> Where:
+    """Return what the global options of a command line say that is not finished yet."""
+    given = context.find_root().params
+    return Where(given.get("address") or rootless.address(ADDRESS), given.get("namespace") or "default")
+
+
 class Group(click.Group):
     """A group whose help says of each command the whole first sentence."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
-        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, each.get_short_help_str(LONGEST_SENTENCE)) for name, each in found if each])
+            formatter.write_dl([(name, self.summary(ctx, name)) for name in self.list_commands(ctx)])
+
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Return the first sentence of a command's help."""
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(LONGEST_SENTENCE) if command else ""
 
 
 class Commands(Group):
@@ -85,6 +138,15 @@ class Commands(Group):
         """Return the names in the order of the table, then those that were added."""
         return list(dict.fromkeys([*self._table, *super().list_commands(ctx)]))
 
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Return the first sentence of a command's help from the text of its module, which is not imported for that."""
+        if name not in self._table:
+            return super().summary(ctx, name)
+        module, attribute = self._table[name].split(":")
+        text = Path(__file__).with_name("commands").joinpath(f"{module}.py").read_text()
+        found = re.search(rf'^def {attribute}\(.*?"""(.*?)(?:\.\s|\.?""")', text, re.DOTALL | re.MULTILINE)
+        return " ".join(found[1].split()) + "." if found else ""
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in self._table:
@@ -92,6 +154,10 @@ class Commands(Group):
         module, attribute = self._table[cmd_name].split(":")
         command = getattr(import_module(f"windlass_client.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
+        if COMPLETE in os.environ:
+            from windlass_client.completion import teach
+
+            teach(command, self.name or "", where_of)
         return command
 
 
@@ -118,6 +184,9 @@ class Commands(Group):
 @click.pass_context
 def windlass(context: click.Context, address: str, namespace: str) -> None:
     """Run containers on Windlass, or on any daemon with containerd's API."""
+    if os.geteuid() and context.get_parameter_source("address") is ParameterSource.DEFAULT:
+        outside = context.invoked_subcommand in OUTSIDE or not rootless.enter()
+        address = rootless.address(address) if outside else address
     context.obj = Where(address, namespace)
 
 
@@ -145,9 +214,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Print what is wrong, on one line, and return the exit code."""
+    """Print what is wrong, on one line, and return the exit code; a name in it may be a stranger's."""
+    from windlass_client.output import printable
+
     line = " ".join(message.split()) if "\n" in message else message
-    sys.stderr.write(f"windlass: {line}\n")
+    sys.stderr.write(f"windlass: {printable(line)}\n")
     return 1
 
 

@@ -10,7 +10,6 @@ Records are the protobuf messages of `windlass_api`; failures are `windlass.erro
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -64,6 +63,8 @@ class Client:
         What the steps inside create is kept from garbage collection as long as the lease is there;
         what nothing refers to by then is removed with it.
         """
+        import secrets
+
         lease = f"windlass-{secrets.token_hex(8)}"
         try:
             await self.leases.create(hours, label, lease)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
@@ -45,3 +46,10 @@ class Containers:
     async def delete(self, id: str) -> None:
         """Delete a container; its snapshot stays. Raises NotFound."""
         await self._connection.call(self._stub.Delete, pb.DeleteContainerRequest(id=id))
+
+    async def set_spec(self, id: str, spec: AnyMessage, labels: Mapping[str, str] | None = None) -> None:
+        """Replace the spec of a container, which its next task gets, and set labels. Raises NotFound."""
+        container = pb.Container(id=id, spec=spec, labels=labels)
+        mask = FieldMask(paths=["spec", *(f"labels.{label}" for label in labels or {})])
+        request = pb.UpdateContainerRequest(container=container, update_mask=mask)
+        await self._connection.call(self._stub.Update, request)

@@ -1,4 +1,4 @@
-"""All that a daemon knows about a container or an image, as one JSON document."""
+"""All that a daemon knows about a container, as one JSON document."""
 
 from __future__ import annotations
 
@@ -10,36 +10,19 @@ from google.protobuf.json_format import MessageToDict
 from windlass.errors import NotFound
 from windlass_api.containerd.v1.types import task_pb2
 from windlass_client.events import decode
-from windlass_client.store import ClientStore
-from windlass_images import platforms
-from windlass_images.imagetree import Leaf, Present, Walk
-from windlass_images.manifests import MANIFEST_LIMIT
 from windlass_oci.payloads import read_spec
-from windlass_remote.messages import from_descriptor
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
     from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
-    from windlass_api.containerd.services.images.v1.images_pb2 import Image
     from windlass_client.client import Client
 
 Document = dict[str, object]
 
 
-async def describe(client: Client, name: str) -> Document:
-    """Describe the container of that name, or else the image. Raises NotFound for neither."""
-    try:
-        return await _container(client, await client.containers.get(name))
-    except NotFound:
-        pass
-    try:
-        return await _image(client, await client.images.get(name))
-    except NotFound:
-        raise NotFound(f"neither a container nor an image {name} exists in namespace {client.namespace}") from None
-
-
-async def _container(client: Client, container: Container) -> Document:
+async def describe_container(client: Client, container: Container) -> Document:
+    """Describe a container."""
     return {
         "id": container.id,
         "image": container.image,
@@ -76,33 +59,3 @@ def payload(message: AnyMessage) -> Document:
         return {"@type": message.type_url, "value": json.loads(message.value)}
     except ValueError:
         return {"@type": message.type_url, **decode(message)}
-
-
-async def _image(client: Client, image: Image) -> Document:
-    target = from_descriptor(image.target)
-    store, where = ClientStore(client), f"image {image.name}"
-    walk = Walk(store, Present(store, where), where, platforms.host(), label=False)
-    leaves = (await walk.tree(target)).leaves
-    return {
-        "name": image.name,
-        "target": {"media_type": target.media_type, "digest": target.digest, "size": target.size},
-        "labels": dict(image.labels),
-        "created_at": image.created_at.ToJsonString(),
-        "updated_at": image.updated_at.ToJsonString(),
-        "platforms": [await _platform(client, leaf) for leaf in leaves],
-    }
-
-
-async def _platform(client: Client, leaf: Leaf) -> Document:
-    config = await client.content.read(leaf.manifest.config.digest, MANIFEST_LIMIT)
-    layers = zip(leaf.manifest.filesystem, leaf.image.diff_ids, strict=False)
-    return {
-        "platform": platforms.write(leaf.platform) if leaf.platform else "",
-        "manifest": leaf.target.digest,
-        "chain_id": leaf.image.chain_id,
-        "layers": [
-            {"digest": layer.digest, "size": layer.size, "media_type": layer.media_type, "diff_id": diff_id}
-            for layer, diff_id in layers
-        ],
-        "config": json.loads(config),
-    }

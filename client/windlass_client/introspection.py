@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
@@ -21,6 +22,11 @@ class Introspection:
     async def plugins(self, *filters: str) -> Sequence[pb.Plugin]:
         """Return the plugins that match one of the filters, in the order they started."""
         return (await self._connection.call(self._stub.Plugins, pb.PluginsRequest(filters=filters))).plugins
+
+    async def plugin_info(self, type: str, id: str, options: AnyMessage | None = None) -> pb.PluginInfoResponse:
+        """Return what the daemon knows of one plugin; ``options`` ask the plugin itself."""
+        request = pb.PluginInfoRequest(type=type, id=id, options=options)
+        return await self._connection.call(self._stub.PluginInfo, request)
 
     async def server(self) -> pb.ServerResponse:
         """Return the daemon's UUID, pid and what it finds deprecated."""

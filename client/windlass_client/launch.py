@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
 from windlass.contracts.values import Platform
+from windlass.errors import AlreadyExists, NotFound
 from windlass_client import security
 from windlass_client.client import Client
+from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.restarts import started
+from windlass_client.lifecycle.tasks import output_uri
+from windlass_client.logs.keeping import LogOptions
 from windlass_client.namespace import ClientNamespace
+from windlass_client.specparts import SpecParts
+from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
+from windlass_images.imagetree import resolve
 from windlass_images.unpack import Progress
 from windlass_local import launch
-from windlass_local.launch import Launched, Rootfs, ignore
-from windlass_oci import mounts, process, resources
+from windlass_local.launch import BuildSpec, Launched, Rootfs, ignore
+from windlass_oci import process, resources
 from windlass_oci.defaults import default_spec
 
 if TYPE_CHECKING:
+    from windlass_client.networks.options import NetworkOptions
+    from windlass_client.networks.planned import Plan
     from windlass_oci.runtime_spec import Mount, Spec
 
 HOST_NAME_LIMIT = 63
@@ -33,6 +45,7 @@ class LaunchOptions:
     arguments: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    volumes: VolumeOptions | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     entrypoint: str | None = None
     user: str = ""
@@ -44,40 +57,122 @@ class LaunchOptions:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
-    net_host: bool = False
+    network: NetworkOptions | None = None
+    """Without it, the container has a network of its own with nothing but a loopback interface."""
     read_only: bool = False
     terminal: bool = False
+    name: str = ""
+    """What people call it; its ID otherwise."""
+    stdin: str = ""
+    """``once`` or ``open``, as `Asked.stdin`; empty without standard input."""
+    log: LogOptions | None = None
+    log_uri: str = ""
+    restart: str = ""
+    remove: bool = False
+    stop: StopOptions = field(default_factory=StopOptions)
+    health: HealthCheck | None = None
+    parts: SpecParts = field(default_factory=SpecParts)
     runtime: str = ""
     snapshotter: str = ""
     platform: Platform = field(default_factory=platforms.host)
 
 
 async def create(client: Client, options: LaunchOptions, progress: Progress = ignore) -> Launched:
-    """Create a container with a writable snapshot over its image; when that fails, neither is left."""
+    """Create a container with a writable snapshot over its image; when that fails, neither is left.
+
+    The caller has claimed its name, so that no other client works on one of this ID.
+    """
+    asked = asked_of(options)
+    network = await _network(client, options)
+    labels = {**options.labels, **asked.labels(), **started(options.restart, output_uri(client, asked))}
     wanted = Container(
         options.id,
         runtime=options.runtime,
-        labels=options.labels,
+        labels={**labels, **(network.labels if network else {})},
         image=options.image,
         snapshotter=options.snapshotter,
     )
 
-    async def build(rootfs: Rootfs) -> Spec:
-        return await _spec(rootfs, options)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            volumes: Attachment | None = None
+            if options.volumes is not None:
+                volumes = await stack.enter_async_context(Attachment(client, options.volumes, options.id))
 
-    return await launch.create(ClientNamespace(client), wanted, options.platform, build, progress)
+            async def build(rootfs: Rootfs) -> Spec:
+                spec = await _spec(rootfs, options)
+                if volumes:
+                    await volumes.attach(spec, rootfs)
+                if network:
+                    network.write()
+                    network.apply(spec)
+                return spec
+
+            return await _create(client, wanted, options.platform, build, progress)
+    except AlreadyExists:
+        raise  # the files are the other container's
+    except BaseException:
+        if network:
+            network.undo()
+        raise
+
+
+async def _create(
+    client: Client, wanted: Container, platform: Platform, build: BuildSpec, progress: Progress
+) -> Launched:
+    """Create a container, also where a client that was killed has left a snapshot of its name.
+
+    That snapshot's lease keeps it for a day.
+    """
+    namespace = ClientNamespace(client)
+    try:
+        return await launch.create(namespace, wanted, platform, build, progress)
+    except AlreadyExists as error:
+        with contextlib.suppress(NotFound):
+            await client.containers.get(wanted.id)
+            raise error from None
+    wanted = replace(wanted, snapshot_key=f"{wanted.id}-{secrets.token_hex(4)}")
+    return await launch.create(namespace, wanted, platform, build, progress)
+
+
+def asked_of(options: LaunchOptions) -> Asked:
+    """Return what the labels of a container are to say."""
+    return Asked(
+        options.id,
+        options.name or options.id,
+        terminal=options.terminal,
+        stdin=options.stdin,
+        log=options.log,
+        log_uri=options.log_uri,
+        restart=options.restart,
+        remove=options.remove,
+        stop=options.stop,
+        health=options.health,
+    )
+
+
+async def _network(client: Client, options: LaunchOptions) -> Plan | None:
+    if options.network is None:
+        return None
+    from windlass_client.networks import plan
+
+    exposed: Sequence[str] = ()
+    if options.network.publish_all:
+        exposed = (await resolve(ClientNamespace(client), options.image, options.platform)).image.exposed_ports
+    return await plan.make(client, options.id, options.name or options.id, options.hostname, options.network, exposed)
 
 
 async def _spec(rootfs: Rootfs, options: LaunchOptions) -> Spec:
     spec = default_spec(rootfs.namespace.name, options.id)
     await _set_process(spec, rootfs, options)
-    if options.net_host:
-        mounts.use_host_network(spec)
     spec["mounts"] += options.mounts
     spec["hostname"] = options.hostname or options.id[:HOST_NAME_LIMIT]
     spec["root"]["readonly"] = options.read_only
     _set_limits(spec, options)
     security.restrict(spec, options.cap_add, options.cap_drop, options.security)
+    options.parts.apply(spec)
+    if options.parts.groups:
+        options.parts.add_groups(spec, await rootfs.accounts())
     return spec
 
 

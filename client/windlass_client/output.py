@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
+OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that JSON does not escape by itself: controls, and what turns the direction of text."""
+
 Progress = Callable[[str, str, int, int], None]
 
 
 def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
     """Print records, which have all that is known, as a JSON list or as a table of some columns."""
     if as_json:
-        sys.stdout.write(json.dumps(list(records), indent=2, ensure_ascii=False) + "\n")
+        document(list(records))
         return
     cells = [[column.upper() for column in columns]]
     cells += [[cell(record.get(column)) for column in columns] for record in records]
@@ -30,7 +34,14 @@ def rows(records: Sequence[Mapping[str, object]], columns: Sequence[str], as_jso
 
 def document(content: object) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(content, indent=2) + "\n")
+
+
+def json_text(content: object, indent: int | None = None) -> str:
+    """Return JSON for people and machines: letters of all languages are as they are, what a terminal obeys is not."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False)
+    return OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def cell(value: object) -> str:
@@ -59,6 +70,11 @@ def size(count: int) -> str:
 def moment(timestamp: Timestamp) -> str:
     """Return a time in RFC 3339, to the second."""
     return datetime.fromtimestamp(timestamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def local(seconds: float) -> str:
+    """Return a time as docker's client prints it, in the zone of this machine: ``2026-12-01 04:05:00 +0000 UTC``."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from windlass.errors import Unavailable
+from windlass.errors import Error, Unavailable
 from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as pb
 from windlass_api.containerd.services.tasks.v1.tasks_pb2_grpc import TasksStub
 from windlass_api.containerd.types.mount_pb2 import Mount
@@ -17,9 +17,14 @@ from windlass_client.connection import Connection
 
 if TYPE_CHECKING:
     from windlass.contracts.tasks import IO
+    from windlass_api.containerd.types.metrics_pb2 import Metric
 
 RESTART = 20.0
 """How long a daemon that has gone may take to come back before a wait gives up."""
+
+
+HOOK = "windlass-hook: "
+"""What precedes the words of our own hook in an OCI runtime's error."""
 
 
 class Tasks:
@@ -40,7 +45,10 @@ class Tasks:
             terminal=streams.terminal,
             options=options,
         )
-        return (await self._connection.call(self._stub.Create, request)).pid
+        try:
+            return (await self._connection.call(self._stub.Create, request)).pid
+        except Error as error:
+            raise _plain(id, error) from None
 
     async def exec(self, id: str, exec_id: str, process: AnyMessage, streams: IO) -> None:
         """Add a process to a task, not yet running."""
@@ -124,3 +132,18 @@ class Tasks:
         """Delete a stopped process that was added, and return how it ended."""
         request = pb.DeleteProcessRequest(container_id=id, exec_id=exec_id)
         return await self._connection.call(self._stub.DeleteProcess, request)
+
+    async def metrics(self, *filters: str) -> Sequence[Metric]:
+        """Return what the tasks use that match one of the filters, in messages of the control groups' version."""
+        return (await self._connection.call(self._stub.Metrics, pb.MetricsRequest(filters=filters))).metrics
+
+    async def update(self, id: str, resources: AnyMessage) -> None:
+        """Change the limits of a task. Raises NotFound."""
+        await self._connection.call(self._stub.Update, pb.UpdateTaskRequest(container_id=id, resources=resources))
+
+
+def _plain(id: str, error: Error) -> Error:
+    """Return the error of a hook without what daemon, shim and runtime say around it; another error as it is."""
+    # containerd puts the class of an error that it does not know behind it.
+    reason = str(error).partition(HOOK)[2].removesuffix(": unknown")
+    return type(error)(f"container {id}: {reason.strip()}") if reason else error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from windlass.errors import Error
 from windlass_cni.config import Json, Network, Object, parse
-from windlass_cni.execute import Attachment
+from windlass_cni.protocol import Attachment
 
 KIND = "cniCacheV1"
 DIRECTORY = Path("/var/lib/cni/results")

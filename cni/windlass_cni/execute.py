@@ -6,32 +6,13 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, Unknown
-from windlass_cni.config import Json, Object
-
-OUTPUT_LIMIT = 4 << 20
-"""Bytes that a plugin may print; a result with thousands of routes is far smaller."""
-ERROR_LIMIT = 32 << 10
-TRY_AGAIN = 11
-"""The error code of a plugin that may work a moment later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A container's end of a network: its ID, the path of its network namespace, and the interface in it.
-
-    ``netns`` is empty when the namespace is gone: plugins then free what they can.
-    """
-
-    container: str
-    netns: str
-    interface: str
-    args: tuple[tuple[str, str], ...] = ()
-    """CNI_ARGS, in order."""
+from windlass.errors import DeadlineExceeded, FailedPrecondition
+from windlass_cni.config import Object
+from windlass_cni.orphans import PARENT
+from windlass_cni.protocol import ERROR_LIMIT, OUTPUT_LIMIT, Attachment, answer, environment, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +23,8 @@ class Programs:
     timeout: float = 120.0
 
     def find(self, name: str) -> Path:
-        """Return the program of a plugin. Raises FailedPrecondition with the directories that lack it."""
-        for directory in self.directories:
-            path = directory / name
-            if path.is_file() and os.access(path, os.X_OK):
-                return path
-        places = ", ".join(map(str, self.directories)) or "no directory"
-        raise FailedPrecondition(f"CNI plugin {name} is not in {places}; install it there or set bin_dirs")
+        """Return the program of a plugin. Raises as `protocol.find`."""
+        return find(self.directories, name)
 
     async def run(self, command: str, name: str, conf: Object, attachment: Attachment | None = None) -> bytes:
         """Execute a plugin and return what it printed.
@@ -63,7 +39,7 @@ class Programs:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=self._environment(command, attachment),
+                env={**environment(self.directories, command, attachment), PARENT: str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:
@@ -76,25 +52,7 @@ class Programs:
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"CNI plugin {name} did not end {command} within {self.timeout:g} s") from None
             raise
-        if len(output) > OUTPUT_LIMIT:
-            raise Unknown(f"CNI plugin {name} printed more than {OUTPUT_LIMIT} bytes at {command}")
-        if code:
-            raise failure(name, command, code, output, errors)
-        return output
-
-    def _environment(self, command: str, attachment: Attachment | None) -> dict[str, str]:
-        environment = {**os.environ, "CNI_COMMAND": command, "CNI_PATH": ":".join(map(str, self.directories))}
-        # A plugin that is asked for VERSION, STATUS or GC must not take over what we were started with.
-        for key in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"):
-            environment.pop(key, None)
-        if attachment is not None:
-            environment |= {
-                "CNI_CONTAINERID": attachment.container,
-                "CNI_NETNS": attachment.netns,
-                "CNI_IFNAME": attachment.interface,
-                "CNI_ARGS": ";".join(f"{key}={value}" for key, value in attachment.args),
-            }
-        return environment
+        return answer(name, command, code, output, errors)
 
 
 async def _talk(process: asyncio.subprocess.Process, document: bytes) -> tuple[bytes, bytes, int]:
@@ -126,43 +84,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except ProcessLookupError:
         pass
     await process.wait()
-
-
-def failure(name: str, command: str, code: int, output: bytes, errors: bytes) -> Error:
-    """Return the error of a plugin that ended with ``code``: its own words, or what it printed."""
-    document = _object(output)
-    if document is not None and isinstance(document.get("msg"), str):
-        details = document.get("details")
-        text = f"{document['msg']}: {details}" if details else str(document["msg"])
-        reason = f"{text} (code {document.get('code')})"
-    else:
-        printed = (errors or output).decode(errors="replace").strip()
-        ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-        reason = f"{ended}: {printed[-1000:]}" if printed else ended
-    return Unknown(f"CNI plugin {name} failed at {command}: {_one_line(reason)}")
-
-
-def result_of(name: str, command: str, output: bytes) -> Mapping[str, Json]:
-    """Parse what a plugin printed. Raises Unknown for what is not a JSON object."""
-    document = _object(output)
-    if document is None:
-        shown = _one_line(output[:200].decode(errors="replace"))
-        raise Unknown(f"CNI plugin {name} printed no JSON object at {command}: {shown!r}")
-    return document
-
-
-def _object(output: bytes) -> Mapping[str, Json] | None:
-    try:
-        document: Json = json.loads(output)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, Mapping) else None
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def joined(problems: Sequence[Error]) -> Error:
-    """Return one error for several, of the class of the first."""
-    return problems[0] if len(problems) == 1 else type(problems[0])("; ".join(map(str, problems)))

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 from windlass.errors import Error
 from windlass_cni.cache import Cache, Cached
-from windlass_cni.config import Json, Network, Object, Plugin
-from windlass_cni.execute import Attachment, Programs, joined, result_of
+from windlass_cni.config import Json, Network, Object
+from windlass_cni.execute import Programs
+from windlass_cni.protocol import (
+    CHECKS_SINCE,
+    STATUS_SINCE,
+    Attachment,
+    execution_conf,
+    joined,
+    result_of,
+)
 from windlass_cni.result import Result, parse
 
 logger = logging.getLogger(__name__)
-
-CHECKS_SINCE = "0.4.0"
-STATUS_SINCE = "1.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +122,6 @@ class Networks:
                     problems.append(error)
         if problems:
             raise joined(problems)
-
-
-def execution_conf(network: Network, plugin: Plugin, args: Object, previous: Object | None) -> Object:
-    """Return what a plugin gets on its standard input (CNI specification, section 3, "Deriving ...")."""
-    conf: dict[str, Json] = {key: value for key, value in plugin.conf.items() if key not in ("capabilities", "plugins")}
-    conf |= {"name": network.name, "cniVersion": network.version}
-    asked = {name: value for name, value in args.items() if name in plugin.capabilities}
-    if asked:
-        conf["runtimeConfig"] = asked
-    if previous is not None:
-        conf["prevResult"] = previous
-    return conf
-
-
-def capability_args(values: Mapping[str, Json]) -> Object:
-    """Return arguments for capabilities without those that are empty: no ports, no DNS, no addresses."""
-    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
 
 
 async def add_all(

@@ -87,6 +87,7 @@ class ImageConfig:
     stop_signal: str = ""
     labels: Mapping[str, str] | None = None
     volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
 
     @property
     def chain_id(self) -> str:
@@ -265,6 +266,7 @@ def parse_config(data: bytes, name: str) -> ImageConfig:
         stop_signal=_string(config, "StopSignal", name),
         labels=_string_map(config.get("Labels"), f"{name}: Labels"),
         volumes=_names(config, "Volumes", name),
+        exposed_ports=_names(config, "ExposedPorts", name),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 from windlass import callbacks
-from windlass.callbacks import StartCallback, StopCallback
+from windlass.callbacks import Reload, StartCallback, StopCallback
 from windlass.discovery import Found
 from windlass.errors import Error, FailedPrecondition, NotFound, StartError, is_full, with_class
 from windlass.gate import Gate, Handle
@@ -72,6 +72,7 @@ class _Context:
         self.prepared: object = None
         self.starts: list[StartCallback] = []
         self.stops: list[StopCallback] = []
+        self.reloads: list[Reload] = []
         self.holds_readiness = False
         requires = tuple(kind.uri for kind in plugin.requires)
         self.record = Record(
@@ -131,6 +132,9 @@ class _Context:
     def on_stop(self, callback: StopCallback) -> None:
         self.stops.append(callback)
 
+    def on_reload(self, keys: Collection[str], callback: StopCallback) -> None:
+        self.reloads.append((frozenset(keys), callback))
+
     def register_readiness(self) -> Callable[[], None]:
         self.holds_readiness = True
         return self._daemon.hold_readiness(self.uri)
@@ -172,6 +176,11 @@ class Daemon:
     def gates(self) -> dict[str, Gate]:
         """The gate of every plugin that started, by URI."""
         return {each.uri: each.gate for each in self._started if each.record.state == State.OK}
+
+    @property
+    def reloads(self) -> dict[str, list[Reload]]:
+        """What the plugins that started can take over of a new configuration, by URI."""
+        return {each.uri: each.reloads for each in self._started if each.record.state == State.OK}
 
     def of_type(self, uri: str) -> list[_Context]:
         """Return what has been started of a plugin type, in start order."""

@@ -11,6 +11,9 @@ from windlass.ownloop import only_exceptions
 StartCallback = Callable[[], Awaitable[None]]
 StopCallback = Callable[[], Awaitable[None] | None]
 
+Reload = tuple[frozenset[str], StopCallback]
+"""Keys of a plugin's configuration, and what takes over their new values."""
+
 UNWIND = 1.0
 """Seconds that a callback has to end once it is cancelled."""
 

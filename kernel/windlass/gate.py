@@ -24,7 +24,7 @@ from itertools import islice
 from types import GeneratorType
 from typing import ParamSpec, TypeVar
 
-from windlass import faults
+from windlass import faults, tracing
 from windlass.errors import Unavailable
 from windlass.marks import CONTRACT_MARK, is_quick, quick
 from windlass.ownloop import OwnLoop, only_exceptions
@@ -90,14 +90,17 @@ class Breaker:
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
 
+    @property
+    def left(self) -> float:
+        """The seconds until it lets a call through, 0 while it is closed."""
+        return 0.0 if self._misses < MISSES_TO_OPEN else max(0.0, self._open_until - time.monotonic())
+
     def check(self) -> None:
         """Raise Unavailable while the breaker is open."""
         if self._misses < MISSES_TO_OPEN:
             return
-        left = self._open_until - time.monotonic()
-        if left > 0:
-            sick = f"{self._uri} has missed {self._misses} deadlines in a row"
-            raise Unavailable(f"{sick}; it is tried again in {left:.1f} s")
+        if (left := self.left) > 0:
+            raise Unavailable(f"{self._uri} has missed {self._misses} deadlines in a row; tried again in {left:.1f} s")
         self._open_until = time.monotonic() + self._pause
 
     def missed(self) -> None:
@@ -119,6 +122,7 @@ class Gate:
     def __init__(self, uri: str, pool_size: int = POOL_SIZE, own_loop: bool = False) -> None:
         """Guard the plugin ``uri``; threads start when they are needed. ``own_loop``: see `PluginType.own_loop`."""
         self.uri = uri
+        self.closed = False
         self.accounts: dict[str, Account] = {}
         self.breaker = Breaker(uri)
         self.pool = Pool(uri, pool_size)
@@ -144,7 +148,11 @@ class Gate:
             try:
                 if faults.armed:
                     faults.point(f"{self.uri}.{account.method}")
-                result = method(*args, **kwargs)
+                if tracing.recorder is None:
+                    result = method(*args, **kwargs)
+                else:
+                    with tracing.span(f"{self.uri}.{account.method}"):
+                        result = method(*args, **kwargs)
                 failed = False
             finally:
                 account.leave(started, failed)
@@ -159,10 +167,11 @@ class Gate:
             try:
                 if faults.armed:
                     await asyncio.to_thread(faults.point, f"{self.uri}.{account.method}")
-                if self._own_loop is None:
-                    result = await only_exceptions(method(*args, **kwargs))
-                else:
-                    result = await self._own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
+                with tracing.span(f"{self.uri}.{account.method}") if tracing.recorder else tracing.NOTHING:
+                    if self._own_loop is None:
+                        result = await only_exceptions(method(*args, **kwargs))
+                    else:
+                        result = await self._own_loop.run(lambda: only_exceptions(method(*args, **kwargs)))
                 failed = False
                 return result
             finally:
@@ -180,6 +189,7 @@ class Gate:
 
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
+        self.closed = True
         self.pool.close()
         if self._own_loop is not None:
             self._own_loop.close()

@@ -19,6 +19,7 @@ anything to ask. A step in which nobody has a say costs its caller nothing.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import difflib
 import functools
@@ -236,7 +237,12 @@ class _Part:
 
     def _ask(self, call: Callable[[], object]) -> object:
         """Make a participant do something within its time; in pluggy's thread."""
-        return asyncio.run_coroutine_threadsafe(self._in_time(call), self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(self._in_time(call), self._loop).result()
+        except concurrent.futures.CancelledError:
+            if not self._gate.closed:
+                raise  # by something else that the participant awaited
+            raise Unavailable("it was stopped meanwhile") from None
 
     async def _in_time(self, call: Callable[[], object]) -> object:
         limit, breaker = asyncio.timeout(self._options.deadline), self._gate.breaker

@@ -68,10 +68,10 @@ class OwnLoop:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), loop))
 
     def close(self) -> None:
-        """Cancel what is under way, and end; it is not waited for."""
+        """Cancel what is under way, and end; it is not waited for. Again is not an error."""
         with self._lock:
-            self._closed = True
-            if self._loop is not None:
+            closed, self._closed = self._closed, True
+            if self._loop is not None and not closed:  # a loop that has ended takes no calls
                 self._loop.call_soon_threadsafe(self._stop.set)
 
     def _running(self) -> asyncio.AbstractEventLoop:

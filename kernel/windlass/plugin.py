@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
@@ -155,6 +155,12 @@ class InitContext(Protocol):
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
         """Call ``callback`` at stop, in reverse start order; it runs also when a later start fails."""
+
+    def on_reload(self, keys: Collection[str], callback: Callable[[], Awaitable[None] | None]) -> None:
+        """Call ``callback`` when values of ``keys`` of this plugin's configuration change while the daemon runs.
+
+        `config` returns the new values then. If it raises, the plugin keeps the old ones. Other keys need a restart.
+        """
 
     # Any: what a plugin's own ``prepare`` has returned.
     @property

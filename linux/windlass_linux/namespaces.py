@@ -6,13 +6,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from windlass_linux import calls as linux
-from windlass_linux import idmap
 
 R = TypeVar("R")
 
@@ -50,6 +48,8 @@ def create_owned(names: Mapping[str, Path], uidmap: str, gidmap: str) -> None:
 
     ``names`` has kinds as in `create`, and ``user`` for that namespace itself. Raises OSError, InvalidArgument.
     """
+    from windlass_linux import idmap
+
     flags = 0
     for kind in names:
         flags |= KINDS.get(kind, 0)
@@ -147,6 +147,9 @@ def _enter(kind: str, path: Path) -> None:
 
 def _in_thread(call: Callable[[], R]) -> R:
     """Call in a thread that ends with the call, so that no other work ever runs in the namespaces it changed to."""
+    # Imported here for hooks of containers, which only name a namespace and have to start fast.
+    from concurrent.futures import ThreadPoolExecutor
+
     # An executor of its own, since one thread is never used twice here.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespaces") as executor:
         return executor.submit(call).result()

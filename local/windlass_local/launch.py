@@ -78,8 +78,9 @@ async def create(
     """Create a container with a writable snapshot over its image; when that fails, neither is left.
 
     ``wanted`` has ID, image and whatever else the record is to have; an empty runtime or snapshotter
-    is the namespace's default. ``build`` makes the spec; ``snapshot_labels`` are the snapshot's, and ``purpose``
-    is what the lease that keeps it meanwhile says of itself. Raises AlreadyExists.
+    is the namespace's default, and an empty snapshot key is the ID. ``build`` makes the spec;
+    ``snapshot_labels`` are the snapshot's, and ``purpose`` is what the lease that keeps it meanwhile says of itself.
+    Raises AlreadyExists.
     """
     check_identifier("container", wanted.id)
     leaf, runtime, snapshotter = await asyncio.gather(
@@ -88,7 +89,8 @@ async def create(
         _default(namespace, wanted.snapshotter, LABEL_SNAPSHOTTER, DEFAULT_SNAPSHOTTER),
     )
     labels = {**_labels(leaf.image), **wanted.labels}
-    wanted = replace(wanted, runtime=runtime, snapshotter=snapshotter, snapshot_key=wanted.id, labels=labels)
+    key = wanted.snapshot_key or wanted.id
+    wanted = replace(wanted, runtime=runtime, snapshotter=snapshotter, snapshot_key=key, labels=labels)
     async with namespace.lease(purpose) as leased:
         mounts = await _prepare(leased, wanted, leaf, progress, snapshot_labels)
         return await _record(leased, wanted, Rootfs(leased, leaf.image, mounts), build)

@@ -22,6 +22,7 @@ class Pump:
     """Copies from ``source`` to ``destination`` until the end of input or `stop`; owns the one that is a FIFO.
 
     ``finished`` is called in the thread at the end of input, ``broken`` when the destination has no reader any more.
+    ``intercept`` gets what was read and returns what is to be written.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Pump:
         *,
         finished: Callable[[], None] = lambda: None,
         broken: Callable[[], None] = lambda: None,
+        intercept: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._source = source
         self._destination = destination
         self._fifo = fifo
         self._finished = finished
         self._broken = broken
+        self._intercept = intercept
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
         self._waiting_since = 0.0
         self._lock = threading.Lock()
@@ -79,7 +82,7 @@ class Pump:
         try:
             while data := self._read():
                 try:
-                    self._write(data)
+                    self._write(self._intercept(data) if self._intercept else data)
                 except OSError:
                     self._broken()
                     self._discard()

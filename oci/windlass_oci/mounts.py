@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,3 +22,8 @@ def use_host_network(spec: Spec) -> None:
     linux = spec["linux"]
     linux["namespaces"] = [each for each in linux.get("namespaces", []) if each["type"] != "network"]
     spec["mounts"] += [bind(path, path, "ro") for path in HOST_FILES]
+
+
+def depth(path: str) -> int:
+    """Return how many parts a path has, so that mounts do not hide those below them."""
+    return os.path.normpath(path).replace("//", "/").count("/")

@@ -14,7 +14,15 @@ from windlass_oci.users import User
 if TYPE_CHECKING:
     from windlass_oci.runtime_spec import Process
 
-RESERVED_LABELS = ("containerd.io/", "io.containerd", "io.cri-containerd")
+RESERVED_LABELS = (
+    "containerd.io/",
+    "io.containerd",
+    "io.cri-containerd",
+    "io.windlass.",
+    "windlass.client/",
+    "com.docker.compose.",
+)
+"""Prefixes of labels by which daemons, CRI, `windlass` and compose know their containers and what to do with them."""
 
 
 def apply_image(
@@ -22,9 +30,9 @@ def apply_image(
 ) -> None:
     """Take arguments, environment and directory of an image.
 
-    ``arguments`` replace the image's command; another ``entrypoint`` drops that command too.
+    ``arguments`` replace the image's command; another ``entrypoint`` drops that command too, and an empty one is none.
     """
-    head = list(image.entrypoint) if entrypoint is None else [entrypoint]
+    head = list(image.entrypoint) if entrypoint is None else [entrypoint] if entrypoint else []
     command = list(image.command) if entrypoint is None else []
     process["args"] = head + (list(arguments) or command)
     if not process["args"]:

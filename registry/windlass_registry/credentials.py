@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
-import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from windlass.contracts.transfer import Credentials
 from windlass.errors import FailedPrecondition
 from windlass_images.manifests import parse_object
+from windlass_registry import helpers
 
 Ask = Callable[[str, str], Credentials | None]
 """Returns the credentials for a host, given also the reference; None is to try without."""
 
 LIMIT = 1 << 20
-HELPER_TIMEOUT = 30.0
-HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
-_HUB = frozenset({"docker.io", "registry-1.docker.io", "index.docker.io"})
+HUB = frozenset({"docker.io", "registry-1.docker.io", "index.docker.io"})
 
 
 def docker_config() -> Path:
@@ -43,18 +39,28 @@ class DockerConfig:
 
     def find(self, host: str) -> tuple[Credentials | None, str]:
         """Return the credentials for ``host``, and where they come from."""
-        document = self._read()
-        helpers = _object(document, "credHelpers")
-        helper = helpers.get(host) or (helpers.get("docker.io") if host in _HUB else None) or document.get("credsStore")
-        key = DOCKER_HUB_KEY if host in _HUB else host
-        if isinstance(helper, str) and helper:
-            return self._run(helper, key), f"docker-credential-{helper}, named in {self._path}"
+        document = self.document()
+        helper = self.helper(host, document)
+        key = DOCKER_HUB_KEY if host in HUB else host
+        if helper:
+            return helpers.get(helper, key, str(self._path)), f"docker-credential-{helper}, named in {self._path}"
         for name, entry in _object(document, "auths").items():
-            if isinstance(entry, dict) and (name == key or _bare(name) == host):
+            if isinstance(entry, dict) and entry and (name == key or self.names(name, host)):
                 return self._entry(entry, name), f"{self._path}: auths"
         return None, f"nothing in {self._path}"
 
-    def _read(self) -> dict[str, object]:
+    def helper(self, host: str, document: dict[str, object]) -> str:
+        """Return the helper that a document names for ``host``, empty for none."""
+        special = _object(document, "credHelpers")
+        found = special.get(host) or (_of_hub(special) if host in HUB else None) or document.get("credsStore")
+        return found if isinstance(found, str) else ""
+
+    def names(self, key: str, host: str) -> bool:
+        """Return whether a key of ``auths`` means ``host``."""
+        return _bare(key) == host
+
+    def document(self) -> dict[str, object]:
+        """Return all that the file says. Raises FailedPrecondition if it cannot be read."""
         try:
             with self._path.open("rb") as file:
                 data = file.read(LIMIT + 1)
@@ -81,35 +87,9 @@ class DockerConfig:
             raise FailedPrecondition(f'{self._path}: auth of "{name[:200]}" is not base64 of user:password')
         return Credentials(username, secret)
 
-    def _run(self, helper: str, key: str) -> Credentials | None:
-        if not HELPER.fullmatch(helper):
-            raise FailedPrecondition(f"{self._path} names a helper {helper[:80]!r}, which is not the name of a program")
-        command = f"docker-credential-{helper}"
-        try:
-            done = subprocess.run(
-                [command, "get"], input=key.encode(), capture_output=True, timeout=HELPER_TIMEOUT, check=False
-            )
-        except FileNotFoundError:
-            raise FailedPrecondition(f"{command}, which {self._path} names, is not installed") from None
-        except subprocess.TimeoutExpired:
-            raise FailedPrecondition(f"{command} did not end within {HELPER_TIMEOUT:.0f} s") from None
-        text = done.stdout[:LIMIT].decode(errors="replace")
-        if done.returncode:
-            if "credentials not found" in text:
-                return None
-            raise FailedPrecondition(f"{command} failed: {' '.join(text.split())[:200]}")
-        return _answer(text, command)
 
-
-def _answer(text: str, command: str) -> Credentials | None:
-    try:
-        document = json.loads(text)
-        username, secret = document["Username"], document["Secret"]
-    except (ValueError, KeyError, TypeError):
-        raise FailedPrecondition(f"{command} did not answer with credentials") from None
-    if not isinstance(username, str) or not isinstance(secret, str):
-        raise FailedPrecondition(f"{command} did not answer with credentials")
-    return Credentials("" if username == "<token>" else username, secret)
+def _of_hub(special: dict[str, object]) -> object:
+    return special.get("docker.io") or special.get(DOCKER_HUB_KEY)
 
 
 def _object(document: dict[str, object], key: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,7 +66,8 @@ class Ranges:
     def _advance(self) -> None:
         while len(self._parts) <= self._width and self._next < self._size:
             end = min(self._next + PART, self._size)
-            self._parts.append(self._pool.submit(self._fetch, self._next, end))
+            fetch = contextvars.copy_context().run
+            self._parts.append(self._pool.submit(fetch, self._fetch, self._next, end))
             self._next = end
         try:
             self._current = memoryview(self._parts.popleft().result())

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import urllib3
 
+from windlass import tracing
 from windlass.errors import Cancelled, Error, FailedPrecondition, Unauthenticated
 from windlass_registry import failures, urls
 from windlass_registry.failures import HostFailure
@@ -176,11 +177,17 @@ class Session:
         self, method: str, url: str, headers: Mapping[str, str], host: Host, body: Body | None
     ) -> urllib3.BaseHTTPResponse:
         shown = failures.shown_url(url)
-        try:
-            answer = self._transport.send(method, url, headers, host.tls, host.dial_timeout, self._watch, body)
-        except Unreachable as error:
-            self._tell(f"{method} {shown}: {error}")
-            raise
+        facts = {"http.request.method": method, "url.full": shown, "server.address": host.authority}
+        with tracing.span(f"HTTP {method}", tracing.CLIENT, **facts) as span:
+            if span is not None and tracing.recorder is not None:
+                headers = {**headers, **span.headers()}
+            try:
+                answer = self._transport.send(method, url, headers, host.tls, host.dial_timeout, self._watch, body)
+            except Unreachable as error:
+                self._tell(f"{method} {shown}: {error}")
+                raise
+            if span is not None:
+                span.note(**{"http.response.status_code": answer.status})
         answer.url = url  # as asked: urllib3 keeps the path alone
         self._tell(f"{method} {shown}: {answer.status}")
         if self._stopped.is_set():

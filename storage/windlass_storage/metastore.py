@@ -24,7 +24,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -115,6 +115,14 @@ class Metastore:
             if place is not None:
                 place(record)
             return record
+
+    def restore(self, snapshots: Iterable[snapshot_table.Kept]) -> None:
+        """Make the rows of snapshots that another program kept, with their IDs, all or none; durable on return."""
+        with self._write() as db:
+            # A parent may come after its children.
+            db.execute("PRAGMA defer_foreign_keys = ON")
+            db.executemany(snapshot_table.RESTORE, (snapshot_table.columns(each) for each in snapshots))
+        self.flush()
 
     def lookup(self, key: str) -> Record:
         """Return the record of a snapshot of any kind. Raises NotFound."""

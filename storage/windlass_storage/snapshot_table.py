@@ -41,6 +41,10 @@ INFO = """
     SELECT s.kind, s.name, coalesce(p.name, ''), s.labels, s.created_at, s.updated_at
     FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent
 """
+RESTORE = """
+    INSERT INTO snapshot (id, name, kind, parent, labels, inodes, size, created_at, updated_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,29 @@ class Record:
     labels: Mapping[str, str]
     usage: Usage
     """As stored at commit; zero before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot as it is kept, ``parent`` by its ID."""
+
+    id: int
+    name: str
+    kind: Kind
+    parent: int | None
+    labels: Mapping[str, str]
+    usage: Usage
+    created_at: int
+    updated_at: int
+
+
+def columns(kept: Kept) -> tuple[int | str | None, ...]:
+    """Return the values for `RESTORE`."""
+    usage, labels = kept.usage, dump(kept.labels)
+    return (
+        *(kept.id, kept.name, kept.kind, kept.parent, labels),
+        *(usage.inodes, usage.size, kept.created_at, kept.updated_at),
+    )
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:

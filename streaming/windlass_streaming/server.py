@@ -15,6 +15,7 @@ from windlass_streaming import portforward, remotecommand
 from windlass_streaming.backend import Attach, Backend, Exec, PortForward, Request
 from windlass_streaming.http import Exchange
 from windlass_streaming.http import Request as HttpRequest
+from windlass_streaming.stopping import Stoppable
 from windlass_streaming.streams import Streams
 from windlass_streaming.tokens import Tokens
 from windlass_streaming.websocket import WebSocket, WebSocketWire, accept_key
@@ -23,6 +24,8 @@ from windlass_streaming.wire import SocketWire
 logger = logging.getLogger(__name__)
 
 NAMES = {Exec: "exec", Attach: "attach", PortForward: "portforward"}
+FAREWELL = 1.0
+"""Seconds in which sessions may end by themselves once the server stops."""
 VERSION_HEADER = "X-Stream-Protocol-Version"
 
 
@@ -42,7 +45,7 @@ class StreamingServer:
 
     def __init__(self, backend: Backend, listen: Listen) -> None:
         """Listen when `start` is called."""
-        self._backend = backend
+        self._backend = Stoppable(backend)
         self._listen = listen
         self._tokens: Tokens[Request] = Tokens()
         self._server: asyncio.Server | None = None
@@ -58,9 +61,12 @@ class StreamingServer:
         self._base = f"{'https' if listen.tls else 'http'}://{shown}:{port}"
 
     async def stop(self) -> None:
-        """Listen no more, and end every connection."""
+        """Listen no more, and end every connection: sessions with an error, if their clients read it in time."""
         if self._server is not None:
             self._server.close()
+        self._backend.stop()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=FAREWELL)
         for task in self._connections:
             task.cancel()
         if self._connections:

@@ -25,7 +25,9 @@ from windlass_api.containerd.services.introspection.v1 import introspection_pb2 
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as leases
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as namespaces
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as snapshots
+from windlass_api.containerd.services.tasks.v1 import tasks_pb2 as tasks
 from windlass_api.containerd.services.version.v1 import version_pb2 as version
+from windlass_api.containerd.v1.types import task_pb2 as task
 from windlass_client.client import Client
 from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.server import Server
@@ -64,6 +66,7 @@ class FakeDaemon:
             (leases.DESCRIPTOR.services_by_name["Leases"], _Leases(self)),
             (snapshots.DESCRIPTOR.services_by_name["Snapshots"], _Snapshots(self)),
             (containers.DESCRIPTOR.services_by_name["Containers"], _Containers(self)),
+            (tasks.DESCRIPTOR.services_by_name["Tasks"], _Tasks(self)),
             (diff.DESCRIPTOR.services_by_name["Diff"], _Diff(self)),
             (namespaces.DESCRIPTOR.services_by_name["Namespaces"], _Namespaces(self)),
             (introspection.DESCRIPTOR.services_by_name["Introspection"], _Introspection(self)),
@@ -155,8 +158,14 @@ class _Images(_Part):
     async def list(self, request: images.ListImagesRequest, call: Call) -> images.ListImagesResponse:
         self.daemon.namespaces.add(call.namespace)
         found = self.daemon.images.values()
-        names = {each.removeprefix("name==") for each in request.filters}
-        return images.ListImagesResponse(images=[each for each in found if not names or each.name in names])
+        wanted = set(request.filters)
+        return images.ListImagesResponse(
+            images=[
+                each
+                for each in found
+                if not wanted or wanted & {f"name=={each.name}", f"target.digest=={each.target.digest}"}
+            ]
+        )
 
     async def get(self, request: images.GetImageRequest, call: Call) -> images.GetImageResponse:
         if request.name not in self.daemon.images:
@@ -193,6 +202,8 @@ class _Snapshots(_Part):
         return snapshots.StatSnapshotResponse(info=self.daemon.snapshots[request.key])
 
     async def prepare(self, request: snapshots.PrepareSnapshotRequest, call: Call) -> snapshots.PrepareSnapshotResponse:
+        if request.key in self.daemon.snapshots:
+            raise AlreadyExists(f"snapshot {request.key} already exists")
         self.daemon.snapshots[request.key] = snapshots.Info(
             kind=snapshots.COMMITTED, name=request.key, parent=request.parent
         )
@@ -241,6 +252,12 @@ class _Containers(_Part):
 
     async def list(self, request: containers.ListContainersRequest, call: Call) -> containers.ListContainersResponse:
         return containers.ListContainersResponse(containers=self.daemon.containers)
+
+
+class _Tasks(_Part):
+    async def list(self, request: tasks.ListTasksRequest, call: Call) -> tasks.ListTasksResponse:
+        running = [task.Process(id=each.id, pid=1, status=task.RUNNING) for each in self.daemon.containers]
+        return tasks.ListTasksResponse(tasks=running)
 
 
 class _Diff(_Part):

@@ -1,35 +1,11 @@
-"""Mounts and sizes, as `windlass run` reads them."""
+"""Sizes, as `windlass run` reads them."""
 
 from __future__ import annotations
 
 import pytest
 
 from windlass.errors import InvalidArgument
-from windlass_client.arguments import parse_mount, parse_size
-
-
-@pytest.mark.parametrize(
-    ("text", "mount"),
-    [
-        ("src=/a,dst=/b", ("bind", "/a", "/b", ["rbind"])),
-        ("type=bind,source=/a,destination=/b,options=bind:ro", ("bind", "/a", "/b", ["bind", "ro"])),
-        ("src=/a,target=/b,readonly", ("bind", "/a", "/b", ["rbind", "ro"])),
-        ("type=tmpfs,dst=/t,options=size=1m:mode=755", ("tmpfs", "tmpfs", "/t", ["size=1m", "mode=755"])),
-        ('"src=/a,b",dst=/c', ("bind", "/a,b", "/c", ["rbind"])),
-    ],
-)
-def test_mounts(text: str, mount: tuple[str, str, str, list[str]]) -> None:
-    """Mounts are written as for ctr, and a bind needs no more than its two ends."""
-    kind, source, destination, options = mount
-    expected = {"type": kind, "source": source, "destination": destination, "options": options}
-    assert parse_mount(text) == expected
-
-
-@pytest.mark.parametrize("text", ["src=/a", "dst=/b", "src=a,dst=/b", "src=/a,dst=b", "src=/a,dst=/b,colour=red", ""])
-def test_bad_mounts(text: str) -> None:
-    """What is missing or unknown is named."""
-    with pytest.raises(InvalidArgument, match="mount"):
-        parse_mount(text)
+from windlass_client.arguments import parse_size
 
 
 @pytest.mark.parametrize(

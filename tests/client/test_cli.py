@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from client.conftest import ArchiveFiles, FakeDaemon
 
+from windlass_api.containerd.services.containers.v1.containers_pb2 import Container
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2
 from windlass_client import output
 from windlass_client.cli import exit_code, main, windlass
@@ -33,13 +34,15 @@ async def test_image_commands(address: str, daemon: FakeDaemon, tmp_path: Path) 
 
     imported = await invoke(address, "image", "import", "--all-platforms", "--no-unpack", path)
     listed = await invoke(address, "image", "ls", "--json")
-    names = await invoke(address, "image", "ls", "-q")
+    ids = await invoke(address, "image", "ls", "-q", "--no-trunc")
     removed = await invoke(address, "image", "rm", "example.org/x:1")
 
     assert imported.exit_code == 0, imported.output
     assert imported.stdout == "imported example.org/x:1\n"
-    assert [image["name"] for image in json.loads(listed.stdout)] == ["example.org/x:1"]
-    assert names.stdout == removed.stdout == "example.org/x:1\n"
+    [image] = json.loads(listed.stdout)
+    assert image["name"] == "example.org/x:1"
+    assert ids.stdout == f"{image['id']}\n"
+    assert removed.stdout == f"Untagged: example.org/x:1\nDeleted: {image['id']}\n"
     assert not daemon.images
 
 
@@ -181,6 +184,62 @@ def test_help_imports_nothing_that_costs() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "[]"
+
+
+async def test_ps_imports_nothing_that_creation_needs(address: str, daemon: FakeDaemon) -> None:
+    """It is typed all day: tables of rich, the OCI spec, images, CNI and archives are for other commands."""
+    unwanted = {"rich", "yaml", "zstandard", "ctypes", "shutil", "secrets", "tempfile"} | {
+        f"windlass_{name}" for name in ("images", "local", "oci", "cni", "registry", "remote", "storage", "linux")
+    }
+    script = (
+        "import sys; from windlass_client.cli import main; print(main(sys.argv[1:]));"
+        f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {unwanted}))"
+    )
+    daemon.containers = [Container(id="box", image="example.org/x:1")]
+    command = [sys.executable, "-c", script, "--address", address, "ps"]
+    shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    head, box, *last = shown.stdout.splitlines()
+    assert head.startswith("CONTAINER ID") and box.startswith("box ")
+    assert last == ["0", "[]"]
+
+
+def test_run_imports_no_networks_by_name_and_no_devices() -> None:
+    """CNI, devices, filling of volumes and pulling are imported by the containers that need them."""
+    script = (
+        "import sys; from windlass_client.commands import run; from windlass_client.lifecycle import creation, removal;"
+        "from windlass_client.networks import cleanup, plan;"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'windlass_cni', 'windlass_storage'}));"
+        "print(sorted(sys.modules.keys() & {'windlass_oci.cdi', 'windlass_client.pulling'}))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == ["[]", "[]"]
+
+
+def run_program(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Run `windlass` as its installation does."""
+    script = "import sys; from windlass_client.program import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_the_program_ends_with_all_that_it_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """It does not take Python apart at its end, so it has to write what is buffered."""
+    shown = run_program("config", "default")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert main(["config", "default"]) == 0
+    assert shown.stdout == capfd.readouterr().out
+
+
+def test_the_program_fails_with_one_line() -> None:
+    """Its exit code is the command line's, also when what it prints cannot be written."""
+    missing = run_program("--address", "/nonexistent.sock", "ps")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("windlass: daemon at /nonexistent.sock is not running")
+    assert missing.stderr.count("\n") == 1
+    with open("/dev/full", "wb") as full:
+        unwritten = run_program("--help", stdout=full.fileno())
+    assert unwritten.returncode == 1
+    assert unwritten.stderr == "windlass: system: No space left on device\n"
 
 
 def test_names_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

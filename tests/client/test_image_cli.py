@@ -237,36 +237,102 @@ async def test_a_tree_shows_each_branch_once(run: Run, put: Put, daemon: FakeDae
 
 
 async def test_tag_and_rm(run: Run, put: Put, daemon: FakeDaemon) -> None:
-    """Names are not taken away from other images unless that is meant."""
+    """Names are completed, and taken away from other images, as docker does both."""
     await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="other:1"))
 
-    done = await run("tag", NAME, "a", "b")
-    refused = await run("tag", NAME, "other:1", code=1)
-    forced = await run("tag", "--force", "--json", NAME, "other:1")
-    removed = await run("rm", "--json", "a", "b")
+    done = await run("tag", "--json", NAME, "a", "other.org/b:2")
+    taken = await run("tag", NAME, "other.org/other:1")
+    removed = await run("rm", "--json", "a", "other.org/b:2")
+    bad = await run("tag", NAME, "Capital", code=1)
 
-    assert done.stdout == "a\nb\n"
-    assert "other:1 exists" in str(refused.exception)
-    assert json.loads(forced.stdout) == [{"name": "other:1"}]
-    assert json.loads(removed.stdout) == [{"name": "a"}, {"name": "b"}]
-    assert daemon.images["other:1"].target == daemon.images[NAME].target
+    names = ["docker.io/library/a:latest", "other.org/b:2"]
+    assert json.loads(done.stdout) == json.loads(removed.stdout) == [{"name": name} for name in names]
+    assert taken.stdout == ""
+    assert daemon.images["other.org/other:1"].target == daemon.images[NAME].target
+    assert "Capital" in str(bad.exception)
+
+
+async def test_an_image_in_use_is_not_removed(run: Run, put: Put, daemon: FakeDaemon) -> None:
+    """Its last name is not, unless that is meant; others are, and what cannot be does not hinder the rest."""
+    await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="other.org/x:1"))
+    daemon.containers = [Container(id="c", image=NAME)]
+    await run("tag", NAME, "second:1")
+
+    assert (await run("rm", "second:1")).stdout == "Untagged: second:1\n"
+    refused = await run("rm", NAME, "none:1", "other.org/x:1", code=1)
+    assert f"image {NAME} is in use by container c" in refused.stderr
+    assert 'image "none:1" does not exist' in refused.stderr
+    assert refused.stdout.startswith("Untagged: other.org/x:1\nDeleted: sha256:")
+    forced = await run("rm", "-f", NAME)
+    assert forced.stdout.startswith(f"Untagged: {NAME}\nDeleted: sha256:")
+    assert not daemon.images
+
+
+async def test_an_id_stands_for_its_image(run: Run, put: Put, daemon: FakeDaemon) -> None:
+    """Cut short as far as it is clear, and with all its names."""
+    await put(ArchiveFiles(b"one"))
+    await run("tag", NAME, "second:1")
+    [id] = (await run("ls", "-q")).stdout.split()
+    assert len(id) == 12
+    assert "does not exist" in str((await run("tag", "abcdefabcdef", "x", code=1)).exception)
+    removed = await run("rm", id)
+    assert set(removed.stdout.splitlines()[:2]) == {f"Untagged: {NAME}", "Untagged: second:1"}
+    assert not daemon.images
 
 
 async def test_prune(run: Run, put: Put, daemon: FakeDaemon) -> None:
-    """What a container was made of stays, and nothing happens to all images by accident."""
-    await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="used:1"), ArchiveFiles(b"two", name="other:1"))
+    """What a container was made of stays under all its names, and nothing goes without a yes."""
+    await put(ArchiveFiles(b"one"), ArchiveFiles(b"two", name="used:1"), ArchiveFiles(b"two", name="same:1"))
+    await put(ArchiveFiles(b"three", name="other:1"))
     daemon.containers = [Container(id="c", image="used:1")]
 
-    nothing = await run("prune", code=2)
+    refused = await run("prune", "--all", code=1)
+    nothing = await run("prune", "--force")
     dry = await run("prune", "--all", "--dry-run")
-    some = await run("prune", "--json", f"name=={NAME}")
-    rest = await run("prune", "--all")
+    some = await run("prune", "--json", "-f", f"name=={NAME}")
+    rest = await run("prune", "--all", "--force")
 
-    assert "--all" in str(nothing.exception)
-    assert dry.stdout.split() == [NAME, "other:1"]
+    assert "image prune has been cancelled" in str(refused.exception)
+    assert nothing.stdout == "Total reclaimed space: 0B\n"
+    assert set(dry.stdout.split()) == {NAME, "other:1"}
     assert json.loads(some.stdout) == [{"name": NAME}]
-    assert rest.stdout == "other:1\n"
-    assert set(daemon.images) == {"used:1"}
+    assert rest.stdout.startswith("Deleted Images:\nUntagged: other:1\nDeleted: sha256:")
+    assert set(daemon.images) == {"used:1", "same:1"}
+
+
+async def test_images_as_docker_lists_them(run: Run, put: Put, daemon: FakeDaemon) -> None:
+    """Repository and tag apart, by patterns and filters, in any form."""
+    await put(ArchiveFiles(b"one", name="docker.io/library/busy:1"), ArchiveFiles(b"two", name="other.org:5000/a/b:2"))
+
+    table = (await run("ls")).stdout.splitlines()
+    names = await run("ls", "--format", "{{.Repository}}:{{.Tag}}")
+    some = await run("ls", "--format", "{{.Repository}}", "bus*")
+    other = await run("ls", "--filter", "reference=*/a/b:2", "--digests", "--format", "{{.Digest}}")
+    none = await run("ls", "-q", "--filter", "dangling=true")
+    bad = await run("ls", "--filter", "size=1", code=1)
+
+    assert table[0].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    assert set(names.stdout.split()) == {"busy:1", "other.org:5000/a/b:2"}
+    assert some.stdout == "busy\n"
+    assert other.stdout == f"{daemon.images['other.org:5000/a/b:2'].target.digest}\n"
+    assert none.stdout == ""
+    assert "filter 'size' is not known" in str(bad.exception)
+
+
+async def test_history_and_inspect(run: Run, put: Put, daemon: FakeDaemon) -> None:
+    """By a short name; an image that says nothing of its making has a step for each layer."""
+    await put(ArchiveFiles(b"one", name="docker.io/library/busy:latest"))
+
+    history = (await run("history", "busy")).stdout.splitlines()
+    [document] = json.loads((await run("inspect", "busy")).stdout)
+    os = await run("inspect", "--format", "{{.Os}} {{index .RepoTags 0}}", "busy")
+    missing = await run("inspect", "busy", "none", code=1)
+
+    assert history[0].split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    assert history[1].startswith(document["Id"].removeprefix("sha256:")[:12])
+    assert document["RootFS"]["Layers"] and document["RepoTags"] == ["busy:latest"]
+    assert os.stdout == "linux busy:latest\n"
+    assert len(json.loads(missing.stdout)) == 1 and 'image "none" does not exist' in missing.stderr
 
 
 @pytest.mark.parametrize(
@@ -361,4 +427,6 @@ def test_every_command_of_the_group_is_there() -> None:
 
     for name in COMMANDS:
         shown = CliRunner().invoke(windlass, ["image", name, "--help"])
-        assert shown.exit_code == 0 and ("--json" in shown.output or "COMMAND" in shown.output), name
+        assert shown.exit_code == 0, name
+        structured = any(word in shown.output for word in ("--json", "--format", "COMMAND"))
+        assert structured or name in ("save", "load", "build"), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -9,7 +10,8 @@ import sys
 
 import pytest
 
-from windlass_client import output
+from windlass_client import format, listing, output
+from windlass_client.cli import fail
 
 SCRIPT = """
 from windlass_client import output
@@ -60,3 +62,17 @@ def test_a_document(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON as it is, in letters that people read."""
     output.document({"name": "ä"})
     assert capsys.readouterr().out == '{\n  "name": "ä"\n}\n'
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """U+009B begins a control sequence, U+202E turns the text that follows: JSON alone escapes neither."""
+    content = {"label": "a\x1b\x9b2Jé\u202e"}
+    output.document(content)
+    listing.documents([content], "")
+    listing.documents([content], "{{json .}}")
+    format.rows([content], {}, "json")
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable() and shown.count("\\u009b2Jé\\u202e") == 4
+    assert [json.loads(line) for line in shown.splitlines()[-2:]] == [content, content]
+    fail("image \x1b[2J does not exist")
+    assert capsys.readouterr().err == "windlass: image ?[2J does not exist\n"

@@ -143,12 +143,10 @@ def test_why_takes_an_id() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "tracing",
-        "Tracing",
-        "io.containerd.internal.v1.tracing",
-        "io.containerd.tracing.processor.v1",
-        "otlp",
         "devmapper",
+        "Devmapper",
+        "io.containerd.snapshotter.v1.devmapper",
+        "zfs",
     ],
 )
 def test_why_knows_what_only_containerd_has(name: str) -> None:

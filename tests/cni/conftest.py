@@ -10,8 +10,9 @@ import pytest
 
 from windlass_cni.cache import Cache
 from windlass_cni.config import Network, parse
-from windlass_cni.execute import Attachment, Programs
+from windlass_cni.execute import Programs
 from windlass_cni.networks import Networks
+from windlass_cni.protocol import Attachment
 
 PROGRAM = f"""#!{sys.executable}
 import json, os, pathlib, sys, time

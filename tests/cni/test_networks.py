@@ -12,7 +12,8 @@ from cni.conftest import ATTACHMENT, World
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, Unknown
 from windlass_cni.config import Json
 from windlass_cni.execute import Programs
-from windlass_cni.networks import Networks, add_all, capability_args, delete_all
+from windlass_cni.networks import Networks, add_all, delete_all
+from windlass_cni.protocol import capability_args
 
 PORTS: dict[str, Json] = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 

@@ -28,6 +28,7 @@ IMAGE = "docker.io/library/busybox:1"
 PLUGINS = Path("/usr/lib/cni")
 WINDLASS = Path(sys.executable).with_name("windlass")
 SLEEP = ("/bin/sleep", "1000")
+NRI = "io.containerd.nri.v1.nri"
 _numbers = itertools.count()
 
 
@@ -67,9 +68,13 @@ class CriDaemon(ScratchDaemon):
             f'version = 4\n[plugins."io.containerd.cri.v1.runtime"]\n'
             f'restrict_oom_score_adj = true\ncni_cache_dir = "{self.results}"\n{runtime}\n'
             f'[plugins."io.containerd.cri.v1.runtime".cni]\nconf_dir = "{self.networks}"\n'
-            f'bin_dirs = ["{self.plugins}"]\n{cni}\n{more}\n'
+            f'bin_dirs = ["{self.plugins}"]\n{cni}\n{"" if NRI in more else self._nri()}{more}\n'
         )
         self._channel: grpc.Channel | None = None
+
+    def _nri(self) -> str:
+        """Return a table that keeps the daemon's socket for plugins apart from that of the machine."""
+        return f'[plugins."{NRI}"]\nsocket_path = "{self.scratch}/n.sock"\n'
 
     def write_network(self, name: str = "10-bridge", bridge: str = "cni0", net: int = 199, **more: object) -> None:
         """Configure a network: a bridge, addresses of both families, port mappings."""

@@ -79,6 +79,10 @@ class Machine:
         assert self._process is not None
         return self._process.pid
 
+    def enter(self, *words: str) -> None:
+        """Put words before the daemon's command, such as `nsenter`'s."""
+        self._command = [*words, *self._command]
+
     def begin(self) -> None:
         """Execute the daemon."""
         with self.log.open("ab") as log:

@@ -19,8 +19,9 @@ import pytest
 
 from windlass_cni.cache import Cache
 from windlass_cni.config import Json, Network, parse
-from windlass_cni.execute import Attachment, Programs
+from windlass_cni.execute import Programs
 from windlass_cni.networks import Networks, add_all, delete_all
+from windlass_cni.protocol import Attachment
 from windlass_cni.result import Result
 from windlass_linux import netns
 

@@ -57,6 +57,7 @@ EXPECTED: Mapping[tuple[str, str], Answer] = {
     **{("CreateContainer", f"{name} image"): (NOT_FOUND, "") for name in ("unknown", "malformed", "control", "long")},
     ("CreateContainer", "stop signal"): (INVALID, "unknown CRI stop signal 9999"),
     ("CreateContainer", "target of nothing"): NO_ID,
+    ("RunPodSandbox", "long label"): (INVALID, "the limit is 4096"),
     ("CreateContainer", "group without user"): (UNKNOWN, 'user group "0" is specified without user'),
     ("CreateContainer", "unknown user"): (UNKNOWN, "no users found"),
     ("CreateContainer", "seccomp"): (UNKNOWN, 'cannot load seccomp profile "rel.json"'),
@@ -78,8 +79,6 @@ EXPECTED: Mapping[tuple[str, str], Answer] = {
 DIFFERENT: Mapping[tuple[str, str], tuple[Answer, grpc.StatusCode]] = {
     # a path that leads out of the pod's directory of logs could be any file of the host
     ("CreateContainer", "log outside"): ((UNKNOWN, "is not below the log_directory"), OK),
-    # which has a record whose labels have a longest size; a pod is no container here
-    ("RunPodSandbox", "long label"): ((OK, ""), INVALID),
     # containerd 2.4 has neither CheckpointPod nor RestorePod
     ("CheckpointPod", "empty"): (NO_ID, grpc.StatusCode.UNIMPLEMENTED),
     ("RestorePod", "empty"): (NO_METADATA, grpc.StatusCode.UNIMPLEMENTED),

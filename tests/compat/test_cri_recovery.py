@@ -197,7 +197,7 @@ def test_a_pod_whose_handler_is_configured_no_more_can_be_removed(tmp_path: Path
 
 @pytest.mark.skipif(
     "WINDLASS_CHURN" not in os.environ,
-    reason="fails once in some ten runs, not understood yet: WINDLASS_CHURN=1 runs it",
+    reason="takes 70 to 90 s of a machine with a load of 20, where its patience may end: WINDLASS_CHURN=1 runs it",
 )
 def test_pods_that_come_and_go_while_the_daemon_crashes_leave_nothing(cri_daemon: CriDaemon) -> None:
     ended = threading.Event()
@@ -227,7 +227,8 @@ def test_pods_that_come_and_go_while_the_daemon_crashes_leave_nothing(cri_daemon
         assert sum(each.result() for each in lives) > 0
     for pod in cri_daemon.pods():
         cri_daemon.remove_pod(pod.id)
-    assert wait_until(lambda: not list(cri_daemon.root.glob("*/sandboxes/*")))
+    # The last daemon sweeps in the background, by CNI plugins.
+    assert wait_until(lambda: not list(cri_daemon.root.glob("*/sandboxes/*")), 60)
     assert_nothing_left(cri_daemon)
     assert not list(cri_daemon.state.glob("io.containerd.sandbox.controller.v1.windlass/k8s.io/*"))
     assert not [each for each in mounts_below(cri_daemon.scratch) if "sandbox" in each or "/run/" in each]

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from compat.cri_daemon import IMAGE, CriDaemon, running_cri
 from compat.scratch_daemon import wait_until
+from compat.test_cri_podsandbox import PAUSE, archive
 
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.spec.mounts import unified_cgroups
@@ -22,6 +23,7 @@ from windlass_cri.spec.mounts import unified_cgroups
 BASE, LENGTH = 700_000, 65536
 BUSYBOX = ("/bin/busybox", "sh", "-c")
 BOTH = "both"
+PAUSED = "paused"
 
 
 def idmapping_runtime() -> str:
@@ -41,11 +43,15 @@ def idmapping_runtime() -> str:
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[CriDaemon]:
     cri_block = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
-    more = f'{cri_block}.{BOTH}.options]\nBinaryName = "{idmapping_runtime()}"\n'
+    binary = f'BinaryName = "{idmapping_runtime()}"\n'
+    more = f"{cri_block}.{BOTH}.options]\n{binary}{cri_block}.{PAUSED}.options]\n{binary}"
+    more += f'{cri_block}.{PAUSED}]\nsandboxer = "podsandbox"\n'
+    more += f'[plugins."io.containerd.cri.v1.images".pinned_images]\nsandbox = "{PAUSE}"\n'
     # Below pytest's own directories, which are closed, a container's root cannot reach its root file system.
     with tempfile.TemporaryDirectory(prefix="windlass-userns-") as name:
         Path(name).chmod(0o755)
         with running_cri(Path(name), more=more) as running:
+            running.import_image(archive(running.scratch))
             yield running
 
 
@@ -93,6 +99,17 @@ def test_root_of_a_container_is_nobody_on_the_host(daemon: CriDaemon, pod: str) 
     owners = "touch /new; stat -c %u /bin/busybox /etc/hosts /etc/hostname /new"
     assert daemon.exec(id, *BUSYBOX, owners).split() == ["0"] * 4
     assert daemon.exec(id, *BUSYBOX, "ip -4 addr show eth0 | grep -c 10.199; echo x > /dev/shm/x").split() == ["1"]
+
+
+def test_a_pause_container_belongs_to_its_pods_user_namespace(daemon: CriDaemon) -> None:
+    with daemon.pod(pod_config(daemon), PAUSED) as paused:
+        pause = json.loads(daemon.pod_status(paused, verbose=True).info["info"])["pid"]
+        id = daemon.run_container(paused, container_config(daemon))
+        # The image's user is 65535. Its files are the namespace's, or the OCI runtime could not use them.
+        assert Path(f"/proc/{pause}").stat().st_uid == BASE + 65535
+        assert Path(f"/proc/{pause}/uid_map").read_text().split() == ["0", str(BASE), str(LENGTH)]
+        assert os.stat(f"/proc/{pause}/ns/user").st_ino == os.stat(f"/proc/{pid_of(daemon, id)}/ns/user").st_ino
+        assert daemon.exec(id, *BUSYBOX, "id -u; stat -c %u /bin/busybox /etc/hosts").split() == ["0"] * 3
 
 
 def test_all_namespaces_belong_to_the_pods_user_namespace(daemon: CriDaemon, pod: str) -> None:

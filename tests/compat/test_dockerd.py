@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ IMAGE = "busy:1"
 APPLETS = ("sh", "cat", "echo", "sleep", "true", "ps")
 TRACES = (Path("/etc/docker/key.json"), Path("/etc/docker"), Path("/run/docker/plugins"), Path("/run/docker"))
 """What dockerd makes whatever it is told."""
+NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
 
 
 def program(name: str) -> str:
@@ -37,9 +38,10 @@ def program(name: str) -> str:
 
 
 class Docker:
-    """A dockerd without networks on a machine's containerd."""
+    """A dockerd on a machine's containerd, without networks unless it is told otherwise."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, prefix: Sequence[str] = (), network: Sequence[str] = NO_NETWORK) -> None:
+        """``prefix`` are words before the command; ``network`` are options."""
         self._machine = machine
         self._socket = machine.directory / "docker.sock"
         self.log = machine.directory / "docker.log"
@@ -52,7 +54,7 @@ class Docker:
         (directory / "docker.json").write_text("{}")
         argv += ["--config-file", f"{directory}/docker.json", "--pidfile", f"{directory}/docker.pid"]
         argv += ["--containerd-namespace", machine.namespace, "--cgroup-parent", f"/{machine.namespace}"]
-        argv += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        argv = [*prefix, *argv, *network]
         # Checkpoints are an experiment of docker's, for ten years.
         argv += ["--storage-driver", "vfs", "--experimental"]
         with self.log.open("wb") as log:
@@ -63,9 +65,14 @@ class Docker:
         eventually(lambda: self._process.poll() is not None or self.run("version").returncode == 0, 30)
         assert self._process.poll() is None, self.log.read_text()[-2000:]
 
+    @property
+    def command(self) -> list[str]:
+        """The words that begin each command of the client."""
+        return [self._client, "-H", f"unix://{self._socket}"]
+
     def run(self, *arguments: str, data: bytes = b"") -> Result:
         """Run a command of the client to its end."""
-        command = [self._client, "-H", f"unix://{self._socket}", *arguments]
+        command = [*self.command, *arguments]
         done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
         return Result(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -93,28 +100,36 @@ class Docker:
         shutil.rmtree(self._exec_root, ignore_errors=True)
 
 
-@pytest.fixture(params=["windlass", "containerd"])
-def docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """Docker on each of the two, with an image; all that dockerd makes elsewhere is gone afterwards."""
-    require_foreign_tools()
+@contextlib.contextmanager
+def dockerd(machine: Machine) -> Iterator[Docker]:
+    """Yield a dockerd on a machine that runs, with an image; all that it makes elsewhere is gone afterwards."""
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
-    machine = Machine(request.param, tmp_path_factory.mktemp("dk"))
+    docker = Docker(machine)
     try:
-        machine.start()
-        docker = Docker(machine)
-        try:
-            docker.wait()
-            done = docker.run("import", "-", IMAGE, data=root())
-            assert done.returncode == 0, done.stderr
-            yield docker
-        finally:
-            docker.close()
+        docker.wait()
+        done = docker.run("import", "-", IMAGE, data=root())
+        assert done.returncode == 0, done.stderr
+        yield docker
     finally:
-        machine.close()
+        docker.close()
         for path in new:
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(params=["windlass", "containerd"])
+def docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """Docker on each of the two."""
+    require_foreign_tools()
+    program("dockerd")
+    machine = Machine(request.param, tmp_path_factory.mktemp("dk"))
+    try:
+        machine.start()
+        with dockerd(machine) as docker:
+            yield docker
+    finally:
+        machine.close()
 
 
 def root() -> bytes:

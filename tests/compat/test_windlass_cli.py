@@ -2,151 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import itertools
 import json
 import os
 import pty
-import shutil
 import signal
 import struct
 import subprocess
-import sys
 import termios
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from polling import is_readable
+from compat.windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
 
-from windlass_api.containerd.services.events.v1.events_pb2 import PublishRequest
-from windlass_api.containerd.services.events.v1.events_pb2_grpc import EventsStub
-from windlass_conformance.boxes import BUSYBOX
-from windlass_linux import cgroups
-
-ROOT = Path(__file__).parents[2]
-IMAGE = "example.org/demo:1"
-WINDLASS = [sys.executable, "-c", "import sys; from windlass_client.cli import main; sys.exit(main())"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
-    pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed; apt-get install runc"),
-    pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox is not installed; apt-get install busybox-static"),
-]
-
-
-class Machine:
-    """A daemon in a scratch directory, and `windlass` that speaks to it."""
-
-    def __init__(self, kind: str, directory: Path) -> None:
-        self.kind = kind
-        self.directory = directory
-        self.address = str(directory / "d.sock")
-        self.namespace = f"cli-{os.getpid()}-{kind}"
-        self.environment = {**os.environ, "WINDLASS_ADDRESS": self.address, "CONTAINERD_NAMESPACE": self.namespace}
-        config = directory / "config.toml"
-        lines = [
-            "version = 2",
-            f'root = "{directory}/root"',
-            f'state = "{directory}/state"',
-            f'[grpc]\naddress = "{self.address}"',
-            f'[ttrpc]\naddress = "{self.address}.ttrpc"',
-        ]
-        if kind == "containerd":
-            lines.insert(3, 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]')
-            self.command = ["containerd", "-c", str(config)]
-        else:
-            windlassd = "import sys; from windlass.process.cli import main; sys.exit(main())"
-            self.command = [sys.executable, "-c", windlassd, "-c", str(config)]
-        config.write_text("\n".join(lines))
-        self.start()
-
-    def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while self.windlass("version").returncode != 0:
-            assert self.process.poll() is None and time.monotonic() < deadline, (self.directory / "log").read_text()
-            time.sleep(0.1)
-
-    def windlass(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*WINDLASS, *arguments], env=self.environment, input=input, capture_output=True, timeout=60
-        )
-
-    def run(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return self.windlass("run", "--fifo-dir", str(self.directory / "fifo"), *arguments, input=input)
-
-    @contextlib.contextmanager
-    def publishing(self, topic: str) -> Iterator[None]:
-        """Publish an event again and again."""
-        ended = threading.Event()
-
-        def work() -> None:
-            with grpc.insecure_channel(f"unix://{self.address}") as channel:
-                request = PublishRequest(topic=topic, event=AnyMessage(type_url="test/ready"))
-                while not ended.wait(0.1):
-                    metadata = (("containerd-namespace", self.namespace),)
-                    EventsStub(channel).Publish(request, timeout=10, metadata=metadata)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def leftovers(self) -> list[str]:
-        ps = json.loads(self.windlass("ps", "-a", "--json").stdout)
-        mounts = Path("/proc/self/mountinfo").read_text()
-        fifos = self.directory / "fifo"
-        return [
-            *(container["container"] for container in ps),
-            *(line for line in mounts.splitlines() if str(self.directory) in line),
-            *(os.listdir(fifos) if fifos.exists() else ()),
-        ]
-
-    def remove_containers(self) -> None:
-        names = self.windlass("ps", "-a", "-q").stdout.decode().split()
-        if names:
-            self.windlass("rm", "-f", *names)
-        shutil.rmtree(self.directory / "fifo", ignore_errors=True)
-
-    def stop(self) -> None:
-        self.remove_containers()
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            left = cgroups.remove_within([f"{place}/{self.namespace}" for place, _, _ in cgroups.hierarchies()])
-            assert not left
+pytestmark = NEEDS
 
 
 @pytest.fixture(scope="module", params=["containerd", "windlassd"])
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if request.param == "containerd" and shutil.which("containerd") is None:
-        pytest.skip("containerd is not installed; apt-get install containerd")
-    directory = tmp_path_factory.mktemp("m")
-    machine = Machine(request.param, directory)
-    try:
-        archive = directory / "image.tar"
-        script = ROOT / "scripts" / "demo_image.py"
-        subprocess.run([sys.executable, str(script), str(archive), IMAGE, str(BUSYBOX)], check=True)
-        imported = machine.windlass("image", "import", str(archive))
-        assert imported.returncode == 0, imported.stderr
-        assert imported.stdout == f"imported {IMAGE}\n".encode()
+    with running(request.param, tmp_path_factory.mktemp("m")) as machine:
         yield machine
-    finally:
-        machine.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -204,8 +82,8 @@ def test_a_container_in_the_background(machine: Machine) -> None:
     assert (executed.stdout, executed.returncode) == (b"bg\n", 3)
     assert machine.windlass("exec", "-i", "bg", "cat", input=b"piped").stdout == b"piped"
     [document] = json.loads(machine.windlass("inspect", "bg").stdout)
-    assert document["task"]["pid"] == listed["pid"]
-    assert document["spec"]["process"]["args"] == ["sleep", "1000"]
+    assert document["State"]["Pid"] == document["Containerd"]["task"]["pid"] == listed["pid"]
+    assert document["Containerd"]["spec"]["process"]["args"] == ["sleep", "1000"]
 
     refused = machine.windlass("rm", "bg")
     assert refused.returncode == 1
@@ -225,8 +103,8 @@ def test_how_a_container_ended_is_listed(machine: Machine) -> None:
 
     assert found == {"failed": ("stopped", 7), "ended": ("stopped", 5), "runs": ("running", None)}
     table = machine.windlass("ps", "-a").stdout.decode().splitlines()
-    assert "EXIT_STATUS" in table[0]
-    assert next(line for line in table if line.startswith("failed")).split()[3:5] == ["stopped", "7"]
+    assert "STATUS" in table[0]
+    assert "Exited (7) " in next(line for line in table if line.startswith("failed"))
     machine.windlass("rm", "-f", "failed", "runs", "ended")
 
 
@@ -269,7 +147,7 @@ def test_exit_code_of_windlass_itself(machine: Machine, tmp_path: Path) -> None:
 
 def test_the_third_interrupt_leaves(machine: Machine) -> None:
     """A first process that ignores signals, as each without a handler does, is killed by the third."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "deaf", IMAGE]
+    command = [*WINDLASS, "run", "--name", "deaf", IMAGE]
     script = "trap '' INT; echo ready; while true; do sleep 0.1; done"
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=pipe, stderr=pipe) as process:
@@ -288,7 +166,7 @@ def test_the_third_interrupt_leaves(machine: Machine) -> None:
 
 def test_the_third_interrupt_leaves_a_daemon_that_hangs(machine: Machine) -> None:
     """Nothing is waited for then; the container is still there, and removed when the daemon answers again."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--name", "stuck", IMAGE]
+    command = [*WINDLASS, "run", "--name", "stuck", IMAGE]
     script = "trap '' TERM; echo ready; while true; do sleep 0.1; done"
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=pipe, stderr=pipe) as process:
@@ -354,7 +232,7 @@ def test_the_number_of_processes_is_bounded(machine: Machine) -> None:
 def test_a_signal_reaches_the_container(machine: Machine) -> None:
     """What the command line is sent, the container gets."""
     script = "trap 'echo got; exit 9' TERM; echo ready; while true; do sleep 0.1; done"
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE, "sh", "-c", script]
+    command = [*WINDLASS, "run", "--rm", IMAGE, "sh", "-c", script]
     with subprocess.Popen(command, env=machine.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -365,7 +243,7 @@ def test_a_signal_reaches_the_container(machine: Machine) -> None:
 
 def test_nobody_reads_the_output(machine: Machine) -> None:
     """As in any pipeline, the writer ends when the reader has gone."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    command = [*WINDLASS, "run", "--rm", IMAGE]
     script = "while true; do echo 0123456789; done"
     with subprocess.Popen([*command, "sh", "-c", script], env=machine.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -376,7 +254,7 @@ def test_nobody_reads_the_output(machine: Machine) -> None:
 
 def test_a_terminal(machine: Machine) -> None:
     """The container's terminal has the size of ours, follows it, and turns ^C into a signal."""
-    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    arguments = ["run", "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
@@ -404,7 +282,7 @@ def test_a_terminal(machine: Machine) -> None:
 
 def test_what_is_typed_before_the_container_runs_reaches_it(machine: Machine) -> None:
     """As with any shell: nothing is discarded when the terminal changes its mode."""
-    arguments = ["run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", "-t", "-i", IMAGE, "sh"]
+    arguments = ["run", "--rm", "-t", "-i", IMAGE, "sh"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
@@ -425,19 +303,10 @@ def resize(terminal: int, lines: int, columns: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
-def read_until(terminal: int, text: bytes) -> bytes:
-    seen, deadline = b"", time.monotonic() + 20
-    while text not in seen:
-        assert time.monotonic() < deadline, seen
-        if is_readable(terminal, 0.1):
-            seen += os.read(terminal, 65536)
-    return seen
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch", "true"], b"nosuch"),
+        (["--pull", "never", "nosuch", "true"], b"image nosuch does not exist"),
         (["--name", "a/b", IMAGE, "true"], b"container 'a/b' is not valid"),
         (["--user", "nobody-here", IMAGE, "true"], b"user 'nobody-here' is not in the image's /etc/passwd"),
         (["--snapshotter", "nosuch", IMAGE, "true"], b"nosuch"),
@@ -491,7 +360,7 @@ def test_events_are_printed_as_they_happen(machine: Machine) -> None:
 
 def test_a_container_outlives_a_killed_daemon_and_its_command(machine: Machine) -> None:
     """The command line sits out a restart of the daemon and still has the exit code."""
-    command = [*WINDLASS, "run", "--fifo-dir", str(machine.directory / "fifo"), "--rm", IMAGE]
+    command = [*WINDLASS, "run", "--rm", IMAGE]
     script = "echo ready; read line; echo $line; exit 6"
     command = [*command[:-1], "-i", command[-1], "sh", "-c", script]
     pipe = subprocess.PIPE

@@ -13,7 +13,9 @@ import pytest
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import RuntimeConfig
-from windlass_cri.spec import cdi, cdidocuments
+from windlass_cri.spec import cdi
+from windlass_oci import cdidocuments
+from windlass_oci.cdi import is_qualified
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Spec
 
@@ -136,7 +138,7 @@ def test_an_annotation_that_names_no_device_is_refused(tmp_path: Path, name: str
     write(tmp_path / "static")
     with pytest.raises(Unknown, match="failed to parse CDI device annotations: invalid CDI device name"):
         injected(tmp_path, a=name)
-    assert not cdi.is_qualified(name)
+    assert not is_qualified(name)
 
 
 def test_only_the_containers_own_annotations_count(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from windlass.contracts.containers import Container as Row
 from windlass.contracts.tasks import Exit, Process
 from windlass.contracts.tasks import Status as TaskState
-from windlass.errors import DeadlineExceeded, Unavailable, Unknown
+from windlass.errors import DeadlineExceeded, FailedPrecondition, Unavailable, Unknown
 from windlass.hooks import Hooks
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
@@ -47,6 +47,7 @@ class Tasks:
         self.kill_error: Exception | None = None
         self.at_start = asyncio.Event()
         self.at_start.set()
+        self.exec_runs = False
 
     async def create(self, row: Row, options: object) -> int:
         self.calls.append("create")
@@ -63,6 +64,7 @@ class Tasks:
     async def wait(self, id: str, exec_id: str = "") -> Exit:
         if not exec_id:
             await self.ended.wait()
+        self.exec_runs = False
         if self.wait_error is not None:
             raise self.wait_error
         return Exit(7, 3, 5)
@@ -82,6 +84,8 @@ class Tasks:
         return Exit(7, 3, 5)
 
     async def delete_exec(self, id: str, exec_id: str) -> Exit:
+        if self.exec_runs:
+            raise FailedPrecondition("cannot delete a running process")
         self.calls.append("delete exec")
         return Exit(7, 3, 5)
 
@@ -126,6 +130,7 @@ class Node:
     pods: KnownPods
     containers: Containers
     container: Container
+    steps: PodSteps
 
     @property
     def fifos(self) -> list[str]:
@@ -158,7 +163,7 @@ async def node(tmp_path: Path) -> Node:
     (tmp_path / "state" / "containers" / ID).mkdir(parents=True)
     container = Container(ID, cri.ContainerConfig(), ContainerData("c_n", pods.pod.id), directory, Status(created_at=1))
     made.index.add(ID, container)
-    return Node(tasks, pods, made, container)
+    return Node(tasks, pods, made, container, steps)
 
 
 async def test_a_start_that_is_given_up_while_streams_are_opened_leaves_none(
@@ -268,6 +273,32 @@ async def test_a_container_is_not_made_in_a_pod_that_stopped_meanwhile(
     assert isinstance(creation, Creation)
 
 
+async def test_a_removal_that_is_given_up_goes_on_to_its_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(namespace: object, id: str, force: bool) -> None:
+        entered.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(launch, "remove", slowly)
+    removing = asyncio.create_task(node.containers.remove(node.container))
+    await asyncio.wait_for(entered.wait(), 20)
+    looked = asyncio.create_task(_look(node))
+    removing.cancel()
+    await asyncio.sleep(0.05)
+    assert not looked.done() and not removing.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await removing
+    # Who looks at all containers sees none whose record is gone.
+    assert await looked == [] and ID not in node.containers.index
+
+
+async def _look(node: Node) -> list[str]:
+    async with node.steps.changes.still():
+        return [each.id for each in node.containers.index]
+
+
 async def test_an_exec_that_times_out_leaves_no_error_to_be_logged(node: Node) -> None:
     reported = _reports(asyncio.get_running_loop())
     await node.containers.start(node.container)
@@ -292,6 +323,20 @@ async def test_an_exec_of_a_container_that_has_gone_leaves_no_error_to_be_logged
         await Execs(node.containers, cast("Pods", node.pods)).exec_sync(ID, ["/bin/sleep"], 5)
     await _nothing_more()
     assert reported == []
+
+
+async def test_an_exec_whose_start_is_given_up_is_deleted_once_it_has_ended(node: Node) -> None:
+    node.container.change(started_at=1)
+    node.tasks.at_start.clear()
+    execs = Execs(node.containers, cast("Pods", node.pods))
+    executing = asyncio.create_task(execs.exec_sync(ID, ["x"], 0))
+    while "start" not in node.tasks.calls:
+        await asyncio.sleep(0.01)
+    node.tasks.exec_runs = True
+    executing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await executing
+    assert node.tasks.calls[-1] == "delete exec"
 
 
 async def test_pipes_of_an_exec_are_below_the_container_s_directory(

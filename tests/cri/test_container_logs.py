@@ -105,3 +105,23 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.Mon
     log.write(b"after\n")
     log.close()
     assert path.read_bytes() == b"whole\nafter\n"
+
+
+def test_a_full_disk_is_said_once_for_many_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = LogFile(tmp_path / "0.log")
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(1000):
+        log.append(b"line\n")
+    monkeypatch.undo()
+    log.append(b"after\n")
+    log.close()
+    assert (tmp_path / "0.log").read_bytes() == b"after\n"
+    first, last = (record.getMessage() for record in caplog.records)
+    assert first == f"5 bytes of a container's log are lost, {tmp_path}/0.log: No space left on device"
+    assert last.startswith("4995 bytes of a container's log are lost, ")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cri.pod_files import made_files
 
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -13,6 +14,7 @@ from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import Pod, PodData
 from windlass_cri.spec import devices, mounts
 from windlass_cri.spec.mounts import MountTable, bind, set_mounts
+from windlass_oci import devices as oci_devices
 from windlass_oci.defaults import default_spec
 from windlass_oci.runtime_spec import Spec
 
@@ -21,7 +23,7 @@ POD = Pod("podid", cri.PodSandboxConfig(), PodData("p"), True)
 
 
 def mounted(tmp_path: Path, *wanted: cri.Mount, volumes: tuple[cri.Mount, ...] = ()) -> Spec:
-    files = PodFiles(tmp_path / "files")
+    files = made_files(tmp_path / "files")
     spec = default_spec("k8s.io", "id")
     set_mounts(spec, POD, files, cri.ContainerConfig(mounts=wanted), volumes)
     return spec
@@ -44,6 +46,13 @@ def test_default_mounts_come_first_then_others_by_their_depth(tmp_path: Path) ->
     assert found[:7] == ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/a/"]
     assert found[7:] == ["/a", "/data", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/shm", "/a/b/c"]
     assert "/run" not in found
+
+
+def test_a_container_does_not_make_the_directory_of_a_pod_that_is_removed_meanwhile(tmp_path: Path) -> None:
+    files = PodFiles(tmp_path / "files")
+    with pytest.raises(Unknown, match="hostname is gone; the pod is being removed"):
+        set_mounts(default_spec("k8s.io", "id"), POD, files, cri.ContainerConfig(), ())
+    assert not files.directory.exists()
 
 
 def test_a_clients_mount_takes_the_place_of_others(tmp_path: Path) -> None:
@@ -154,11 +163,11 @@ def test_devices_and_their_permissions() -> None:
 
 def test_devices_that_are_not_there_or_are_not_devices(tmp_path: Path) -> None:
     with pytest.raises(Unknown, match="lstat /dev/nope: no such file or directory"):
-        devices.named("/dev/nope", "/dev/nope")
+        oci_devices.named("/dev/nope", "/dev/nope")
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(Unknown, match="is not a device node"):
-        devices.named(str(file), "/dev/x")
+        oci_devices.named(str(file), "/dev/x")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: device files")
@@ -168,4 +177,4 @@ def test_all_devices_of_a_directory(tmp_path: Path) -> None:
         os.mknod(path, 0o20600, os.makedev(1, 3))
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("/dev/null")
-    assert [each["path"] for each in devices.named(str(tmp_path), "/dev/x/")] == ["/dev/x/a", "/dev/x/below/b"]
+    assert [each["path"] for each in oci_devices.named(str(tmp_path), "/dev/x/")] == ["/dev/x/a", "/dev/x/below/b"]

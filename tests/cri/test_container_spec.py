@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cri.pod_files import made_files
 
 from windlass.contracts.values import Platform
 from windlass.errors import InvalidArgument, Unknown
@@ -13,7 +14,6 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
 from windlass_cri.containers import signals
 from windlass_cri.containers.creation import log_path
-from windlass_cri.pods.files import PodFiles
 from windlass_cri.record import Pod, PodData
 from windlass_cri.spec import spec as specs
 from windlass_cri.spec.resources import Host, cgroups_path, resources, resources_of, set_resources
@@ -42,7 +42,7 @@ def pod(**options: object) -> Pod:
 
 
 def plan(tmp_path: Path, config: cri.ContainerConfig | None = None, in_pod: Pod | None = None) -> specs.Plan:
-    files = PodFiles(tmp_path / "files")
+    files = made_files(tmp_path / "files")
     return specs.Plan(
         in_pod or pod(), files, "id", config or cri.ContainerConfig(), IMAGE, Runtime(), RuntimeConfig(), host=HOST
     )

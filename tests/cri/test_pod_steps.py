@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from windlass.contracts.pods import Answer, PodHooks, Told, Update
-from windlass.errors import FailedPrecondition, PermissionDenied, Unknown
+from windlass.errors import FailedPrecondition, NotFound, PermissionDenied, Unknown
 from windlass.gate import Gate
 from windlass.hooks import Hooks, hookimpl
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
@@ -188,6 +188,17 @@ async def test_an_end_is_seen_once(steps: PodSteps, watcher: Watches, tmp_path: 
     await steps.stop_pod(POD)
     await steps.remove_pod(POD)
     assert watcher.seen == ["stop", "remove", "stop pod", "remove pod"]
+
+
+async def test_a_container_whose_record_is_gone_can_still_be_removed(
+    steps: PodSteps, watcher: Watches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(container: Container, spec: Spec | None) -> nri.Container:
+        raise NotFound(f"container {container.id} does not exist")
+
+    monkeypatch.setattr(steps.known, "container", gone)
+    await steps.remove_container(container(tmp_path))
+    assert watcher.seen == []
 
 
 async def test_what_has_ended_before_the_daemon_began_is_not_seen_to_end(steps: PodSteps, watcher: Watches) -> None:

@@ -152,3 +152,43 @@ def test_each_reason_not_to_start_is_a_line(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["--config", str(file)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[:2] for line in lines] == [["windlassd:", f"{file}:{number}:"] for number in (2, 3)]
+
+
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Install a distribution whose command `adopt` is the function `run` of a module with ``text``."""
+    module = f"brought_{folder.name}".replace("-", "_")
+    (folder / f"{module}.py").write_text(text)
+    info = folder / f"{module}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{cli.COMMANDS}]\nadopt = {module}:run\n")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+
+def test_a_command_of_another_distribution_gets_what_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options too, `--state` and `--help` among them, and besides the daemon's own options, which stand before it."""
+    text = (
+        "def run(rest, path, paths, flags):\n    print(rest, path, paths.root, flags.root, flags.state)\n    return 3\n"
+    )
+    installed(tmp_path, monkeypatch, text)
+    assert cli.main(["--root", "/r", "adopt", "--state", "/s", "--help"]) == 3
+    assert capsys.readouterr().out == "['--state', '/s', '--help'] None /var/lib/windlass /r None\n"
+
+
+def test_a_command_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel alone does not bring it."""
+    monkeypatch.setattr(cli, "COMMANDS", "windlass.commands.of.nobody")
+    assert cli.main(["adopt"]) == 1
+    assert capsys.readouterr().err == "windlassd: adopt is not installed: pip install windlass-adopt\n"
+
+
+def test_the_help_lists_commands_of_other_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where they are not installed, and without looking for them."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    assert "adopt" in capsys.readouterr().out

@@ -298,7 +298,7 @@ found[0] = Found(SERVER.uri + ".none", "example 1.0", Plugin(SERVER, "none", fai
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("found.clear()", "windlassd: no plugin is installed: pip install 'windlass-kernel[standard]'"),
+        ("found.clear()", "windlassd: no plugin is installed: pip install windlass"),
         (f"found.clear()\n{GOOD}", "windlassd: no server is installed, so no client could connect: pip install"),
         (GOOD + SICK_SERVER, "windlassd: io.containerd.server.v1.none is failed: KeyError: 'x'"),
     ],

@@ -277,6 +277,26 @@ async def count_turns() -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_a_step_that_the_end_of_its_participant_cuts_off_is_refused_in_words(
+    hooks: Hooks, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hangs:
+        begun = threading.Event()
+
+        @hookimpl
+        async def adjust_spec(self) -> None:
+            self.begun.set()
+            await asyncio.Event().wait()
+
+    gate = join(Hangs(), "type.a.1")
+    adjusting = asyncio.create_task(adjust(hooks, {}))
+    await asyncio.to_thread(Hangs.begun.wait, 20)
+    gate.close()
+    with pytest.raises(FailedPrecondition, match=r"type.a.1 refuses adjust_spec: it was stopped meanwhile"):
+        await adjusting
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_participant_that_hangs_opens_its_own_breaker(hooks: Hooks, join: Join) -> None:
     """From then on it is refused at once; the breaker of another stays as it is."""
     hangs = Hangs()

@@ -81,6 +81,18 @@ def test_a_directory_that_cannot_be_is_named_by_its_key_and_line(tmp_path: Path)
     )
 
 
+def test_a_root_whose_adoption_is_not_finished_is_refused(tmp_path: Path) -> None:
+    """The records are not there yet, and garbage collection would remove what seems to belong to none."""
+    unfinished = tmp_path / "a/root/adoption/unfinished"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
+    done = prepare(tmp_path)
+    remedy = "finish it by windlassd adopt, or windlassd adopt --back"
+    assert (done.returncode, done.stderr) == (1, f"what is in {tmp_path}/a/root was not all adopted; {remedy}\n")
+    unfinished.rename(unfinished.with_name("done"))
+    assert prepare(tmp_path).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [

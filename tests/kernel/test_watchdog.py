@@ -204,3 +204,16 @@ async def test_a_closed_loop_takes_no_calls_and_ends_those_under_way() -> None:
         await waiting
     with pytest.raises(Unavailable, match=r"type\.verifier\.1 has been stopped"):
         await loop.run(verifier.wait)
+
+
+async def test_a_loop_that_has_ended_can_be_closed_again() -> None:
+    """A daemon that is told to stop while it starts stops what has started twice."""
+    loop, verifier = OwnLoop("type.verifier.1"), Verifier()
+    waiting = asyncio.create_task(loop.run(verifier.wait))
+    await asyncio.to_thread(verifier.begun.wait, 10)
+    thread = next(each for each in threading.enumerate() if each.name == "loop type.verifier.1")
+    loop.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(thread.join, 10)
+    loop.close()

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,6 +144,9 @@ class FakeContext:
 
     def on_start(self, callback: Callable[[], Awaitable[None]]) -> None:
         self.starts.append(callback)
+
+    def on_reload(self, keys: Collection[str], callback: Callable[[], Awaitable[None] | None]) -> None:
+        raise NotImplementedError
 
     def on_stop(self, callback: Callable[[], Awaitable[None] | None]) -> None:
         self.stops.append(callback)

@@ -18,6 +18,7 @@ from windlass.contracts.values import Payload
 from windlass.contracts.zygote import Zygote
 from windlass.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
+from windlass_linux import calls as linux
 from windlass_linux import mounting, namespaces, netns
 from windlass_sandboxer.controller import PinnedSandboxes
 from windlass_sandboxer.pod import Pod, started
@@ -182,6 +183,54 @@ async def test_stopping_and_shutting_down_leave_nothing(
         await sandboxes.shutdown("k8s.io", "p1")
     await sandboxes.stop("k8s.io", "p1", 0)
     assert (await sandboxes.status("k8s.io", "p1")).state == "SANDBOX_NOTREADY"
+
+
+@pytest.fixture
+def full(sandboxes: PinnedSandboxes, tmp_path: Path) -> Iterator[Path]:
+    """A file that can fill the state directory, which is on a file system of its own."""
+    state = tmp_path / "state"
+    state.mkdir()
+    linux.mount("tmpfs", state, "tmpfs", 0, "size=64k")
+    try:
+        yield state / "filling"
+    finally:
+        mounting.detach_all(state)
+
+
+def fill(path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_a_pod_ends_although_the_disk_is_full(full: Path, sandboxes: PinnedSandboxes, network: Path) -> None:
+    await run(sandboxes, network, pid=cri.POD)
+    await run(sandboxes, network, "p2")
+    fill(full)
+    await sandboxes.stop("k8s.io", "p1", 0)
+    assert (await sandboxes.status("k8s.io", "p1")).state == "SANDBOX_NOTREADY"
+    for id in ("p1", "p2"):
+        await sandboxes.shutdown("k8s.io", id)
+    full.unlink()
+    assert list((full.parent / "k8s.io").iterdir()) == []
+
+
+async def test_a_pod_that_finds_the_disk_full_leaves_nothing(full: Path, sandboxes: PinnedSandboxes) -> None:
+    (full.parent / "k8s.io").mkdir()
+    fill(full)
+    with pytest.raises(Internal, match=r"sandbox p1 cannot be kept: .*No space left on device: .*/k8s.io/p1/"):
+        await sandboxes.create("k8s.io", Sandbox("p1"), options(None))
+    full.unlink()
+    assert list((full.parent / "k8s.io").iterdir()) == []
+
+
+async def test_what_a_crash_left_before_the_record_goes(sandboxes: PinnedSandboxes, tmp_path: Path) -> None:
+    begun = tmp_path / "state" / "k8s.io" / "p1"
+    begun.mkdir(parents=True)
+    (begun / ".sandbox.json").touch()
+    with pytest.raises(NotFound):
+        await sandboxes.shutdown("k8s.io", "p1")
+    assert not begun.exists()
 
 
 async def test_names_are_taken_once(sandboxes: PinnedSandboxes, network: Path) -> None:

@@ -59,7 +59,7 @@ def no_children_left() -> bool:
 def alone() -> None:
     """Earlier tests may have left children, which a keeper would take for its own."""
     if not no_children_left():
-        pytest.skip("this process has other children")
+        pytest.skip("this process has other children; scripts/test runs these in a process of their own")
 
 
 def test_a_child_is_reaped_when_the_worker_has_recorded_its_end(

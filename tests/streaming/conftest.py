@@ -21,6 +21,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.sizes: list[Size] = []
+        self.running: list[str] = []
         self.cancelled: list[str] = []
         self.ending: list[asyncio.Future[None]] = []
 
@@ -32,7 +33,9 @@ class Machine:
             asyncio.create_subprocess_exec(*request.command, stdin=pipe, stdout=pipe, stderr=pipe)
         )
         try:
-            return await self._talk(await asyncio.shield(starting), session)
+            process = await asyncio.shield(starting)
+            self.running.append(request.command[0])
+            return await self._talk(process, session)
         except asyncio.CancelledError:
             self.cancelled.append(request.command[0])
             raise

@@ -116,6 +116,21 @@ async def test_an_error_of_ours_is_told(server: StreamingServer) -> None:
     )
 
 
+async def test_a_server_that_stops_ends_a_session_with_an_error(server: StreamingServer, machine: Machine) -> None:
+    """Clients take a connection that ends without a status for success (kubectl 1.36)."""
+    url, attached = server.url(sh("sleep 60")), server.url(Attach("c1", ALL))
+    executing = asyncio.ensure_future(apart(lambda: spdy_exec(url, OUT)))
+    with using(await apart(lambda: ws(attached, V5))) as other:
+        await apart(lambda: other.send_binary(b"\x00hello"))
+        assert await apart(other.recv) == b"\x01" and await apart(other.recv) == b"\x01HELLO"
+        while not machine.running:
+            await asyncio.sleep(0.01)
+        await server.stop()
+        assert b"the daemon is stopping" in (await apart(lambda: messages(other)))[3]
+    status = json.loads((await executing)["error"])
+    assert status["reason"] == "InternalError" and "the daemon is stopping" in status["message"]
+
+
 async def test_much_passes_both_ways_and_the_loop_turns(server: StreamingServer) -> None:
     """64 MiB through `cat`; meanwhile the loop is never held up for long."""
     size, longest, last = 64 << 20, 0.0, time.monotonic()

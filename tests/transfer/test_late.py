@@ -1,81 +1,67 @@
-"""The transferrer that is made with the first transfer is made once."""
+"""What moves images is made with the first transfer, and made anew after a change of its configuration."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
 from typing import cast
-
-import pytest
 
 from windlass.contracts.transfer import Destination, Report, Source
 from windlass_transfer.late import LateTransfer
 from windlass_transfer.local import LocalTransfer
 
 
-class Made:
-    """A transferrer of which a test counts what it is asked for."""
+class Local:
+    """A transferrer that takes as long as a test wants."""
 
-    def __init__(self) -> None:
-        self.transfers = 0
-        self.closed = False
+    def __init__(self, log: list[str], number: int) -> None:
+        self._log = log
+        self._number = number
+        self.end = asyncio.Event()
 
-    async def transfer(self, *_: object) -> None:
-        self.transfers += 1
+    async def transfer(
+        self, namespace: str, source: Source, destination: Destination, report: Report, lease: str = ""
+    ) -> None:
+        self._log.append(f"{self._number} begins")
+        await self.end.wait()
+        self._log.append(f"{self._number} ends")
 
     async def close(self) -> None:
-        self.closed = True
+        self._log.append(f"{self._number} is closed")
 
 
-class Factory:
-    """Makes transferrers, each when it is let go on."""
+async def test_a_transfer_under_way_ends_as_it_began_and_the_next_is_made_anew() -> None:
+    """A reload neither breaks a pull nor leaves its threads and connections behind."""
+    log: list[str] = []
+    made: list[Local] = []
 
-    def __init__(self) -> None:
-        self.made: list[Made] = []
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
+    def make() -> LocalTransfer:
+        made.append(Local(log, len(made)))
+        return cast(LocalTransfer, made[-1])  # it has the methods that are called here
 
-    def __call__(self) -> LocalTransfer:
-        self.begun.set()
-        self.go_on.wait(10)
-        self.made.append(Made())
-        return cast(LocalTransfer, self.made[-1])
+    late = LateTransfer(make)
 
+    def begin() -> asyncio.Task[None]:
+        # the local one looks at none of these
+        return asyncio.create_task(late.transfer("n", cast(Source, None), cast(Destination, None), cast(Report, None)))
 
-@pytest.fixture
-def factory() -> Iterator[Factory]:
-    factory = Factory()
-    yield factory
-    factory.go_on.set()
+    async def until(number: int) -> None:
+        while len(log) < number:
+            await asyncio.sleep(0.001)
 
+    first = begin()
+    await until(1)
+    await late.renew()
+    second = begin()
+    await until(2)
+    assert log == ["0 begins", "1 begins"]
 
-async def transfer(late: LateTransfer) -> None:
-    await late.transfer("default", cast(Source, None), cast(Destination, None), cast(Report, None))
+    made[0].end.set()
+    await first
+    assert log[2:] == ["0 ends", "0 is closed"]
 
-
-async def test_a_first_transfer_that_is_cancelled_leaves_the_transferrer_to_the_next(factory: Factory) -> None:
-    """Else its threads and connections would belong to nothing that closes them."""
-    late = LateTransfer(factory)
-    first = asyncio.create_task(transfer(late))
-    await asyncio.to_thread(factory.begun.wait, 10)
-    first.cancel()
-    await asyncio.sleep(0)
-    factory.go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    await transfer(late)
+    made[1].end.set()
+    await second
+    assert log[4:] == ["1 ends"]
+    await late.renew()
     await late.close()
-    assert [(made.transfers, made.closed) for made in factory.made] == [(1, True)]
-
-
-async def test_a_daemon_that_stops_meanwhile_closes_what_is_being_made(factory: Factory) -> None:
-    """The first transfer may be importing when the plugins are stopped."""
-    late = LateTransfer(factory)
-    first = asyncio.create_task(transfer(late))
-    await asyncio.to_thread(factory.begun.wait, 10)
-    closing = asyncio.create_task(late.close())
-    await asyncio.sleep(0)
-    factory.go_on.set()
-    await asyncio.gather(first, closing)
-    assert [made.closed for made in factory.made] == [True]
+    assert log[5:] == ["1 is closed"]

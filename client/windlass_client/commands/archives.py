@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -16,6 +12,7 @@ import click
 from windlass_client import output
 from windlass_client.cli import Where
 from windlass_client.commands.images import as_json_option, platform_options, quiet_option, wanted_platforms
+from windlass_client.replacing import replaced
 
 if TYPE_CHECKING:
     from windlass_images.converter import Converted
@@ -122,7 +119,7 @@ def export(
             with output.progress(as_json) as show:
                 return await exporter.save(ClientStore(client), images, FileWriter(file), options, show)
 
-    with _replaced(archive) as file:
+    with replaced(archive) as file:
         exported = asyncio.run(work(file))
     if as_json:
         output.document(
@@ -130,31 +127,6 @@ def export(
         )
     elif archive != "-":
         click.echo(f"exported {archive} ({output.size(exported.size)})")
-
-
-@contextmanager
-def _replaced(path: str) -> Iterator[IO[bytes]]:
-    """Give a file that takes its name only when it is whole."""
-    if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if Path(path).exists() and not Path(path).is_file():
-        with Path(path).open("wb") as file:
-            yield file
-        return
-    directory = Path(path).absolute().parent
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".windlass-export-", delete=False) as file:
-        try:
-            yield file.file
-            file.flush()
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(file.fileno(), 0o666 & ~umask)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 @click.command()
@@ -190,3 +162,58 @@ def convert(
         output.document({"name": made.name, "digest": made.target.digest, "layers": dict(made.layers)})
     else:
         click.echo(f"converted {output.printable(made.name)} {made.target.digest}")
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", "archive", default="-", metavar="FILE", help="Write to a file, not standard output.")
+@platform_options("the machine's")
+@click.pass_context
+def save(
+    context: click.Context, images: tuple[str, ...], archive: str, platform: tuple[str, ...], all_platforms: bool
+) -> None:
+    """Write IMAGES as a tar archive, as `docker save` does; `windlass image export` has more options."""
+
+    async def full_names() -> list[str]:
+        from windlass_client import imagefinding
+
+        async with context.obj.client() as client:
+            return [(await imagefinding.find(client, name)).name for name in images]
+
+    if archive == "-" and sys.stdout.isatty():
+        raise click.UsageError("an archive is not written to a terminal; use -o FILE, or redirect standard output")
+    context.invoke(
+        export,
+        archive=archive,
+        images=tuple(asyncio.run(full_names())),
+        platform=platform,
+        all_platforms=all_platforms,
+        allow_missing=False,
+        skip_manifest_json=False,
+        skip_non_distributable=False,
+        as_json=False,
+    )
+
+
+@click.command()
+@click.option("-i", "--input", "archive", default="-", metavar="FILE", help="Read a file, not standard input.")
+@platform_options("the machine's")
+@quiet_option
+@click.pass_obj
+def load(where: Where, archive: str, platform: tuple[str, ...], all_platforms: bool, quiet: bool) -> None:
+    """Import the images of an archive, as `docker load` does; `windlass image import` has more options."""
+    if archive == "-" and sys.stdin.isatty():
+        raise click.UsageError("an archive is not read from a terminal; use -i FILE, or redirect standard input")
+
+    async def work() -> None:
+        from windlass_client import imageloading
+        from windlass_client.shortnames import familiar
+        from windlass_images import platforms
+
+        wanted = wanted_platforms(platform, all_platforms, platforms.host())
+        async with where.client() as client:
+            with output.progress(quiet) as show:
+                for name in await imageloading.load(client, archive, wanted, show):
+                    click.echo(f"Loaded image: {output.printable(familiar(name))}")
+
+    asyncio.run(work())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +27,7 @@ def fsck(repair: bool, deep: bool, root: str | None, state: str | None, path: Pa
     that was found has been mended, 4 when something is left, and 8 when nothing could be checked.
     """
     from windlass.config.loading import WINDLASS, Flags
+    from windlass_client import output
     from windlass_client.cli import fail
     from windlass_client.fsck import fsck as check
 
@@ -37,7 +37,7 @@ def fsck(repair: bool, deep: bool, root: str | None, state: str | None, path: Pa
         fail(str(error))
         return FAILED
     if as_json:
-        click.echo(json.dumps([asdict(problem) for problem in problems], indent=2, ensure_ascii=False))
+        output.document([asdict(problem) for problem in problems])
     else:
         for problem in problems:
             click.echo(str(problem))

@@ -1,4 +1,4 @@
-"""`windlass image`: the group, and what only looks at images or gives and takes their names."""
+"""`windlass image`: the group, and what only looks at the parts of images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ COMMANDS: Mapping[str, str] = {
     "convert": "archives:convert",
     "mount": "imagemounts:mount",
     "unmount": "imagemounts:unmount",
-    "ls": "images:ls",
+    "ls": "imagelists:ls",
+    "list": "imagelists:ls",
+    "inspect": "imagelists:inspect",
+    "history": "imagelists:history",
+    "save": "archives:save",
+    "load": "archives:load",
+    "build": "build:build",
     "tree": "images:tree",
     "check": "images:check",
-    "tag": "images:tag",
-    "rm": "images:rm",
-    "prune": "images:prune",
+    "tag": "imagenames:tag",
+    "rm": "imagenames:rm",
+    "prune": "imagenames:prune",
     "sign-policy": "signpolicy:sign_policy",
 }
 
@@ -82,76 +88,6 @@ def names(found: list[str], as_json: bool, verb: str = "") -> None:
         return
     for name in found:
         click.echo(f"{verb} {output.printable(name)}".strip())
-
-
-@image.command()
-@click.argument("filters", nargs=-1)
-@quiet_option
-@as_json_option
-@click.pass_obj
-def ls(where: Where, filters: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """List images; with FILTERS such as name~=busybox, those that match one."""
-
-    async def work() -> None:
-        async with where.client() as client:
-            images = await client.images.list(*filters)
-        if quiet:
-            names([found.name for found in images], False)
-            return
-        records = [
-            {
-                "name": found.name,
-                "digest": found.target.digest,
-                "type": found.target.media_type,
-                "labels": dict(found.labels),
-                "created": output.moment(found.created_at),
-                "updated": output.moment(found.updated_at),
-            }
-            for found in images
-        ]
-        output.rows(records, ("name", "digest", "created"), as_json)
-
-    asyncio.run(work())
-
-
-@image.command()
-@click.argument("images", nargs=-1, required=True)
-@click.option("--async", "later", is_flag=True, help="Leave its blobs and snapshots to the next garbage collection.")
-@as_json_option
-@click.pass_obj
-def rm(where: Where, images: tuple[str, ...], later: bool, as_json: bool) -> None:
-    """Remove IMAGES, and what only they need."""
-
-    async def work() -> None:
-        async with where.client() as client:
-            for number, name in enumerate(images):
-                await client.images.delete(name, sync=not later and number == len(images) - 1)
-        names(list(images), as_json)
-
-    asyncio.run(work())
-
-
-@image.command()
-@click.argument("source")
-@click.argument("targets", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Take names away from other images.")
-@as_json_option
-@click.pass_obj
-def tag(where: Where, source: str, targets: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Give image SOURCE the names TARGETS, too."""
-
-    async def work() -> None:
-        from windlass_client.store import ClientStore
-
-        async with where.client() as client:
-            images = ClientStore(client).images
-            found = await images.get(source)
-            for name in targets:
-                put = images.put if force else images.create
-                await put(name, found.target, found.labels)
-        names(list(targets), as_json)
-
-    asyncio.run(work())
 
 
 @image.command()
@@ -211,31 +147,6 @@ def _condition(each: Condition, as_json: bool) -> dict[str, object]:
         "unpacked": "yes" if each.unpacked else "no",
         "snapshots": output.size(each.usage.snapshots),
     }
-
-
-@image.command()
-@click.argument("filters", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Remove all images that no container uses.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
-@as_json_option
-@click.pass_obj
-def prune(where: Where, filters: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove the images that no container uses: all of them, or of those that match one of FILTERS."""
-    if not everything and not filters:
-        raise click.UsageError("say which by filters, such as name~=^import-, or --all")
-
-    async def work() -> list[str]:
-        from windlass_client.store import ClientStore
-        from windlass_images import upkeep
-
-        async with where.client() as client:
-            used = {container.image for container in await client.containers.list()}
-            if dry_run:
-                found = await client.images.list(*filters)
-                return [each.name for each in found if each.name not in used]
-            return await upkeep.prune(ClientStore(client), used, *filters)
-
-    names(asyncio.run(work()), as_json)
 
 
 @image.command()

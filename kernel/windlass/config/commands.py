@@ -107,7 +107,7 @@ def _as_absolute(settled: config.Config) -> dict[str, Any]:  # Any: replace() ta
     return {"root": str(settled.root), "state": str(settled.state)}
 
 
-_UNUSED = frozenset({"grpc", "ttrpc", "metrics", "plugin_dir", "log_trace_id"})
+_UNUSED = frozenset({"grpc", "ttrpc", "metrics", "plugin_dir"})
 _MOVED = frozenset({"address", "uid", "gid"})
 
 

@@ -98,8 +98,6 @@ TIMEOUTS = {
 
 
 NOT_BUILT = (
-    "io.containerd.internal.v1.tracing",
-    "io.containerd.tracing.processor.v1.otlp",
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
     "io.containerd.snapshotter.v1.aufs",

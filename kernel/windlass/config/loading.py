@@ -351,7 +351,4 @@ def _check_values(table: Table, version: int) -> list[Problem]:
         if key in table:
             reason = f'[{key}] has no effect in version 4; run "windlassd config migrate", or say version = 3'
             problems.append(Problem(WARNING, table.place(key), reason))
-    if table.get("debug", {}).get("log_trace_id"):
-        reason = '"log_trace_id" has no effect: containerd has it, Windlass does not'
-        problems.append(Problem(WARNING, table["debug"].place("log_trace_id"), reason))
     return problems

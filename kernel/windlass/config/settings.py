@@ -44,6 +44,7 @@ class Debug:
     level: Literal["", "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"] = ""
     #: Form of log lines: text or json; empty is text.
     format: Literal["", "text", "json"] = ""
+    #: Give lines about a client's request the ID of its trace also on levels above debug.
     log_trace_id: bool = False
     address: str = ""
     uid: int = 0

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass import __version__
 from windlass.errors import StartError
+
+if TYPE_CHECKING:
+    from windlass.config.loading import Flags, Paths
+
+COMMANDS = "windlass.commands"
+"""Group of entry points of commands that other distributions bring."""
 
 LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 
@@ -30,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
         "config", help="print, check or migrate the configuration", add_help=False, prefix_chars="+"
     )
     config.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    adopt = commands.add_parser(
+        "adopt", help="take over a containerd, or give it back", add_help=False, prefix_chars="+"
+    )
+    adopt.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     publish = commands.add_parser("publish", help="send an event from stdin to the daemon", allow_abbrev=False)
     publish.add_argument("--namespace", required=True, help="namespace of the event")
     publish.add_argument("--topic", required=True, help="topic of the event, such as /tasks/exit")
@@ -55,6 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def installed_command(name: str) -> Callable[[Sequence[str], Path | None, Paths, Flags], int]:
+    """Return a command that is a distribution of its own. Raises StartError when it is not installed."""
+    from importlib.metadata import entry_points
+
+    for each in entry_points(group=COMMANDS, name=name):
+        command: Callable[[Sequence[str], Path | None, Paths, Flags], int] = each.load()
+        return command
+    raise StartError(f"{name} is not installed: pip install windlass-{name}")
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.command == "publish":
         from windlass.process.publish import publish
@@ -73,6 +94,8 @@ def _run(options: argparse.Namespace) -> int:
         from windlass.config.commands import run as run_config
 
         return run_config(options.rest, path, paths, flags)
+    if options.command == "adopt":
+        return installed_command("adopt")(options.rest, path, paths, flags)
     from windlass.process import daemon
 
     code = daemon.run(path, paths, flags)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,11 +33,12 @@ from windlass.process import faultpoints, logs
 from windlass.process import setup as process
 from windlass.process.directories import close_to_others
 from windlass.process.owners import owners_of
+from windlass.process.reload import Reloader
 from windlass.process.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-INSTALL = "pip install 'windlass-kernel[standard]' brings all of ours"
+INSTALL = "pip install windlass brings all of ours"
 HELD_UP = "no client is served meanwhile; blocking calls belong in a thread"
 
 DRAIN = 1.0
@@ -50,20 +51,26 @@ SAME_SIGNAL = 1.0
 def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     """Run the daemon until a signal stops it and return its exit code. Raises StartError."""
     started = time.monotonic()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until `serve` can take it
     gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
     listed = entry_points().select  # one pass over all distributions
     found = discovery.discover(draft.disabled, listed)
     settings = draft.settle(found)
-    logs.set_up(settings.top.debug.level, settings.top.debug.format, owners_of(found))
+    debug = settings.top.debug
+    logs.set_up(debug.level, debug.format, owners_of(found), debug.log_trace_id)
     for problem in settings.problems:
         logger.log(logging.DEBUG if problem.severity == NOTE else logging.WARNING, "%s", problem)
     if not found:
         raise StartError(f"no plugin is installed: {INSTALL}")
     found += factories.made(settings.top, found, draft.disabled, listed)
     lock = process.prepare(settings)
+
+    def read_again() -> Config:
+        return config.read(path, paths, flags).settle(found)
+
     try:
-        return run_loop(found, settings, started)
+        return run_loop(found, settings, started, read_again)
     finally:
         os.close(lock)
 
@@ -77,7 +84,7 @@ def arm_faults() -> None:
         raise StartError(f"{faultpoints.VARIABLE}: {error}") from None
 
 
-def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
+def run_loop(found: Sequence[Found], settings: Config, started: float, read: Callable[[], Config] | None = None) -> int:
     """Run the daemon on a loop of its own.
 
     Not asyncio.run: that waits without end for threads of plugins that hang.
@@ -90,7 +97,7 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda *_: _dump_soon(loop))
     try:
-        return run_to_its_end(loop, loop.create_task(serve(found, settings, started)))
+        return run_to_its_end(loop, loop.create_task(serve(found, settings, started, read or (lambda: settings))))
     finally:
         left = asyncio.all_tasks(loop)
         for task in left:
@@ -101,13 +108,19 @@ def run_loop(found: Sequence[Found], settings: Config, started: float) -> int:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def serve(found: Sequence[Found], settings: Config, started: float) -> int:
-    """Start every plugin, say that the daemon is ready, and stop all when a signal comes."""
+async def serve(found: Sequence[Found], settings: Config, started: float, read: Callable[[], Config]) -> int:
+    """Start every plugin, say that the daemon is ready, and stop all when a signal comes.
+
+    ``read`` reads the configuration again when another signal asks for that.
+    """
     loop = asyncio.get_running_loop()
     stopping = _Stopping(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.signal, signal.Signals(number).name)
     daemon = Daemon(found, settings, close_to_others, settings.check)
+    reloader = Reloader(daemon, settings, read, found)
+    loop.add_signal_handler(signal.SIGHUP, reloader.request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     running[loop] = Loop(threading.get_ident(), "the event loop", HELD_UP)
     watchdog = Watchdog()
     watchdog.start(owners_of(found))
@@ -117,7 +130,7 @@ async def serve(found: Sequence[Found], settings: Config, started: float) -> int
         await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
             await start
-            await stop
+            await reloader.follow(stop)
         else:
             start.cancel()
             with contextlib.suppress(asyncio.CancelledError):

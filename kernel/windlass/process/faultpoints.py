@@ -40,6 +40,7 @@ POINTS: dict[str, str] = {
     "gc.claimed": "after objects of a store were claimed for removal, before the first is removed",
     "gc.removed": "after one was removed",
     "gc.conclude": "before the removal is noted in the database",
+    "adopt.step": "before each step of `windlassd adopt`, and after the last",
 }
 
 _TERM = re.compile(r"(?:(\d{1,9})\*)?(?:(off|kill)|(error)\((\w+)\)|(delay)\((\d{1,7})\))")

@@ -12,6 +12,8 @@ import re
 import sys
 from collections.abc import Collection
 
+from windlass import tracing
+
 TRACE = 5
 PANIC = 60
 LEVELS = {
@@ -30,7 +32,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/@^+-]+")
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _OWN}
+    fields = {key: value for key, value in vars(record).items() if key not in _OWN}
+    if tracing.active and "trace_id" not in fields and (span := tracing.current.get()) is not None:
+        fields["trace_id"] = span.trace
+    return fields
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -84,11 +89,15 @@ class Ours(logging.Filter):
         return record.levelno >= logging.WARNING or package in self._packages or package.startswith("windlass")
 
 
-def set_up(level: str, form: str, packages: Collection[str] = ()) -> None:
-    """Log to stderr from now on; empty strings are ``info`` and ``text``, ``packages`` are plugins'."""
+def set_up(level: str, form: str, packages: Collection[str] = (), trace_ids: bool = False) -> None:
+    """Log to stderr from now on; empty strings are ``info`` and ``text``, ``packages`` are plugins'.
+
+    On level debug and below, or with ``trace_ids``, lines about a client's request have the ID of its trace.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if form == "json" else Text())
     if level != "trace":
         handler.addFilter(Ours(packages))
     logging.basicConfig(handlers=[handler], level=LEVELS[level or "info"], force=True)
+    tracing.active = trace_ids or tracing.recorder is not None or LEVELS[level or "info"] <= logging.DEBUG
     logging.raiseExceptions = False  # a broken pipe on stderr must not make more of itself

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 LOCK_WAIT = 10.0
 """How long a daemon waits for its predecessor on the same root to end."""
+UNFINISHED_ADOPTION = Path("adoption", "unfinished")
+"""Of `windlassd adopt`: a daemon that starts meanwhile would take half of the records for all."""
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -37,6 +39,10 @@ def prepare(config: Config) -> int:
         make_directory(config.temp, 0o700, f"temp ({config.mark('temp')})")
         os.environ["TMPDIR"] = str(config.temp)
     lock = hold(config.root)
+    if (config.root / UNFINISHED_ADOPTION).exists():
+        raise StartError(
+            f"what is in {config.root} was not all adopted; finish it by windlassd adopt, or windlassd adopt --back"
+        )
     if config.top.oom_score:
         set_oom_score(config.top.oom_score)
     if config.top.cgroup.path:

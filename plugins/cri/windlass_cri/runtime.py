@@ -34,6 +34,7 @@ from windlass_cri.images.pulls import From, Pulls
 from windlass_cri.pods.handlers import Handlers
 from windlass_cri.pods.network import NAMESPACES, PodNetwork
 from windlass_cri.pods.pods import Pods
+from windlass_cri.pods.provision import Provision
 from windlass_cri.pods.sysctls import closed_by_default
 from windlass_cri.record import NAMESPACE, Container, Pod
 from windlass_cri.spec.selinux import Selinux
@@ -104,11 +105,10 @@ class CriRuntime:
         self.pulls = Pulls(self.images, transfer, From(configs.images.registry.config_path, patience))
         self.handlers = Handlers(self.config.containerd, running.tasks)
         self.steps = PodSteps(hooks)
-        self.pods = Pods(metadata, controllers, self.network, self.handlers, root, self.events, self.steps)
-        self.pods.sysctls = closed_by_default(self.config)
-        self.pods.selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
         self._sandbox_image = configs.images.pinned_images.get("sandbox", "")
-        self.pods.ensure_image = self._ensure_sandbox_image
+        self.pods = Pods(
+            metadata, controllers, self.network, self.handlers, root, self.events, self.steps, self._provision()
+        )
         self.containers = Containers(
             namespace, self.pods, self.images, self.config, root, state, self.events, self.steps
         )
@@ -126,6 +126,10 @@ class CriRuntime:
         self.restores = Restores(self.containers, self.pods, self.checkpoints, self.remove_pod)
         self._started = False
         self.events.describe = self._describe
+
+    def _provision(self) -> Provision:
+        selinux = Selinux(self.config.enable_selinux, self.config.selinux_category_range)
+        return Provision(selinux, closed_by_default(self.config), self._ensure_sandbox_image)
 
     async def ready(self) -> CriRuntime:
         """Return this, once it has recovered. Raises Unavailable before."""

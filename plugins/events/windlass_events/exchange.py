@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from windlass import tracing
 from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.values import Payload, check_identifier
 from windlass.errors import InvalidArgument
@@ -79,6 +80,10 @@ def _details(event: ReadableEvent) -> dict[str, str]:
         value, _ = event.field(("event", name))
         if value:
             details[name] = value
+    # What a shim reports, such as the end of a process, comes after the request that has led to it.
+    container = f"{details['namespace']}/{details.get('container_id', '')}"
+    if (span := tracing.last(container + event.envelope.topic) or tracing.last(container)) is not None:
+        details["trace_id"] = span.trace
     return details
 
 

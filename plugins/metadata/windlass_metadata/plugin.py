@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from windlass.config import durations
 from windlass.contracts.checks import CHECK, Checked
@@ -15,6 +16,9 @@ from windlass.contracts.sandboxes import SANDBOX_STORES, SandboxStores
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+
+if TYPE_CHECKING:
+    from windlass_metadata.scheduler import Policy
 
 OPEN_TIMEOUT = "io.containerd.timeout.bolt.open"
 SHORTEST_OPEN_TIMEOUT = 1.0
@@ -73,26 +77,45 @@ def init(context: InitContext) -> Metadata:
 
 def init_scheduler(context: InitContext) -> Collector:
     """Schedule collections once the daemon has started."""
-    from windlass_metadata.scheduler import Policy, Scheduler
+    from windlass_metadata.scheduler import Scheduler
 
     config = context.config(SchedulerConfig)
-    policy = Policy(
+    scheduler = Scheduler(context.single(METADATA), policy(config))
+    context.meta.exports.update(exported(config))
+
+    def configure() -> None:
+        config = context.config(SchedulerConfig)
+        scheduler.configure(policy(config))
+        context.meta.exports.update(exported(config))
+
+    keys = ("pause_threshold", "deletion_threshold", "mutation_threshold", "schedule_delay")
+    context.on_reload(keys, configure)
+    context.on_start(scheduler.start)
+    context.on_stop(scheduler.stop)
+    return scheduler
+
+
+def policy(config: SchedulerConfig) -> Policy:
+    """Return when to collect. Raises InvalidArgument."""
+    from windlass_metadata.scheduler import Policy
+
+    return Policy(
         pause_threshold=config.pause_threshold,
         deletion_threshold=config.deletion_threshold,
         mutation_threshold=config.mutation_threshold,
         schedule_delay=_seconds("schedule_delay", config.schedule_delay),
         startup_delay=_seconds("startup_delay", config.startup_delay),
     )
-    scheduler = Scheduler(context.single(METADATA), policy)
-    context.meta.exports.update(
-        PauseThreshold=str(config.pause_threshold),
-        DeletionThreshold=str(config.deletion_threshold),
-        MutationThreshold=str(config.mutation_threshold),
-        ScheduleDelay=durations.write(policy.schedule_delay),
-    )
-    context.on_start(scheduler.start)
-    context.on_stop(scheduler.stop)
-    return scheduler
+
+
+def exported(config: SchedulerConfig) -> dict[str, str]:
+    """Return what `ctr plugins ls -d` shows."""
+    return {
+        "PauseThreshold": str(config.pause_threshold),
+        "DeletionThreshold": str(config.deletion_threshold),
+        "MutationThreshold": str(config.mutation_threshold),
+        "ScheduleDelay": durations.write(_seconds("schedule_delay", config.schedule_delay)),
+    }
 
 
 def init_leases(context: InitContext) -> LeaseStores:

@@ -56,8 +56,7 @@ class Scheduler(Collector):
     def __init__(self, metadata: Metadata, policy: Policy) -> None:
         """Watch ``metadata``; `start` must be called on the loop."""
         self._metadata = metadata
-        self._policy = policy
-        self._pause = min(max(policy.pause_threshold, 0.0), LARGEST_PAUSE)
+        self.configure(policy)
         self._guard = threading.Lock()
         self._changes = _Changes()
         self._waiters: list[asyncio.Future[Collected]] = []
@@ -69,6 +68,11 @@ class Scheduler(Collector):
         self._allowed = 0.0
         self._trouble = Trouble(logger, "garbage collection")
         metadata.on_mutation(self._mutated)
+
+    def configure(self, policy: Policy) -> None:
+        """Schedule the next collections by ``policy``."""
+        self._policy = policy
+        self._pause = min(max(policy.pause_threshold, 0.0), LARGEST_PAUSE)
 
     async def start(self) -> None:
         """Begin to schedule; the first collection comes after the startup delay."""

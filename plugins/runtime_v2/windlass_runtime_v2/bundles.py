@@ -20,6 +20,7 @@ from windlass.contracts.values import check_identifier
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, in_words
 from windlass_linux import mounting
 from windlass_runtime_v2.bundle import Bundle
+from windlass_runtime_v2.unprivileged import fitted
 from windlass_storage import disks
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,12 @@ class Bundles:
         return Bundle(namespace, id, self._state / namespace / id, self._root / namespace / id)
 
     def create(self, namespace: str, id: str, spec: bytes) -> Bundle:
-        """Make a bundle around the bytes of a spec; when that fails nothing is left.
+        """Make a bundle around the bytes of a spec, fitted to this daemon; when that fails nothing is left.
 
-        Raises AlreadyExists when the directory is there.
+        Raises AlreadyExists when the directory is there, FailedPrecondition for what a rootless daemon cannot do.
         """
         bundle = self.bundle(namespace, id)
+        spec = fitted(spec, id)
         group = remapped_group(spec)
         try:
             _make_with_parents(bundle.path, 0o700)

@@ -7,6 +7,7 @@ import asyncio
 import grpc
 from grpc import aio
 
+from windlass import tracing
 from windlass.contracts.rpc import authority
 from windlass.contracts.values import grpc_target
 from windlass.errors import Unavailable, from_code
@@ -29,9 +30,11 @@ class GrpcPeer(Peer):
 
     @override
     async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        span = tracing.current.get() if tracing.active else None
+        metadata = ((NAMESPACE_KEY, namespace), *(span.headers().items() if span is not None else ()))
         rpc = self._channel.unary_unary(f"/{service}/{method}", _same, _same)
         try:
-            answer: bytes = await rpc(payload, timeout=timeout, metadata=((NAMESPACE_KEY, namespace),))
+            answer: bytes = await rpc(payload, timeout=timeout, metadata=metadata)
         except aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 # A call learns of the connection's end a little before the channel does.

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from windlass import tracing
 from windlass.contracts.tasks import Exit
 from windlass.errors import DeadlineExceeded, Error, Unavailable
 from windlass_api.containerd.task.v3 import shim_pb2 as pb
@@ -22,6 +23,16 @@ from windlass_runtime_v2.wire import exit_of
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
+EVENTS = {
+    "Start": "/tasks/start",
+    "Exec": "/tasks/exec-added",
+    "Kill": "/tasks/exit",
+    "Pause": "/tasks/paused",
+    "Resume": "/tasks/resumed",
+    "Checkpoint": "/tasks/checkpointed",
+    "Delete": "/tasks/delete",
+}
+"""Calls of a shim, and the topics of the events that they lead to."""
 UNKNOWN_EXIT = 255
 """Status of a process whose end was not seen."""
 
@@ -51,6 +62,10 @@ class Task:
 
     async def call(self, method: str, request: Message, answer: type[M], timeout: float | None) -> M:
         """Call the shim; the errors that are not its answers name task and step."""
+        if tracing.active and method in EVENTS:
+            subject = f"{self.bundle.namespace}/{self.id}"
+            tracing.touch(subject)
+            tracing.touch(subject + EVENTS[method])
         try:
             return await self.shim.call(method, request, answer, timeout)
         except (DeadlineExceeded, Unavailable) as error:

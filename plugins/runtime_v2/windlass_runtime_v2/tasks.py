@@ -13,6 +13,7 @@ from typing import TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from windlass import tracing
 from windlass.contracts.containers import Container, ContainerHooks
 from windlass.contracts.tasks import IO, CreateOptions, Exit, Metric, Process, ProcessInfo, Resources, Status, Tasks
 from windlass.contracts.values import Payload, check_identifier
@@ -46,6 +47,7 @@ class ShimTasks(Tasks):
         # A client that goes away meanwhile gets no task.
         check_identifier("namespace", namespace)
         check_identifier("task", container.id)
+        tracing.touch(f"{namespace}/{container.id}/tasks/create")
         await self._recovery.wait_for(namespace, container.id)
         spec = await self._spec(namespace, container)
         job = self._lifecycle.jobs.start(self._lifecycle.create(namespace, container, options, spec))

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 
+from windlass import tracing
 from windlass.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unavailable, from_code
 from windlass.typing import override
 from windlass_api.ttrpc.framing import (
@@ -47,6 +48,13 @@ class Client(Peer, asyncio.Protocol):
 
     @override
     async def call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
+        if timeout is None:  # it lasts as long as a process does, and its span would
+            return await self._call(service, method, payload, namespace, None)
+        facts = {"rpc.system": "ttrpc", "rpc.service": service, "rpc.method": method}
+        with tracing.span(f"{service}/{method}", tracing.CLIENT, **facts):
+            return await self._call(service, method, payload, namespace, timeout)
+
+    async def _call(self, service: str, method: str, payload: bytes, namespace: str, timeout: float | None) -> bytes:
         # A call that is cancelled is dropped: its answer, if any, is ignored.
         if self.gone.done() or self._transport is None:
             raise Unavailable(f"connection to {self.address} is closed")
@@ -54,7 +62,8 @@ class Client(Peer, asyncio.Protocol):
         if stream > MAX_STREAM:
             raise ResourceExhausted(f"connection to {self.address} has no stream left")
         nanoseconds = 0 if timeout is None else max(1, int(timeout * 1e9))
-        body = encode_request(Request(service, method, payload, nanoseconds, {NAMESPACE_KEY: (namespace,)}))
+        metadata = {NAMESPACE_KEY: (namespace,), **_trace()}
+        body = encode_request(Request(service, method, payload, nanoseconds, metadata))
         if len(body) > MAX_DATA:
             raise ResourceExhausted(f"{method} request of {len(body)} bytes exceeds the limit of {MAX_DATA}")
         self._next += 2
@@ -97,6 +106,12 @@ class Client(Peer, asyncio.Protocol):
         self._pending.clear()
         if not self.gone.done():
             self.gone.set_result(None)
+
+
+def _trace() -> dict[str, tuple[str, ...]]:
+    """Return what tells the shim of the trace that it works for."""
+    span = tracing.current.get() if tracing.active else None
+    return {} if span is None else {name: (value,) for name, value in span.headers().items()}
 
 
 def _expire(answer: asyncio.Future[bytes], method: str, timeout: float) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +17,11 @@ from windlass.contracts.zygote import Zygote
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, Internal, NotFound, Unimplemented
 from windlass.gate import offload
 from windlass.typing import override
+from windlass_linux import namespaces
 from windlass_sandboxer import settings
-from windlass_sandboxer.pod import Pod, load
+from windlass_sandboxer.pod import NAMES, Pod, load
+
+logger = logging.getLogger(__name__)
 
 READY, NOT_READY = "SANDBOX_READY", "SANDBOX_NOTREADY"
 KILLED = 137
@@ -48,7 +53,11 @@ class PinnedSandboxes(SandboxController):
         pod = Pod(directory, settings.read(options.options), options.netns_path, labels=dict(sandbox.labels))
         if await asyncio.to_thread(load, directory) is not None:
             raise AlreadyExists(f"sandbox {sandbox.id} already exists; shut it down first")
-        await asyncio.to_thread(pod.save)
+        try:
+            await asyncio.to_thread(pod.save)
+        except OSError as error:
+            await asyncio.to_thread(_sweep, directory)
+            raise Internal(f"sandbox {sandbox.id} cannot be kept: {error}") from error
 
     @override
     async def start(self, namespace: str, id: str) -> StartedSandbox:
@@ -99,7 +108,11 @@ class PinnedSandboxes(SandboxController):
     def _stop(self, pod: Pod) -> None:
         pod.stop()
         pod.exited_at = time.time_ns()
-        pod.save()
+        try:
+            pod.save()
+        except OSError as error:
+            # A full disk holds up no end. Who reads the earlier record finds that its namespaces are gone.
+            logger.warning("that sandbox %s was stopped is not on the disk: %s", pod.id, error)
 
     @override
     async def wait(self, namespace: str, id: str) -> Exit:
@@ -142,6 +155,9 @@ class PinnedSandboxes(SandboxController):
 
     @override
     async def shutdown(self, namespace: str, id: str) -> None:
+        directory = self._directory(namespace, id)
+        if await asyncio.to_thread(load, directory) is None:
+            await asyncio.to_thread(_sweep, directory)
         pod = await self._pod(namespace, id)
         await self.stop(namespace, id, 0)
         await asyncio.to_thread(pod.remove)
@@ -155,3 +171,10 @@ class PinnedSandboxes(SandboxController):
     @override
     async def update(self, namespace: str, sandbox: Sandbox, fieldpaths: Sequence[str] = ()) -> None:
         await self._pod(namespace, sandbox.id)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what there is of a sandbox whose record was never written, or is damaged."""
+    for name in NAMES:
+        namespaces.remove(directory / name)
+    shutil.rmtree(directory, ignore_errors=True)

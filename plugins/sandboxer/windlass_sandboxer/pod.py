@@ -21,6 +21,8 @@ from windlass_sandboxer.reaper import ENTRY
 from windlass_sandboxer.settings import Settings, path_of
 
 RECORD = "sandbox.json"
+NAMES = ("user", "ipc", "uts")
+"""Of namespaces, in a pod's directory."""
 KILL_TIMEOUT = 10.0
 
 
@@ -56,7 +58,7 @@ class Pod:
         return found
 
     def _names(self) -> dict[str, Path]:
-        return {kind: self.directory / kind for kind in ("user", "ipc", "uts") if getattr(self.settings, kind)}
+        return {kind: self.directory / kind for kind in NAMES if getattr(self.settings, kind)}
 
     @property
     def ready(self) -> bool:
@@ -67,12 +69,16 @@ class Pod:
         return all(namespaces.is_there(path) for path in names) and (not self.settings.pid or self.alive())
 
     def save(self) -> None:
-        """Write the record."""
+        """Write the record. Raises OSError, and leaves the earlier one then."""
         self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         document = {**asdict(self), "directory": "", "settings": asdict(self.settings)}
         temporary = self.directory / f".{RECORD}"
-        temporary.write_text(json.dumps(document))
-        temporary.rename(self.directory / RECORD)
+        try:
+            temporary.write_text(json.dumps(document))
+            temporary.rename(self.directory / RECORD)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(temporary)) from None  # a full disk does not say where
 
     def start(self, zygote: Zygote) -> None:
         """Make the namespaces, set what is set in them, and start the init if there is one. Blocks; all or nothing."""

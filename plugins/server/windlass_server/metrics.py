@@ -199,6 +199,11 @@ def exposition(families: Iterable[Family]) -> bytes:
 
 
 def _metric(family: Family) -> Metric:
+    if family.kind == Kind.HISTOGRAM:
+        histogram = Metric(family.name, family.help, "histogram")
+        for sample in family.samples:
+            histogram.add_sample(family.name + sample.suffix, dict(sample.labels), sample.value)
+        return histogram
     keys = list(family.samples[0].labels) if family.samples else []
     kind = CounterMetricFamily if family.kind == Kind.COUNTER else GaugeMetricFamily
     metric = kind(family.name, family.help, labels=keys)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from windlass.contracts.metrics import METRICS, CallCounter
 from windlass.contracts.monitors import TASK_MONITOR
 from windlass.contracts.properties import GRPC_ADDRESS, TTRPC_ADDRESS
 from windlass.contracts.services import GRPC, SERVER, TTRPC
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_SIZE = 16 << 20
 
@@ -51,6 +55,14 @@ class MetricsConfig:
     address: str = ""
 
 
+@dataclass(frozen=True)
+class PrometheusConfig:
+    """Configuration of ``io.containerd.metrics.v1.grpc-prometheus``."""
+
+    #: Report how the times of calls are distributed, for each method; this is a dozen values more for each.
+    grpc_histogram: bool = False
+
+
 def _own(uid: int, gid: int) -> tuple[int, int]:
     return uid if uid >= 0 else os.geteuid(), gid if gid >= 0 else os.getegid()
 
@@ -71,15 +83,20 @@ def prepare_grpc(context: InitContext) -> object:
 
 def init_grpc(context: InitContext) -> object:
     """Make the server that answers clients."""
+    from windlass_server.activation import inherited
     from windlass_server.grpc.listener import GrpcServer
 
-    config = context.config(GrpcConfig)
+    for path in inherited.close_rest():  # every server has prepared by now
+        logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
+
+    def sizes() -> tuple[int, int]:
+        config = context.config(GrpcConfig)
+        return config.max_recv_message_size or MESSAGE_SIZE, config.max_send_message_size or MESSAGE_SIZE
+
     server = GrpcServer(
-        context.prepared,
-        list(context.all(GRPC).values()),
-        config.max_recv_message_size or MESSAGE_SIZE,
-        config.max_send_message_size or MESSAGE_SIZE,
+        context.prepared, list(context.all(GRPC).values()), list(context.all(METRICS).values()), *sizes()
     )
+    context.on_reload(("max_recv_message_size", "max_send_message_size"), lambda: server.limit(*sizes()))
     context.on_start(server.start)
     context.on_stop(server.stop)
     return server
@@ -101,6 +118,13 @@ def init_ttrpc(context: InitContext) -> object:
     return server
 
 
+def init_counts(context: InitContext) -> CallCounter:
+    """Make what counts the calls of clients."""
+    from windlass_server.counting import CallCounts
+
+    return CallCounts(context.config(PrometheusConfig).grpc_histogram)
+
+
 def init_metrics(context: InitContext) -> object:
     """Listen for scrapers."""
     config = context.config(MetricsConfig)
@@ -110,14 +134,20 @@ def init_metrics(context: InitContext) -> object:
         raise SkipPlugin("metrics need prometheus-client; pip install 'windlass-server[metrics]'")
     from windlass_server.metrics import MetricsServer
 
-    server = MetricsServer(config.address, list(context.all(TASK_MONITOR).values()), context.gates)
+    counting = list(context.all(METRICS).values())
+    server = MetricsServer(config.address, [*context.all(TASK_MONITOR).values(), *counting], context.gates)
+    for each in counting:
+        each.turn_on()
     context.on_start(server.start)
     context.on_stop(server.stop)
     return server
 
 
-GRPC_SERVER = Plugin(SERVER, id="grpc", init=init_grpc, requires=(GRPC,), config=GrpcConfig, prepare=prepare_grpc)
+GRPC_SERVER = Plugin(
+    SERVER, id="grpc", init=init_grpc, requires=(GRPC, METRICS), config=GrpcConfig, prepare=prepare_grpc
+)
 TTRPC_SERVER = Plugin(
     SERVER, id="ttrpc", init=init_ttrpc, requires=(TTRPC, GRPC), config=TtrpcConfig, prepare=prepare_ttrpc
 )
-METRICS_SERVER = Plugin(SERVER, id="metrics", init=init_metrics, requires=(TASK_MONITOR,), config=MetricsConfig)
+METRICS_SERVER = Plugin(SERVER, id="metrics", init=init_metrics, requires=(TASK_MONITOR, METRICS), config=MetricsConfig)
+CALL_COUNTS = Plugin(METRICS, id="grpc-prometheus", init=init_counts, config=PrometheusConfig)

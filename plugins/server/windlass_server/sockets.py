@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition, InvalidArgument
+from windlass_server.activation import inherited
 
 MODE = 0o660
 PARENT_MODE = 0o770
@@ -23,14 +24,14 @@ class Place:
 
     socket: socket.socket
     path: Path
-    file: tuple[int, int]
-    """Device and inode, by which it is known from a successor's."""
+    file: tuple[int, int] | None
+    """Device and inode, by which it is known from a successor's; None if the path is systemd's to remove."""
 
     def close(self) -> None:
         """Stop listening, and remove the path unless it is another server's by now; twice is fine."""
         self.socket.close()
         try:
-            if _file(self.path) == self.file:
+            if self.file and _file(self.path) == self.file:
                 self.path.unlink()
         except FileNotFoundError:
             pass
@@ -39,10 +40,12 @@ class Place:
 def listen(path: Path, owner: tuple[int, int]) -> Place:
     """Return a socket that listens at ``path``, which the caller owns.
 
-    A stale socket there is replaced. Raises InvalidArgument for a path that is too
+    If systemd has passed one it is that. A stale socket is replaced. Raises InvalidArgument for a path that is too
     long, FailedPrecondition when another process listens there or a file is in the way.
     """
     check_length(path)
+    if (passed := inherited.take(path)) is not None:
+        return Place(passed, path, None)
     path.parent.mkdir(mode=PARENT_MODE, parents=True, exist_ok=True)
     _refuse_occupied(path)
     path.unlink(missing_ok=True)

@@ -11,20 +11,23 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from windlass.contracts.rpc import Call
+from windlass.contracts.services import GRPC
 from windlass.contracts.tasks import RUNTIME, Tasks
 from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass.filters import expressions as filters
-from windlass.gate import offload
+from windlass.gate import Gate, offload
 from windlass.plugin import Record, State
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.types import platform_pb2
 from windlass_api.containerd.types.introspection_pb2 import RuntimeRequest
 from windlass_api.google.rpc import status_pb2
 from windlass_remote.messages import any_of
+from windlass_services import gatereport
 from windlass_services.streaming import type_of
 
 UNKNOWN = 2
+OWN = f"{GRPC.uri}.introspection"
 
 
 def to_proto(record: Record) -> pb.Plugin:
@@ -60,12 +63,17 @@ class Introspection:
     """``containerd.services.introspection.v1.Introspection``."""
 
     def __init__(
-        self, records: Callable[[], tuple[Record, ...]], uuid_file: Path, runtimes: Mapping[str, Tasks]
+        self,
+        records: Callable[[], tuple[Record, ...]],
+        uuid_file: Path,
+        runtimes: Mapping[str, Tasks],
+        gates: Callable[[], Mapping[str, Gate]],
     ) -> None:
-        """Answer from ``records`` and ask ``runtimes``; the daemon's identity is kept in ``uuid_file``."""
+        """Answer from ``records`` and ``gates``, and ask ``runtimes``; the daemon's identity is in ``uuid_file``."""
         self._records = records
         self._uuid_file = uuid_file
         self._runtimes = runtimes
+        self._gates = gates
 
     async def plugins(self, request: pb.PluginsRequest, call: Call) -> pb.PluginsResponse:
         """Return every plugin that matches, in start order."""
@@ -79,7 +87,10 @@ class Introspection:
         return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=pidns.st_ino)
 
     async def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
-        """Describe one plugin; the task manager can be asked for what a runtime can do."""
+        """Describe one plugin.
+
+        The task manager can be asked for what a runtime can do, and this service for what calls of plugins cost.
+        """
         for record in self._records():
             if (record.type, record.id) == (request.type, request.id):
                 break
@@ -89,6 +100,9 @@ class Introspection:
             raise FailedPrecondition(f"plugin {record.uri} did not start: {record.message}")
         answer = pb.PluginInfoResponse(plugin=to_proto(record))
         if request.HasField("options"):
+            if record.uri == OWN and request.options.type_url == gatereport.TYPE:
+                answer.extra.CopyFrom(any_of(Payload(gatereport.TYPE, gatereport.report(self._gates()))))
+                return answer
             if record.type != RUNTIME.uri or type_of(request.options) != RuntimeRequest.DESCRIPTOR.full_name:
                 raise Unimplemented(f"plugin {record.uri} takes no {type_of(request.options)[:100] or 'options'}")
             answer.extra.CopyFrom(any_of(await self._describe(record.id, request.options.value)))

@@ -95,7 +95,7 @@ def _images(context: InitContext) -> object:
 def _introspection(context: InitContext) -> object:
     from windlass_services.introspection import Introspection
 
-    return Introspection(context.records, context.root / "uuid", context.all(RUNTIME))
+    return Introspection(context.records, context.root / "uuid", context.all(RUNTIME), context.gates)
 
 
 def _leases(context: InitContext) -> object:

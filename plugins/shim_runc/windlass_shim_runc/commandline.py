@@ -42,6 +42,9 @@ GONE = (
 )
 """Words of runc, crun and, at the end, runsc for what has ended by itself."""
 
+NO_GROUP = "lstat : no such file or directory"
+"""Words of runc for `kill --all` of a container without a control group."""
+
 NAME_TAKEN = "already exists"
 """Words of runc and crun for a name that they have given to a container before; then they have made nothing."""
 
@@ -121,7 +124,13 @@ class CommandLine(Runtime):
     async def kill(self, number: int, all: bool) -> None:
         """Execute ``kill``."""
         try:
-            await self.run("kill", self.id, *(["--all"] if all else []), operands=[str(number)])
+            try:
+                await self.run("kill", self.id, *(["--all"] if all else []), operands=[str(number)])
+            except Error as error:
+                if not all or NO_GROUP not in str(error):
+                    raise
+                # A rootless container has no control group; its processes end with the first of their PID namespace.
+                await self.run("kill", self.id, operands=[str(number)])
         except Error as error:
             if any(words in str(error).lower() for words in GONE):
                 raise NotFound(f"process of container {self.id} has finished already") from error

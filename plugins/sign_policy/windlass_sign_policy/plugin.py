@@ -31,13 +31,23 @@ def init(context: InitContext) -> ImageVerifier:
     from windlass_sign_policy.verifier import SignPolicy
 
     config = context.config(Config)
-    try:
-        timeout = durations.seconds(config.timeout)
-    except ValueError as error:
-        raise InvalidArgument(f"timeout: {error}") from None
     finder = Finder(config.config_path, config.credentials)
     context.on_stop(finder.close)
-    return SignPolicy(config.path, finder.find, timeout)
+    verifier = SignPolicy(config.path, finder.find, seconds(config))
+
+    def configure() -> None:
+        verifier.configure(context.config(Config).path, seconds(context.config(Config)))
+
+    context.on_reload(("path", "timeout"), configure)
+    return verifier
+
+
+def seconds(config: Config) -> float:
+    """Return how long judging one image may take. Raises InvalidArgument."""
+    try:
+        return durations.seconds(config.timeout)
+    except ValueError as error:
+        raise InvalidArgument(f"timeout: {error}") from None
 
 
 PLUGIN = Plugin(IMAGE_VERIFIER, id="sign-policy", init=init, config=Config)

@@ -25,8 +25,12 @@ class SignPolicy(ImageVerifier):
 
     def __init__(self, path: Path, find: Find, timeout: float) -> None:
         """Judge by the policy at ``path``, for at most ``timeout`` seconds an image."""
-        self._path = path
         self._find = find
+        self.configure(path, timeout)
+
+    def configure(self, path: Path, timeout: float) -> None:
+        """Judge the next images by another policy, or within another time."""
+        self._path = path
         self._timeout = timeout
 
     @override

@@ -6,6 +6,7 @@ That is a seventh of what the daemon imports, and many daemons never transfer an
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,22 @@ class LateTransfer(Transferrer):
         self._make = make
         self._turn = asyncio.Lock()
         self._made: LocalTransfer | None = None
+        self._busy: Counter[LocalTransfer] = Counter()
+        """How many transfers each does, also one that others have replaced."""
 
     @override
     async def transfer(
         self, namespace: str, source: Source, destination: Destination, report: Report, lease: str = ""
     ) -> None:
         made = await settled(self._make_once())
-        await made.transfer(namespace, source, destination, report, lease)
+        while made is not self._made:  # renewed in the meantime
+            made = await settled(self._make_once())
+        self._busy[made] += 1
+        try:
+            await made.transfer(namespace, source, destination, report, lease)
+        finally:
+            self._busy[made] -= 1
+            await self._close_unused(made)
 
     async def _make_once(self) -> LocalTransfer:
         # `settled`, because what is made for a cancelled caller is for the next: it has threads and connections.
@@ -40,6 +50,18 @@ class LateTransfer(Transferrer):
             if self._made is None:
                 self._made = await offloaded(self._make, deadline=None)()
             return self._made
+
+    async def renew(self) -> None:
+        """Have the next transfer made anew; those under way end as they have begun."""
+        async with self._turn:
+            made, self._made = self._made, None
+        if made is not None:
+            await self._close_unused(made)
+
+    async def _close_unused(self, made: LocalTransfer) -> None:
+        if made is not self._made and not self._busy[made]:
+            del self._busy[made]
+            await made.close()
 
     async def close(self) -> None:
         """Close what was made, or is being made."""

@@ -17,6 +17,7 @@ from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
 
 if TYPE_CHECKING:
+    from windlass.contracts.transfer import Unpack
     from windlass_transfer.local import LocalTransfer
 
 
@@ -82,27 +83,31 @@ def init_streams(context: InitContext) -> Streams:
     return manager
 
 
+LIVE = (
+    "max_concurrent_downloads",
+    "max_concurrent_uploaded_layers",
+    "connections_per_layer",
+    "max_concurrent_unpacks",
+    "check_platform_supported",
+    "config_path",
+    "unpack_config",
+    "image_pull_progress_timeout",
+)
+"""Keys whose new values the transfers that begin after a reload go by."""
+
+
 def init_transfer(context: InitContext) -> Transferrer:
     """Move images, judged by every verifier that there is."""
-    from windlass.contracts.transfer import Unpack
-    from windlass_images import platforms
     from windlass_transfer.admission import Admission, failed_verifiers
     from windlass_transfer.late import LateTransfer
 
-    config = context.config(Config)
-    try:
-        snapshotters = tuple(
-            Unpack(platforms.parse(each.platform) if each.platform else platforms.host(), each.snapshotter)
-            for each in config.unpack_config
-        )
-    except InvalidArgument as error:
-        raise InvalidArgument(f"unpack_config: {error}") from None
+    unpacks(context.config(Config))
     capabilities = {
         record.id: frozenset(record.meta.capabilities)
         for record in context.records()
         if record.type == SNAPSHOTTER.uri and record.instance is not None
     }
-    differs = {id: context.by_id(DIFFER, id) for id in config.differs_in_order()}
+    differs = {id: context.by_id(DIFFER, id) for id in context.config(Config).differs_in_order()}
     metadata, collector = context.single(METADATA), context.single(GC)
     admission = Admission(context.all(IMAGE_VERIFIER), context.hooks, failed_verifiers(context.records()))
 
@@ -112,15 +117,36 @@ def init_transfer(context: InitContext) -> Transferrer:
         from windlass_transfer.local import LocalTransfer, Settings
         from windlass_transfer.workers import tools
 
+        config = context.config(Config)
         parts = Parts(metadata, collector, differs, capabilities, config.patience())
         counts = config.max_concurrent_downloads, config.max_concurrent_uploaded_layers, config.connections_per_layer
         roots, strict = roots_of(config.config_path), config.check_platform_supported
-        settings = Settings(roots, snapshotters, config.max_concurrent_unpacks, strict)
+        settings = Settings(roots, unpacks(config), config.max_concurrent_unpacks, strict)
         return LocalTransfer(parts, tools(*counts), admission, settings)
 
     transfer = LateTransfer(make)
+
+    async def renew() -> None:
+        unpacks(context.config(Config))
+        await transfer.renew()
+
+    context.on_reload(LIVE, renew)
     context.on_stop(transfer.close)
     return transfer
+
+
+def unpacks(config: Config) -> tuple[Unpack, ...]:
+    """Return which snapshotter unpacks which platform. Raises InvalidArgument for one that cannot be read."""
+    from windlass.contracts.transfer import Unpack
+    from windlass_images import platforms
+
+    try:
+        return tuple(
+            Unpack(platforms.parse(each.platform) if each.platform else platforms.host(), each.snapshotter)
+            for each in config.unpack_config
+        )
+    except InvalidArgument as error:
+        raise InvalidArgument(f"unpack_config: {error}") from None
 
 
 STREAMS_PLUGIN = Plugin(STREAMS, id="manager", init=init_streams, requires=(METADATA,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ class Threads:
 
     async def run(self, call: Callable[[], R], abort: Callable[[], None]) -> R:
         """Return what ``call`` returns in a thread; a cancelled caller calls ``abort`` and waits until it has ended."""
-        job = self._pool.submit(call)
+        job = self._pool.submit(contextvars.copy_context().run, call)
         future = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(future)

@@ -27,12 +27,20 @@ def init(context: InitContext) -> ImageVerifier:
     """Judge by what the programs say."""
     from windlass_verifier_bindir.verifier import BinDir
 
-    config = context.config(Config)
+    verifier = BinDir(*settings(context.config(Config)))
+    context.on_reload(
+        ("bin_dir", "max_verifiers", "per_verifier_timeout"),
+        lambda: verifier.configure(*settings(context.config(Config))),
+    )
+    return verifier
+
+
+def settings(config: Config) -> tuple[Path, int, float]:
+    """Return directory, most programs, and seconds for each. Raises InvalidArgument."""
     try:
-        timeout = durations.seconds(config.per_verifier_timeout)
+        return config.bin_dir, config.max_verifiers, durations.seconds(config.per_verifier_timeout)
     except ValueError as error:
         raise InvalidArgument(f"per_verifier_timeout: {error}") from None
-    return BinDir(config.bin_dir, config.max_verifiers, timeout)
 
 
 PLUGIN = Plugin(IMAGE_VERIFIER, id="bindir", init=init, config=Config)

@@ -29,6 +29,10 @@ class BinDir(ImageVerifier):
 
     def __init__(self, directory: Path, most: int, timeout: float) -> None:
         """Execute at most ``most`` programs, -1 is all of them, each for at most ``timeout`` seconds."""
+        self.configure(directory, most, timeout)
+
+    def configure(self, directory: Path, most: int, timeout: float) -> None:
+        """Judge the next images by other programs, or within other bounds."""
         self._directory = directory
         self._most = most
         self._timeout = timeout

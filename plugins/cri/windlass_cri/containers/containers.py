@@ -228,13 +228,20 @@ class Containers:
         try:
             await self.stop(container, 0)
             await self._ends.end_io(container.id, drain=False)
-            async with self._steps.changes.one():
-                await self._steps.remove_container(container)
-            await unless_gone(launch.remove(self.namespace, container.id, force=True))
-            await asyncio.to_thread(self.creation.remove_directories, container.id)
+            await settled(self._remove(container))
         finally:
             container.removing = False
-        self.index.remove(container.id)
+
+    async def _remove(self, container: Container) -> None:
+        """Remove a container that has ended. Not to be cut off: hook plugins see it go once, and its record is gone.
+
+        Who looks at all containers meanwhile sees it with its record, or not at all.
+        """
+        async with self._steps.changes.one():
+            await self._steps.remove_container(container)
+            await unless_gone(launch.remove(self.namespace, container.id, force=True))
+            await asyncio.to_thread(self.creation.remove_directories, container.id)
+            self.index.remove(container.id)
         self._ends.forget(container.id)
         self._names.give_back(container.data.name, container.id)
         self._attempts.forget(container.data.name)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -34,8 +34,6 @@ from windlass_local.waiting import settled
 from windlass_oci.runtime_spec import Spec
 
 R = TypeVar("R")
-REMAP = "remap-ids"
-"""A capability of snapshotters."""
 
 
 class Creation:
@@ -88,7 +86,7 @@ class Creation:
         snapshotter = runtime.snapshotter or self._images.snapshotter
         await self._step(container, "files", asyncio.to_thread(self._make_directories, container))
         user = userns.of_container(pod, container.config.linux.security_context.namespace_options)
-        labels = await self._mapped(snapshotter, user)
+        labels = await userns.snapshot_labels(user, self._namespace, snapshotter)
         volumes_of = self.image_volumes.prepare(pod.id, container.config, snapshotter, labels)
         await self._step(container, "mount", volumes_of)
         row = Row(
@@ -113,17 +111,6 @@ class Creation:
         except BaseException:
             await settled(launch.undo(self._namespace, container.id))
             raise
-
-    async def _mapped(self, snapshotter: str, user: userns.UserNamespace | None) -> Mapping[str, str]:
-        """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
-        if user is None:
-            return {}
-        if REMAP not in await self._namespace.snapshots.capabilities(snapshotter):
-            raise Unknown(
-                f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
-                "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
-            )
-        return user.labels
 
     async def _spec(self, pod: Pod, container: Container, target: int, rootfs: launch.Rootfs) -> Spec:
         config, directory = container.config, self.root / container.id

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.tasks import Exit
-from windlass.errors import DeadlineExceeded, Error, NotFound, Unknown
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.containers.containers import Containers
 from windlass_cri.containers.processio import chunks, write_all
@@ -278,4 +278,9 @@ class ExecProcess:
         async with asyncio.timeout(KILL_TIMEOUT):
             if self._started.is_set() and not self._has_ended:
                 await self._tasks.wait(self._container, self._id)
-            await self._tasks.delete_exec(self._container, self._id)
+            try:
+                await self._tasks.delete_exec(self._container, self._id)
+            except FailedPrecondition:
+                # It runs although its start failed, or was given up.
+                await self._tasks.wait(self._container, self._id)
+                await self._tasks.delete_exec(self._container, self._id)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 MODE = 0o640
+QUIET = 60.0
+"""Seconds between two lines of the daemon's log about one full log: a container may write thousands in a second."""
 
 
 class LogFile:
@@ -16,6 +21,8 @@ class LogFile:
         """Open a log, which is made if it is not there. Raises OSError."""
         self._path = path
         self._fd = self._open()
+        self._lost = 0
+        self._quiet_until = 0.0
 
     def _open(self) -> int:
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -33,6 +40,19 @@ class LogFile:
             os.ftruncate(self._fd, before)
             raise
 
+    def append(self, data: bytes) -> None:
+        """Append all of it, or lose it: a container does not wait for a disk. The daemon's log has how much is lost."""
+        try:
+            self.write(data)
+        except OSError as error:
+            self._lost += len(data)
+            if time.monotonic() >= self._quiet_until:
+                self._tell(str(error.strerror))
+
+    def _tell(self, reason: str) -> None:
+        logger.warning("%d bytes of a container's log are lost, %s: %s", self._lost, self._path, reason)
+        self._lost, self._quiet_until = 0, time.monotonic() + QUIET
+
     def reopen(self) -> None:
         """Go on in a new file, after the old one was renamed. Raises OSError; then the old one is used."""
         old, self._fd = self._fd, self._open()
@@ -40,6 +60,8 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file."""
+        if self._lost:
+            self._tell("and the container has ended, or the daemon ends")
         os.close(self._fd)
 
 

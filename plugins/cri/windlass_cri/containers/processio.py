@@ -125,10 +125,7 @@ class ProcessIO:
 
     @staticmethod
     def _append(log: LogFile, entries: bytes, done: Callable[[], None]) -> None:
-        try:
-            log.write(entries)
-        except OSError as error:
-            logger.warning("%d bytes of a container's log are lost: %s", len(entries), error)
+        log.append(entries)
         done()
 
     async def _send(self, client: Attached, stream: str, data: bytes) -> None:

@@ -211,7 +211,11 @@ class PodSteps:
         await self.stop_container(container)
         if (task := self._ending.pop(container.id, None)) is not None:
             task.cancel()  # it has not begun
-        await self._about(PodHooks.remove_container, container)
+        try:
+            await self._about(PodHooks.remove_container, container)
+        except Error as error:
+            # Its record is gone already: a removal that failed half-way is tried again.
+            logger.warning("%s", _about(container, error))
         self._stopped.discard(container.id)
         self._creating.pop(container.id, None)
 

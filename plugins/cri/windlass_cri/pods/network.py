@@ -14,8 +14,10 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cni.cache import Cache
 from windlass_cni.config import Json, Network, Object
 from windlass_cni.directory import NetworkDirectory
-from windlass_cni.execute import Attachment, Programs
-from windlass_cni.networks import Networks, add_all, capability_args, delete_all
+from windlass_cni.execute import Programs
+from windlass_cni.networks import Networks, add_all, delete_all
+from windlass_cni.orphans import end_orphans
+from windlass_cni.protocol import Attachment, capability_args
 from windlass_cni.result import Result
 from windlass_cri.config import Cni
 from windlass_cri.spec.userns import UserNamespace
@@ -139,6 +141,7 @@ class PodNetwork:
         To be called before anything is attached. What fails is in the log, and tried again by the next daemon.
         """
         async with self._collecting:
+            await asyncio.to_thread(end_orphans)
             for cached in await asyncio.to_thread(list, self._networks.cache.all()):
                 if cached.attachment.container not in known and self._is_ours(cached.attachment):
                     await self._try(self._remove(cached.attachment))

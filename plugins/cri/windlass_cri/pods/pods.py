@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOptions
-from windlass.contracts.values import Payload
+from windlass.contracts.values import Payload, check_labels
 from windlass.errors import Error, Unimplemented, Unknown
 from windlass.gate import offload
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -25,10 +25,10 @@ from windlass_cri.pods.files import PodFiles
 from windlass_cri.pods.handlers import Handlers, handler_of, options_of
 from windlass_cri.pods.leases import PodLeases
 from windlass_cri.pods.network import PodNetwork
+from windlass_cri.pods.provision import Provision
 from windlass_cri.pods.sysctls import with_sysctls
 from windlass_cri.record import CONFIG_TYPE, NAMESPACE, Pod, PodData, pod_of
 from windlass_cri.spec import userns
-from windlass_cri.spec.selinux import Selinux
 from windlass_cri.steps import step
 from windlass_local.waiting import settled, unless_gone
 from windlass_oci.runtime_spec import Spec
@@ -39,10 +39,6 @@ R = TypeVar("R")
 READY = "SANDBOX_READY"
 PAUSED = "podsandbox"
 """The controller whose sandboxes are containers of an image."""
-
-
-async def _nothing(snapshotter: str) -> None:
-    """Need no image."""
 
 
 class Pods:
@@ -61,6 +57,7 @@ class Pods:
         root: Path,
         events: Events,
         steps: PodSteps,
+        provision: Provision | None = None,
     ) -> None:
         """Know none yet; files of pods are kept below ``root``."""
         self.index: Index[Pod] = Index("sandbox")
@@ -76,11 +73,8 @@ class Pods:
         self._attempts = Attempts()
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
-        self.selinux = Selinux(enabled=False)
-        self.sysctls: Mapping[str, str] = {}
-        """What is set in pods that have a network of their own, unless their clients set it."""
-        self.ensure_image: Callable[[str], Awaitable[None]] = _nothing
-        """Sees that the sandbox image is there, for a snapshotter, empty for that of all."""
+        self._provision = provision or Provision()
+        self.selinux = self._provision.selinux
 
     def files(self, id: str) -> PodFiles:
         """Return the files of a pod."""
@@ -134,7 +128,11 @@ class Pods:
         return self._handlers.base_spec(handler)
 
     async def _check(self, config: cri.PodSandboxConfig, handler: str) -> None:
-        """Refuse a user namespace that the runtime cannot map mounts for: its files would belong to others."""
+        """Refuse labels that a record cannot have, and a user namespace that the runtime cannot map mounts for.
+
+        The files of such a namespace would belong to others. Raises InvalidArgument, Unknown.
+        """
+        check_labels(config.labels)
         if userns.wanted(config.linux.security_context.namespace_options) is not None:
             userns.check(await self.features(handler), handler or self._handlers.in_order()[0])
 
@@ -151,11 +149,12 @@ class Pods:
             )
             pod.data = replace(pod.data, addresses=addresses)
         options = SandboxOptions(
-            options=Payload(CONFIG_TYPE, with_sysctls(pod, self.sysctls)), netns_path=pod.data.netns
+            options=Payload(CONFIG_TYPE, with_sysctls(pod, self._provision.sysctls)), netns_path=pod.data.netns
         )
         await self._step(pod, "sandbox", controller.create(NAMESPACE, self._record(pod), options))
         if pod.data.sandboxer == PAUSED:
-            await self._step(pod, "sandbox image", self.ensure_image(self.runtime(pod.data.handler).snapshotter))
+            snapshotter = self.runtime(pod.data.handler).snapshotter
+            await self._step(pod, "sandbox image", self._provision.ensure_image(snapshotter))
         started = await self._step(pod, "sandbox", controller.start(NAMESPACE, pod.id))
         pod.data = replace(pod.data, created_at=started.created_at or time.time_ns())
         await self._step(pod, "record", offload(self._store.create, self._record(pod)))
@@ -258,6 +257,10 @@ class Pods:
         await self._take_apart(pod.id, "", [self._controller_of(pod)])
         if (task := self._watching.pop(pod.id, None)) is not None:
             task.cancel()
+        await settled(self._forget(pod))
+
+    async def _forget(self, pod: Pod) -> None:
+        """Not to be cut off: clients and hook plugins see a pod go once."""
         self._events.pod(pod, cri.CONTAINER_DELETED_EVENT)
         async with self._steps.changes.one():
             await self._steps.remove_pod(pod)

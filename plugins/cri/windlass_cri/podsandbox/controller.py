@@ -21,6 +21,7 @@ from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig
 from windlass_cri.pods.files import PodFiles
 from windlass_cri.pods.handlers import Handlers
+from windlass_cri.pods.leases import CONTAINER
 from windlass_cri.podsandbox import pausespec
 from windlass_cri.record import KIND, Pod, pod_of
 from windlass_cri.spec import userns
@@ -121,12 +122,14 @@ class PauseContainers(SandboxController):
         pod, name = created.pod, full_name(self._settings.image)
         user = userns.wanted(pod.namespace_options)
         owner = await asyncio.to_thread(self._pin, pod) if user is not None and not pod.host_network else None
+        snapshotter = runtime.snapshotter or self._settings.snapshotter
+        labels = await userns.snapshot_labels(user, namespace, snapshotter)
         row = Row(
             pod.id,
             runtime=created.record.runtime,
             runtime_options=created.record.runtime_options,
             image=name,
-            snapshotter=runtime.snapshotter or self._settings.snapshotter,
+            snapshotter=snapshotter,
             labels={**pod.config.labels, KIND: SANDBOX},
         )
 
@@ -148,7 +151,7 @@ class PauseContainers(SandboxController):
             made["process"]["user"] = with_groups(who, accounts, security)
             return made
 
-        return await launch.create(namespace, row, platforms.host(), build)
+        return await launch.create(namespace, row, platforms.host(), build, snapshot_labels=labels, purpose=CONTAINER)
 
     def _pin(self, pod: Pod) -> Path:
         """Name the user namespace that owns a pod's network namespace. Blocks."""

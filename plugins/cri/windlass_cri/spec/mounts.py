@@ -15,6 +15,7 @@ from windlass_cri.record import Pod
 from windlass_cri.spec.userns import UserNamespace
 from windlass_linux.cgroups import hierarchies
 from windlass_linux.mounting import unescape
+from windlass_oci.mounts import depth
 from windlass_oci.runtime_spec import IDMapping, Mount, Spec
 
 PROPAGATION = {
@@ -81,7 +82,7 @@ def set_mounts(
     asked_for = {each.propagation for each in asked}
     # A node's table has thousands of mounts, and few containers need it.
     table = MountTable.read() if asked_for.intersection(_BEYOND_PRIVATE) else MountTable({})
-    spec["mounts"] = [*kept, *(bind(each, table, able) for each in asked)]
+    spec["mounts"] = [*kept, *(bind(each, table, able, make=each not in shared) for each in asked)]
     if strongest := next((PROPAGATION[each] for each in _BEYOND_PRIVATE if each in asked_for), ""):
         spec["linux"]["rootfsPropagation"] = strongest
 
@@ -97,11 +98,6 @@ def _replaced(place: str, places: set[str]) -> bool:
 def clean(path: str) -> str:
     """Return a path of the container without doubled slashes, dots and a slash at the end."""
     return os.path.normpath(f"/{path.lstrip('/')}")
-
-
-def depth(path: str) -> int:
-    """Return how many parts a path has, so that mounts do not hide those below them."""
-    return os.path.normpath(path).replace("//", "/").count("/")
 
 
 def default_mounts(spec: Spec, privileged: bool, cgroup_writable: bool) -> list[Mount]:
@@ -152,8 +148,11 @@ def pod_mounts(
     return mounts
 
 
-def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
-    """Return a bind mount. A host path that is not there is made; links in it are followed. Raises Unknown, OSError."""
+def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL, *, make: bool = True) -> Mount:
+    """Return a bind mount; links in the host path are followed. Raises Unknown, OSError.
+
+    A host path that is not there is made if ``make``. Files of the pod are not: it is being removed, and stays so.
+    """
     if not wanted.container_path:
         raise Unknown(f'the mount of "{wanted.host_path}" has no container_path')
     if not wanted.host_path:
@@ -162,6 +161,8 @@ def bind(wanted: cri.Mount, table: MountTable, able: Ability = ALL) -> Mount:
         raise Unknown(f'host_path "{wanted.host_path[:200]}" of {wanted.container_path} is not absolute')
     source = Path(wanted.host_path)
     if not source.exists():
+        if not make:
+            raise Unknown(f"{source} is gone; the pod is being removed")
         source.mkdir(mode=0o755, parents=True)
     real = os.path.realpath(source)
     table.check(real, wanted.propagation)

@@ -10,9 +10,12 @@ from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING
 from windlass.errors import Unknown
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.record import Pod
+from windlass_local.inside import LocalNamespace
 from windlass_oci.runtime_spec import IDMapping, Spec
 
 MAPPINGS = ("uidmap=", "gidmap=")
+REMAP = "remap-ids"
+"""A capability of snapshotters."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,18 @@ def of_container(pod: Pod, options: cri.NamespaceOption) -> UserNamespace | None
     if found is not None and "user" not in pod.namespaces:
         raise Unknown(f"pod {pod.id} has no user namespace, which its container is to join; recreate the pod")
     return found
+
+
+async def snapshot_labels(user: UserNamespace | None, namespace: LocalNamespace, snapshotter: str) -> dict[str, str]:
+    """Return the labels of a snapshot whose files belong to a user namespace. Raises Unknown where it has none."""
+    if user is None:
+        return {}
+    if REMAP not in await namespace.snapshots.capabilities(snapshotter):
+        raise Unknown(
+            f"snapshotter {snapshotter} cannot give a snapshot's files to a user namespace on this machine; "
+            "use overlayfs on Linux 5.19 or later, or set hostUsers: true"
+        )
+    return user.labels
 
 
 def without_mappings(mounts: Sequence[Mount]) -> list[Mount]:

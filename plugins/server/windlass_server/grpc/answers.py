@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from windlass import tracing
 from windlass.contracts import rpc
+from windlass.contracts.metrics import Counter
 from windlass.contracts.rpc import Method
 from windlass.errors import Cancelled, Code, name_of
 from windlass.typing import override
@@ -17,6 +19,11 @@ from windlass_server.grpc.bodies import MOST_HELD
 from windlass_server.grpc.links import Link
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.streams import Stream
+
+SERVERS_FAULT = frozenset(
+    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
+)
+"""Statuses that make a server's span one that failed, by OpenTelemetry's conventions for RPCs."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +40,17 @@ class Answering(rpc.Call):
     """A call that can be answered."""
 
     __slots__ = (
+        "_begun",
         "_callbacks",
         "_compresses",
+        "_counter",
         "_limits",
         "_link",
         "_loop",
         "_method",
         "_path",
+        "_span",
+        "_subject",
         "_trailing",
         "_unsent_headers",
         "stream",
@@ -57,6 +68,10 @@ class Answering(rpc.Call):
         self._callbacks: list[Callable[[], None]] | None = None
         self._unsent_headers: bytes | None = wire.INITIAL
         self._path = "a call"
+        self._span: tracing.Span | None = None
+        self._counter: Counter | None = None
+        self._begun = 0.0
+        self._subject: Mapping[str, str] = {}
         self._compresses = False
         self._trailing = b""
 
@@ -75,11 +90,15 @@ class Answering(rpc.Call):
             return
         headers = self._headers()
         trailers = wire.OK + self._trailing
+        if self._span is not None or self._counter is not None:
+            self._note_end(Code.OK, "")
         self._end()
         self._link.send(self.stream, headers, data, trailers)
 
     async def _encode(self, response: object) -> bytes:
         message = self._method.encode(response)
+        if self._counter is not None:
+            self._counter.sent += 1
         if self._compresses:
             data = await messages.gzipped(message, self._limits.send)
         else:
@@ -104,13 +123,28 @@ class Answering(rpc.Call):
         """Send the status, unless the call is over."""
         if self.over:
             return
-        if code != Code.OK:
-            logger.debug("%s failed: %s: %s", self._path, name_of(code), message)
+        self._note_end(code, message)
         trailers = wire.trailers(code, message) + self._trailing
         if self._unsent_headers is not None:
             trailers, self._unsent_headers = self._unsent_headers + trailers, None
         self._end()
         self._link.send(self.stream, None, b"", trailers)
+
+    def _note_end(self, code: int, message: str) -> None:
+        """Tell the log of a failure, and counter and span how the call ended."""
+        if self._counter is not None:
+            self._counter.end(code, self._begun)
+        if code != Code.OK and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s failed: %s: %s", self._path, name_of(code), message, extra=self._details())
+        if self._span is not None:
+            self._span.note(**{"rpc.grpc.status_code": int(code)}, **_as_facts(self._subject))
+            self._span.end(message or name_of(code) if code in SERVERS_FAULT else "")
+
+    def _details(self) -> dict[str, str]:
+        """Return what the log has of a failure besides its reason."""
+        namespace, trace = self.value(rpc.NAMESPACE), self._span.trace if self._span is not None else ""
+        details = {"namespace": namespace, **self._subject, "trace_id": trace}
+        return {name: value for name, value in details.items() if value}
 
     def _end(self) -> None:
         self.over = True
@@ -146,3 +180,8 @@ class Answering(rpc.Call):
     @override
     def set_trailers(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self._trailing = wire.encode_metadata(metadata)
+
+
+def _as_facts(subject: Mapping[str, str]) -> dict[str, str]:
+    """Return what a call is about, as the span has it."""
+    return {f"containerd.{name.removesuffix('_id')}.id": value for name, value in subject.items()}

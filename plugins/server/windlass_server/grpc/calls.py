@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
 from google.protobuf.message import DecodeError
 
-from windlass.contracts.rpc import Method
+from windlass import tracing
+from windlass.contracts.metrics import Counter
+from windlass.contracts.rpc import NAMESPACE, Method
 from windlass.errors import Cancelled, Code, Error
 from windlass.typing import override
 from windlass_server.grpc import messages
@@ -19,6 +21,7 @@ from windlass_server.grpc.links import Link
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
+from windlass_server.subjects import subject
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +48,14 @@ class Call(Answering):
 
     # What the stream brings
 
-    def begin(self, request: Request | None, find: Find) -> None:
-        """Find the method, and run its handler as soon as it has what it needs."""
+    def begin(self, request: Request | None, find: Find, counters: Mapping[str, Counter]) -> None:
+        """Find the method, and run its handler as soon as it has what it needs; ``counters`` are by path."""
         try:
             if request is None:
                 raise Refused(Code.RESOURCE_EXHAUSTED, "the headers are larger than this server takes", status=431)
             timeout = self._read(wire.parse(request), find)
+            if (counter := counters.get(self._path)) is not None:
+                self._counter, self._begun = counter, counter.begin()
         except Refused as refused:
             self._refuse(refused)
             return
@@ -63,6 +68,8 @@ class Call(Answering):
     def _read(self, head: wire.Head, find: Find) -> float | None:
         self.metadata = head.metadata
         self._path = head.path
+        if tracing.active:
+            self._span = begin_span(head)
         self._method = find(head.path)
         self._namespace = self._method.namespace
         self._body.encoded(head.encoding)
@@ -96,6 +103,8 @@ class Call(Answering):
 
     def gone(self) -> None:
         """Stop: the peer has reset the stream or left."""
+        if not self.over:
+            self._note_end(Code.CANCELLED, "the client has left")
         self._end()
         self._stop()
 
@@ -131,6 +140,9 @@ class Call(Answering):
         method = self._method
         try:
             request = _Requests(self) if method.takes_stream else await self._decode(compressed, message)
+            if self._span is not None:
+                tracing.current.set(self._span)
+                self._subject = subject(method.path, request)
             answer = method.handler(request, self)
             if isinstance(answer, AsyncIterable):
                 await self._stream_out(answer)
@@ -155,6 +167,8 @@ class Call(Answering):
     async def _decode(self, compressed: bool, message: bytes) -> object:
         if compressed:
             message = await self._body.expand(message)
+        if self._counter is not None:
+            self._counter.received += 1
         try:
             return self._method.decode(message)
         except DecodeError as error:
@@ -205,3 +219,13 @@ class _Requests:
 
     async def __anext__(self) -> object:
         return await self._call.read()
+
+
+def begin_span(head: wire.Head) -> tracing.Span:
+    """Begin the span of a call, in the client's trace if it names one."""
+    texts = {name: value for name, value in head.metadata if isinstance(value, str)}
+    service, _, method = head.path[1:].rpartition("/")
+    facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    if namespace := texts.get(NAMESPACE):
+        facts["containerd.namespace"] = namespace
+    return tracing.begin(head.path[1:], tracing.SERVER, texts, facts)

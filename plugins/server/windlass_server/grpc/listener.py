@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from windlass.contracts.metrics import CallCounter
 from windlass.contracts.services import Service
 from windlass_server.accepting import Acceptor
 from windlass_server.grpc.answers import Limits
@@ -17,15 +18,28 @@ GRACE = 1.0
 class GrpcServer:
     """Serves every gRPC service on one unix socket."""
 
-    def __init__(self, place: Place, services: Sequence[Service], max_recv: int, max_send: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        services: Sequence[Service],
+        counting: Sequence[CallCounter],
+        max_recv: int,
+        max_send: int,
+    ) -> None:
         """Take connections from ``place``, which it owns, once started; sizes in bytes."""
         self._place = place
         self._services = services
+        self._counting = counting
         self._server = Server(Limits(max_recv, max_send))
         self._acceptor: Acceptor | None = None
 
+    def limit(self, max_recv: int, max_send: int) -> None:
+        """Refuse larger messages of calls that begin from now on."""
+        self._server.limits = Limits(max_recv, max_send)
+
     async def start(self) -> None:
         """Begin to answer."""
+        self._server.counting = next((each for each in self._counting if each.on), None)
         for service in self._services:
             service.register(self._server)
         connections = self._server.connections

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from windlass.contracts.metrics import CallCounter, Counter
 from windlass.contracts.rpc import Method
 from windlass.errors import AlreadyExists, Code
+from windlass_server.counting import kind_of
 from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.calls import Call
 from windlass_server.grpc.connection import BUFFER, Connection
@@ -22,11 +24,14 @@ class Server:
 
     def __init__(self, limits: Limits) -> None:
         """Refuse larger messages than ``limits``."""
-        self._limits = limits
+        self.limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._methods: dict[str, Method] = {}
         self._services: set[str] = set()
+        self._counters: dict[str, Counter] = {}
+        self.counting: CallCounter | None = None
+        """What counts the calls of services that are added from now on."""
         self._buffer = memoryview(bytearray(BUFFER))
         self.connections: set[Connection] = set()
 
@@ -40,7 +45,11 @@ class Server:
                 f"two plugins serve gRPC service {service}; name one of them in disabled_plugins, or uninstall it"
             )
         self._services.add(service)
-        self._methods.update({f"/{service}/{name}": method for name, method in methods.items()})
+        paths = {f"/{service}/{name}": method for name, method in methods.items()}
+        self._methods.update(paths)
+        if self.counting is not None:
+            counter = self.counting.counter
+            self._counters.update({path: counter(path, kind_of(method)) for path, method in paths.items()})
 
     def connection(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -52,8 +61,8 @@ class Server:
 
     def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call:
         assert self._loop is not None
-        call = Call(connection, stream, self._limits, self._loop)
-        call.begin(request, self._find)
+        call = Call(connection, stream, self.limits, self._loop)
+        call.begin(request, self._find, self._counters)
         return call
 
     def _find(self, path: str) -> Method:

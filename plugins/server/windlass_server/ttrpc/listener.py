@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 
+from windlass import tracing
 from windlass.contracts.services import TtrpcService
 from windlass.errors import Code, Error, as_exception, name_of
 from windlass_api.ttrpc import Request, Response
@@ -19,6 +20,7 @@ from windlass_server.accepting import Acceptor
 from windlass_server.sockets import Place
 
 NAMESPACE = "containerd-namespace-ttrpc"
+TRACE = "traceparent"
 CREDENTIALS = struct.Struct("3i")
 """pid, uid and gid of SO_PEERCRED; unix(7)."""
 
@@ -114,6 +116,7 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, called: Called) -> None:
         request = called.request
+        span = _begin_span(request) if tracing.active and TRACE in request.metadata else None
         try:
             response = await self._call(request)
         except Error as error:
@@ -123,7 +126,11 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             response = Response(Code.DEADLINE_EXCEEDED, f"{request.method} did not end in the time it was given")
         if response.code != Code.OK:
-            logger.debug("a ttrpc call failed: %s: %s", name_of(response.code), response.message)
+            path = f"/{request.service}/{request.method}"
+            logger.debug("%s failed: %s: %s", path, name_of(response.code), response.message)
+        if span is not None:
+            span.note(**{"rpc.grpc.status_code": response.code})
+            span.end(response.message or name_of(response.code) if response.code != Code.OK else "")
         self._answer(called.stream, response)
 
     async def _call(self, request: Request) -> Response:
@@ -142,3 +149,12 @@ class Connection(asyncio.Protocol):
         data = self._core.take()
         if data and self._transport is not None:
             self._transport.write(data)
+
+
+def _begin_span(request: Request) -> tracing.Span:
+    """Begin the span of a call in the trace that the shim names; it is the current one of this task."""
+    headers = {name: values[0] for name, values in request.metadata.items() if values}
+    facts = {"rpc.system": "ttrpc", "rpc.service": request.service, "rpc.method": request.method}
+    span = tracing.begin(f"{request.service}/{request.method}", tracing.SERVER, headers, facts)
+    tracing.current.set(span)
+    return span

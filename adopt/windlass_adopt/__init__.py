@@ -1,0 +1,1 @@
+"""Takes over what a containerd keeps and runs, and gives it back."""

@@ -1,0 +1,22 @@
+"""Labels of a container's record that say what it was asked to be; values other than names are small JSON."""
+
+from __future__ import annotations
+
+NAME = "io.windlass.name"
+"""The name that people call the container by; without it, that is its ID."""
+REMOVE = "io.windlass.remove"
+"""``true``: the container is removed when it has ended."""
+RESTART = "io.windlass.restart"
+"""The restart policy as it was given."""
+HEALTH = "io.windlass.health"
+"""The health check: command, interval, timeout, retries, start period."""
+STOP = "io.windlass.stop"
+"""Signal and seconds of `stop`."""
+LOG = "io.windlass.log"
+"""The log driver and its options."""
+MOUNTS = "io.windlass.mounts"
+"""Volumes and bind mounts."""
+NETWORKS = "io.windlass.networks"
+"""Networks that the container is attached to, by name; also ``host``, ``none`` and ``container:ID``."""
+PORTS = "io.windlass.ports"
+"""Published ports."""

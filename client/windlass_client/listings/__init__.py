@@ -1,0 +1,1 @@
+"""Lists of containers as docker shows them."""

@@ -1,0 +1,1 @@
+"""What containers use: metrics of their tasks, as rates and as a table that follows them."""

@@ -1,0 +1,1 @@
+"""Windlass plugin: sends OpenTelemetry traces of what the daemon does."""

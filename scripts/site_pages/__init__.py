@@ -1,0 +1,1 @@
+"""What `scripts/build_site.py` makes the web site of."""

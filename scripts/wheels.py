@@ -1,0 +1,33 @@
+"""Makes a wheel and a source archive of every distribution of this tree: python scripts/wheels.py DIRECTORY.
+
+The same tree and SOURCE_DATE_EPOCH give the same bytes, whatever times and modes its files have.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from flit_core.sdist import SdistBuilder
+from flit_core.wheel import make_wheel_in
+
+TREE = Path(__file__).resolve().parent.parent
+
+
+def projects() -> list[Path]:
+    """Return the distributions of a release; examples are not among them."""
+    return sorted(path for pattern in ("*", "plugins/*") for path in TREE.glob(f"{pattern}/pyproject.toml"))
+
+
+def main() -> None:
+    """Write them into the directory that the command line names."""
+    target = Path(sys.argv[1]).resolve()
+    target.mkdir(parents=True, exist_ok=True)
+    for project in projects():
+        make_wheel_in(project, target).file.chmod(0o644)
+        SdistBuilder.from_ini_path(project).build(target)
+    sys.stdout.write(f"{len(projects())} wheels and source archives are in {target}\n")
+
+
+if __name__ == "__main__":
+    main()
