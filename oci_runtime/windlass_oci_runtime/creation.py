@@ -83,6 +83,7 @@ class Creation:
                 "cgroups": plan.cgroups,
                 "hooks": plan.hooks,
                 "seccomp": plan.spec["linux"].get("seccomp"),
+                "resources": plan.resources,
             }
         )
         return self.pid

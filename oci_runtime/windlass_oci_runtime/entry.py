@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from windlass.errors import FailedPrecondition
+from windlass.errors import FailedPrecondition, NotFound
 from windlass_linux import calls as linux
 from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state, steps
 from windlass_oci_runtime.clone import clone
@@ -35,11 +35,23 @@ PID_NAMESPACE = "/proc/self/ns/pid"
 class Entry:
     """A process on its way into a container."""
 
-    def __init__(self, container: state.Container, process: Mapping[str, Any]) -> None:
-        """Read a process of the specification. Raises NotFound, FailedPrecondition, InvalidArgument."""
+    def __init__(
+        self, container: state.Container, process: Mapping[str, Any], ignores_pause: bool = False, group: str = ""
+    ) -> None:
+        """Read a process of the specification; ``group`` is a control group below the container's.
+
+        Raises NotFound, FailedPrecondition, InvalidArgument.
+        """
         self._state = container.read()
-        if container.status(self._state) == state.STOPPED:
+        status = container.status(self._state)
+        if status == state.STOPPED:
             raise FailedPrecondition(f"container {container.id} is not running; start it first")
+        if status == state.PAUSED and not ignores_pause:
+            raise FailedPrecondition(f"container {container.id} is paused; resume it first")
+        self._groups: list[str] = [f"{place}/{group}".rstrip("/") for place in self._state["cgroups"]]
+        for place in self._groups if group else ():
+            if not os.path.isdir(place) or "/../" in f"{place}/":
+                raise NotFound(f"control group {group[:80]!r} does not exist in container {container.id}")
         self._process = Process(process)
         profile = self._state.get("seccomp")
         self._filter = Filter(profile, f"{os.path.dirname(container.directory)}/{CACHE}") if profile else None
@@ -69,7 +81,7 @@ class Entry:
                     linux.setns(own, linux.CLONE_NEWPID)
             if not self.pid:
                 take(stdio)
-                _Joining(self._process, self._filter, self._state["cgroups"], target, writer, peer).run()
+                _Joining(self._process, self._filter, self._groups, target, writer, peer).run()
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
