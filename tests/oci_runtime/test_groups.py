@@ -80,7 +80,7 @@ def test_who_is_paused_stands_still_and_goes_on(runtime: Runtime) -> None:
         assert ticks.stat().st_size == before
         with pytest.raises(FailedPrecondition, match="is paused; resume it first"):
             box.exec(["true"])
-        with pytest.raises(FailedPrecondition, match="cannot pause container .*: it is paused"):
+        with pytest.raises(FailedPrecondition, match="it is paused, not running"):
             list(changing.pausing(box.container, True))
         list(changing.pausing(box.container, False))
         while ticks.stat().st_size == before:
@@ -114,7 +114,7 @@ def test_an_exec_runs_in_a_group_below(box: Box) -> None:
     from windlass.errors import NotFound
     from windlass_oci_runtime.entry import Entry
 
-    with pytest.raises(NotFound, match="control group sub does not exist"):
+    with pytest.raises(NotFound, match="control group 'sub' does not exist"):
         Entry(box.container, spec("true")["process"], group="sub")
 
 
@@ -157,7 +157,10 @@ def test_the_larger_of_memory_and_swap_is_set_first() -> None:
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"memory": {"limit": 100, "swap": 300, "reservation": 50}}, ["memory.swap.max 200", "memory.max 100", "memory.low 50"]),
+        (
+            {"memory": {"limit": 100, "swap": 300, "reservation": 50}},
+            ["memory.swap.max 200", "memory.max 100", "memory.low 50"],
+        ),
         ({"memory": {"limit": -1}}, ["memory.swap.max max", "memory.max max"]),
         ({"cpu": {"shares": 1024, "quota": 50000}}, ["cpu.weight 100", "cpu.max 50000 100000"]),
         ({"cpu": {"shares": 2}}, ["cpu.weight 1"]),
@@ -170,9 +173,12 @@ def test_the_larger_of_memory_and_swap_is_set_first() -> None:
             {"blockIO": {"throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 9}]}},
             ["io.max 8:16 wiops=9"],
         ),
-        ({"unified": {"memory.high": "max", "io.max": "8:0 rbps=1\n8:16 rbps=2"}}, ["memory.high max", "io.max 8:0 rbps=1", "io.max 8:16 rbps=2"]),
+        (
+            {"unified": {"memory.high": "max", "io.max": "8:0 rbps=1\n8:16 rbps=2"}},
+            ["memory.high max", "io.max 8:0 rbps=1", "io.max 8:16 rbps=2"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_of_version_2(resources: dict[str, object], expected: list[str]) -> None:
     assert [f"{file} {text}" for file, text in cgroup_v2.settings(resources)] == expected
 
