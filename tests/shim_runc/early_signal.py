@@ -11,7 +11,6 @@ from windlass_shim_runc import keeper
 from windlass_shim_runc.keeper import KeeperLine
 from windlass_shim_runc.signals import handle, release_stop_signals
 
-
 STOPPED = 7
 
 
