@@ -22,9 +22,9 @@ from windlass_client.specparts import SpecParts
 from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
-from windlass_images.unpack import Progress
+from windlass_images.unpack import Progress, ignore
 from windlass_local import launch
-from windlass_local.launch import BuildSpec, Launched, Rootfs, ignore
+from windlass_local.launch import BuildSpec, Launched, Rootfs
 from windlass_oci import process, resources
 from windlass_oci.defaults import default_spec
 

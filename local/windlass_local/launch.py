@@ -15,7 +15,7 @@ from windlass.contracts.values import Platform, check_identifier
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_images.imagetree import Leaf, resolve
 from windlass_images.manifests import ImageConfig
-from windlass_images.unpack import Progress, held, unpack
+from windlass_images.unpack import Progress, held, ignore, unpack
 from windlass_local import tasks
 from windlass_local.namespace import DEFAULT_RUNTIME, DEFAULT_SNAPSHOTTER, Namespace
 from windlass_local.waiting import unless_gone
@@ -60,10 +60,6 @@ class Launched:
 
 
 BuildSpec = Callable[[Rootfs], Awaitable["Spec"]]
-
-
-def ignore(verb: str, what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 async def create(
