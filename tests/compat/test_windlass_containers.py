@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from compat.images import Archive, busybox_layer
 from compat.windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
 
 pytestmark = NEEDS
@@ -154,6 +155,20 @@ def test_health(machine: Machine) -> None:
     ok(machine, "exec", "box", "sh", "-c", "echo > /tmp/ok")
     eventually(lambda: ok(machine, "inspect", "-f", "{{.State.Health.Status}}", "box") == "healthy\n")
     assert ok(machine, "ps", "-q", "--filter", "health=healthy") == "box\n"
+
+
+def test_an_image_says_how_its_health_is_found_out(machine: Machine) -> None:
+    """docker's HEALTHCHECK; what `run` says goes over it."""
+    check = {"Test": ["CMD-SHELL", "test -e /tmp/ok"], "Interval": 300_000_000, "Retries": 1}
+    name = "example.org/checked:1"
+    archive = Archive(machine.directory / "checked.tar", name, [busybox_layer()], Healthcheck=check)
+    ok(machine, "image", "import", str(archive.path))
+    ok(machine, "run", "-d", "--name", "box", name, "sleep", "1000")
+    eventually(lambda: "(unhealthy)" in ok(machine, "ps"))
+    ok(machine, "exec", "box", "touch", "/tmp/ok")
+    eventually(lambda: "(healthy)" in ok(machine, "ps"))
+    ok(machine, "run", "-d", "--name", "unchecked", "--no-healthcheck", name, "sleep", "1000")
+    assert "health" not in ok(machine, "ps", "--filter", "name=unchecked")
 
 
 def test_options(machine: Machine, tmp_path: Path) -> None:
