@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from compat.images import Archive, busybox_layer
 from compat.windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
+from polling import is_readable
 
 pytestmark = NEEDS
 COUNT = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.1; done"
@@ -91,6 +92,16 @@ def test_a_log_is_followed_over_a_killed_daemon(machine: Machine) -> None:
     assert lines == [f"line {number}\n".encode() for number in range(len(lines))]
 
 
+def wait_for_prompt(terminal: int) -> None:
+    """Type until a shell answers: what is typed before the client has taken the terminal over may be lost."""
+    seen, deadline = b"", time.monotonic() + 60
+    while b"# " not in seen:
+        assert time.monotonic() < deadline, seen
+        os.write(terminal, b"\r")
+        if is_readable(terminal, 0.5):
+            seen += os.read(terminal, 65536)
+
+
 def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
     """By the keys, and when it goes away; the container does not notice."""
     for leave in ("keys", "hang up"):
@@ -98,8 +109,7 @@ def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
         pid, terminal = pty.fork()
         if pid == 0:
             os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
-        os.write(terminal, b"\r")
-        read_until(terminal, b"# ")
+        wait_for_prompt(terminal)
         if leave == "keys":
             os.write(terminal, b"\x10\x11")
             read_until(terminal, b"read escape sequence")
@@ -111,7 +121,7 @@ def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, "attach", "box"], machine.environment)
-    time.sleep(1)
+    wait_for_prompt(terminal)
     os.write(terminal, b"exit 4\r")
     while True:
         try:
