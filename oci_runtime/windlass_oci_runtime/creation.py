@@ -63,16 +63,21 @@ class Creation:
             if not self.pid:
                 take(stdio)
                 Init(plan, writer, fifo, peer, gate).run()
+            # While init works, and before it can wait: one that nobody knows of would wait for ever.
+            self._keep()
             gate.serve(plan.state(state.CREATING, self.pid), writer)
 
     def settle(self) -> int:
-        """Read the report, keep the container's state, and return init's pid. Raises `report.Failure`."""
+        """Read the report, and return init's pid. Raises `report.Failure`."""
         message = os.read(self.report, report.MOST)
         os.close(self.report)
         self.report = -1
         if not message:
             raise report.Failure("init", "it has ended without a word")
         report.heard(message)
+        return self.pid
+
+    def _keep(self) -> None:
         plan = self._plan
         self.container.write(
             {
@@ -86,7 +91,6 @@ class Creation:
                 "resources": plan.resources,
             }
         )
-        return self.pid
 
     def undo(self) -> None:
         """Remove what there is of a container that could not be made."""
