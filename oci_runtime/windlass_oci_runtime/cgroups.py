@@ -9,7 +9,7 @@ import time
 
 from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
 from windlass_linux import cgroups as linux
-from windlass_oci_runtime import cgroup_v1, cgroup_v2
+from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,8 +96,6 @@ def _limit_unified(place: str, resources: Json) -> None:
             raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not here")
         _write(f"{place}/{file}", value)
     if resources.get("devices"):
-        from windlass_oci_runtime import device_filter
-
         device_filter.attach(place, resources["devices"])
 
 

@@ -131,6 +131,7 @@ class _Joining:
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
     def _begin(self) -> None:
+        linux.set_name("windlass-exec")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()

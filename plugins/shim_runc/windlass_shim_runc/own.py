@@ -113,8 +113,10 @@ class Own(CommandLine):
         """Change the limits of the container's control group."""
         try:
             changing.update(self._container, json.loads(resources))
+        except Error as error:
+            raise type(error)(f"OCI runtime update failed: {error}") from error
         except (OSError, ValueError) as error:
-            raise Error(f"OCI runtime update of {self.id} failed: {reason(error)}") from error
+            raise Error(f"OCI runtime update failed: {reason(error)}") from error
 
     async def delete(self) -> None:
         """Forget a container; hooks may take their time in a process of their own."""
