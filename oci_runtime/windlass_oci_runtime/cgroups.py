@@ -59,7 +59,7 @@ def make(places: Sequence[str]) -> list[str]:
 
 
 def entrance(places: Sequence[str]) -> int:
-    """Open the group of version 2 among some, in which clone3(2) can begin a process; -1 without one. Raises OSError."""
+    """Open the group of version 2, in which clone3(2) can begin a process; -1 without one. Raises OSError."""
     place = next((place for place in places if _is_version_2(place)), "")
     return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if place else -1
 
