@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import encodings.ascii  # noqa: F401 -- or every process would import it anew, to read small files
 import json
 import os
 
 from windlass.errors import DeadlineExceeded, Error, NotFound, Unimplemented
 from windlass_linux import calls as linux
-from windlass_linux.cgroups import groups_of
+from windlass_linux.cgroups import groups_of, hierarchies
 from windlass_oci_runtime import cgroups, changing, ending
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 NAME = "windlass-oci"
 ANOTHER = "containers that are to be checkpointed need runc (runtime io.containerd.runc.v2)"
+
+hierarchies()  # or every worker would read the mount table anew
 
 
 class Own(CommandLine):
