@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -128,6 +128,14 @@ def windlassd(scratch: Path, environment: Mapping[str, str] | None = None) -> Da
     return Daemon("windlass", [program, "-c", str(scratch / "config.toml"), *paths], scratch, environment)
 
 
+def windlassd_own(scratch: Path) -> Daemon:
+    """Start the same with its own OCI runtime instead of runc."""
+    program = str(Path(sys.executable).parent / "windlassd")
+    (scratch / "config.toml").write_text('[plugins."io.windlass.shim.v1.runc"]\noci_runtime = "windlass-oci"\n')
+    paths = ["--root", str(scratch / "root"), "--state", str(scratch / "state"), "--address", str(scratch / "d.sock")]
+    return Daemon("windlass-oci", [program, "-c", str(scratch / "config.toml"), *paths], scratch)
+
+
 def containerd(scratch: Path, environment: Mapping[str, str] | None = None) -> Daemon:
     """Start Debian's containerd without CRI, which nothing here uses."""
     config = scratch / "config.toml"
@@ -136,15 +144,15 @@ def containerd(scratch: Path, environment: Mapping[str, str] | None = None) -> D
 
 
 @contextlib.contextmanager
-def both(scratch: Path) -> Iterator[list[Daemon]]:
-    """Run both daemons with the same image imported; afterwards nothing of them is left."""
+def both(scratch: Path, kinds: Sequence[Callable[[Path], Daemon]] = (windlassd, containerd)) -> Iterator[list[Daemon]]:
+    """Run daemons with the same image imported; afterwards nothing of them is left."""
     with contextlib.ExitStack() as stack:
         stack.callback(remove_tree, scratch)
         archive = scratch / "image.tar"
         subprocess.run([sys.executable, str(DEMO_IMAGE), str(archive), IMAGE], check=True)
         daemons = []
-        for start in (windlassd, containerd):
-            place = scratch / start.__name__
+        for number, start in enumerate(kinds):
+            place = scratch / str(number)
             place.mkdir()
             daemon = start(place)
             stack.callback(daemon.stop)

@@ -2,8 +2,9 @@
 
 python bench/runtime.py [--crowd N] [--only NAME…] [--json FILE]     (as root; Debian packages as for start.py)
 
-Windlass and Debian's containerd take turns; the image, the spec, `ctr` and runc
-are the same, so read the ratios.
+Windlass with runc, Windlass with its own OCI runtime and the containerd of the PATH take turns; the image, the spec
+and `ctr` are the same, so read the ratios. Processor time is that of daemon, shims, OCI runtimes and containers, of a
+control group that each daemon has to itself (cgroup v1).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from daemons import IMAGE, Daemon, both, remove_cgroups
+from daemons import IMAGE, Daemon, both, containerd, remove_cgroups, windlassd, windlassd_own
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from start import RawRunc, memory, milliseconds
@@ -35,14 +36,20 @@ from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 
 RESULTS = Path(__file__).parent / "results" / "runtime.json"
 AT_ONCE = 8
+PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 RUNTIME = "io.containerd.runc.v2"
 TIMEOUT = 60.0
 
+CPUACCT = Path("/sys/fs/cgroup/cpuacct")
+
 WHAT = {
+    "run": "ctr run --rm, one after the other, milliseconds; processor time without ctr's",
     "parallel": f"ctr run --rm, {AT_ONCE} at a time, containers per second",
+    "rate": f"a container's life through the API, {AT_ONCE} at a time, containers per second",
     "cycle": "a container's life through the API, milliseconds",
     "exec": "ctr tasks exec in a running container, milliseconds",
+    "enter": "Exec, Start, Wait and Delete through the API, milliseconds",
     "crowd": "a start alone and with a crowd running, milliseconds; what shim and daemon weigh at 100, megabytes",
 }
 
@@ -77,15 +84,7 @@ class Api:
         # A label, or garbage collection may take what no lease and no container holds yet.
         prepare.labels["containerd.io/gc.root"] = "bench"
         mounts = ask(self._snapshots.Prepare, prepare).mounts
-        spec = json.dumps({**self._spec, "linux": {**self._spec["linux"], "cgroupsPath": self._cgroup(id)}})
-        container = containers_pb2.Container(
-            id=id,
-            image=IMAGE,
-            runtime=containers_pb2.Container.Runtime(name=RUNTIME),
-            snapshotter="overlayfs",
-            snapshot_key=id,
-        )
-        container.spec.CopyFrom(AnyMessage(type_url=SPEC, value=spec.encode()))
+        container = self._container(id, {})
         ask(self._containers.Create, containers_pb2.CreateContainerRequest(container=container))
         ask(self._tasks.Create, tasks_pb2.CreateTaskRequest(container_id=id, rootfs=mounts))
         ended = ask(self._tasks.Wait.future, tasks_pb2.WaitRequest(container_id=id))
@@ -95,6 +94,42 @@ class Api:
         ask(self._tasks.Delete, tasks_pb2.DeleteTaskRequest(container_id=id))
         ask(self._containers.Delete, containers_pb2.DeleteContainerRequest(id=id))
         ask(self._snapshots.Remove, snapshots_pb2.RemoveSnapshotRequest(snapshotter="overlayfs", key=id))
+
+    def hold(self, id: str) -> None:
+        """Start a container that sleeps, for `enter`; the daemon's end removes it."""
+        ask, request = self._ask, snapshots_pb2.PrepareSnapshotRequest(snapshotter="overlayfs", key=id)
+        request.parent = self._parent
+        request.labels["containerd.io/gc.root"] = "bench"
+        mounts = ask(self._snapshots.Prepare, request).mounts
+        process = {**self._spec["process"], "args": ["/bin/sleep", "3600"]}
+        container = self._container(id, {"process": process})
+        ask(self._containers.Create, containers_pb2.CreateContainerRequest(container=container))
+        ask(self._tasks.Create, tasks_pb2.CreateTaskRequest(container_id=id, rootfs=mounts))
+        ask(self._tasks.Start, tasks_pb2.StartRequest(container_id=id))
+
+    def enter(self, id: str, exec_id: str) -> None:
+        """Run /bin/true in a container that runs."""
+        ask, process = self._ask, json.dumps(self._spec["process"]).encode()
+        request = tasks_pb2.ExecProcessRequest(container_id=id, exec_id=exec_id)
+        request.spec.CopyFrom(AnyMessage(type_url=PROCESS, value=process))
+        ask(self._tasks.Exec, request)
+        ask(self._tasks.Start, tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
+        status = ask(self._tasks.Wait, tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)).exit_status
+        if status:
+            raise RuntimeError(f"exec {exec_id} ended with {status}")
+        ask(self._tasks.DeleteProcess, tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id))
+
+    def _container(self, id: str, changes: dict[str, object]) -> containers_pb2.Container:
+        spec = json.dumps({**self._spec, **changes, "linux": {**self._spec["linux"], "cgroupsPath": self._cgroup(id)}})
+        container = containers_pb2.Container(
+            id=id,
+            image=IMAGE,
+            runtime=containers_pb2.Container.Runtime(name=RUNTIME),
+            snapshotter="overlayfs",
+            snapshot_key=id,
+        )
+        container.spec.CopyFrom(AnyMessage(type_url=SPEC, value=spec.encode()))
+        return container
 
     def _ask(self, method: Callable[..., M], request: Message) -> M:
         return method(request, metadata=self._metadata, timeout=TIMEOUT)
@@ -106,6 +141,59 @@ class Api:
 def run_command(daemon: Daemon, id: str) -> Sequence[str]:
     """Return the `ctr run` of all benchmarks."""
     return daemon.ctr("run", "--rm", "--fifo-dir", str(daemon.scratch / "fifo"), IMAGE, id, "/bin/true")
+
+
+@contextmanager
+def accounted(daemons: Sequence[Daemon]) -> Iterator[None]:
+    """Put each daemon into a group whose processor time is counted; its containers' groups are below that."""
+    for daemon in daemons:
+        group = CPUACCT / daemon.namespace
+        if CPUACCT.is_dir():
+            group.mkdir(exist_ok=True)
+            for pid in (daemon.pid, *children_of(daemon.pid)):
+                (group / "cgroup.procs").write_text(str(pid))
+    yield
+
+
+def children_of(pid: int) -> Iterator[int]:
+    """Yield a process's children, and theirs."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from children_of(child)
+
+
+def processor_time(daemon: Daemon) -> float:
+    """Return the milliseconds that a daemon and all that it has begun have used."""
+    usage = CPUACCT / daemon.namespace / "cpuacct.usage"
+    return int(usage.read_text()) / 1e6 if usage.exists() else 0.0
+
+
+def with_processor_time(
+    daemons: Sequence[Daemon], rounds: int, action: Callable[[Daemon, int], float]
+) -> dict[str, Figures]:
+    """Let an action take its turns, and return the spread of its times and its processor time."""
+    used = dict.fromkeys((daemon.name for daemon in daemons), 0.0)
+
+    def counted(daemon: Daemon, round: int) -> float:
+        before = processor_time(daemon)
+        took = action(daemon, round)
+        # What goes on when the client has its answer is work for it, too.
+        time.sleep(0.05)
+        used[daemon.name] += processor_time(daemon) - before
+        return took
+
+    in_turns(daemons, 3, lambda daemon, round: counted(daemon, -round - 1))
+    used = dict.fromkeys(used, 0.0)
+    times = in_turns(daemons, rounds, counted)
+    return {name: {**spread(values), "cpu": used[name] / rounds} for name, values in times.items()}
+
+
+def runs(daemons: Sequence[Daemon], rounds: int = 25) -> dict[str, Figures]:
+    """Return the milliseconds of `ctr run --rm`."""
+    return with_processor_time(
+        daemons, rounds, lambda daemon, round: milliseconds(run_command(daemon, f"r{round + 9}"))
+    )
 
 
 def in_turns(daemons: Sequence[Daemon], rounds: int, action: Callable[[Daemon, int], float]) -> dict[str, list[float]]:
@@ -135,22 +223,35 @@ def parallel(daemons: Sequence[Daemon], rounds: int = 4, each: int = 5) -> dict[
 
 def cycles(daemons: Sequence[Daemon], rounds: int = 100) -> dict[str, Figures]:
     """Return the milliseconds of a container's life through the API, and of runc alone."""
-    apis = {daemon.name: Api(daemon) for daemon in daemons}
-
-    def once(daemon: Daemon, round: int) -> float:
-        begin = time.perf_counter()
-        apis[daemon.name].cycle(f"c{round}")
-        return (time.perf_counter() - begin) * 1000
-
-    try:
-        in_turns(daemons, 3, lambda daemon, round: once(daemon, -round - 1))
-        times = in_turns(daemons, rounds, once)
+    with apis_of(daemons) as apis:
+        times = with_processor_time(
+            daemons, rounds, lambda daemon, round: took(lambda: apis[daemon.name].cycle(f"c{round + 9}"))
+        )
         with raw_runc(daemons[-1]) as raw:
-            times["runc"] = [milliseconds(raw.command(f"raw{round}")) for round in range(20)]
-    finally:
+            times["runc"] = spread([milliseconds(raw.command(f"raw{round}")) for round in range(20)])
+    return times
+
+
+def rates(daemons: Sequence[Daemon], rounds: int = 4, each: int = 10) -> dict[str, Figures]:
+    """Return the containers per second that live through the API."""
+    with apis_of(daemons) as apis, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def batch(daemon: Daemon, round: int) -> float:
+            ids = [f"a{round}-{number}" for number in range(AT_ONCE * each)]
+            return len(ids) * 1000 / took(lambda: list(pool.map(apis[daemon.name].cycle, ids)))
+
+        times = in_turns(daemons, rounds, batch)
+    return {name: {"per_second": statistics.median(values)} for name, values in times.items()}
+
+
+def enters(daemons: Sequence[Daemon], rounds: int = 100) -> dict[str, Figures]:
+    """Return the milliseconds of an exec through the API."""
+    with apis_of(daemons) as apis:
         for api in apis.values():
-            api.close()
-    return {name: spread(values) for name, values in times.items()}
+            api.hold("held")
+        return with_processor_time(
+            daemons, rounds, lambda daemon, round: took(lambda: apis[daemon.name].enter("held", f"n{round + 9}"))
+        )
 
 
 def execs(daemons: Sequence[Daemon], rounds: int = 25) -> dict[str, Figures]:
@@ -160,16 +261,32 @@ def execs(daemons: Sequence[Daemon], rounds: int = 25) -> dict[str, Figures]:
 
     def once(daemon: Daemon, round: int) -> float:
         fifos = str(daemon.scratch / "fifo")
-        return milliseconds(
-            daemon.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", f"e{round}", "exec", "/bin/true")
-        )
+        exec_id = f"e{round + 9}"
+        return milliseconds(daemon.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", exec_id, "exec", "/bin/true"))
 
     try:
-        in_turns(daemons, 3, lambda daemon, round: once(daemon, -round - 1))
-        return {name: spread(values) for name, values in in_turns(daemons, rounds, once).items()}
+        return with_processor_time(daemons, rounds, once)
     finally:
         for daemon in daemons:
             end(daemon, "exec")
+
+
+@contextmanager
+def apis_of(daemons: Sequence[Daemon]) -> Iterator[dict[str, Api]]:
+    """Yield each daemon's API by the daemon's name."""
+    apis = {daemon.name: Api(daemon) for daemon in daemons}
+    try:
+        yield apis
+    finally:
+        for api in apis.values():
+            api.close()
+
+
+def took(action: Callable[[], object]) -> float:
+    """Return how many milliseconds an action takes."""
+    begin = time.perf_counter()
+    action()
+    return (time.perf_counter() - begin) * 1000
 
 
 def crowd(daemons: Sequence[Daemon], size: int, rounds: int = 15) -> dict[str, Figures]:
@@ -235,9 +352,12 @@ def spread(times: Sequence[float]) -> Figures:
 def measure(only: Sequence[str], size: int) -> dict[str, object]:
     """Measure what is asked for; the scratch directory, and all that runs in it, is gone afterwards."""
     parts: dict[str, Callable[[Sequence[Daemon]], dict[str, Figures]]] = {
+        "run": runs,
         "parallel": parallel,
+        "rate": rates,
         "cycle": cycles,
         "exec": execs,
+        "enter": enters,
         "crowd": functools.partial(crowd, size=size),
     }
     found: dict[str, object] = {
@@ -246,7 +366,7 @@ def measure(only: Sequence[str], size: int) -> dict[str, object]:
         "crowd_size": size,
     }
     with tempfile.TemporaryDirectory(prefix="windlass-bench.", ignore_cleanup_errors=True) as name:
-        with both(Path(name)) as daemons:
+        with both(Path(name), (windlassd, windlassd_own, containerd)) as daemons, accounted(daemons):
             for part, function in parts.items():
                 if not only or part in only:
                     found[part] = function(daemons)
@@ -260,15 +380,17 @@ def show(part: str, rows: dict[str, Figures]) -> None:
     print(f"\n{part}: {WHAT[part]}")
     for name, row in rows.items():
         print(f"  {name:<12} " + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    ours, theirs = rows["windlass"], rows["containerd"]
-    print("  ratio        " + "  ".join(f"{key} {ours[key] / theirs[key]:.2f}" for key in ours if key in theirs))
+    theirs = rows["containerd"]
+    for name in ("windlass", "windlass-oci"):
+        ratios = "  ".join(f"{key} {value / theirs[key]:.2f}" for key, value in rows[name].items() if theirs.get(key))
+        print(f"  {name} / containerd: {ratios}")
 
 
 def main() -> int:
     """Measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--crowd", type=int, default=300, help="containers of the crowd (default 300)")
-    parser.add_argument("--only", nargs="*", default=(), help="of parallel, cycle, exec, crowd")
+    parser.add_argument("--only", nargs="*", default=(), help=f"of {', '.join(WHAT)}")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (default %(default)s)")
     options = parser.parse_args()
     if os.geteuid():

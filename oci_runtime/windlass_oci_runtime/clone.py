@@ -12,6 +12,7 @@ import signal
 import struct
 
 CLONE_PARENT = 0x8000
+CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
 _NR_CLONE3 = 435
@@ -24,8 +25,9 @@ def clone(flags: int, sibling: bool = False, cgroup: int = -1) -> int:
     """Return the new process's pid, and 0 in it.
 
     ``flags`` are of namespaces. A ``sibling`` is a child of this process's parent. ``cgroup`` is a directory of
-    cgroup v2 in which the process begins. Raises OSError.
+    cgroup v2 in which the process begins. It handles no signal; those that we ignore it ignores. Raises OSError.
     """
+    flags |= CLONE_CLEAR_SIGHAND
     if sibling:
         flags |= CLONE_PARENT
     if cgroup >= 0:

@@ -67,22 +67,32 @@ class Creation:
                 os.close(mapped[1])
                 Init(plan, writer, fifo, peer, gate, mapped[0]).run()
 
-            self.pid = staged(plan, sibling, writer, init) if plan.is_staged else clone(plan.new & ~LATE, sibling)
+            group = cgroups.entrance(plan.cgroups)
+            closing.callback(close, (group,))
+            if plan.is_staged:
+                self.pid = staged(plan, sibling, group, writer, init)
+            else:
+                self.pid = clone(plan.new & ~LATE, sibling, group)
             if not self.pid:
                 init()
             if plan.new & CLONE_NEWUSER and plan.maps:
                 plan.maps.write(self.pid)
             os.write(mapped[1], b"1")
+            # While init works: one that nobody knows of would wait for its start for ever.
+            self._keep()
             gate.serve(plan.state(state.CREATING, self.pid), writer)
 
     def settle(self) -> int:
-        """Read the report, keep the container's state, and return init's pid. Raises `report.Failure`."""
+        """Read the report, and return init's pid. Raises `report.Failure`."""
         message = os.read(self.report, report.MOST)
         os.close(self.report)
         self.report = -1
         if not message:
             raise report.Failure("init", "it has ended without a word")
         report.heard(message)
+        return self.pid
+
+    def _keep(self) -> None:
         plan = self._plan
         self.container.write(
             {
@@ -96,7 +106,6 @@ class Creation:
                 "resources": plan.resources,
             }
         )
-        return self.pid
 
     def undo(self) -> None:
         """Remove what there is of a container that could not be made."""
@@ -110,11 +119,11 @@ class Creation:
         self.container.remove()
 
 
-def staged(plan: Plan, sibling: bool, writer: int, init: Callable[[], NoReturn]) -> int:
+def staged(plan: Plan, sibling: bool, group: int, writer: int, init: Callable[[], NoReturn]) -> int:
     """Make init by a process that joins namespaces first, and return init's pid. Raises `report.Failure`, OSError."""
     pid_reader, pid_writer = os.pipe2(os.O_CLOEXEC)
     try:
-        stage = clone(0, sibling)
+        stage = clone(0, sibling, group)
         if not stage:
             steps.run(_stage(plan, pid_writer, init), writer)
         os.close(pid_writer)

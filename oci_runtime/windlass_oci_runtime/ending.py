@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from windlass.errors import FailedPrecondition, NotFound
-from windlass_linux.cgroups import remove_within
+from windlass_linux.cgroups import PATIENCE, remove, remove_within
 from windlass_oci_runtime import cgroups, hooks, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAUSE = 0.002
+"""Seconds between two looks whether what has been killed is gone."""
 
 
 def kill(container: state.Container, number: int, everybody: bool = False) -> None:
@@ -34,16 +42,55 @@ def _send(pid: int, number: int) -> bool:
 
 
 def delete(container: state.Container, force: bool = False) -> None:
-    """Remove a container that has stopped, by force also one that has not. Raises NotFound, FailedPrecondition."""
+    """Do what `deleting` does, and wait for it."""
+    for _ in deleting(container, force):
+        time.sleep(PAUSE)
+
+
+def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
+    """Remove a container that has stopped, by force also one that has not; yields while the caller is to wait a moment.
+
+    Raises NotFound, FailedPrecondition; that control groups are in use by others only when the rest is gone.
+    """
     found = container.read()
     if container.status(found) != state.STOPPED:
         if not force:
             raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
         kill(container, signal.SIGKILL, everybody=True)
-    if left := remove_within(found["cgroups"]):
+    left = remove(found["cgroups"])
+    deadline = time.monotonic() + PATIENCE
+    while left and time.monotonic() < deadline:
+        yield
+        left = remove(left)
+    container.remove()
+    if left:
+        raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
+    if afterwards := found["hooks"].get("poststop"):
+        hooks.run_all("poststop", afterwards, oci_state(found, state.STOPPED))
+
+
+def abandon(container: state.Container, groups: list[str]) -> None:
+    """Remove a container in any state, also half made, with all processes in its ``groups``.
+
+    Raises FailedPrecondition for groups that stay, Failure of a poststop hook, when the rest is gone.
+    """
+    try:
+        found = container.read()
+    except NotFound:
+        found = {"cgroups": groups}
+    else:
+        if state.is_alive(found["pid"], found["started"]):
+            _send(found["pid"], signal.SIGKILL)
+    groups = found["cgroups"]
+    if groups:
+        cgroups.signal_all(groups, signal.SIGKILL)
+        if cgroups.is_frozen(groups):
+            cgroups.freeze(groups, frozen=False)
+    if left := remove_within(groups):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
-    hooks.run_all("poststop", found["hooks"].get("poststop") or (), oci_state(found, state.STOPPED))
+    if afterwards := found.get("hooks", {}).get("poststop"):
+        hooks.run_all("poststop", afterwards, oci_state(found, state.STOPPED))
 
 
 def start(container: state.Container) -> None:

@@ -21,7 +21,7 @@ from windlass_oci_runtime import (
     userns,
 )
 from windlass_oci_runtime.clone import clone
-from windlass_oci_runtime.creation import CACHE, take
+from windlass_oci_runtime.creation import CACHE, close, take
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.shapes import PROCESS, checked
@@ -92,9 +92,11 @@ class Entry:
             closing.callback(os.close, own)
             # The process is seen inside as soon as it exists, so it must be closed to others before.
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
+            group = cgroups.entrance(self.groups)
+            closing.callback(close, (group,))
             linux.setns(target, linux.CLONE_NEWPID)
             try:
-                self.pid = clone(0, sibling)
+                self.pid = clone(0, sibling, group)
             finally:
                 if self.pid or self.report < 0:
                     linux.setns(own, linux.CLONE_NEWPID)
@@ -146,6 +148,7 @@ class _Joining:
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
     def _begin(self) -> None:
+        linux.set_name("windlass-exec")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()

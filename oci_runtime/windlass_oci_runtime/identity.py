@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _signal
 import errno
 import os
 import resource
-import signal
 import stat
 
 from windlass.errors import InvalidArgument
@@ -139,13 +139,11 @@ def enter_directory(process: Process) -> None:
 
 def reset_signals() -> None:
     """Give every signal its default, and block none."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-            try:
-                signal.signal(number, signal.SIG_DFL)
-            except (OSError, ValueError):
-                continue
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    # clone3(2) has taken our handlers away, and Python knows what is ignored: 60 system calls less.
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def seal() -> None:

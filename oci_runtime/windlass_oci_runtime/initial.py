@@ -93,6 +93,7 @@ class Init:
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
+        linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()

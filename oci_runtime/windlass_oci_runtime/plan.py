@@ -91,7 +91,7 @@ class Plan:
     def is_staged(self) -> bool:
         """Whether a process has to join namespaces first, in which or beside which init's are made."""
         joined = any(each.get("path") for each in self.spec["linux"].get("namespaces") or [])
-        return self.joins("user") or (joined and bool(self.new & CLONE_NEWUSER))
+        return self.joins("user") or self.joins("pid") or (joined and bool(self.new & CLONE_NEWUSER))
 
     def open_sources(self) -> None:
         """Open what init could not bind: sources that another user of the host owns, and mounts with mapped IDs.

@@ -17,6 +17,7 @@ import groups
 import grpc
 import pytest
 from compat.images import Archive, busybox_layer
+from compat.machines import oci_runtime
 from compat.scratch_daemon import WINDLASSD, ScratchDaemon, wait_until
 
 from windlass_api.runtime.v1 import api_pb2 as cri
@@ -68,7 +69,7 @@ class CriDaemon(ScratchDaemon):
             f'version = 4\n[plugins."io.containerd.cri.v1.runtime"]\n'
             f'restrict_oom_score_adj = true\ncni_cache_dir = "{self.results}"\n{runtime}\n'
             f'[plugins."io.containerd.cri.v1.runtime".cni]\nconf_dir = "{self.networks}"\n'
-            f'bin_dirs = ["{self.plugins}"]\n{cni}\n{"" if NRI in more else self._nri()}{more}\n'
+            f'bin_dirs = ["{self.plugins}"]\n{cni}\n{"" if NRI in more else self._nri()}{more}\n{oci_runtime()}\n'
         )
         self._channel: grpc.Channel | None = None
 

@@ -29,6 +29,12 @@ MARK = "WINDLASS_TEST_MACHINE"
 Result = subprocess.CompletedProcess[str]
 
 
+def oci_runtime() -> str:
+    """Return lines of configuration for tests that run once more, by hand, with our own OCI runtime."""
+    name = os.environ.get("WINDLASS_TEST_RUNTIME", "")
+    return f'[plugins."io.windlass.shim.v1.runc"]\noci_runtime = "{name}"' if name else ""
+
+
 def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
     """Return once ``condition()`` holds; fail when it does not in time."""
     deadline = time.monotonic() + timeout
@@ -66,6 +72,7 @@ class Machine:
             self._command = ["containerd", "-c", str(config)]
         else:
             self._command = [sys.executable, "-c", WINDLASSD, "-c", str(config)]
+            lines.append(oci_runtime())
         config.write_text("\n".join(lines) + "\n")
 
     def configure(self, more: str) -> None:

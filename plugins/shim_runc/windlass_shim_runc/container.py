@@ -13,7 +13,7 @@ from windlass_shim_runc.log import log
 from windlass_shim_runc.loop import Flag, Lock
 from windlass_shim_runc.process import CREATED, DELETED, PAUSED, RUNNING, Process, is_first_of_its_namespace
 from windlass_shim_runc.rootfs import Rootfs
-from windlass_shim_runc.runc import runtime_of
+from windlass_shim_runc.runc import NAME, runtime_of
 from windlass_shim_runc.shim import Shim
 from windlass_shim_runc.signals import SIGKILL
 from windlass_shim_runc.streams import Streams
@@ -253,7 +253,8 @@ class Container:
 
     def _write_records(self) -> None:
         """Write what a later `delete` of a shim binary reads (docs/containerd 4.2)."""
-        disk.write(f"{self.bundle}/runtime", self._options.binary_name.encode())
+        program = self._options.binary_name or self._shim.program
+        disk.write(f"{self.bundle}/runtime", b"" if program == NAME else program.encode())
         if options := vars(self._options):
             import json  # which few shims ever need
 

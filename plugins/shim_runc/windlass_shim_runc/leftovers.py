@@ -15,7 +15,7 @@ import time
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from windlass_linux import cgroups, mounting
-from windlass_shim_runc import disk, messages
+from windlass_shim_runc import disk, messages, own
 from windlass_shim_runc.commandline import environment
 from windlass_shim_runc.kept import default_root, is_anothers, read, sweep
 from windlass_shim_runc.spawn import kill_all, spawn
@@ -68,7 +68,9 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
     await_runtimes(bundle, seconds * PATIENCE)
     root, command = delete_command(bundle, namespace, id)
     problem, directory = "", f"{root}/{id}"
-    if not is_anothers(directory, bundle):
+    if is_own(command[0]):
+        problem = own.end(root, id, bundle)
+    elif not is_anothers(directory, bundle):
         if (failure := attempt(command, bundle, deadline)) and (disk.exists(directory) or runs(bundle)):
             return failure
         problem = sweep(directory)
@@ -76,6 +78,11 @@ def end(bundle: str, namespace: str, id: str, seconds: float) -> str:
         cgroups.remove_within(groups, max(0.0, deadline - time.monotonic()) / 2)
     mounting.unmount_all(f"{bundle}/rootfs")
     return problem
+
+
+def is_own(program: str) -> bool:
+    """Return whether containers are made by our own runtime, which is no program then."""
+    return program.rpartition("/")[2] == own.NAME
 
 
 def runs(bundle: str) -> bool:

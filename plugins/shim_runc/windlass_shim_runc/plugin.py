@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.checks import CHECK, Checked
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.properties import STATE
 from windlass.contracts.shims import FORKED_SHIM, ForkedShim
+from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin, SkipPlugin
 
+RUNC, OWN_NAME = "runc", "windlass-oci"
+ENTRIES = {RUNC: "windlass_shim_runc.entry:serve", OWN_NAME: "windlass_shim_runc.entry:serve_own"}
 RUNTIME = "io.containerd.runc.v2"
 OWN_RUNTIME = "io.windlass.v1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Configuration of ``io.windlass.shim.v1.runc``."""
+
+    #: The OCI runtime of tasks whose options name none: "runc", or "windlass-oci" for our own, in the shim's process.
+    oci_runtime: str = RUNC
+
+
 def init(context: InitContext) -> ForkedShim:
-    """Say which runtimes the shim serves; its code is imported by the zygote, and by who asks for a description."""
+    """Say that the shim serves runc's name, by runc or by what the configuration says."""
+    program = context.config(Config).oci_runtime
+    if program not in ENTRIES:
+        raise InvalidArgument(f'oci_runtime is "{program}"; use {" or ".join(ENTRIES)}, or the option BinaryName')
+    return _shim(RUNTIME, ENTRIES[program])
+
+
+def _shim(runtime: str, entry: str) -> ForkedShim:
+    """Say which runtime a shim serves; its code is imported by the zygote, and by who asks for a description."""
     if sys.platform != "linux":
         raise SkipPlugin(f"OCI runtimes need Linux, this is {sys.platform}; use a remote shim")
     return ForkedShim(
-        runtimes=(RUNTIME,),
-        entry="windlass_shim_runc.entry:serve",
+        runtimes=(runtime,),
+        entry=entry,
         preload=("windlass_shim_runc.entry", "windlass_shim_runc.leftovers"),
         cleanup="windlass_shim_runc.leftovers:clean",
         describe=_describe,
@@ -33,7 +52,7 @@ def init(context: InitContext) -> ForkedShim:
 
 def init_own(context: InitContext) -> ForkedShim:
     """Say that the same shim serves our own OCI runtime, which is a library in it."""
-    return replace(init(context), runtimes=(OWN_RUNTIME,), entry="windlass_shim_runc.entry:serve_own")
+    return _shim(OWN_RUNTIME, ENTRIES[OWN_NAME])
 
 
 def init_check(context: InitContext) -> Checked:
@@ -57,6 +76,6 @@ def _describe(options: bytes) -> bytes:
     return describe(options, RUNTIME)
 
 
-PLUGIN = Plugin(FORKED_SHIM, id="runc", init=init)
+PLUGIN = Plugin(FORKED_SHIM, id="runc", init=init, config=Config)
 OWN = Plugin(FORKED_SHIM, id="windlass", init=init_own)
 RUNC_CHECK = Plugin(CHECK, id="runc", init=init_check, requires=(METADATA,))
