@@ -66,6 +66,8 @@ def main(descriptor: int, limit: int) -> None:
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    # The sealed program itself came as a descriptor.
+    close_all_but((descriptor,))
     nofile.set_limit(limit)
     # Here, once: in each child it would touch pages that can stay shared.
     nofile.raise_limit()

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from windlass.contracts.zygote import Child, Zygote
 from windlass.errors import Internal, Unavailable, in_words
 from windlass.process import nofile
 from windlass.typing import override
+from windlass_linux import sealing
 from windlass_zygote import messages
 from windlass_zygote.process import FAILED
 
@@ -85,6 +87,16 @@ def checked(answer: bytes, entry: str) -> bytes:
     if text.startswith(FAILED):
         raise Internal(f"cannot run {entry}: {text.removeprefix(FAILED)}")
     return answer
+
+
+@contextlib.contextmanager
+def executable(path: str) -> Iterator[int]:
+    """Open a program by which containers, which its children enter, cannot write to the host's. Raises OSError."""
+    descriptor = sealing.sealed(shutil.which(path) or path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def kill(pidfd: int) -> None:
@@ -208,15 +220,17 @@ class ForkingZygote(Zygote):
         environment = {name: value for name, value in os.environ.items() if name not in DAEMON_ONLY}
         # -I -S: nothing but the daemon's own sys.path decides what is imported; .pth files would cost memory.
         options = ["-I", "-S", "-X", "no_debug_ranges"]
-        return subprocess.Popen(
-            [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor), str(nofile.found_limit())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[descriptor],
-            start_new_session=True,
-            env=environment,
-            cwd="/",
-        )
+        with executable(self._executable) as program:
+            return subprocess.Popen(
+                [self._executable, *options, "-c", BOOT, ":".join(paths), str(descriptor), str(nofile.found_limit())],
+                executable=f"/proc/self/fd/{program}",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[descriptor, program],
+                start_new_session=True,
+                env=environment,
+                cwd="/",
+            )
 
     def _drop_reserve(self) -> None:
         if self._reserve is not None:
