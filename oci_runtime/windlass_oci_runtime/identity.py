@@ -10,7 +10,7 @@ import stat
 
 from windlass.errors import InvalidArgument
 from windlass_linux import calls as linux
-from windlass_oci_runtime import capability
+from windlass_oci_runtime import capability, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def take_on(process: Process, filter: Filter | None, last_capability: int) -> No
 
     Without no_new_privs only who has CAP_SYS_ADMIN may install a filter, so it comes before the user; with it, last.
     """
+    process.env = home.added(process.env, process.user[0])
     set_limits(process)
     own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:

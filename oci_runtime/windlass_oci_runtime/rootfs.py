@@ -13,6 +13,8 @@ from windlass_oci_runtime.inside import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from windlass_oci_runtime.mounts import Mount
 
 REAL_DIRECTORIES = ("proc", "sysfs")
@@ -39,7 +41,7 @@ def mount_one(root: Root, mount: Mount) -> None:
     if mount.tree >= 0:
         tree = mount.tree
     else:
-        tree = bound(mount) if mount.is_bind else _made(mount)
+        tree = bound(mount) if mount.is_bind else _made(mount, _kept_mode(root, mount))
     try:
         if mount.is_bind:
             _set(tree, linux.AT_EMPTY_PATH, mount.set, mount.clear)
@@ -65,12 +67,26 @@ def bound(mount: Mount) -> int:
     return linux.open_tree(linux.AT_FDCWD, mount.source, flags)
 
 
-def _made(mount: Mount) -> int:
-    """Return a new file system's detached mount."""
+def _kept_mode(root: Root, mount: Mount) -> list[tuple[str, str]]:
+    """Return the option by which a tmpfs gets the mode of the directory that it covers, unless it is given one."""
+    if mount.type != "tmpfs" or any(key == "mode" for key, _ in mount.data):
+        return []
+    try:
+        covered = root.open(mount.destination, os.O_PATH | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        return [("mode", f"{stat.S_IMODE(os.stat(covered).st_mode):o}")]
+    finally:
+        os.close(covered)
+
+
+def _made(mount: Mount, more: Sequence[tuple[str, str]]) -> int:
+    """Return a new file system's detached mount; ``more`` are further options."""
     context = linux.fsopen(mount.type)
     try:
         linux.fsconfig(context, linux.FSCONFIG_SET_STRING, "source", mount.source or mount.type)
-        for key, value in mount.data:
+        for key, value in (*mount.data, *more):
             command = linux.FSCONFIG_SET_FLAG if value is None else linux.FSCONFIG_SET_STRING
             linux.fsconfig(context, command, key, value)
         if mount.set & linux.MOUNT_ATTR_RDONLY and mount.type not in ("cgroup", "cgroup2", "tmpfs"):
@@ -146,6 +162,9 @@ def mask(root: Root, path: str, null: int) -> None:
         else:
             flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH
             tree = linux.open_tree(null, "", flags)
+            # Or root in the container could change the owner and the mode of the host's /dev/null.
+            attributes = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+            linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, attributes)
         linux.move_mount(tree, "", target, "", EMPTY)
         os.close(tree)
     finally:
