@@ -74,6 +74,8 @@ class Init:
             yield "cgroup", lambda: cgroups.join(plan.cgroups)
             yield "process", lambda: identity.set_oom_score(plan.process)
         yield "namespaces", self._namespaces
+        if plan.has_keyring:
+            yield "session keyring", lambda: attributes.join_keyring(plan.id)
         yield from plan.attributes
         yield "root file system", self._mount
         yield "hooks", self._gate.wait

@@ -33,6 +33,7 @@ class Plan:
         "cgroups",
         "devices",
         "filter",
+        "has_keyring",
         "hooks",
         "id",
         "is_readonly",
@@ -77,6 +78,7 @@ class Plan:
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
         self.hooks: dict[str, list[dict[str, Any]]] = spec.get("hooks") or {}
+        self.has_keyring = True
         self.joined: list[tuple[int, int]] = []
         self.maps = userns.of_container(linux, bool(self.new & CLONE_NEWUSER), self.joins("user"))
         self.attributes = list(attributes.steps(spec["process"], linux))
