@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from oci_runtime.bundles import Runtime, Spec, spec
 
 from windlass.errors import InvalidArgument
+from windlass_linux import calls as linux
+from windlass_linux import mounting
 from windlass_oci_runtime.report import Failure
 
 
@@ -159,3 +162,34 @@ def test_mounts_that_make_no_sense_are_refused(runtime: Runtime, mount: dict[str
 def test_what_linux_does_not_mount_is_named(runtime: Runtime, mount: dict[str, object], words: str) -> None:
     with pytest.raises(Failure, match=words):
         runtime.create(with_mount("true", destination="/x", **mount))
+
+
+def test_what_is_mounted_below_a_shared_bind_is_the_hosts_too(runtime: Runtime) -> None:
+    """Kubernetes calls that bidirectional; a volume driver in a pod mounts for its node."""
+    shared = runtime.directory / "shared"
+    (shared / "in").mkdir(parents=True)
+    linux.mount(shared, shared, "", linux.MS_BIND)
+    try:
+        linux.mount("", shared, "", linux.MS_SHARED)
+        document = with_mount(
+            "sh",
+            "-c",
+            "mount -t tmpfs tmpfs /x/in && echo > /x/in/file && sleep 1000",
+            destination="/x",
+            type="bind",
+            source=str(shared),
+            options=["rbind", "rshared"],
+        )
+        document["linux"]["rootfsPropagation"] = "rshared"
+        for sets in document["process"]["capabilities"].values():
+            sets.append("CAP_SYS_ADMIN")
+        box = runtime.create(document)
+        box.start()
+        deadline = time.monotonic() + 10
+        while not (shared / "in/file").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        box.kill()
+    finally:
+        for place in reversed(mounting.mounts_below(shared)):
+            linux.umount2(place, linux.MNT_DETACH)
