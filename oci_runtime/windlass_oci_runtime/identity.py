@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found] # typeshed leaves it out
+import _signal  # type: ignore[import-not-found] # typeshed leaves it out; signal makes enums
 import errno
 import os
 import resource

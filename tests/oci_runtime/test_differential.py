@@ -6,13 +6,14 @@ A few examples by default; WINDLASS_DIFFERENTIAL=1000 runs so many.
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def specifications(draw: st.DrawFn) -> Spec:
     """Return a specification whose probe ends with a code, or by a signal."""
     end = draw(st.sampled_from(["exit 0", "exit 7", "exit 255", "kill -9 $$", "kill -15 $$"]))
     kinds = ["mount", *draw(some(["pid", "network", "ipc", "uts", "cgroup"]))]
-    sysctl = {}
+    sysctl: dict[str, str] = {}
     if "ipc" in kinds:
         sysctl |= draw(st.sampled_from([{}, {"kernel.shm_rmid_forced": "1"}, {"kernel.msgmax": "4096"}]))
     if "network" in kinds:
@@ -222,10 +223,11 @@ def observed(kind: str, runtime: Runtime, document: Spec) -> dict[str, object]:
     document["linux"]["cgroupsPath"] = f"/windlass-oci-{os.getpid()}/{id}"
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(reader, "rb") as file:
+        delete: Callable[[], None]
         try:
             if kind == "ours":
                 box = runtime.create(document, writer, id)
-                pid, start, delete = box.pid, box.start, lambda: ended(box)
+                pid, start, delete = box.pid, box.start, functools.partial(ended, box)
             else:
                 other = Other(kind, runtime)
                 pid, start, delete = other.create(runtime, document, writer), other.start, other.delete
