@@ -22,6 +22,11 @@ CHUNK = 32 << 10
 NOT_PASSED_ON = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGURG, signal.SIGPIPE, signal.SIGWINCH)
 
 
+def hold_signals() -> None:
+    """Let signals wait until `stay` passes them on; the process that is made does not inherit that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 def stay(pid: int, console: socket.socket | None = None) -> int:
     """Return the exit code of a child, 128 and the signal's number for one that was killed.
 
@@ -32,6 +37,7 @@ def stay(pid: int, console: socket.socket | None = None) -> int:
         if number not in NOT_PASSED_ON and int(number) < signal.SIGRTMIN:
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, lambda number, _frame: _pass_on(pid, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if console is None:
         return _end(pid)
     master = _received(console)

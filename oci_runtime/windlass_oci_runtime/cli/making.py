@@ -9,6 +9,7 @@ import socket
 
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_oci_runtime import ending, specification
+from windlass_oci_runtime.cli import foreground
 from windlass_oci_runtime.cli.options import Options, Usage
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
@@ -36,6 +37,8 @@ def run_command(root: str, options: Options) -> int:
     creation = _creation(root, options, detached)
     terminal = bool(creation.process.spec.get("terminal"))
     container = creation.container
+    if not detached:
+        foreground.hold_signals()
     with _console(terminal and not detached) as (ours, theirs):
         pid = _spawn(creation, options, theirs or options.text("console-socket"))
         try:
@@ -45,8 +48,6 @@ def run_command(root: str, options: Options) -> int:
             raise
         if detached:
             return 0
-        from windlass_oci_runtime.cli import foreground
-
         code = foreground.stay(pid, ours)
     if not options.has("keep"):
         with contextlib.suppress(NotFound):  # somebody else may have removed it
@@ -60,12 +61,12 @@ def exec_command(root: str, options: Options) -> int:
     process = _process(container, options)
     terminal = _check_terminal(process, options, detached)
     entry = Entry(container, process, options.has("ignore-paused"), options.text("cgroup").strip("/"))
+    if not detached:
+        foreground.hold_signals()
     with _console(terminal and not detached) as (ours, theirs):
         pid = _spawn(entry, options, theirs or options.text("console-socket"))
         if detached:
             return 0
-        from windlass_oci_runtime.cli import foreground
-
         return foreground.stay(pid, ours)
 
 
