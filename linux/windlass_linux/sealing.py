@@ -1,10 +1,12 @@
-"""Executables that a container cannot write to: it reaches them by /proc/PID/exe when one enters it, or is executed there.
+"""Executables that a container cannot write to when it finds one behind /proc/PID/exe.
 
 CVE-2019-5736: the file behind /proc/PID/exe is the host's, whatever root file system the process has. So a process that
 enters containers runs from a file of a read-only mount that nobody else has (overlayfs; it shares its memory with the
 original), or, where that cannot be made, from a copy in memory with seals (memfd_create(2)).
 """
 
+# ruff: noqa: PTH119, PTH120, PTH123
+# Processes that enter containers have this module, and no pathlib.
 from __future__ import annotations
 
 import contextlib
