@@ -30,10 +30,14 @@ CACHE = ".seccomp"
 class Creation:
     """A container on its way."""
 
-    def __init__(self, root: str, id: str, bundle: str) -> None:
-        """Read the bundle, and take the name. Raises AlreadyExists, InvalidArgument, FailedPrecondition."""
+    def __init__(self, root: str, id: str, bundle: str, has_keyring: bool = True) -> None:
+        """Read the bundle, and take the name; without a keyring of its own the container has that of this process.
+
+        Raises AlreadyExists, InvalidArgument, FailedPrecondition.
+        """
         self.container = state.Container(root, id)
         self._plan = Plan(id, bundle, f"{root}/{CACHE}")
+        self._plan.has_keyring = has_keyring
         self._groups: list[str] = []
         self.pid = 0
         self.report = -1
@@ -64,7 +68,6 @@ class Creation:
 
             def init() -> NoReturn:
                 take(stdio)
-                os.close(mapped[1])
                 Init(plan, writer, fifo, peer, gate, mapped[0]).run()
 
             group = cgroups.entrance(plan.cgroups)
@@ -109,6 +112,7 @@ class Creation:
                 "hooks": plan.hooks,
                 "seccomp": plan.spec["linux"].get("seccomp"),
                 "resources": plan.resources,
+                "has_keyring": plan.has_keyring,
             }
         )
 

@@ -72,6 +72,7 @@ class Entry:
         self.attributes = list(attributes.steps(process, {}))
         attributes.check_labels(process)
         self.filter = Filter(profile, f"{os.path.dirname(container.directory)}/{CACHE}") if profile else None
+        self.keyring: str = container.id if self._state.get("has_keyring") else ""
         self.init: int = self._state["pid"]
         self.pid = 0
         self.report = -1
@@ -141,6 +142,8 @@ class _Joining:
         entry, process = self._entry, self._entry.process
         affinity = process.spec.get("execCPUAffinity") or {}
         yield "session", os.setsid
+        if entry.keyring:
+            yield "session keyring", lambda: attributes.join_keyring(entry.keyring)
         yield "terminal", self._terminal
         yield "labels", lambda: attributes.set_labels(process.spec)
         yield from entry.attributes

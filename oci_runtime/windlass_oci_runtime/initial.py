@@ -74,6 +74,8 @@ class Init:
             yield "cgroup", lambda: cgroups.join(plan.cgroups)
             yield "process", lambda: identity.set_oom_score(plan.process)
         yield "namespaces", self._namespaces
+        if plan.has_keyring:
+            yield "session keyring", lambda: attributes.join_keyring(plan.id)
         yield from plan.attributes
         yield "root file system", self._mount
         yield "hooks", self._gate.wait
@@ -83,7 +85,7 @@ class Init:
         yield "sysctl", lambda: sysctl.apply(plan.sysctls)
         yield "enter root file system", lambda: rootfs.enter(self._root)
         yield "terminal", self._terminal
-        yield "root file system", lambda: rootfs.finish(self._root, plan.propagation, plan.is_readonly)
+        yield "root file system", self._finish
         yield "labels", lambda: attributes.set_labels(plan.process.spec)
         yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
         yield "", self._find
@@ -93,11 +95,19 @@ class Init:
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
+        identity.keep_only(self._needed())
         linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()
         self._null = rootfs.null_device()
+
+    def _needed(self) -> set[int]:
+        peer = -1 if self._peer is None else self._peer.fileno()
+        plan = self._plan
+        trees = (mount.tree for mount in plan.mounts)
+        joined = (descriptor for descriptor, _ in plan.joined)
+        return {self._report, self._fifo, peer, self._mapped, *self._gate.descriptors, *trees, *joined}
 
     def _namespaces(self) -> None:
         plan = self._plan
@@ -139,12 +149,18 @@ class Init:
         console.attach(self._slave)
         self._peer.close()
 
+    def _finish(self) -> None:
+        rootfs.finish(self._root, self._plan.propagation, self._plan.is_readonly)
+        # Nothing but pipes and streams is open while it waits for its start.
+        os.close(self._root.descriptor)
+
     def _mask(self) -> None:
         plan = self._plan
         for path in plan.readonly_paths:
             rootfs.make_readonly(self._root, path)
         for path in plan.masked_paths:
             rootfs.mask(self._root, path, self._null)
+        os.close(self._null)
 
     def _find(self) -> None:
         process = self._plan.process
@@ -156,4 +172,4 @@ class Init:
 
     def _run_hooks(self, point: str, status: str) -> None:
         if found := self._plan.hooks.get(point):
-            hooks.run_all(point, found, self._plan.state(status, os.getpid()))
+            hooks.run_all(point, found, self._plan.state(status, os.getpid()), self._plan.process.env)

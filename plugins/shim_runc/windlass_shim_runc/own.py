@@ -44,7 +44,14 @@ class Own(CommandLine):
 
     async def create(self, stdio: Mapping[int, int], console: str) -> int:
         """Make init."""
-        return await self._made("create", lambda: Creation(self.root, self.id, self._bundle), stdio, console)
+        if self._options.no_pivot_root:
+            raise Unimplemented(f"OCI runtime {NAME} changes the root by pivot_root(2) only; leave out NoPivotRoot")
+        has_keyring = not self._options.no_new_keyring
+
+        def make() -> Creation:
+            return Creation(self.root, self.id, self._bundle, has_keyring)
+
+        return await self._made("create", make, stdio, console)
 
     async def exec(self, exec_id: str, spec: bytes, stdio: Mapping[int, int], console: str) -> int:
         """Make a process that joins."""
