@@ -15,6 +15,7 @@ from windlass_oci_runtime import cgroups, console, identity, namespaces, report,
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
+from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
 
@@ -62,13 +63,14 @@ class Creation:
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
-            gate, mapped = Gate(plan.hooks), os.pipe2(os.O_CLOEXEC)
+            gate, handover, mapped = Gate(plan.hooks), Handover(plan.filter), os.pipe2(os.O_CLOEXEC)
             closing.callback(gate.close)
+            closing.callback(handover.close)
             closing.callback(close, mapped)
 
             def init() -> NoReturn:
                 take(stdio)
-                Init(plan, writer, fifo, peer, gate, mapped[0]).run()
+                Init(plan, writer, fifo, peer, gate, handover, mapped[0]).run()
 
             group = cgroups.entrance(plan.cgroups)
             closing.callback(close, (group,))
@@ -88,7 +90,9 @@ class Creation:
             os.write(mapped[1], b"1")
             # While init works: one that nobody knows of would wait for its start for ever.
             self._keep()
-            gate.serve(plan.state(state.CREATING, self.pid), writer)
+            now = plan.state(state.CREATING, self.pid)
+            handover.serve(self.pid, now, writer)
+            gate.serve(now, writer)
 
     def settle(self) -> int:
         """Read the report, and return init's pid. Raises `report.Failure`."""

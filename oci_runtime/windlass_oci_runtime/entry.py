@@ -22,7 +22,9 @@ from windlass_oci_runtime import (
     userns,
 )
 from windlass_oci_runtime.creation import CACHE, close, take
+from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
+from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.shapes import PROCESS, checked
 from windlass_oci_runtime.specification import check_process
@@ -89,10 +91,14 @@ class Entry:
             closing.callback(os.close, writer)
             group = cgroups.entrance(self.groups)
             closing.callback(close, (group,))
-            joining = _Joining(self, stdio, target, writer, peer)
+            handover = Handover(self.filter)
+            closing.callback(handover.close)
+            joining = _Joining(self, stdio, target, writer, peer, handover)
             # The process is seen inside as soon as it exists, so it must be closed to others before.
             with identity.closed_to_others():
                 self.pid = stage.made(sibling, group, writer, joining.stage)
+            if self.pid:
+                handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -113,13 +119,20 @@ class Entry:
 
 class _Joining:
     def __init__(
-        self, entry: Entry, stdio: Mapping[int, int], target: int, writer: int, peer: socket.socket | None
+        self,
+        entry: Entry,
+        stdio: Mapping[int, int],
+        target: int,
+        writer: int,
+        peer: socket.socket | None,
+        handover: Handover,
     ) -> None:
         self._entry = entry
         self._stdio = stdio
         self._target = target
         self._report = writer
         self._peer = peer
+        self._handover = handover
         self._last = 0
         self._program = ""
 
@@ -148,14 +161,16 @@ class _Joining:
         yield "labels", lambda: attributes.set_labels(process.spec)
         yield from entry.attributes
         yield "process", lambda: attributes.set_affinity(affinity.get("final", ""))
-        yield "process", lambda: identity.take_on(process, entry.filter, self._last)
+        yield "process", lambda: identity.take_on(process, entry.filter, self._last, self._handover)
         yield "", self._find
+        yield "seccomp", lambda: identity.restrict(process, entry.filter, self._handover)
+        yield "", identity.seal
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
     def _begin(self, pid_writer: int) -> None:
         take(self._stdio)
         peer = -1 if self._peer is None else self._peer.fileno()
-        identity.keep_only({pid_writer, self._target, self._report, peer})
+        identity.keep_only({pid_writer, self._target, self._report, peer, *self._handover.descriptors})
         linux.set_name("windlass-exec")
         identity.reset_signals()
         self._last = capability.last()
@@ -180,4 +195,3 @@ class _Joining:
 
     def _find(self) -> None:
         self._program = execute.find(self._entry.process.args[0], self._entry.process.env)
-        identity.seal()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.seccomp import Filter
 
     Json = Mapping[str, Any]
@@ -64,23 +65,27 @@ def _limit(each: Json) -> tuple[int, int, int]:
     return number, infinite if soft >= UNLIMITED >> 1 else soft, infinite if hard >= UNLIMITED >> 1 else hard
 
 
-def take_on(process: Process, filter: Filter | None, last_capability: int) -> None:
-    """Become what the specification says, in the order that Linux wants.
+def take_on(process: Process, filter: Filter | None, last_capability: int, handover: Handover) -> None:
+    """Become what the specification says, in the order that Linux wants; `restrict` comes last.
 
-    Without no_new_privs only who has CAP_SYS_ADMIN may install a filter, so it comes before the user; with it, last.
+    Without no_new_privs only a process with CAP_SYS_ADMIN may install a filter, so it comes before the user.
     """
     process.env = home.added(process.env, process.user[0])
     set_limits(process)
     own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:
-        filter.install()
+        handover.offer(filter.install())
     become(process, last_capability)
     os.umask(process.umask)
     enter_directory(process)
     if process.no_new_privileges:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        if filter is not None:
-            filter.install()
+
+
+def restrict(process: Process, filter: Filter | None, handover: Handover) -> None:
+    """Install the filter of a process with no_new_privs: late, so that it has to allow few of our own calls."""
+    if filter is not None and process.no_new_privileges:
+        handover.offer(filter.install())
 
 
 def set_limits(process: Process) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from windlass_oci_runtime.hooks import Gate
+    from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.mounts import Mount
     from windlass_oci_runtime.plan import Plan
     from windlass_oci_runtime.steps import Steps
@@ -41,6 +42,7 @@ class Init:
     __slots__ = (
         "_fifo",
         "_gate",
+        "_handover",
         "_last",
         "_mapped",
         "_null",
@@ -52,7 +54,16 @@ class Init:
         "_slave",
     )
 
-    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None, gate: Gate, mapped: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        report: int,
+        fifo: int,
+        peer: socket.socket | None,
+        gate: Gate,
+        handover: Handover,
+        mapped: int,
+    ) -> None:
         """``mapped`` is a pipe that says when this process's user namespace has its maps."""
         self._plan = plan
         self._mapped = mapped
@@ -60,6 +71,7 @@ class Init:
         self._fifo = fifo
         self._peer = peer
         self._gate = gate
+        self._handover = handover
         self._slave = -1
         self._program = ""
 
@@ -87,8 +99,9 @@ class Init:
         yield "terminal", self._terminal
         yield "root file system", self._finish
         yield "labels", lambda: attributes.set_labels(plan.process.spec)
-        yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
+        yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last, self._handover)
         yield "", self._find
+        yield "seccomp", lambda: identity.restrict(plan.process, plan.filter, self._handover)
         yield "start", self._wait
         yield "", lambda: self._run_hooks("startContainer", state.CREATED)
         yield "", identity.seal
@@ -107,7 +120,8 @@ class Init:
         plan = self._plan
         trees = (mount.tree for mount in plan.mounts)
         joined = (descriptor for descriptor, _ in plan.joined)
-        return {self._report, self._fifo, peer, self._mapped, *self._gate.descriptors, *trees, *joined}
+        pipes = (self._report, self._fifo, self._mapped, *self._gate.descriptors, *self._handover.descriptors)
+        return {peer, *pipes, *trees, *joined}
 
     def _namespaces(self) -> None:
         plan = self._plan

@@ -8,6 +8,7 @@ import os
 
 from windlass.errors import DeadlineExceeded, Error, NotFound, Unimplemented
 from windlass_linux import calls as linux
+from windlass_linux import sealing
 from windlass_linux.cgroups import groups_of, hierarchies
 from windlass_oci_runtime import cgroups, changing, ending
 from windlass_oci_runtime.creation import Creation
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 NAME = "windlass-oci"
 ANOTHER = "containers that are to be checkpointed need runc (runtime io.containerd.runc.v2)"
 
+IS_SEALED = sealing.is_own_sealed()
+"""Whether a container finds nothing of the host's that it could write behind /proc/PID/exe; what the zygote forks is.
+
+A shim that was executed is not, and has the executable make what enters containers.
+"""
+
 hierarchies()  # or every worker would read the mount table anew
 
 
@@ -44,6 +51,8 @@ class Own(CommandLine):
 
     async def create(self, stdio: Mapping[int, int], console: str) -> int:
         """Make init."""
+        if not IS_SEALED:
+            return await super().create(stdio, console)
         if self._options.no_pivot_root:
             raise Unimplemented(f"OCI runtime {NAME} changes the root by pivot_root(2) only; leave out NoPivotRoot")
         has_keyring = not self._options.no_new_keyring
@@ -55,6 +64,8 @@ class Own(CommandLine):
 
     async def exec(self, exec_id: str, spec: bytes, stdio: Mapping[int, int], console: str) -> int:
         """Make a process that joins."""
+        if not IS_SEALED:
+            return await super().exec(exec_id, spec, stdio, console)
         return await self._made("exec", lambda: Entry(self._container, json.loads(spec)), stdio, console)
 
     async def _made(
