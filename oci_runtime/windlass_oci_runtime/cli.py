@@ -8,6 +8,7 @@ import os
 import sys
 
 from windlass.errors import Error
+from windlass_linux import sealing
 from windlass_oci_runtime import ending, report, specification, state
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
@@ -16,11 +17,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ENTERING = {"create", "run", "exec"}
+"""Commands with which a copy of this process enters a container, which must find no program of the host's in it."""
+
 STDIO = {0: 0, 1: 1, 2: 2}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if argv is None and not ENTERING.isdisjoint(sys.argv):
+        sealing.execute(sys.executable, sys.orig_argv)
     parser = argparse.ArgumentParser(prog="windlass-oci", allow_abbrev=False)
     parser.add_argument("--root", default="/run/windlass-oci")
     commands = parser.add_subparsers(dest="command", required=True)

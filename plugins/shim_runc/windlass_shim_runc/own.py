@@ -6,7 +6,7 @@ import encodings.ascii  # noqa: F401 -- or every process would import it anew, t
 import json
 import os
 
-from windlass.errors import DeadlineExceeded, Error, NotFound, Unimplemented
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, Unimplemented
 from windlass_linux import calls as linux
 from windlass_linux import sealing
 from windlass_linux.cgroups import groups_of, hierarchies
@@ -32,10 +32,8 @@ NAME = "windlass-oci"
 ANOTHER = "containers that are to be checkpointed need runc (runtime io.containerd.runc.v2)"
 
 IS_SEALED = sealing.is_own_sealed()
-"""Whether a container finds nothing of the host's that it could write behind /proc/PID/exe; what the zygote forks is.
-
-A shim that was executed is not, and has the executable make what enters containers.
-"""
+"""Whether a container finds nothing of the host's that it could write behind /proc/PID/exe."""
+UNSEALED = "the shim runs from a Python that a container could write to; it needs overlayfs or memfd_create(2)"
 
 hierarchies()  # or every worker would read the mount table anew
 
@@ -51,8 +49,6 @@ class Own(CommandLine):
 
     async def create(self, stdio: Mapping[int, int], console: str) -> int:
         """Make init."""
-        if not IS_SEALED:
-            return await super().create(stdio, console)
         if self._options.no_pivot_root:
             raise Unimplemented(f"OCI runtime {NAME} changes the root by pivot_root(2) only; leave out NoPivotRoot")
         has_keyring = not self._options.no_new_keyring
@@ -64,8 +60,6 @@ class Own(CommandLine):
 
     async def exec(self, exec_id: str, spec: bytes, stdio: Mapping[int, int], console: str) -> int:
         """Make a process that joins."""
-        if not IS_SEALED:
-            return await super().exec(exec_id, spec, stdio, console)
         return await self._made("exec", lambda: Entry(self._container, json.loads(spec)), stdio, console)
 
     async def _made(
@@ -73,6 +67,8 @@ class Own(CommandLine):
     ) -> int:
         making: Creation | Entry | None = None
         try:
+            if not IS_SEALED:
+                raise FailedPrecondition(UNSEALED)
             making = make()
             making.spawn(stdio, console, self._siblings)
             await self.loop.readable(making.report, TIMEOUT)
