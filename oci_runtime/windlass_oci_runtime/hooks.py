@@ -10,6 +10,7 @@ import time
 
 from windlass.errors import InvalidArgument
 from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.identity import keep_only
 from windlass_oci_runtime.report import Failure, tell
 
 TYPE_CHECKING = False
@@ -135,9 +136,8 @@ class Gate:
         """In the runtime: begin the process that executes hooks for init, in the bundle, once that has arrived."""
         if not self._hooks or clone(0):
             return
-        os.close(self._arrived[1])
-        os.close(self._go[0])
         try:
+            keep_only({self._arrived[0], self._go[1], pipe})
             if os.read(self._arrived[0], 1):
                 os.chdir(str(state["bundle"]))
                 for point, hooks in self._hooks:

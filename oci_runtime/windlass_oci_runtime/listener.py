@@ -14,6 +14,7 @@ import socket
 
 from windlass_linux import calls as linux
 from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.identity import keep_only
 from windlass_oci_runtime.report import tell
 from windlass_oci_runtime.state import VERSION
 
@@ -60,9 +61,8 @@ class Handover:
         """In the runtime: begin the process that sends the listener of ``pid``; its failure goes into ``report``."""
         if not self._path or clone(0):
             return
-        os.close(self._asked[1])
-        os.close(self._done[0])
         try:
+            keep_only({self._asked[0], self._done[1], report})
             if asked := os.read(self._asked[0], 16):
                 self._send(_taken(pid, int(asked)), pid, state)
                 os.write(self._done[1], b"1")
