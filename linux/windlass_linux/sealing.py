@@ -28,11 +28,12 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 def sealed(path: str) -> int:
     """Return a descriptor of the program at ``path`` by which it can be executed, and never written. Raises OSError."""
     with contextlib.suppress(OSError):
-        return _through_overlay(os.path.realpath(path))
-    return _in_memory(path)
+        return through_overlay(os.path.realpath(path))
+    return in_memory(path)
 
 
-def _through_overlay(path: str) -> int:
+def through_overlay(path: str) -> int:
+    """Return a descriptor of a program in a read-only mount of its own. Raises OSError."""
     directory, _, name = path.rpartition("/")
     context = linux.fsopen("overlay")
     try:
@@ -50,7 +51,8 @@ def _through_overlay(path: str) -> int:
         os.close(mount)
 
 
-def _in_memory(path: str) -> int:
+def in_memory(path: str) -> int:
+    """Return a descriptor of a copy in memory that is sealed. Raises OSError."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     name = os.path.basename(path)
     try:
@@ -63,10 +65,10 @@ def _in_memory(path: str) -> int:
                 pass
         os.fchmod(copy, 0o555)
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, SEALS)
-    except BaseException:
+        # What is open for writing cannot be executed, whatever its seals.
+        return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
         os.close(copy)
-        raise
-    return copy
 
 
 def is_sealed(descriptor: int) -> bool:

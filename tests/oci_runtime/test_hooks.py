@@ -42,7 +42,9 @@ def test_all_six_points(runtime: Runtime, tmp_path: Path) -> None:
     box.start()
     assert box.end() == 0
     states = {point: json.loads((tmp_path / point).read_text()) for point in POINTS}
-    assert (tmp_path / "order").read_text().split() == list(POINTS)
+    # As with runc, hooks after the start may be done before those of init, which begin at the same moment.
+    order = (tmp_path / "order").read_text().split()
+    assert (order[:3], set(order[3:5]), order[5:]) == (list(POINTS[:3]), set(POINTS[3:5]), list(POINTS[5:]))
     assert [states[point]["status"] for point in POINTS] == [
         *["creating"] * 3,
         "created",
