@@ -1,5 +1,6 @@
-"""Makes a wheel and a source archive of every distribution of this tree: python scripts/wheels.py DIRECTORY.
+"""Makes a wheel and a source archive of every distribution of this tree: python scripts/wheels.py DIRECTORY [compiled].
 
+With `compiled`, distributions that have hot modules get wheels for this Python and this machine (scripts/compiled.py).
 The same tree and SOURCE_DATE_EPOCH give the same bytes, whatever times and modes its files have.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from compiled import into
+from compiled import projects as compiled
 from flit_core.sdist import SdistBuilder
 from flit_core.wheel import make_wheel_in
 
@@ -23,8 +26,12 @@ def main() -> None:
     """Write them into the directory that the command line names."""
     target = Path(sys.argv[1]).resolve()
     target.mkdir(parents=True, exist_ok=True)
+    hot = dict(compiled()) if sys.argv[2:] == ["compiled"] else {}
     for project in projects():
-        make_wheel_in(project, target).file.chmod(0o644)
+        wheel = make_wheel_in(project, target).file
+        if project.parent in hot:
+            wheel = into(wheel, project.parent, hot[project.parent])
+        wheel.chmod(0o644)
         SdistBuilder.from_ini_path(project).build(target)
     sys.stdout.write(f"{len(projects())} wheels and source archives are in {target}\n")
 

@@ -25,6 +25,10 @@ LINUX_NOT_BUILT = ("intelRdt", "netDevices")
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 
+IPC_SETTINGS = frozenset(
+    f"kernel.{name}" for name in ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"]
+)
+
 
 def load(bundle: str) -> Json:
     """Return the specification of a bundle. Raises FailedPrecondition, InvalidArgument, Unimplemented."""
@@ -61,6 +65,7 @@ def _check(spec: Json, where: str) -> None:
     if not spec.get("root", {}).get("path"):
         raise InvalidArgument(f"{where}: root.path is missing")
     _check_namespaces(linux.get("namespaces", []), where)
+    _check_settings(spec, where)
     for number, mount in enumerate(spec.get("mounts", [])):
         if not mount.get("destination"):
             raise InvalidArgument(f"{where}: mounts[{number}].destination is missing")
@@ -80,6 +85,37 @@ def _check_namespaces(namespaces: list[Json], where: str) -> None:
     for each in namespaces:
         if (path := each.get("path")) and not path.startswith("/"):
             raise InvalidArgument(f"{where}: linux.namespaces: path {path[:80]!r} of {each['type']} is not absolute")
+
+
+def _check_settings(spec: Json, where: str) -> None:
+    """Refuse what would be set for the host."""
+    kinds = {each["type"]: each.get("path", "") for each in spec["linux"].get("namespaces", [])}
+    for name in ("hostname", "domainname"):
+        if spec.get(name) and "uts" not in kinds:
+            raise InvalidArgument(f"{where}: unable to set {name} without a private UTS namespace in linux.namespaces")
+    for setting in spec["linux"].get("sysctl", {}):
+        name = setting if "." in setting.partition("/")[0] else setting.replace("/", ".")
+        kind = _namespace_of(name)
+        if name == "kernel.hostname":
+            raise InvalidArgument(f"{where}: sysctl {name} is what hostname is for")
+        if not kind or kind not in kinds or (kind == "network" and _is_own(kinds[kind])):
+            raise InvalidArgument(
+                f"{where}: sysctl {setting[:80]!r} is not in a separate kernel namespace: the host's would change"
+            )
+
+
+def _namespace_of(setting: str) -> str:
+    """Return in which namespace a setting of /proc/sys is, "" for the host's."""
+    if setting in IPC_SETTINGS or setting.startswith("fs.mqueue."):
+        return "ipc"
+    return {"kernel.domainname": "uts"}.get(setting, "network" if setting.startswith("net.") else "")
+
+
+def _is_own(path: str) -> bool:
+    try:
+        return bool(path) and os.path.samefile(path, "/proc/self/ns/net")
+    except OSError:
+        return False  # it is opened later, with an error that says more
 
 
 def check_process(process: Json, where: str) -> None:

@@ -44,7 +44,7 @@ class Account:
 def shim_of(name: str, title: str) -> str:
     """Return the ID that a shim and its worker have in their titles, "" for what is neither."""
     words = title.split()
-    if words and words[0].endswith("entry:serve") and len(words) > 3:
+    if words and words[0].endswith(("entry:serve", "entry:serve_own")) and len(words) > 3:
         return words[3]
     # One that was executed: its name, -namespace NAMESPACE -id ID -address ADDRESS; one of ours was forked by its verb.
     executed = "containerd-shim-" in title and "-id" in words

@@ -20,6 +20,8 @@ from windlass.errors import Error
 from windlass_shim_runc import plugin as shim_plugin
 from windlass_zygote.spawner import ForkingZygote
 
+PROGRAM = os.environ.get("WINDLASS_TEST_RUNTIME") or shim_plugin.RUNC
+
 
 async def work(tasks: Tasks, base: Path, tag: str, worker: int) -> None:
     """Run containers one after the other."""
@@ -46,7 +48,7 @@ async def main() -> None:
     zygote, topics = ForkingZygote(), list[str]()
     async with (
         event_sink(str(base / "w.sock.ttrpc"), topics),
-        daemon(base, zygote, {"runc": shim_plugin.init(None)}) as running,  # type: ignore[arg-type] # asks it nothing
+        daemon(base, zygote, {"runc": shim_plugin.shim_of(shim_plugin.RUNTIME, PROGRAM)}) as running,
     ):
         os.write(1, b"ready\n")
         await asyncio.gather(*(work(running.tasks, base, tag, worker) for worker in range(workers)))

@@ -92,7 +92,8 @@ def test_a_container_that_nobody_knows_is_found(machine: Machine) -> None:
     (kept,) = [each for name, each in problems.items() if name.startswith("container ")]
     assert kept["state"] == f"has no bundle and runs as process {pids['lost']}"
     assert len(problems) == 2
-    subprocess.run(kept["remedy"].removeprefix("end it: ").split(), check=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(kept["remedy"].removeprefix("end it: ").split(), check=True, env={**os.environ, "PATH": path})
     assert fsck(machine).returncode == 0
     machine.start()
     assert machine.status("kept") == "RUNNING"

@@ -59,6 +59,7 @@ os.execvp("runc", ["runc", *arguments])
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 OPTIONS_TYPE = "containerd.runc.v1.Options"
 NOTHING: dict[str, list[str]] = {"sockets": [], "bundles": [], "works": []}
+PROGRAM = os.environ.get("WINDLASS_TEST_RUNTIME") or shim_plugin.RUNC
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def zygote() -> Iterator[ForkingZygote]:
 @pytest.fixture
 def shims() -> dict[str, ForkedShim]:
     """The plugin of the shim."""
-    return {"runc": shim_plugin.init(None)}  # type: ignore[arg-type] # it asks its context nothing
+    return {"runc": shim_plugin.shim_of(shim_plugin.RUNTIME, PROGRAM)}
 
 
 @pytest.fixture

@@ -45,11 +45,13 @@ def rootfs(directory: Path) -> Path:
     return directory
 
 
-def spec(*arguments: str, **more: object) -> Spec:
+def spec(*arguments: str, **more: Any) -> Spec:
     """Return a specification with the usual namespaces and mounts; ``more`` replaces members of `linux`."""
     namespaces = [{"type": each} for each in ("pid", "network", "mount", "ipc", "uts")]
     sets = dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES)
+    named = {"hostname": "box"} if {"type": "uts"} in more.get("namespaces", namespaces) else {}
     return {
+        **named,
         "ociVersion": "1.2.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
@@ -59,7 +61,6 @@ def spec(*arguments: str, **more: object) -> Spec:
             "capabilities": sets,
         },
         "root": {"path": "rootfs"},
-        "hostname": "box",
         "mounts": [dict(each) for each in DEFAULT_MOUNTS],
         "linux": {"namespaces": namespaces, **more},
     }

@@ -162,8 +162,6 @@ def specifications(draw: st.DrawFn) -> Spec:
     document["process"] |= draw(processes())
     document["root"]["readonly"] = draw(st.booleans())
     document["mounts"] = [*DEFAULT_MOUNTS, *draw(mounts())]
-    if "uts" not in kinds:
-        del document["hostname"]
     for name in ("pid", "net", "ipc", "uts", "mnt", "cgroup", "user"):
         document["process"]["env"] = [
             *document["process"]["env"],

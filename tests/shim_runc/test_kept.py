@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from windlass_shim_runc import check
-from windlass_shim_runc.check import RuncCheck, running_pid
+from windlass_shim_runc.check import RuncCheck, running
 from windlass_shim_runc.kept import TASK_DIRECTORY, default_root, is_anothers, read, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="OCI runtimes need Linux")
@@ -142,7 +142,7 @@ def test_a_number_that_is_another_processes_now_is_no_container(tmp_path: Path) 
     """Its start is not the one that runc has written down."""
     state = tmp_path / "state.json"
     state.write_text(json.dumps({"init_process_pid": os.getpid(), "init_process_start": start_of(os.getpid())}))
-    assert running_pid(state) == os.getpid()
+    assert running(state) == (os.getpid(), False)
     for text in (
         json.dumps({"init_process_pid": os.getpid(), "init_process_start": 1}),
         json.dumps({"init_process_pid": "x", "init_process_start": 1}),
@@ -152,8 +152,8 @@ def test_a_number_that_is_another_processes_now_is_no_container(tmp_path: Path) 
         "[" * 100000,
     ):
         state.write_text(text)
-        assert running_pid(state) == 0
-    assert running_pid(tmp_path / "none") == 0
+        assert running(state)[0] == 0
+    assert running(tmp_path / "none") == (0, False)
 
 
 @pytest.mark.parametrize("bundle", ["/run/io.containerd.runtime.v2.task/id", "", "/", "relative/ns/id"])

@@ -17,7 +17,10 @@ from windlass_shim_runc.kept import TASK_DIRECTORY, is_anothers, sweep
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "runc"
+PROGRAM, OWN_PROGRAM = "runc", "windlass-oci"
+KEYS, OWN_KEYS = ("init_process_pid", "init_process_start"), ("pid", "started")
+"""Names of a container's process, and of its start, in the state.json of either."""
+
 TIMEOUT = 10.0
 MAX_STATE = 1 << 20
 
@@ -30,6 +33,8 @@ class Kept:
     id: str
     directory: Path
     pid: int
+    is_own: bool
+    """Whether our own runtime keeps it."""
 
 
 def warn_of_weaknesses(program: str = PROGRAM) -> None:
@@ -61,11 +66,13 @@ class RuncCheck(Checked):
             namespace, id = directory.parent.name, directory.name
             bundle = self._bundles / namespace / id
             if directory.is_dir() and not bundle.exists() and not is_anothers(str(directory), str(bundle)):
-                yield Kept(namespace, id, directory, running_pid(directory / "state.json"))
+                pid, is_own = running(directory / "state.json")
+                yield Kept(namespace, id, directory, pid, is_own)
 
     def _problem(self, kept: Kept, repair: bool) -> Problem:
         what = f"container {kept.namespace}/{kept.id} that runc keeps in {kept.directory}"
-        command = [PROGRAM, "--root", str(kept.directory.parent), "delete", "--force", kept.id]
+        program = OWN_PROGRAM if kept.is_own else PROGRAM
+        command = [program, "--root", str(kept.directory.parent), "delete", "--force", kept.id]
         if kept.pid:
             return Problem(what, f"has no bundle and runs as process {kept.pid}", f"end it: {' '.join(command)}")
         state = "has no bundle"
@@ -85,14 +92,19 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def running_pid(state: Path) -> int:
-    """Return the process that a state.json of runc names, 0 when that has ended and the number may be another's."""
+def running(state: Path) -> tuple[int, bool]:
+    """Return the process that a state.json names, 0 when that has ended and the number may be another's.
+
+    And whether the file is that of our own runtime.
+    """
+    is_own = False
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         with state.open("rb") as file:
             kept = json.loads(file.read(MAX_STATE))
-        pid, began = int(kept["init_process_pid"]), str(kept["init_process_start"])
+        is_own = "init_process_pid" not in kept and "started" in kept
+        pid, began = int(kept[OWN_KEYS[0] if is_own else KEYS[0]]), str(kept[OWN_KEYS[1] if is_own else KEYS[1]])
         # proc(5): the name, which may hold anything, ends at the last parenthesis; the start is the 20th after it.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         if fields[19] == began and fields[0] not in "ZX":
-            return pid
-    return 0
+            return pid, is_own
+    return 0, is_own

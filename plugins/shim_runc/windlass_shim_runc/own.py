@@ -15,7 +15,7 @@ from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
 from windlass_oci_runtime.report import MOST, Failure, heard, reason, tell
 from windlass_oci_runtime.state import Container
-from windlass_shim_runc import kept
+from windlass_shim_runc import disk, kept
 from windlass_shim_runc.commandline import TIMEOUT, CommandLine
 from windlass_shim_runc.signals import SIGKILL
 
@@ -56,7 +56,10 @@ class Own(CommandLine):
         def make() -> Creation:
             return Creation(self.root, self.id, self._bundle, has_keyring)
 
-        return await self._made("create", make, stdio, console)
+        pid = await self._made("create", make, stdio, console)
+        # By which what cleans up, and fsck, know the container's process, whatever made it.
+        disk.write(f"{self._bundle}/init.pid", b"%d" % pid)
+        return pid
 
     async def exec(self, exec_id: str, spec: bytes, stdio: Mapping[int, int], console: str) -> int:
         """Make a process that joins."""

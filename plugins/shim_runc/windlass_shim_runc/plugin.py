@@ -33,16 +33,16 @@ def init(context: InitContext) -> ForkedShim:
     program = context.config(Config).oci_runtime
     if program not in ENTRIES:
         raise InvalidArgument(f'oci_runtime is "{program}"; use {" or ".join(ENTRIES)}, or the option BinaryName')
-    return _shim(RUNTIME, ENTRIES[program])
+    return shim_of(RUNTIME, program)
 
 
-def _shim(runtime: str, entry: str) -> ForkedShim:
+def shim_of(runtime: str, program: str) -> ForkedShim:
     """Say which runtime a shim serves; its code is imported by the zygote, and by who asks for a description."""
     if sys.platform != "linux":
         raise SkipPlugin(f"OCI runtimes need Linux, this is {sys.platform}; use a remote shim")
     return ForkedShim(
         runtimes=(runtime,),
-        entry=entry,
+        entry=ENTRIES[program],
         preload=("windlass_shim_runc.entry", "windlass_shim_runc.leftovers"),
         cleanup="windlass_shim_runc.leftovers:clean",
         describe=_describe,
@@ -52,7 +52,7 @@ def _shim(runtime: str, entry: str) -> ForkedShim:
 
 def init_own(context: InitContext) -> ForkedShim:
     """Say that the same shim serves our own OCI runtime, which is a library in it."""
-    return _shim(OWN_RUNTIME, ENTRIES[OWN_NAME])
+    return shim_of(OWN_RUNTIME, OWN_NAME)
 
 
 def init_check(context: InitContext) -> Checked:
