@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found] # typeshed leaves it out; signal makes enums
 import contextlib
 import errno
 import os

@@ -153,13 +153,16 @@ class Init:
             else:
                 rootfs.mount_one(self._root, mount)
         except OSError as error:
-            what = f"mount {mount.type or 'bind'} {mount.source[:200]} to {mount.destination[:200]}: {error.strerror}"
+            # In runc's words, which clients look for.
+            source, place = mount.source[:200], mount.destination[:200]
+            what = f"error mounting {mount.type or 'bind'} {source} to rootfs at {place}: {error.strerror}"
             raise OSError(error.errno, what) from error
 
     def _terminal(self) -> None:
         if self._peer is None:
             return
         self._slave = console.make(self._peer, self._plan.process.spec.get("consoleSize"))
+        console.bind(self._root, self._slave)
         console.attach(self._slave)
         self._peer.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER
+from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER, MS_SHARED
 from windlass_oci_runtime import (
     attributes,
     cgroups,
@@ -99,10 +99,12 @@ class Plan:
     def open_sources(self) -> None:
         """Open what init could not bind: sources that another user of the host owns, and mounts with mapped IDs.
 
+        And what is to stay shared with the host, of which init's mounts are cut off.
         Raises OSError, InvalidArgument with the destination.
         """
         for mount in self.mounts:
-            if mount.is_bind and (self.maps or mount.is_idmapped):
+            is_shared = any(each & MS_SHARED for each in mount.propagation)
+            if mount.is_bind and (self.maps or mount.is_idmapped or is_shared):
                 try:
                     mount.tree = rootfs.bound(mount)
                     if mount.is_idmapped:

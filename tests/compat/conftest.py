@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from compat.cri_daemon import CriDaemon, running_cri
 from compat.images import Archive, busybox_layer
-from compat.machines import Machine
+from compat.machines import Machine, oci_runtime
 
 from windlass_conformance.boxes import BUSYBOX
 
@@ -46,9 +46,10 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return Archive(tmp_path_factory.mktemp("image") / "busy.tar", IMAGE, [busybox_layer()])
 
 
-def run_machine(kind: str, directory: Path, image: Archive) -> Iterator[Machine]:
-    """Yield a machine that has the image; all of it is gone afterwards."""
+def run_machine(kind: str, directory: Path, image: Archive, more: str = "") -> Iterator[Machine]:
+    """Yield a machine that has the image, with ``more`` lines of configuration; all of it is gone afterwards."""
     machine = Machine(kind, directory)
+    machine.configure(more)
     try:
         machine.start()
         machine.ctr("images", "import", str(image.path))
@@ -61,6 +62,13 @@ def run_machine(kind: str, directory: Path, image: Archive) -> Iterator[Machine]
 def windlass(tmp_path_factory: pytest.TempPathFactory, busy: Archive) -> Iterator[Machine]:
     """windlassd, for all tests of the session."""
     yield from run_machine("windlass", tmp_path_factory.mktemp("w"), busy)
+
+
+@pytest.fixture(scope="session")
+def windlass_own(tmp_path_factory: pytest.TempPathFactory, busy: Archive) -> Iterator[Machine]:
+    """windlassd with its own OCI runtime, for all tests of the session."""
+    more = "" if oci_runtime() else oci_runtime("windlass-oci")
+    yield from run_machine("windlass", tmp_path_factory.mktemp("o"), busy, more)
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,8 @@ MARK = "WINDLASS_TEST_MACHINE"
 Result = subprocess.CompletedProcess[str]
 
 
-def oci_runtime() -> str:
-    """Return lines of configuration for tests that run once more, by hand, with our own OCI runtime."""
-    name = os.environ.get("WINDLASS_TEST_RUNTIME", "")
+def oci_runtime(name: str = os.environ.get("WINDLASS_TEST_RUNTIME", "")) -> str:
+    """Return lines of configuration for an OCI runtime: that of the environment, for all tests once more, by hand."""
     return f'[plugins."io.windlass.shim.v1.runc"]\noci_runtime = "{name}"' if name else ""
 
 

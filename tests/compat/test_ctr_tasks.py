@@ -17,6 +17,14 @@ from windlass_api.containerd.services.tasks.v1 import tasks_pb2, tasks_pb2_grpc
 IMAGE = "docker.io/library/busy:1"
 
 
+@pytest.fixture(params=["windlass", "windlass_own", "containerd"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """Each of the two in turn, and Windlass with its own OCI runtime."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Machine)
+    return found
+
+
 def test_a_detached_container_runs_on_and_is_listed(machine: Machine, running: str) -> None:
     """`tasks ls` names its pid, which is a process."""
     _, pid, status = machine.rows("tasks", "ls")[running]

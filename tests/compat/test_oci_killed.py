@@ -9,13 +9,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from compat.machines import eventually
 from polling import is_readable
-from shim_runc.harness import Shim, shims
+from shim_runc.harness import OWN_ENTRY, Shim, shims
 
 from windlass import errors
 from windlass_conformance.boxes import BUSYBOX
@@ -29,15 +29,15 @@ pytestmark = [
     pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
-OWN = "windlass_shim_runc.entry:serve_own"
+Make = Callable[..., Shim]
 LONGEST = 0.04
 """Seconds from a request for a creation to its end, or more; a kill comes at any moment of them."""
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[type[Shim]]:
+def make(tmp_path: Path) -> Iterator[Make]:
     """A function that makes shims with our runtime."""
-    with shims(tmp_path, OWN) as made:
+    with shims(tmp_path, OWN_ENTRY) as made:
         yield made
 
 
@@ -74,7 +74,7 @@ def comm(pid: str) -> str:
         return ""
 
 
-def test_a_shim_that_is_killed_while_it_makes_a_container_leaves_nothing(make: type[Shim]) -> None:
+def test_a_shim_that_is_killed_while_it_makes_a_container_leaves_nothing(make: Make) -> None:
     """Keeper and worker die at once, at any moment; the next creation of the same name succeeds."""
     chance = random.Random(seed := random.randrange(1 << 32))
     for number in range(12):
@@ -91,7 +91,7 @@ def test_a_shim_that_is_killed_while_it_makes_a_container_leaves_nothing(make: t
         assert not left(shim), seed
 
 
-def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(make: type[Shim]) -> None:
+def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(make: Make) -> None:
     """The error says so, nothing is left, and the same name is made again."""
     chance = random.Random(seed := random.randrange(1 << 32))
     shim, failed = make(), 0
@@ -117,7 +117,7 @@ def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(make: type[S
     assert not left(shim)
 
 
-def test_what_runs_when_its_shim_is_killed_is_ended(make: type[Shim]) -> None:
+def test_what_runs_when_its_shim_is_killed_is_ended(make: Make) -> None:
     shim = make()
     pid = shim.create(["/bin/sleep", "1000"])
     shim.start()
@@ -130,7 +130,7 @@ def test_what_runs_when_its_shim_is_killed_is_ended(make: type[Shim]) -> None:
     eventually(lambda: all(not Path(f"/proc/{each}/exe").exists() for each in (pid, other)))
 
 
-def test_checkpoints_are_refused_by_name(make: type[Shim], tmp_path: Path) -> None:
+def test_checkpoints_are_refused_by_name(make: Make, tmp_path: Path) -> None:
     """Neither is begun: the container runs on, and no name is taken."""
     shim = make()
     shim.create(["/bin/sleep", "1000"])

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from compat.machines import eventually
-from shim_runc.harness import ALWAYS_RESTING, ENTRY, Client, Shim, shims, spec
+from shim_runc.harness import ALWAYS_RESTING, ENTRY, OWN_ENTRY, Client, Shim, shims, spec
 
 from windlass import errors
 from windlass_conformance.boxes import BUSYBOX
@@ -33,7 +33,7 @@ pytestmark = [
 Make = Callable[..., Shim]
 
 
-@pytest.fixture(params=[ENTRY, ALWAYS_RESTING], ids=["serving", "resting"])
+@pytest.fixture(params=[ENTRY, ALWAYS_RESTING, OWN_ENTRY], ids=["serving", "resting", "own"])
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Make]:
     """A maker of shims, whose containers are gone afterwards."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))

@@ -22,7 +22,7 @@ from oci_runtime.bundles import Box, Runtime, Spec, spec
 from windlass.errors import Error, InvalidArgument
 from windlass_linux import calls as linux
 from windlass_linux import sealing
-from windlass_oci_runtime import devices, procfs, rootfs
+from windlass_oci_runtime import devices, ending, procfs, rootfs
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
 from windlass_oci_runtime.inside import Root
@@ -76,12 +76,9 @@ def test_a_sealed_program_is_executed_and_never_written(make: Callable[[str], in
     program = make(sys.executable)
     try:
         assert sealing.is_sealed(program)
-        for flags in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
-            with pytest.raises(OSError) as refused:
-                with open(
-                    f"/proc/self/fd/{program}", "wb", buffering=0, opener=lambda path, _: os.open(path, flags)
-                ) as it:
-                    it.write(b"x")
+        for mode in ("wb", "r+b"):
+            with pytest.raises(OSError) as refused, open(f"/proc/self/fd/{program}", mode, buffering=0) as file:
+                file.write(b"x")
             # ETXTBSY is not enough: the program ends some time.
             assert refused.value.errno in (errno.EROFS, errno.EPERM)
         code = "import os; from windlass_linux import sealing; print(sealing.is_own_sealed())"
@@ -416,34 +413,60 @@ def test_a_bundle_that_changes_meanwhile_is_read_once(runtime: Runtime) -> None:
         box.kill()
 
 
-def privileged(*arguments: str) -> Spec:
-    document = spec(*arguments)
-    for names in document["process"]["capabilities"].values():
-        names.append("CAP_SYS_ADMIN")
-    return document
-
-
-def test_a_console_is_of_the_containers_own_devpts(runtime: Runtime) -> None:
-    """CVE-2025-52565, crun's CVE-2026-88264: with links where a terminal is looked for there is none."""
-    outside = runtime.directory / "outside"
-    outside.mkdir()
-    (outside / "ptmx").write_text("")
-    (runtime.rootfs / "dev/pts").symlink_to(outside)
-    document = privileged("true")
+def terminal(runtime: Runtime, document: Spec, id: str) -> tuple[Creation, socket.socket]:
+    """Make a container with a terminal up to its report; return the socket that gets the master, too."""
     document["process"]["terminal"] = True
-    document["mounts"] = [each for each in document["mounts"] if each["destination"] == "/proc"]
-    document["linux"]["cgroupsPath"] = f"/windlass-oci-{os.getpid()}/console"
-    path = str(runtime.directory / "console.sock")
+    document["linux"]["cgroupsPath"] = f"/windlass-oci-{os.getpid()}/{id}"
+    path = str(runtime.directory / f"{id}.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        creation = Creation(runtime.root, "console", runtime.bundle(document))
-        try:
-            creation.spawn({}, path)
-            with pytest.raises(Failure):
-                creation.settle()
-        finally:
-            creation.undo()
-    assert (outside / "ptmx").read_text() == ""
-    assert [each.name for each in outside.iterdir()] == ["ptmx"]
+        creation = Creation(runtime.root, id, runtime.bundle(document))
+        creation.spawn({}, path)
+        return creation, listener.accept()[0]
+
+
+def test_the_console_is_the_containers_terminal(runtime: Runtime) -> None:
+    """CVE-2025-52565: the device that its program has as its standard streams."""
+    script = "[ $(stat -c %t:%T /dev/console) = $(stat -L -c %t:%T /proc/self/fd/0) ] && echo same > /dev/console"
+    creation, peer = terminal(runtime, spec("sh", "-c", script), "console")
+    with peer:
+        pid = creation.settle()
+        name, (master,), _, _ = socket.recv_fds(peer, 100, 1)
+    with os.fdopen(master, "rb", buffering=0) as file:
+        creation.container.start()
+        assert name == b"/dev/pts/0"
+        assert file.read(100) == b"same\r\n"
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    ending.delete(creation.container)
+
+
+@pytest.mark.parametrize("what", ["/dev/console", "/dev/pts/ptmx"])
+def test_a_console_is_not_led_elsewhere(runtime: Runtime, tmp_path: Path, what: str) -> None:
+    """CVE-2025-52565, crun's CVE-2026-88264: by a link of an image without a /dev of its own."""
+    (tmp_path / "file").write_text("")
+    place = runtime.rootfs / what.lstrip("/")
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(tmp_path / "file" if what == "/dev/console" else "/dev/null")
+    document = spec("true")
+    keep = ("/proc", "/dev/pts") if what == "/dev/console" else ("/proc",)
+    document["mounts"] = [each for each in document["mounts"] if each["destination"] in keep]
+    creation, peer = terminal(runtime, document, "led")
+    with peer, pytest.raises(Failure, match=r"terminal: .*too many levels of symbolic links"):
+        creation.settle()
+    creation.undo()
+    os.waitpid(creation.pid, 0)
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_multiplexer_of_the_image_is_refused(runtime: Runtime) -> None:
+    """A file where devpts should be."""
+    document = spec("true")
+    document["mounts"] = [each for each in document["mounts"] if each["destination"] == "/proc"]
+    (runtime.rootfs / "dev/pts").mkdir()
+    (runtime.rootfs / "dev/pts/ptmx").write_text("")
+    creation, peer = terminal(runtime, document, "refused")
+    with peer, pytest.raises(Failure, match="terminal: /dev/pts/ptmx is not one of devpts"):
+        creation.settle()
+    creation.undo()
     os.waitpid(creation.pid, 0)

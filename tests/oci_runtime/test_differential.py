@@ -6,6 +6,7 @@ A few examples by default; WINDLASS_DIFFERENTIAL=1000 runs so many.
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import re
@@ -132,7 +133,7 @@ def specifications(draw: st.DrawFn) -> Spec:
     """Return a specification whose probe ends with a code, or by a signal."""
     end = draw(st.sampled_from(["exit 0", "exit 7", "exit 255", "kill -9 $$", "kill -15 $$"]))
     kinds = ["mount", *draw(some(["pid", "network", "ipc", "uts", "cgroup"]))]
-    sysctl = {}
+    sysctl: dict[str, str] = {}
     if "ipc" in kinds:
         sysctl |= draw(st.sampled_from([{}, {"kernel.shm_rmid_forced": "1"}, {"kernel.msgmax": "4096"}]))
     if "network" in kinds:
@@ -225,7 +226,7 @@ def observed(kind: str, runtime: Runtime, document: Spec) -> dict[str, object]:
         try:
             if kind == "ours":
                 box = runtime.create(document, writer, id)
-                pid, start, delete = box.pid, box.start, lambda: ended(box)
+                pid, start, delete = box.pid, box.start, functools.partial(ended, box)
             else:
                 other = Other(kind, runtime)
                 pid, start, delete = other.create(runtime, document, writer), other.start, other.delete

@@ -98,8 +98,7 @@ def test_who_is_paused_is_killed(runtime: Runtime) -> None:
 
 def test_all_processes_of_a_container_are_killed(runtime: Runtime) -> None:
     """Also where they have no PID namespace that ends with the first."""
-    document = spec("sh", "-c", "sleep 1000 & sleep 1000 & wait")
-    document["linux"]["namespaces"] = [{"type": "mount"}]
+    document = spec("sh", "-c", "sleep 1000 & sleep 1000 & wait", namespaces=[{"type": "mount"}])
     box = runtime.create(document)
     box.start()
     while len(cgroups.processes(box.container.read()["cgroups"])) < 3:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from oci_runtime.bundles import Runtime, Spec, spec
 
 from windlass.errors import InvalidArgument
+from windlass_linux import calls as linux
+from windlass_linux import mounting
 from windlass_oci_runtime.report import Failure
 
 
@@ -87,7 +90,7 @@ def test_proc_and_sys_are_not_mounted_through_links(runtime: Runtime, name: str)
     document["mounts"] = [
         {"destination": f"/{name}", "type": {"proc": "proc", "sys": "sysfs"}[name], "source": name},
     ]
-    with pytest.raises(Failure, match=f"mount .* to /{name}: too many levels of symbolic links"):
+    with pytest.raises(Failure, match=f"mounting .* to rootfs at /{name}: too many levels of symbolic links"):
         runtime.create(document)
 
 
@@ -95,14 +98,14 @@ def test_a_loop_of_links_is_an_error(runtime: Runtime) -> None:
     (runtime.rootfs / "a").symlink_to("b")
     (runtime.rootfs / "b").symlink_to("a")
     document = with_mount("true", destination="/a/in", type="tmpfs", source="tmpfs")
-    with pytest.raises(Failure, match="mount tmpfs tmpfs to /a/in: too many levels of symbolic links"):
+    with pytest.raises(Failure, match="mounting tmpfs tmpfs to rootfs at /a/in: too many levels of symbolic links"):
         runtime.create(document)
 
 
 def test_a_file_where_a_directory_is_needed_is_an_error(runtime: Runtime) -> None:
     (runtime.rootfs / "file").write_text("")
     document = with_mount("true", destination="/file", type="tmpfs", source="tmpfs")
-    with pytest.raises(Failure, match="mount tmpfs tmpfs to /file: not a directory"):
+    with pytest.raises(Failure, match="mounting tmpfs tmpfs to rootfs at /file: not a directory"):
         runtime.create(document)
 
 
@@ -147,12 +150,46 @@ def test_mounts_that_make_no_sense_are_refused(runtime: Runtime, mount: dict[str
     [
         (
             {"type": "bind", "source": "/does/not/exist", "options": ["bind"]},
-            "bind /does/not/exist to /x: no such file",
+            "bind /does/not/exist to rootfs at /x: no such file",
         ),
-        ({"type": "nofs", "source": "none"}, "mount nofs none to /x: no such device"),
-        ({"type": "tmpfs", "source": "tmpfs", "options": ["sizee=1m"]}, "mount tmpfs tmpfs to /x: invalid argument"),
+        ({"type": "nofs", "source": "none"}, "mounting nofs none to rootfs at /x: no such device"),
+        (
+            {"type": "tmpfs", "source": "tmpfs", "options": ["sizee=1m"]},
+            "mounting tmpfs tmpfs to rootfs at /x: invalid argument",
+        ),
     ],
 )
 def test_what_linux_does_not_mount_is_named(runtime: Runtime, mount: dict[str, object], words: str) -> None:
     with pytest.raises(Failure, match=words):
         runtime.create(with_mount("true", destination="/x", **mount))
+
+
+def test_what_is_mounted_below_a_shared_bind_is_the_hosts_too(runtime: Runtime) -> None:
+    """Kubernetes calls that bidirectional; a volume driver in a pod mounts for its node."""
+    shared = runtime.directory / "shared"
+    (shared / "in").mkdir(parents=True)
+    linux.mount(shared, shared, "", linux.MS_BIND)
+    try:
+        linux.mount("", shared, "", linux.MS_SHARED)
+        document = with_mount(
+            "sh",
+            "-c",
+            "mount -t tmpfs tmpfs /x/in && echo > /x/in/file && sleep 1000",
+            destination="/x",
+            type="bind",
+            source=str(shared),
+            options=["rbind", "rshared"],
+        )
+        document["linux"]["rootfsPropagation"] = "rshared"
+        for sets in document["process"]["capabilities"].values():
+            sets.append("CAP_SYS_ADMIN")
+        box = runtime.create(document)
+        box.start()
+        deadline = time.monotonic() + 10
+        while not (shared / "in/file").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        box.kill()
+    finally:
+        for place in reversed(mounting.mounts_below(shared)):
+            linux.umount2(place, linux.MNT_DETACH)

@@ -306,7 +306,8 @@ OWN = "windlass-oci"
 IS_OWN = os.environ.get("WINDLASS_TEST_RUNTIME", "") == OWN
 """Whether the tests run once more with our own OCI runtime instead of runc: all of them, by hand."""
 
-ENTRY = "windlass_shim_runc.entry:serve_own" if IS_OWN else "windlass_shim_runc.entry:serve"
+OWN_ENTRY = "windlass_shim_runc.entry:serve_own"
+ENTRY = OWN_ENTRY if IS_OWN else "windlass_shim_runc.entry:serve"
 ALWAYS_RESTING = "shim_runc.always_resting:serve"
 """One whose workers end whenever nothing is under way for a moment."""
 
