@@ -374,6 +374,15 @@ def test_an_exec_has_the_capabilities_that_it_is_given(runtime: Runtime) -> None
         box.kill()
 
 
+def test_devices_are_refused_unless_a_rule_allows_them(runtime: Runtime) -> None:
+    """GHSA-g54h-m393-cpwq: a specification without rules allows the default devices alone."""
+    (runtime.rootfs / "bin/mknod").symlink_to("busybox")
+    # /dev/mem: the cgroup refuses it before the driver is asked.
+    code, output = runtime.run(spec("sh", "-c", "mknod /x c 1 1; head -c 1 /x; head -c 1 /dev/zero | wc -c"))
+    assert (code, output.splitlines()[-1]) == (0, "1")
+    assert "Operation not permitted" in output
+
+
 def test_control_groups_that_are_read_only_stay_so(runtime: Runtime) -> None:
     """CVE-2023-25809."""
     document = spec("sh", "-c", "mount | grep cgroup | grep -v '(ro'; mkdir /sys/fs/cgroup/*/x && echo made; true")

@@ -136,8 +136,8 @@ def test_profiles_of_several_architectures(tmp_path: Path) -> None:
     assert filtered(document, tmp_path, 39) == errno.EPERM
 
 
-def contained(no_new_privileges: bool, *arguments: str, **rule: object) -> Spec:
-    document = spec(*arguments, seccomp=profile("SCMP_ACT_ERRNO", "sethostname", **rule))
+def contained(no_new_privileges: bool, *arguments: str, errno_ret: int | None = None) -> Spec:
+    document = spec(*arguments, seccomp=profile("SCMP_ACT_ERRNO", "sethostname", errnoRet=errno_ret or errno.EPERM))
     document["process"]["noNewPrivileges"] = no_new_privileges
     for names in document["process"]["capabilities"].values():
         names.append("CAP_SYS_ADMIN")
@@ -147,7 +147,7 @@ def contained(no_new_privileges: bool, *arguments: str, **rule: object) -> Spec:
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 def test_a_container_and_an_exec_are_filtered(runtime: Runtime, no_new_privileges: bool) -> None:
     script = "hostname other; grep -E 'Seccomp:|NoNewPrivs' /proc/self/status"
-    code, output = runtime.run(contained(no_new_privileges, "sh", "-c", script, errnoRet=95))
+    code, output = runtime.run(contained(no_new_privileges, "sh", "-c", script, errno_ret=95))
     assert (code, "not supported" in output, "Seccomp:\t2" in output) == (0, True, True), output
     assert f"NoNewPrivs:\t{int(no_new_privileges)}" in output
     box = runtime.create(contained(no_new_privileges, "sleep", "60"))
