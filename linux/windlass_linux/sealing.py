@@ -1,10 +1,12 @@
-"""Executables that a container cannot write to: it reaches them by /proc/PID/exe when one enters it, or is executed there.
+"""Executables that a container cannot write to when it finds one behind /proc/PID/exe.
 
 CVE-2019-5736: the file behind /proc/PID/exe is the host's, whatever root file system the process has. So a process that
 enters containers runs from a file of a read-only mount that nobody else has (overlayfs; it shares its memory with the
 original), or, where that cannot be made, from a copy in memory with seals (memfd_create(2)).
 """
 
+# ruff: noqa: PTH119, PTH120, PTH123
+# Processes that enter containers have this module, and no pathlib.
 from __future__ import annotations
 
 import contextlib
@@ -26,11 +28,12 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 def sealed(path: str) -> int:
     """Return a descriptor of the program at ``path`` by which it can be executed, and never written. Raises OSError."""
     with contextlib.suppress(OSError):
-        return _through_overlay(os.path.realpath(path))
-    return _in_memory(path)
+        return through_overlay(os.path.realpath(path))
+    return in_memory(path)
 
 
-def _through_overlay(path: str) -> int:
+def through_overlay(path: str) -> int:
+    """Return a descriptor of a program in a read-only mount of its own. Raises OSError."""
     directory, _, name = path.rpartition("/")
     context = linux.fsopen("overlay")
     try:
@@ -48,7 +51,8 @@ def _through_overlay(path: str) -> int:
         os.close(mount)
 
 
-def _in_memory(path: str) -> int:
+def in_memory(path: str) -> int:
+    """Return a descriptor of a copy in memory that is sealed. Raises OSError."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     name = os.path.basename(path)
     try:
@@ -61,10 +65,10 @@ def _in_memory(path: str) -> int:
                 pass
         os.fchmod(copy, 0o555)
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, SEALS)
-    except BaseException:
+        # What is open for writing cannot be executed, whatever its seals.
+        return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
         os.close(copy)
-        raise
-    return copy
 
 
 def is_sealed(descriptor: int) -> bool:

@@ -11,10 +11,11 @@ import signal
 
 from windlass_linux.calls import CLONE_NEWUSER
 from windlass_linux.cgroups import remove_within
-from windlass_oci_runtime import cgroups, console, identity, namespaces, report, state, steps
+from windlass_oci_runtime import cgroups, console, identity, namespaces, report, stage, state, steps
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
+from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
 
@@ -74,29 +75,36 @@ class Creation:
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
-            gate, mapped = Gate(plan.hooks), os.pipe2(os.O_CLOEXEC)
+            gate, handover, mapped = Gate(plan.hooks), Handover(plan.filter), os.pipe2(os.O_CLOEXEC)
             closing.callback(gate.close)
+            closing.callback(handover.close)
             closing.callback(close, mapped)
 
             def init() -> NoReturn:
                 take(stdio)
-                os.close(mapped[1])
-                Init(plan, writer, fifo, peer, gate, mapped[0]).run()
+                Init(plan, writer, fifo, peer, gate, handover, mapped[0]).run()
 
             group = cgroups.entrance(plan.cgroups)
             closing.callback(close, (group,))
+            if plan.joined:
+                # What is joined must not see into a process of the host's.
+                closing.enter_context(identity.closed_to_others())
             if plan.is_staged:
-                self.pid = staged(plan, sibling, group, writer, init)
+                self.pid = stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
+                if not self.pid:
+                    return  # `settle` reads why
             else:
                 self.pid = clone(plan.new & ~LATE, sibling, group)
-            if not self.pid:
-                init()
+                if not self.pid:
+                    init()
             if plan.new & CLONE_NEWUSER and plan.maps:
                 plan.maps.write(self.pid)
             os.write(mapped[1], b"1")
             # While init works: one that nobody knows of would wait for its start for ever.
             self._keep()
-            gate.serve(plan.state(state.CREATING, self.pid), writer)
+            now = plan.state(state.CREATING, self.pid)
+            handover.serve(self.pid, now, writer)
+            gate.serve(now, writer)
 
     def settle(self) -> int:
         """Read the report, and return init's pid. Raises `report.Failure`."""
@@ -136,38 +144,15 @@ class Creation:
         self.container.remove()
 
 
-def staged(plan: Plan, sibling: bool, group: int, writer: int, init: Callable[[], NoReturn]) -> int:
-    """Make init by a process that joins namespaces first, and return init's pid. Raises `report.Failure`, OSError."""
-    pid_reader, pid_writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        stage = clone(0, sibling, group)
-        if not stage:
-            steps.run(_stage(plan, pid_writer, init), writer)
-        os.close(pid_writer)
-        pid_writer = -1
-        found = os.read(pid_reader, 16)
-        if not sibling:
-            os.waitpid(stage, 0)
-        if not found:
-            raise report.Failure("namespaces", "they could not be joined")
-        return int(found)
-    finally:
-        close((pid_reader, pid_writer))
-
-
 def _stage(plan: Plan, pid_writer: int, init: Callable[[], NoReturn]) -> steps.Steps:
-    def make() -> NoReturn:
-        pid = clone(plan.new & ~LATE, sibling=True)
-        if not pid:
-            plan.joined = []
-            init()
-        os.write(pid_writer, b"%d" % pid)
-        os._exit(0)
+    def joined() -> NoReturn:
+        plan.joined = []
+        init()
 
     yield "cgroup", lambda: cgroups.join(plan.cgroups)
     yield "process", lambda: identity.set_oom_score(plan.process)
     yield "namespaces", lambda: namespaces.join(plan.joined)
-    yield "namespaces", make
+    yield "namespaces", lambda: stage.leave(joined, plan.new & ~LATE, pid_writer)
 
 
 def close(descriptors: Iterable[int]) -> None:

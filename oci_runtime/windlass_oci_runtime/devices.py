@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -72,19 +73,17 @@ def _make(root: Root, path: str, device: Json) -> None:
     try:
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
         mode = int(device.get("fileMode") or 0o666) & 0o7777
-        if not _is_there(parent, name, kind, number):
+        with contextlib.suppress(FileExistsError):
             os.mknod(name, kind | mode, number, dir_fd=parent)
-        os.chmod(name, mode, dir_fd=parent)
-        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
+        node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            found = os.stat(node)
+            if stat.S_IFMT(found.st_mode) != kind or (kind != stat.S_IFIFO and found.st_rdev != number):
+                raise InvalidArgument(f"{path[:80]} exists in the root file system and is not that device")
+            # By the descriptor of what has been looked at: the name may be a link to a file of the host's by now.
+            os.chmod(f"/proc/self/fd/{node}", mode)
+            os.chown(f"/proc/self/fd/{node}", device.get("uid", 0), device.get("gid", 0))
+        finally:
+            os.close(node)
     finally:
         os.close(parent)
-
-
-def _is_there(parent: int, name: str, kind: int, number: int) -> bool:
-    try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    if stat.S_IFMT(found.st_mode) == kind and (kind == stat.S_IFIFO or found.st_rdev == number):
-        return True
-    raise InvalidArgument(f"/dev/{name[:80]} exists in the root file system and is not that device")

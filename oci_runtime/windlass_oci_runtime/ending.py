@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 from windlass.errors import FailedPrecondition, NotFound
@@ -12,7 +13,7 @@ from windlass_oci_runtime import cgroups, hooks, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PAUSE = 0.002
 """Seconds between two looks whether what has been killed is gone."""
@@ -65,14 +66,13 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
     container.remove()
     if left:
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
-    if afterwards := found["hooks"].get("poststop"):
-        hooks.run_all("poststop", afterwards, oci_state(found, state.STOPPED))
+    _afterwards(found)
 
 
 def abandon(container: state.Container, groups: list[str]) -> None:
     """Remove a container in any state, also half made, with all processes in its ``groups``.
 
-    Raises FailedPrecondition for groups that stay, Failure of a poststop hook, when the rest is gone.
+    Raises FailedPrecondition for groups that stay.
     """
     try:
         found = container.read()
@@ -89,20 +89,32 @@ def abandon(container: state.Container, groups: list[str]) -> None:
     if left := remove_within(groups):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
-    if afterwards := found.get("hooks", {}).get("poststop"):
-        hooks.run_all("poststop", afterwards, oci_state(found, state.STOPPED))
+    _afterwards(found)
+
+
+def _afterwards(found: state.Json) -> None:
+    if wanted := found.get("hooks", {}).get("poststop"):
+        warn(hooks.run_each("poststop", wanted, oci_state(found, state.STOPPED)))
+
+
+def warn(failures: Sequence[Exception]) -> None:
+    """Log failures that change nothing: the specification has hooks after start and end warned of only."""
+    for failure in failures:
+        sys.stderr.write(f"warning: {failure}\n")
 
 
 def start(container: state.Container) -> None:
-    """Let init go on. Raises NotFound, FailedPrecondition if it does not wait; Failure of a hook, when it runs."""
+    """Let init go on. Raises NotFound, FailedPrecondition if it does not wait."""
     found = container.read()
     try:
         container.start()
     except OSError:
         raise FailedPrecondition(f"cannot start container {container.id}: it is {container.status(found)}") from None
-    hooks.run_all("poststart", found["hooks"].get("poststart") or (), oci_state(found, state.RUNNING))
+    if wanted := found["hooks"].get("poststart"):
+        warn(hooks.run_each("poststart", wanted, oci_state(found, state.RUNNING)))
 
 
 def oci_state(found: state.Json, status: str) -> dict[str, object]:
     """Return a container's state in the words of the specification."""
-    return {**{name: found[name] for name in ("ociVersion", "id", "pid", "bundle", "annotations")}, "status": status}
+    names = ("ociVersion", "id", "bundle", "annotations", *(("pid",) if status != state.STOPPED else ()))
+    return {**{name: found[name] for name in names}, "status": status}

@@ -16,13 +16,15 @@ from windlass_oci_runtime import (
     identity,
     namespaces,
     report,
+    stage,
     state,
     steps,
     userns,
 )
-from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.creation import CACHE, close, take
+from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
+from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.shapes import PROCESS, checked
 from windlass_oci_runtime.specification import check_process
@@ -43,7 +45,6 @@ ALL = (
     | linux.CLONE_NEWUTS
     | linux.CLONE_NEWCGROUP
 )
-PID_NAMESPACE = "/proc/self/ns/pid"
 
 
 class Entry:
@@ -92,22 +93,16 @@ class Entry:
             peer = closing.enter_context(console.connected(console_to)) if console_to else None
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
-            # Only children begin in the namespace that is set; afterwards ours are here again.
-            own = os.open(PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-            closing.callback(os.close, own)
-            # The process is seen inside as soon as it exists, so it must be closed to others before.
-            linux.prctl(linux.PR_SET_DUMPABLE, 0)
             group = cgroups.entrance(self.groups)
             closing.callback(close, (group,))
-            linux.setns(target, linux.CLONE_NEWPID)
-            try:
-                self.pid = clone(0, sibling, group)
-            finally:
-                if self.pid or self.report < 0:
-                    linux.setns(own, linux.CLONE_NEWPID)
-            if not self.pid:
-                take(stdio)
-                _Joining(self, target, writer, peer).run()
+            handover = Handover(self.filter)
+            closing.callback(handover.close)
+            joining = _Joining(self, stdio, target, writer, peer, handover)
+            # The process is seen inside as soon as it exists, so it must be closed to others before.
+            with identity.closed_to_others():
+                self.pid = stage.made(sibling, group, writer, joining.stage)
+            if self.pid:
+                handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -115,6 +110,8 @@ class Entry:
         os.close(self.report)
         self.report = -1
         report.heard(message)
+        if not self.pid:
+            raise report.Failure("namespaces", "the process that joins them has ended")
         return self.pid
 
     def undo(self) -> None:
@@ -125,38 +122,61 @@ class Entry:
 
 
 class _Joining:
-    def __init__(self, entry: Entry, target: int, writer: int, peer: socket.socket | None) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        stdio: Mapping[int, int],
+        target: int,
+        writer: int,
+        peer: socket.socket | None,
+        handover: Handover,
+    ) -> None:
         self._entry = entry
+        self._stdio = stdio
         self._target = target
         self._report = writer
         self._peer = peer
+        self._handover = handover
         self._last = 0
         self._program = ""
 
+    def stage(self, pid_writer: int) -> Steps:
+        """Join everything, and leave a process in it."""
+        entry, process = self._entry, self._entry.process
+        affinity = process.spec.get("execCPUAffinity") or {}
+        yield "session", lambda: self._begin(pid_writer)
+        yield "cgroup", lambda: cgroups.join(entry.groups)
+        yield "process", lambda: identity.set_oom_score(process)
+        yield "process", lambda: attributes.set_affinity(affinity.get("initial", ""))
+        yield "namespaces", self._join
+        yield "namespaces", lambda: stage.leave(self.run, 0, pid_writer)
+
     def run(self) -> NoReturn:
+        """Become the process."""
         steps.run(self._steps(), self._report)
 
     def _steps(self) -> Steps:
         entry, process = self._entry, self._entry.process
         affinity = process.spec.get("execCPUAffinity") or {}
-        yield "session", self._begin
-        yield "cgroup", lambda: cgroups.join(entry.groups)
-        yield "process", lambda: identity.set_oom_score(process)
-        yield "process", lambda: attributes.set_affinity(affinity.get("initial", ""))
-        yield "namespaces", self._join
+        yield "session", os.setsid
         if entry.keyring:
             yield "session keyring", lambda: attributes.join_keyring(entry.keyring)
         yield "terminal", self._terminal
         yield "labels", lambda: attributes.set_labels(process.spec)
         yield from entry.attributes
         yield "process", lambda: attributes.set_affinity(affinity.get("final", ""))
-        yield "process", lambda: identity.take_on(process, entry.filter, self._last)
+        yield "process", lambda: identity.take_on(process, entry.filter, self._last, self._handover)
         yield "", self._find
+        yield "seccomp", lambda: identity.restrict(process, entry.filter, self._handover)
+        yield "", lambda: identity.seal(process.preserved)
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
-    def _begin(self) -> None:
+    def _begin(self, pid_writer: int) -> None:
+        take(self._stdio)
+        peer = -1 if self._peer is None else self._peer.fileno()
+        preserved = range(3, 3 + self._entry.process.preserved)
+        identity.keep_only({pid_writer, self._target, self._report, peer, *self._handover.descriptors, *preserved})
         linux.set_name("windlass-exec")
-        os.setsid()
         identity.reset_signals()
         self._last = capability.last()
 
@@ -169,6 +189,7 @@ class _Joining:
         if namespaces.differs(self._entry.init, "time"):
             flags |= linux.CLONE_NEWTIME
         linux.setns(self._target, flags)
+        os.close(self._target)
         if is_other_user:
             userns.become_root()
 
@@ -179,4 +200,3 @@ class _Joining:
 
     def _find(self) -> None:
         self._program = execute.find(self._entry.process.args[0], self._entry.process.env)
-        identity.seal(self._entry.process.preserved)

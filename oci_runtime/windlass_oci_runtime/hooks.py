@@ -8,7 +8,9 @@ import select
 import signal
 import time
 
+from windlass.errors import InvalidArgument
 from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.identity import keep_only
 from windlass_oci_runtime.report import Failure, tell
 
 TYPE_CHECKING = False
@@ -25,14 +27,40 @@ PATIENCE = 600.0
 """Seconds for a hook that names none."""
 
 
-def run_all(point: str, hooks: Sequence[Json], state: Json) -> None:
-    """Execute the hooks of a point, one after the other. Raises Failure with the first that fails."""
+def checked(hooks: Mapping[str, Sequence[Json]]) -> Mapping[str, Sequence[Json]]:
+    """Return the hooks of a specification. Raises InvalidArgument for what it forbids."""
+    for point, each in hooks.items():
+        for number, hook in enumerate(each or ()):
+            path = hook.get("path", "")
+            if not path.startswith("/"):
+                raise InvalidArgument(f"hooks.{point}[{number}].path {path[:80]!r} is not an absolute path")
+            if hook.get("timeout", 1) <= 0:
+                raise InvalidArgument(f"hooks.{point}[{number}].timeout {hook['timeout']} is not more than 0 seconds")
+    return hooks
+
+
+def run_all(point: str, hooks: Sequence[Json], state: Json, environment: Sequence[str] | None = None) -> None:
+    """Execute the hooks of a point, one after the other; those without an `env` get ``environment``, or ours.
+
+    Raises Failure with the first that fails.
+    """
     text = json.dumps(state).encode()
     for number, hook in enumerate(hooks):
-        _run(f"{point} hook #{number}", hook, text)
+        _run(f"{point} hook #{number}", hook, text, environment)
 
 
-def _run(name: str, hook: Json, state: bytes) -> None:
+def run_each(point: str, hooks: Sequence[Json], state: Json) -> list[Failure]:
+    """Execute all hooks of a point, whatever becomes of them, and return the failures, to warn of."""
+    text, failures = json.dumps(state).encode(), []
+    for number, hook in enumerate(hooks):
+        try:
+            _run(f"{point} hook #{number}", hook, text, None)
+        except Failure as failure:
+            failures.append(failure)
+    return failures
+
+
+def _run(name: str, hook: Json, state: bytes, environment: Sequence[str] | None) -> None:
     path = hook.get("path", "")
     given = os.memfd_create("state")
     said, writer = os.pipe2(os.O_CLOEXEC)
@@ -40,8 +68,13 @@ def _run(name: str, hook: Json, state: bytes) -> None:
         os.write(given, state)
         os.lseek(given, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, given, 0), (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)]
-        variables = dict(each.partition("=")[::2] for each in hook.get("env") or ())
-        pid = os.posix_spawn(path, hook.get("args") or [path], variables, file_actions=actions, setsigmask=())
+        words = hook.get("env", environment)
+        variables = os.environ if words is None else dict(each.partition("=")[::2] for each in words)
+        arguments = hook.get("args") or [path]
+        # Python ignores SIGPIPE, and a hook would ever after.
+        pid = os.posix_spawn(
+            path, arguments, variables, file_actions=actions, setsigmask=(), setsigdef=(signal.SIGPIPE,)
+        )
         os.close(writer)
         writer = -1
         _await(name, pid, said, hook.get("timeout") or PATIENCE)
@@ -62,17 +95,19 @@ def _await(name: str, pid: int, said: int, seconds: float) -> None:
         poll.register(ended, select.POLLIN)
         poll.register(said, select.POLLIN)
         while True:
-            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-            if not ready:
+            left = deadline - time.monotonic()
+            ready = dict(poll.poll(max(0.0, left) * 1000))
+            # One that goes on talking is not spared either.
+            if left <= 0 or not ready:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise Failure(f"error running {name}", f"it did not end in {seconds:g} s, and was killed")
-            if said in ready:
-                text = (text + os.read(said, MOST_SAID))[-MOST_SAID:] if ready[said] & select.POLLIN else text
-                if not ready[said] & select.POLLIN:
-                    poll.unregister(said)
+            if ready.get(said, 0) & select.POLLIN:
+                text = (text + os.read(said, MOST_SAID))[-MOST_SAID:]
             elif ended in ready:
                 break
+            elif said in ready:
+                poll.unregister(said)
     finally:
         os.close(ended)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -98,13 +133,13 @@ class Gate:
             self._arrived, self._go = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
 
     def serve(self, state: Json, pipe: int) -> None:
-        """In the runtime: begin the process that executes hooks for init, once that has arrived."""
+        """In the runtime: begin the process that executes hooks for init, in the bundle, once that has arrived."""
         if not self._hooks or clone(0):
             return
-        os.close(self._arrived[1])
-        os.close(self._go[0])
         try:
+            keep_only({self._arrived[0], self._go[1], pipe})
             if os.read(self._arrived[0], 1):
+                os.chdir(str(state["bundle"]))
                 for point, hooks in self._hooks:
                     run_all(point, hooks, state)
                 os.write(self._go[1], b"1")
@@ -115,11 +150,14 @@ class Gate:
     def wait(self) -> None:
         """In init: wait for the hooks."""
         if self._hooks:
-            os.close(self._go[1])
-            os.close(self._arrived[0])
             os.write(self._arrived[1], b"1")
             if not os.read(self._go[0], 1):
                 os._exit(1)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What init needs of it, -1 for none."""
+        return self._arrived[1], self._go[0]
 
     def close(self) -> None:
         """In the runtime: leave it to the two."""

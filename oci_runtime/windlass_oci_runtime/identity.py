@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # typeshed leaves it out; signal makes enums
+import contextlib
 import errno
 import os
 import resource
@@ -14,9 +15,10 @@ from windlass_oci_runtime import capability, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.seccomp import Filter
 
     Json = Mapping[str, Any]
@@ -77,23 +79,27 @@ def _limit(each: Json) -> tuple[int, int, int]:
     return number, infinite if soft >= UNLIMITED >> 1 else soft, infinite if hard >= UNLIMITED >> 1 else hard
 
 
-def take_on(process: Process, filter: Filter | None, last_capability: int) -> None:
-    """Become what the specification says, in the order that Linux wants.
+def take_on(process: Process, filter: Filter | None, last_capability: int, handover: Handover) -> None:
+    """Become what the specification says, in the order that Linux wants; `restrict` comes last.
 
-    Without no_new_privs only who has CAP_SYS_ADMIN may install a filter, so it comes before the user; with it, last.
+    Without no_new_privs only a process with CAP_SYS_ADMIN may install a filter, so it comes before the user.
     """
     process.env = home.added(process.env, process.user[0])
     set_limits(process)
     own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:
-        filter.install()
+        handover.offer(filter.install())
     become(process, last_capability)
     os.umask(process.umask)
     enter_directory(process)
     if process.no_new_privileges:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        if filter is not None:
-            filter.install()
+
+
+def restrict(process: Process, filter: Filter | None, handover: Handover) -> None:
+    """Install the filter of a process with no_new_privs: late, so that it has to allow few of our own calls."""
+    if filter is not None and process.no_new_privileges:
+        handover.offer(filter.install())
 
 
 def set_limits(process: Process) -> None:
@@ -159,6 +165,28 @@ def reset_signals() -> None:
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close all others but the standard streams, so that nobody in a container finds one of the host's here."""
+    first = 3
+    for descriptor in sorted(descriptors):
+        if descriptor < first:
+            continue
+        if descriptor > first:
+            linux.close_range(first, descriptor - 1)
+        first = descriptor + 1
+    linux.close_range(first)
+
+
+@contextlib.contextmanager
+def closed_to_others() -> Iterator[None]:
+    """Keep this process and those that it makes meanwhile from ptrace(2) and /proc by whoever lacks CAP_SYS_PTRACE."""
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    try:
+        yield
+    finally:
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def seal(preserved: int = 0) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from windlass_oci_runtime.hooks import Gate
+    from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.mounts import Mount
     from windlass_oci_runtime.plan import Plan
     from windlass_oci_runtime.steps import Steps
@@ -41,6 +42,7 @@ class Init:
     __slots__ = (
         "_fifo",
         "_gate",
+        "_handover",
         "_last",
         "_mapped",
         "_null",
@@ -52,7 +54,16 @@ class Init:
         "_slave",
     )
 
-    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None, gate: Gate, mapped: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        report: int,
+        fifo: int,
+        peer: socket.socket | None,
+        gate: Gate,
+        handover: Handover,
+        mapped: int,
+    ) -> None:
         """``mapped`` is a pipe that says when this process's user namespace has its maps."""
         self._plan = plan
         self._mapped = mapped
@@ -60,6 +71,7 @@ class Init:
         self._fifo = fifo
         self._peer = peer
         self._gate = gate
+        self._handover = handover
         self._slave = -1
         self._program = ""
 
@@ -85,21 +97,31 @@ class Init:
         yield "sysctl", lambda: sysctl.apply(plan.sysctls)
         yield "enter root file system", lambda: rootfs.enter(self._root)
         yield "terminal", self._terminal
-        yield "root file system", lambda: rootfs.finish(self._root, plan.propagation, plan.is_readonly)
+        yield "root file system", self._finish
         yield "labels", lambda: attributes.set_labels(plan.process.spec)
-        yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
+        yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last, self._handover)
         yield "", self._find
+        yield "seccomp", lambda: identity.restrict(plan.process, plan.filter, self._handover)
         yield "start", self._wait
         yield "", lambda: self._run_hooks("startContainer", state.CREATED)
         yield "", lambda: identity.seal(plan.process.preserved)
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
+        identity.keep_only(self._needed())
         linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()
         self._null = rootfs.null_device()
+
+    def _needed(self) -> set[int]:
+        peer = -1 if self._peer is None else self._peer.fileno()
+        plan = self._plan
+        trees = (mount.tree for mount in plan.mounts)
+        joined = (descriptor for descriptor, _ in plan.joined)
+        pipes = (self._report, self._fifo, self._mapped, *self._gate.descriptors, *self._handover.descriptors)
+        return {peer, *pipes, *trees, *joined, *range(3, 3 + plan.process.preserved)}
 
     def _namespaces(self) -> None:
         plan = self._plan
@@ -140,8 +162,14 @@ class Init:
         if self._peer is None:
             return
         self._slave = console.make(self._peer, self._plan.process.spec.get("consoleSize"))
+        console.bind(self._root, self._slave)
         console.attach(self._slave)
         self._peer.close()
+
+    def _finish(self) -> None:
+        rootfs.finish(self._root, self._plan.propagation, self._plan.is_readonly)
+        # Nothing but pipes and streams is open while it waits for its start.
+        os.close(self._root.descriptor)
 
     def _mask(self) -> None:
         plan = self._plan
@@ -149,6 +177,7 @@ class Init:
             rootfs.make_readonly(self._root, path)
         for path in plan.masked_paths:
             rootfs.mask(self._root, path, self._null)
+        os.close(self._null)
 
     def _find(self) -> None:
         process = self._plan.process
@@ -160,4 +189,4 @@ class Init:
 
     def _run_hooks(self, point: str, status: str) -> None:
         if found := self._plan.hooks.get(point):
-            hooks.run_all(point, found, self._plan.state(status, os.getpid()))
+            hooks.run_all(point, found, self._plan.state(status, os.getpid()), self._plan.process.env)

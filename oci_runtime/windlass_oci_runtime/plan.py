@@ -8,6 +8,7 @@ from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER, MS_SHARED
 from windlass_oci_runtime import (
     attributes,
     cgroups,
+    hooks,
     idmapped,
     mounts,
     namespaces,
@@ -77,7 +78,7 @@ class Plan:
         self.cgroups = cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
-        self.hooks: dict[str, list[dict[str, Any]]] = spec.get("hooks") or {}
+        self.hooks = hooks.checked(spec.get("hooks") or {})
         self.has_keyring = True
         self.joined: list[tuple[int, int]] = []
         self.maps = userns.of_container(linux, bool(self.new & CLONE_NEWUSER), self.joins("user"))

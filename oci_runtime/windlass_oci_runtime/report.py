@@ -6,6 +6,7 @@ reason; an end of file without a word means that its program runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 READY = b"+"
@@ -23,8 +24,9 @@ class Failure(Exception):
 
 
 def tell(descriptor: int, step: str, error: BaseException) -> None:
-    """Report that ``step`` has failed."""
-    os.write(descriptor, f"{step}\0{reason(error)}".encode(errors="replace")[:MOST])
+    """Report that ``step`` has failed, if anybody still listens."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{step}\0{reason(error)}".encode(errors="replace")[:MOST])
 
 
 def reason(error: BaseException) -> str:

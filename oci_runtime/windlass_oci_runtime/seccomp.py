@@ -14,6 +14,7 @@ import struct
 
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_linux import calls as linux
+from windlass_oci_runtime.newer_calls import prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,11 +77,17 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
-NEW_LISTENER = 8
+TSYNC, SPEC_ALLOW = 1, 4
+NEW_LISTENER, TSYNC_ESRCH = 8, 16
 
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "armv7l": 383, "ppc64le": 358, "s390x": 348}
 SET_MODE_FILTER = 1
 NO_SUCH_CALL = -1
+INSTRUCTION = 8
+"""Bytes of struct sock_filter."""
+FORMAT = 2
+"""Of what this module makes of a profile."""
+DENYING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP")
 ATTRIBUTE_NO_NEW_PRIVILEGES = 3
 
 
@@ -93,29 +100,49 @@ class Filter:
         """Compile a profile, or take it from ``cache``. Raises InvalidArgument, FailedPrecondition."""
         wanted = profile.get("flags")
         # runc's default, so that a filter does not slow every container down by itself.
-        self.flags = 4 if wanted is None else sum({_named(FLAGS, each, "flags") for each in wanted})
-        self.listener: str = profile.get("listenerPath", "")
+        self.flags = SPEC_ALLOW if wanted is None else sum({_named(FLAGS, each, "flags") for each in wanted})
+        self.listener = _listener(profile)
         self.metadata: str = profile.get("listenerMetadata", "")
+        if self.listener:
+            # Two meanings of one result otherwise, seccomp(2).
+            self.flags |= NEW_LISTENER | (TSYNC_ESRCH if self.flags & TSYNC else 0)
         self.program = _cached(profile, cache)
 
     def install(self) -> int:
         """Put it on this process; return the descriptor of its listener, -1 without one. Raises OSError."""
-        count = len(self.program) // 8
+        count = len(self.program) // INSTRUCTION
         code = ctypes.create_string_buffer(self.program, len(self.program))
         program = struct.pack("@HxxxxxxP", count, ctypes.addressof(code))
-        flags = self.flags | (NEW_LISTENER if self.listener else 0)
         number = _NR_SECCOMP[os.uname().machine]
-        words = (ctypes.c_long(number), ctypes.c_long(SET_MODE_FILTER), ctypes.c_long(flags), program)
+        words = (ctypes.c_long(number), ctypes.c_long(SET_MODE_FILTER), ctypes.c_long(self.flags), program)
         result = linux.checked(linux.libc().syscall(*words), "seccomp")
         return result if self.listener else -1
 
 
+def _listener(profile: Json) -> str:
+    """Return the path of who answers the calls that a profile has answered, "" for a profile without any."""
+    if profile.get("defaultAction") == "SCMP_ACT_NOTIFY":
+        raise InvalidArgument("linux.seccomp.defaultAction cannot be SCMP_ACT_NOTIFY: init itself would wait for ever")
+    asking = [rule for rule in profile.get("syscalls") or () if rule.get("action") == "SCMP_ACT_NOTIFY"]
+    path: str = profile.get("listenerPath") or ""
+    for rule in asking:
+        if "write" in (rule.get("names") or ()):
+            raise InvalidArgument(
+                "linux.seccomp: SCMP_ACT_NOTIFY cannot be for write, with which init offers its listener"
+            )
+        if not path.startswith("/"):
+            raise InvalidArgument(f"linux.seccomp.listenerPath {path[:80]!r} is not an absolute path; rules need it")
+    return path if asking else ""
+
+
 def _cached(profile: Json, cache: str) -> bytes:
     text = json.dumps([profile.get(each) for each in ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")])
-    path = f"{cache}/{hashlib.sha256(f'{LIBRARY} {os.uname().release} {text}'.encode()).hexdigest()}"
+    path = f"{cache}/{hashlib.sha256(f'{FORMAT} {LIBRARY} {os.uname().release} {text}'.encode()).hexdigest()}"
     try:
         with open(path, "rb") as file:
-            return file.read()
+            program = file.read()
+        if program and not len(program) % INSTRUCTION:
+            return program
     except FileNotFoundError:
         pass
     program = compiled(profile)
@@ -142,9 +169,25 @@ def compiled(profile: Json) -> bytes:
             _check(library.seccomp_arch_add(context, token), f"architecture {name}", errno.EEXIST)
         for rule in profile.get("syscalls") or ():
             _add(library, context, rule, default)
-        return _exported(library, context)
+        return _newer(library, profile, default) + _exported(library, context)
     finally:
         library.seccomp_release(context)
+
+
+def _newer(library: ctypes.CDLL, profile: Json, default: int) -> bytes:
+    if profile.get("defaultAction") not in DENYING or default == ERRNO | errno.ENOSYS:
+        return b""
+    names = [name.encode() for rule in profile.get("syscalls") or () for name in rule.get("names") or ()]
+    wanted = [each for each in profile.get("architectures") or () if each != "SCMP_ARCH_X32"]
+    tokens = {
+        library.seccomp_arch_native(),
+        *(library.seccomp_arch_resolve_name(ARCHITECTURES[each]) for each in wanted),
+    }
+    newest = {
+        token: max((library.seccomp_syscall_resolve_name_arch(token, name) for name in names), default=-1)
+        for token in tokens
+    }
+    return prefix([(token, number) for token, number in sorted(newest.items()) if number >= 0])
 
 
 def _add(library: ctypes.CDLL, context: int, rule: Json, default: int) -> None:
@@ -229,6 +272,8 @@ def _library() -> ctypes.CDLL:
         library.seccomp_init.argtypes = (ctypes.c_uint32,)
         library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
         library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
+        library.seccomp_arch_native.restype = ctypes.c_uint32
+        library.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
         library.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
         library.seccomp_rule_add_array.argtypes = (
             ctypes.c_void_p,

@@ -23,4 +23,6 @@ def run(steps: Steps, pipe: int) -> NoReturn:
             do()
     except BaseException as error:  # noqa: BLE001 -- a copy of the runtime must not go on with the runtime's work
         report.tell(pipe, name, error)
-    os._exit(1)
+    finally:
+        # Whatever happens: the caller's frames are the runtime's.
+        os._exit(1)

@@ -89,7 +89,7 @@ def test_a_container_lives_and_ends(side: Side) -> None:
 def test_run_has_the_programs_code_and_leaves_nothing(side: Side, script: str, code: int) -> None:
     document = spec("sh", "-c", f"echo out; echo err >&2; {script}")
     # The first process of a PID namespace cannot kill itself.
-    document["linux"]["namespaces"] = [{"type": "mount"}]
+    document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "uts"}]
     side.write(document)
     done = side.run("run", "box")
     assert (done.returncode, done.stdout, done.stderr) == (code, "out\n", "err\n")

@@ -149,6 +149,9 @@ class Box:
                     pid = entry.settle()
                 except BaseException:
                     entry.undo()
+                    if entry.pid:
+                        os.kill(entry.pid, 9)
+                        os.waitpid(entry.pid, 0)
                     raise
             finally:
                 os.close(writer)

@@ -41,8 +41,11 @@ def act(flags: Flags) -> int:
     if not flags.namespace or not flags.id:
         raise Refused("flags -namespace and -id must be given")
     if flags.action == "start":
+        from windlass_linux import sealing
         from windlass_shim_runc import bootstrap
 
+        # Our own OCI runtime may enter containers from this process.
+        sealing.execute(sys.executable, sys.orig_argv)
         return bootstrap.start(flags, read_stdin())
     if flags.action == "delete":
         from windlass_shim_runc import leftovers

@@ -6,8 +6,9 @@ import encodings.ascii  # noqa: F401 -- or every process would import it anew, t
 import json
 import os
 
-from windlass.errors import DeadlineExceeded, Error, NotFound, Unimplemented
+from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, Unimplemented
 from windlass_linux import calls as linux
+from windlass_linux import sealing
 from windlass_linux.cgroups import groups_of, hierarchies
 from windlass_oci_runtime import cgroups, changing, ending, steps
 from windlass_oci_runtime.creation import Creation
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 NAME = "windlass-oci"
 ANOTHER = "containers that are to be checkpointed need runc (runtime io.containerd.runc.v2)"
+
+IS_SEALED = sealing.is_own_sealed()
+"""Whether a container finds nothing of the host's that it could write behind /proc/PID/exe."""
+UNSEALED = "the shim runs from a Python that a container could write to; it needs overlayfs or memfd_create(2)"
 
 hierarchies()  # or every worker would read the mount table anew
 
@@ -65,6 +70,8 @@ class Own(CommandLine):
     ) -> int:
         making: Creation | Entry | None = None
         try:
+            if not IS_SEALED:
+                raise FailedPrecondition(UNSEALED)
             making = make()
             making.spawn(stdio, console, self._siblings)
             await self.loop.readable(making.report, TIMEOUT)
