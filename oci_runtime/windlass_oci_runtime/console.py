@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import array
-import errno
 import fcntl
 import os
 import socket
-import stat
 import struct
 import termios
 
