@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import termios
+
+from windlass_oci_runtime import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,14 +20,19 @@ if TYPE_CHECKING:
 
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
-"""ioctl_tty(2): the number of a terminal, and its lock."""
+TIOCGPTPEER = 0x5441
+"""ioctl_tty(2): the number of a terminal, its lock, and its slave."""
+DEVPTS = 0x1CD1
+"""The magic number of devpts, statfs(2)."""
 
 
-def connected(path: str) -> socket.socket:
-    """Return a connection to the socket that gets the master. Raises OSError."""
+def connected(where: str | socket.socket) -> socket.socket:
+    """Return a connection to the socket that gets the master, given by its path or itself. Raises OSError."""
+    if not isinstance(where, str):
+        return where.dup()
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        peer.connect(path)
+        peer.connect(where)
     except BaseException:
         peer.close()
         raise
@@ -32,12 +41,13 @@ def connected(path: str) -> socket.socket:
 
 def make(peer: socket.socket, size: Mapping[str, int] | None) -> int:
     """Open a terminal of this root's /dev/pts, send its master to ``peer``, and return its slave."""
-    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    master = _opened()
     try:
         fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
         number = struct.unpack("I", fcntl.ioctl(master, TIOCGPTN, bytes(4)))[0]
         name = f"/dev/pts/{number}"
-        slave = os.open(name, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        # By the master: the container may have put something else at the name.
+        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if size:
             fcntl.ioctl(
                 slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0)
@@ -47,6 +57,18 @@ def make(peer: socket.socket, size: Mapping[str, int] | None) -> int:
         return slave
     finally:
         os.close(master)
+
+
+def _opened() -> int:
+    """Return a new master, of the file system of terminals and of nothing else that may be at the place."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    master = os.open("/dev/pts/ptmx", flags)
+    found = os.fstat(master)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(5, 2) or procfs.type_of(master) != DEVPTS:
+        os.close(master)
+        raise OSError(errno.EINVAL, "it is not the multiplexer of a devpts; mount one at /dev/pts", "/dev/pts/ptmx")
+    os.set_blocking(master, True)
+    return master
 
 
 def attach(slave: int) -> None:

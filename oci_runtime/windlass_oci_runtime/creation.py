@@ -20,8 +20,11 @@ from windlass_oci_runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
+
+    from windlass_oci_runtime.identity import Process
 
 CACHE = ".seccomp"
 """Below the root of all containers, whose names do not begin with a dot."""
@@ -44,10 +47,19 @@ class Creation:
         """Where the process says that it waits for its start, or why it cannot be made."""
         self.container.reserve()
 
-    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+    @property
+    def process(self) -> Process:
+        """The process that init will be."""
+        return self._plan.process
+
+    def preserve(self, count: int) -> None:
+        """Leave so many of our descriptors to the process, from 3 on."""
+        self._plan.process.preserved = count
+
+    def spawn(self, stdio: Mapping[int, int], console_to: str | socket.socket = "", sibling: bool = False) -> None:
         """Begin the process. ``stdio`` maps its standard streams to our descriptors; others are /dev/null.
 
-        ``console_path`` is the socket that gets the terminal's master. The process becomes a ``sibling``
+        ``console_to`` is the socket, or its path, that gets the terminal's master. The process becomes a ``sibling``
         of ours on demand. Raises OSError, InvalidArgument; then call `undo`.
         """
         plan = self._plan
@@ -57,7 +69,7 @@ class Creation:
             closing.callback(plan.close)
             plan.open_namespaces()
             plan.open_sources()
-            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            peer = closing.enter_context(console.connected(console_to)) if console_to else None
             fifo = self.container.make_fifo()
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)

@@ -78,14 +78,18 @@ class Entry:
         self.pid = 0
         self.report = -1
 
-    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+    def preserve(self, count: int) -> None:
+        """Leave so many of our descriptors to the process, from 3 on."""
+        self.process.preserved = count
+
+    def spawn(self, stdio: Mapping[int, int], console_to: str | socket.socket = "", sibling: bool = False) -> None:
         """Begin the process, as `Creation.spawn` does."""
         with contextlib.ExitStack() as closing:
             target = os.pidfd_open(self.init)
             closing.callback(os.close, target)
             if not state.is_alive(self.init, self._state["started"]):
                 raise FailedPrecondition(f"container {self._state['id']} has stopped meanwhile")
-            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            peer = closing.enter_context(console.connected(console_to)) if console_to else None
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
             # Only children begin in the namespace that is set; afterwards ours are here again.
@@ -175,4 +179,4 @@ class _Joining:
 
     def _find(self) -> None:
         self._program = execute.find(self._entry.process.args[0], self._entry.process.env)
-        identity.seal()
+        identity.seal(self._entry.process.preserved)

@@ -27,7 +27,19 @@ UNLIMITED = (1 << 64) - 1
 class Process:
     """A process of the specification, with what can be refused before there is one."""
 
-    __slots__ = ("args", "capabilities", "cwd", "env", "groups", "limits", "no_new_privileges", "spec", "umask", "user")
+    __slots__ = (
+        "args",
+        "capabilities",
+        "cwd",
+        "env",
+        "groups",
+        "limits",
+        "no_new_privileges",
+        "preserved",
+        "spec",
+        "umask",
+        "user",
+    )
 
     def __init__(self, spec: Json) -> None:
         """Read a process. Raises InvalidArgument."""
@@ -40,6 +52,8 @@ class Process:
         self.groups: list[int] = user.get("additionalGids") or []
         self.umask: int = user.get("umask", 0o22)
         self.limits = [_limit(each) for each in spec.get("rlimits") or []]
+        self.preserved = 0
+        """Descriptors, from 3 on, that the program has too."""
         self.no_new_privileges: bool = spec.get("noNewPrivileges", False)
         self.capabilities = capability.Sets(spec["capabilities"]) if spec.get("capabilities") else None
 
@@ -147,6 +161,6 @@ def reset_signals() -> None:
             _signal.signal(number, _signal.SIG_DFL)
 
 
-def seal() -> None:
-    """Leave nothing open but the standard streams once the program runs."""
-    linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)
+def seal(preserved: int = 0) -> None:
+    """Leave nothing open but the standard streams, and what is to be preserved, once the program runs."""
+    linux.close_range(3 + preserved, flags=linux.CLOSE_RANGE_CLOEXEC)

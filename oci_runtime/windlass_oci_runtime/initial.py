@@ -91,7 +91,7 @@ class Init:
         yield "", self._find
         yield "start", self._wait
         yield "", lambda: self._run_hooks("startContainer", state.CREATED)
-        yield "", identity.seal
+        yield "", lambda: identity.seal(plan.process.preserved)
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:

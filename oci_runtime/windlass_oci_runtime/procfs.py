@@ -18,7 +18,7 @@ def open_below(directory: str, path: str, flags: int) -> int:
     """Open a file below a directory of /proc; nothing may be mounted over it. Raises FailedPrecondition, OSError."""
     base = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _type(base) != PROC:
+        if type_of(base) != PROC:
             raise FailedPrecondition(f"{directory} is not a directory of procfs")
         return linux.openat2(base, path, flags, resolve=RESOLVE)
     finally:
@@ -39,7 +39,8 @@ def open_own(name: str, flags: int) -> int:
         os.close(mount)
 
 
-def _type(descriptor: int) -> int:
+def type_of(descriptor: int) -> int:
+    """Return the magic number of the file system of an open file, statfs(2)."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes
     linux.checked(linux.libc().fstatfs(descriptor, buffer))
     return int(struct.unpack_from("@l", buffer)[0])
