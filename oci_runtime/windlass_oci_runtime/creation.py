@@ -18,11 +18,15 @@ from windlass_oci_runtime.initial import Init
 from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
+from windlass_oci_runtime.seclusion import closed_to_others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
+
+    from windlass_oci_runtime.identity import Process
 
 CACHE = ".seccomp"
 """Below the root of all containers, whose names do not begin with a dot."""
@@ -45,10 +49,19 @@ class Creation:
         """Where the process says that it waits for its start, or why it cannot be made."""
         self.container.reserve()
 
-    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+    @property
+    def process(self) -> Process:
+        """The process that init will be."""
+        return self._plan.process
+
+    def preserve(self, count: int) -> None:
+        """Leave so many of our descriptors to the process, from 3 on."""
+        self._plan.process.preserved = count
+
+    def spawn(self, stdio: Mapping[int, int], console_to: str | socket.socket = "", sibling: bool = False) -> None:
         """Begin the process. ``stdio`` maps its standard streams to our descriptors; others are /dev/null.
 
-        ``console_path`` is the socket that gets the terminal's master. The process becomes a ``sibling``
+        ``console_to`` is the socket, or its path, that gets the terminal's master. The process becomes a ``sibling``
         of ours on demand. Raises OSError, InvalidArgument; then call `undo`.
         """
         plan = self._plan
@@ -58,7 +71,7 @@ class Creation:
             closing.callback(plan.close)
             plan.open_namespaces()
             plan.open_sources()
-            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            peer = closing.enter_context(console.connected(console_to)) if console_to else None
             fifo = self.container.make_fifo()
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)
@@ -76,7 +89,7 @@ class Creation:
             closing.callback(close, (group,))
             if plan.joined:
                 # What is joined must not see into a process of the host's.
-                closing.enter_context(identity.closed_to_others())
+                closing.enter_context(closed_to_others())
             if plan.is_staged:
                 self.pid = stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
                 if not self.pid:

@@ -26,6 +26,7 @@ from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.seccomp import Filter
+from windlass_oci_runtime.seclusion import closed_to_others, keep_only
 from windlass_oci_runtime.shapes import PROCESS, checked
 from windlass_oci_runtime.specification import check_process
 
@@ -79,14 +80,18 @@ class Entry:
         self.pid = 0
         self.report = -1
 
-    def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
+    def preserve(self, count: int) -> None:
+        """Leave so many of our descriptors to the process, from 3 on."""
+        self.process.preserved = count
+
+    def spawn(self, stdio: Mapping[int, int], console_to: str | socket.socket = "", sibling: bool = False) -> None:
         """Begin the process, as `Creation.spawn` does."""
         with contextlib.ExitStack() as closing:
             target = os.pidfd_open(self.init)
             closing.callback(os.close, target)
             if not state.is_alive(self.init, self._state["started"]):
                 raise FailedPrecondition(f"container {self._state['id']} has stopped meanwhile")
-            peer = closing.enter_context(console.connected(console_path)) if console_path else None
+            peer = closing.enter_context(console.connected(console_to)) if console_to else None
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
             group = cgroups.entrance(self.groups)
@@ -95,7 +100,7 @@ class Entry:
             closing.callback(handover.close)
             joining = _Joining(self, stdio, target, writer, peer, handover)
             # The process is seen inside as soon as it exists, so it must be closed to others before.
-            with identity.closed_to_others():
+            with closed_to_others():
                 self.pid = stage.made(sibling, group, writer, joining.stage)
             if self.pid:
                 handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
@@ -164,13 +169,14 @@ class _Joining:
         yield "process", lambda: identity.take_on(process, entry.filter, self._last, self._handover)
         yield "", self._find
         yield "seccomp", lambda: identity.restrict(process, entry.filter, self._handover)
-        yield "", identity.seal
+        yield "", lambda: identity.seal(process.preserved)
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
     def _begin(self, pid_writer: int) -> None:
         take(self._stdio)
         peer = -1 if self._peer is None else self._peer.fileno()
-        identity.keep_only({pid_writer, self._target, self._report, peer, *self._handover.descriptors})
+        needed = {pid_writer, self._target, self._report, peer, *self._handover.descriptors}
+        keep_only(needed, self._entry.process.preserved)
         linux.set_name("windlass-exec")
         identity.reset_signals()
         self._last = capability.last()

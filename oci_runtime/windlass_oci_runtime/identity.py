@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # typeshed leaves it out; signal makes enums
-import contextlib
 import errno
 import os
 import resource
@@ -15,7 +14,7 @@ from windlass_oci_runtime import capability, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from windlass_oci_runtime.listener import Handover
@@ -29,7 +28,19 @@ UNLIMITED = (1 << 64) - 1
 class Process:
     """A process of the specification, with what can be refused before there is one."""
 
-    __slots__ = ("args", "capabilities", "cwd", "env", "groups", "limits", "no_new_privileges", "spec", "umask", "user")
+    __slots__ = (
+        "args",
+        "capabilities",
+        "cwd",
+        "env",
+        "groups",
+        "limits",
+        "no_new_privileges",
+        "preserved",
+        "spec",
+        "umask",
+        "user",
+    )
 
     def __init__(self, spec: Json) -> None:
         """Read a process. Raises InvalidArgument."""
@@ -42,6 +53,8 @@ class Process:
         self.groups: list[int] = user.get("additionalGids") or []
         self.umask: int = user.get("umask", 0o22)
         self.limits = [_limit(each) for each in spec.get("rlimits") or []]
+        self.preserved = 0
+        """Descriptors, from 3 on, that the program has too."""
         self.no_new_privileges: bool = spec.get("noNewPrivileges", False)
         self.capabilities = capability.Sets(spec["capabilities"]) if spec.get("capabilities") else None
 
@@ -153,28 +166,6 @@ def reset_signals() -> None:
             _signal.signal(number, _signal.SIG_DFL)
 
 
-def keep_only(descriptors: Iterable[int]) -> None:
-    """Close all others but the standard streams, so that nobody in a container finds one of the host's here."""
-    first = 3
-    for descriptor in sorted(descriptors):
-        if descriptor < first:
-            continue
-        if descriptor > first:
-            linux.close_range(first, descriptor - 1)
-        first = descriptor + 1
-    linux.close_range(first)
-
-
-@contextlib.contextmanager
-def closed_to_others() -> Iterator[None]:
-    """Keep this process and those that it makes meanwhile from ptrace(2) and /proc by whoever lacks CAP_SYS_PTRACE."""
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    try:
-        yield
-    finally:
-        linux.prctl(linux.PR_SET_DUMPABLE, 1)
-
-
-def seal() -> None:
-    """Leave nothing open but the standard streams once the program runs."""
-    linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)
+def seal(preserved: int = 0) -> None:
+    """Leave nothing open but the standard streams, and what is to be preserved, once the program runs."""
+    linux.close_range(3 + preserved, flags=linux.CLOSE_RANGE_CLOEXEC)

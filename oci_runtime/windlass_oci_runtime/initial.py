@@ -23,6 +23,7 @@ from windlass_oci_runtime import (
     sysctl,
     userns,
 )
+from windlass_oci_runtime.seclusion import keep_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ class Init:
         yield "seccomp", lambda: identity.restrict(plan.process, plan.filter, self._handover)
         yield "start", self._wait
         yield "", lambda: self._run_hooks("startContainer", state.CREATED)
-        yield "", identity.seal
+        yield "", lambda: identity.seal(plan.process.preserved)
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
-        identity.keep_only(self._needed())
+        keep_only(self._needed(), self._plan.process.preserved)
         linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()

@@ -102,7 +102,7 @@ def test_a_program_of_the_host_counts_as_not_sealed() -> None:
 def test_the_executable_seals_itself(runtime: Runtime) -> None:
     """CVE-2019-5736: what waits in a container for its start has nothing of the host's behind /proc/PID/exe."""
     document = spec("true", cgroupsPath=f"/windlass-oci-{os.getpid()}/sealed")
-    command = [sys.executable, "-m", "windlass_oci_runtime.cli", "--root", runtime.root]
+    command = [sys.executable, "-m", "windlass_oci_runtime.cli.main", "--root", runtime.root]
     bundle = runtime.bundle(document)
     pid_file = runtime.directory / "pid"
     subprocess.run(
@@ -475,7 +475,7 @@ def test_a_multiplexer_of_the_image_is_refused(runtime: Runtime) -> None:
     (runtime.rootfs / "dev/pts").mkdir()
     (runtime.rootfs / "dev/pts/ptmx").write_text("")
     creation, peer = terminal(runtime, document, "refused")
-    with peer, pytest.raises(Failure, match="terminal: /dev/pts/ptmx is not one of devpts"):
+    with peer, pytest.raises(Failure, match="terminal: /dev/pts/ptmx: it is not the multiplexer of a devpts"):
         creation.settle()
     creation.undo()
     os.waitpid(creation.pid, 0)

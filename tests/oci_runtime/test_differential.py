@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,7 @@ def observed(kind: str, runtime: Runtime, document: Spec) -> dict[str, object]:
     document["linux"]["cgroupsPath"] = f"/windlass-oci-{os.getpid()}/{id}"
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(reader, "rb") as file:
+        delete: Callable[[], None]
         try:
             if kind == "ours":
                 box = runtime.create(document, writer, id)

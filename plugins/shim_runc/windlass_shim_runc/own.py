@@ -10,10 +10,10 @@ from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFoun
 from windlass_linux import calls as linux
 from windlass_linux import sealing
 from windlass_linux.cgroups import groups_of, hierarchies
-from windlass_oci_runtime import cgroups, changing, ending
+from windlass_oci_runtime import cgroups, changing, ending, steps
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
-from windlass_oci_runtime.report import MOST, Failure, heard, reason, tell
+from windlass_oci_runtime.report import MOST, Failure, heard, reason
 from windlass_oci_runtime.state import Container
 from windlass_shim_runc import disk, kept
 from windlass_shim_runc.commandline import TIMEOUT, CommandLine
@@ -196,12 +196,8 @@ def kill_process(pid: int) -> None:
 
 def run_apart(do: Callable[[], None], pipe: int) -> NoReturn:
     """In a process of its own: do something, and say into ``pipe`` why that failed."""
-    try:
-        linux.prctl(linux.PR_SET_PDEATHSIG, SIGKILL)
-        do()
-    except BaseException as error:  # noqa: BLE001 -- a copy of the shim must not go on with the shim's work
-        tell(pipe, "", error)
-    os._exit(0)
+    begin = lambda: linux.prctl(linux.PR_SET_PDEATHSIG, SIGKILL)  # noqa: E731
+    steps.run(iter((("", begin), ("", do), ("", lambda: os._exit(0)))), pipe)
 
 
 def end(root: str, id: str, bundle: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from compat.machines import eventually
 from polling import is_readable
 from shim_runc.harness import OWN_ENTRY, Shim, shims
 
@@ -25,7 +24,6 @@ from windlass_shim_runc.leftovers import clean
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="containers need root on Linux"),
-    pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: apt install runc"),
     pytest.mark.skipif(not BUSYBOX.exists(), reason="a static busybox is missing: apt install busybox-static"),
 ]
 
@@ -127,7 +125,10 @@ def test_what_runs_when_its_shim_is_killed_is_ended(make: Make) -> None:
     assert cleaned(shim) == b"done"
     assert not left(shim)
     # The first process waits for the other's end to be noticed by whoever adopts that.
-    eventually(lambda: all(not Path(f"/proc/{each}/exe").exists() for each in (pid, other)))
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{each}/exe").exists() for each in (pid, other)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_checkpoints_are_refused_by_name(make: Make, tmp_path: Path) -> None:
@@ -147,4 +148,52 @@ def test_checkpoints_are_refused_by_name(make: Make, tmp_path: Path) -> None:
     other.delete()
     shim.kill(9)
     assert shim.wait() == 137
+    shim.delete()
+
+
+@pytest.mark.parametrize("script", ["exit 0", "echo no >&2; exit 3"])
+def test_hooks_of_the_end_run_in_a_process_apart(make: Make, tmp_path: Path, script: str) -> None:
+    """They get the state; one that fails is named, and the container is gone all the same."""
+    shim = make()
+    said = tmp_path / "said"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat > {said}; {script}"]}
+    shim.make_bundle(["/bin/true"], hooks={"poststop": [hook]})
+    request = messages.CreateTaskRequest(id=shim.id, bundle=str(shim.bundle))
+    shim.call(messages.PidResponse, "Create", request)
+    shim.start()
+    assert shim.wait() == 0
+    assert not said.exists()
+    if script == "exit 0":
+        shim.delete()
+    else:
+        with pytest.raises(errors.Error, match="poststop hook #0: exit status 3, its output: no"):
+            shim.delete()
+    assert json.loads(said.read_text())["status"] == "stopped"
+    assert not [each for each in left(shim) if "rootfs" not in each]
+
+
+def test_limits_of_a_running_container_change(make: Make) -> None:
+    """By the control group; what Linux does not take is named, and nothing has changed."""
+    shim = make()
+    shim.create(["/bin/sleep", "1000"])
+    shim.start()
+    groups = cgroups.groups_of((shim.bundle / "config.json").read_bytes(), shim.id)
+    place = next(Path(group) for group in groups if (Path(group) / "pids.max").exists())
+    for limit, expected in ((123, "123"), (-1, "max")):
+        resources = messages.AnyMessage(type_url="x", value=json.dumps({"pids": {"limit": limit}}).encode())
+        shim.call(messages.Message, "Update", messages.UpdateTaskRequest(id=shim.id, resources=resources))
+        assert (place / "pids.max").read_text().strip() == expected
+    shim.kill(9)
+    shim.wait()
+    shim.delete()
+
+
+def test_an_option_that_is_not_built_is_refused_by_name(make: Make) -> None:
+    shim = make()
+    with pytest.raises(errors.Unimplemented, match="NoPivotRoot"):
+        shim.create(["/bin/true"], options=messages.pack(messages.Options(no_pivot_root=True)))
+    assert not left(shim)
+    shim.create(["/bin/true"])
+    shim.start()
+    assert shim.wait() == 0
     shim.delete()
