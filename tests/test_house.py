@@ -66,6 +66,7 @@ BROAD = {
     "plugins/shim_runc/windlass_shim_runc/loop.py": "a defect in one task must not end the containers' keeper",
     "plugins/shim_runc/windlass_shim_runc/entry.py": "a worker that cannot leave goes on serving",
     "oci_runtime/windlass_oci_runtime/hooks.py": "the process that runs hooks is a copy of the runtime",
+    "oci_runtime/windlass_oci_runtime/listener.py": "the process that hands a listener over is a copy of the runtime",
     "oci_runtime/windlass_oci_runtime/steps.py": "a container's process is a copy of the runtime until it executes",
 }
 """Files that may catch everything, and why."""

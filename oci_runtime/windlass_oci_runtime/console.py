@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import termios
 
-from windlass.errors import FailedPrecondition
 from windlass_linux import calls as linux
 from windlass_oci_runtime import procfs
 from windlass_oci_runtime.rootfs import EMPTY
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
-"""ioctl_tty(2): the number of a terminal, its lock, and its slave, whatever path that has."""
-
-MULTIPLEXER = "/dev/pts/ptmx"
+"""ioctl_tty(2): the number of a terminal, its lock, and its slave."""
 DEVPTS = 0x1CD1
 """The magic number of devpts, statfs(2)."""
 
@@ -44,32 +43,41 @@ def connected(where: str | socket.socket) -> socket.socket:
 
 
 def make(peer: socket.socket, size: Mapping[str, int] | None) -> int:
-    """Open a terminal of this root's /dev/pts, send its master to ``peer``, and return its slave.
-
-    Raises OSError, FailedPrecondition when that is something else.
-    """
-    # A link would lead to a terminal of another container, or to a file that is not one (CVE-2025-52565).
-    master = linux.openat2(linux.AT_FDCWD, MULTIPLEXER, os.O_RDWR | os.O_NOCTTY, resolve=linux.RESOLVE_NO_SYMLINKS)
+    """Open a terminal of this root's /dev/pts, send its master to ``peer``, and return its slave."""
+    master = _opened()
     try:
-        if os.fstat(master).st_rdev != os.makedev(5, 2) or procfs.type_of(master) != DEVPTS:
-            raise FailedPrecondition(f"{MULTIPLEXER} is not one of devpts; mount devpts at /dev/pts for a terminal")
         fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
         number = struct.unpack("I", fcntl.ioctl(master, TIOCGPTN, bytes(4)))[0]
+        name = f"/dev/pts/{number}"
+        # By the master: the container may have put something else at the name.
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if size:
-            packed = struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0)
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, packed)
+            fcntl.ioctl(
+                slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0)
+            )
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))
-        peer.sendmsg([f"/dev/pts/{number}".encode()], [rights])
+        peer.sendmsg([name.encode()], [rights])
         return slave
     finally:
         os.close(master)
 
 
+def _opened() -> int:
+    """Return a new master, of the file system of terminals and of nothing else that may be at the place."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    # A link would lead to another file, or to a terminal of somebody else (CVE-2025-52565).
+    master = linux.openat2(linux.AT_FDCWD, "/dev/pts/ptmx", flags, resolve=linux.RESOLVE_NO_SYMLINKS)
+    found = os.fstat(master)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(5, 2) or procfs.type_of(master) != DEVPTS:
+        os.close(master)
+        raise OSError(errno.EINVAL, "it is not the multiplexer of a devpts; mount one at /dev/pts", "/dev/pts/ptmx")
+    os.set_blocking(master, True)
+    return master
+
+
 def bind(root: Root, slave: int) -> None:
-    """Have the terminal at /dev/console, too, as the specification wants; nothing of the image leads it elsewhere."""
-    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH
-    tree = linux.open_tree(slave, "", flags)
+    """Have the terminal at /dev/console, too, as the specification wants; no link of the image leads it elsewhere."""
+    tree = linux.open_tree(slave, "", linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH)
     try:
         target = root.file("/dev/console", linux.RESOLVE_NO_SYMLINKS)
         try:

@@ -18,6 +18,7 @@ from windlass_oci_runtime.initial import Init
 from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
+from windlass_oci_runtime.seclusion import closed_to_others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Creation:
             closing.callback(close, (group,))
             if plan.joined:
                 # What is joined must not see into a process of the host's.
-                closing.enter_context(identity.closed_to_others())
+                closing.enter_context(closed_to_others())
             if plan.is_staged:
                 self.pid = stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
                 if not self.pid:

@@ -26,6 +26,7 @@ from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.seccomp import Filter
+from windlass_oci_runtime.seclusion import closed_to_others, keep_only
 from windlass_oci_runtime.shapes import PROCESS, checked
 from windlass_oci_runtime.specification import check_process
 
@@ -99,7 +100,7 @@ class Entry:
             closing.callback(handover.close)
             joining = _Joining(self, stdio, target, writer, peer, handover)
             # The process is seen inside as soon as it exists, so it must be closed to others before.
-            with identity.closed_to_others():
+            with closed_to_others():
                 self.pid = stage.made(sibling, group, writer, joining.stage)
             if self.pid:
                 handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
@@ -174,8 +175,8 @@ class _Joining:
     def _begin(self, pid_writer: int) -> None:
         take(self._stdio)
         peer = -1 if self._peer is None else self._peer.fileno()
-        preserved = range(3, 3 + self._entry.process.preserved)
-        identity.keep_only({pid_writer, self._target, self._report, peer, *self._handover.descriptors, *preserved})
+        needed = {pid_writer, self._target, self._report, peer, *self._handover.descriptors}
+        keep_only(needed, self._entry.process.preserved)
         linux.set_name("windlass-exec")
         identity.reset_signals()
         self._last = capability.last()

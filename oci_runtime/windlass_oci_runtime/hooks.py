@@ -10,8 +10,8 @@ import time
 
 from windlass.errors import InvalidArgument
 from windlass_oci_runtime.clone import clone
-from windlass_oci_runtime.identity import keep_only
 from windlass_oci_runtime.report import Failure, tell
+from windlass_oci_runtime.seclusion import keep_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

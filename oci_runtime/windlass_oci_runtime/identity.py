@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # typeshed leaves it out; signal makes enums
-import contextlib
 import errno
 import os
 import resource
@@ -15,7 +14,7 @@ from windlass_oci_runtime import capability, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from windlass_oci_runtime.listener import Handover
@@ -165,28 +164,6 @@ def reset_signals() -> None:
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
-
-
-def keep_only(descriptors: Iterable[int]) -> None:
-    """Close all others but the standard streams, so that nobody in a container finds one of the host's here."""
-    first = 3
-    for descriptor in sorted(descriptors):
-        if descriptor < first:
-            continue
-        if descriptor > first:
-            linux.close_range(first, descriptor - 1)
-        first = descriptor + 1
-    linux.close_range(first)
-
-
-@contextlib.contextmanager
-def closed_to_others() -> Iterator[None]:
-    """Keep this process and those that it makes meanwhile from ptrace(2) and /proc by whoever lacks CAP_SYS_PTRACE."""
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    try:
-        yield
-    finally:
-        linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def seal(preserved: int = 0) -> None:

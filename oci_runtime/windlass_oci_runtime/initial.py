@@ -23,6 +23,7 @@ from windlass_oci_runtime import (
     sysctl,
     userns,
 )
+from windlass_oci_runtime.seclusion import keep_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Init:
         yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
 
     def _begin(self) -> None:
-        identity.keep_only(self._needed())
+        keep_only(self._needed(), self._plan.process.preserved)
         linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()

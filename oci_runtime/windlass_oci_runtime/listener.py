@@ -14,8 +14,8 @@ import socket
 
 from windlass_linux import calls as linux
 from windlass_oci_runtime.clone import clone
-from windlass_oci_runtime.identity import keep_only
 from windlass_oci_runtime.report import tell
+from windlass_oci_runtime.seclusion import keep_only
 from windlass_oci_runtime.state import VERSION
 
 TYPE_CHECKING = False

@@ -74,7 +74,10 @@ class Plan:
         self.masked_paths: list[str] = linux.get("maskedPaths") or []
         self.readonly_paths: list[str] = linux.get("readonlyPaths") or []
         self.sysctls: dict[str, str] = linux.get("sysctl") or {}
-        self.resources: dict[str, Any] = linux.get("resources") or {}
+        resources = linux.get("resources") or {}
+        # What no rule allows is refused, also where there are no rules (GHSA-g54h-m393-cpwq).
+        devices = [{"allow": False}, *(resources.get("devices") or [])]
+        self.resources: dict[str, Any] = {**resources, "devices": devices}
         self.cgroups = cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None

@@ -40,7 +40,7 @@ def open_own(name: str, flags: int) -> int:
 
 
 def type_of(descriptor: int) -> int:
-    """Return the magic number of the file system that a descriptor is on, fstatfs(2)."""
+    """Return the magic number of the file system of an open file, statfs(2)."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes
     linux.checked(linux.libc().fstatfs(descriptor, buffer))
     return int(struct.unpack_from("@l", buffer)[0])

@@ -475,7 +475,7 @@ def test_a_multiplexer_of_the_image_is_refused(runtime: Runtime) -> None:
     (runtime.rootfs / "dev/pts").mkdir()
     (runtime.rootfs / "dev/pts/ptmx").write_text("")
     creation, peer = terminal(runtime, document, "refused")
-    with peer, pytest.raises(Failure, match="terminal: /dev/pts/ptmx is not one of devpts"):
+    with peer, pytest.raises(Failure, match="terminal: /dev/pts/ptmx: it is not the multiplexer of a devpts"):
         creation.settle()
     creation.undo()
     os.waitpid(creation.pid, 0)

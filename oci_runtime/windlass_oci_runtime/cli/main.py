@@ -97,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _version()
         if options.has("help") or not options.operands:
             return _help()
+        if argv is None and COMMANDS.get(options.operands[0], ("",))[0] == "making":
+            # A copy of this process enters a container, which must find no program of the host's in it to write.
+            sealing.execute(sys.executable, sys.orig_argv)
         return _command(options, *options.operands)
     except Usage as error:
         return _tell(options, str(error))
