@@ -1,10 +1,14 @@
-"""Sandboxes' records as messages."""
+"""Records of containers, images and sandboxes as messages."""
 
 from __future__ import annotations
 
+from windlass.contracts.containers import Container
+from windlass.contracts.images import Image
 from windlass.contracts.sandboxes import Sandbox
+from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.services.images.v1 import images_pb2
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_remote.messages import any_of, from_any, payloads, put_timestamp, to_any, to_descriptor, to_timestamp
 
 
 def to_record(sandbox: Sandbox) -> types_pb.Sandbox:
@@ -34,3 +38,30 @@ def from_record(message: types_pb.Sandbox) -> Sandbox:
         extensions=payloads(message.extensions),
         sandboxer=message.sandboxer,
     )
+
+
+def to_container(container: Container) -> containers_pb2.Container:
+    """Return a container's record as a message."""
+    message = containers_pb2.Container(
+        id=container.id,
+        labels=container.labels,
+        image=container.image,
+        runtime=containers_pb2.Container.Runtime(name=container.runtime, options=to_any(container.runtime_options)),
+        spec=to_any(container.spec),
+        snapshotter=container.snapshotter,
+        snapshot_key=container.snapshot_key,
+        created_at=to_timestamp(container.created_at),
+        updated_at=to_timestamp(container.updated_at),
+        sandbox=container.sandbox,
+    )
+    for key, payload in container.extensions.items():
+        message.extensions[key].CopyFrom(any_of(payload))
+    return message
+
+
+def to_image(image: Image) -> images_pb2.Image:
+    """Return an image as a message."""
+    message = images_pb2.Image(name=image.name, labels=image.labels or None, target=to_descriptor(image.target))
+    put_timestamp(message.created_at, image.created_at)
+    put_timestamp(message.updated_at, image.updated_at)
+    return message

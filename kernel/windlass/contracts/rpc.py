@@ -125,6 +125,13 @@ class Method:
     """That of calls that name none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A response that a handler has encoded itself, or got so."""
+
+    data: bytes
+
+
 class Server(Protocol):
     """Serves services."""
 
@@ -171,11 +178,18 @@ def _method(path: str, method: MethodDescriptor, service: object, namespace: str
         path,
         _streaming(function) if method.server_streaming else _unary(function),
         GetMessageClass(method.input_type).FromString,
-        GetMessageClass(method.output_type).SerializeToString,
+        _encoder(GetMessageClass(method.output_type).SerializeToString),
         method.client_streaming,
         method.server_streaming,
         namespace,
     )
+
+
+def _encoder(serialize: Callable[..., bytes]) -> Callable[..., bytes]:
+    def encode(response: object) -> bytes:
+        return response.data if type(response) is Encoded else serialize(response)
+
+    return encode
 
 
 def _unary(function: Callable[[object, Call], Awaitable[object]]) -> Handler:

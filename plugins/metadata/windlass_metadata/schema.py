@@ -89,7 +89,14 @@ CREATE TABLE sequence (value INTEGER NOT NULL) STRICT;
 INSERT INTO sequence VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+ENCODED = """
+ALTER TABLE images ADD COLUMN encoded BLOB;
+ALTER TABLE containers ADD COLUMN encoded BLOB;
+ALTER TABLE sandboxes ADD COLUMN encoded BLOB;
+"""
+"""Records as bytes (`windlass_metadata.encoded`)."""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, ENCODED)
 
 SEQUENCE_LEAP = 1000
 """Numbers that are skipped at each opening: a power failure may have lost some that are in backend names."""
@@ -103,6 +110,11 @@ def migrate(db: sqlite3.Connection) -> None:
             f"the metadata database has schema {version}, this Windlass knows {len(MIGRATIONS)}; install a newer one"
         )
     for number in range(version, len(MIGRATIONS)):
-        # executescript commits first, so the transaction is part of the script
-        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        # executescript commits first, so the transaction begins in the script
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1};")
+        if MIGRATIONS[number] is ENCODED and version:
+            from windlass_metadata import encoding  # which imports this module
+
+            encoding.encode(db)
+        db.execute("COMMIT")
     db.execute("UPDATE sequence SET value = value + ?", (SEQUENCE_LEAP,))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.gate import offload
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2 as pb
 from windlass_remote.records import from_record, to_record
-from windlass_services import lists
+from windlass_services import encoded, lists
 
 
 class SandboxStoreService:
@@ -19,16 +19,20 @@ class SandboxStoreService:
         """Translate for ``metadata``."""
         self._metadata = metadata
 
-    async def get(self, request: pb.StoreGetRequest, call: Call) -> pb.StoreGetResponse:
+    async def get(self, request: pb.StoreGetRequest, call: Call) -> pb.StoreGetResponse | Encoded:
         """Return one record."""
-        sandbox = await offload(self._metadata.sandboxes(call.namespace).get, request.sandbox_id)
-        return pb.StoreGetResponse(sandbox=to_record(sandbox))
+        store = self._metadata.sandboxes(call.namespace)
+        if (ready := await encoded.get(store, request.sandbox_id)) is not None:
+            return ready
+        return pb.StoreGetResponse(sandbox=to_record(await offload(store.get, request.sandbox_id)))
 
-    async def list(self, request: pb.StoreListRequest, call: Call) -> pb.StoreListResponse:
+    async def list(self, request: pb.StoreListRequest, call: Call) -> pb.StoreListResponse | Encoded:
         """Return all records that match."""
-        sandboxes = await offload(self._metadata.sandboxes(call.namespace).list, list(request.filters))
+        store = self._metadata.sandboxes(call.namespace)
+        if (ready := await encoded.listed(store, request.filters)) is not None:
+            return ready
         response = pb.StoreListResponse()
-        await lists.fill(response.list, sandboxes, to_record)
+        await lists.fill(response.list, await offload(store.list, list(request.filters)), to_record)
         return response
 
     async def create(self, request: pb.StoreCreateRequest, call: Call) -> pb.StoreCreateResponse:
