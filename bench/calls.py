@@ -40,6 +40,7 @@ WHOLE = (1 << 31) - 1
 DATA, HEADERS, SETTINGS, PING, GOAWAY, UPDATE = 0, 1, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 CONNECTIONS = 4
+TIMEOUT = 60.0
 SPEC = 4 << 10
 """Bytes of a container's spec, such as ctr writes."""
 
@@ -219,13 +220,16 @@ def events(daemon: Contender, count: int = 300) -> None:
         stub = events_pb2_grpc.EventsStub(channel)
         containers = containers_pb2_grpc.ContainersStub(other)
         for name, topic in (("containers", "/containers/create"), ("published", "/bench")):
-            stream = stub.Subscribe(events_pb2.SubscribeRequest(filters=[f'topic=="{topic}"']), metadata=metadata)
+            stream = stub.Subscribe(
+                events_pb2.SubscribeRequest(filters=[f'topic=="{topic}"']), metadata=metadata, timeout=TIMEOUT
+            )
             time.sleep(0.2)
             before, begin = daemon.used(), time.perf_counter()
             if name == "containers":
                 futures = [
                     containers.Create.future(
-                        containers_pb2.CreateContainerRequest(container=container(f"event-{number}")), metadata=metadata
+                        containers_pb2.CreateContainerRequest(container=container(f"event-{begin:.6f}-{number}")),
+                        metadata=metadata,
                     )
                     for number in range(count)
                 ]
@@ -240,8 +244,10 @@ def events(daemon: Contender, count: int = 300) -> None:
                 future.result()
             daemon.note(f"{name} events: processor µs", (daemon.used() - before) / count)
             stream.cancel()
-        for number in range(count):
-            containers.Delete(containers_pb2.DeleteContainerRequest(id=f"event-{number}"), metadata=metadata)
+        for each in containers.List(
+            containers_pb2.ListContainersRequest(filters=["id~=event-"]), metadata=metadata
+        ).containers:
+            containers.Delete(containers_pb2.DeleteContainerRequest(id=each.id), metadata=metadata)
 
 
 def container(id: str) -> containers_pb2.Container:
