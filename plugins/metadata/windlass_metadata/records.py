@@ -78,16 +78,16 @@ class Records(Generic[T]):
     def list_encoded(self, filters: Sequence[str] = ()) -> Sequence[bytes]:
         """Return the records that match one of ``filters`` as bytes, by key; of the others only what filters read."""
         fields, accepts = self._kind.visible.reading(filters)
+        table = self._kind.table
         with self._ledger.read() as db:
             if fields:
-                found = [
-                    encoded for encoded, part in self._kind.table.parts(db, fields, self._namespace) if accepts(part)
-                ]
+                keys = [key for key, part in table.parts(db, fields, self._namespace) if accepts(part)]
+                found = table.some_encoded(db, keys, self._namespace)
             else:
-                found = self._kind.table.all_encoded(db, self._namespace) if accepts(None) else []
+                found = table.all_encoded(db, self._namespace) if accepts(None) else []
         kept = [data for data in found if data is not None]
         # rows that something else than `Table.write` has put in are not encoded
-        return kept if len(kept) == len(found) else [*map(self._kind.table.encoded, self.list(filters))]
+        return kept if len(kept) == len(found) else [*map(table.encoded, self.list(filters))]
 
     def create(self, record: T, at: int | None = None) -> T:
         """Keep a record, as of ``at`` (default: now). Raises AlreadyExists, InvalidArgument."""

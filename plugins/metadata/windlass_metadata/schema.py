@@ -91,8 +91,22 @@ INSERT INTO sequence VALUES (0);
 
 ENCODED = """
 ALTER TABLE images ADD COLUMN encoded BLOB;
-ALTER TABLE containers ADD COLUMN encoded BLOB;
 ALTER TABLE sandboxes ADD COLUMN encoded BLOB;
+
+-- a value is found by reading all that stands before it in its row: what is small is first, what is large last
+CREATE TABLE new_containers (
+    namespace TEXT NOT NULL, id TEXT NOT NULL,
+    runtime TEXT NOT NULL, labels TEXT NOT NULL, image TEXT NOT NULL, snapshotter TEXT NOT NULL,
+    snapshot_key TEXT NOT NULL, sandbox TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    encoded BLOB,
+    extensions TEXT NOT NULL, runtime_options_type TEXT, runtime_options BLOB, spec_type TEXT, spec BLOB,
+    PRIMARY KEY (namespace, id)
+) STRICT;
+INSERT INTO new_containers SELECT
+    namespace, id, runtime, labels, image, snapshotter, snapshot_key, sandbox, created_at, updated_at,
+    NULL, extensions, runtime_options_type, runtime_options, spec_type, spec FROM containers;
+DROP TABLE containers;
+ALTER TABLE new_containers RENAME TO containers;
 """
 """Records as bytes (`windlass_metadata.encoded`)."""
 

@@ -59,7 +59,8 @@ class Table(Generic[T]):
         self._exists = f"SELECT 1 FROM {name}{at}"  # noqa: S608 - names of ours
         self._delete = f"DELETE FROM {name}{at}"  # noqa: S608 - names of ours
         self._encoded_at = f"SELECT encoded FROM {name}{at}"  # noqa: S608 - names of ours
-        self._each_encoded = f"SELECT encoded{{more}} FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
+        self._each_encoded = f"SELECT encoded FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
+        self._some_columns = f"SELECT {key}{{more}} FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
         written = (*scope, *names, "encoded") if encoded else (*scope, *names)
         marks = ", ".join("?" * len(written))
         self._write = f"INSERT OR REPLACE INTO {name} ({', '.join(written)}) VALUES ({marks})"  # noqa: S608
@@ -114,7 +115,7 @@ class Table(Generic[T]):
 
     def all_encoded(self, db: sqlite3.Connection, *scope: str) -> list[bytes | None]:
         """Return the records of a scope as bytes, by key."""
-        return [data for (data,) in db.execute(self._each_encoded.format(more=""), scope)]
+        return [data for (data,) in db.execute(self._each_encoded, scope)]
 
     def wrong(self, db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         """Yield scope and key of each record whose bytes are not what its columns say; only of tables of namespaces."""
@@ -129,21 +130,26 @@ class Table(Generic[T]):
             self.write(db, self.existing(db, *at), at[0])
         return len(found)
 
+    def some_encoded(self, db: sqlite3.Connection, keys: Collection[str], *scope: str) -> list[bytes | None]:
+        """Return the records with these keys as bytes, in their order."""
+        find = self._encoded_at
+        return [db.execute(find, (*scope, key)).fetchone()[0] for key in keys]
+
     def parts(
         self, db: sqlite3.Connection, fields: Collection[str], *scope: str
-    ) -> Iterator[tuple[bytes | None, SimpleNamespace]]:
-        """Yield each record of a scope as bytes, and the ``fields`` of it, by key."""
+    ) -> Iterator[tuple[str, SimpleNamespace]]:
+        """Yield the key of each record of a scope, and the ``fields`` of it, by key."""
         chosen = [(field, codec) for field, codec in self._fields if field in fields]
         columns = [name for field, codec in chosen for name in (codec.columns if codec else (field,))]
         more = "".join(f", {name}" for name in columns)
-        for encoded, *row in db.execute(self._each_encoded.format(more=more), scope):
+        for key, *row in db.execute(self._some_columns.format(more=more), scope):
             part, at = SimpleNamespace(), 0
             for field, codec in chosen:
                 size = len(codec.columns) if codec else 1
                 values = row[at : at + size]
                 setattr(part, field, codec.decode(*values) if codec else values[0])
                 at += size
-            yield encoded, part
+            yield key, part
 
     def require(self, db: sqlite3.Connection, *at: str) -> None:
         """Raise NotFound unless there is a record."""
