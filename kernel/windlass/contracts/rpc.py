@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from windlass.contracts.values import check_identifier
 from windlass.errors import Error, FailedPrecondition, from_code
+from windlass.marks import is_quick
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -123,6 +124,8 @@ class Method:
     gives_stream: bool = False
     namespace: str = ""
     """That of calls that name none."""
+    quick: bool = False
+    """Its handler is marked as `windlass.marks.quick`: a server may take its first step before it makes a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,7 @@ def _method(path: str, method: MethodDescriptor, service: object, namespace: str
         method.client_streaming,
         method.server_streaming,
         namespace,
+        is_quick(function) and not (method.client_streaming or method.server_streaming),
     )
 
 

@@ -12,10 +12,12 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.rpc import Call, Encoded
 from windlass.errors import Error
 from windlass.gate import offload
+from windlass.marks import quick
 from windlass_api.containerd.services.images.v1 import images_pb2 as pb
 from windlass_remote.messages import from_descriptor, from_timestamp
 from windlass_remote.records import to_image
 from windlass_services import encoded, lists
+from windlass_services.views import Views
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +33,13 @@ class Images:
     def __init__(self, metadata: Metadata, collector: Collector) -> None:
         """Translate for ``metadata``, and have ``collector`` run where a deletion is to be waited for."""
         self._metadata = metadata
+        self._views = Views(metadata.images)
         self._collector = collector
 
     def _store(self, call: Call) -> ImageStore:
-        return self._metadata.images(call.namespace, call.lease)
+        return self._metadata.images(call.namespace, call.lease) if call.lease else self._views.of(call)
 
+    @quick
     async def get(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse | Encoded:
         """Return one image."""
         store = self._store(call)
