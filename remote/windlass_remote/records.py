@@ -8,7 +8,16 @@ from windlass.contracts.sandboxes import Sandbox
 from windlass_api.containerd.services.containers.v1 import containers_pb2
 from windlass_api.containerd.services.images.v1 import images_pb2
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_remote.messages import any_of, from_any, payloads, put_timestamp, to_any, to_descriptor, to_timestamp
+from windlass_remote.messages import (
+    any_of,
+    from_any,
+    payloads,
+    put_any,
+    put_timestamp,
+    to_any,
+    to_descriptor,
+    to_timestamp,
+)
 
 
 def to_record(sandbox: Sandbox) -> types_pb.Sandbox:
@@ -44,18 +53,19 @@ def to_container(container: Container) -> containers_pb2.Container:
     """Return a container's record as a message."""
     message = containers_pb2.Container(
         id=container.id,
-        labels=container.labels,
+        labels=container.labels or None,
         image=container.image,
-        runtime=containers_pb2.Container.Runtime(name=container.runtime, options=to_any(container.runtime_options)),
-        spec=to_any(container.spec),
         snapshotter=container.snapshotter,
         snapshot_key=container.snapshot_key,
-        created_at=to_timestamp(container.created_at),
-        updated_at=to_timestamp(container.updated_at),
         sandbox=container.sandbox,
     )
+    message.runtime.name = container.runtime
+    put_any(message.runtime.options, container.runtime_options)
+    put_any(message.spec, container.spec)
+    put_timestamp(message.created_at, container.created_at)
+    put_timestamp(message.updated_at, container.updated_at)
     for key, payload in container.extensions.items():
-        message.extensions[key].CopyFrom(any_of(payload))
+        put_any(message.extensions[key], payload)
     return message
 
 

@@ -47,13 +47,18 @@ def _updated(container: Container) -> ContainerUpdate:
     )
 
 
+def _encoded(container: Container) -> bytes:
+    message = to_container(container)
+    return framed(message, message.labels)
+
+
 CONTAINERS = Kind(
     Table(
         "containers",
         "container",
         Container,
         (payload("runtime_options"), payload("spec"), strings("labels"), payloads("extensions")),
-        encoded=lambda container: framed(to_container(container)),
+        encoded=_encoded,
     ),
     key=lambda container: container.id,
     node=nodes.container,

@@ -6,14 +6,19 @@ record are therefore a whole response of ``Get``, and those of several, one afte
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from google.protobuf.message import Message
 
 FIELD = b"\x0a"
 """The tag of a message in field 1."""
 
 
-def framed(message: Message) -> bytes:
-    """Return a message as field 1 of another."""
+def framed(message: Message, *maps: MutableMapping[str, str]) -> bytes:
+    """Return a message as field 1 of another; from its ``maps`` go what columns do not keep (`columns.encode_map`)."""
+    for each in maps:
+        for key in [key for key, value in each.items() if not value]:
+            del each[key]
     data = message.SerializeToString(deterministic=True)
     return FIELD + _varint(len(data)) + data
 

@@ -45,13 +45,18 @@ def _annotations(current: Image, wanted: Image, path: str, what: str) -> Image:
     return replace(current, target=replace(current.target, annotations=annotations))
 
 
+def _encoded(image: Image) -> bytes:
+    message = to_image(image)
+    return framed(message, message.labels, message.target.annotations)
+
+
 IMAGES = Kind(
     Table(
         "images",
         "image",
         Image,
         (descriptor("target"), strings("labels")),
-        encoded=lambda image: framed(to_image(image)),
+        encoded=_encoded,
     ),
     key=lambda image: image.name,
     node=nodes.image,

@@ -21,13 +21,18 @@ def check_sandbox(sandbox: Sandbox) -> None:
     check_extensions(f"sandbox {sandbox.id}", sandbox.extensions)
 
 
+def _encoded(sandbox: Sandbox) -> bytes:
+    message = to_record(sandbox)
+    return framed(message, message.labels)
+
+
 SANDBOXES = Kind(
     Table(
         "sandboxes",
         "sandbox",
         Sandbox,
         (payload("runtime_options"), payload("spec"), strings("labels"), payloads("extensions")),
-        encoded=lambda sandbox: framed(to_record(sandbox)),
+        encoded=_encoded,
     ),
     key=lambda sandbox: sandbox.id,
     node=nodes.sandbox,

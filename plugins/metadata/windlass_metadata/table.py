@@ -93,7 +93,7 @@ class Table(Generic[T]):
         """Write a record, over one with its key."""
         row = self.encode(record)
         if self._encoded:
-            row.append(self._encoded(self.decode(row)))  # of what the columns say, which drop some labels
+            row.append(self._encoded(record))
         db.execute(self._write, (*scope, *row))
 
     def encoded(self, record: T) -> bytes:
