@@ -19,7 +19,6 @@ from windlass_adopt.steps import AnyStep
 
 DIRECTORY = "adoption"
 UNFINISHED, DONE = "unfinished", "done"
-FAULT = "adopt.step"
 FORWARD, BACK = "adopt", "back"
 
 
@@ -89,17 +88,17 @@ class Journals:
 def do(todo: Sequence[AnyStep]) -> None:
     """Do every step, in order. Raises OSError."""
     for step in todo:
-        faults.point(FAULT)
+        faults.point("adopt.step")
         step.do()
-    faults.point(FAULT)
+    faults.point("adopt.step")
 
 
 def undo(done: Sequence[AnyStep]) -> None:
     """Undo every step, the last one first. Raises OSError."""
     for step in reversed(done):
-        faults.point(FAULT)
+        faults.point("adopt.step")
         step.undo()
-    faults.point(FAULT)
+    faults.point("adopt.step")
 
 
 def _read(path: Path) -> Journal | None:

@@ -19,7 +19,7 @@ from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, Unava
 from windlass_client import imageloading
 from windlass_client.imagerows import identified
 from windlass_client.shortnames import full
-from windlass_images import importer
+from windlass_images import unpack
 from windlass_registry import references
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def build(client: Client, wanted: Wanted) -> tuple[str, list[str]]:
         context, dockerfile = _sources(wanted, Path(directory))
         line = command(wanted, context, dockerfile, archive, names)
         await asyncio.to_thread(_execute, line, wanted.quiet)
-        found = await imageloading.load(client, str(archive), None, importer.ignore)
+        found = await imageloading.load(client, str(archive), None, unpack.ignore)
     image = await client.images.get(names[0] if names[0] in found else found[0])
     return await identified(client, image), found
 

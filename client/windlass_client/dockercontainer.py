@@ -127,6 +127,13 @@ def _host_config(spec: Spec, asked: Asked, container: Container, mounts: Sequenc
     }
 
 
+def _test(command: tuple[str, ...]) -> Sequence[str]:
+    match command:
+        case ("/bin/sh", "-c", line):
+            return ["CMD-SHELL", line]
+    return ["CMD", *command]
+
+
 def _config(spec: Spec, asked: Asked, container: Container) -> Document:
     process = spec["process"]
     user = process["user"]
@@ -134,7 +141,7 @@ def _config(spec: Spec, asked: Asked, container: Container) -> Document:
     if asked.health:
         health = {
             "Healthcheck": {
-                "Test": ["CMD", *asked.health.command],
+                "Test": _test(asked.health.command),
                 "Interval": int(asked.health.interval * 1e9),
                 "Timeout": int(asked.health.timeout * 1e9),
                 "Retries": asked.health.retries,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from windlass_client.namespaces import SNAPSHOTTER
 from windlass_client.store import ClientStore
 from windlass_images import importer
-from windlass_images.importer import Progress
 from windlass_images.platforms import Wanted
+from windlass_images.unpack import Progress
 
 if TYPE_CHECKING:
     from windlass_client.client import Client

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from windlass.contracts.containers import Container
@@ -13,7 +14,10 @@ from windlass.contracts.values import Platform
 from windlass.errors import AlreadyExists, NotFound
 from windlass_client import security
 from windlass_client.client import Client
-from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.labels import HEALTH
+from windlass_client.lifecycle import healthcheck
+from windlass_client.lifecycle.asked import Asked, StopOptions, health_label
+from windlass_client.lifecycle.healthcheck import HealthOptions
 from windlass_client.lifecycle.restarts import started
 from windlass_client.lifecycle.tasks import output_uri
 from windlass_client.logs.keeping import LogOptions
@@ -22,9 +26,10 @@ from windlass_client.specparts import SpecParts
 from windlass_client.volumes.attach import Attachment, VolumeOptions
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
-from windlass_images.unpack import Progress
+from windlass_images.manifests import ImageConfig
+from windlass_images.unpack import Progress, ignore
 from windlass_local import launch
-from windlass_local.launch import BuildSpec, Launched, Rootfs, ignore
+from windlass_local.launch import BuildSpec, Launched, Rootfs
 from windlass_oci import process, resources
 from windlass_oci.defaults import default_spec
 
@@ -70,7 +75,7 @@ class LaunchOptions:
     restart: str = ""
     remove: bool = False
     stop: StopOptions = field(default_factory=StopOptions)
-    health: HealthCheck | None = None
+    health: HealthOptions = field(default_factory=HealthOptions)
     parts: SpecParts = field(default_factory=SpecParts)
     runtime: str = ""
     snapshotter: str = ""
@@ -108,7 +113,7 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
                     network.apply(spec)
                 return spec
 
-            return await _create(client, wanted, options.platform, build, progress)
+            return await _create(client, wanted, options, build, progress)
     except AlreadyExists:
         raise  # the files are the other container's
     except BaseException:
@@ -118,21 +123,26 @@ async def create(client: Client, options: LaunchOptions, progress: Progress = ig
 
 
 async def _create(
-    client: Client, wanted: Container, platform: Platform, build: BuildSpec, progress: Progress
+    client: Client, wanted: Container, options: LaunchOptions, build: BuildSpec, progress: Progress
 ) -> Launched:
     """Create a container, also where a client that was killed has left a snapshot of its name.
 
     That snapshot's lease keeps it for a day.
     """
-    namespace = ClientNamespace(client)
+
+    def health(image: ImageConfig) -> Mapping[str, str]:
+        label = health_label(options.health.over(healthcheck.of_image(image.healthcheck)))
+        return {HEALTH: label} if label else {}
+
+    create = partial(launch.create, ClientNamespace(client), platform=options.platform, build=build, progress=progress)
     try:
-        return await launch.create(namespace, wanted, platform, build, progress)
+        return await create(wanted, image_labels=health)
     except AlreadyExists as error:
         with contextlib.suppress(NotFound):
             await client.containers.get(wanted.id)
             raise error from None
     wanted = replace(wanted, snapshot_key=f"{wanted.id}-{secrets.token_hex(4)}")
-    return await launch.create(namespace, wanted, platform, build, progress)
+    return await create(wanted, image_labels=health)
 
 
 def asked_of(options: LaunchOptions) -> Asked:
@@ -147,7 +157,6 @@ def asked_of(options: LaunchOptions) -> Asked:
         restart=options.restart,
         remove=options.remove,
         stop=options.stop,
-        health=options.health,
     )
 
 

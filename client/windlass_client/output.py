@@ -81,7 +81,9 @@ def local(seconds: float) -> str:
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """Yield what is to be called as work goes on; it draws bars if standard error is a terminal."""
     if quiet:
-        yield lambda verb, what, done, total: None
+        from windlass_images.unpack import ignore
+
+        yield ignore
     elif sys.stderr.isatty():
         with _bars() as show:
             yield show

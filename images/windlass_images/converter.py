@@ -20,7 +20,6 @@ from windlass_images import platforms
 from windlass_images.compression import GZIP, is_zstd
 from windlass_images.estargz import TOC_DIGEST
 from windlass_images.imagetree import keep_labels
-from windlass_images.importer import Progress, ignore
 from windlass_images.layers import Form, repack
 from windlass_images.layouts import write_document
 from windlass_images.manifests import (
@@ -38,6 +37,7 @@ from windlass_images.manifests import (
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 from windlass_images.survey import Node, Survey
+from windlass_images.unpack import Progress, ignore
 
 PARALLEL = 2
 """Layers that are converted at a time: each takes a processor."""

@@ -19,12 +19,12 @@ from windlass.contracts.transfer import ByteWriter
 from windlass.contracts.values import Descriptor
 from windlass.errors import DataLoss, InvalidArgument, NotFound
 from windlass_images import platforms
-from windlass_images.importer import Progress, ignore
 from windlass_images.manifests import INDEX, is_distributable, is_layer, to_json
 from windlass_images.naming import NAME, REF_NAME, object_of
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
 from windlass_images.survey import Node, Survey
+from windlass_images.unpack import Progress, ignore
 
 BLOCK = tarfile.BLOCKSIZE
 SOURCE = "containerd.io/distribution.source."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from windlass_images.imagetree import Leaf, Present, Tree, Walk
 from windlass_images.pipes import Incoming
 from windlass_images.platforms import Wanted
 from windlass_images.store import Store
-from windlass_images.unpack import unpack
+from windlass_images.unpack import Progress, ignore, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,6 @@ DOCUMENTS = frozenset({"oci-layout", "index.json", "manifest.json"})
 LEGACY = frozenset({"VERSION", "json", "repositories"})
 
 T = TypeVar("T")
-
-Progress = Callable[[str, str, int, int], None]
-"""Gets a verb, its object, the bytes done and all bytes."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +84,6 @@ class Blobs:
         others = (each for each in (self.files, self.links, self.documents) if each is not kind)
         if kind.setdefault(name, value) != value or any(name in other for other in others):
             raise AlreadyExists(f"entry {name[:200]!r} is there twice, with different contents")
-
-
-def ignore(verb: str, what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 async def load(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from windlass.contracts.values import DIGEST, Descriptor, Platform
 from windlass.errors import InvalidArgument, OutOfRange
@@ -88,6 +88,8 @@ class ImageConfig:
     labels: Mapping[str, str] | None = None
     volumes: tuple[str, ...] = ()
     exposed_ports: tuple[str, ...] = ()
+    healthcheck: Mapping[str, object] = field(default_factory=dict)
+    """docker's extension, as it stands."""
 
     @property
     def chain_id(self) -> str:
@@ -267,6 +269,7 @@ def parse_config(data: bytes, name: str) -> ImageConfig:
         labels=_string_map(config.get("Labels"), f"{name}: Labels"),
         volumes=_names(config, "Volumes", name),
         exposed_ports=_names(config, "ExposedPorts", name),
+        healthcheck=health if isinstance(health := config.get("Healthcheck"), dict) else {},
     )
 
 

@@ -30,6 +30,11 @@ KEEP_SNAPSHOT = "containerd.io/gc.ref.snapshot."
 REBASE = "rebase"
 
 Progress = Callable[[str, str, int, int], None]
+"""Gets a verb, its object, the bytes done and all bytes."""
+
+
+def ignore(verb: str, what: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 async def _at_once(layer: Descriptor) -> None:

@@ -15,12 +15,12 @@ from windlass.contracts.values import Platform, check_identifier
 from windlass.errors import AlreadyExists, Error, NotFound
 from windlass_images.imagetree import Leaf, resolve
 from windlass_images.manifests import ImageConfig
-from windlass_images.unpack import Progress, held, unpack
+from windlass_images.unpack import Progress, held, ignore, unpack
 from windlass_local import tasks
 from windlass_local.namespace import DEFAULT_RUNTIME, DEFAULT_SNAPSHOTTER, Namespace
 from windlass_local.waiting import unless_gone
+from windlass_oci import process
 from windlass_oci.payloads import SPEC, to_payload
-from windlass_oci.process import image_labels
 from windlass_oci.users import Accounts, User, find_user, is_numeric
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Launched:
 BuildSpec = Callable[[Rootfs], Awaitable["Spec"]]
 
 
-def ignore(verb: str, what: str, done: int, total: int) -> None:
-    """Show no progress."""
+def _no_labels(_image: ImageConfig) -> Mapping[str, str]:
+    return {}
 
 
 async def create(
@@ -74,12 +74,14 @@ async def create(
     progress: Progress = ignore,
     snapshot_labels: Mapping[str, str] | None = None,
     purpose: str = "run",
+    image_labels: Callable[[ImageConfig], Mapping[str, str]] = _no_labels,
 ) -> Launched:
     """Create a container with a writable snapshot over its image; when that fails, neither is left.
 
     ``wanted`` has ID, image and whatever else the record is to have; an empty runtime or snapshotter
     is the namespace's default, and an empty snapshot key is the ID. ``build`` makes the spec;
-    ``snapshot_labels`` are the snapshot's, and ``purpose`` is what the lease that keeps it meanwhile says of itself.
+    ``image_labels`` are labels of the record that depend on the image, ``snapshot_labels`` the snapshot's,
+    and ``purpose`` is what the lease that keeps it meanwhile says of itself.
     Raises AlreadyExists.
     """
     check_identifier("container", wanted.id)
@@ -88,7 +90,7 @@ async def create(
         _default(namespace, wanted.runtime, LABEL_RUNTIME, DEFAULT_RUNTIME),
         _default(namespace, wanted.snapshotter, LABEL_SNAPSHOTTER, DEFAULT_SNAPSHOTTER),
     )
-    labels = {**_labels(leaf.image), **wanted.labels}
+    labels = {**_labels(leaf.image), **wanted.labels, **image_labels(leaf.image)}
     key = wanted.snapshot_key or wanted.id
     wanted = replace(wanted, runtime=runtime, snapshotter=snapshotter, snapshot_key=key, labels=labels)
     async with namespace.lease(purpose) as leased:
@@ -102,7 +104,7 @@ async def _default(namespace: Namespace, explicit: str, label: str, built_in: st
 
 def _labels(image: ImageConfig) -> Mapping[str, str]:
     stop = {STOP_SIGNAL: image.stop_signal} if image.stop_signal else {}
-    return {**image_labels(image), **stop}
+    return {**process.image_labels(image), **stop}
 
 
 async def _prepare(

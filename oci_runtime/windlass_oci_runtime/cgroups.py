@@ -1,12 +1,15 @@
-"""A container's control groups of version 1: one directory in each hierarchy, and the files that limit it."""
+"""A container's control groups: one directory in each hierarchy of version 1, or one of version 2."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 
-from windlass.errors import InvalidArgument
-from windlass_linux.cgroups import groups_of
+from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
+from windlass_linux import cgroups as linux
+from windlass_oci_runtime import cgroup_v1, cgroup_v2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,28 +18,32 @@ if TYPE_CHECKING:
 
     Json = Mapping[str, Any]
 
-DEFAULT_DEVICES = (
-    # What every container may use, whatever the rules say (runtime-spec, "Default Devices").
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-)
+FREEZING = 10.0
+"""Seconds that a group has until all of it stands still."""
+PAUSE = 0.002
+KILL_ROUNDS = 100
 
 
-def places(linux: Json, id: str) -> list[str]:
-    """Return the directories of a container's groups, which need not be there."""
-    return groups_of(json.dumps({"linux": {"cgroupsPath": linux.get("cgroupsPath", "")}}).encode(), id)
+def places(spec: Json, id: str) -> list[str]:
+    """Return the directories of a container's groups, which need not be there. Raises Unimplemented for systemd's."""
+    path = spec.get("cgroupsPath", "")
+    if path.count(":") == 2 and not path.startswith("/"):
+        raise Unimplemented(
+            f"linux.cgroupsPath {path[:80]!r} is a slice of systemd, which this runtime does not speak to; "
+            "use a path, or another OCI runtime"
+        )
+    return linux.groups_of(json.dumps({"linux": {"cgroupsPath": path}}).encode(), id)
+
+
+def is_unified(places: Sequence[str]) -> bool:
+    """Return whether this is the one group of a host that has version 2 alone."""
+    found = linux.hierarchies()
+    return len(found) == 1 and found[0][1] == "cgroup2" and len(places) == 1
 
 
 def make(places: Sequence[str]) -> list[str]:
     """Make the directories, and return those that are new."""
+    unified = is_unified(places)
     made = []
     for place in places:
         try:
@@ -44,20 +51,11 @@ def make(places: Sequence[str]) -> list[str]:
             made.append(place)
         except FileExistsError:
             pass
-        if "/cpuset/" in place or place.endswith("/cpuset"):
-            _inherit_cpuset(place)
+        if unified:
+            cgroup_v2.enable(linux.hierarchies()[0][0], place)
+        elif "cpuset" in _controllers(place):
+            cgroup_v1.inherit_cpuset(place)
     return made
-
-
-def _inherit_cpuset(place: str) -> None:
-    """Give a new group of `cpuset` the processors and nodes of the one above: without them no process can join."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        path = f"{place}/{name}"
-        if not _read(path).strip():
-            above = os.path.dirname(place)
-            if not _read(f"{above}/{name}").strip():
-                _inherit_cpuset(above)
-            _write(path, _read(f"{above}/{name}"))
 
 
 def join(places: Sequence[str]) -> None:
@@ -68,11 +66,39 @@ def join(places: Sequence[str]) -> None:
 
 def limit(places: Sequence[str], resources: Json) -> None:
     """Set limits. Raises OSError with the file, InvalidArgument for what no controller here can do."""
+    if is_unified(places):
+        _limit_unified(places[0], resources)
+        return
     found = {name: place for place in places for name in _controllers(place)}
-    for controller, file, value in settings(resources):
+
+    def read(controller: str, file: str) -> str:
+        try:
+            return _read(f"{found[controller]}/{file}").strip()
+        except (KeyError, OSError):
+            return ""
+
+    for controller, file, value in cgroup_v1.settings(resources, read):
         if controller not in found:
             raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not mounted")
         _write(f"{found[controller]}/{file}", value)
+        if file == "cpu.shares" and read(controller, file) != value:
+            raise InvalidArgument(f"resources.cpu.shares {value} is beyond what Linux takes, 2 to 262144")
+
+
+def _limit_unified(place: str, resources: Json) -> None:
+    memory = resources.get("memory") or {}
+    if memory.get("checkBeforeUpdate") and memory.get("limit", 0) > 0:
+        used = int(_read(f"{place}/memory.current"))
+        if used > memory["limit"]:
+            raise FailedPrecondition(f"resources.memory.limit {memory['limit']} is below what is used, {used}")
+    for file, value in cgroup_v2.settings(resources, os.path.exists(f"{place}/io.bfq.weight")):
+        if controller := cgroup_v2.missing(place, file):
+            raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not here")
+        _write(f"{place}/{file}", value)
+    if resources.get("devices"):
+        from windlass_oci_runtime import device_filter
+
+        device_filter.attach(place, resources["devices"])
 
 
 def _controllers(place: str) -> list[str]:
@@ -81,63 +107,90 @@ def _controllers(place: str) -> list[str]:
     return parts[4].split(",") if len(parts) > 4 else []
 
 
-def settings(resources: Json) -> Iterator[tuple[str, str, str]]:
-    """Yield controller, file and value, in the order in which Linux wants them."""
-    yield from _devices(resources.get("devices") or [])
-    yield from _memory(resources.get("memory") or {})
-    yield from _cpu(resources.get("cpu") or {})
-    pids = resources.get("pids") or {}
-    if pids.get("limit"):
-        yield "pids", "pids.max", "max" if pids["limit"] < 0 else str(pids["limit"])
-    for each in resources.get("hugepageLimits") or ():
-        yield "hugetlb", f"hugetlb.{each['pageSize']}.limit_in_bytes", str(each["limit"])
+def freezing(places: Sequence[str], frozen: bool = True) -> Iterator[None]:
+    """Make all processes stand still, or go on; yields as long as the caller is to wait for `PAUSE`.
+
+    Raises FailedPrecondition without a freezer, DeadlineExceeded.
+    """
+    file = _freezer(places)
+    version_1 = file.endswith("freezer.state")
+    word = {True: "FROZEN", False: "THAWED"}[frozen] if version_1 else str(int(frozen))
+    deadline = time.monotonic() + FREEZING
+    _write(file, word)
+    while _frozen(file) != str(int(frozen)):
+        if time.monotonic() > deadline:
+            _write(file, "THAWED" if version_1 else "0")
+            raise DeadlineExceeded(f"the container's processes did not stand still in {FREEZING:.0f} s; they go on")
+        yield
+        if version_1:
+            _write(file, word)  # a process that was forked meanwhile is caught by another try
 
 
-def _memory(memory: Json) -> Iterator[tuple[str, str, str]]:
-    for key, file in (
-        ("limit", "memory.limit_in_bytes"),
-        ("swap", "memory.memsw.limit_in_bytes"),
-        ("reservation", "memory.soft_limit_in_bytes"),
-        ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
-    ):
-        if memory.get(key):
-            yield "memory", file, str(memory[key])
-    if "swappiness" in memory:
-        yield "memory", "memory.swappiness", str(memory["swappiness"])
-    if memory.get("disableOOMKiller"):
-        yield "memory", "memory.oom_control", "1"
+def freeze(places: Sequence[str], frozen: bool = True) -> None:
+    """Do what `freezing` does, and wait for it."""
+    for _ in freezing(places, frozen):
+        time.sleep(PAUSE)
 
 
-def _cpu(cpu: Json) -> Iterator[tuple[str, str, str]]:
-    for key, file in (
-        ("shares", "cpu.shares"),
-        ("period", "cpu.cfs_period_us"),
-        ("quota", "cpu.cfs_quota_us"),
-        ("burst", "cpu.cfs_burst_us"),
-        ("realtimePeriod", "cpu.rt_period_us"),
-        ("realtimeRuntime", "cpu.rt_runtime_us"),
-    ):
-        if cpu.get(key):
-            yield "cpu", file, str(cpu[key])
-    for key in ("cpus", "mems"):
-        if cpu.get(key):
-            yield "cpuset", f"cpuset.{key}", cpu[key]
+def is_frozen(places: Sequence[str]) -> bool:
+    """Return whether the processes stand still; groups that are gone do not."""
+    try:
+        return _frozen(_freezer(places)) == "1"
+    except (FailedPrecondition, OSError):
+        return False
 
 
-def _devices(rules: Sequence[Json]) -> Iterator[tuple[str, str, str]]:
-    if not rules:
-        return
-    for rule in rules:
-        kind = rule.get("type") or "a"
-        numbers = [str(rule[name]) if rule.get(name, -1) >= 0 else "*" for name in ("major", "minor")]
-        text = f"{kind} {':'.join(numbers)} {rule.get('access') or 'rwm'}"
-        yield "devices", "devices.allow" if rule.get("allow") else "devices.deny", text
-    for text in DEFAULT_DEVICES:
-        yield "devices", "devices.allow", text
+def _freezer(places: Sequence[str]) -> str:
+    for place in places:
+        for file in ("freezer.state", "cgroup.freeze"):
+            if os.path.exists(f"{place}/{file}"):
+                return f"{place}/{file}"
+    raise FailedPrecondition("the container has no control group with a freezer, so it cannot be paused")
+
+
+def _frozen(file: str) -> str:
+    if file.endswith("freezer.state"):
+        return {"FROZEN": "1", "THAWED": "0"}.get(_read(file).strip(), "")
+    events = dict(line.split() for line in _read(f"{os.path.dirname(file)}/cgroup.events").splitlines())
+    return events.get("frozen", "0")
+
+
+def processes(places: Sequence[str]) -> list[int]:
+    """Return the processes of the groups, sorted."""
+    if not places:
+        return []
+    return sorted(linux.processes_in(_first(places)))
+
+
+def signal_all(places: Sequence[str], number: int) -> bool:
+    """Send a signal to all processes, and return whether there was any."""
+    group = _first(places)
+    if number == signal.SIGKILL and os.path.exists(f"{group}/cgroup.kill"):
+        found = bool(linux.processes_in(group))
+        _write(f"{group}/cgroup.kill", "1")
+        return found
+    # One that forks in between is met in the next round; only SIGKILL goes to everybody, also to new ones.
+    met: set[int] = set()
+    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
+        new = [pid for pid in linux.processes_in(group) if pid not in met]
+        if not new:
+            break
+        for pid in new:
+            met.add(pid)
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+    return bool(met)
+
+
+def _first(places: Sequence[str]) -> str:
+    # All have the same processes; that of version 2 can kill them at once.
+    return next((place for place in places if os.path.exists(f"{place}/cgroup.kill")), places[0])
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="ascii", errors="replace") as file:
         return file.read()
 
 

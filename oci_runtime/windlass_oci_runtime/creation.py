@@ -9,8 +9,9 @@ import contextlib
 import os
 import signal
 
+from windlass_linux.calls import CLONE_NEWUSER
 from windlass_linux.cgroups import remove_within
-from windlass_oci_runtime import cgroups, console, report, state
+from windlass_oci_runtime import cgroups, console, identity, namespaces, report, state, steps
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
@@ -19,8 +20,8 @@ from windlass_oci_runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import NoReturn
 
 CACHE = ".seccomp"
 """Below the root of all containers, whose names do not begin with a dot."""
@@ -48,21 +49,30 @@ class Creation:
         plan = self._plan
         self._groups = cgroups.make(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
-        plan.open_namespaces()
         with contextlib.ExitStack() as closing:
-            for descriptor, _ in plan.joined:
-                closing.callback(os.close, descriptor)
+            closing.callback(plan.close)
+            plan.open_namespaces()
+            plan.open_sources()
             peer = closing.enter_context(console.connected(console_path)) if console_path else None
             fifo = self.container.make_fifo()
             closing.callback(os.close, fifo)
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
-            gate = Gate(plan.hooks)
+            gate, mapped = Gate(plan.hooks), os.pipe2(os.O_CLOEXEC)
             closing.callback(gate.close)
-            self.pid = clone(plan.new & ~LATE, sibling)
-            if not self.pid:
+            closing.callback(close, mapped)
+
+            def init() -> NoReturn:
                 take(stdio)
-                Init(plan, writer, fifo, peer, gate).run()
+                os.close(mapped[1])
+                Init(plan, writer, fifo, peer, gate, mapped[0]).run()
+
+            self.pid = staged(plan, sibling, writer, init) if plan.is_staged else clone(plan.new & ~LATE, sibling)
+            if not self.pid:
+                init()
+            if plan.new & CLONE_NEWUSER and plan.maps:
+                plan.maps.write(self.pid)
+            os.write(mapped[1], b"1")
             gate.serve(plan.state(state.CREATING, self.pid), writer)
 
     def settle(self) -> int:
@@ -83,6 +93,7 @@ class Creation:
                 "cgroups": plan.cgroups,
                 "hooks": plan.hooks,
                 "seccomp": plan.spec["linux"].get("seccomp"),
+                "resources": plan.resources,
             }
         )
         return self.pid
@@ -97,6 +108,47 @@ class Creation:
                 os.kill(self.pid, signal.SIGKILL)
         remove_within(self._groups)
         self.container.remove()
+
+
+def staged(plan: Plan, sibling: bool, writer: int, init: Callable[[], NoReturn]) -> int:
+    """Make init by a process that joins namespaces first, and return init's pid. Raises `report.Failure`, OSError."""
+    pid_reader, pid_writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        stage = clone(0, sibling)
+        if not stage:
+            steps.run(_stage(plan, pid_writer, init), writer)
+        os.close(pid_writer)
+        pid_writer = -1
+        found = os.read(pid_reader, 16)
+        if not sibling:
+            os.waitpid(stage, 0)
+        if not found:
+            raise report.Failure("namespaces", "they could not be joined")
+        return int(found)
+    finally:
+        close((pid_reader, pid_writer))
+
+
+def _stage(plan: Plan, pid_writer: int, init: Callable[[], NoReturn]) -> steps.Steps:
+    def make() -> NoReturn:
+        pid = clone(plan.new & ~LATE, sibling=True)
+        if not pid:
+            plan.joined = []
+            init()
+        os.write(pid_writer, b"%d" % pid)
+        os._exit(0)
+
+    yield "cgroup", lambda: cgroups.join(plan.cgroups)
+    yield "process", lambda: identity.set_oom_score(plan.process)
+    yield "namespaces", lambda: namespaces.join(plan.joined)
+    yield "namespaces", make
+
+
+def close(descriptors: Iterable[int]) -> None:
+    """Close those that are open."""
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def take(stdio: Mapping[int, int]) -> None:

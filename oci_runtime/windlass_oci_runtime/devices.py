@@ -6,6 +6,8 @@ import os
 import stat
 
 from windlass.errors import InvalidArgument
+from windlass_oci_runtime.mounts import Mount
+from windlass_oci_runtime.rootfs import mount_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +41,17 @@ LINKS = {
 KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def make_all(root: Root, wanted: Iterable[Json]) -> None:
-    """Make the default devices and those of the specification; one of the same path replaces a default one."""
+def make_all(root: Root, wanted: Iterable[Json], binds: bool = False) -> None:
+    """Make the default devices and those of the specification; one of the same path replaces a default one.
+
+    In a user namespace nobody may make devices, so the host's are bound (``binds``).
+    """
     by_path = {str(each["path"]): each for each in (*DEFAULT, *wanted)}
     for path, device in by_path.items():
-        _make(root, path, device)
+        if binds:
+            mount_one(root, Mount({"destination": path, "source": path, "type": "bind"}))
+        else:
+            _make(root, path, device)
     directory = root.directory("/dev")
     try:
         for name, target in LINKS.items():

@@ -6,19 +6,21 @@ import os
 import signal
 
 from windlass.errors import FailedPrecondition, NotFound
-from windlass_linux.cgroups import processes_in, remove_within
-from windlass_oci_runtime import hooks, state
+from windlass_linux.cgroups import remove_within
+from windlass_oci_runtime import cgroups, hooks, state
 
 
 def kill(container: state.Container, number: int, everybody: bool = False) -> None:
     """Send a signal to init, or to all processes. Raises NotFound when they have ended."""
     found = container.read()
-    if everybody:
-        processes = [pid for group in found["cgroups"][:1] for pid in processes_in(group)]
-        for pid in processes:
-            _send(pid, number)
-        if processes:
-            return
+    sent = everybody and bool(found["cgroups"]) and cgroups.signal_all(found["cgroups"], number)
+    if number == signal.SIGKILL and cgroups.is_frozen(found["cgroups"]):
+        # Who stands still does not end before going on.
+        _send(found["pid"], number)
+        cgroups.freeze(found["cgroups"], frozen=False)
+        return
+    if sent:
+        return
     if not state.is_alive(found["pid"], found["started"]) or not _send(found["pid"], number):
         raise NotFound(f"container {container.id} is not running: process already finished")
 
@@ -37,7 +39,7 @@ def delete(container: state.Container, force: bool = False) -> None:
     if container.status(found) != state.STOPPED:
         if not force:
             raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
-        kill(container, signal.SIGKILL)
+        kill(container, signal.SIGKILL, everybody=True)
     if left := remove_within(found["cgroups"]):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()

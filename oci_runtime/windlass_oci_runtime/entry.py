@@ -5,13 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 
-from windlass.errors import FailedPrecondition
+from windlass.errors import FailedPrecondition, NotFound
 from windlass_linux import calls as linux
-from windlass_oci_runtime import capability, cgroups, console, execute, identity, report, state, steps
+from windlass_oci_runtime import (
+    attributes,
+    capability,
+    cgroups,
+    console,
+    execute,
+    identity,
+    namespaces,
+    report,
+    state,
+    steps,
+    userns,
+)
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.creation import CACHE, take
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.seccomp import Filter
+from windlass_oci_runtime.shapes import PROCESS, checked
+from windlass_oci_runtime.specification import check_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,23 +49,40 @@ PID_NAMESPACE = "/proc/self/ns/pid"
 class Entry:
     """A process on its way into a container."""
 
-    def __init__(self, container: state.Container, process: Mapping[str, Any]) -> None:
-        """Read a process of the specification. Raises NotFound, FailedPrecondition, InvalidArgument."""
+    def __init__(
+        self, container: state.Container, process: Mapping[str, Any], ignores_pause: bool = False, group: str = ""
+    ) -> None:
+        """Read a process of the specification; ``group`` is a control group below the container's.
+
+        Raises NotFound, FailedPrecondition, InvalidArgument.
+        """
         self._state = container.read()
-        if container.status(self._state) == state.STOPPED:
+        status = container.status(self._state)
+        if status == state.STOPPED:
             raise FailedPrecondition(f"container {container.id} is not running; start it first")
-        self._process = Process(process)
+        if status == state.PAUSED and not ignores_pause:
+            raise FailedPrecondition(f"container {container.id} is paused; resume it first")
+        self.groups: list[str] = [f"{place}/{group}".rstrip("/") for place in self._state["cgroups"]]
+        for place in self.groups if group else ():
+            if not os.path.isdir(place) or "/../" in f"{place}/":
+                raise NotFound(f"control group {group[:80]!r} does not exist in container {container.id}")
+        process = checked(process, PROCESS, "process")
+        check_process({**process}, "process")
+        self.process = Process(process)
         profile = self._state.get("seccomp")
-        self._filter = Filter(profile, f"{os.path.dirname(container.directory)}/{CACHE}") if profile else None
+        self.attributes = list(attributes.steps(process, {}))
+        attributes.check_labels(process)
+        self.filter = Filter(profile, f"{os.path.dirname(container.directory)}/{CACHE}") if profile else None
+        self.init: int = self._state["pid"]
         self.pid = 0
         self.report = -1
 
     def spawn(self, stdio: Mapping[int, int], console_path: str = "", sibling: bool = False) -> None:
         """Begin the process, as `Creation.spawn` does."""
         with contextlib.ExitStack() as closing:
-            target = os.pidfd_open(self._state["pid"])
+            target = os.pidfd_open(self.init)
             closing.callback(os.close, target)
-            if not state.is_alive(self._state["pid"], self._state["started"]):
+            if not state.is_alive(self.init, self._state["started"]):
                 raise FailedPrecondition(f"container {self._state['id']} has stopped meanwhile")
             peer = closing.enter_context(console.connected(console_path)) if console_path else None
             self.report, writer = os.pipe2(os.O_CLOEXEC)
@@ -69,7 +100,7 @@ class Entry:
                     linux.setns(own, linux.CLONE_NEWPID)
             if not self.pid:
                 take(stdio)
-                _Joining(self._process, self._filter, self._state["cgroups"], target, writer, peer).run()
+                _Joining(self, target, writer, peer).run()
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -87,18 +118,8 @@ class Entry:
 
 
 class _Joining:
-    def __init__(
-        self,
-        process: Process,
-        filter: Filter | None,
-        groups: list[str],
-        target: int,
-        writer: int,
-        peer: socket.socket | None,
-    ) -> None:
-        self._process = process
-        self._filter = filter
-        self._groups = groups
+    def __init__(self, entry: Entry, target: int, writer: int, peer: socket.socket | None) -> None:
+        self._entry = entry
         self._target = target
         self._report = writer
         self._peer = peer
@@ -109,12 +130,18 @@ class _Joining:
         steps.run(self._steps(), self._report)
 
     def _steps(self) -> Steps:
-        process = self._process
+        entry, process = self._entry, self._entry.process
+        affinity = process.spec.get("execCPUAffinity") or {}
         yield "session", self._begin
-        yield "cgroup", lambda: cgroups.join(self._groups)
-        yield "namespaces", lambda: linux.setns(self._target, ALL)
+        yield "cgroup", lambda: cgroups.join(entry.groups)
+        yield "process", lambda: identity.set_oom_score(process)
+        yield "process", lambda: attributes.set_affinity(affinity.get("initial", ""))
+        yield "namespaces", self._join
         yield "terminal", self._terminal
-        yield "process", lambda: identity.take_on(process, self._filter, self._last)
+        yield "labels", lambda: attributes.set_labels(process.spec)
+        yield from entry.attributes
+        yield "process", lambda: attributes.set_affinity(affinity.get("final", ""))
+        yield "process", lambda: identity.take_on(process, entry.filter, self._last)
         yield "", self._find
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
@@ -123,11 +150,23 @@ class _Joining:
         identity.reset_signals()
         self._last = capability.last()
 
+    def _join(self) -> None:
+        flags = ALL
+        # Linux refuses the user namespace that a process is in already.
+        is_other_user = namespaces.differs(self._entry.init, "user")
+        if is_other_user:
+            flags |= linux.CLONE_NEWUSER
+        if namespaces.differs(self._entry.init, "time"):
+            flags |= linux.CLONE_NEWTIME
+        linux.setns(self._target, flags)
+        if is_other_user:
+            userns.become_root()
+
     def _terminal(self) -> None:
         if self._peer is not None:
-            console.attach(console.make(self._peer, self._process.spec.get("consoleSize")))
+            console.attach(console.make(self._peer, self._entry.process.spec.get("consoleSize")))
             self._peer.close()
 
     def _find(self) -> None:
-        self._program = execute.find(self._process.args[0], self._process.env)
+        self._program = execute.find(self._entry.process.args[0], self._entry.process.env)
         identity.seal()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
+import stat
 
 from windlass.errors import InvalidArgument
 from windlass_linux import calls as linux
@@ -67,6 +69,7 @@ def take_on(process: Process, filter: Filter | None, last_capability: int) -> No
     Without no_new_privs only who has CAP_SYS_ADMIN may install a filter, so it comes before the user; with it, last.
     """
     set_limits(process)
+    own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:
         filter.install()
     become(process, last_capability)
@@ -82,6 +85,33 @@ def set_limits(process: Process) -> None:
     """Set the limits of setrlimit(2)."""
     for number, soft, hard in process.limits:
         resource.setrlimit(number, (soft, hard))
+
+
+def own_streams(uid: int) -> None:
+    """Give the standard streams to the user, who could not open /dev/stdout otherwise; others' devices stay theirs."""
+    for number in (0, 1, 2):
+        found = os.fstat(number)
+        is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
+        if found.st_uid == uid or is_null:
+            continue
+        try:
+            os.fchown(number, uid, -1)
+        except OSError as error:
+            # A file of another user namespace, or of a file system that takes no changes.
+            if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
+                raise
+
+
+def set_oom_score(process: Process) -> None:
+    """Say how soon this process is killed when memory is short; while the host's /proc is still here."""
+    score = process.spec.get("oomScoreAdj")
+    if score is None:
+        return
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"process.oomScoreAdj {score}") from None
 
 
 def become(process: Process, last_capability: int) -> None:

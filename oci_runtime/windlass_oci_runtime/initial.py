@@ -6,6 +6,7 @@ import os
 
 from windlass_linux import calls as linux
 from windlass_oci_runtime import (
+    attributes,
     capability,
     cgroup_mount,
     cgroups,
@@ -20,6 +21,7 @@ from windlass_oci_runtime import (
     state,
     steps,
     sysctl,
+    userns,
 )
 
 TYPE_CHECKING = False
@@ -36,10 +38,24 @@ if TYPE_CHECKING:
 class Init:
     """One life; what a step leaves for a later one is here."""
 
-    __slots__ = ("_fifo", "_gate", "_last", "_null", "_peer", "_plan", "_program", "_report", "_root", "_slave")
+    __slots__ = (
+        "_fifo",
+        "_gate",
+        "_last",
+        "_mapped",
+        "_null",
+        "_peer",
+        "_plan",
+        "_program",
+        "_report",
+        "_root",
+        "_slave",
+    )
 
-    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None, gate: Gate) -> None:
+    def __init__(self, plan: Plan, report: int, fifo: int, peer: socket.socket | None, gate: Gate, mapped: int) -> None:
+        """``mapped`` is a pipe that says when this process's user namespace has its maps."""
         self._plan = plan
+        self._mapped = mapped
         self._report = report
         self._fifo = fifo
         self._peer = peer
@@ -54,8 +70,11 @@ class Init:
     def _steps(self) -> Steps:
         plan = self._plan
         yield "session", self._begin
-        yield "cgroup", lambda: cgroups.join(plan.cgroups)
+        if not plan.is_staged:
+            yield "cgroup", lambda: cgroups.join(plan.cgroups)
+            yield "process", lambda: identity.set_oom_score(plan.process)
         yield "namespaces", self._namespaces
+        yield from plan.attributes
         yield "root file system", self._mount
         yield "hooks", self._gate.wait
         yield "", lambda: self._run_hooks("createContainer", state.CREATING)
@@ -65,6 +84,7 @@ class Init:
         yield "enter root file system", lambda: rootfs.enter(self._root)
         yield "terminal", self._terminal
         yield "root file system", lambda: rootfs.finish(self._root, plan.propagation, plan.is_readonly)
+        yield "labels", lambda: attributes.set_labels(plan.process.spec)
         yield "process", lambda: identity.take_on(plan.process, plan.filter, self._last)
         yield "", self._find
         yield "start", self._wait
@@ -80,9 +100,15 @@ class Init:
 
     def _namespaces(self) -> None:
         plan = self._plan
+        if not os.read(self._mapped, 1):
+            os._exit(1)
         namespaces.join(plan.joined)
+        if plan.new & linux.CLONE_NEWUSER:
+            userns.become_root()
         if plan.new & namespaces.LATE:
-            linux.unshare(namespaces.LATE)
+            linux.unshare(plan.new & namespaces.LATE)
+        if plan.time_offsets:
+            namespaces.set_time(plan.time_offsets)
         if hostname := plan.spec.get("hostname"):
             sysctl.set_hostname(hostname)
         if domain := plan.spec.get("domainname"):
@@ -93,7 +119,7 @@ class Init:
         self._root = rootfs.begin(plan.rootfs, plan.propagation)
         for mount in plan.mounts:
             self._mount_one(mount)
-        devices.make_all(self._root, plan.devices)
+        devices.make_all(self._root, plan.devices, binds=plan.maps is not None)
 
     def _mount_one(self, mount: Mount) -> None:
         try:

@@ -55,14 +55,17 @@ class Mount:
         "copies_up",
         "data",
         "destination",
-        "idmap",
         "is_bind",
+        "is_idmapped",
+        "is_idmapped_whole",
         "is_recursive",
+        "maps",
         "propagation",
         "recursive_clear",
         "recursive_set",
         "set",
         "source",
+        "tree",
         "type",
     )
 
@@ -76,7 +79,12 @@ class Mount:
         self.set = self.clear = self.recursive_set = self.recursive_clear = 0
         self.propagation: list[int] = []
         self.data: list[tuple[str, str | None]] = []
-        self.idmap = (entry.get("uidMappings") or [], entry.get("gidMappings") or [])
+        self.maps = (entry.get("uidMappings") or [], entry.get("gidMappings") or [])
+        self.is_idmapped = bool(self.maps[0] or self.maps[1])
+        self.is_idmapped_whole = False
+        """Whether everything below it is mapped, too."""
+        self.tree = -1
+        """A descriptor of a bind's detached mount, where the container could not make it itself."""
         for option in entry.get("options") or []:
             self._take(option)
 
@@ -98,7 +106,8 @@ class Mount:
         elif option in FILESYSTEM_FLAGS:
             self.data.append((FILESYSTEM_FLAGS[option], None))
         elif option in ("idmap", "ridmap"):
-            pass  # the mappings themselves ask for it
+            self.is_idmapped = True
+            self.is_idmapped_whole = option == "ridmap"
         elif option and option not in IGNORED:
             key, separator, value = option.partition("=")
             self.data.append((key, value if separator else None))
@@ -112,4 +121,8 @@ def planned(entries: Sequence[Json]) -> list[Mount]:
             raise InvalidArgument(f"mount destination {mount.destination[:80]!r} is not an absolute path")
         if mount.is_bind and not mount.source:
             raise InvalidArgument(f"mount {mount.destination[:80]}: a bind mount needs a source")
+        if mount.is_idmapped and not mount.is_bind:
+            raise InvalidArgument(f"mount {mount.destination[:80]}: only bind mounts can have mapped IDs")
+        if mount.copies_up and mount.type != "tmpfs":
+            raise InvalidArgument(f"mount {mount.destination[:80]}: tmpcopyup is an option of tmpfs")
     return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 
-from windlass.errors import InvalidArgument
+from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_linux import calls as linux
+from windlass_oci_runtime import userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 FLAGS = {
     "user": linux.CLONE_NEWUSER,
@@ -21,13 +24,18 @@ FLAGS = {
     "cgroup": linux.CLONE_NEWCGROUP,
     "time": linux.CLONE_NEWTIME,
 }
-"""By the names of the specification, in the order in which namespaces are joined."""
+"""By the names of the specification."""
 
 FILES = {"network": "net", "mount": "mnt"}
 """Names in /proc/PID/ns that differ."""
 
-LATE = linux.CLONE_NEWCGROUP
-"""Made by the process itself, after it has joined its groups, whose root they show."""
+CLOCKS = ("monotonic", "boottime")
+ENTERED_BY_EXECUTION = (6, 0)
+"""Since this Linux execve(2) takes a process into the time namespace that it has made."""
+
+LATE = linux.CLONE_NEWCGROUP | linux.CLONE_NEWTIME
+"""Made by the process itself: a cgroup namespace after it has joined its groups, whose root it shows, and a time
+namespace with its offsets before the first process is in it, which is when the program is executed."""
 
 
 def new(namespaces: Sequence[Mapping[str, str]]) -> int:
@@ -43,7 +51,8 @@ def opened(namespaces: Sequence[Mapping[str, str]]) -> list[tuple[int, int]]:
     """Return descriptor and flag of each namespace that has a path. Raises InvalidArgument, OSError."""
     found: list[tuple[int, int]] = []
     try:
-        for kind, flag in FLAGS.items():
+        # The user namespace last: root of the host may enter all others.
+        for kind, flag in sorted(FLAGS.items(), key=lambda each: each[0] == "user"):
             for each in namespaces:
                 if each["type"] == kind and each.get("path"):
                     found.append((_open(kind, each["path"]), flag))
@@ -62,8 +71,38 @@ def _open(kind: str, path: str) -> int:
         raise InvalidArgument(f"{kind} namespace {path[:200]}: {why}; the pod or network may be gone") from None
 
 
+def differs(pid: int, kind: str) -> bool:
+    """Return whether another process is in another namespace than this one. Raises OSError."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+
+
+def time_offsets(spec: Mapping[str, Any], is_new: bool) -> str:
+    """Return what to write to `timens_offsets` (time_namespaces(7)). Raises InvalidArgument, FailedPrecondition."""
+    offsets = spec.get("timeOffsets") or {}
+    if offsets and not is_new:
+        raise InvalidArgument("linux.timeOffsets need a new time namespace in linux.namespaces")
+    if is_new and _release() < ENTERED_BY_EXECUTION:
+        raise FailedPrecondition("a time namespace needs Linux 6.0 or later with this runtime")
+    for clock in offsets:
+        if clock not in CLOCKS:
+            raise InvalidArgument(f"linux.timeOffsets: {clock[:40]!r} is not one of {', '.join(CLOCKS)}")
+    return "".join(f"{clock} {each.get('secs', 0)} {each.get('nanosecs', 0)}\n" for clock, each in offsets.items())
+
+
+def _release() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(takewhile(str.isdigit, minor)) or 0)
+
+
+def set_time(offsets: str) -> None:
+    """Set the clocks of the time namespace that this process has made, and that its program will be in."""
+    with open("/proc/self/timens_offsets", "w", encoding="ascii") as file:
+        file.write(offsets)
+
+
 def join(descriptors: Sequence[tuple[int, int]]) -> None:
-    """Enter the namespaces, and close their descriptors."""
+    """Enter the namespaces; the user namespace as its root."""
     for descriptor, flag in descriptors:
         linux.setns(descriptor, flag)
-        os.close(descriptor)
+        if flag == linux.CLONE_NEWUSER:
+            userns.become_root()

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from windlass_oci_runtime import cgroups, mounts, namespaces, specification
+import os
+
+from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER
+from windlass_oci_runtime import (
+    attributes,
+    cgroups,
+    idmapped,
+    mounts,
+    namespaces,
+    rootfs,
+    specification,
+    userns,
+)
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.state import VERSION
@@ -16,6 +28,7 @@ class Plan:
     """A container to be made."""
 
     __slots__ = (
+        "attributes",
         "bundle",
         "cgroups",
         "devices",
@@ -24,6 +37,7 @@ class Plan:
         "id",
         "is_readonly",
         "joined",
+        "maps",
         "masked_paths",
         "mounts",
         "new",
@@ -34,6 +48,7 @@ class Plan:
         "rootfs",
         "spec",
         "sysctls",
+        "time_offsets",
     )
 
     def __init__(self, id: str, bundle: str, cache: str) -> None:
@@ -63,6 +78,45 @@ class Plan:
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
         self.hooks: dict[str, list[dict[str, Any]]] = spec.get("hooks") or {}
         self.joined: list[tuple[int, int]] = []
+        self.maps = userns.of_container(linux, bool(self.new & CLONE_NEWUSER), self.joins("user"))
+        self.attributes = list(attributes.steps(spec["process"], linux))
+        attributes.check_labels(spec["process"], linux.get("mountLabel", ""))
+        self.time_offsets = namespaces.time_offsets(linux, bool(self.new & CLONE_NEWTIME))
+
+    def joins(self, kind: str) -> bool:
+        """Return whether a namespace of this kind is given by its path."""
+        return any(each["type"] == kind and each.get("path") for each in self.spec["linux"].get("namespaces") or [])
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a process has to join namespaces first, in which or beside which init's are made."""
+        joined = any(each.get("path") for each in self.spec["linux"].get("namespaces") or [])
+        return self.joins("user") or (joined and bool(self.new & CLONE_NEWUSER))
+
+    def open_sources(self) -> None:
+        """Open what init could not bind: sources that another user of the host owns, and mounts with mapped IDs.
+
+        Raises OSError, InvalidArgument with the destination.
+        """
+        for mount in self.mounts:
+            if mount.is_bind and (self.maps or mount.is_idmapped):
+                try:
+                    mount.tree = rootfs.bound(mount)
+                    if mount.is_idmapped:
+                        idmapped.apply(mount, self.maps)
+                except OSError as error:
+                    what = f"mount {mount.source[:200]} to {mount.destination[:200]}: {error.strerror}"
+                    raise OSError(error.errno, what) from error
+
+    def close(self) -> None:
+        """Close what `open_namespaces` and `open_sources` have opened."""
+        for descriptor, _ in self.joined:
+            os.close(descriptor)
+        self.joined = []
+        for mount in self.mounts:
+            if mount.tree >= 0:
+                os.close(mount.tree)
+                mount.tree = -1
 
     def state(self, status: str, pid: int) -> dict[str, object]:
         """Return the container's state in the words of the specification, as hooks get it."""

@@ -36,7 +36,10 @@ def begin(path: str, propagation: str) -> Root:
 
 def mount_one(root: Root, mount: Mount) -> None:
     """Make one mount and attach it."""
-    tree = _bound(mount) if mount.is_bind else _made(mount)
+    if mount.tree >= 0:
+        tree = mount.tree
+    else:
+        tree = bound(mount) if mount.is_bind else _made(mount)
     try:
         if mount.is_bind:
             _set(tree, linux.AT_EMPTY_PATH, mount.set, mount.clear)
@@ -44,6 +47,8 @@ def mount_one(root: Root, mount: Mount) -> None:
             _set(tree, linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, mount.recursive_set, mount.recursive_clear)
         target = _target(root, mount, tree)
         try:
+            if mount.copies_up:
+                _copy_up(target, tree)
             linux.move_mount(tree, "", target, "", EMPTY)
         finally:
             os.close(target)
@@ -54,7 +59,8 @@ def mount_one(root: Root, mount: Mount) -> None:
         os.close(tree)
 
 
-def _bound(mount: Mount) -> int:
+def bound(mount: Mount) -> int:
+    """Return the detached mount of a bind's source."""
     flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | (linux.AT_RECURSIVE if mount.is_recursive else 0)
     return linux.open_tree(linux.AT_FDCWD, mount.source, flags)
 
@@ -83,6 +89,16 @@ def _said(context: int) -> str:
         return f" ({os.read(context, 1000).decode(errors='replace').strip()})"
     except OSError:
         return ""
+
+
+def _copy_up(target: int, tree: int) -> None:
+    from windlass_oci_runtime.copying import copy_up
+
+    source = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        copy_up(source, tree)
+    finally:
+        os.close(source)
 
 
 def _target(root: Root, mount: Mount, tree: int) -> int:

@@ -123,7 +123,7 @@ LINUX = {
     "personality": {"domain": str, "flags": [str]},
     "intelRdt": {},
     "netDevices": ({},),
-    "memoryPolicy": {},
+    "memoryPolicy": {"mode": str, "nodes": str, "flags": [str]},
 }
 
 SPEC = {

@@ -21,7 +21,7 @@ MOST = 16 << 20
 """Bytes of a `config.json`."""
 
 NOT_BUILT = ("solaris", "windows", "vm", "zos", "freebsd")
-LINUX_NOT_BUILT = ("intelRdt", "netDevices", "memoryPolicy")
+LINUX_NOT_BUILT = ("intelRdt", "netDevices")
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 

@@ -10,6 +10,7 @@ import os
 import time
 
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound
+from windlass_oci_runtime import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class Container:
         """Return what the container does now."""
         if not is_alive(state["pid"], state["started"]):
             return STOPPED
-        return CREATED if os.path.exists(f"{self.directory}/{FIFO}") else RUNNING
+        if os.path.exists(f"{self.directory}/{FIFO}"):
+            return CREATED
+        return PAUSED if cgroups.is_frozen(state["cgroups"]) else RUNNING
 
 
 def started_at(pid: int) -> int:

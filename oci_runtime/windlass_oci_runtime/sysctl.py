@@ -6,13 +6,11 @@ import os
 
 from windlass.errors import InvalidArgument
 from windlass_linux import calls as linux
+from windlass_oci_runtime import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-PROC = 0x9FA0
-"""The magic number of procfs, statfs(2)."""
 
 
 def apply(settings: Mapping[str, str]) -> None:
@@ -25,20 +23,13 @@ def _write(name: str, value: str) -> None:
     inside = name if "/" in name else name.replace(".", "/")
     if ".." in inside.split("/"):
         raise InvalidArgument(f"sysctl {name[:80]!r} is not a setting of Linux")
-    base = os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = procfs.open_below("/proc/sys", inside, os.O_WRONLY)
     try:
-        if linux.statfs_type(f"/proc/self/fd/{base}") != PROC:
-            raise InvalidArgument("/proc is not a procfs")
-        resolve = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_XDEV
-        descriptor = linux.openat2(base, inside, os.O_WRONLY, resolve=resolve)
-        try:
-            os.write(descriptor, value.encode())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"sysctl {name}={value[:80]}") from None
-        finally:
-            os.close(descriptor)
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"sysctl {name}={value[:80]}") from None
     finally:
-        os.close(base)
+        os.close(descriptor)
 
 
 def set_hostname(name: str) -> None:

@@ -20,7 +20,7 @@ from adopt.containerds import BLOBS, CONTAINER, NOW, POD, Containerd, digest, ke
 from windlass import faults
 from windlass.contracts.snapshots import Kind
 from windlass.errors import DataLoss, Error, FailedPrecondition, NoSpace, NotFound
-from windlass_adopt import journal, staging
+from windlass_adopt import staging
 from windlass_adopt.adopting import adopt, give_back, resume
 from windlass_adopt.cri import status
 from windlass_adopt.journal import Journals
@@ -80,7 +80,7 @@ def kill_at(number: int) -> None:
         if next(steps, None) is None:
             raise KILLED
 
-    faults.armed[journal.FAULT] = iter([fire] * 10_000)
+    faults.armed["adopt.step"] = iter([fire] * 10_000)
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +189,7 @@ def test_a_step_that_fails_undoes_all(containerd: Containerd) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
     before = containerd.listing()
-    faults.armed[journal.FAULT] = iter([lambda: None] * 9 + [refuse] + [lambda: None] * 100)
+    faults.armed["adopt.step"] = iter([lambda: None] * 9 + [refuse] + [lambda: None] * 100)
     with pytest.raises(NoSpace, match=r"no space left in .*; make room and try again"):
         adopt_all(containerd)
     assert containerd.listing() == before

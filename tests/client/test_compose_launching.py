@@ -9,10 +9,10 @@ import pytest
 from windlass_client.cli import Where
 from windlass_client.compose import launching
 from windlass_client.compose.engine import Wanted
-from windlass_client.compose.model import Health, Limits, Mount, Port, Service
+from windlass_client.compose.model import Limits, Mount, Port, Service
 from windlass_client.compose.values import Place
 from windlass_client.launch import LaunchOptions
-from windlass_client.lifecycle.asked import HealthCheck
+from windlass_client.lifecycle.healthcheck import HealthOptions
 from windlass_client.volumes import options as mounts
 
 SERVICE = Service("web", Place("compose.yaml", 1), image="nginx")
@@ -97,18 +97,10 @@ def test_mounts_have_the_names_outside_of_the_project() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("health", "check"),
-    [
-        (Health(("CMD-SHELL", "curl x | grep y"), interval=5), HealthCheck(("/bin/sh", "-c", "curl x | grep y"), 5.0)),
-        (Health(("CMD", "curl", "x"), retries=9), HealthCheck(("curl", "x"), retries=9)),
-        (Health(("NONE",)), None),
-        (None, None),
-    ],
-)
-def test_health_checks_are_those_of_run(health: Health | None, check: HealthCheck | None) -> None:
-    """A time that the file does not have is docker's."""
-    assert launching.health_check(health) == check
+@pytest.mark.parametrize("health", [HealthOptions(("CMD", "curl", "x"), retries=9), HealthOptions(("NONE",))])
+def test_health_checks_are_those_of_run(health: HealthOptions) -> None:
+    assert launched(replace(SERVICE, health=health)).health == health
+    assert launched(SERVICE).health == HealthOptions()
 
 
 def test_standard_input_ends_with_its_client_or_never() -> None:

@@ -19,8 +19,9 @@ from windlass_client.compose import identity
 from windlass_client.containers import EXIT_STATUS
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle import asked, removal, restarts, states, tasks
-from windlass_client.lifecycle.asked import Asked, HealthCheck, StopOptions
+from windlass_client.lifecycle.asked import Asked, StopOptions
 from windlass_client.lifecycle.health import Watch
+from windlass_client.lifecycle.healthcheck import HealthCheck
 from windlass_client.lifecycle.states import FINISHED, State
 from windlass_client.lifecycle.stopping import signal_number, stop_signal
 from windlass_client.listings import filtering

@@ -21,8 +21,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "docker.md"
 
 
 @pytest.fixture
-def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
     """Docker on a dockerd of its own, and `windlass` on a windlassd."""
+    tmp_path = tmp_path_factory.mktemp("p")  # short, for containerd's sockets
     require_foreign_tools()
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
@@ -35,6 +36,7 @@ def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
         dockerd.wait()
         ours = {"WINDLASS_ADDRESS": windlass[0].address, "CONTAINERD_NAMESPACE": windlass[0].namespace}
         ours |= {"WINDLASS_CLIENT_DATA": str(tmp_path / "data"), "NETCONFPATH": str(tmp_path / "net.d")}
+        ours["WINDLASS_NETWORK"] = "bridge"
         windlass_words = [*windlass[1], *WINDLASS]
         yield _side("docker", dockerd.command, {}, tmp_path), _side("windlass", windlass_words, ours, tmp_path)
 

@@ -55,15 +55,18 @@ class Windlass:
         self.machine = machine
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        settings = {"WINDLASS_ADDRESS": self.machine.address, "CONTAINERD_NAMESPACE": self.machine.namespace}
-        fifos = ("--fifo-dir", str(self.machine.directory / "fifo"))
-        command = [*WINDLASS, "run", *fifos, "--snapshotter", "erofs", *arguments]
+        settings = {
+            "WINDLASS_ADDRESS": self.machine.address,
+            "CONTAINERD_NAMESPACE": self.machine.namespace,
+            "WINDLASS_CLIENT_DATA": str(self.machine.directory / "client"),
+        }
+        command = [*WINDLASS, "run", "--network", "none", "--snapshotter", "erofs", *arguments]
         return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60)
 
 
 def test_a_container_runs_on_images(machine: Machine) -> None:
     """It sees every layer, deletions too, and can change what it sees; afterwards nothing is mounted."""
-    script = "cat /file; ls /data; ls /etc; echo changed > /file; cat /file; id -u"
+    script = "cat /file; ls /data; cd /etc; ls group passwd 2>/dev/null; echo changed > /file; cat /file; id -u"
     done = Windlass(machine).run("--rm", "--user", "nobody", IMAGE, "/bin/sh", "-c", script.replace("echo", "false &&"))
     assert done.stdout.split() == ["lowernew", "passwd", "lower65534"], done.stderr
     done = Windlass(machine).run("--rm", IMAGE, "/bin/sh", "-c", script)
@@ -119,3 +122,12 @@ def test_a_task_that_cannot_be_made_leaves_nothing(machine: Machine) -> None:
     assert "none" in done.stderr
     eventually(lambda: not machine.mounts())
     assert not (managed(machine) or devices(machine))
+    # what would remove the container, had the client been killed
+    eventually(lambda: not any(b"lifecycle.removal" in commandline(pid) for pid in machine.processes()))
+
+
+def commandline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""

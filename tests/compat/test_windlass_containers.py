@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from compat.images import Archive, busybox_layer
 from compat.windlass_machine import IMAGE, NEEDS, WINDLASS, Machine, read_until, running
+from polling import is_readable
 
 pytestmark = NEEDS
 COUNT = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.1; done"
@@ -90,6 +92,16 @@ def test_a_log_is_followed_over_a_killed_daemon(machine: Machine) -> None:
     assert lines == [f"line {number}\n".encode() for number in range(len(lines))]
 
 
+def wait_for_prompt(terminal: int) -> None:
+    """Type until a shell answers: what is typed before the client has taken the terminal over may be lost."""
+    seen, deadline = b"", time.monotonic() + 60
+    while b"# " not in seen:
+        assert time.monotonic() < deadline, seen
+        os.write(terminal, b"\r")
+        if is_readable(terminal, 0.5):
+            seen += os.read(terminal, 65536)
+
+
 def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
     """By the keys, and when it goes away; the container does not notice."""
     for leave in ("keys", "hang up"):
@@ -97,8 +109,7 @@ def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
         pid, terminal = pty.fork()
         if pid == 0:
             os.execve(WINDLASS[0], [*WINDLASS, *arguments], machine.environment)
-        os.write(terminal, b"\r")
-        read_until(terminal, b"# ")
+        wait_for_prompt(terminal)
         if leave == "keys":
             os.write(terminal, b"\x10\x11")
             read_until(terminal, b"read escape sequence")
@@ -110,7 +121,7 @@ def test_a_terminal_is_left_and_found_again(machine: Machine) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(WINDLASS[0], [*WINDLASS, "attach", "box"], machine.environment)
-    time.sleep(1)
+    wait_for_prompt(terminal)
     os.write(terminal, b"exit 4\r")
     while True:
         try:
@@ -154,6 +165,20 @@ def test_health(machine: Machine) -> None:
     ok(machine, "exec", "box", "sh", "-c", "echo > /tmp/ok")
     eventually(lambda: ok(machine, "inspect", "-f", "{{.State.Health.Status}}", "box") == "healthy\n")
     assert ok(machine, "ps", "-q", "--filter", "health=healthy") == "box\n"
+
+
+def test_an_image_says_how_its_health_is_found_out(machine: Machine) -> None:
+    """docker's HEALTHCHECK; what `run` says goes over it."""
+    check = {"Test": ["CMD-SHELL", "test -e /tmp/ok"], "Interval": 300_000_000, "Retries": 1}
+    name = "example.org/checked:1"
+    archive = Archive(machine.directory / "checked.tar", name, [busybox_layer()], Healthcheck=check)
+    ok(machine, "image", "import", str(archive.path))
+    ok(machine, "run", "-d", "--name", "box", name, "sleep", "1000")
+    eventually(lambda: "(unhealthy)" in ok(machine, "ps"))
+    ok(machine, "exec", "box", "touch", "/tmp/ok")
+    eventually(lambda: "(healthy)" in ok(machine, "ps"))
+    ok(machine, "run", "-d", "--name", "unchecked", "--no-healthcheck", name, "sleep", "1000")
+    assert "health" not in ok(machine, "ps", "--filter", "name=unchecked")
 
 
 def test_options(machine: Machine, tmp_path: Path) -> None:

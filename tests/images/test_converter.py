@@ -24,7 +24,7 @@ from windlass_images.converter import Converted, Options, convert
 from windlass_images.estargz import footer
 from windlass_images.imagetree import resolve
 from windlass_images.layers import Form
-from windlass_images.unpack import unpack
+from windlass_images.unpack import ignore, unpack
 
 EVERYTHING = importer.Options(platform=None, unpack=False)
 NAME = "example.org/x:1"
@@ -297,7 +297,7 @@ async def test_estargz_changes_the_config(store: ClientStore, daemon: FakeDaemon
     assert again.target == made.target
     assert "annotations" not in document(daemon, back.target.digest)["layers"][0]
     leaf = await resolve(store, "new", Platform("linux", "amd64"))
-    assert await unpack(store, "overlayfs", leaf, importer.ignore) == digest_of(plain)
+    assert await unpack(store, "overlayfs", leaf, ignore) == digest_of(plain)
 
 
 async def test_what_was_estargz_is_made_anew(store: ClientStore, daemon: FakeDaemon, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -38,18 +39,16 @@ def listener(path: Path) -> socket.socket:
 
 def start(program: str, path: Path, passed: list[socket.socket]) -> subprocess.Popen[str]:
     """Start a program as systemd would: what is passed has the numbers from 3 on, and its PID is in LISTEN_PID."""
-    moves = " ".join(f"{3 + number}<&{each.fileno() + 50}" for number, each in enumerate(passed))
-    for each in passed:
-        os.dup2(each.fileno(), each.fileno() + 50)
+    # copies with numbers that are not among those they are moved to
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD, 100) for each in passed]
+    moves = " ".join(f"{3 + number}<&{copy}" for number, copy in enumerate(copies))
     script = f'exec {moves}; export LISTEN_PID=$$ LISTEN_FDS={len(passed)}; exec "$@"'
     command = ["bash", "-c", script, "bash", sys.executable, "-c", program, str(path)]
     try:
-        return subprocess.Popen(
-            command, pass_fds=[each.fileno() + 50 for each in passed], stdout=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen(command, pass_fds=copies, stdout=subprocess.PIPE, text=True)
     finally:
-        for each in passed:
-            os.close(each.fileno() + 50)
+        for copy in copies:
+            os.close(copy)
 
 
 def test_a_socket_of_systemd_is_served_and_stays(tmp_path: Path) -> None:

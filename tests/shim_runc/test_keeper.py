@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from polling import is_readable
+from shim_runc.early_signal import STOPPED
 from shim_runc.fake_worker import PIPES, STATE
 
 from windlass_shim_runc.keeper import Handover, KeeperLine
@@ -66,3 +68,9 @@ def test_more_than_the_keeper_takes_is_refused_before_anything_is_sent() -> None
             KeeperLine(theirs, Handover()).hand_over(handover)
         with pytest.raises(BlockingIOError):
             ours.recv(1)
+
+
+def test_a_signal_that_comes_while_a_worker_is_forked_reaches_it() -> None:
+    """A worker may have answered its first call before the keeper knows its pid."""
+    program = Path(__file__).with_name("early_signal.py")
+    assert subprocess.run([sys.executable, program], timeout=20, check=False).returncode == STOPPED

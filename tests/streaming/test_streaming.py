@@ -118,7 +118,7 @@ async def test_an_error_of_ours_is_told(server: StreamingServer) -> None:
 
 async def test_a_server_that_stops_ends_a_session_with_an_error(server: StreamingServer, machine: Machine) -> None:
     """Clients take a connection that ends without a status for success (kubectl 1.36)."""
-    url, attached = server.url(sh("sleep 60")), server.url(Attach("c1", ALL))
+    url, attached = server.url(sh("sleep 8")), server.url(Attach("c1", ALL))
     executing = asyncio.ensure_future(apart(lambda: spdy_exec(url, OUT)))
     with using(await apart(lambda: ws(attached, V5))) as other:
         await apart(lambda: other.send_binary(b"\x00hello"))

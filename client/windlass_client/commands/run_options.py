@@ -15,7 +15,8 @@ from windlass_client.commands.volumeoptions import MountOptions, volume_options
 
 if TYPE_CHECKING:
     from windlass_client.launch import LaunchOptions
-    from windlass_client.lifecycle.asked import HealthCheck, StopOptions
+    from windlass_client.lifecycle.asked import StopOptions
+    from windlass_client.lifecycle.healthcheck import HealthOptions
     from windlass_client.logs.keeping import LogOptions
     from windlass_client.specparts import SpecParts
 
@@ -137,11 +138,11 @@ OUTPUT = (
 )
 HEALTH = (
     click.option("--health-cmd", default="", metavar="COMMAND", help="Shell command that fails if it is not healthy."),
-    click.option("--health-interval", default="30s", metavar="30s", help="Time between two checks."),
-    click.option("--health-timeout", default="30s", metavar="30s", help="Time that a check may take."),
-    click.option("--health-retries", default=3, metavar="3", help="Failures in a row until it is unhealthy."),
+    click.option("--health-interval", default="0s", metavar="30s", help="Time between two checks."),
+    click.option("--health-timeout", default="0s", metavar="30s", help="Time that a check may take."),
+    click.option("--health-retries", default=0, metavar="3", help="Failures in a row until it is unhealthy."),
     click.option("--health-start-period", default="0s", metavar="0s", help="Time in which failures do not count."),
-    click.option("--health-start-interval", default="5s", metavar="5s", help="Time between checks in that period."),
+    click.option("--health-start-interval", default="0s", metavar="5s", help="Time between checks in that period."),
     click.option("--no-healthcheck", is_flag=True, help="Check nothing."),
 )
 PLACE = (
@@ -267,21 +268,24 @@ def _stop(options: RunOptions) -> StopOptions:
     return StopOptions(options["stop_signal"], options["stop_timeout"])
 
 
-def _health(options: RunOptions) -> HealthCheck | None:
-    from windlass_client.lifecycle.asked import HealthCheck
+def _health(options: RunOptions) -> HealthOptions:
+    from windlass_client.lifecycle.healthcheck import NONE, SHELL, HealthOptions
 
-    if not options["health_cmd"] or options["no_healthcheck"]:
-        return None
-    if options["health_retries"] < 1:
+    if options["health_retries"] < 0:
         raise click.UsageError("--health-retries is at least 1")
-    return HealthCheck(
-        ("/bin/sh", "-c", options["health_cmd"]),
+    found = HealthOptions(
+        (SHELL, options["health_cmd"]) if options["health_cmd"] else (),
         seconds(options["health_interval"]),
         seconds(options["health_timeout"]),
-        options["health_retries"],
         seconds(options["health_start_period"]),
         seconds(options["health_start_interval"]),
+        options["health_retries"],
     )
+    if not options["no_healthcheck"]:
+        return found
+    if found != HealthOptions():
+        raise click.UsageError("--no-healthcheck does not go with other --health options")
+    return HealthOptions((NONE,))
 
 
 def seconds(text: str) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from windlass_client.cli import Where
 from windlass_client.compose.engine import Wanted
-from windlass_client.compose.model import Health, Mount, Port, Service
+from windlass_client.compose.model import Mount, Port, Service
 from windlass_client.datadir import DataDirectory
 from windlass_client.launch import LaunchOptions
 from windlass_client.lifecycle import restarts
-from windlass_client.lifecycle.asked import HealthCheck, StopOptions
+from windlass_client.lifecycle.asked import StopOptions
+from windlass_client.lifecycle.healthcheck import HealthOptions
 from windlass_client.logs.keeping import LogOptions
 from windlass_client.networks.options import NetworkOptions
 from windlass_client.specparts import SpecParts
@@ -47,7 +48,7 @@ def launch_options(where: Where, wanted: Wanted) -> LaunchOptions:
         restart=restarts.check(service.restart),
         remove=wanted.remove,
         stop=StopOptions(service.stop_signal, service.stop_grace_period),
-        health=health_check(service.health),
+        health=service.health or HealthOptions(),
         parts=spec_parts(service),
         runtime=service.runtime,
         platform=platforms.parse(service.platform) if service.platform else platforms.host(),
@@ -74,22 +75,6 @@ def spec_parts(service: Service) -> SpecParts:
         groups=service.group_add,
         domainname=service.domainname,
         oom_score=service.oom_score,
-    )
-
-
-def health_check(health: Health | None) -> HealthCheck | None:
-    """Return a health check, with docker's times where the file has none; None if there is to be none."""
-    kind, *words = health.test if health else ("NONE",)
-    if health is None or kind == "NONE":
-        return None
-    check = HealthCheck(("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words))
-    return HealthCheck(
-        check.command,
-        health.interval or check.interval,
-        health.timeout or check.timeout,
-        health.retries or check.retries,
-        health.start_period or check.start_period,
-        health.start_interval or check.start_interval,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from windlass_client.compose.values import Place
+from windlass_client.lifecycle.healthcheck import HealthOptions
 
 STARTED, HEALTHY, COMPLETED = "service_started", "service_healthy", "service_completed_successfully"
 DEFAULT_NETWORK = "default"
@@ -52,19 +53,6 @@ class Dependency:
     condition: str = STARTED
     required: bool = True
     restart: bool = False
-
-
-@dataclass(frozen=True)
-class Health:
-    """How a service's health is looked after; times are seconds, and 0 is docker's default."""
-
-    test: tuple[str, ...] = ()
-    """As docker has it: `CMD` or `CMD-SHELL` first; `NONE` is none."""
-    interval: float = 0
-    timeout: float = 0
-    start_period: float = 0
-    start_interval: float = 0
-    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,7 @@ class Service:
     oom_score: int | None = None
     limits: Limits = Limits()
     restart: str = "no"
-    health: Health | None = None
+    health: HealthOptions | None = None
     stop_signal: str = ""
     stop_grace_period: float = 10
     terminal: bool = False

@@ -17,12 +17,12 @@ from windlass_client.compose.model import (
     Attachment,
     Build,
     Dependency,
-    Health,
     Limits,
     Mount,
     Port,
 )
 from windlass_client.compose.values import Scalar, Section, check_keys, section, wrong
+from windlass_client.lifecycle.healthcheck import HealthOptions
 
 LAST_PORT = 65535
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -128,7 +128,7 @@ def dependencies(service: Fields) -> dict[str, Dependency]:
     return found
 
 
-def health(service: Fields) -> Health | None:
+def health(service: Fields) -> HealthOptions | None:
     """Return how its health is looked after, None if the image says so."""
     if "healthcheck" not in service:
         return None
@@ -138,11 +138,7 @@ def health(service: Fields) -> Health | None:
         test = ("NONE",)
     elif "test" in check:
         test = _test(check)
-    else:
-        raise Unimplemented(
-            f"{check.value.at}: {check.path}: a check of the image's own is not read; name its command under test"
-        )
-    return Health(
+    return HealthOptions(
         test,
         interval=check.duration("interval"),
         timeout=check.duration("timeout"),

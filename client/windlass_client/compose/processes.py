@@ -28,7 +28,7 @@ from windlass_client.compose.waiting import wait_for
 from windlass_client.compose.wanted import want
 from windlass_client.lifecycle import executing
 from windlass_client.lifecycle.attaching import Attachment
-from windlass_local.launch import ignore
+from windlass_images.unpack import ignore
 
 
 class ExecRequest(TypedDict):

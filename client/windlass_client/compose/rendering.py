@@ -11,7 +11,6 @@ from windlass_client.compose.model import (
     Attachment,
     Build,
     Dependency,
-    Health,
     Limits,
     Mount,
     Network,
@@ -20,6 +19,7 @@ from windlass_client.compose.model import (
     Service,
     Volume,
 )
+from windlass_client.lifecycle.healthcheck import HealthOptions
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -204,7 +204,7 @@ def _limits(limits: Limits) -> dict[str, Json]:
     return filled({"cpus": cpus, "memory": str(limits.memory or ""), "pids": limits.pids})
 
 
-def _health(health: Health | None) -> Json:
+def _health(health: HealthOptions | None) -> Json:
     if health is None:
         return None
     return filled(

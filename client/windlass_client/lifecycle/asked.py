@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from windlass.contracts.containers import Container
 from windlass.errors import InvalidArgument
 from windlass_client import labels
+from windlass_client.lifecycle.healthcheck import HealthCheck
 from windlass_client.logs import keeping
 from windlass_client.logs.keeping import LogOptions
 from windlass_local.launch import STOP_SIGNAL
@@ -27,18 +28,6 @@ class StopOptions:
 
     signal: str = ""
     timeout: float | None = None
-
-
-@dataclass(frozen=True)
-class HealthCheck:
-    """How a container's health is found out; times are in seconds."""
-
-    command: tuple[str, ...]
-    interval: float = 30.0
-    timeout: float = 30.0
-    retries: int = 3
-    start_period: float = 0.0
-    start_interval: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ class Asked:
             labels.RESTART: self.restart,
             labels.REMOVE: "true" if self.remove else "",
             labels.STOP: _json(self.stop.__dict__) if self.stop != StopOptions() else "",
-            labels.HEALTH: _json(self.health.__dict__) if self.health else "",
+            labels.HEALTH: health_label(self.health),
         }
         return {key: value for key, value in found.items() if value}
 
@@ -93,6 +82,11 @@ def of(container: Container) -> Asked:
         raise InvalidArgument(
             f"container {container.id} has labels of windlass that were changed ({error}); remove it and run it again"
         ) from None
+
+
+def health_label(check: HealthCheck | None) -> str:
+    """Return the value of `labels.HEALTH`."""
+    return _json(check.__dict__) if check else ""
 
 
 def has_terminal(container: Container) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle.asked import Asked
-from windlass_client.lifecycle.tasks import STDIN
+from windlass_client.logs.program import STDIN
 from windlass_client.logs.viewing import View
 from windlass_client.session import Detached, Session
 from windlass_local.fifos import Fifos

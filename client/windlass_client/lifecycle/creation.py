@@ -20,9 +20,9 @@ from windlass_client.lifecycle.attaching import Attachment
 from windlass_client.namespace import ClientNamespace
 from windlass_client.session import Left
 from windlass_client.shortnames import full
-from windlass_images.unpack import Progress
+from windlass_images.unpack import Progress, ignore
 from windlass_local import launch as local
-from windlass_local.launch import Launched, ignore
+from windlass_local.launch import Launched
 
 if TYPE_CHECKING:
     from windlass.contracts.containers import Container
@@ -96,7 +96,8 @@ async def _image(client: Client, wanted: LaunchOptions, pull: str, progress: Pro
             raise NotFound(
                 f"image {wanted.image} does not exist in namespace {client.namespace}; pull it, or leave --pull out"
             )
-        sys.stderr.write(f"Unable to find image '{wanted.image}' locally; pulling {full(wanted.image)}\n")
+        if progress is not ignore:
+            sys.stderr.write(f"Unable to find image '{wanted.image}' locally; pulling {full(wanted.image)}\n")
     from windlass_client import pulling
 
     return await pulling.pull(client, full(wanted.image), wanted.platform, wanted.snapshotter, progress)

@@ -18,7 +18,7 @@ from windlass_client.client import Client
 from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle import asked as askings
 from windlass_client.lifecycle import healthfile
-from windlass_client.lifecycle.asked import HealthCheck
+from windlass_client.lifecycle.healthcheck import HealthCheck
 from windlass_client.logs.jsonfile import now
 from windlass_client.namespace import ClientNamespace
 from windlass_local import fifos

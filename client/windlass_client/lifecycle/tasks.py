@@ -16,13 +16,13 @@ from windlass_client.datadir import DataDirectory
 from windlass_client.lifecycle.asked import Asked
 from windlass_client.logs import besides, keeping
 from windlass_client.logs.keeping import Companions
+from windlass_client.logs.program import STDIN
 from windlass_remote.messages import from_mounts
 
 if TYPE_CHECKING:
     from windlass_client.client import Client
     from windlass_client.namespace import ClientNamespace
 
-STDIN = "stdin"
 OUR_SHIM = "io.windlass.shim.v1"
 
 

@@ -39,6 +39,8 @@ QUIET = 0.15
 Without a terminal the process itself has written to our pipe, so that all is there.
 """
 LOCK = "lock"
+STDIN = "stdin"
+"""The FIFO beside the log."""
 LOCK_PATIENCE = 5.0
 FIRST_LOOKS, SOON, LATER = 250, 0.02, 0.5
 
@@ -171,6 +173,8 @@ def main(
     bundle = os.environ.get(BUNDLE) or os.getcwd()  # noqa: PTH109
     os.chdir(directory)
     lock = _lock()
+    if terminal:
+        _hold_stdin()
     writer = Writer(log, max_size, max_files) if log else None
     program = Program(writer, Viewers(), bundle, QUIET if terminal or BUNDLE in os.environ else 0.0)
     for number in (SIGTERM, SIGINT, SIGHUP):
@@ -203,6 +207,14 @@ def _lock() -> int:
         except BlockingIOError:
             time.sleep(0.01)
     return descriptor
+
+
+def _hold_stdin() -> None:
+    """Keep standard input open until this program ends: containerd's shim closes a terminal whose input ends."""
+    try:
+        os.open(STDIN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        pass  # a container without standard input
 
 
 def _spawn(argv: Sequence[str], environment: dict[str, str] | None) -> int:

@@ -21,7 +21,7 @@ from windlass_shim_runc.reaper import Reaper
 from windlass_shim_runc.server import Server
 from windlass_shim_runc.services import services
 from windlass_shim_runc.shim import Shim
-from windlass_shim_runc.signals import SIG_IGN, SIGHUP, SIGINT, SIGTERM, handle
+from windlass_shim_runc.signals import SIG_IGN, SIGHUP, SIGINT, SIGTERM, handle, release_stop_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class Serving:
         handle(SIGINT, self._on_terminate)
         handle(SIGHUP, SIG_IGN)
         self._reaper.start()
+        release_stop_signals()
         loop.spawn(self._server.run())
         loop.spawn(self._publisher.run())
         loop.spawn(self._end_when_idle())

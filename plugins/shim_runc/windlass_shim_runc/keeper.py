@@ -20,7 +20,17 @@ import sys
 import time
 
 from windlass_shim_runc.log import log
-from windlass_shim_runc.signals import SIG_IGN, SIGCHLD, SIGHUP, SIGINT, SIGTERM, handle, wake_by
+from windlass_shim_runc.signals import (
+    SIG_IGN,
+    SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    handle,
+    hold_stop_signals,
+    release_stop_signals,
+    wake_by,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,10 +174,13 @@ def keep(listener: int, work: Work) -> int:
     quiet = QUIET
     while True:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        # Neither a worker whose pid is not known here yet, nor one without handlers misses a signal.
+        hold_stop_signals()
         worker = fork()
         if not worker:
             ours.close()
             run_worker(work, theirs, handover, quiet, (woken, wakeup))
+        release_stop_signals()
         theirs.close()
         close(handover.descriptors)
         left = supervise(ours, woken, worker)

@@ -9,7 +9,7 @@ import json
 import os
 
 from windlass.errors import DeadlineExceeded, Error, NotFound
-from windlass_oci_runtime import ending
+from windlass_oci_runtime import cgroups, changing, ending
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
 from windlass_oci_runtime.report import Failure
@@ -75,6 +75,25 @@ class Own(CommandLine):
     async def kill(self, number: int, all: bool) -> None:
         """Send a signal."""
         ending.kill(self._container, number, all)
+
+    async def pause(self) -> None:
+        """Freeze all processes."""
+        await self._pause(True)
+
+    async def resume(self) -> None:
+        """Thaw all processes."""
+        await self._pause(False)
+
+    async def _pause(self, frozen: bool) -> None:
+        for _ in changing.pausing(self._container, frozen):
+            await self.loop.sleep(cgroups.PAUSE)
+
+    async def update(self, resources: bytes) -> None:
+        """Set limits."""
+        try:
+            changing.update(self._container, json.loads(resources))
+        except OSError as error:
+            raise Error(f"OCI runtime update failed: {error.filename}: {error.strerror}") from error
 
     async def delete(self) -> None:
         """Forget a container; hooks may take their time in a process of their own."""

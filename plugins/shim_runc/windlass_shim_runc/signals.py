@@ -22,6 +22,16 @@ def handle(number: int, handler: Callable[[int, object], None] | int) -> None:
     _signal.signal(number, handler)
 
 
+def hold_stop_signals() -> None:
+    """Leave SIGTERM and SIGINT waiting until `release_stop_signals`; a fork does so too."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGTERM, SIGINT))
+
+
+def release_stop_signals() -> None:
+    """Let those come that have waited."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGTERM, SIGINT))
+
+
 def wake_by(fd: int) -> None:
     """Make every handled signal write a byte to ``fd``, which does not block."""
     _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)

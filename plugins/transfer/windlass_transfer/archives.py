@@ -10,7 +10,7 @@ from windlass.errors import InvalidArgument, Unimplemented
 from windlass_images import exporter, importer, naming, platforms
 from windlass_images.imagetree import Tree
 from windlass_images.importer import Options
-from windlass_images.unpack import Ways, unpack
+from windlass_images.unpack import Ways, ignore, unpack
 from windlass_local.store import LocalStore
 
 OCI_TAR = ("", "application/vnd.oci.image.layout.v1+tar", "application/x-tar", "application/vnd.oci.image.layer.v1.tar")
@@ -49,7 +49,7 @@ async def take(
         for each in unpacks:
             chosen = [leaf for _, tree in trees for leaf in tree.leaves_for(each.platform, strict)]
             for leaf in {leaf.target.digest: leaf for leaf in chosen}.values():
-                await unpack(leased, each.snapshotter, leaf, importer.ignore, ways)
+                await unpack(leased, each.snapshotter, leaf, ignore, ways)
         for name, tree in trees:
             await leased.images.put(name, tree.root, naming.labels(name, wanted))
             report(Progress("saved", name, desc=tree.root))

@@ -15,11 +15,10 @@ from windlass_cri.images.joined import Joined
 from windlass_cri.steps import IMAGE_VOLUME
 from windlass_images import platforms
 from windlass_images.imagetree import resolve
-from windlass_images.unpack import held, unpack
+from windlass_images.unpack import held, ignore, unpack
 from windlass_linux import calls as linux
 from windlass_linux import mounting
 from windlass_local.inside import LocalNamespace
-from windlass_local.launch import ignore
 from windlass_local.waiting import unless_gone
 
 

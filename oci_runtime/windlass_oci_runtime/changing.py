@@ -1,0 +1,58 @@
+"""Changes a container that runs: its limits, and whether it stands still."""
+
+from __future__ import annotations
+
+from windlass.errors import Error, FailedPrecondition
+from windlass_oci_runtime import cgroups, state
+from windlass_oci_runtime.shapes import RESOURCES, checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+
+def update(container: state.Container, resources: Mapping[str, Any]) -> None:
+    """Set limits; what ``resources`` does not name stays. A failure leaves all as it was.
+
+    Raises NotFound, FailedPrecondition, InvalidArgument, OSError with the file that Linux did not take.
+    """
+    found = container.read()
+    status = container.status(found)
+    if status == state.STOPPED:
+        raise FailedPrecondition(f"container {container.id} is not running, so it has no limits to change")
+    wanted = checked(resources, RESOURCES, "resources")
+    before = found.get("resources") or {}
+    try:
+        cgroups.limit(found["cgroups"], wanted)
+    except (Error, OSError):
+        _restore(found["cgroups"], before)
+        raise
+    found["resources"] = {
+        name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value
+        for name, value in {**before, **wanted}.items()
+    }
+    container.write(found)
+
+
+def _restore(places: list[str], before: Mapping[str, Any]) -> None:
+    for name, value in before.items():
+        try:
+            if name != "devices":
+                cgroups.limit(places, {name: value})
+        except (Error, OSError):
+            continue  # the first failure is the one that the caller needs
+
+
+def pausing(container: state.Container, frozen: bool) -> Iterator[None]:
+    """Pause a container, or let it go on; yields as long as the caller is to wait for `cgroups.PAUSE`.
+
+    Raises NotFound, FailedPrecondition, DeadlineExceeded.
+    """
+    found = container.read()
+    status = container.status(found)
+    if frozen and status not in (state.RUNNING, state.CREATED):
+        raise FailedPrecondition(f"cannot pause container {container.id}: it is {status}, not running")
+    if not frozen and status != state.PAUSED:
+        raise FailedPrecondition(f"cannot resume container {container.id}: it is {status}, not paused")
+    yield from cgroups.freezing(found["cgroups"], frozen)

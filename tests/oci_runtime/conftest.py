@@ -1,0 +1,26 @@
+"""A runtime for each test; what it leaves makes the test fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from oci_runtime.bundles import Runtime
+
+from windlass_conformance.boxes import BUSYBOX
+from windlass_linux import cgroups
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    if os.geteuid() != 0:
+        pytest.skip("containers need root")
+    if not BUSYBOX.exists():
+        pytest.skip("busybox is not installed; apt-get install busybox-static")
+    runtime = Runtime(tmp_path)
+    yield runtime
+    runtime.close()
+    places = [f"{place}/windlass-oci-{os.getpid()}" for place, _, _ in cgroups.hierarchies()]
+    assert cgroups.remove_within(places) == []
