@@ -76,3 +76,10 @@ async def test_cancelled_at_any_time_it_passes_that_on(turns: int) -> None:
         await task
     assert ended == [1]
     assert future.cancelled()
+
+
+async def test_one_that_cancels_itself_has_ended() -> None:
+    async def handler() -> None:
+        raise asyncio.CancelledError
+
+    assert begun(handler()) is None

@@ -46,11 +46,11 @@ class Begun(Coroutine[object, object, None]):
 def begun(first: Steps) -> Begun | None:
     """Run a coroutine until it waits for something; return what is left of it, None if it has ended.
 
-    What it raises before that is raised here.
+    What it raises before that is raised here, but for its own cancellation, which is an end.
     """
     context = contextvars.copy_context()
     try:
         waiting = context.run(first.send, None)
-    except StopIteration:
+    except (StopIteration, asyncio.CancelledError):
         return None
     return Begun(first, waiting, context)
