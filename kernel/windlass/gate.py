@@ -41,9 +41,7 @@ MISSES_TO_OPEN = 5
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 QUICK_LIMIT = 0.02
-FIRST_SLOW_PAUSE = 1.0
 SLOW_PAUSE = 30.0
-"""Seconds for which the loop makes no quick call after a slow one; the first is short, as the processor may be busy."""
 
 
 @dataclass(slots=True)
@@ -131,7 +129,6 @@ class Gate:
         self._own_loop = OwnLoop(uri) if own_loop else None
         self.slow_until = 0.0
         """Until then the loop calls no quick method itself."""
-        self._slow_pause = FIRST_SLOW_PAUSE
 
     def guard(self, method: Callable[P, R], name: str) -> Callable[P, R]:
         """Return ``method`` with every call counted, timed and subject to the breaker; `offload` knows its gate."""
@@ -189,13 +186,6 @@ class Gate:
         if isinstance(result, GeneratorType):
             return Walk(result, self)  # type: ignore[return-value] # to its callers R is an Iterator
         return result
-
-    def was_slow(self, now: float) -> None:
-        """Note that a quick method was slow: the loop calls none for a while, twice as long as the last time."""
-        if now > self.slow_until + SLOW_PAUSE:
-            self._slow_pause = FIRST_SLOW_PAUSE
-        self.slow_until = now + self._slow_pause
-        self._slow_pause = min(2 * self._slow_pause, SLOW_PAUSE)
 
     def close(self) -> None:
         """Take no further calls; those under way are not waited for."""
@@ -288,9 +278,10 @@ def offloaded(
             try:
                 return method(*args, **kwargs)
             finally:
-                # one that was not sends all of its plugin's to the pool for a while: a disk may hang
+                # one that was not sends all of its plugin's to the pool: for a second, as the processor may be busy,
+                # and for longer if the next is slow as well, as a disk may hang
                 if (now := time.monotonic()) - begun > QUICK_LIMIT:
-                    gate.was_slow(now)
+                    gate.slow_until = now + (SLOW_PAUSE if now < gate.slow_until + FIRST_PAUSE else FIRST_PAUSE)
         gate.breaker.check()
         job = gate.pool.submit(partial(method, *args, **kwargs), discard)
         timer = None if deadline is None else job.future.get_loop().call_later(deadline, job.expire, method, deadline)

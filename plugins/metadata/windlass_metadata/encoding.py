@@ -12,6 +12,12 @@ from windlass_metadata.sandboxes import SANDBOXES
 TABLES = (IMAGES.table, CONTAINERS.table, SANDBOXES.table)
 
 
+def complete(db: sqlite3.Connection) -> None:
+    """Encode the records that are not, inside a change; an index has them."""
+    for table in TABLES:
+        table.encode_missing(db)
+
+
 def wrong(db: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
     """Yield table, namespace and key of each row whose encoded record is not what its columns say."""
     for table in TABLES:

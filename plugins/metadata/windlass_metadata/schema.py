@@ -107,8 +107,12 @@ INSERT INTO new_containers SELECT
     NULL, extensions, runtime_options_type, runtime_options, spec_type, spec FROM containers;
 DROP TABLE containers;
 ALTER TABLE new_containers RENAME TO containers;
+
+CREATE INDEX images_not_encoded ON images (namespace, name) WHERE encoded IS NULL;
+CREATE INDEX sandboxes_not_encoded ON sandboxes (namespace, id) WHERE encoded IS NULL;
+CREATE INDEX containers_not_encoded ON containers (namespace, id) WHERE encoded IS NULL;
 """
-"""Records as bytes (`windlass_metadata.encoded`)."""
+"""Records as bytes (`windlass_metadata.encoding` makes those of older databases)."""
 
 MIGRATIONS: tuple[str, ...] = (FIRST, ENCODED)
 
@@ -124,11 +128,6 @@ def migrate(db: sqlite3.Connection) -> None:
             f"the metadata database has schema {version}, this Windlass knows {len(MIGRATIONS)}; install a newer one"
         )
     for number in range(version, len(MIGRATIONS)):
-        # executescript commits first, so the transaction begins in the script
-        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1};")
-        if MIGRATIONS[number] is ENCODED and version:
-            from windlass_metadata import encoding  # which imports this module
-
-            encoding.encode(db)
-        db.execute("COMMIT")
+        # executescript commits first, so the transaction is part of the script
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
     db.execute("UPDATE sequence SET value = value + ?", (SEQUENCE_LEAP,))

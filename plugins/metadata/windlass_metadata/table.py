@@ -51,7 +51,7 @@ class Table(Generic[T]):
                 self._decoders.insert(0, (place, codec.decode))  # last first: earlier columns keep their places
             names += codec.columns if codec else (field,)
         self.columns = ", ".join(names)
-        key = names[0]
+        self._key = key = names[0]
         within = _where(scope)
         at = _where((*scope, key))
         self._select_all = f"SELECT {self.columns} FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
@@ -122,6 +122,12 @@ class Table(Generic[T]):
         for namespace, encoded, *row in db.execute(f"SELECT namespace, encoded, {self.columns} FROM {self.name}"):  # noqa: S608 - names of ours
             if encoded != self.encoded(self.decode(row)):
                 yield namespace, row[0]
+
+    def encode_missing(self, db: sqlite3.Connection) -> None:
+        """Make the bytes of each record that has none."""
+        query = f"SELECT namespace, {self._key} FROM {self.name} WHERE encoded IS NULL"  # noqa: S608 - names of ours
+        for at in db.execute(query).fetchall():
+            self.write(db, self.existing(db, *at), at[0])
 
     def encode_wrong(self, db: sqlite3.Connection) -> int:
         """Make the bytes of those again, and return how many there were."""
