@@ -230,7 +230,8 @@ class Connection(asyncio.BufferedProtocol):
         self.core.send(stream, headers, data, trailers)
         if not stream.open:
             self._forget(stream)
-        small = trailers is None and self.core.sender.size < GATHERED  # of a stream, which may have more to send
+        # of a stream, which may have more to send
+        small = trailers is None and not stream.unsent and self.core.sender.size < GATHERED
         if self._opened < 2 and not small and not self._reading:
             self._flush()
         else:
