@@ -13,7 +13,6 @@ from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.rpc import Call
 from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument, Unimplemented
-from windlass.marks import quick
 from windlass_api.containerd.services.events.ttrpc.v1 import events_pb2 as ttrpc_pb
 from windlass_api.containerd.services.events.v1 import events_pb2 as pb
 from windlass_api.containerd.types import event_pb2
@@ -53,13 +52,11 @@ class Events:
         """Translate for ``exchange``."""
         self._exchange = exchange
 
-    @quick
     async def publish(self, request: pb.PublishRequest, call: Call) -> Empty:
         """Deliver a client's event in its namespace."""
         self._exchange.publish(call.namespace, request.topic, _payload(request.event))
         return Empty()
 
-    @quick
     async def forward(self, request: pb.ForwardRequest, call: Call) -> Empty:
         """Deliver an event that was stamped elsewhere."""
         self._exchange.forward(from_proto(request.envelope))

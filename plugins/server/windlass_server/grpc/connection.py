@@ -21,8 +21,6 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a peer has to say that it speaks HTTP/2; afterwards it may be silent for ever."""
 PROMPT = 4
 """Calls of one read whose quick handlers run at once: those of a client with many in flight take turns with others."""
-GATHERED = 32 << 10
-"""Bytes of streams that wait for the loop's next turn, to be written together."""
 LINGER = 5.0
 """Seconds that a peer has to read why it is sent away."""
 EMPTY = memoryview(b"")
@@ -230,9 +228,7 @@ class Connection(asyncio.BufferedProtocol):
         self.core.send(stream, headers, data, trailers)
         if not stream.open:
             self._forget(stream)
-        # of a stream, which may have more to send
-        small = trailers is None and not stream.unsent and self.core.sender.size < GATHERED
-        if self._opened < 2 and not small and not self._reading:
+        if self._opened < 2 and not self._reading:
             self._flush()
         else:
             self._flush_soon()
