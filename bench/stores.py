@@ -206,7 +206,12 @@ def fill_at_rest(daemon: Daemon, numbers: range) -> list[str]:
     with contextlib.closing(rows), rows:
         rows.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (MANY,))
         rows.executemany("INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)", content)
-        rows.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", images)
+        rows.executemany(
+            "INSERT INTO images"
+            " (namespace, name, media_type, digest, size, annotations, labels, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            images,
+        )
     daemon.start()
     return digests
 

@@ -278,9 +278,10 @@ def offloaded(
             try:
                 return method(*args, **kwargs)
             finally:
-                # one that was not sends all of its plugin's to the pool for a while: a disk may hang
+                # one that was not sends all of its plugin's to the pool: for a second, as the processor may be busy,
+                # and for longer if the next is slow as well, as a disk may hang
                 if (now := time.monotonic()) - begun > QUICK_LIMIT:
-                    gate.slow_until = now + SLOW_PAUSE
+                    gate.slow_until = now + (SLOW_PAUSE if now < gate.slow_until + FIRST_PAUSE else FIRST_PAUSE)
         gate.breaker.check()
         job = gate.pool.submit(partial(method, *args, **kwargs), discard)
         timer = None if deadline is None else job.future.get_loop().call_later(deadline, job.expire, method, deadline)

@@ -34,6 +34,9 @@ def quick(method: C) -> C:
     That is its author's word that it answers from memory, or from files that this
     host caches, within some 100 µs and never waits for a lock, a peer or a
     `fsync`: whatever it waits for, every client of the daemon waits for.
+
+    Of a handler of calls (`windlass.contracts.rpc`) it says the same, up to its first ``await`` of anything that
+    is not ready; up to there it may have no task (`asyncio.current_task`), so it uses no timeout or task group.
     """
     setattr(method, QUICK_MARK, True)
     return method

@@ -28,6 +28,12 @@ def any_of(payload: Payload) -> AnyMessage:
     return AnyMessage(type_url=payload.type_url, value=payload.value)
 
 
+def put_any(field: AnyMessage, payload: Payload | None) -> None:
+    """Set a message's field to a payload: a message of its own would be copied; None leaves it out."""
+    if payload is not None:
+        field.type_url, field.value = payload.type_url, payload.value
+
+
 def from_any(message: AnyMessage) -> Payload | None:
     """Return an Any as a payload, None for one that is not set."""
     if not message.type_url and not message.value:

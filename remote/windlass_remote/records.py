@@ -1,10 +1,23 @@
-"""Sandboxes' records as messages."""
+"""Records of containers, images and sandboxes as messages."""
 
 from __future__ import annotations
 
+from windlass.contracts.containers import Container
+from windlass.contracts.images import Image
 from windlass.contracts.sandboxes import Sandbox
+from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.services.images.v1 import images_pb2
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
-from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
+from windlass_remote.messages import (
+    any_of,
+    from_any,
+    payloads,
+    put_any,
+    put_timestamp,
+    to_any,
+    to_descriptor,
+    to_timestamp,
+)
 
 
 def to_record(sandbox: Sandbox) -> types_pb.Sandbox:
@@ -34,3 +47,31 @@ def from_record(message: types_pb.Sandbox) -> Sandbox:
         extensions=payloads(message.extensions),
         sandboxer=message.sandboxer,
     )
+
+
+def to_container(container: Container) -> containers_pb2.Container:
+    """Return a container's record as a message."""
+    message = containers_pb2.Container(
+        id=container.id,
+        labels=container.labels or None,
+        image=container.image,
+        snapshotter=container.snapshotter,
+        snapshot_key=container.snapshot_key,
+        sandbox=container.sandbox,
+    )
+    message.runtime.name = container.runtime
+    put_any(message.runtime.options, container.runtime_options)
+    put_any(message.spec, container.spec)
+    put_timestamp(message.created_at, container.created_at)
+    put_timestamp(message.updated_at, container.updated_at)
+    for key, payload in container.extensions.items():
+        put_any(message.extensions[key], payload)
+    return message
+
+
+def to_image(image: Image) -> images_pb2.Image:
+    """Return an image as a message."""
+    message = images_pb2.Image(name=image.name, labels=image.labels or None, target=to_descriptor(image.target))
+    put_timestamp(message.created_at, image.created_at)
+    put_timestamp(message.updated_at, image.updated_at)
+    return message

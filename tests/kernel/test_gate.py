@@ -291,3 +291,19 @@ async def test_what_is_no_exception_is_told_as_one(kind: type[BaseException], ow
         with pytest.raises(RuntimeError, match="StopIteration" if kind is StopIteration else f"{kind.__name__}: x"):
             await handle.on_loop(kind("x"))
     gate.close()
+
+
+async def test_one_slow_call_keeps_quick_ones_from_the_loop_for_a_second_and_a_second_for_long(gate: Gate) -> None:
+    """A busy processor is no reason to leave the loop for long; a disk that hangs again is."""
+
+    class Quick:
+        @quick
+        def sleep(self) -> None:
+            time.sleep(0.05)
+
+    handle: Quick = Handle(Quick(), gate)  # type: ignore[assignment] # a handle has the methods of what it stands for
+    await offload(handle.sleep)
+    assert gate.slow_until - time.monotonic() <= 1.0
+    gate.slow_until = time.monotonic()  # the pause is over
+    await offload(handle.sleep)
+    assert gate.slow_until - time.monotonic() > 10.0

@@ -110,10 +110,7 @@ def test_errors_name_the_record(db: sqlite3.Connection) -> None:
         THINGS.refuse(db, "ns", "one")
 
 
-VISIBLE = Visible[Thing](
-    {"id": lambda thing: thing.id, "target.digest": lambda thing: thing.target.digest},
-    {"labels": lambda thing: thing.labels},
-)
+VISIBLE = Visible[Thing]({"id": "id", "target.digest": "target.digest"}, {"labels": "labels"})
 
 
 @pytest.mark.parametrize(

@@ -109,14 +109,15 @@ class Echo:
         await asyncio.sleep(60)
         yield b""
 
-    def methods(self) -> dict[str, Method]:
-        """Return the table of all methods, whose messages are bytes."""
+    def methods(self, quick: bool = False) -> dict[str, Method]:
+        """Return the table of all methods, whose messages are bytes; those without a stream are ``quick``, or not."""
         unary = ["echo", "metadata", "hang", "fail", "exit", "panic", "abort", "code", "size", "remaining"]
         streams = {"count": (False, True), "push": (False, True), "total": (True, False), "pull": (True, False)}
         streams |= {"chat": (True, True), "deaf": (True, True)}
         kinds = dict.fromkeys(unary, (False, False)) | streams
         return {
-            name: Method(f"/t.Echo/{name}", getattr(self, name), bytes, _same, *kind) for name, kind in kinds.items()
+            name: Method(f"/t.Echo/{name}", getattr(self, name), bytes, _same, *kind, quick=quick and name in unary)
+            for name, kind in kinds.items()
         }
 
 
@@ -126,10 +127,10 @@ def _same(message: object) -> bytes:
 
 
 @asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[tuple[Echo, Server]]:
+async def serving(path: Path, quick: bool = False) -> AsyncIterator[tuple[Echo, Server]]:
     """Serve an `Echo` as service ``t.Echo`` on ``path``."""
     echo, server = Echo(), Server(Limits(LIMIT, LIMIT))
-    server.add("t.Echo", echo.methods())
+    server.add("t.Echo", echo.methods(quick))
     listener = await asyncio.get_running_loop().create_unix_server(server.connection, str(path))
     yield echo, server
     listener.close()

@@ -34,11 +34,11 @@ class Client:
         return getattr(self.channel, kind)(f"/t.Echo/{name}")
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+@pytest.fixture(params=[False, True], ids=["tasks", "quick"])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
     address = f"unix:{tmp_path}/s"
     async with (
-        serving(tmp_path / "s") as (echo, server),
+        serving(tmp_path / "s", request.param) as (echo, server),
         grpc.aio.insecure_channel(address, options=OPTIONS) as channel,
     ):
         yield Client(channel, echo, server)

@@ -65,7 +65,7 @@ class Collectibles(Protocol):
 
 @contract
 class Metadata(Protocol):
-    """The views of the metadata store. Synchronous and thread-safe; views are cheap to make.
+    """The views of the metadata store. Synchronous and thread-safe; views are cheap to make, and callers may keep them.
 
     Each takes a namespace and raises FailedPrecondition ("namespace is required")
     for an empty one and InvalidArgument for one that is not an identifier. A lease

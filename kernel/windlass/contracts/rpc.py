@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from windlass.contracts.values import check_identifier
 from windlass.errors import Error, FailedPrecondition, from_code
+from windlass.marks import is_quick
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -123,6 +124,15 @@ class Method:
     gives_stream: bool = False
     namespace: str = ""
     """That of calls that name none."""
+    quick: bool = False
+    """Its handler is marked as `windlass.marks.quick`: a server may take its first step before it makes a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A response that a handler has encoded itself, or got so."""
+
+    data: bytes
 
 
 class Server(Protocol):
@@ -171,11 +181,19 @@ def _method(path: str, method: MethodDescriptor, service: object, namespace: str
         path,
         _streaming(function) if method.server_streaming else _unary(function),
         GetMessageClass(method.input_type).FromString,
-        GetMessageClass(method.output_type).SerializeToString,
+        _encoder(GetMessageClass(method.output_type).SerializeToString),
         method.client_streaming,
         method.server_streaming,
         namespace,
+        is_quick(function) and not (method.client_streaming or method.server_streaming),
     )
+
+
+def _encoder(serialize: Callable[..., bytes]) -> Callable[..., bytes]:
+    def encode(response: object) -> bytes:
+        return response.data if type(response) is Encoded else serialize(response)
+
+    return encode
 
 
 def _unary(function: Callable[[object, Call], Awaitable[object]]) -> Handler:

@@ -53,9 +53,18 @@ NUMERIC_ESCAPES = (
 
 def parse(expressions: Sequence[str]) -> Filter:
     """Return the test that ``expressions`` describe; raises InvalidArgument with the position marked ``>|x|<``."""
+    return accepting(parse_all(expressions))
+
+
+def parse_all(expressions: Sequence[str]) -> list[tuple[Selector, ...]]:
+    """Return the conditions of each of ``expressions``, one of which must hold as a whole; raises as `parse` does."""
     if len(expressions) > MAX_FILTERS:
         raise InvalidArgument(f"{len(expressions)} filters are too many, the limit is {MAX_FILTERS}")
-    alternatives = [parse_one(expression) for expression in expressions]
+    return [parse_one(expression) for expression in expressions]
+
+
+def accepting(alternatives: Sequence[tuple[Selector, ...]]) -> Filter:
+    """Return the test that the conditions of `parse_all` are."""
     if not alternatives or () in alternatives:
         return match_all
 

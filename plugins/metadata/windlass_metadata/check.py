@@ -17,7 +17,7 @@ from windlass.contracts.content import CHUNK, ContentStore
 from windlass.contracts.snapshots import Info, Kind, Snapshotter
 from windlass.contracts.values import Descriptor
 from windlass.errors import Error, NotFound
-from windlass_metadata import trash
+from windlass_metadata import encoding, trash
 from windlass_metadata.clean import clean_content, clean_snapshots
 from windlass_metadata.columns import decode_map
 from windlass_metadata.ledger import Ledger
@@ -47,6 +47,7 @@ class Check:
                 yield from own(repair, deep)
             yield from self._snapshots(name, snapshotter, repair)
         yield from self._names()
+        yield from self._encoded(repair)
 
     def _database(self) -> Iterator[Problem]:
         with self._ledger.read() as db:
@@ -178,6 +179,16 @@ class Check:
             ):
                 state = f"has no snapshot {key} of {snapshotter}"
                 yield Problem(f"container {id} of namespace {namespace}", state, "remove it")
+
+    def _encoded(self, repair: bool) -> Iterator[Problem]:
+        with self._ledger.read() as db:
+            found = list(encoding.wrong(db))
+        if found and repair:
+            self._ledger.database.write(encoding.encode)
+        for table, namespace, key in found:
+            what = f"record {key} of {table} of namespace {namespace}"
+            remedy = "it was encoded again" if repair else "run with --repair to have it encoded again"
+            yield Problem(what, "is listed otherwise than it is kept", remedy, repair)
 
     def _unknown(self, kind: str, names: list[str], repair: bool, clean: Callable[[], object]) -> Iterator[Problem]:
         if names and repair:

@@ -11,10 +11,12 @@ from windlass.typing import override
 from windlass_api.containerd.events.container_pb2 import ContainerCreate, ContainerDelete, ContainerUpdate
 from windlass_metadata import nodes
 from windlass_metadata.columns import payload, payloads, strings
+from windlass_metadata.encoded import framed
 from windlass_metadata.fields import Mutable, Visible, check_extensions, extensions, labels
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.records import Events, Kind, Records
 from windlass_metadata.table import Table
+from windlass_remote.records import to_container
 
 
 def check_container(container: Container) -> None:
@@ -45,20 +47,23 @@ def _updated(container: Container) -> ContainerUpdate:
     )
 
 
+def _encoded(container: Container) -> bytes:
+    message = to_container(container)
+    return framed(message, message.labels)
+
+
 CONTAINERS = Kind(
     Table(
         "containers",
         "container",
         Container,
         (payload("runtime_options"), payload("spec"), strings("labels"), payloads("extensions")),
+        encoded=_encoded,
     ),
     key=lambda container: container.id,
     node=nodes.container,
     check=check_container,
-    visible=Visible(
-        {"id": lambda one: one.id, "runtime.name": lambda one: one.runtime, "image": lambda one: one.image},
-        {"labels": lambda one: one.labels},
-    ),
+    visible=Visible({"id": "id", "runtime.name": "runtime", "image": "image"}, {"labels": "labels"}),
     mutable=Mutable(
         {"labels": labels, "extensions": extensions},
         {"spec": ("spec",), "image": ("image",), "snapshotkey": ("snapshot_key",)},

@@ -32,9 +32,9 @@ MAX_REF = 64 << 10
 """Bytes of a ref, which is hashed for its directory and kept in a row."""
 
 
-BLOB_FIELDS = Visible[Info]({"digest": lambda info: info.digest}, {"labels": lambda info: info.labels})
+BLOB_FIELDS = Visible[Info]({"digest": "digest"}, {"labels": "labels"})
 """Filters may ask for the size of a blob, which never matches, as in containerd."""
-INGEST_FIELDS = Visible[IngestRow]({"ref": lambda ingest: ingest.ref}, {})
+INGEST_FIELDS = Visible[IngestRow]({"ref": "ref"}, {})
 
 
 class Content(RememberedContent):

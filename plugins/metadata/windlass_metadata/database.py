@@ -22,13 +22,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from windlass.errors import DeadlineExceeded, Internal, Unavailable
+from windlass_metadata.columns import Value
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate
 from windlass_metadata.threads import Outcome, attempt
@@ -127,6 +128,17 @@ class Database:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             self._give_back(db)
+
+    def row(self, query: str, values: Sequence[str]) -> Sequence[Value] | None:
+        """Return the one row of a query, None if there is none; it needs no transaction, and so no call besides."""
+        db = self._borrow()
+        try:
+            found: list[Sequence[Value]] = db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise databases.translated(error, self.path, WHAT) from error
+        finally:
+            self._give_back(db)
+        return found[0] if found else None
 
     def close(self) -> None:
         """Finish the changes under way and close; closing twice is fine."""

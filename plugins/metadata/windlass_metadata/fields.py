@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from windlass.contracts.values import Payload
@@ -39,22 +40,35 @@ MapChange = Callable[[D, D, str, str], D]
 
 
 class Visible(Generic[T]):
-    """The fields of a record that filters see, by their paths: strings, and maps below whose name is a key."""
+    """The fields of a record that filters see, by their paths: strings, and maps below whose name is a key.
 
-    def __init__(
-        self, strings: Mapping[str, Callable[[T], str]], maps: Mapping[str, Callable[[T], Mapping[str, str]]]
-    ) -> None:
-        self._strings = {tuple(path.split(".")): read for path, read in strings.items()}
-        self._maps = maps
+    Each stands for an attribute of the record, or for one of an attribute, such as ``target.digest``.
+    """
+
+    def __init__(self, strings: Mapping[str, str], maps: Mapping[str, str]) -> None:
+        self._fields = {path.split(".")[0]: name.split(".")[0] for path, name in maps.items()}
+        self._whole = {tuple(path.split(".")): name.split(".")[0] for path, name in strings.items()}
+        self._strings = {tuple(path.split(".")): attrgetter(name) for path, name in strings.items()}
+        self._maps = {path: attrgetter(name) for path, name in maps.items()}
 
     def test(self, filters: Sequence[str]) -> Callable[[T], bool]:
         """Return what tells whether a record matches one of ``filters``. Raises InvalidArgument."""
-        accepts = expressions.parse(filters)
+        return self._test(expressions.parse_all(filters))
+
+    def reading(self, filters: Sequence[str]) -> tuple[frozenset[str], Callable[[object], bool]]:
+        """Return the record's fields that `test` looks at, and it: anything that has those will do."""
+        alternatives = expressions.parse_all(filters)
+        paths = {selector.fieldpath for selectors in alternatives for selector in selectors}
+        found = {self._fields.get(path[0]) or self._whole.get(path) for path in paths}
+        return frozenset(filter(None, found)), self._test(alternatives)
+
+    def _test(self, alternatives: Sequence[tuple[expressions.Selector, ...]]) -> Callable[[object], bool]:
+        accepts = expressions.accepting(alternatives)
         if accepts is expressions.match_all:
             return lambda _record: True
         return lambda record: accepts(self.adaptor(record))
 
-    def adaptor(self, record: T) -> expressions.Adaptor:
+    def adaptor(self, record: object) -> expressions.Adaptor:
         """Show a record to a filter."""
 
         def read(path: Sequence[str]) -> tuple[str, bool]:

@@ -15,11 +15,13 @@ from windlass.typing import override
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_metadata import nodes
 from windlass_metadata.columns import descriptor, strings
+from windlass_metadata.encoded import framed
 from windlass_metadata.fields import Mutable, Visible, labels
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.records import Events, Kind, Records
 from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.table import Table
+from windlass_remote.records import to_image
 
 
 def check_image(image: Image) -> None:
@@ -43,18 +45,25 @@ def _annotations(current: Image, wanted: Image, path: str, what: str) -> Image:
     return replace(current, target=replace(current.target, annotations=annotations))
 
 
+def _encoded(image: Image) -> bytes:
+    message = to_image(image)
+    return framed(message, message.labels, message.target.annotations)
+
+
 IMAGES = Kind(
-    Table("images", "image", Image, (descriptor("target"), strings("labels"))),
+    Table(
+        "images",
+        "image",
+        Image,
+        (descriptor("target"), strings("labels")),
+        encoded=_encoded,
+    ),
     key=lambda image: image.name,
     node=nodes.image,
     check=check_image,
     visible=Visible(
-        {
-            "name": lambda one: one.name,
-            "target.digest": lambda one: one.target.digest,
-            "target.mediatype": lambda one: one.target.media_type,
-        },
-        {"labels": lambda one: one.labels, "annotations": lambda one: one.target.annotations},
+        {"name": "name", "target.digest": "target.digest", "target.mediatype": "target.media_type"},
+        {"labels": "labels", "annotations": "target.annotations"},
     ),
     mutable=Mutable({"labels": labels, "annotations": _annotations}, {"target": ("target",)}),
     events=Events(

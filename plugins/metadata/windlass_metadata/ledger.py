@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from windlass.contracts.events import Exchange
 from windlass.contracts.values import Payload
 from windlass.errors import Error, Unavailable
+from windlass_metadata.columns import Value
 from windlass_metadata.database import Database
 from windlass_metadata.nodes import Node
 
@@ -58,6 +59,10 @@ class Ledger:
     def read(self) -> AbstractContextManager[sqlite3.Connection]:
         """Lend a connection on which everything is as of one moment."""
         return self.database.read()
+
+    def row(self, query: str, values: Sequence[str]) -> Sequence[Value] | None:
+        """Return the one row of a query, None if there is none."""
+        return self.database.row(query, values)
 
     def change(self, change: Change[R], deletion: bool = False, durable: bool = True, frees: bool | None = None) -> R:
         """Commit a change; ``deletion`` says that something may now be garbage.

@@ -70,6 +70,25 @@ class Records(Generic[T]):
             records = self._kind.table.all(db, self._namespace)
         return [record for record in records if accepts(record)]
 
+    @quick
+    def get_encoded(self, key: str) -> bytes:
+        """Return a record as bytes, see `windlass.contracts.encoded`. Raises NotFound."""
+        return self._kind.table.find_encoded(self._ledger.row, self._namespace, key)
+
+    def list_encoded(self, filters: Sequence[str] = ()) -> Sequence[bytes]:
+        """Return the records that match one of ``filters`` as bytes, by key; of the others only what filters read."""
+        fields, accepts = self._kind.visible.reading(filters)
+        table = self._kind.table
+        with self._ledger.read() as db:
+            if fields:
+                keys = [key for key, part in table.parts(db, fields, self._namespace) if accepts(part)]
+                found = table.some_encoded(db, keys, self._namespace)
+            else:
+                found = table.all_encoded(db, self._namespace) if accepts(None) else []
+        kept = [data for data in found if data is not None]
+        # rows that something else than `Table.write` has put in are not encoded
+        return kept if len(kept) == len(found) else [*map(table.encoded, self.list(filters))]
+
     def create(self, record: T, at: int | None = None) -> T:
         """Keep a record, as of ``at`` (default: now). Raises AlreadyExists, InvalidArgument."""
         kind = self._kind

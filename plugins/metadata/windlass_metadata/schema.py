@@ -89,7 +89,32 @@ CREATE TABLE sequence (value INTEGER NOT NULL) STRICT;
 INSERT INTO sequence VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+ENCODED = """
+ALTER TABLE images ADD COLUMN encoded BLOB;
+ALTER TABLE sandboxes ADD COLUMN encoded BLOB;
+
+-- a value is found by reading all that stands before it in its row: what is small is first, what is large last
+CREATE TABLE new_containers (
+    namespace TEXT NOT NULL, id TEXT NOT NULL,
+    runtime TEXT NOT NULL, labels TEXT NOT NULL, image TEXT NOT NULL, snapshotter TEXT NOT NULL,
+    snapshot_key TEXT NOT NULL, sandbox TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    encoded BLOB,
+    extensions TEXT NOT NULL, runtime_options_type TEXT, runtime_options BLOB, spec_type TEXT, spec BLOB,
+    PRIMARY KEY (namespace, id)
+) STRICT;
+INSERT INTO new_containers SELECT
+    namespace, id, runtime, labels, image, snapshotter, snapshot_key, sandbox, created_at, updated_at,
+    NULL, extensions, runtime_options_type, runtime_options, spec_type, spec FROM containers;
+DROP TABLE containers;
+ALTER TABLE new_containers RENAME TO containers;
+
+CREATE INDEX images_not_encoded ON images (namespace, name) WHERE encoded IS NULL;
+CREATE INDEX sandboxes_not_encoded ON sandboxes (namespace, id) WHERE encoded IS NULL;
+CREATE INDEX containers_not_encoded ON containers (namespace, id) WHERE encoded IS NULL;
+"""
+"""Records as bytes (`windlass_metadata.encoding` makes those of older databases)."""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, ENCODED)
 
 SEQUENCE_LEAP = 1000
 """Numbers that are skipped at each opening: a power failure may have lost some that are in backend names."""

@@ -21,7 +21,7 @@ from windlass.contracts.snapshots import Snapshotter
 from windlass.contracts.values import check_identifier
 from windlass.errors import Error, FailedPrecondition, InvalidArgument, Unavailable
 from windlass.typing import override
-from windlass_metadata import trash
+from windlass_metadata import encoding, trash
 from windlass_metadata.abandoned import Abandoned
 from windlass_metadata.check import Check
 from windlass_metadata.clean import clean_content, clean_snapshots
@@ -200,8 +200,9 @@ def recover(db: sqlite3.Connection) -> None:
     """Undo what a daemon that died has left half done, but for snapshots: their snapshotters must be asked.
 
     The blob of a commit under way may or may not be there; it is discarded, and the
-    ingest continues as its bytes are.
+    ingest continues as its bytes are. Records of an older Windlass are encoded.
     """
+    encoding.complete(db)
     db.execute("UPDATE trash SET removing = 0")
     half_done = db.execute("SELECT DISTINCT digest FROM ingests WHERE digest != '' AND NOT virtual").fetchall()
     db.execute("UPDATE ingests SET digest = '' WHERE NOT virtual")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from windlass.errors import AlreadyExists, NotFound
@@ -24,10 +25,21 @@ class Table(Generic[T]):
     """
 
     def __init__(
-        self, name: str, what: str, record: type[T], codecs: Sequence[Codec] = (), scope: Sequence[str] = ("namespace",)
+        self,
+        name: str,
+        what: str,
+        record: type[T],
+        codecs: Sequence[Codec] = (),
+        scope: Sequence[str] = ("namespace",),
+        encoded: Callable[[T], bytes] | None = None,
     ) -> None:
-        """Take ``what`` for messages: ``what`` and key name a record."""
+        """Take ``what`` for messages: ``what`` and key name a record.
+
+        With ``encoded`` a column of that name has what it makes of the record; NULL if nothing has made it yet.
+        """
         self.what = what
+        self.name = name
+        self._encoded = encoded
         self._make: Callable[..., T] = record
         codec_of = {codec.field: codec for codec in codecs}
         self._fields = [(field.name, codec_of.get(field.name)) for field in fields(record)]
@@ -39,15 +51,19 @@ class Table(Generic[T]):
                 self._decoders.insert(0, (place, codec.decode))  # last first: earlier columns keep their places
             names += codec.columns if codec else (field,)
         self.columns = ", ".join(names)
-        key = names[0]
+        self._key = key = names[0]
         within = _where(scope)
         at = _where((*scope, key))
         self._select_all = f"SELECT {self.columns} FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
         self._select = f"SELECT {self.columns} FROM {name}{at}"  # noqa: S608 - names of ours
         self._exists = f"SELECT 1 FROM {name}{at}"  # noqa: S608 - names of ours
         self._delete = f"DELETE FROM {name}{at}"  # noqa: S608 - names of ours
-        marks = ", ".join("?" * (len(scope) + len(names)))
-        self._write = f"INSERT OR REPLACE INTO {name} ({', '.join((*scope, *names))}) VALUES ({marks})"  # noqa: S608
+        self._encoded_at = f"SELECT encoded FROM {name}{at}"  # noqa: S608 - names of ours
+        self._each_encoded = f"SELECT encoded FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
+        self._some_columns = f"SELECT {key}{{more}} FROM {name}{within} ORDER BY {key}"  # noqa: S608 - names of ours
+        written = (*scope, *names, "encoded") if encoded else (*scope, *names)
+        marks = ", ".join("?" * len(written))
+        self._write = f"INSERT OR REPLACE INTO {name} ({', '.join(written)}) VALUES ({marks})"  # noqa: S608
 
     def has(self, db: sqlite3.Connection, *at: str) -> bool:
         """Return whether there is a record."""
@@ -75,7 +91,71 @@ class Table(Generic[T]):
 
     def write(self, db: sqlite3.Connection, record: T, *scope: str) -> None:
         """Write a record, over one with its key."""
-        db.execute(self._write, (*scope, *self.encode(record)))
+        row = self.encode(record)
+        if self._encoded:
+            row.append(self._encoded(record))
+        db.execute(self._write, (*scope, *row))
+
+    def encoded(self, record: T) -> bytes:
+        """Return a record as the column ``encoded`` has it."""
+        assert self._encoded
+        return self._encoded(record)
+
+    def find_encoded(self, row: Callable[[str, Sequence[str]], Sequence[Value] | None], *at: str) -> bytes:
+        """Return a record as bytes, by what looks for one row. Raises NotFound."""
+        found = row(self._encoded_at, at)
+        if found is None:
+            raise NotFound(f"{self.what} {at[-1]} does not exist")
+        if isinstance(found[0], bytes):
+            return found[0]
+        whole = row(self._select, at)
+        if whole is None:
+            raise NotFound(f"{self.what} {at[-1]} does not exist")
+        return self.encoded(self.decode(whole))
+
+    def all_encoded(self, db: sqlite3.Connection, *scope: str) -> list[bytes | None]:
+        """Return the records of a scope as bytes, by key."""
+        return [data for (data,) in db.execute(self._each_encoded, scope)]
+
+    def wrong(self, db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+        """Yield scope and key of each record whose bytes are not what its columns say; only of tables of namespaces."""
+        for namespace, encoded, *row in db.execute(f"SELECT namespace, encoded, {self.columns} FROM {self.name}"):  # noqa: S608 - names of ours
+            if encoded != self.encoded(self.decode(row)):
+                yield namespace, row[0]
+
+    def encode_missing(self, db: sqlite3.Connection) -> None:
+        """Make the bytes of each record that has none."""
+        query = f"SELECT namespace, {self._key} FROM {self.name} WHERE encoded IS NULL"  # noqa: S608 - names of ours
+        for at in db.execute(query).fetchall():
+            self.write(db, self.existing(db, *at), at[0])
+
+    def encode_wrong(self, db: sqlite3.Connection) -> int:
+        """Make the bytes of those again, and return how many there were."""
+        found = list(self.wrong(db))
+        for at in found:
+            self.write(db, self.existing(db, *at), at[0])
+        return len(found)
+
+    def some_encoded(self, db: sqlite3.Connection, keys: Collection[str], *scope: str) -> list[bytes | None]:
+        """Return the records with these keys as bytes, in their order."""
+        find = self._encoded_at
+        return [db.execute(find, (*scope, key)).fetchone()[0] for key in keys]
+
+    def parts(
+        self, db: sqlite3.Connection, fields: Collection[str], *scope: str
+    ) -> Iterator[tuple[str, SimpleNamespace]]:
+        """Yield the key of each record of a scope, and the ``fields`` of it, by key."""
+        chosen = [(field, codec) for field, codec in self._fields if field in fields]
+        columns = [name for field, codec in chosen for name in (codec.columns if codec else (field,))]
+        more = "".join(f", {name}" for name in columns)
+        for key, *row in db.execute(self._some_columns.format(more=more), scope):
+            part, at = SimpleNamespace(), 0
+            for field, codec in chosen:
+                size = len(codec.columns) if codec else 1
+                values = row[at : at + size]
+                setattr(part, field, codec.decode(*values) if codec else values[0])
+                at += size
+            yield key, part
 
     def require(self, db: sqlite3.Connection, *at: str) -> None:
         """Raise NotFound unless there is a record."""

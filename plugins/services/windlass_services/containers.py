@@ -8,30 +8,14 @@ from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts.containers import Container
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.gate import offload
+from windlass.marks import quick
 from windlass_api.containerd.services.containers.v1 import containers_pb2 as pb
-from windlass_remote.messages import any_of, from_any, payloads, to_any, to_timestamp
-from windlass_services import lists
-
-
-def to_proto(container: Container) -> pb.Container:
-    """Return a container's record as a message."""
-    message = pb.Container(
-        id=container.id,
-        labels=container.labels,
-        image=container.image,
-        runtime=pb.Container.Runtime(name=container.runtime, options=to_any(container.runtime_options)),
-        spec=to_any(container.spec),
-        snapshotter=container.snapshotter,
-        snapshot_key=container.snapshot_key,
-        created_at=to_timestamp(container.created_at),
-        updated_at=to_timestamp(container.updated_at),
-        sandbox=container.sandbox,
-    )
-    for key, payload in container.extensions.items():
-        message.extensions[key].CopyFrom(any_of(payload))
-    return message
+from windlass_remote.messages import from_any, payloads
+from windlass_remote.records import to_container
+from windlass_services import encoded, lists
+from windlass_services.views import Views
 
 
 def from_proto(message: pb.Container) -> Container:
@@ -55,40 +39,50 @@ class Containers:
 
     def __init__(self, metadata: Metadata) -> None:
         """Translate for ``metadata``."""
-        self._metadata = metadata
+        self._views = Views(metadata.containers)
 
-    async def get(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
+    @quick
+    async def get(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse | Encoded:
         """Return one record."""
-        container = await offload(self._metadata.containers(call.namespace).get, request.id)
-        return pb.GetContainerResponse(container=to_proto(container))
+        store = self._views.of(call)
+        if (ready := await encoded.get(store, request.id)) is not None:
+            return ready
+        return pb.GetContainerResponse(container=to_container(await offload(store.get, request.id)))
 
-    async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
+    async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse | Encoded:
         """Return all records that match."""
-        containers = await offload(self._metadata.containers(call.namespace).list, list(request.filters))
+        store = self._views.of(call)
+        if (ready := await encoded.listed(store, request.filters)) is not None:
+            return ready
         response = pb.ListContainersResponse()
-        await lists.fill(response.containers, containers, to_proto)
+        await lists.fill(response.containers, await offload(store.list, list(request.filters)), to_container)
         return response
 
     async def list_stream(
         self, request: pb.ListContainersRequest, call: Call
-    ) -> AsyncIterator[pb.ListContainerMessage]:
+    ) -> AsyncIterator[pb.ListContainerMessage | Encoded]:
         """Return all records that match, one by one."""
-        for container in await offload(self._metadata.containers(call.namespace).list, list(request.filters)):
-            yield pb.ListContainerMessage(container=to_proto(container))
+        store = self._views.of(call)
+        if (ready := await encoded.each(store, request.filters)) is not None:
+            for record in ready:
+                yield Encoded(record)
+            return
+        for container in await offload(store.list, list(request.filters)):
+            yield pb.ListContainerMessage(container=to_container(container))
 
     async def create(self, request: pb.CreateContainerRequest, call: Call) -> pb.CreateContainerResponse:
         """Record a container."""
         container = from_proto(request.container)
-        created = await offload(self._metadata.containers(call.namespace).create, container)
-        return pb.CreateContainerResponse(container=to_proto(created))
+        created = await offload(self._views.of(call).create, container)
+        return pb.CreateContainerResponse(container=to_container(created))
 
     async def update(self, request: pb.UpdateContainerRequest, call: Call) -> pb.UpdateContainerResponse:
         """Change what the mask names."""
         container, paths = from_proto(request.container), list(request.update_mask.paths)
-        updated = await offload(self._metadata.containers(call.namespace).update, container, paths)
-        return pb.UpdateContainerResponse(container=to_proto(updated))
+        updated = await offload(self._views.of(call).update, container, paths)
+        return pb.UpdateContainerResponse(container=to_container(updated))
 
     async def delete(self, request: pb.DeleteContainerRequest, call: Call) -> Empty:
         """Forget a record."""
-        await offload(self._metadata.containers(call.namespace).delete, request.id)
+        await offload(self._views.of(call).delete, request.id)
         return Empty()

@@ -13,6 +13,7 @@ from windlass.contracts.rpc import Call
 from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import offload, offloaded, take
+from windlass.marks import quick
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
 from windlass_remote.messages import put_timestamp, to_timestamp
 
@@ -51,6 +52,7 @@ class Content:
     def _view(self, call: Call) -> RememberedContent:
         return self._metadata.content(call.namespace, call.lease)
 
+    @quick
     async def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse:
         """Describe a blob."""
         return pb.InfoResponse(info=to_proto(await offload(self._view(call).info, request.digest)))

@@ -8,6 +8,7 @@ from windlass.contracts.metadata import Metadata
 from windlass.contracts.namespaces import Namespace
 from windlass.contracts.rpc import Call
 from windlass.gate import offload
+from windlass.marks import quick
 from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2 as pb
 
 
@@ -23,6 +24,7 @@ class Namespaces:
         """Translate for ``metadata``."""
         self._store = metadata.namespaces()
 
+    @quick
     async def get(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
         """Return one namespace."""
         return pb.GetNamespaceResponse(namespace=to_proto(await offload(self._store.get, request.name)))

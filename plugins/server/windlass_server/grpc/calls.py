@@ -16,6 +16,7 @@ from windlass.typing import override
 from windlass_server.grpc import messages
 from windlass_server.grpc import metadata as wire
 from windlass_server.grpc.answers import Answering, Limits
+from windlass_server.grpc.begun import begun
 from windlass_server.grpc.bodies import Body
 from windlass_server.grpc.links import Link
 from windlass_server.grpc.metadata import Refused
@@ -133,7 +134,11 @@ class Call(Answering):
             self._expire()
             return
         self.running = True
-        self._task = self._loop.create_task(self._serve(compressed, message))
+        serving = self._serve(compressed, message)
+        if not (self._method.quick and self._link.prompt):
+            self._task = self._loop.create_task(serving)
+        elif (rest := begun(serving)) is not None:
+            self._task = self._loop.create_task(rest, context=rest.context)
 
     async def _serve(self, compressed: bool, message: bytes) -> None:
         self._started = True

@@ -19,6 +19,8 @@ HIGH_WATER = 256 << 10
 """Bytes in the transport's buffer from which on no data is sent, and nothing is read either."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a peer has to say that it speaks HTTP/2; afterwards it may be silent for ever."""
+PROMPT = 4
+"""Calls of one read whose quick handlers run at once: those of a client with many in flight take turns with others."""
 LINGER = 5.0
 """Seconds that a peer has to read why it is sent away."""
 EMPTY = memoryview(b"")
@@ -210,6 +212,11 @@ class Connection(asyncio.BufferedProtocol):
         self._waiters.wake_writers()
 
     # What calls do, see `links`
+
+    @property
+    def prompt(self) -> bool:
+        """Whether a quick handler may run now, while the client's bytes are read."""
+        return self._reading and self._opened <= PROMPT
 
     @property
     def backlog(self) -> int:

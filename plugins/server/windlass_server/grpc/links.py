@@ -14,6 +14,11 @@ class Link(Protocol):
     """The client's address, as gRPC writes it."""
 
     @property
+    def prompt(self) -> bool:
+        """Whether a quick handler may run now, while the client's bytes are read."""
+        ...
+
+    @property
     def backlog(self) -> int:
         """Bytes of responses that wait for the client."""
         ...

@@ -1,0 +1,110 @@
+"""Answers that are bytes are those that a store without bytes gets translated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from metadata.conftest import Events
+from metadata.memory_content import MemoryContent
+
+from windlass.contracts import rpc
+from windlass.contracts.containers import Container, ContainerStore
+from windlass.contracts.images import Image, ImageStore
+from windlass.contracts.metadata import Metadata
+from windlass.contracts.sandboxes import Sandbox, SandboxStore
+from windlass.contracts.values import Descriptor, Payload
+from windlass.gate import Gate, Handle
+from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.services.images.v1 import images_pb2
+from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2
+from windlass_metadata.database import Database
+from windlass_metadata.store import MetadataStore
+from windlass_services.containers import Containers
+from windlass_services.images import Images
+from windlass_services.sandboxes import SandboxStoreService
+
+DIGEST = "sha256:" + 64 * "a"
+
+
+class Plain:
+    """A view as its contract describes it, and no more."""
+
+    def __init__(self, view: ContainerStore | ImageStore | SandboxStore) -> None:
+        self.get, self.list = view.get, view.list
+
+
+class Foreign:
+    """A metadata store of somebody else."""
+
+    def __init__(self, store: Metadata) -> None:
+        self._store = store
+
+    def containers(self, namespace: str) -> Plain:
+        return Plain(self._store.containers(namespace))
+
+    def images(self, namespace: str, lease: str = "") -> Plain:
+        return Plain(self._store.images(namespace, lease))
+
+    def sandboxes(self, namespace: str) -> Plain:
+        return Plain(self._store.sandboxes(namespace))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MetadataStore]:
+    found = MetadataStore(Database(tmp_path / "meta.db"), MemoryContent(), {}, Events())
+    for id in ("b", "a"):
+        extensions = {"x": Payload("t", b"v")}
+        found.containers("ns").create(Container(id, "rt", None, Payload("s", b"1"), {"l": id}, extensions=extensions))
+        found.images("ns").create(Image(id, Descriptor("m", DIGEST, 1, {"k": id}), {"l": id}))
+        found.sandboxes("ns").create(Sandbox(id, "rt", labels={"l": id}))
+    yield found
+    found.close()
+
+
+def methods(store: MetadataStore, foreign: bool) -> dict[str, rpc.Method]:
+    """Return the methods of the three services, by path."""
+    metadata = cast("Metadata", Handle(Foreign(store) if foreign else store, Gate("io.containerd.metadata.v1.it")))
+    services = (
+        (containers_pb2, "Containers", Containers(metadata)),
+        (images_pb2, "Images", Images(metadata, None)),  # type: ignore[arg-type] # nothing is deleted
+        (sandbox_pb2, "Store", SandboxStoreService(metadata)),
+    )
+    found = {}
+    for module, name, service in services:
+        each = rpc.methods_of(module.DESCRIPTOR.services_by_name[name], service)
+        found.update({f"{name}.{method}": each[method] for method in each})
+    return found
+
+
+async def answers(method: rpc.Method, request: bytes) -> list[bytes]:
+    answer = method.handler(method.decode(request), rpc.Call(((rpc.NAMESPACE, "ns"),)))
+    if isinstance(answer, AsyncIterable):
+        return [method.encode(each) async for each in answer]
+    return [method.encode(await answer)]
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "kind"),
+    [
+        ("Containers.Get", containers_pb2.GetContainerRequest(id="a"), containers_pb2.GetContainerResponse),
+        ("Containers.List", containers_pb2.ListContainersRequest(), containers_pb2.ListContainersResponse),
+        ("Containers.ListStream", containers_pb2.ListContainersRequest(), containers_pb2.ListContainerMessage),
+        ("Images.Get", images_pb2.GetImageRequest(name="a"), images_pb2.GetImageResponse),
+        ("Images.List", images_pb2.ListImagesRequest(filters=["labels.l==b"]), images_pb2.ListImagesResponse),
+        ("Store.Get", sandbox_pb2.StoreGetRequest(sandbox_id="a"), sandbox_pb2.StoreGetResponse),
+        ("Store.List", sandbox_pb2.StoreListRequest(), sandbox_pb2.StoreListResponse),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_store_without_bytes_gives_the_same_answers(
+    store: MetadataStore, name: str, request_: containers_pb2.GetContainerRequest, kind: Callable[..., object]
+) -> None:
+    data = request_.SerializeToString()
+    ours = await answers(methods(store, False)[name], data)
+    theirs = await answers(methods(store, True)[name], data)
+    parse = kind.FromString  # type: ignore[attr-defined] # a class of messages
+    assert [parse(each) for each in ours] == [parse(each) for each in theirs]
+    assert ours != [b""]
