@@ -16,9 +16,8 @@ from windlass_oci_runtime.seclusion import keep_only
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 MOST_SAID = 4096
 """Bytes of a hook's standard error that its failure repeats."""

@@ -18,11 +18,11 @@ from windlass_oci_runtime.newer_calls import prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Any, TypeVar
 
     V = TypeVar("V")
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 LIBRARY = "libseccomp.so.2"
 
@@ -233,7 +233,7 @@ def _action(name: str, value: int | None) -> int:
     return action | (number & 0xFFFF)
 
 
-def _named(table: Mapping[str, Any], name: str, where: str) -> Any:
+def _named(table: Json, name: str, where: str) -> Any:
     try:
         return table[name]
     except KeyError:
