@@ -224,7 +224,7 @@ def _comparison(argument: Json) -> _Comparison:
 
 
 def _action(name: str, value: int | None) -> int:
-    action: int = _named(ACTIONS, name, "action")
+    action = _named(ACTIONS, name, "action")
     if action not in (ERRNO, TRACE):
         if value:
             raise InvalidArgument(f"linux.seccomp: errnoRet is not for action {name}")
@@ -233,7 +233,7 @@ def _action(name: str, value: int | None) -> int:
     return action | (number & 0xFFFF)
 
 
-def _named(table: Mapping[str, Any], name: str, where: str) -> Any:
+def _named(table: Mapping[str, V], name: str, where: str) -> V:
     try:
         return table[name]
     except KeyError:
