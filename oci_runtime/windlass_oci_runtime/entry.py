@@ -34,8 +34,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+    from windlass_oci_runtime.json_types import Json
     from windlass_oci_runtime.steps import Steps
 
 ALL = (
@@ -51,9 +52,7 @@ ALL = (
 class Entry:
     """A process on its way into a container."""
 
-    def __init__(
-        self, container: state.Container, process: Mapping[str, Any], ignores_pause: bool = False, group: str = ""
-    ) -> None:
+    def __init__(self, container: state.Container, process: Json, ignores_pause: bool = False, group: str = "") -> None:
         """Read a process of the specification; ``group`` is a control group below the container's.
 
         Raises NotFound, FailedPrecondition, InvalidArgument.

@@ -19,10 +19,11 @@ from windlass_oci_runtime.newer_calls import prefix
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, TypeVar
+    from typing import TypeVar
+
+    from windlass_oci_runtime.json_types import Json
 
     V = TypeVar("V")
-    Json = Mapping[str, Any]
 
 LIBRARY = "libseccomp.so.2"
 
