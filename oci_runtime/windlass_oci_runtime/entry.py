@@ -21,7 +21,7 @@ from windlass_oci_runtime import (
     steps,
     userns,
 )
-from windlass_oci_runtime.creation import CACHE, close, take
+from windlass_oci_runtime.creation import CACHE, close, reap, take
 from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.listener import Handover
@@ -77,6 +77,7 @@ class Entry:
         self.keyring: str = container.id if self._state.get("has_keyring") else ""
         self.init: int = self._state["pid"]
         self.pid = 0
+        self._helpers: list[int] = []
         self.report = -1
 
     def preserve(self, count: int) -> None:
@@ -102,7 +103,7 @@ class Entry:
             with closed_to_others():
                 self.pid = stage.made(sibling, group, writer, joining.stage)
             if self.pid:
-                handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
+                self._helpers = [handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)]
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -112,6 +113,7 @@ class Entry:
         report.heard(message)
         if not self.pid:
             raise report.Failure("namespaces", "the process that joins them has ended")
+        reap(self._helpers)
         return self.pid
 
     def undo(self) -> None:
