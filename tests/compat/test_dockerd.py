@@ -101,11 +101,11 @@ class Docker:
 
 
 @contextlib.contextmanager
-def dockerd(machine: Machine) -> Iterator[Docker]:
-    """Yield a dockerd on a machine that runs, with an image; all that it makes elsewhere is gone afterwards."""
+def dockerd(machine: Machine, *options: str) -> Iterator[Docker]:
+    """Yield a dockerd with an image on a machine that runs; all that it makes elsewhere is gone afterwards."""
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
-    docker = Docker(machine)
+    docker = Docker(machine, (), (*NO_NETWORK, *options))
     try:
         docker.wait()
         done = docker.run("import", "-", IMAGE, data=root())
