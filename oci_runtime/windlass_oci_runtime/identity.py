@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.seccomp import Filter
 
+OTHER_LIMITS = {"RLIMIT_LOCKS": 10}
+"""Those that Python does not name."""
 UNLIMITED = (1 << 64) - 1
 
 
@@ -64,7 +66,7 @@ def _id(user: Json, name: str) -> int:
 
 def _limit(each: Json) -> tuple[int, int, int]:
     name = each.get("type", "")
-    number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+    number = getattr(resource, name, OTHER_LIMITS.get(name)) if name.startswith("RLIMIT_") else None
     if not isinstance(number, int):
         raise InvalidArgument(f"process.rlimits: {name[:40]!r} is not a limit of Linux")
     soft, hard = each.get("soft", 0), each.get("hard", 0)
