@@ -56,7 +56,8 @@ class Process:
         self.preserved = 0
         """Descriptors, from 3 on, that the program has too."""
         self.no_new_privileges: bool = spec.get("noNewPrivileges", False)
-        self.capabilities = capability.Sets(spec["capabilities"]) if spec.get("capabilities") else None
+        # One that names none has none, as with runc; without this it would keep all of root's.
+        self.capabilities = capability.Sets(spec.get("capabilities") or {})
 
 
 def _id(user: Json, name: str) -> int:
@@ -137,16 +138,14 @@ def set_oom_score(process: Process) -> None:
 def become(process: Process, last_capability: int) -> None:
     """Take user, groups and capabilities; root of the host is no more from here on."""
     sets = process.capabilities
-    if sets is not None:
-        capability.drop_bounding(sets, last_capability)
-        capability.keep_over_setuid(True)
+    capability.drop_bounding(sets, last_capability)
+    capability.keep_over_setuid(True)
     uid, gid = process.user
     os.setgroups(process.groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    if sets is not None:
-        capability.keep_over_setuid(False)
-        capability.apply(sets, last_capability)
+    capability.keep_over_setuid(False)
+    capability.apply(sets, last_capability)
 
 
 def enter_directory(process: Process) -> None:

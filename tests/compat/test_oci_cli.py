@@ -118,6 +118,20 @@ def test_exec(box: Side) -> None:
     assert int((box.directory / "exec.pid").read_text()) in json.loads(box.run("ps", "-f", "json", "box").stdout)
 
 
+@pytest.mark.parametrize("capabilities", [None, {}])
+def test_a_process_that_names_no_capabilities_has_none(side: Side, capabilities: object) -> None:
+    """Neither the first process nor one of exec, which takes what the first one has."""
+    document = spec("sleep", "1000")
+    document["process"]["capabilities"] = capabilities
+    side.write(document)
+    assert side.run("run", "-d", "box").returncode == 0
+    inside = side.run("exec", "box", "grep", "Cap", "/proc/self/status").stdout
+    assert [line.split()[1] for line in inside.splitlines()] == ["0" * 16] * 5
+    pid = json.loads(side.run("state", "box").stdout)["pid"]
+    first = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Cap")]
+    assert first == ["0" * 16] * 5
+
+
 def test_processes_and_lists(box: Side) -> None:
     pid = int((box.directory / "pid").read_text())
     assert json.loads(box.run("ps", "--format", "json", "box").stdout) == [pid]
