@@ -104,8 +104,11 @@ def restrict(process: Process, filter: Filter | None, handover: Handover) -> Non
 
 def set_limits(process: Process) -> None:
     """Set the limits of setrlimit(2)."""
-    for number, soft, hard in process.limits:
-        resource.setrlimit(number, (soft, hard))
+    for each, (number, soft, hard) in zip(process.spec.get("rlimits") or (), process.limits, strict=True):
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except ValueError:  # Python's word for EPERM
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{each['type']} {soft}:{hard}") from None
 
 
 def own_streams(uid: int) -> None:

@@ -149,6 +149,25 @@ def test_pause_and_resume(box: Side) -> None:
     assert box.run("resume", "box").returncode == 1
 
 
+def test_a_group_that_is_frozen_takes_no_container(side: Side) -> None:
+    """In it, init would stand still, and its maker would wait for it forever."""
+    name = json.loads((side.directory / "config.json").read_text())["linux"]["cgroupsPath"]
+    groups = [Path(f"{place}{name}") for place, _, _ in cgroups.hierarchies()]
+    for group in groups:
+        group.mkdir(parents=True, exist_ok=True)
+    frozen = next(
+        path for group in groups for path in (group / "freezer.state", group / "cgroup.freeze") if path.exists()
+    )
+    frozen.write_text("FROZEN" if frozen.name == "freezer.state" else "1")
+    try:
+        done = side.run("create", "box")
+        assert done.returncode == 1
+        assert "container's cgroup unexpectedly frozen" in done.stderr
+        assert side.run("list", "-q").stdout == ""
+    finally:
+        frozen.write_text("THAWED" if frozen.name == "freezer.state" else "0")
+
+
 def test_limits_are_changed(box: Side) -> None:
     assert box.run("update", "--memory", "67108864", "--pids-limit", "20", "box").returncode == 0
     assert box.run("update", "-r", "-", "box", input='{"cpu": {"shares": 512}}').returncode == 0
