@@ -14,9 +14,9 @@ from windlass_oci_runtime.procfs import open_own
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
+
     Step = tuple[str, Callable[[], object]]
 
 # Numbers of system calls: x86_64, and the architectures that came later.

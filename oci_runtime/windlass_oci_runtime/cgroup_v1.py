@@ -8,10 +8,10 @@ from windlass.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterator, Sequence
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
+
     Setting = tuple[str, str, str]
     """Controller, file, value."""
 

@@ -10,10 +10,9 @@ from windlass_oci_runtime.cgroup_v1 import device, page_size, rdma
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Iterator
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 THROTTLES = {
     "throttleReadBpsDevice": "rbps",

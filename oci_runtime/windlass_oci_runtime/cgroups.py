@@ -13,10 +13,9 @@ from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterator, Sequence
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 FREEZING = 10.0
 """Seconds that a group has until all of it stands still."""

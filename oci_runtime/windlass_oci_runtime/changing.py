@@ -8,11 +8,12 @@ from windlass_oci_runtime.shapes import RESOURCES, checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Iterator
+
+    from windlass_oci_runtime.json_types import Json
 
 
-def update(container: state.Container, resources: Mapping[str, Any]) -> None:
+def update(container: state.Container, resources: Json) -> None:
     """Set limits; what ``resources`` does not name stays. A failure leaves all as it was.
 
     Raises NotFound, FailedPrecondition, InvalidArgument, OSError with the file that Linux did not take.
@@ -35,7 +36,7 @@ def update(container: state.Container, resources: Mapping[str, Any]) -> None:
     container.write(found)
 
 
-def _restore(places: list[str], before: Mapping[str, Any]) -> None:
+def _restore(places: list[str], before: Json) -> None:
     for name, value in before.items():
         try:
             if name != "devices":

@@ -45,6 +45,7 @@ class Creation:
         self._plan.has_keyring = has_keyring
         self._groups: list[str] = []
         self.pid = 0
+        self._helpers: list[int] = []
         self.report = -1
         """Where the process says that it waits for its start, or why it cannot be made."""
         self.container.reserve()
@@ -105,8 +106,7 @@ class Creation:
             # While init works: one that nobody knows of would wait for its start for ever.
             self._keep()
             now = plan.state(state.CREATING, self.pid)
-            handover.serve(self.pid, now, writer)
-            gate.serve(now, writer)
+            self._helpers = [handover.serve(self.pid, now, writer), gate.serve(now, writer)]
 
     def settle(self) -> int:
         """Read the report, and return init's pid. Raises `report.Failure`."""
@@ -116,6 +116,7 @@ class Creation:
         if not message:
             raise report.Failure("init", "it has ended without a word")
         report.heard(message)
+        reap(self._helpers)
         return self.pid
 
     def _keep(self) -> None:
@@ -142,6 +143,7 @@ class Creation:
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+        reap(self._helpers, os.WNOHANG)
         remove_within(self._groups)
         self.container.remove()
 
@@ -155,6 +157,13 @@ def _stage(plan: Plan, pid_writer: int, init: Callable[[], NoReturn]) -> steps.S
     yield "process", lambda: identity.set_oom_score(plan.process)
     yield "namespaces", lambda: namespaces.join(plan.joined)
     yield "namespaces", lambda: stage.leave(joined, plan.new & ~LATE, pid_writer)
+
+
+def reap(helpers: Iterable[int], options: int = 0) -> None:
+    """Take what is left of processes that have done their work; another reaper may have done so."""
+    for pid in filter(None, helpers):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, options)
 
 
 def close(descriptors: Iterable[int]) -> None:

@@ -14,10 +14,10 @@ from windlass_oci_runtime.cgroup_v1 import DEFAULT_DEVICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Iterable, Iterator
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
+
     Rule = tuple[bool, str, int, int, str]
     """Whether it allows, type (a, b, c), major and minor (-1 is all), and access."""
 

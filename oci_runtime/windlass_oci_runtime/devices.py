@@ -12,12 +12,10 @@ from windlass_oci_runtime.rootfs import mount_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable
 
     from windlass_oci_runtime.inside import Root
-
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 DEFAULT: list[dict[str, object]] = [
     {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from windlass_oci_runtime.json_types import Document
+
 PAUSE = 0.002
 """Seconds between two looks whether what has been killed is gone."""
 
@@ -92,7 +94,7 @@ def abandon(container: state.Container, groups: list[str]) -> None:
     _afterwards(found)
 
 
-def _afterwards(found: state.Json) -> None:
+def _afterwards(found: Document) -> None:
     if wanted := found.get("hooks", {}).get("poststop"):
         warn(hooks.run_each("poststop", wanted, oci_state(found, state.STOPPED)))
 
@@ -114,7 +116,7 @@ def start(container: state.Container) -> None:
         warn(hooks.run_each("poststart", wanted, oci_state(found, state.RUNNING)))
 
 
-def oci_state(found: state.Json, status: str) -> dict[str, object]:
+def oci_state(found: Document, status: str) -> dict[str, object]:
     """Return a container's state in the words of the specification."""
     names = ("ociVersion", "id", "bundle", "annotations", *(("pid",) if status != state.STOPPED else ()))
     return {**{name: found[name] for name in names}, "status": status}

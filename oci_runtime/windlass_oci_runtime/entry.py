@@ -21,7 +21,7 @@ from windlass_oci_runtime import (
     steps,
     userns,
 )
-from windlass_oci_runtime.creation import CACHE, close, take
+from windlass_oci_runtime.creation import CACHE, close, reap, take
 from windlass_oci_runtime.ending import oci_state
 from windlass_oci_runtime.identity import Process
 from windlass_oci_runtime.listener import Handover
@@ -34,8 +34,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+    from windlass_oci_runtime.json_types import Json
     from windlass_oci_runtime.steps import Steps
 
 ALL = (
@@ -51,9 +52,7 @@ ALL = (
 class Entry:
     """A process on its way into a container."""
 
-    def __init__(
-        self, container: state.Container, process: Mapping[str, Any], ignores_pause: bool = False, group: str = ""
-    ) -> None:
+    def __init__(self, container: state.Container, process: Json, ignores_pause: bool = False, group: str = "") -> None:
         """Read a process of the specification; ``group`` is a control group below the container's.
 
         Raises NotFound, FailedPrecondition, InvalidArgument.
@@ -78,6 +77,7 @@ class Entry:
         self.keyring: str = container.id if self._state.get("has_keyring") else ""
         self.init: int = self._state["pid"]
         self.pid = 0
+        self._helpers: list[int] = []
         self.report = -1
 
     def preserve(self, count: int) -> None:
@@ -103,7 +103,7 @@ class Entry:
             with closed_to_others():
                 self.pid = stage.made(sibling, group, writer, joining.stage)
             if self.pid:
-                handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)
+                self._helpers = [handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)]
 
     def settle(self) -> int:
         """Return the pid once the program runs. Raises `report.Failure`."""
@@ -113,6 +113,7 @@ class Entry:
         report.heard(message)
         if not self.pid:
             raise report.Failure("namespaces", "the process that joins them has ended")
+        reap(self._helpers)
         return self.pid
 
     def undo(self) -> None:

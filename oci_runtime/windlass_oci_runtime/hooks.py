@@ -16,9 +16,18 @@ from windlass_oci_runtime.seclusion import keep_only
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import TypedDict
 
-    Json = Mapping[str, Any]
+    Json = Mapping[str, object]
+
+    class Hook(TypedDict, total=False):
+        """A hook of the specification."""
+
+        path: str
+        args: list[str]
+        env: list[str]
+        timeout: int
+
 
 MOST_SAID = 4096
 """Bytes of a hook's standard error that its failure repeats."""
@@ -27,7 +36,7 @@ PATIENCE = 600.0
 """Seconds for a hook that names none."""
 
 
-def checked(hooks: Mapping[str, Sequence[Json]]) -> Mapping[str, Sequence[Json]]:
+def checked(hooks: Mapping[str, Sequence[Hook]]) -> Mapping[str, Sequence[Hook]]:
     """Return the hooks of a specification. Raises InvalidArgument for what it forbids."""
     for point, each in hooks.items():
         for number, hook in enumerate(each or ()):
@@ -39,7 +48,7 @@ def checked(hooks: Mapping[str, Sequence[Json]]) -> Mapping[str, Sequence[Json]]
     return hooks
 
 
-def run_all(point: str, hooks: Sequence[Json], state: Json, environment: Sequence[str] | None = None) -> None:
+def run_all(point: str, hooks: Sequence[Hook], state: Json, environment: Sequence[str] | None = None) -> None:
     """Execute the hooks of a point, one after the other; those without an `env` get ``environment``, or ours.
 
     Raises Failure with the first that fails.
@@ -49,7 +58,7 @@ def run_all(point: str, hooks: Sequence[Json], state: Json, environment: Sequenc
         _run(f"{point} hook #{number}", hook, text, environment)
 
 
-def run_each(point: str, hooks: Sequence[Json], state: Json) -> list[Failure]:
+def run_each(point: str, hooks: Sequence[Hook], state: Json) -> list[Failure]:
     """Execute all hooks of a point, whatever becomes of them, and return the failures, to warn of."""
     text, failures = json.dumps(state).encode(), []
     for number, hook in enumerate(hooks):
@@ -60,7 +69,7 @@ def run_each(point: str, hooks: Sequence[Json], state: Json) -> list[Failure]:
     return failures
 
 
-def _run(name: str, hook: Json, state: bytes, environment: Sequence[str] | None) -> None:
+def _run(name: str, hook: Hook, state: bytes, environment: Sequence[str] | None) -> None:
     path = hook.get("path", "")
     given = os.memfd_create("state")
     said, writer = os.pipe2(os.O_CLOEXEC)
@@ -125,17 +134,20 @@ class Gate:
 
     __slots__ = ("_arrived", "_go", "_hooks")
 
-    def __init__(self, hooks: Mapping[str, Sequence[Json]]) -> None:
+    def __init__(self, hooks: Mapping[str, Sequence[Hook]]) -> None:
         """Stand between the namespaces and the root file system; ``hooks`` are those of the specification."""
         self._hooks = [(point, hooks[point]) for point in ("prestart", "createRuntime") if hooks.get(point)]
         self._arrived = self._go = (-1, -1)
         if self._hooks:
             self._arrived, self._go = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
 
-    def serve(self, state: Json, pipe: int) -> None:
-        """In the runtime: begin the process that executes hooks for init, in the bundle, once that has arrived."""
-        if not self._hooks or clone(0):
-            return
+    def serve(self, state: Json, pipe: int) -> int:
+        """In the runtime: begin the process that executes hooks for init, in the bundle, once that has arrived.
+
+        Returns its pid, 0 for none; it has done its work when init goes on.
+        """
+        if not self._hooks or (pid := clone(0)):
+            return pid if self._hooks else 0
         try:
             keep_only({self._arrived[0], self._go[1], pipe})
             if os.read(self._arrived[0], 1):

@@ -14,13 +14,9 @@ from windlass_oci_runtime import capability, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
+    from windlass_oci_runtime.json_types import Json
     from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.seccomp import Filter
-
-    Json = Mapping[str, Any]
 
 UNLIMITED = (1 << 64) - 1
 

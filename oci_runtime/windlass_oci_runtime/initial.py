@@ -122,7 +122,7 @@ class Init:
         trees = (mount.tree for mount in plan.mounts)
         joined = (descriptor for descriptor, _ in plan.joined)
         pipes = (self._report, self._fifo, self._mapped, *self._gate.descriptors, *self._handover.descriptors)
-        return {peer, *pipes, *trees, *joined, *range(3, 3 + plan.process.preserved)}
+        return {peer, *pipes, *trees, *joined}
 
     def _namespaces(self) -> None:
         plan = self._plan

@@ -57,10 +57,13 @@ class Handover:
             os._exit(1)
         os.close(listener)
 
-    def serve(self, pid: int, state: Json, report: int) -> None:
-        """In the runtime: begin the process that sends the listener of ``pid``; its failure goes into ``report``."""
-        if not self._path or clone(0):
-            return
+    def serve(self, pid: int, state: Json, report: int) -> int:
+        """In the runtime: begin the process that sends the listener of ``pid``; its failure goes into ``report``.
+
+        Returns its pid, 0 for none; it has done its work when the filtered process goes on.
+        """
+        if not self._path or (helper := clone(0)):
+            return helper if self._path else 0
         try:
             keep_only({self._asked[0], self._done[1], report})
             if asked := os.read(self._asked[0], 16):

@@ -8,10 +8,9 @@ from windlass_linux.mount_options import PROPAGATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
 
 ATTRIBUTES: dict[str, tuple[int, int]] = {
     # What to set and what to clear first, mount_setattr(2).

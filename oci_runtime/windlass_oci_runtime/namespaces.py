@@ -12,7 +12,8 @@ from windlass_oci_runtime import userns
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+
+    from windlass_oci_runtime.json_types import Json
 
 FLAGS = {
     "user": linux.CLONE_NEWUSER,
@@ -76,7 +77,7 @@ def differs(pid: int, kind: str) -> bool:
     return os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
 
 
-def time_offsets(spec: Mapping[str, Any], is_new: bool) -> str:
+def time_offsets(spec: Json, is_new: bool) -> str:
     """Return what to write to `timens_offsets` (time_namespaces(7)). Raises InvalidArgument, FailedPrecondition."""
     offsets = spec.get("timeOffsets") or {}
     if offsets and not is_new:

@@ -22,7 +22,7 @@ from windlass_oci_runtime.state import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from windlass_oci_runtime.json_types import Document
 
 
 class Plan:
@@ -60,7 +60,7 @@ class Plan:
         """
         spec = specification.load(bundle)
         # Any: JSON, whose shape has been checked.
-        linux: dict[str, Any] = spec["linux"]
+        linux: Document = spec["linux"]
         root = spec["root"]
         self.id = id
         self.bundle = bundle
@@ -69,7 +69,7 @@ class Plan:
         self.rootfs = root["path"] if root["path"].startswith("/") else f"{bundle}/{root['path']}"
         self.is_readonly: bool = root.get("readonly", False)
         self.mounts = mounts.planned(spec.get("mounts") or [])
-        self.devices: list[dict[str, Any]] = linux.get("devices") or []
+        self.devices: list[Document] = linux.get("devices") or []
         self.propagation: str = linux.get("rootfsPropagation", "")
         self.masked_paths: list[str] = linux.get("maskedPaths") or []
         self.readonly_paths: list[str] = linux.get("readonlyPaths") or []
@@ -77,7 +77,7 @@ class Plan:
         resources = linux.get("resources") or {}
         # What no rule allows is refused, also where there are no rules (GHSA-g54h-m393-cpwq).
         devices = [{"allow": False}, *(resources.get("devices") or [])]
-        self.resources: dict[str, Any] = {**resources, "devices": devices}
+        self.resources: Document = {**resources, "devices": devices}
         self.cgroups = cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None

@@ -19,10 +19,11 @@ from windlass_oci_runtime.newer_calls import prefix
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, TypeVar
+    from typing import TypeVar
+
+    from windlass_oci_runtime.json_types import Json
 
     V = TypeVar("V")
-    Json = Mapping[str, Any]
 
 LIBRARY = "libseccomp.so.2"
 
@@ -224,7 +225,7 @@ def _comparison(argument: Json) -> _Comparison:
 
 
 def _action(name: str, value: int | None) -> int:
-    action: int = _named(ACTIONS, name, "action")
+    action = _named(ACTIONS, name, "action")
     if action not in (ERRNO, TRACE):
         if value:
             raise InvalidArgument(f"linux.seccomp: errnoRet is not for action {name}")
@@ -233,7 +234,7 @@ def _action(name: str, value: int | None) -> int:
     return action | (number & 0xFFFF)
 
 
-def _named(table: Mapping[str, Any], name: str, where: str) -> Any:
+def _named(table: Mapping[str, V], name: str, where: str) -> V:
     try:
         return table[name]
     except KeyError:

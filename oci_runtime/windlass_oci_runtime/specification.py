@@ -13,9 +13,7 @@ from windlass_oci_runtime.shapes import SPEC, checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    Json = dict[str, Any]
+    from windlass_oci_runtime.json_types import Document
 
 MOST = 16 << 20
 """Bytes of a `config.json`."""
@@ -30,7 +28,7 @@ IPC_SETTINGS = frozenset(
 )
 
 
-def load(bundle: str) -> Json:
+def load(bundle: str) -> Document:
     """Return the specification of a bundle. Raises FailedPrecondition, InvalidArgument, Unimplemented."""
     path = f"{bundle}/config.json"
     try:
@@ -44,18 +42,18 @@ def load(bundle: str) -> Json:
     return parse(text, path)
 
 
-def parse(text: bytes, where: str = "config.json") -> Json:
+def parse(text: bytes, where: str = "config.json") -> Document:
     """Return a specification. Raises InvalidArgument with the field, Unimplemented."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{where} is not JSON: {error}") from None
-    spec: Json = checked(found, SPEC, where)
+    spec: Document = checked(found, SPEC, where)
     _check(spec, where)
     return spec
 
 
-def _check(spec: Json, where: str) -> None:
+def _check(spec: Document, where: str) -> None:
     version = spec.get("ociVersion", "")
     if not version.startswith("1."):
         raise InvalidArgument(f"{where}: ociVersion {version[:20]!r} is not one of 1.x")
@@ -73,7 +71,7 @@ def _check(spec: Json, where: str) -> None:
         check_process(process, f"{where}: process")
 
 
-def _check_namespaces(namespaces: list[Json], where: str) -> None:
+def _check_namespaces(namespaces: list[Document], where: str) -> None:
     kinds = [each.get("type", "") for each in namespaces]
     for kind in kinds:
         if kind not in NAMESPACES:
@@ -87,7 +85,7 @@ def _check_namespaces(namespaces: list[Json], where: str) -> None:
             raise InvalidArgument(f"{where}: linux.namespaces: path {path[:80]!r} of {each['type']} is not absolute")
 
 
-def _check_settings(spec: Json, where: str) -> None:
+def _check_settings(spec: Document, where: str) -> None:
     """Refuse what would be set for the host."""
     kinds = {each["type"]: each.get("path", "") for each in spec["linux"].get("namespaces", [])}
     for name in ("hostname", "domainname"):
@@ -118,7 +116,7 @@ def _is_own(path: str) -> bool:
         return False  # it is opened later, with an error that says more
 
 
-def check_process(process: Json, where: str) -> None:
+def check_process(process: Document, where: str) -> None:
     """Raise InvalidArgument for a process that cannot be executed."""
     if not process.get("args"):
         raise InvalidArgument(f"{where}.args is empty")

@@ -14,9 +14,7 @@ from windlass_oci_runtime import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    Json = dict[str, Any]
+    from windlass_oci_runtime.json_types import Document
 
 VERSION = "1.2.0"
 FILE, FIFO = "state.json", "exec.fifo"
@@ -51,18 +49,18 @@ class Container:
         os.mkfifo(path, 0o600)
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
-    def write(self, state: Json) -> None:
+    def write(self, state: Document) -> None:
         """Keep a state; readers see the old one or the new one."""
         path = f"{self.directory}/{FILE}"
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             json.dump(state, file)
         os.rename(f"{path}.new", path)
 
-    def read(self) -> Json:
+    def read(self) -> Document:
         """Return the state. Raises NotFound."""
         try:
             with open(f"{self.directory}/{FILE}", "rb") as file:
-                found: Json = json.load(file)
+                found: Document = json.load(file)
         except FileNotFoundError:
             raise NotFound(f"container {self.id} does not exist") from None
         return found
@@ -89,7 +87,7 @@ class Container:
         except FileNotFoundError:
             pass
 
-    def status(self, state: Json) -> str:
+    def status(self, state: Document) -> str:
         """Return what the container does now."""
         if not is_alive(state["pid"], state["started"]):
             return STOPPED

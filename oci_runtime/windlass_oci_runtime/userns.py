@@ -8,10 +8,10 @@ from windlass.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    Json = Mapping[str, Any]
+    from windlass_oci_runtime.json_types import Json
+
     Ranges = list[tuple[int, int, int]]
 
 MOST_RANGES = 340

@@ -153,7 +153,7 @@ def test_checkpoints_are_refused_by_name(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["exit 0", "echo no >&2; exit 3"])
 def test_hooks_of_the_end_run_in_a_process_apart(make: Make, tmp_path: Path, script: str) -> None:
-    """They get the state; one that fails is named, and the container is gone all the same."""
+    """They get the state; one that fails is logged only, as the specification says, and the container is gone."""
     shim = make()
     said = tmp_path / "said"
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat > {said}; {script}"]}
@@ -163,11 +163,7 @@ def test_hooks_of_the_end_run_in_a_process_apart(make: Make, tmp_path: Path, scr
     shim.start()
     assert shim.wait() == 0
     assert not said.exists()
-    if script == "exit 0":
-        shim.delete()
-    else:
-        with pytest.raises(errors.Error, match="poststop hook #0: exit status 3, its output: no"):
-            shim.delete()
+    shim.delete()
     assert json.loads(said.read_text())["status"] == "stopped"
     assert not [each for each in left(shim) if "rootfs" not in each]
 

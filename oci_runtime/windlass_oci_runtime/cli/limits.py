@@ -11,7 +11,7 @@ from windlass_oci_runtime.state import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from windlass_oci_runtime.json_types import Document
 
 FLAGS = {
     "blkio-weight": ("blockIO", "weight"),
@@ -35,7 +35,7 @@ UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 def update_command(root: str, options: Options) -> None:
     """Set the limits of a document, or those of flags."""
     # Any: JSON.
-    resources: dict[str, Any] = {}
+    resources: Document = {}
     if source := options.text("resources"):
         resources = _document(source)
     else:
@@ -49,7 +49,7 @@ def update_command(root: str, options: Options) -> None:
     changing.update(Container(root, options.operands[0]), resources)
 
 
-def _document(source: str) -> dict[str, Any]:
+def _document(source: str) -> Document:
     try:
         if source == "-":
             found = json.load(sys.stdin)

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from windlass_oci_runtime.state import Json
+    from windlass_oci_runtime.json_types import Document
 
 KEYS = ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created")
 COLUMNS = (
@@ -113,7 +113,7 @@ def events_command(root: str, options: Options) -> None:
     container = Container(root, options.operands[0])
     interval = _seconds(options.text("interval", "5s"))
     while True:
-        found: Json = container.read()
+        found: Document = container.read()
         if container.status(found) == STOPPED:
             if options.has("stats"):
                 raise NotFound(f"container {container.id} is not running")

@@ -74,8 +74,6 @@ LETTERS = {
     },
 }
 COMMON = {"b": "bundle", "d": "detach", "a": "all", "f": "format", "q": "quiet", "r": "resources", "h": "help"}
-ENTERING = frozenset({"create", "run", "exec"})
-"""Commands with which a copy of this process enters a container, which must find no program of the host's in it."""
 EXEC_FAILED = 255
 NEEDS_ID = frozenset(COMMANDS) - {"list", "features", "spec"}
 HELP = """\
@@ -88,8 +86,6 @@ The options of a command are runc's. --root is where containers are kept, {root}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what goes wrong is one line, and in the log if one is named."""
-    if argv is None and not ENTERING.isdisjoint(sys.argv):
-        sealing.execute(sys.executable, sys.orig_argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = None
     try:

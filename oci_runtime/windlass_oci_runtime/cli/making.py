@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    Json = dict[str, Any]
+    from windlass_oci_runtime.json_types import Document
 
 STDIO = {0: 0, 1: 1, 2: 2}
 
@@ -131,18 +131,18 @@ def _write(path: str, text: str) -> None:
     os.rename(beside, path)
 
 
-def _process(container: Container, options: Options) -> Json:
+def _process(container: Container, options: Options) -> Document:
     """Return what is to run: a document's process, or the container's own with another command."""
     if path := options.text("process"):
         try:
             with open(path, "rb") as file:
-                found: Json = json.load(file)
+                found: Document = json.load(file)
         except ValueError as error:
             raise Usage(f"--process {path} is not JSON: {error}") from None
         return found
     if not options.operands[1:]:
         raise Usage("exec requires a command")
-    process: Json = specification.load(container.read()["bundle"])["process"]
+    process: Document = specification.load(container.read()["bundle"])["process"]
     process["args"] = [each for number, each in enumerate(options.operands[1:]) if number or each != "--"]
     process["terminal"] = options.has("tty")
     process.pop("consoleSize", None)
@@ -157,7 +157,7 @@ def _process(container: Container, options: Options) -> Json:
     return process
 
 
-def _add_capabilities(process: Json, names: list[str]) -> None:
+def _add_capabilities(process: Document, names: list[str]) -> None:
     sets = process["capabilities"] = process.get("capabilities") or {}
     # Only what is inheritable can be ambient, and this adds nothing to what is.
     ambient = ["ambient"] if sets.get("inheritable") else []
@@ -165,7 +165,7 @@ def _add_capabilities(process: Json, names: list[str]) -> None:
         sets[which] = [*(sets.get(which) or []), *names]
 
 
-def _set_user(process: Json, options: Options) -> None:
+def _set_user(process: Document, options: Options) -> None:
     user = process.setdefault("user", {})
     if text := options.text("user"):
         uid, colon, gid = text.partition(":")
