@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from windlass.errors import InvalidArgument
 from windlass_linux import calls as linux
 
 TYPE_CHECKING = False
@@ -36,7 +35,7 @@ class Sets:
     __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted")
 
     def __init__(self, named: Mapping[str, Sequence[str]]) -> None:
-        """Read the names of each set. Raises InvalidArgument."""
+        """Read the names of each set; those that Linux does not know are left out."""
         self.bounding = _mask(named, "bounding")
         self.effective = _mask(named, "effective")
         self.permitted = _mask(named, "permitted")
@@ -45,12 +44,8 @@ class Sets:
 
 
 def _mask(named: Mapping[str, Sequence[str]], where: str) -> int:
-    mask = 0
-    for name in named.get(where) or ():
-        if name not in _NUMBERS:
-            raise InvalidArgument(f"process.capabilities.{where}: {name[:40]!r} is not a capability of Linux")
-        mask |= 1 << _NUMBERS[name]
-    return mask
+    # One that Linux has not, or not yet, cannot be given: left out, as by runc and as the specification says.
+    return sum({1 << _NUMBERS[name] for name in named.get(where) or () if name in _NUMBERS})
 
 
 def last() -> int:

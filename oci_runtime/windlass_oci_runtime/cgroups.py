@@ -193,6 +193,20 @@ def is_frozen(places: Sequence[str]) -> bool:
         return False
 
 
+def check_thaw(places: Sequence[str]) -> None:
+    """Check that a process which enters the groups can run on. Raises FailedPrecondition.
+
+    In a frozen group, or below one, it would stand still before it can say so, and its maker would wait forever.
+    """
+    try:
+        file = _freezer(places)
+    except FailedPrecondition:
+        return  # no freezer: nothing can be frozen
+    own = _read(f"{os.path.dirname(file)}/cgroup.freeze").strip() if file.endswith("cgroup.freeze") else "0"
+    if _frozen(file) != "0" or own != "0":
+        raise FailedPrecondition(f"container's cgroup unexpectedly frozen: {os.path.dirname(file)}; thaw it first")
+
+
 def _freezer(places: Sequence[str]) -> str:
     for place in places:
         for file in ("freezer.state", "cgroup.freeze"):

@@ -67,6 +67,7 @@ class Creation:
         """
         plan = self._plan
         self._groups = cgroups.make(plan.cgroups)
+        cgroups.check_thaw(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
         with contextlib.ExitStack() as closing:
             closing.callback(plan.close)

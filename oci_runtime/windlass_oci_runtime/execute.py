@@ -26,14 +26,12 @@ def find(name: str, environment: Sequence[str]) -> str:
     if "/" in name:
         return _checked(name, name)
     path = next((each[5:] for each in environment if each.startswith("PATH=")), DEFAULT_PATH)
-    refused = ""
     for directory in path.split(":"):
-        candidate = f"{directory or '.'}/{name}"
         try:
-            return _checked(candidate, name)
-        except NotExecutable as error:
-            refused = refused or (str(error) if "permission denied" in str(error) else "")
-    raise NotExecutable(name, "permission denied" if refused else "executable file not found in $PATH")
+            return _checked(f"{directory or '.'}/{name}", name)
+        except NotExecutable:
+            continue
+    raise NotExecutable(name, "executable file not found in $PATH")
 
 
 def _checked(path: str, name: str) -> str:
@@ -41,9 +39,7 @@ def _checked(path: str, name: str) -> str:
         found = os.stat(path)
     except OSError as error:
         raise NotExecutable(name, f"stat {path}: {(error.strerror or '').lower()}") from None
-    if stat.S_ISDIR(found.st_mode):
-        raise NotExecutable(name, "is a directory")
-    if not os.access(path, os.X_OK, effective_ids=True):
+    if stat.S_ISDIR(found.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
         raise NotExecutable(name, "permission denied")
     return path
 

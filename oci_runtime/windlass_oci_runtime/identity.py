@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from windlass_oci_runtime.listener import Handover
     from windlass_oci_runtime.seccomp import Filter
 
+OTHER_LIMITS = {"RLIMIT_LOCKS": 10}
+"""Those that Python does not name."""
 UNLIMITED = (1 << 64) - 1
 
 
@@ -52,7 +54,8 @@ class Process:
         self.preserved = 0
         """Descriptors, from 3 on, that the program has too."""
         self.no_new_privileges: bool = spec.get("noNewPrivileges", False)
-        self.capabilities = capability.Sets(spec["capabilities"]) if spec.get("capabilities") else None
+        # One that names none has none, as with runc; without this it would keep all of root's.
+        self.capabilities = capability.Sets(spec.get("capabilities") or {})
 
 
 def _id(user: Json, name: str) -> int:
@@ -64,7 +67,7 @@ def _id(user: Json, name: str) -> int:
 
 def _limit(each: Json) -> tuple[int, int, int]:
     name = each.get("type", "")
-    number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+    number = getattr(resource, name, OTHER_LIMITS.get(name)) if name.startswith("RLIMIT_") else None
     if not isinstance(number, int):
         raise InvalidArgument(f"process.rlimits: {name[:40]!r} is not a limit of Linux")
     soft, hard = each.get("soft", 0), each.get("hard", 0)
@@ -99,8 +102,11 @@ def restrict(process: Process, filter: Filter | None, handover: Handover) -> Non
 
 def set_limits(process: Process) -> None:
     """Set the limits of setrlimit(2)."""
-    for number, soft, hard in process.limits:
-        resource.setrlimit(number, (soft, hard))
+    for each, (number, soft, hard) in zip(process.spec.get("rlimits") or (), process.limits, strict=True):
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except ValueError:  # Python's word for EPERM
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{each['type']} {soft}:{hard}") from None
 
 
 def own_streams(uid: int) -> None:
@@ -133,16 +139,14 @@ def set_oom_score(process: Process) -> None:
 def become(process: Process, last_capability: int) -> None:
     """Take user, groups and capabilities; root of the host is no more from here on."""
     sets = process.capabilities
-    if sets is not None:
-        capability.drop_bounding(sets, last_capability)
-        capability.keep_over_setuid(True)
+    capability.drop_bounding(sets, last_capability)
+    capability.keep_over_setuid(True)
     uid, gid = process.user
     os.setgroups(process.groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    if sets is not None:
-        capability.keep_over_setuid(False)
-        capability.apply(sets, last_capability)
+    capability.keep_over_setuid(False)
+    capability.apply(sets, last_capability)
 
 
 def enter_directory(process: Process) -> None:

@@ -106,7 +106,16 @@ class Init:
         yield "start", self._wait
         yield "", lambda: self._run_hooks("startContainer", state.CREATED)
         yield "", lambda: identity.seal(plan.process.preserved)
-        yield "", lambda: execute.execute(self._program, plan.process.args, plan.process.env)
+        yield "", self._execute
+
+    def _execute(self) -> None:
+        process = self._plan.process
+        try:
+            execute.execute(self._program, process.args, process.env)
+        except execute.NotExecutable as error:
+            # Nobody hears a report of a container that was started, but its output is kept.
+            os.write(2, f"{error}\n".encode(errors="replace"))
+            raise
 
     def _begin(self) -> None:
         keep_only(self._needed(), self._plan.process.preserved)
@@ -146,6 +155,8 @@ class Init:
         for mount in plan.mounts:
             self._mount_one(mount)
         devices.make_all(self._root, plan.devices, binds=plan.maps is not None)
+        # Many images name a working directory that they do not have.
+        os.close(self._root.directory(plan.process.cwd))
 
     def _mount_one(self, mount: Mount) -> None:
         try:

@@ -21,6 +21,7 @@ MOST = 16 << 20
 NOT_BUILT = ("solaris", "windows", "vm", "zos", "freebsd")
 LINUX_NOT_BUILT = ("intelRdt", "netDevices")
 
+MOST_UMASK = 0o777
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 
 IPC_SETTINGS = frozenset(
@@ -67,8 +68,9 @@ def _check(spec: Document, where: str) -> None:
     for number, mount in enumerate(spec.get("mounts", [])):
         if not mount.get("destination"):
             raise InvalidArgument(f"{where}: mounts[{number}].destination is missing")
-    if process := spec.get("process"):
-        check_process(process, f"{where}: process")
+    if "process" not in spec:
+        raise InvalidArgument(f"{where}: process is missing")
+    check_process(spec["process"], f"{where}: process")
 
 
 def _check_namespaces(namespaces: list[Document], where: str) -> None:
@@ -122,6 +124,11 @@ def check_process(process: Document, where: str) -> None:
         raise InvalidArgument(f"{where}.args is empty")
     if not process.get("cwd", "").startswith("/"):
         raise InvalidArgument(f"{where}.cwd {process.get('cwd', '')[:80]!r} is not an absolute path")
-    for name in ("args", "env"):
-        if any("\0" in word for word in process.get(name, [])):
+    for name, words in (("args", process["args"]), ("env", process.get("env") or []), ("cwd", [process["cwd"]])):
+        if any("\0" in word for word in words):
             raise InvalidArgument(f"{where}.{name} has a NUL byte")
+    for word in process.get("env") or []:
+        if "=" not in word:
+            raise InvalidArgument(f"{where}.env has {word[:80]!r}, which is not NAME=value")
+    if not 0 <= (process.get("user") or {}).get("umask", 0) <= MOST_UMASK:
+        raise InvalidArgument(f"{where}.user.umask {process['user']['umask']} is not one of Linux")

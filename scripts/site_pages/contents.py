@@ -24,6 +24,7 @@ CHAPTERS = {
         "docs/kubernetes",
         "docs/nri",
         "docs/security",
+        "docs/oci-runtime",
         "docs/oci-security",
         "docs/performance",
         "docs/compatibility",

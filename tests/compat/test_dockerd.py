@@ -101,11 +101,11 @@ class Docker:
 
 
 @contextlib.contextmanager
-def dockerd(machine: Machine) -> Iterator[Docker]:
+def dockerd(machine: Machine, options: Sequence[str] = NO_NETWORK) -> Iterator[Docker]:
     """Yield a dockerd on a machine that runs, with an image; all that it makes elsewhere is gone afterwards."""
     program("dockerd")
     new = [path for path in TRACES if not path.exists()]
-    docker = Docker(machine)
+    docker = Docker(machine, network=options)
     try:
         docker.wait()
         done = docker.run("import", "-", IMAGE, data=root())

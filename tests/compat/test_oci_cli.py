@@ -109,13 +109,27 @@ def test_exec(box: Side) -> None:
     assert done.stdout.split("\n") == ["5", "6 7", "b", "/tmp", ""]
     assert box.run("exec", "box", "sh", "-c", "exit 3").returncode == 3
     missing = box.run("exec", "box", "none")
-    assert missing.returncode in (1, 255) and "executable file not found in $PATH" in missing.stderr
+    assert missing.returncode == 255 and "executable file not found in $PATH" in missing.stderr
     document = box.directory / "process.json"
     document.write_text(json.dumps({**spec("echo", "by document")["process"]}))
     assert box.run("exec", "-p", str(document), "box").stdout == "by document\n"
     detached = box.run("exec", "-d", "--pid-file", "exec.pid", "box", "sleep", "1000")
     assert detached.returncode == 0
     assert int((box.directory / "exec.pid").read_text()) in json.loads(box.run("ps", "-f", "json", "box").stdout)
+
+
+@pytest.mark.parametrize("capabilities", [None, {}])
+def test_a_process_that_names_no_capabilities_has_none(side: Side, capabilities: object) -> None:
+    """Neither the first process nor one of exec, which takes what the first one has."""
+    document = spec("sleep", "1000")
+    document["process"]["capabilities"] = capabilities
+    side.write(document)
+    assert side.run("run", "-d", "box").returncode == 0
+    inside = side.run("exec", "box", "grep", "Cap", "/proc/self/status").stdout
+    assert [line.split()[1] for line in inside.splitlines()] == ["0" * 16] * 5
+    pid = json.loads(side.run("state", "box").stdout)["pid"]
+    first = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Cap")]
+    assert first == ["0" * 16] * 5
 
 
 def test_processes_and_lists(box: Side) -> None:
@@ -130,9 +144,28 @@ def test_processes_and_lists(box: Side) -> None:
 def test_pause_and_resume(box: Side) -> None:
     assert box.run("pause", "box").returncode == 0
     assert json.loads(box.run("state", "box").stdout)["status"] == "paused"
-    assert box.run("exec", "box", "true").returncode in (1, 255)
+    assert box.run("exec", "box", "true").returncode == 255
     assert box.run("resume", "box").returncode == 0
     assert box.run("resume", "box").returncode == 1
+
+
+def test_a_group_that_is_frozen_takes_no_container(side: Side) -> None:
+    """In it, init would stand still, and its maker would wait for it forever."""
+    name = json.loads((side.directory / "config.json").read_text())["linux"]["cgroupsPath"]
+    groups = [Path(f"{place}{name}") for place, _, _ in cgroups.hierarchies()]
+    for group in groups:
+        group.mkdir(parents=True, exist_ok=True)
+    frozen = next(
+        path for group in groups for path in (group / "freezer.state", group / "cgroup.freeze") if path.exists()
+    )
+    frozen.write_text("FROZEN" if frozen.name == "freezer.state" else "1")
+    try:
+        done = side.run("create", "box")
+        assert done.returncode == 1
+        assert "container's cgroup unexpectedly frozen" in done.stderr
+        assert side.run("list", "-q").stdout == ""
+    finally:
+        frozen.write_text("THAWED" if frozen.name == "freezer.state" else "0")
 
 
 def test_limits_are_changed(box: Side) -> None:
@@ -189,6 +222,20 @@ def test_a_terminal_in_the_foreground(side: Side) -> None:
     os.close(terminal)
 
 
+def test_lines_of_a_terminal_end_as_in_a_file(side: Side) -> None:
+    """Where our standard output is not a terminal."""
+    document = spec("echo", "line")
+    document["process"]["terminal"] = True
+    side.write(document)
+    inside, outside = pty.openpty()
+    command = [*side.program, "--root", str(side.directory / "state"), "run", "box"]
+    # runc wants a terminal of its own.
+    done = subprocess.run(command, stdin=outside, stdout=subprocess.PIPE, cwd=side.directory, timeout=60)
+    os.close(inside)
+    os.close(outside)
+    assert (done.returncode, done.stdout) == (0, b"line\n")
+
+
 def test_descriptors_are_preserved(side: Side) -> None:
     side.write(spec("cat", "/proc/self/fd/3"))
     reader, writer = os.pipe()
@@ -240,6 +287,7 @@ def test_features_are_a_document_of_the_specification(tmp_path: Path) -> None:
         (["start"], '"start" requires the ID of a container'),
         (["kill", "box", "NONE"], "unknown signal 'NONE'"),
         (["checkpoint", "box"], "checkpoint is not supported by windlass-oci; run the container with runc"),
+        (["--systemd-cgroup", "create", "box"], "--systemd-cgroup is not supported"),
         (["create", "--no-pivot", "box"], "--no-pivot is not supported"),
         (["create", "--fast", "box"], "flag provided but not defined: --fast"),
         (["start", "../box"], "container ID '../box' is not valid"),

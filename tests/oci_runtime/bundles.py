@@ -35,13 +35,19 @@ DEFAULT_MOUNTS: list[dict[str, object]] = [
 
 
 def rootfs(directory: Path) -> Path:
-    """Make a root file system of busybox and a few files."""
+    """Make a root file system of busybox and a few files, which every user can read and reach."""
     for name in ("bin", "etc", "proc", "dev", "sys", "tmp", "root"):
         (directory / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, directory / "bin/busybox")
     for name in APPLETS.split():
         (directory / "bin" / name).symlink_to("busybox")
     (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755)
+    for above in directory.parents:
+        if above.stat().st_mode & 0o011 != 0o011 and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o711)
     return directory
 
 

@@ -23,9 +23,6 @@ def in_namespace(*arguments: str, **more: object) -> Spec:
 @pytest.fixture
 def mapped(runtime: Runtime) -> Runtime:
     """A root file system that root of the container owns, and that its user on the host can reach."""
-    for path in (*runtime.directory.parents, runtime.directory, runtime.rootfs.parent):
-        if "pytest" in str(path) or path == runtime.directory:
-            os.chmod(path, 0o755)
     for path in (runtime.rootfs, *runtime.rootfs.rglob("*")):
         os.chown(path, 300000, 300000, follow_symlinks=False)
     return runtime

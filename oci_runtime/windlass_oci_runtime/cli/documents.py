@@ -6,6 +6,7 @@ import json
 import os
 import sys
 
+from windlass_linux import cgroups
 from windlass_linux.mount_options import PROPAGATION
 from windlass_oci_runtime import attributes, capability, mounts, seccomp, shapes
 from windlass_oci_runtime.cli.options import Options, Usage
@@ -64,7 +65,9 @@ def spec_command(_root: str, options: Options) -> None:
 
 def specification(rootless: bool = False) -> dict[str, object]:
     """Return a specification that runs a shell in ./rootfs; ``rootless`` is for a plain user."""
-    namespaces = ["pid", "ipc", "uts", "mount", "cgroup", *(["user"] if rootless else ["network"])]
+    namespaces = ["pid", "ipc", "uts", "mount", *(["user"] if rootless else ["network"])]
+    if [version for _, version, _ in cgroups.hierarchies()] == ["cgroup2"]:
+        namespaces.append("cgroup")  # as runc; with version 1 a process sees the path of its groups
     process = {
         "terminal": True,
         "user": {"uid": 0, "gid": 0},

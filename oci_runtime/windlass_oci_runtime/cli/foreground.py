@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK = 32 << 10
+OUTPUT = 1
+"""Where tcgetattr(3) has the flags of output."""
 NOT_PASSED_ON = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGURG, signal.SIGPIPE, signal.SIGWINCH)
 
 
@@ -69,6 +71,9 @@ def _received(console: socket.socket) -> int:
     descriptors = array.array("i")
     for _level, _kind, data in rights:
         descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    attributes = termios.tcgetattr(descriptors[0])
+    attributes[OUTPUT] &= ~termios.ONLCR  # our own terminal does that, and a file or pipe wants lines as they are
+    termios.tcsetattr(descriptors[0], termios.TCSANOW, attributes)
     return descriptors[0]
 
 
@@ -81,6 +86,9 @@ def _raw() -> Iterator[None]:
     before = termios.tcgetattr(0)
     try:
         tty.setraw(0)
+        attributes = termios.tcgetattr(0)
+        attributes[OUTPUT] |= termios.OPOST
+        termios.tcsetattr(0, termios.TCSANOW, attributes)
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -74,6 +74,7 @@ LETTERS = {
     },
 }
 COMMON = {"b": "bundle", "d": "detach", "a": "all", "f": "format", "q": "quiet", "r": "resources", "h": "help"}
+EXEC_FAILED = 255
 NEEDS_ID = frozenset(COMMANDS) - {"list", "features", "spec"}
 HELP = """\
 windlass-oci [--root DIR] [--log FILE] [--log-format text|json] COMMAND [OPTIONS] [ID] [...]
@@ -122,6 +123,8 @@ def _command(options: Options, name: str, *arguments: str) -> int:
         return _help()
     if name in NEEDS_ID and not given.operands:
         raise Usage(f'"{name}" requires the ID of a container')
+    if options.has("systemd-cgroup") and name in ("create", "run"):
+        raise Usage("--systemd-cgroup is not supported by windlass-oci; use a cgroupsPath that is a path")
     from importlib import import_module
 
     command = getattr(import_module(f"windlass_oci_runtime.cli.{module}"), f"{name}_command")
@@ -152,9 +155,11 @@ def _help() -> int:
 def _tell(options: Options | None, message: str) -> int:
     """Write an error as runc does: to the log, if there is one, and to standard error."""
     log = options.text("log") if options else ""
+    # 255 tells an exec that failed from a program that ended with 1, as far as runc's callers can tell.
+    code = EXEC_FAILED if options and options.operands[:1] == ["exec"] else 1
     if not log:
         sys.stderr.write(f"windlass-oci: {message}\n")
-        return 1
+        return code
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if options and options.text("log-format") == "json":
         import json
@@ -168,7 +173,7 @@ def _tell(options: Options | None, message: str) -> int:
     except OSError as error:
         sys.stderr.write(f"windlass-oci: log {log}: {error.strerror}\n")
     sys.stderr.write(f"{message}\n")
-    return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -153,10 +153,16 @@ def _process(container: Container, options: Options) -> Document:
     if options.has("no-new-privs"):
         process["noNewPrivileges"] = True
     _set_user(process, options)
-    for name in options.all("cap"):
-        for which in ("bounding", "effective", "permitted"):
-            process.setdefault("capabilities", {}).setdefault(which, []).append(name)
+    _add_capabilities(process, options.all("cap"))
     return process
+
+
+def _add_capabilities(process: Document, names: list[str]) -> None:
+    sets = process["capabilities"] = process.get("capabilities") or {}
+    # Only what is inheritable can be ambient, and this adds nothing to what is.
+    ambient = ["ambient"] if sets.get("inheritable") else []
+    for which in ("bounding", "effective", "permitted", *ambient):
+        sets[which] = [*(sets.get(which) or []), *names]
 
 
 def _set_user(process: Document, options: Options) -> None:
