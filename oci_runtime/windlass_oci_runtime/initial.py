@@ -155,8 +155,14 @@ class Init:
         for mount in plan.mounts:
             self._mount_one(mount)
         devices.make_all(self._root, plan.devices, binds=plan.maps is not None)
-        # Many images name a working directory that they do not have.
-        os.close(self._root.directory(plan.process.cwd))
+        self._make_working_directory()
+
+    def _make_working_directory(self) -> None:
+        """Make the working directory, which many images name without having it; what cannot be made, chdir(2) tells."""
+        try:
+            os.close(self._root.directory(self._plan.process.cwd))
+        except OSError:
+            pass
 
     def _mount_one(self, mount: Mount) -> None:
         try:
