@@ -77,7 +77,7 @@ def _memory(memory: Json, read: Callable[[str, str], str]) -> Iterator[Setting]:
 
 def _memory_and_swap(limit: int, swap: int, read: Callable[[str, str], str]) -> Iterator[Setting]:
     """The sum of memory and swap is never below memory, so what grows comes first."""
-    if limit == -1 and not swap:
+    if limit == -1 and not swap and read("memory", "memory.memsw.limit_in_bytes"):
         swap = -1
     both = [("memory", "memory.limit_in_bytes", str(limit))] if limit else []
     if swap:

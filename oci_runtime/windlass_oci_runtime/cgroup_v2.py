@@ -140,3 +140,8 @@ def _pass_on(path: str, controller: str) -> None:
 def missing(place: str, file: str) -> str:
     """Return the controller that a file of a group would need, "" if it is there."""
     return "" if os.path.exists(f"{place}/{file}") else file.partition(".")[0]
+
+
+def is_without_swap(place: str, file: str, value: str) -> bool:
+    """Return whether a limit asks for what is so already: no swap, or all, where Linux does not count it."""
+    return file == "memory.swap.max" and value in ("0", "max") and os.path.exists(f"{place}/memory.max")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from windlass_oci_runtime.cgroup_journal import Journal
     from windlass_oci_runtime.json_types import Json
 
 FREEZING = 10.0
@@ -22,6 +24,7 @@ FREEZING = 10.0
 PAUSE = 0.002
 KILL_ROUNDS = 100
 MOST = 64 << 10
+FULL = "a group above it has as many groups below as it may have (cgroup.max.descendants, cgroup.max.depth)"
 
 
 def places(spec: Json, id: str) -> list[str]:
@@ -42,20 +45,29 @@ def is_unified(places: Sequence[str]) -> bool:
 
 
 def make(places: Sequence[str]) -> list[str]:
-    """Make the directories, and return those that are new."""
+    """Make the directories, and return those that are new. Raises OSError with the directory; then none is left."""
     unified = is_unified(places)
-    made = []
+    made: list[str] = []
     for place in places:
         try:
-            os.makedirs(place, 0o755)
-            made.append(place)
-        except FileExistsError:
-            pass
-        if unified:
-            cgroup_v2.enable(linux.hierarchies()[0][0], place)
-        elif "cpuset" in _controllers(place):
-            cgroup_v1.inherit_cpuset(place)
+            _make(place, made, unified)
+        except OSError as error:
+            linux.remove(made)
+            why = FULL if error.errno == errno.EAGAIN else str(error.strerror)
+            raise OSError(error.errno, f"cannot make a control group for linux.cgroupsPath: {why}", place) from error
     return made
+
+
+def _make(place: str, made: list[str], unified: bool) -> None:
+    try:
+        os.makedirs(place, 0o755)
+        made.append(place)
+    except FileExistsError:
+        pass
+    if unified:
+        cgroup_v2.enable(linux.hierarchies()[0][0], place)
+    elif "cpuset" in _controllers(place):
+        cgroup_v1.inherit_cpuset(place)
 
 
 def entrance(places: Sequence[str]) -> int:
@@ -71,17 +83,21 @@ def join(places: Sequence[str]) -> None:
     """
     for place in places:
         if not _is_version_2(place):
-            _write(f"{place}/tasks", "0")
+            write(f"{place}/tasks", "0")
 
 
 def _is_version_2(place: str) -> bool:
     return not os.path.exists(f"{place}/tasks")
 
 
-def limit(places: Sequence[str], resources: Json) -> None:
-    """Set limits. Raises OSError with the file, InvalidArgument for what no controller here can do."""
+def limit(places: Sequence[str], resources: Json, journal: Journal | None = None) -> None:
+    """Set limits; ``journal`` gets what was there before.
+
+    Raises OSError with the file, InvalidArgument for what no controller here can do, FailedPrecondition for what is
+    in use beyond a limit.
+    """
     if is_unified(places):
-        _limit_unified(places[0], resources)
+        _limit_unified(places[0], resources, journal)
         return
     found = {name: place for place in places for name in _controllers(place)}
 
@@ -94,12 +110,19 @@ def limit(places: Sequence[str], resources: Json) -> None:
     for controller, file, value in cgroup_v1.settings(resources, read):
         if controller not in found:
             raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not mounted")
-        _write(f"{found[controller]}/{file}", value)
+        try:
+            _set(f"{found[controller]}/{file}", value, journal)
+        except OSError as error:
+            if error.errno != errno.EBUSY or file != "memory.limit_in_bytes":
+                raise
+            used, peak = read(controller, "memory.usage_in_bytes"), read(controller, "memory.max_usage_in_bytes")
+            usage = f"current usage: {used}, peak usage: {peak}"
+            raise FailedPrecondition(f"unable to set memory limit to {value} ({usage})") from error
         if file == "cpu.shares" and read(controller, file) != value:
             raise InvalidArgument(f"resources.cpu.shares {value} is beyond what Linux takes, 2 to 262144")
 
 
-def _limit_unified(place: str, resources: Json) -> None:
+def _limit_unified(place: str, resources: Json, journal: Journal | None) -> None:
     memory = resources.get("memory") or {}
     if memory.get("checkBeforeUpdate") and memory.get("limit", 0) > 0:
         used = int(_read(f"{place}/memory.current"))
@@ -107,10 +130,28 @@ def _limit_unified(place: str, resources: Json) -> None:
             raise FailedPrecondition(f"resources.memory.limit {memory['limit']} is below what is used, {used}")
     for file, value in cgroup_v2.settings(resources, os.path.exists(f"{place}/io.bfq.weight")):
         if controller := cgroup_v2.missing(place, file):
+            if cgroup_v2.is_without_swap(place, file, value):
+                continue
             raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not here")
-        _write(f"{place}/{file}", value)
+        _set(f"{place}/{file}", value, journal)
     if resources.get("devices"):
         device_filter.attach(place, resources["devices"])
+
+
+def _set(path: str, value: str, journal: Journal | None) -> None:
+    if journal is not None:
+        journal.keep(path, _read(path), value)
+    write(path, value)
+
+
+def is_out_of_memory(places: Sequence[str]) -> bool:
+    """Return whether Linux has ended a process of the groups because they may not have more memory."""
+    for place in places:
+        for file in ("memory.oom_control", "memory.events"):
+            if os.path.exists(f"{place}/{file}"):
+                counts = dict(line.split() for line in _read(f"{place}/{file}").splitlines())
+                return counts.get("oom_kill", "0") != "0"
+    return False
 
 
 def _controllers(place: str) -> list[str]:
@@ -128,14 +169,14 @@ def freezing(places: Sequence[str], frozen: bool = True) -> Iterator[None]:
     version_1 = file.endswith("freezer.state")
     word = {True: "FROZEN", False: "THAWED"}[frozen] if version_1 else str(int(frozen))
     deadline = time.monotonic() + FREEZING
-    _write(file, word)
+    write(file, word)
     while _frozen(file) != str(int(frozen)):
         if time.monotonic() > deadline:
-            _write(file, "THAWED" if version_1 else "0")
+            write(file, "THAWED" if version_1 else "0")
             raise DeadlineExceeded(f"the container's processes did not stand still in {FREEZING:.0f} s; they go on")
         yield
         if version_1:
-            _write(file, word)  # a process that was forked meanwhile is caught by another try
+            write(file, word)  # a process that was forked meanwhile is caught by another try
 
 
 def freeze(places: Sequence[str], frozen: bool = True) -> None:
@@ -193,7 +234,7 @@ def signal_all(places: Sequence[str], number: int) -> bool:
     group = _first(places)
     if number == signal.SIGKILL and os.path.exists(f"{group}/cgroup.kill"):
         found = bool(linux.processes_in(group))
-        _write(f"{group}/cgroup.kill", "1")
+        write(f"{group}/cgroup.kill", "1")
         return found
     # One that forks in between is met in the next round; only SIGKILL goes to everybody, also to new ones.
     met: set[int] = set()
@@ -224,7 +265,8 @@ def _read(path: str) -> str:
         os.close(descriptor)
 
 
-def _write(path: str, value: str) -> None:
+def write(path: str, value: str) -> None:
+    """Write a file of a control group. Raises OSError with its path and the value."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windlass.errors import Error, FailedPrecondition
 from windlass_oci_runtime import cgroups, state
+from windlass_oci_runtime.cgroup_journal import Journal
 from windlass_oci_runtime.shapes import RESOURCES, checked
 
 TYPE_CHECKING = False
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def update(container: state.Container, resources: Json) -> None:
-    """Set limits; what ``resources`` does not name stays. A failure leaves all as it was.
+    """Set limits; what ``resources`` does not name stays, and devices do. A failure leaves all as it was.
 
     Raises NotFound, FailedPrecondition, InvalidArgument, OSError with the file that Linux did not take.
     """
@@ -22,27 +23,19 @@ def update(container: state.Container, resources: Json) -> None:
     status = container.status(found)
     if status == state.STOPPED:
         raise FailedPrecondition(f"container {container.id} is not running, so it has no limits to change")
-    wanted = checked(resources, RESOURCES, "resources")
+    wanted = {name: value for name, value in checked(resources, RESOURCES, "resources").items() if name != "devices"}
     before = found.get("resources") or {}
+    journal = Journal()
     try:
-        cgroups.limit(found["cgroups"], wanted)
+        cgroups.limit(found["cgroups"], wanted, journal)
     except (Error, OSError):
-        _restore(found["cgroups"], before)
+        journal.undo(cgroups.write)
         raise
     found["resources"] = {
         name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value
         for name, value in {**before, **wanted}.items()
     }
     container.write(found)
-
-
-def _restore(places: list[str], before: Json) -> None:
-    for name, value in before.items():
-        try:
-            if name != "devices":
-                cgroups.limit(places, {name: value})
-        except (Error, OSError):
-            continue  # the first failure is the one that the caller needs
 
 
 def pausing(container: state.Container, frozen: bool) -> Iterator[None]:

@@ -114,7 +114,10 @@ class Creation:
         os.close(self.report)
         self.report = -1
         if not message:
-            raise report.Failure("init", "it has ended without a word")
+            # An error alone gets here, so the hot path does not look.
+            killed = cgroups.is_out_of_memory(self._plan.cgroups)
+            why = "container init was OOM-killed (memory limit too low?)" if killed else "it has ended without a word"
+            raise report.Failure("init", why)
         report.heard(message)
         reap(self._helpers)
         return self.pid

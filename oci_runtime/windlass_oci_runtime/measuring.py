@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 
 MICROSECONDS = 1000
 TICKS = 100
+CPUSET = (
+    "cpu_exclusive",
+    "mem_exclusive",
+    "mem_hardwall",
+    "memory_migrate",
+    "memory_pressure",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+)
 
 
 def measure(places: Sequence[str]) -> dict[str, object]:
@@ -54,6 +65,7 @@ def _separate(places: Sequence[str]) -> dict[str, object]:
             "usage": {
                 "total": _number(_place(places, "cpuacct.usage")),
                 "percpu": [int(each) for each in per_cpu],
+                **_split(_read(_place(places, "cpuacct.usage_all"))),
                 "kernel": cpu.get("system", 0) * 10**9 // TICKS,
                 "user": cpu.get("user", 0) * 10**9 // TICKS,
             },
@@ -72,10 +84,46 @@ def _separate(places: Sequence[str]) -> dict[str, object]:
             "raw": stat,
         },
         "pids": _pids(places),
+        "cpuset": _cpuset(os.path.dirname(_place(places, "cpuset.cpus"))),
+        "hugetlb": _huge_pages(os.path.dirname(_place(places, "hugetlb.2MB.usage_in_bytes"))),
         "blkio": {
             "ioServiceBytesRecursive": _devices(_place(places, "blkio.throttle.io_service_bytes_recursive")),
             "ioServicedRecursive": _devices(_place(places, "blkio.throttle.io_serviced_recursive")),
         },
+    }
+
+
+def _split(table: str) -> dict[str, object]:
+    """Return what each processor has spent in the kernel and outside, from lines of `processor user system`."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return {"percpu_kernel": [int(row[2]) for row in rows], "percpu_user": [int(row[1]) for row in rows]}
+
+
+def _cpuset(place: str) -> dict[str, object]:
+    if not place:
+        return {}
+    numbers: dict[str, object] = {}
+    for name in CPUSET:
+        text = _read(f"{place}/cpuset.{name}").strip()
+        numbers[name] = int(text) if text else 0
+    return {**{name: _listed(_read(f"{place}/cpuset.{name}")) for name in ("cpus", "mems")}, **numbers}
+
+
+def _listed(text: str) -> list[int]:
+    """Return the numbers of a list such as `0-2,5`."""
+    found: list[int] = []
+    for part in text.strip().split(",") if text.strip() else ():
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _huge_pages(place: str) -> dict[str, dict[str, int]]:
+    names = os.listdir(place) if place else []
+    sizes = [name.split(".")[1] for name in names if name.endswith("B.usage_in_bytes") and name.startswith("hugetlb.")]
+    files = {"usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+    return {
+        size: {key: _number(f"{place}/hugetlb.{size}.{file}") for key, file in files.items()} for size in sorted(sizes)
     }
 
 

@@ -15,6 +15,8 @@ from oci_runtime.bundles import Box, Runtime, spec
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_linux import cgroups as host
 from windlass_oci_runtime import cgroup_v1, cgroup_v2, cgroups, changing, device_filter, ending, state
+from windlass_oci_runtime.cgroup_journal import previous
+from windlass_oci_runtime.report import Failure
 
 UNIFIED = Path("/sys/fs/cgroup/unified")
 version_1 = pytest.mark.skipif(
@@ -59,6 +61,77 @@ def test_limits_that_linux_refuses_change_nothing(box: Box, wrong: dict[str, dic
         changing.update(box.container, {"pids": {"limit": 70}, **wrong})
     assert value(box, "pids", "pids.max") == "50"
     assert box.container.read()["resources"]["pids"] == {"limit": 50}
+
+
+@version_1
+def test_a_refused_change_also_takes_back_what_was_never_set_before(box: Box) -> None:
+    shares, quota = value(box, "cpu", "cpu.shares"), value(box, "cpu", "cpu.cfs_quota_us")
+    disk = os.stat("/").st_dev
+    throttle = {"major": os.major(disk), "minor": os.minor(disk), "rate": 1 << 20}
+    with pytest.raises(OSError, match="cpuset"):
+        changing.update(
+            box.container,
+            {
+                "memory": {"limit": 32 << 20, "reservation": 16 << 20, "swappiness": 10},
+                "cpu": {"shares": 100, "quota": 30000, "cpus": "0-9999"},
+                "blockIO": {"throttleReadBpsDevice": [throttle]},
+            },
+        )
+    assert value(box, "memory", "memory.limit_in_bytes") == str(64 << 20)
+    assert int(value(box, "memory", "memory.soft_limit_in_bytes")) > 1 << 50
+    assert (value(box, "cpu", "cpu.shares"), value(box, "cpu", "cpu.cfs_quota_us")) == (shares, quota)
+    assert "cpu" not in box.container.read()["resources"]
+
+
+@version_1
+def test_a_change_leaves_the_devices_alone_as_runc_does(box: Box) -> None:
+    """Kubernetes sends them with each change; to set them anew would take even /dev/null away for a moment."""
+    before = value(box, "devices", "devices.list")
+    changing.update(box.container, {"devices": [{"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]})
+    assert value(box, "devices", "devices.list") == before
+
+
+@version_1
+def test_a_limit_below_what_is_used_says_how_much_that_is(box: Box) -> None:
+    with pytest.raises(FailedPrecondition, match=r"unable to set memory limit to 4096 \(current usage: \d+, peak"):
+        changing.update(box.container, {"memory": {"limit": 4096}})
+    assert value(box, "memory", "memory.limit_in_bytes") == str(64 << 20)
+
+
+@version_1
+def test_too_little_memory_for_init_is_named(runtime: Runtime) -> None:
+    with pytest.raises(Failure, match=r"container init was OOM-killed \(memory limit too low\?\)"):
+        runtime.create(spec("true", resources={"memory": {"limit": 4096}}))
+
+
+@pytest.mark.skipif(not (UNIFIED / "cgroup.procs").exists() or os.geteuid() != 0, reason="needs root and version 2")
+def test_a_hierarchy_that_is_full_leaves_no_group_in_the_others(runtime: Runtime) -> None:
+    above = UNIFIED / f"windlass-oci-{os.getpid()}"
+    above.mkdir()
+    (above / "cgroup.max.descendants").write_text("0")
+    with pytest.raises(OSError, match=r"cannot make a control group for linux\.cgroupsPath") as caught:
+        runtime.create(spec("true"), id="full")
+    assert caught.value.filename == f"{above}/full"
+    assert [place for place, _, _ in host.hierarchies() if os.path.exists(f"{place}/{above.name}/full")] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "new", "expected"),
+    [
+        ("pids.max", "max\n", "70", "max"),
+        ("cpuset.cpus", "\n", "0-1", "\n"),
+        ("cpu.max", "max 100000\n", "5000 20000", "max 100000"),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "1", "0"),
+        ("blkio.throttle.read_bps_device", "8:0 5\n8:16 7\n", "8:16 9", "8:16 7"),
+        ("blkio.throttle.read_bps_device", "8:0 5\n", "8:16 9", "8:16 0"),
+        ("io.max", "", "8:16 rbps=9", "8:16 rbps=max wbps=max riops=max wiops=max"),
+        ("io.weight", "default 100\n8:0 50\n", "200", "100"),
+        ("io.bfq.weight", "default 100\n", "8:0 200", "8:0 default"),
+        ("net_prio.ifpriomap", "lo 0\neth0 3\n", "eth0 5", "eth0 3"),
+    ],
+)
+def test_what_makes_up_for_a_change(file: str, text: str, new: str, expected: str) -> None:
+    assert previous(file, text, new) == expected
 
 
 def test_wrong_types_are_refused_by_name(box: Box) -> None:
@@ -120,7 +193,7 @@ def test_an_exec_runs_in_a_group_below(box: Box) -> None:
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"memory": {"limit": -1}}, [("memory.memsw.limit_in_bytes", "-1"), ("memory.limit_in_bytes", "-1")]),
+        ({"memory": {"limit": -1}}, [("memory.limit_in_bytes", "-1")]),
         (
             {"blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1024}]}},
             [("blkio.weight", "500"), ("blkio.throttle.read_bps_device", "8:0 1024")],
@@ -140,6 +213,18 @@ def test_an_exec_runs_in_a_group_below(box: Box) -> None:
 def test_files_of_version_1(resources: dict[str, object], expected: list[tuple[str, str]]) -> None:
     found = [(file, text) for _, file, text in cgroup_v1.settings(resources, nothing)]
     assert found[: len(expected)] == expected
+
+
+def test_a_host_that_does_not_count_swap_takes_all_of_it_or_none(tmp_path: Path) -> None:
+    """As runc: Kubernetes asks for no swap with each container."""
+    (tmp_path / "memory.max").touch()
+    asked = [cgroup_v2.is_without_swap(str(tmp_path), "memory.swap.max", text) for text in ("0", "max", "4096")]
+    assert asked == [True, True, False]
+
+
+def test_no_limit_of_memory_is_none_of_swap_where_swap_is_counted() -> None:
+    found = [(file, text) for _, file, text in cgroup_v1.settings({"memory": {"limit": -1}}, lambda *_: "1000")]
+    assert found == [("memory.memsw.limit_in_bytes", "-1"), ("memory.limit_in_bytes", "-1")]
 
 
 def test_the_larger_of_memory_and_swap_is_set_first() -> None:
