@@ -92,14 +92,9 @@ class Creation:
             if plan.joined:
                 # What is joined must not see into a process of the host's.
                 closing.enter_context(closed_to_others())
-            if plan.is_staged:
-                self.pid = stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
-                if not self.pid:
-                    return  # `settle` reads why
-            else:
-                self.pid = clone(plan.new & ~LATE, sibling, group)
-                if not self.pid:
-                    init()
+            self.pid = _cloned(plan, sibling, group, writer, init)
+            if not self.pid:
+                return  # `settle` reads why
             if plan.new & CLONE_NEWUSER and plan.maps:
                 plan.maps.write(self.pid)
             os.write(mapped[1], b"1")
@@ -149,6 +144,16 @@ class Creation:
         reap(self._helpers, os.WNOHANG)
         remove_within(self._groups)
         self.container.remove()
+
+
+def _cloned(plan: Plan, sibling: bool, group: int, writer: int, init: Callable[[], NoReturn]) -> int:
+    """Make the process that runs ``init``, and return its pid; 0 if it could not be, which ``writer`` has been told."""
+    if plan.is_staged:
+        return stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
+    pid = clone(plan.new & ~LATE, sibling, group)
+    if not pid:
+        init()
+    return pid
 
 
 def _stage(plan: Plan, pid_writer: int, init: Callable[[], NoReturn]) -> steps.Steps:
