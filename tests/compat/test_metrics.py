@@ -97,4 +97,4 @@ def test_the_daemon_accounts_for_its_plugins(ours: Metered) -> None:
     assert calls['method="create",plugin="io.containerd.runtime.v2.task"'] == 1
     ours.try_ctr("tasks", "kill", "nobody")
     failures = ours.samples()["windlass_plugin_failures_total"]
-    assert failures['method="containers.get",plugin="io.containerd.metadata.v1.bolt"'] >= 1
+    assert failures['method="containers.get_encoded",plugin="io.containerd.metadata.v1.bolt"'] >= 1
