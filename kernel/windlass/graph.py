@@ -13,8 +13,7 @@ def requirements(plugin: Plugin[object], plugins: Iterable[Plugin[object]]) -> l
     """Return those of ``plugins`` that must start before ``plugin``."""
     if ALL in plugin.requires:
         return [other for other in plugins if other is not plugin and ALL not in other.requires]
-    wanted = {kind.uri for kind in plugin.requires}
-    return [other for other in plugins if other.type.uri in wanted]
+    return [other for other in plugins if other.type in plugin.requires]
 
 
 def start_order(plugins: Iterable[Plugin[object]]) -> list[Plugin[object]]:
