@@ -48,6 +48,25 @@ def snapshots(metadata: MetadataStore, name: str = "memory") -> set[str]:
     return {info.name for info in metadata.snapshotter(name, "ns").walk()}
 
 
+def test_blob_of_two_namespaces_that_goes_from_both_at_once(metadata: MetadataStore, world: World) -> None:
+    """One batch of the sweep has both rows: the blob goes once, with the last of them."""
+    for namespace in ("one", "two"):
+        put(metadata.content(namespace), b"shared")
+
+    collected = metadata.collect()
+    assert (collected.removed, collected.blobs) == (2, 1)
+    assert not world.content.blobs
+
+
+def test_blob_that_only_one_of_two_namespaces_keeps(metadata: MetadataStore, world: World) -> None:
+    put(metadata.content("one"), b"shared")
+    digest = put(metadata.content("two"), b"shared", KEPT)
+
+    collected = metadata.collect()
+    assert (collected.removed, collected.blobs) == (1, 0)
+    assert set(world.content.blobs) == {digest}
+
+
 def test_two_images_share_a_layer_until_both_are_gone(metadata: MetadataStore, world: World) -> None:
     content = metadata.content("ns")
     shared, only = put(content, b"shared"), put(content, b"only")

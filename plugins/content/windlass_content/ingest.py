@@ -27,8 +27,11 @@ def create(path: Path, ref: str, total: int, now: int) -> None:
 
     ``ref`` comes last: a directory without it is not an ingest, and is swept at the next start.
     """
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
     try:
         path.joinpath(DATA).touch(0o644)
         # containerd reads these two; total is absent when it is not known.
@@ -45,7 +48,12 @@ def create(path: Path, ref: str, total: int, now: int) -> None:
 def remove(path: Path) -> None:
     """Remove the files of an ingest, ``ref`` first, so that no half of one is ever found."""
     path.joinpath(REF).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        for name in (DATA, STARTED_AT, UPDATED_AT, TOTAL):
+            path.joinpath(name).unlink(missing_ok=True)
+        path.rmdir()
+    except OSError:  # something else is there too; the whole tree costs several times as much
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def touch(path: Path, updated_at: int) -> None:

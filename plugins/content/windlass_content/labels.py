@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +41,8 @@ class LabelFiles:
 
     def forget(self, digest: str) -> None:
         """Remove the labels of a blob."""
-        self._path(digest).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.root}/{digest.replace(':', '/')}")  # noqa: PTH108 - faster
 
     def known(self, algorithm: str) -> set[str]:
         """Return the hexadecimal halves of the digests that have labels."""

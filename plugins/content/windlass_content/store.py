@@ -63,12 +63,13 @@ class LocalStore(ContentStore):
 
     @override
     def delete(self, digest: str) -> None:
+        check_digest(digest)
         with self._naming:
-            path = self._blob(digest)
+            # A collection deletes thousands: paths are texts here, which are faster to make than a Path.
             try:
-                with disk_errors(f"delete content {digest}", path.parent):
+                with disk_errors(f"delete content {digest}", self._blobs):
                     faults.point("content.delete")
-                    path.unlink()
+                    os.unlink(f"{self._blobs}/{digest.replace(':', '/')}")  # noqa: PTH108 - faster
             except FileNotFoundError:
                 raise NotFound(f"content {digest} does not exist") from None
             self._labels.forget(digest)

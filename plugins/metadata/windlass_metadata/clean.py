@@ -20,6 +20,8 @@ from windlass_metadata import trash
 from windlass_metadata.ledger import Ledger
 
 BATCH = 64
+BLOBS_AT_ONCE = 256
+"""A change that needs one of a batch waits until all of them are gone; a blob takes microseconds, a snapshot more."""
 
 Remove = Callable[[str], None]
 
@@ -103,9 +105,9 @@ def _empty(ledger: Ledger, kind: str, store: str, remove: Remove) -> tuple[int, 
 
 
 def _batches(ledger: Ledger, kind: str, store: str) -> Iterator[list[tuple[int, str]]]:
-    after = 0
+    after, limit = 0, BLOBS_AT_ONCE if kind == trash.BLOB else BATCH
     while True:
-        claim = partial(trash.claim, kind=kind, store=store, after=after, limit=BATCH)
+        claim = partial(trash.claim, kind=kind, store=store, after=after, limit=limit)
         with ledger.read() as db:
             if not trash.has_any(db, kind, store, after):
                 return
@@ -136,4 +138,5 @@ class _Batch:
             faults.point("gc.removed")
 
     def left(self) -> list[int]:
-        return [id for id, _ in self._claimed if id not in self.gone]
+        gone = set(self.gone)
+        return [id for id, _ in self._claimed if id not in gone]

@@ -88,9 +88,16 @@ def _delete(ledger: Ledger, db: sqlite3.Connection, graph: Graph, marked: Marked
     _mark_touched(ledger, db, graph, marked)
     in_use = {nodes.ingest(namespace, ref) for namespace, ref in ledger.open_refs()}
     removed = Removed()
+    blobs: list[tuple[str, str]] = []
     for node in garbage:
-        if node not in marked and node not in in_use:
+        if node in marked or node in in_use:
+            continue
+        kind, namespace, key = node
+        if kind == nodes.CONTENT:
+            blobs.append((namespace, key))
+        else:
             _delete_node(ledger, db, node, removed)
+    removed.count += _delete_blobs(db, blobs)
     return removed
 
 
@@ -123,10 +130,11 @@ def _delete_snapshot(snapshots: SnapshotRows, db: sqlite3.Connection, key: str) 
     return True
 
 
-def _delete_content(db: sqlite3.Connection, namespace: str, digest: str) -> bool:
-    found = BLOBS.delete(db, namespace, digest)
-    trash.discard_blob(db, digest)
-    return found
+def _delete_blobs(db: sqlite3.Connection, blobs: Sequence[tuple[str, str]]) -> int:
+    """Delete the rows of many blobs; what needed them in this batch has gone before, or keeps them from the trash."""
+    count = BLOBS.delete_each(db, blobs)
+    trash.discard_blobs(db, (digest for _, digest in blobs))
+    return count
 
 
 def _delete_ingest(db: sqlite3.Connection, namespace: str, ref: str) -> bool:
@@ -137,7 +145,6 @@ def _delete_ingest(db: sqlite3.Connection, namespace: str, ref: str) -> bool:
 
 
 DELETES: dict[str, Callable[[sqlite3.Connection, str, str], bool]] = {
-    nodes.CONTENT: _delete_content,
     nodes.IMAGE: IMAGES.table.delete,
     nodes.LEASE: remove_lease,
     nodes.INGEST: _delete_ingest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -170,6 +170,10 @@ class Table(Generic[T]):
     def delete(self, db: sqlite3.Connection, *at: str) -> bool:
         """Delete a record, and return whether there was one."""
         return db.execute(self._delete, at).rowcount > 0
+
+    def delete_each(self, db: sqlite3.Connection, each: Iterable[Sequence[str]]) -> int:
+        """Delete many records, and return how many there were."""
+        return max(0, db.executemany(self._delete, each).rowcount)
 
     def encode(self, record: T) -> list[Value]:
         """Return the columns of a record."""

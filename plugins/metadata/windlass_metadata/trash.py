@@ -16,11 +16,21 @@ BLOB = "blob"
 INGEST = "ingest"
 SNAPSHOT = "snapshot"
 
+BLOB_IS_NEEDED = (
+    "EXISTS (SELECT 1 FROM content WHERE digest = ?1)"
+    " OR EXISTS (SELECT 1 FROM ingests WHERE digest = ?1 AND digest != '')"
+)
+DISCARD_BLOB = f"INSERT OR IGNORE INTO trash (kind, store, name) SELECT '{BLOB}', '', ?1 WHERE NOT ({BLOB_IS_NEEDED})"
+
 
 def discard_blob(db: sqlite3.Connection, digest: str) -> None:
     """Discard a blob, unless a namespace has it or is about to."""
-    if not blob_is_needed(db, digest):
-        _discard(db, BLOB, "", digest)
+    discard_blobs(db, (digest,))
+
+
+def discard_blobs(db: sqlite3.Connection, digests: Iterable[str]) -> None:
+    """Discard many blobs, but for those that a namespace has or is about to have."""
+    db.executemany(DISCARD_BLOB, ((digest,) for digest in digests))
 
 
 def discard_ingest(db: sqlite3.Connection, backend: str) -> None:
@@ -67,7 +77,11 @@ def claim(db: sqlite3.Connection, kind: str, store: str, after: int, limit: int)
         "SELECT id, name FROM trash WHERE kind = ? AND store = ? AND id > ? ORDER BY id LIMIT ?",
         (kind, store, after, limit),
     ).fetchall()
-    db.executemany("UPDATE trash SET removing = 1 WHERE id = ?", [(id,) for id, _ in claimed])
+    if claimed:
+        db.execute(
+            "UPDATE trash SET removing = 1 WHERE kind = ? AND store = ? AND id > ? AND id <= ?",
+            (kind, store, after, claimed[-1][0]),
+        )
     return claimed
 
 
@@ -79,11 +93,7 @@ def conclude(db: sqlite3.Connection, gone: Sequence[int], there: Sequence[int]) 
 
 def blob_is_needed(db: sqlite3.Connection, digest: str) -> bool:
     """Return whether any namespace has a blob, or a commit or a virtual ingest is about to need it."""
-    found = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM content WHERE digest = ?1)"
-        " OR EXISTS (SELECT 1 FROM ingests WHERE digest = ?1 AND digest != '')",
-        (digest,),
-    ).fetchone()
+    found = db.execute(f"SELECT {BLOB_IS_NEEDED}", (digest,)).fetchone()
     return bool(found[0])
 
 

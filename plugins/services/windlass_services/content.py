@@ -132,13 +132,15 @@ class Content:
                 request.total = total = max(request.total, 0) or total
                 request.expected = expected = request.expected or expected
                 try:
-                    answer = await _carry_out(writer, request)
+                    answer = await offload(_carry_out, writer, request)
                 except FailedPrecondition:
                     await offload(writer.close)
                     await offload(view.abort, ref)
                     raise
-                yield answer
                 if request.action == pb.COMMIT:
+                    writer = None
+                yield answer
+                if writer is None:
                     return
         finally:
             if writer is not None:
@@ -206,16 +208,15 @@ async def _refuse_existing(view: ContentStore, ref: str, expected: str, writer: 
     raise AlreadyExists(f"content {expected} is there already")
 
 
-async def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
+def _carry_out(writer: Writer, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
+    """Do all that a message asks for in one visit to a thread; after a commit the writer is closed."""
     if request.action != pb.STAT:
-        await offload(_append, writer, request)
+        _append(writer, request)
+    # a digest of another algorithm than the ingest's is what the blob is called
+    status, digest = writer.status(), (request.action == pb.COMMIT and request.expected) or writer.digest()
     if request.action == pb.COMMIT:
-        status = writer.status()
-        # a digest of another algorithm than the ingest's is what the blob is called
-        digest = request.expected or await offload(writer.digest)
-        await offload(writer.commit, request.total, request.expected, dict(request.labels))
-    else:
-        status, digest = await offload(_describe, writer)
+        writer.commit(request.total, request.expected, dict(request.labels))
+        writer.close()
     return pb.WriteContentResponse(
         action=request.action,
         started_at=to_timestamp(status.started_at),
@@ -234,7 +235,3 @@ def _append(writer: Writer, request: pb.WriteContentRequest) -> None:
         raise OutOfRange(f"write at offset {request.offset}, but the ingest has {offset} bytes")
     if request.data:
         writer.write(request.data)
-
-
-def _describe(writer: Writer) -> tuple[Status, str]:
-    return writer.status(), writer.digest()
