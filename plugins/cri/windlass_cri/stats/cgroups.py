@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from windlass.records import dataclass
 from windlass_linux.cgroups import groups_at, hierarchies
 from windlass_oci.runtime_spec import Spec
 
