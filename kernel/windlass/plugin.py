@@ -94,7 +94,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread that it shares with those of others, and has a deadline."""
 
     @property
     def uri(self) -> str:
