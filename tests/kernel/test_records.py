@@ -6,11 +6,15 @@ import copy
 import dataclasses
 import pickle
 from dataclasses import FrozenInstanceError, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from windlass import records
 from windlass.records import dataclass
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ def test_it_is_equal_hashed_and_shown_by_its_fields() -> None:
     assert Point(1, 2) != Point(1, 3)
     assert Point(1, 2, notes=["a"]) == Point(1, 2)
     assert hash(Point(1, 2, notes=["a"])) == hash(Point(1, 2))
-    assert Point(1) != Checked(1)
+    other: object = Checked(1)
+    assert Point(1) != other
     assert repr(Point(1, tags=("a",))) == "Point(x=1, y=0, tags=('a',))"
 
 
@@ -118,7 +123,12 @@ def test_what_is_special_is_left_to_the_standard_library() -> None:
 def test_nothing_is_compiled_until_there_is_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
     original = records._init_of
-    monkeypatch.setattr(records, "_init_of", lambda made: (compiled.append(made.__name__), original(made))[1])
+
+    def note(made: type[DataclassInstance]) -> object:
+        compiled.append(made.__name__)
+        return original(made)
+
+    monkeypatch.setattr(records, "_init_of", note)
 
     @dataclass(frozen=True)
     class Late:
