@@ -64,8 +64,8 @@ class Pod:
     """Held by a call that stops or removes it."""
     stopping: bool = field(default=False, compare=False)
     """Whether its containers are being stopped: no other may start."""
-    listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[bool, PodData, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.pod_entry`)."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -180,8 +180,8 @@ class Container:
     user: cri.LinuxContainerUser | None = None
     """Who its process is; None when its spec is not known."""
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
-    listed: cri.Container | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[Status, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.container_entry`)."""
     limits: tuple[Value, ...] = ()
     """Those that metrics show."""
 
