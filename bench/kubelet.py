@@ -133,7 +133,7 @@ def asked(node: Node) -> list[tuple[str, str, Message, int]]:
 def measure(wanted: Sequence[Node], rounds: int, only: Sequence[str]) -> list[Contender]:
     """Ask in turns."""
     asks = {node.name: asked(node) for node in wanted}
-    daemons = [Contender(node.name, node.daemon.address, pid(node)) for node in wanted]
+    daemons = [Contender(node.name, node.daemon.address, node.daemon.pid) for node in wanted]
     for number in range(rounds):
         for each in range(len(asks[wanted[0].name])):
             for daemon in daemons[:: 1 if number % 2 else -1]:
@@ -141,11 +141,6 @@ def measure(wanted: Sequence[Node], rounds: int, only: Sequence[str]) -> list[Co
                 if not only or name in only:
                     one_by_one(daemon, name, path, message, calls)
     return daemons
-
-
-def pid(node: Node) -> int:
-    """Return the daemon's process, which the shell and nsenter have become."""
-    return node.daemon.pid
 
 
 def main() -> None:
@@ -163,7 +158,7 @@ def main() -> None:
                 fill(node, options.records)
             daemons = measure(wanted, options.rounds, options.only)
         Path(name).mkdir(exist_ok=True)
-    for what, values in daemons[0].figures.items():
+    for what in daemons[0].figures:
         row = [statistics.median(daemon.figures[what]) for daemon in daemons]
         ratio = f"ratio {row[0] / row[1]:5.2f}" if len(row) > 1 else ""
         print(f"{what:46} " + " ".join(f"{value:10.0f}" for value in row) + f" {ratio}", flush=True)

@@ -95,7 +95,7 @@ def test_bytes_joined_are_the_list_of_all_and_of_each_part_of_a_stream() -> None
         ({"pod_sandbox_id": "pod-", "label_selector": {"of": "a"}}, "a"),
     ],
 )
-def test_a_filter_chooses_containers_by_all_that_it_names(wanted: dict[str, object], found: str, tmp_path: Path) -> None:
+def test_a_filter_chooses_containers(wanted: dict[str, object], found: str, tmp_path: Path) -> None:
     containers = [
         Container(
             name,
@@ -120,7 +120,7 @@ def test_a_filter_chooses_containers_by_all_that_it_names(wanted: dict[str, obje
         ({"label_selector": {"of": "b"}}, "b"),
     ],
 )
-def test_a_filter_chooses_pods_by_all_that_it_names(wanted: dict[str, object], found: str) -> None:
+def test_a_filter_chooses_pods(wanted: dict[str, object], found: str) -> None:
     pods = [Pod(name, cri.PodSandboxConfig(labels={"of": name}), PodData("n"), name == "a") for name in "ab"]
     chosen = pods_that_match(pods, cri.PodSandboxFilter(**wanted))  # type: ignore[arg-type] # by names
     assert "".join(each.id for each in chosen) == found

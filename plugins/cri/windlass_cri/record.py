@@ -66,6 +66,8 @@ class Pod:
     """Whether its containers are being stopped: no other may start."""
     listed: tuple[bool, PodData, bytes] | None = field(default=None, compare=False, repr=False)
     """Its bytes in a list, with what they were made of (`windlass_cri.views.pod_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -182,6 +184,8 @@ class Container:
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
     listed: tuple[Status, bytes] | None = field(default=None, compare=False, repr=False)
     """Its bytes in a list, with what they were made of (`windlass_cri.views.container_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
     limits: tuple[Value, ...] = ()
     """Those that metrics show."""
 

@@ -30,9 +30,7 @@ class ImageService:
         images = (await self._runtime.ready()).images
         return Encoded(b"".join(map(image_entry, images.all())))
 
-    async def stream_images(
-        self, request: cri.StreamImagesRequest, call: Call
-    ) -> AsyncIterator[Encoded]:
+    async def stream_images(self, request: cri.StreamImagesRequest, call: Call) -> AsyncIterator[Encoded]:
         """List images in parts."""
         found = (await self._runtime.ready()).images.all()
         for start in range(0, len(found), BATCH):

@@ -110,9 +110,7 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         """List pods."""
         return Encoded(b"".join(await self._pods(request.filter)))
 
-    async def stream_pod_sandboxes(
-        self, request: cri.StreamPodSandboxesRequest, call: Call
-    ) -> AsyncIterator[Encoded]:
+    async def stream_pod_sandboxes(self, request: cri.StreamPodSandboxesRequest, call: Call) -> AsyncIterator[Encoded]:
         """List pods in parts."""
         found = await self._pods(request.filter)
         for start in range(0, len(found), BATCH):
@@ -159,9 +157,7 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         """List containers."""
         return Encoded(b"".join(await self._containers(request.filter)))
 
-    async def stream_containers(
-        self, request: cri.StreamContainersRequest, call: Call
-    ) -> AsyncIterator[Encoded]:
+    async def stream_containers(self, request: cri.StreamContainersRequest, call: Call) -> AsyncIterator[Encoded]:
         """List containers in parts."""
         found = await self._containers(request.filter)
         for start in range(0, len(found), BATCH):
@@ -246,4 +242,3 @@ def _container(runtime: CriRuntime, id: str) -> Container:
     if container is None:
         raise NotFound(f'an error occurred when try to find container "{id[:100]}": not found')
     return container
-
