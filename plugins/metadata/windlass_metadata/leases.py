@@ -15,12 +15,15 @@ from windlass_metadata import nodes
 from windlass_metadata.columns import now
 from windlass_metadata.fields import Visible
 from windlass_metadata.ledger import Ledger, ensure_namespace
+from windlass_metadata.remembered import Remembered
 from windlass_metadata.request_lease import LEASES, RequestLease
+from windlass_remote.records import to_lease
 
 NANOSECONDS = 1_000_000_000
 
 
 VISIBLE = Visible[Lease]({"id": "id"}, {"labels": "labels"})
+ENCODED = Remembered(LEASES, to_lease)
 
 
 class Leases(LeaseStore):
@@ -85,6 +88,13 @@ class Leases(LeaseStore):
                 (self._namespace, id),
             ).fetchall()
         return [Resource(*row) for row in found]
+
+    def list_encoded(self, filters: Sequence[str] = ()) -> Sequence[bytes]:
+        """Return what `list` does as bytes, see `windlass.contracts.encoded`."""
+        accepts = VISIBLE.test(filters) if filters else None
+        with self._ledger.read() as db:
+            rows = LEASES.rows(db, self._namespace)
+        return [*ENCODED.matching(rows, accepts)]
 
     @override
     def list(self, filters: Sequence[str] = ()) -> list[Lease]:
