@@ -17,7 +17,7 @@ from windlass.errors import Error, FailedPrecondition, NotFound, StartError, is_
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
-from windlass.initialise import initialise
+from windlass.initialise import Initialiser
 from windlass.plugin import HOOK, InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 
 logger = logging.getLogger(__name__)
@@ -152,14 +152,14 @@ class Daemon:
     ) -> None:
         """Prepare to start what was ``found``; must be made on the loop that the daemon will run on.
 
-        ``initialised`` is called in a thread after each ``init``, and ``check`` when all have returned, before
+        ``initialised`` is called in the same thread after each ``init``, and ``check`` when all have returned, before
         anything serves: it raises StartError when a plugin that must run does not.
         """
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.hooks = Hooks()
         self._found = {entry.uri: entry for entry in found}
-        self._initialised = initialised
+        self._initialiser = Initialiser(initialised)
         self._check = check
         self._absent: list[Record] = []
         self._contexts: list[_Context] = []
@@ -220,6 +220,7 @@ class Daemon:
                     await self._run_start(context, context.prepare)
             for context in self._contexts:
                 await self._init(context)
+            self._initialiser.close()
             self._check(self.records)
             for context in self._contexts:
                 for callback in context.starts if context.record.state == State.OK else ():
@@ -236,6 +237,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop plugins last-started first; one that fails or hangs does not keep the rest running."""
+        self._initialiser.close()
         for context in reversed(self._contexts):
             await self._run_stops(context)
             context.gate.close()
@@ -255,7 +257,7 @@ class Daemon:
     async def _init(self, context: _Context) -> None:
         begun, plugin, record = time.monotonic(), context.plugin, context.record
         try:
-            instance = await initialise(plugin, context, self._initialised, self.timeout(INIT_TIMEOUT))
+            instance = await self._initialiser.initialise(plugin, context, self.timeout(INIT_TIMEOUT))
             if plugin.type == HOOK:
                 self.hooks.add(instance, context.gate, plugin.steps)
         except SkipPlugin as error:

@@ -10,13 +10,14 @@ import asyncio
 import builtins
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from windlass.errors import Error, with_class
 from windlass.marks import contract as contract
 from windlass.marks import quick as quick
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass.gate import Gate
@@ -93,7 +94,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread that it shares with those of others, and has a deadline."""
 
     @property
     def uri(self) -> str:

@@ -423,6 +423,28 @@ async def test_a_hook_plugin_whose_init_returns_late_takes_no_part() -> None:
     assert daemon.hooks.missing(ImageHooks.admit_image)
 
 
+async def test_plugins_share_one_init_thread_until_one_hangs_in_it() -> None:
+    """The plugins after it get another thread, which they share again; nothing waits for the one left behind."""
+    release, threads = threading.Event(), dict[str, int]()
+
+    def init(context: InitContext) -> object:
+        threads[context.uri] = threading.get_ident()
+        if context.uri.endswith("c"):
+            release.wait(30)
+        return object()
+
+    found = [plugin(A, id, init) for id in "abcde"]
+    try:
+        daemon = await started(*found, settings=Settings(timeouts={INIT_TIMEOUT: 0.2}))
+        assert [record(daemon, f"type.a.{id}").state for id in "abcde"] == ["ok", "ok", "failed", "ok", "ok"]
+        assert threads["type.a.a"] == threads["type.a.b"] == threads["type.a.c"]
+        assert threads["type.a.d"] == threads["type.a.e"] != threads["type.a.a"]
+        while {each.name for each in threading.enumerate() if each.name.startswith("init ")} != {"init type.a.c"}:
+            await asyncio.sleep(0.01)  # the other ends by itself
+    finally:
+        release.set()
+
+
 class Misspells:
     @hookimpl
     def admit_imag(self, name: str) -> None: ...

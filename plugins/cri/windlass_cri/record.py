@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,7 @@ from windlass.contracts.containers import Container as Row
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
 from windlass.errors import DataLoss, InvalidArgument, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.spec.resources import resources_of
 from windlass_cri.stats.figures import Value, limits_of

@@ -12,11 +12,11 @@ COMMITTING            an active one that a MAKING row names as its ``source``
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from enum import IntEnum
 
 from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
+from windlass.records import dataclass
 from windlass_metadata import nodes, trash
 from windlass_metadata.columns import now, number, strings
 from windlass_metadata.ledger import Busy, Ledger, next_number

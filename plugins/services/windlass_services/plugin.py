@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.checkpoints import CHECKPOINTS
@@ -17,6 +16,7 @@ from windlass.contracts.streaming import STREAMS
 from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER as TRANSFER_TYPE
 from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from windlass.config import durations
@@ -15,6 +15,7 @@ from windlass.contracts.transfer import TRANSFER, Transferrer
 from windlass.contracts.verifiers import IMAGE_VERIFIER
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass.contracts.transfer import Unpack

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from windlass.config import durations
 from windlass.errors import Unavailable, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.containers.containers import Containers
