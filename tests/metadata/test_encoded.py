@@ -13,7 +13,7 @@ from metadata.conftest import World
 from windlass.contracts.containers import Container
 from windlass.contracts.content import Info
 from windlass.contracts.images import Image
-from windlass.contracts.leases import Lease
+from windlass.contracts.leases import Lease, Resource
 from windlass.contracts.namespaces import Namespace
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Descriptor, Payload
@@ -184,7 +184,13 @@ def test_leases_namespaces_and_blobs_change_their_bytes_with_their_rows(world: W
     leases.create("m")
     first = leases.list_encoded()
     assert [each.id for each in leases_pb2.ListResponse.FromString(b"".join(first)).leases] == ["l", "m"]
+    leases.add_resource("l", Resource("a", "snapshots/native"))
+    leases.add_resource("l", Resource("r", "ingests"))
+    held = leases_pb2.ListResourcesResponse.FromString(leases.resources_encoded("l")).resources
+    assert [Resource(each.id, each.type) for each in held] == leases.resources("l") != []
     leases.delete("l")
+    with pytest.raises(NotFound):
+        leases.resources_encoded("l")
     leases.create("l", {"a": "2"})
     (changed, same) = leases_pb2.ListResponse.FromString(b"".join(leases.list_encoded())).leases
     assert (changed.labels["a"], same.SerializeToString(deterministic=True)) == ("2", first[1][2:])

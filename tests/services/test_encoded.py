@@ -16,7 +16,7 @@ from windlass.contracts import rpc
 from windlass.contracts.containers import Container, ContainerStore
 from windlass.contracts.content import ContentStore
 from windlass.contracts.images import Image, ImageStore
-from windlass.contracts.leases import LeaseStore
+from windlass.contracts.leases import LeaseStore, Resource
 from windlass.contracts.metadata import Metadata
 from windlass.contracts.namespaces import NamespaceStore
 from windlass.contracts.sandboxes import Sandbox, SandboxStore
@@ -46,7 +46,8 @@ class Plain:
 
     def __init__(self, view: ContainerStore | ImageStore | SandboxStore | LeaseStore | NamespaceStore) -> None:
         self.list = view.list
-        self.get = getattr(view, "get", None)  # leases have none
+        # leases have no `get`, and only they have resources
+        self.get, self.resources = getattr(view, "get", None), getattr(view, "resources", None)
 
 
 class PlainContent:
@@ -90,6 +91,7 @@ def store(tmp_path: Path) -> Iterator[MetadataStore]:
         found.images("ns").create(Image(id, Descriptor("m", DIGEST, 1, {"k": id}), {"l": id}))
         found.sandboxes("ns").create(Sandbox(id, "rt", labels={"l": id}))
         found.leases("ns").create(id, {"l": id})
+        found.leases("ns").add_resource(id, Resource(id, "ingests"))
         with closing(found.content("ns").writer(id)) as writer:
             writer.write(id.encode())
             writer.commit(labels={"l": id})
@@ -134,6 +136,7 @@ async def answers(method: rpc.Method, request: bytes) -> list[bytes]:
         ("Store.List", sandbox_pb2.StoreListRequest(), sandbox_pb2.StoreListResponse),
         ("Leases.List", leases_pb2.ListRequest(), leases_pb2.ListResponse),
         ("Leases.List", leases_pb2.ListRequest(filters=["labels.l==b"]), leases_pb2.ListResponse),
+        ("Leases.ListResources", leases_pb2.ListResourcesRequest(id="a"), leases_pb2.ListResourcesResponse),
         ("Namespaces.Get", namespaces_pb2.GetNamespaceRequest(name="ns"), namespaces_pb2.GetNamespaceResponse),
         ("Namespaces.List", namespaces_pb2.ListNamespacesRequest(), namespaces_pb2.ListNamespacesResponse),
         ("Content.Info", content_pb2.InfoRequest(digest=BLOB), content_pb2.InfoResponse),

@@ -59,7 +59,9 @@ class Leases:
         await offload(self._store(call).delete_resource, request.id, resource)
         return Empty()
 
-    async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
+    async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse | Encoded:
         """Return what a lease holds."""
+        if (ready := await encoded.get(self._store(call), request.id, "resources_encoded")) is not None:
+            return ready
         resources = await offload(self._store(call).resources, request.id)
         return pb.ListResourcesResponse(resources=[pb.Resource(id=each.id, type=each.type) for each in resources])
