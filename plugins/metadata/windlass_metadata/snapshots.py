@@ -142,24 +142,22 @@ class Snapshots(Snapshotter):
 
     def walk_encoded(self, filters: Sequence[str] = ()) -> Iterator[bytes]:
         """Return what `walk` does as bytes, see `windlass.contracts.encoded`."""
-        if filters:
-            return map(framed, map(to_snapshot, self.walk(filters)))
+        accepts = expressions.parse(filters) if filters else None
         self._abandoned.resolve()
         with self._ledger.read() as db:
             rows = self._rows.raw(db)
-        return self._each_encoded(rows)
+        found = self._each_known(rows)
+        return (data for info, data in found if accepts is None or accepts(adaptor(info)))
 
-    def _each_encoded(self, rows: Sequence[tuple[Value, ...]]) -> Iterator[bytes]:
+    def _each_known(self, rows: Sequence[tuple[Value, ...]]) -> Iterator[tuple[Info, bytes]]:
         there = self._there(len(rows))
         for row in rows:
-            info = there.get(str(row[BACKEND]))
-            if info is not None:
-                yield _bytes(row, info.kind, tuple(info.labels.items()))
-                continue
+            backend = str(row[BACKEND])
             try:
-                yield framed(to_snapshot(self._described(SNAPSHOTS.decode(row))))
+                info = there.get(backend) or self._snapshotter.stat(backend)
             except NotFound:
                 continue  # as in `_each`
+            yield _known(row, info.kind, tuple(info.labels.items()))
 
     def _there(self, count: int) -> dict[str, Info]:
         """Return all that the snapshotter has, if ``count`` questions about one snapshot each would cost more."""
@@ -199,9 +197,10 @@ def _joined(row: SnapshotRow, info: Info) -> Info:
 
 
 @lru_cache(MOST)
-def _bytes(row: tuple[Value, ...], kind: Kind, labels: tuple[tuple[str, str], ...]) -> bytes:
-    """Return a snapshot as bytes, by all that they say: its row, and what its snapshotter has of it."""
-    return framed(to_snapshot(_joined(SNAPSHOTS.decode(row), Info(kind, "", labels=dict(labels)))))
+def _known(row: tuple[Value, ...], kind: Kind, labels: tuple[tuple[str, str], ...]) -> tuple[Info, bytes]:
+    """Return a snapshot and its bytes, by all that they say: its row, and what its snapshotter has of it."""
+    info = _joined(SNAPSHOTS.decode(row), Info(kind, "", labels=dict(labels)))
+    return info, framed(to_snapshot(info))
 
 
 def _inherited_paths(fieldpaths: Sequence[str]) -> list[str]:
