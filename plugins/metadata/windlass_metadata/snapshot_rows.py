@@ -76,10 +76,10 @@ class SnapshotRows:
         """Return a row of any state."""
         return SNAPSHOTS.find(db, *self._scope, key)
 
-    def visible(self, db: sqlite3.Connection, key: str) -> SnapshotRow:
-        """Return a row that clients may see. Raises NotFound."""
-        row = self.find(db, key)
-        if row is None or row.state == RowState.MAKING:
+    def visible(self, key: str) -> SnapshotRow:
+        """Return a row that clients may see; needs no connection. Raises NotFound."""
+        row = SNAPSHOTS.decode(SNAPSHOTS.row(self.ledger.row, *self._scope, key))
+        if row.state == RowState.MAKING:
             raise NotFound(f"snapshot {key} does not exist")
         return row
 

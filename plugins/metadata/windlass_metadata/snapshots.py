@@ -177,8 +177,7 @@ class Snapshots(Snapshotter):
 
     def _visible(self, key: str) -> SnapshotRow:
         self._abandoned.resolve()
-        with self._ledger.read() as db:
-            return self._rows.visible(db, key)
+        return self._rows.visible(key)
 
     def _described(self, row: SnapshotRow, info: Info | None = None) -> Info:
         """Join what the snapshotter says, ``info`` or what it now answers, with what we know."""
