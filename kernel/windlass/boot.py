@@ -182,6 +182,12 @@ class Daemon:
         """What the plugins that started can take over of a new configuration, by URI."""
         return {each.uri: each.reloads for each in self._started if each.record.state == State.OK}
 
+    @property
+    def later(self) -> list[str]:
+        """Modules that first calls of the plugins that started import."""
+        started = [each.plugin for each in self._started if each.record.state == State.OK]
+        return [module for plugin in started for module in plugin.later]
+
     def of_type(self, uri: str) -> list[_Context]:
         """Return what has been started of a plugin type, in start order."""
         return [each for each in self._started if each.record.type == uri]
@@ -212,14 +218,15 @@ class Daemon:
         when plugins require each other, or when a server cannot listen.
         """
         order = start_order(entry.plugin for entry in self._found.values() if entry.plugin)
+        order.sort(key=lambda plugin: not plugin.early)
         self._contexts = [_Context(self, plugin, self._found[plugin.uri].distribution) for plugin in order]
         try:
             self._record_absent()
+            await self._init_all(early=True)
             for context in self._contexts:
                 if context.plugin.prepare is not None:
                     await self._run_start(context, context.prepare)
-            for context in self._contexts:
-                await self._init(context)
+            await self._init_all(early=False)
             self._initialiser.close()
             self._check(self.records)
             for context in self._contexts:
@@ -253,6 +260,11 @@ class Daemon:
                 if entry.error:
                     logger.warning("cannot load plugin %s of %s: %s", entry.uri, entry.distribution, entry.error)
                     self._miss(record, None)
+
+    async def _init_all(self, early: bool) -> None:
+        for context in self._contexts:
+            if context.plugin.early == early:
+                await self._init(context)
 
     async def _init(self, context: _Context) -> None:
         begun, plugin, record = time.monotonic(), context.plugin, context.record

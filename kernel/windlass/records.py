@@ -1,8 +1,8 @@
 """Data classes that cost little until they are used: a `dataclass` like the standard library's that does less at once.
 
 A class of the standard library compiles six methods when its module is imported, which takes half a millisecond; a
-daemon has two hundred such classes, and a start meets few of their methods. Here `__init__` is compiled when the first
-instance is made, and the other methods are shared.
+daemon has two hundred such classes, and a start meets few of their methods. Here `__init__` is compiled when several
+instances have been made, and the other methods are shared.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from dataclasses import dataclass
 
     from _typeshed import DataclassInstance
+
+    Values = dict[str, object]
 else:
 
     def dataclass(cls=None, /, **options):  # noqa: ANN001, ANN003, ANN201 -- checkers see the real one, above
@@ -24,6 +26,9 @@ else:
 
 
 __all__ = ["dataclass"]
+
+UNCOMPILED = 3
+"""Instances of a class that are made without compiling: a class of settings has hardly more."""
 
 OWN = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__getstate__", "__setstate__"}
 """What is made here, or by the standard library for a class that has some of it itself."""
@@ -61,7 +66,13 @@ def _methods(made: type[DataclassInstance], slots: bool) -> dict[str, object]:
     compared = _values([each.name for each in fields if each.compare])
     hashed = _values([each.name for each in fields if (each.compare if each.hash is None else each.hash)])
 
+    left = UNCOMPILED
+
     def init(self: DataclassInstance, *args: object, **kwargs: object) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0 and _fill(self, fields, args, kwargs):
+            return
         compiled = _init_of(made)
         setattr(made, "__init__", compiled)  # noqa: B010 -- checkers forbid the assignment
         compiled(self, *args, **kwargs)
@@ -95,11 +106,37 @@ def _values(names: list[str]) -> attrgetter[tuple[object, ...]]:
     return attrgetter(*names, *["__class__"] * (2 - min(len(names), 2)))
 
 
+def _fill(
+    self: DataclassInstance, fields: tuple[dataclasses.Field[object], ...], args: Sequence[object], named: Values
+) -> bool:
+    """Do what `__init__` does; return False, with nothing done, for what only the compiled one can say well."""
+    names = [each.name for each in fields if each.init]
+    values = dict(zip(names, args, strict=False)) | named
+    required = {each.name for each in fields if each.init and each.default is each.default_factory}  # both are missing
+    right = len(values) == len(args) + len(named) and required <= values.keys() <= set(names)
+    if not right or any(each.kw_only for each in fields):
+        return False
+    for each in fields:
+        if each.name not in values and each.default_factory is not dataclasses.MISSING:
+            values[each.name] = each.default_factory()
+        elif each.default is not dataclasses.MISSING:
+            values.setdefault(each.name, each.default)
+    for name, value in values.items():
+        object.__setattr__(self, name, value)
+    finish = getattr(self, "__post_init__", None)
+    if finish is not None:
+        finish()
+    return True
+
+
 def _init_of(made: type[DataclassInstance]) -> Callable[..., None]:
     """Compile `__init__`: that of another data class with the same fields."""
     fields = [(each.name, each.type, each) for each in dataclasses.fields(made)]
     finish = getattr(made, "__post_init__", None)
-    namespace = {} if finish is None else {"__post_init__": finish}
+    namespace: Values = {
+        "__doc__": "So that none is made of the signature.",
+        **({"__post_init__": finish} if finish else {}),
+    }
     twin = dataclasses.make_dataclass(
         made.__name__, fields, namespace=namespace, frozen=True, repr=False, eq=False, match_args=False
     )

@@ -552,6 +552,33 @@ async def test_all_is_prepared_before_anything_is_initialised() -> None:
     assert log[5:] == ["release 1", "release 2"]
 
 
+async def test_an_early_plugin_is_there_for_what_prepares() -> None:
+    """Whatever its place in the order of all would be; others are not there yet."""
+    found: list[dict[str, Any]] = []
+
+    def prepare(context: InitContext) -> None:
+        found.append(context.all(B))
+
+    early: Plugin[Any] = Plugin(B, id="early", init=lambda context: "early", early=True)
+    server: Plugin[Any] = Plugin(A, id="server", init=lambda context: found.append(context.all(B)), prepare=prepare)
+    await started(
+        plugin(B, "late", lambda context: "late"), Found(server.uri, "t", server), Found(early.uri, "t", early)
+    )
+    assert [sorted(each) for each in found] == [["early"], ["early"]]
+
+
+async def test_an_early_plugin_that_fails_is_recorded_like_others() -> None:
+    early: Plugin[Any] = Plugin(B, id="early", init=refuse(RuntimeError("boom")), early=True)
+    daemon = await started(plugin(A, "1", lambda context: "fine"), Found(early.uri, "t", early))
+    assert [(each.uri, each.state) for each in daemon.records] == [("type.b.early", "failed"), ("type.a.1", "ok")]
+
+
+@pytest.mark.parametrize("more", [{"requires": (B,)}, {"prepare": lambda context: None}])
+def test_an_early_plugin_requires_and_prepares_nothing(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an early plugin cannot require others or prepare anything"):
+        Plugin(A, id="1", init=lambda context: None, early=True, **more)
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), Panic("x")])
 async def test_a_preparation_fails_by_whatever_it_raises(error: BaseException) -> None:
     """The daemon does not start, and the operator gets the plugin's name."""

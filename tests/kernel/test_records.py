@@ -5,12 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from windlass import records
 from windlass.records import dataclass
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ def test_it_is_equal_hashed_and_shown_by_its_fields() -> None:
     assert Point(1, 2) != Point(1, 3)
     assert Point(1, 2, notes=["a"]) == Point(1, 2)
     assert hash(Point(1, 2, notes=["a"])) == hash(Point(1, 2))
-    assert Point(1) != Checked(1)
+    assert Point(1) != Checked(1)  # type: ignore[comparison-overlap] # of two classes
     assert repr(Point(1, tags=("a",))) == "Point(x=1, y=0, tags=('a',))"
 
 
@@ -115,15 +120,41 @@ def test_what_is_special_is_left_to_the_standard_library() -> None:
     assert (opened, repr(Own()), Own()) == (Open(2), "own", Own(1))
 
 
-def test_nothing_is_compiled_until_there_is_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_compiled_until_there_are_several_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before are as those after it."""
     compiled: list[str] = []
     original = records._init_of
-    monkeypatch.setattr(records, "_init_of", lambda made: (compiled.append(made.__name__), original(made))[1])
+
+    def count(made: type[DataclassInstance]) -> Callable[..., None]:
+        compiled.append(made.__name__)
+        return original(made)
+
+    monkeypatch.setattr(records, "_init_of", count)
 
     @dataclass(frozen=True)
     class Late:
         a: int
+        b: list[int] = field(default_factory=list)
+        c: str = field(init=False)
+        d: str = field(init=False, default="d")
 
-    assert compiled == []
-    assert [Late(1).a, Late(2).a] == [1, 2]
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "c", f"{self.a}{self.b}")
+
+    made = [(Late(1), Late(a=1, b=[2])) for _ in range(3)]
+    assert {(str(each), str(other)) for each, other in made} == {(str(Late(1)), str(Late(1, b=[2])))}
+    assert (made[0][1].c, made[0][1].d) == ("1[2]", "d")
+    assert made[0][0].b is not made[1][0].b
     assert compiled == ["Late"]
+
+
+@pytest.mark.parametrize(("args", "named"), [((), {}), ((1, 2, 3, 4, 5), {}), ((1,), {"x": 1}), ((1,), {"z": 1})])
+def test_wrong_arguments_are_refused_by_the_first_instance_too(args: tuple[int, ...], named: dict[str, int]) -> None:
+    @dataclass(frozen=True)
+    class First:
+        x: int
+        y: int = 0
+
+    with pytest.raises(TypeError, match="argument"):
+        First(*args, **named)
+    assert First(1) == First(x=1, y=0)

@@ -36,13 +36,14 @@ def _plugin(
     make: Callable[[InitContext], object],
     requires: tuple[PluginType[object], ...] = (),
     config: type[object] | None = None,
+    early: bool = False,
 ) -> Plugin[Service]:
     def init(context: InitContext) -> Service:
         from windlass_services.service import GrpcService
 
         return GrpcService(f"{module}_pb2", name, make(context))
 
-    return Plugin(GRPC, id=id, init=init, requires=requires, config=config)
+    return Plugin(GRPC, id=id, init=init, requires=requires, config=config, early=early)
 
 
 def _containers(context: InitContext) -> object:
@@ -185,5 +186,5 @@ SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _sn
 STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _streaming, (STREAMS,))
 TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA, CHECKPOINTS))
 TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _transfer, (TRANSFER_TYPE, STREAMS))
-VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version)
+VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version, early=True)
 TTRPC_EVENTS = Plugin(TTRPC, id="events", init=_ttrpc_events, requires=(EXCHANGE,))
