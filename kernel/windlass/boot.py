@@ -182,6 +182,12 @@ class Daemon:
         """What the plugins that started can take over of a new configuration, by URI."""
         return {each.uri: each.reloads for each in self._started if each.record.state == State.OK}
 
+    @property
+    def later(self) -> list[str]:
+        """Modules that first calls of the plugins that started import."""
+        started = [each.plugin for each in self._started if each.record.state == State.OK]
+        return [module for plugin in started for module in plugin.later]
+
     def of_type(self, uri: str) -> list[_Context]:
         """Return what has been started of a plugin type, in start order."""
         return [each for each in self._started if each.record.type == uri]

@@ -183,6 +183,8 @@ class Plugin(Generic[T_co]):
     ``init``, for what others look for as soon as the daemon runs, such as a socket;
     nothing but early plugins has been started then, and when it raises, the daemon does not start.
     ``steps``, for type `HOOK`, are the classes of the steps that it takes part in.
+    ``later`` names modules that its first call imports: the daemon imports them in a
+    thread once it is ready, so that its start does not take so long, nor that call.
     An ``early`` plugin requires no other, and its ``init`` comes before any ``prepare``:
     servers may use it while the rest of the daemon starts.
     """
@@ -195,6 +197,7 @@ class Plugin(Generic[T_co]):
     migrate: Callable[[int, Tables], None] | None = None
     prepare: Callable[[InitContext], object] | None = None
     steps: tuple[builtins.type[object], ...] = ()
+    later: tuple[str, ...] = ()
     early: bool = False
 
     @property

@@ -97,8 +97,8 @@ def init_podsandbox(context: InitContext) -> SandboxController:
     from windlass_cri.podsandbox.late import LatePauseContainers
 
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
-    metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
     tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
+    metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
 
     def make() -> PauseContainers:
         from windlass_cri.pods.handlers import Handlers
@@ -114,9 +114,9 @@ def init_podsandbox(context: InitContext) -> SandboxController:
             context.root.with_name(PLUGIN.uri) / "sandboxes",  # where CRI makes the files of pods
         )
 
-    late = LatePauseContainers(make)
-    context.on_stop(late.close)
-    return late
+    controller = LatePauseContainers(make)
+    context.on_stop(controller.close)
+    return controller
 
 
 IMAGES_PLUGIN = Plugin(IMAGES_BLOCK, id="images", init=init_images, config=ImagesConfig)
@@ -139,10 +139,12 @@ PLUGIN = Plugin(
         TRANSFER,
         SANDBOX_CONTROLLER,
     ),
+    later=("windlass_cri.runtime",),
 )
 PODSANDBOX = Plugin(
     SANDBOX_CONTROLLER,
     id="podsandbox",
     init=init_podsandbox,
     requires=(RUNTIME_BLOCK, METADATA, GC, DIFFER, SNAPSHOTTER, RUNTIME, MOUNT_MANAGER),
+    later=("windlass_cri.pods.handlers", "windlass_cri.podsandbox.controller"),
 )

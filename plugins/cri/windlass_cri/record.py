@@ -65,8 +65,10 @@ class Pod:
     """Held by a call that stops or removes it."""
     stopping: bool = field(default=False, compare=False)
     """Whether its containers are being stopped: no other may start."""
-    listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[bool, PodData, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.pod_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -181,8 +183,10 @@ class Container:
     user: cri.LinuxContainerUser | None = None
     """Who its process is; None when its spec is not known."""
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
-    listed: cri.Container | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[Status, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.container_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
     limits: tuple[Value, ...] = ()
     """Those that metrics show."""
 

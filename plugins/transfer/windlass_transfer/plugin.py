@@ -157,4 +157,5 @@ TRANSFER_PLUGIN = Plugin(
     init=init_transfer,
     requires=(METADATA, GC, DIFFER, SNAPSHOTTER, IMAGE_VERIFIER),
     config=Config,
+    later=("windlass_registry.client", "windlass_transfer.local"),
 )

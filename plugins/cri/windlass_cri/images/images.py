@@ -52,6 +52,8 @@ class Image:
     """The name that its snapshot has."""
     pinned: bool = False
     """Whether the kubelet must not collect it."""
+    listed: bytes = field(default=b"", compare=False, repr=False)
+    """Its bytes in a list, empty before one is asked for (`windlass_cri.views.image_entry`)."""
 
     @property
     def tags(self) -> list[str]:
