@@ -238,6 +238,19 @@ def is_frozen(places: Sequence[str]) -> bool:
         return False
 
 
+def check_empty(places: Sequence[str], made: Sequence[str]) -> None:
+    """Check that groups which were there before have no processes. Raises FailedPrecondition.
+
+    They would get the container's limits, and be killed with it.
+    """
+    for place in places if len(made) < len(places) else ():
+        if place not in made and (found := linux.processes_in(place)):
+            raise FailedPrecondition(
+                f"container's cgroup is not empty: {len(found)} process(es) found in {place}; "
+                "choose another linux.cgroupsPath, or end them"
+            )
+
+
 def check_thaw(places: Sequence[str]) -> None:
     """Check that a process which enters the groups can run on. Raises FailedPrecondition.
 

@@ -16,9 +16,11 @@ MOST = 1 << 20
 
 def added(environment: Sequence[str], uid: int) -> list[str]:
     """Return an environment with HOME. The process must be in the container's root file system already."""
-    if any(each.startswith("HOME=") and len(each) > len("HOME=") for each in environment):
+    given = [each for each in environment if each.startswith("HOME=")]
+    # The last one counts, as in `execute`; an empty one is none.
+    if given and given[-1] != "HOME=":
         return list(environment)
-    others = [each for each in environment if each != "HOME="]
+    others = [each for each in environment if not each.startswith("HOME=")]
     return [*others, f"HOME={_directory(uid) or '/'}"]
 
 

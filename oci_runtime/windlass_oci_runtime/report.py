@@ -37,6 +37,11 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def about(id: str, message: str) -> str:
+    """Return an error's message with the container that it is about, if it does not name it already."""
+    return message if f"container {id}" in message or message.endswith(f": {id}") else f"container {id}: {message}"
+
+
 def heard(message: bytes) -> bool:
     """Return whether the process waits for its start; False when its program runs. Raises Failure."""
     if message in (b"", READY):

@@ -49,7 +49,7 @@ def parse(text: bytes, where: str = "config.json") -> Document:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{where} is not JSON: {error}") from None
-    spec: Document = checked(found, SPEC, where)
+    spec: Document = checked(found, SPEC, f"{where}: ")
     _check(spec, where)
     return spec
 
@@ -97,10 +97,10 @@ def _check_settings(spec: Document, where: str) -> None:
         name = setting if "." in setting.partition("/")[0] else setting.replace("/", ".")
         kind = _namespace_of(name)
         if name == "kernel.hostname":
-            raise InvalidArgument(f"{where}: sysctl {name} is what hostname is for")
+            raise InvalidArgument(f"{where}: linux.sysctl {name} is what hostname is for")
         if not kind or kind not in kinds or (kind == "network" and _is_own(kinds[kind])):
             raise InvalidArgument(
-                f"{where}: sysctl {setting[:80]!r} is not in a separate kernel namespace: the host's would change"
+                f"{where}: linux.sysctl {setting[:80]!r} is not in a separate kernel namespace: the host's would change"
             )
 
 

@@ -9,7 +9,7 @@ import time
 from windlass.errors import Error
 from windlass_linux import sealing
 from windlass_oci_runtime.cli.options import Options, Usage, read
-from windlass_oci_runtime.report import Failure
+from windlass_oci_runtime.report import Failure, about, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(options, *options.operands)
     except Usage as error:
         return _tell(options, str(error))
-    except (Error, Failure) as error:
-        return _tell(options, str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _tell(options, f"{where}{error.strerror or error}")
+    except (Error, Failure, OSError) as error:
+        return _tell(options, reason(error))
 
 
 def _command(options: Options, name: str, *arguments: str) -> int:
@@ -128,7 +125,12 @@ def _command(options: Options, name: str, *arguments: str) -> int:
     from importlib import import_module
 
     command = getattr(import_module(f"windlass_oci_runtime.cli.{module}"), f"{name}_command")
-    return int(command(_root(options), given) or 0)
+    try:
+        return int(command(_root(options), given) or 0)
+    except (Error, Failure, OSError) as error:
+        if name not in NEEDS_ID:
+            raise
+        raise Error(about(given.operands[0], reason(error))) from error
 
 
 def _root(options: Options) -> str:
