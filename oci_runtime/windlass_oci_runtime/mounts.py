@@ -69,7 +69,8 @@ class Mount:
     )
 
     def __init__(self, entry: Json) -> None:
-        self.destination: str = entry["destination"]
+        # A relative one is below the root, as in runc.
+        self.destination: str = f"/{entry['destination'].lstrip('/')}"
         self.type: str = entry.get("type", "")
         self.source: str = entry.get("source", "")
         self.is_bind = self.type == "bind"
@@ -117,8 +118,6 @@ def planned(entries: Sequence[Json]) -> list[Mount]:
     found = [Mount(entry) for entry in entries]
     for number, mount in enumerate(found):
         where = f"mounts[{number}]: "
-        if not mount.destination.startswith("/"):
-            raise InvalidArgument(f"{where}mount destination {mount.destination[:80]!r} is not an absolute path")
         if mount.is_bind and not mount.source:
             raise InvalidArgument(f"{where}mount {mount.destination[:80]}: a bind mount needs a source")
         if mount.is_idmapped and not mount.is_bind:

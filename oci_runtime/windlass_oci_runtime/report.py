@@ -33,7 +33,9 @@ def reason(error: BaseException) -> str:
     """Return what is wrong, with the path that a system call was about."""
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
-        return f"{named}{error.strerror.lower()}"
+        # Only Linux's own words: the rest may be names and paths.
+        words = os.strerror(error.errno or 0)
+        return f"{named}{error.strerror.replace(words, words.lower())}"
     return str(error) or type(error).__name__
 
 

@@ -5,6 +5,7 @@ The fields come from the table of shapes, so a new one is tried as soon as it is
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oci_runtime.bundles import Spec, spec
+from oci_runtime.bundles import Runtime, Spec, spec
 
 from windlass.errors import Error
 from windlass_oci_runtime import shapes
 from windlass_oci_runtime.creation import Creation
+from windlass_oci_runtime.report import Failure, reason
 
 # Any: JSON, and shapes of it.
 Place = tuple[Any, ...]
@@ -60,7 +62,7 @@ def put(document: Spec, place: Place, value: object) -> Spec:
     """Return a copy with a field, and with what is above it."""
     whole: Any = json.loads(json.dumps(document))
     here = whole
-    for each, following in zip(place, place[1:], strict=False):
+    for each, following in itertools.pairwise(place):
         empty: Any = [] if isinstance(following, int) else {}
         if isinstance(here, dict):
             here = here.setdefault(each, empty)
@@ -126,3 +128,69 @@ def test_null_is_a_field_that_is_missing(directory: Path, place: Place) -> None:
         here = here[each]
     del here[place[-1]]
     assert with_null == refusal(directory, document)
+
+
+RESOURCES: list[tuple[dict[str, Any], str]] = [
+    ({"memory": {"limit": 4096}}, "memory.limit"),
+    ({"memory": {"swappiness": 101}}, "memory.swappiness"),
+    ({"cpu": {"cpus": "999"}}, "cpu.cpus"),
+    ({"cpu": {"mems": "x"}}, "cpu.mems"),
+    ({"cpu": {"period": 1}}, "cpu.period"),
+    ({"cpu": {"quota": 1}}, "cpu.quota"),
+    ({"cpu": {"shares": 1 << 40}}, "cpu.shares"),
+    ({"pids": {"limit": 1 << 62}}, "pids.limit"),
+    ({"hugepageLimits": [{"pageSize": "3KB", "limit": 1}]}, "hugepageLimits"),
+    ({"unified": {"nothing.max": "1"}}, "unified"),
+    ({"blockIO": {"weight": 5000}}, "blockIO"),
+    ({"devices": [{"allow": True, "type": "z"}]}, "devices"),
+]
+LATE: list[tuple[Place, Any, str]] = [
+    (("hostname",), "x" * 100, "hostname"),
+    (("linux", "sysctl"), {"net.nothing": "1"}, "linux.sysctl net.nothing"),
+    (("linux", "rootfsPropagation"), "bogus", "linux.rootfsPropagation"),
+    (("linux", "maskedPaths"), ["/loop"], "linux.maskedPaths: /loop"),
+    (("linux", "readonlyPaths"), ["/loop"], "linux.readonlyPaths: /loop"),
+    (("linux", "devices"), [{"path": "/dev/x", "type": "z", "major": 1, "minor": 3}], "linux.devices: device '/dev/x'"),
+    (("process", "oomScoreAdj"), 2000, "process.oomScoreAdj"),
+    (("process", "rlimits"), [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}], "RLIMIT_NOFILE"),
+    (("root", "path"), "rootfs/etc/passwd", "rootfs/etc/passwd: not a directory"),
+    (("root", "path"), "gone", "b/gone: no such file or directory"),
+    (("linux", "cgroupsPath"), "/a\0b", "linux.cgroupsPath has a NUL byte"),
+]
+
+
+@pytest.mark.parametrize(("resources", "name"), RESOURCES, ids=[name for _, name in RESOURCES])
+def test_a_limit_that_linux_refuses_is_named(runtime: Runtime, resources: dict[str, Any], name: str) -> None:
+    """Whether this host has the controller or not; and no control group is left."""
+    with pytest.raises((Error, OSError, Failure)) as caught:
+        runtime.create(spec("true", resources=resources))
+    assert f"linux.resources.{name}" in reason(caught.value)
+
+
+@pytest.mark.parametrize(("place", "value", "words"), LATE, ids=[words for *_, words in LATE])
+def test_what_only_linux_can_refuse_is_named(runtime: Runtime, place: Place, value: Any, words: str) -> None:
+    (runtime.rootfs / "loop").symlink_to("loop")
+    with pytest.raises((Error, OSError, Failure)) as caught:
+        runtime.create(put(spec("true"), place, value))
+    assert words in reason(caught.value)
+
+
+def test_a_file_that_is_no_namespace_is_named(runtime: Runtime) -> None:
+    document = spec("true", namespaces=[{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/uts"}])
+    with pytest.raises(Failure, match=r"cannot join the network namespace of linux\.namespaces: invalid argument"):
+        runtime.create(document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ociVersion": "1.99.0"},
+        {"ociVersion": "1."},
+        {"later": {"a": 1}, "hooks": {"later": [{"path": "/x"}]}},
+        dict.fromkeys(("hostname", "hooks", "annotations", "mounts")),
+        {"mounts": [{"destination": "tmp", "type": "tmpfs", "source": "tmpfs"}]},
+    ],
+)
+def test_what_runc_takes_is_taken(runtime: Runtime, change: dict[str, Any]) -> None:
+    """A later version, fields of it, null for what is missing, and a destination that is not absolute."""
+    assert runtime.run({**spec("true"), **change}) == (0, "")
