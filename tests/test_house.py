@@ -48,6 +48,7 @@ COMPATIBILITY = TREE / "docs" / "compatibility.md"
 FULL, PART, NONE = "✓", "◐", "✗"
 
 BROAD = {
+    "kernel/windlass/process/later.py": "imports of plugins' modules, where no call is there to fail",
     "kernel/windlass/boot.py": "a plugin's start and stop",
     "kernel/windlass/initialise.py": "raised again as what boot can record",
     "kernel/windlass/config/blocks.py": "a defect of a plugin's configuration class is a problem that names the plugin",

@@ -14,7 +14,7 @@ from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from windlass_oci_runtime.cgroup_journal import Journal
     from windlass_oci_runtime.json_types import Json
@@ -254,17 +254,13 @@ def is_frozen(places: Sequence[str]) -> bool:
         return False
 
 
-def check_empty(places: Sequence[str], made: Sequence[str]) -> None:
-    """Check that groups which were there before have no processes. Raises FailedPrecondition.
+def check_empty(places: Iterable[str]) -> None:
+    """Check that groups which were there have no processes, as runc does since 1.2. Raises FailedPrecondition.
 
-    They would get the container's limits, and be killed with it.
+    They would be measured, limited, stopped and killed with the container.
     """
-    for place in places if len(made) < len(places) else ():
-        if place not in made and (found := linux.processes_in(place)):
-            raise FailedPrecondition(
-                f"container's cgroup is not empty: {len(found)} process(es) found in {place}; "
-                "choose another linux.cgroupsPath, or end them"
-            )
+    if found := {pid for place in places for pid in linux.processes_in(place)}:
+        raise FailedPrecondition(f"container's cgroup is not empty: {len(found)} process(es) found; end or move them")
 
 
 def check_thaw(places: Sequence[str]) -> None:

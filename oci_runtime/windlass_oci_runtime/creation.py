@@ -70,7 +70,7 @@ class Creation:
         """
         plan = self._plan
         self._groups = cgroups.make(plan.cgroups)
-        cgroups.check_empty(plan.cgroups, self._groups)
+        cgroups.check_empty(set(plan.cgroups) - set(self._groups))
         cgroups.check_thaw(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
         with contextlib.ExitStack() as closing:

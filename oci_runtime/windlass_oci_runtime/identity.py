@@ -87,10 +87,11 @@ def take_on(process: Process, filter: Filter | None, last_capability: int, hando
     own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:
         handover.offer(filter.install())
-    is_there = _reaches_directory(process)
+    is_there = _may_enter(process)
     become(process, last_capability)
     os.umask(process.umask)
-    enter_directory(process, is_there)
+    if not is_there:
+        enter_directory(process)
     if process.no_new_privileges:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
 
@@ -150,19 +151,18 @@ def become(process: Process, last_capability: int) -> None:
     capability.apply(sets, last_capability)
 
 
-def _reaches_directory(process: Process) -> bool:
-    """Go to the working directory with all rights, as runc does; False where only the user may, such as on NFS."""
+def _may_enter(process: Process) -> bool:
+    """Go to the working directory as root, who may where the user may not; False where it is the other way round."""
     try:
-        os.chdir(process.cwd)
+        enter_directory(process)
     except PermissionError:
         return False
     return True
 
 
-def enter_directory(process: Process, is_there: bool) -> None:
-    """Go to the working directory, if not there yet. Raises OSError, also if it is outside of the root file system."""
-    if not is_there:
-        os.chdir(process.cwd)
+def enter_directory(process: Process) -> None:
+    """Go to the working directory. Raises OSError, also if it is not in the root file system any more."""
+    os.chdir(process.cwd)
     # getcwd(2) says "(unreachable)" of a directory outside of the root: a descriptor of the host's, say.
     if not os.getcwd().startswith("/"):
         raise OSError(2, "it is outside of the container's root file system", process.cwd)

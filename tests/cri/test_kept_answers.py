@@ -78,7 +78,7 @@ def test_bytes_joined_are_the_list_of_all_and_of_each_part_of_a_stream() -> None
     item = image_entry(Known("sha256:1", ["a:1"], 7, "0:0"))
     assert item == cri.StreamImagesResponse.FromString(item).SerializeToString()
     (image,) = cri.ListImagesResponse.FromString(item).images
-    assert (image.id, image.repo_tags, image.size, image.uid.value) == ("sha256:1", ["a:1"], 7, 0)
+    assert (image.id, list(image.repo_tags), image.size, image.uid.value) == ("sha256:1", ["a:1"], 7, 0)
 
 
 @pytest.mark.parametrize(

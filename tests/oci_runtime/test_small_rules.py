@@ -1,4 +1,4 @@
-"""Small rules that runc has: the working directory, HOME, groups with processes, what delete ends."""
+"""Small rules that runc has: the working directory, groups with processes, what delete ends."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from windlass_oci_runtime import ending, state
 USER = {"uid": 1000, "gid": 1000}
 
 
-def test_a_working_directory_that_only_root_may_enter(runtime: Runtime) -> None:
-    """It is entered before the user is set; by exec, too."""
+def test_an_exec_in_a_working_directory_that_only_root_may_enter(runtime: Runtime) -> None:
     (runtime.rootfs / "secret").mkdir(mode=0o700)
-    document = spec("pwd")
-    document["process"].update(cwd="/secret", user=USER)
-    assert runtime.run(document) == (0, "/secret\n")
     box = runtime.create(spec("sleep", "1000"))
     box.start()
     assert box.exec(["pwd"], cwd="/secret", user=USER) == (0, "/secret\n")
@@ -36,23 +32,6 @@ def test_a_working_directory_of_the_users_for_root_without_capabilities(runtime:
     document = spec("pwd")
     document["process"].update(cwd="/home", capabilities={})
     assert runtime.run(document) == (0, "/home\n")
-
-
-@pytest.mark.parametrize(
-    ("given", "home"),
-    [
-        (["HOME=/a", "HOME="], "/root"),
-        (["HOME="], "/root"),
-        ([], "/root"),
-        (["HOME=", "HOME=/b"], "/b"),
-        (["HOME=/a", "HOME=/b"], "/b"),
-    ],
-)
-def test_an_empty_home_that_comes_last_counts_as_none(runtime: Runtime, given: list[str], home: str) -> None:
-    document = spec("env")
-    document["process"]["env"] += given
-    code, output = runtime.run(document)
-    assert (code, [line for line in output.splitlines() if line.startswith("HOME=")]) == (0, [f"HOME={home}"])
 
 
 def groups(name: str) -> list[Path]:

@@ -9,7 +9,7 @@ import time
 from windlass.errors import Error
 from windlass_linux import sealing
 from windlass_oci_runtime.cli.options import Options, Usage, read
-from windlass_oci_runtime.report import Failure, about, reason
+from windlass_oci_runtime.report import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,8 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(options, *options.operands)
     except Usage as error:
         return _tell(options, str(error))
-    except (Error, Failure, OSError) as error:
-        return _tell(options, reason(error))
+    except (Error, Failure) as error:
+        return _tell(options, str(error))
+    except OSError as error:
+        return _tell(options, _words(error))
 
 
 def _command(options: Options, name: str, *arguments: str) -> int:
@@ -128,9 +130,15 @@ def _command(options: Options, name: str, *arguments: str) -> int:
     try:
         return int(command(_root(options), given) or 0)
     except (Error, Failure, OSError) as error:
-        if name not in NEEDS_ID:
-            raise
-        raise Error(about(given.operands[0], reason(error))) from error
+        what = [name, *given.operands[:1]]
+        raise Error(f"{' '.join(what)[:100]} failed: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _root(options: Options) -> str:
