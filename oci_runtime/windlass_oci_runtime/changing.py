@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windlass.errors import Error, FailedPrecondition
-from windlass_oci_runtime import cgroups, state
+from windlass_oci_runtime import cgroups, enrolling, state
 from windlass_oci_runtime.cgroup_journal import Journal
 from windlass_oci_runtime.shapes import RESOURCES, checked
 
@@ -28,6 +28,9 @@ def update(container: state.Container, resources: Json) -> None:
     journal = Journal()
     try:
         cgroups.limit(found["cgroups"], wanted, journal)
+        if unit := found.get("unit"):
+            enrolling.change(unit, found["cgroups"], wanted)
+            cgroups.limit(found["cgroups"], wanted)  # systemd has rounded some
     except (Error, OSError):
         journal.undo(cgroups.write)
         raise

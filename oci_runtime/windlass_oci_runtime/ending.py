@@ -9,7 +9,7 @@ import time
 
 from windlass.errors import FailedPrecondition, NotFound
 from windlass_linux.cgroups import PATIENCE, remove, remove_within
-from windlass_oci_runtime import cgroups, hooks, state
+from windlass_oci_runtime import cgroups, enrolling, hooks, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
     if left:
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     _afterwards(found)
+    if unit := found.get("unit"):
+        # Without processes it ends by itself: a bus that is gone leaves nothing here that runs.
+        enrolling.end(unit)
 
 
 def abandon(container: state.Container, groups: list[str]) -> None:
