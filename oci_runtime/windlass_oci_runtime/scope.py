@@ -9,7 +9,7 @@ import signal
 
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_linux import calls as linux
-from windlass_linux.cgroups import hierarchies
+from windlass_linux.cgroups import hierarchies, processes_in
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.seclusion import keep_only
 
@@ -51,14 +51,8 @@ class Scope:
 
     def check_holds(self, pid: int) -> None:
         """Check that a process is in the scope. Raises FailedPrecondition."""
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-                lines = file.read().splitlines()
-        except OSError:
-            lines = []
-        # Version 1 has systemd's own hierarchy; version 2 alone is hierarchy 0.
-        own = [line for line in lines if ":name=systemd:" in line] or [line for line in lines if line.startswith("0::")]
-        if not own or not own[0].endswith(f"/{self.name}"):
+        # systemd has one hierarchy, which need not be ours to know: it makes groups in others as it needs them.
+        if not any(pid in processes_in(place) for place in self.places()):
             raise FailedPrecondition(f"unit {self.name} was not given its process by systemd; see systemctl status")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import shutil
 import subprocess
 import sys
@@ -58,11 +59,16 @@ umount -l mnt
 exec /lib/systemd/systemd --system --log-target=null --show-status=0 --unit=windlass-test.target
 """
 
-# Enters a group of each hierarchy, and then executes what follows.
+# Enters a group of each hierarchy, and then executes what follows. systemd removes groups that are empty.
 INSIDE = """
 import os, sys
 count = int(sys.argv[1])
 for place in sys.argv[2 : 2 + count]:
+    os.makedirs(place, exist_ok=True)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if os.path.exists(f"{place}/{name}"):
+            with open(f"{place}/../{name}") as above, open(f"{place}/{name}", "w") as file:
+                file.write(above.read())
     with open(f"{place}/cgroup.procs", "w") as file:
         file.write("0")
 os.execvp(sys.argv[2 + count], sys.argv[2 + count :])
@@ -85,16 +91,13 @@ class SystemdHost:
     def __init__(self, directory: Path, version: int = 1, shared: tuple[str, ...] = ()) -> None:
         """``shared`` are directories of this machine that it sees as they are. Raises RuntimeError with why not."""
         self.version = version
+        self.directory = directory
         name = f"windlass-systemd-{secrets.token_hex(4)}"
         self._groups = [f"{place}/{name}" for place, _, _ in cgroups.hierarchies()]
         self._scratch = directory / "scratch"
         self._scratch.mkdir()
         self._pid = 0
         try:
-            for group in self._groups:
-                Path(group, "client").mkdir(parents=True)
-                _inherit_cpuset(Path(group))
-                _inherit_cpuset(Path(group, "client"))
             self._process = self._begin([str(directory), *shared])
             self._wait(directory / "systemd.log")
         except BaseException:
@@ -143,7 +146,7 @@ class SystemdHost:
 
     def show(self, unit: str, *names: str) -> dict[str, str]:
         """Return properties of a unit."""
-        found = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names)).stdout
+        found = self.run("systemctl", "show", *(f"--property={name}" for name in names), "--", unit).stdout
         return dict(line.split("=", 1) for line in found.splitlines() if "=" in line)
 
     def group(self, controller: str, inner: str) -> Path:
@@ -155,22 +158,20 @@ class SystemdHost:
         """Return the control groups of a unit that are there."""
         return [str(found) for group in self._groups for found in Path(group).rglob(name)]
 
-    def kill_systemd(self, number: int) -> None:
-        """Send a signal to systemd."""
-        os.kill(self._pid, number)
+    def hold(self) -> None:
+        """Let systemd stand still: it answers nobody."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let systemd go on."""
+        os.kill(self._pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End systemd and everything that it runs."""
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, 9)
+                os.kill(self._pid, signal.SIGKILL)
         if hasattr(self, "_process"):
             self._process.kill()
             self._process.wait()
         cgroups.remove_within(self._groups, 10.0)
-
-
-def _inherit_cpuset(group: Path) -> None:
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if (group / name).exists():
-            (group / name).write_text((group.parent / name).read_text())
