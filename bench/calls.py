@@ -1,6 +1,8 @@
-"""Measures single calls and lists: Version, Containers.Get, lists of containers and images, events.
+"""Measures single calls and lists: everything that a client can ask of the API of containerd, and events.
 
 python bench/calls.py [--theirs ADDRESS] [--rounds N] [--records N] [--only NAME …] [--json FILE]      (as root)
+
+What is asked besides containers and images is in questions.py; of CRI in kubelet.py.
 
 windlassd and Debian's containerd, or the daemon that listens on ADDRESS and has process --pid, take turns. The
 client is this process, which sends bytes that it has prepared and looks only for the end of each answer: it takes
@@ -17,17 +19,22 @@ import select
 import socket
 import statistics
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
-from daemons import containerd, remove_tree, windlassd
+from daemons import DEMO_IMAGE, IMAGE, Daemon, containerd, remove_tree, windlassd
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from questions import SERVICES, fill_more, questions
+from questions import image as image_name
 
 from windlass_api.containerd.services.containers.v1 import containers_pb2, containers_pb2_grpc
 from windlass_api.containerd.services.events.v1 import events_pb2, events_pb2_grpc
@@ -43,6 +50,8 @@ CONNECTIONS = 4
 FIELDS = 7
 """Headers of a call."""
 TIMEOUT = 60.0
+TASKS = 20
+"""Containers that run."""
 SPEC = 4 << 10
 """Bytes of a container's spec, such as ctr writes."""
 
@@ -71,7 +80,7 @@ class Wire:
         self._rest = b""
         self.received = 0
 
-    def prepare(self, path: str, message: Message) -> tuple[bytes, bytes]:
+    def prepare(self, path: str, message: Message, namespace: str = NAMESPACE) -> tuple[bytes, bytes]:
         """Return the payloads of a call's two frames."""
         fields = [
             (b":method", b"POST"),
@@ -80,7 +89,7 @@ class Wire:
             (b":authority", b"localhost"),
         ]
         fields += [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
-        fields += [(b"containerd-namespace", NAMESPACE.encode())]
+        fields += [(b"containerd-namespace", namespace.encode())]
         data = message.SerializeToString()
         return b"".join(literal(*each) for each in fields), struct.pack(">BI", 0, len(data)) + data
 
@@ -135,6 +144,7 @@ class Contender:
     name: str
     address: str
     pid: int
+    namespace: str = NAMESPACE
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def used(self) -> float:
@@ -158,7 +168,7 @@ class Contender:
 def one_by_one(daemon: Contender, name: str, path: str, message: Message, calls: int) -> None:
     """Measure calls that wait for each other, then those of several connections at once."""
     wires = [Wire(daemon.address) for _ in range(CONNECTIONS)]
-    call = wires[0].prepare(path, message)
+    call = wires[0].prepare(path, message, daemon.namespace)
     for wire in wires:
         wire.call(call)
     times = []
@@ -215,11 +225,15 @@ MEASURES: dict[str, Callable[[Contender], None]] = {
     "images": lambda one: one_by_one(one, "list of images", f"{IMAGES}/List", images_pb2.ListImagesRequest(), 20),
     "events": lambda one: events(one),
 }
+MEASURES |= {
+    name: partial(one_by_one, name=name, path=f"{SERVICES}{path}", message=message, calls=calls)
+    for name, path, message, calls in questions()
+}
 
 
 def events(daemon: Contender, count: int = 300) -> None:
     """Measure events by the calls that cause them: containers that are made and deleted, and events of clients."""
-    metadata = (("containerd-namespace", NAMESPACE),)
+    metadata = (("containerd-namespace", daemon.namespace),)
     with daemon.channel() as channel, daemon.channel() as other:
         stub = events_pb2_grpc.EventsStub(channel)
         containers = containers_pb2_grpc.ContainersStub(other)
@@ -271,18 +285,29 @@ def container(id: str) -> containers_pb2.Container:
 
 def fill(daemon: Contender, records: int) -> None:
     """Make containers and images."""
-    metadata = (("containerd-namespace", NAMESPACE),)
+    metadata = (("containerd-namespace", daemon.namespace),)
     with daemon.channel() as channel:
         containers, images = containers_pb2_grpc.ContainersStub(channel), images_pb2_grpc.ImagesStub(channel)
         for number in range(records):
             request = containers_pb2.CreateContainerRequest(container=container(f"box-{number}"))
-            image = images_pb2.Image(name=f"registry.example/team/image-{number}:latest", labels={"app": "bench"})
+            image = images_pb2.Image(name=image_name(number), labels={"app": "bench"})
             image.target.media_type = "application/vnd.oci.image.index.v1+json"
             image.target.digest, image.target.size = "sha256:" + f"{number:064x}", 1234
             with contextlib.suppress(grpc.RpcError):  # a daemon that was here before
                 containers.Create(request, metadata=metadata)
             with contextlib.suppress(grpc.RpcError):
                 images.Create(images_pb2.CreateImageRequest(image=image), metadata=metadata)
+        fill_more(channel, metadata, records)
+
+
+def run(daemon: Daemon, scratch: Path) -> None:
+    """Run containers."""
+    archive = scratch / "image.tar"
+    if not archive.exists():
+        subprocess.run([sys.executable, str(DEMO_IMAGE), str(archive), IMAGE], check=True)
+    daemon.run("images", "import", str(archive))
+    for number in range(TASKS):
+        daemon.run("run", "-d", IMAGE, f"run-{number}", "/bin/sleep", "86399")
 
 
 @contextlib.contextmanager
@@ -296,7 +321,8 @@ def contenders(options: argparse.Namespace) -> Iterator[list[Contender]]:
             (scratch / start.__name__).mkdir()
             daemon = start(scratch / start.__name__)
             stack.callback(daemon.stop)
-            found.append(Contender(daemon.name, daemon.address, daemon.pid))
+            run(daemon, scratch)
+            found.append(Contender(daemon.name, daemon.address, daemon.pid, daemon.namespace))
         for number, theirs in enumerate(options.theirs):
             address, _, pid = theirs.rpartition(":")
             found.append(Contender(f"other {number + 1}", address, int(pid)))

@@ -137,6 +137,12 @@ class Node:
 
     def run_container(self, pod: str, name: str = "c") -> str:
         """Create a sleeping container, start it, and return its ID."""
+        id = self.create_container(pod, name)
+        self.runtime.StartContainer(cri.StartContainerRequest(container_id=id), timeout=TIMEOUT)
+        return id
+
+    def create_container(self, pod: str, name: str) -> str:
+        """Create a sleeping container and return its ID."""
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name=name),
             image=cri.ImageSpec(image=IMAGE),
@@ -147,9 +153,7 @@ class Node:
         config.linux.security_context.namespace_options.pid = cri.CONTAINER
         config.linux.resources.cpu_shares = 100
         request = cri.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=self._pods[pod])
-        id = self.runtime.CreateContainer(request, timeout=TIMEOUT).container_id
-        self.runtime.StartContainer(cri.StartContainerRequest(container_id=id), timeout=TIMEOUT)
-        return id
+        return self.runtime.CreateContainer(request, timeout=TIMEOUT).container_id
 
     def run_full_pod(self, name: str) -> str:
         """Run a pod with a container, and return its ID."""

@@ -17,7 +17,7 @@ from windlass.errors import Error, FailedPrecondition, NotFound, StartError, is_
 from windlass.gate import Gate, Handle
 from windlass.graph import start_order
 from windlass.hooks import Hooks
-from windlass.initialise import initialise
+from windlass.initialise import Initialiser
 from windlass.plugin import HOOK, InitContext, Meta, Plugin, PluginType, Record, SkipPlugin, State
 
 logger = logging.getLogger(__name__)
@@ -152,14 +152,14 @@ class Daemon:
     ) -> None:
         """Prepare to start what was ``found``; must be made on the loop that the daemon will run on.
 
-        ``initialised`` is called in a thread after each ``init``, and ``check`` when all have returned, before
+        ``initialised`` is called in the same thread after each ``init``, and ``check`` when all have returned, before
         anything serves: it raises StartError when a plugin that must run does not.
         """
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.hooks = Hooks()
         self._found = {entry.uri: entry for entry in found}
-        self._initialised = initialised
+        self._initialiser = Initialiser(initialised)
         self._check = check
         self._absent: list[Record] = []
         self._contexts: list[_Context] = []
@@ -181,6 +181,12 @@ class Daemon:
     def reloads(self) -> dict[str, list[Reload]]:
         """What the plugins that started can take over of a new configuration, by URI."""
         return {each.uri: each.reloads for each in self._started if each.record.state == State.OK}
+
+    @property
+    def later(self) -> list[str]:
+        """Modules that first calls of the plugins that started import."""
+        started = [each.plugin for each in self._started if each.record.state == State.OK]
+        return [module for plugin in started for module in plugin.later]
 
     def of_type(self, uri: str) -> list[_Context]:
         """Return what has been started of a plugin type, in start order."""
@@ -212,14 +218,16 @@ class Daemon:
         when plugins require each other, or when a server cannot listen.
         """
         order = start_order(entry.plugin for entry in self._found.values() if entry.plugin)
+        order.sort(key=lambda plugin: not plugin.early)
         self._contexts = [_Context(self, plugin, self._found[plugin.uri].distribution) for plugin in order]
         try:
             self._record_absent()
+            await self._init_all(early=True)
             for context in self._contexts:
                 if context.plugin.prepare is not None:
                     await self._run_start(context, context.prepare)
-            for context in self._contexts:
-                await self._init(context)
+            await self._init_all(early=False)
+            self._initialiser.close()
             self._check(self.records)
             for context in self._contexts:
                 for callback in context.starts if context.record.state == State.OK else ():
@@ -236,6 +244,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop plugins last-started first; one that fails or hangs does not keep the rest running."""
+        self._initialiser.close()
         for context in reversed(self._contexts):
             await self._run_stops(context)
             context.gate.close()
@@ -252,10 +261,15 @@ class Daemon:
                     logger.warning("cannot load plugin %s of %s: %s", entry.uri, entry.distribution, entry.error)
                     self._miss(record, None)
 
+    async def _init_all(self, early: bool) -> None:
+        for context in self._contexts:
+            if context.plugin.early == early:
+                await self._init(context)
+
     async def _init(self, context: _Context) -> None:
         begun, plugin, record = time.monotonic(), context.plugin, context.record
         try:
-            instance = await initialise(plugin, context, self._initialised, self.timeout(INIT_TIMEOUT))
+            instance = await self._initialiser.initialise(plugin, context, self.timeout(INIT_TIMEOUT))
             if plugin.type == HOOK:
                 self.hooks.add(instance, context.gate, plugin.steps)
         except SkipPlugin as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 
@@ -11,6 +10,7 @@ from stevedore import NamedExtensionManager
 
 from windlass.errors import FailedPrecondition, InvalidArgument, StartError, with_class
 from windlass.plugin import Plugin
+from windlass.records import dataclass
 
 GROUP = "windlass.plugins"
 

@@ -18,7 +18,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import islice
 from types import GeneratorType
@@ -29,6 +29,7 @@ from windlass.errors import Unavailable
 from windlass.marks import CONTRACT_MARK, is_quick, quick
 from windlass.ownloop import OwnLoop, only_exceptions
 from windlass.pool import Pool
+from windlass.records import dataclass
 
 P = ParamSpec("P")
 R = TypeVar("R")

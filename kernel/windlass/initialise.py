@@ -1,9 +1,10 @@
-"""Calling a plugin's ``init``: in a thread, within a deadline, and with a look at what it returned."""
+"""Calling plugins' ``init``: in a thread, within a deadline, and with a look at what it returned."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from types import FunctionType
 
@@ -14,21 +15,35 @@ from windlass.pool import Pool
 After = Callable[[InitContext], None]
 
 
-async def initialise(plugin: Plugin[object], context: InitContext, after: After, seconds: float) -> object:
-    """Return what ``init`` returns, and call ``after``; a thread that hangs is left behind. Raises what is wrong."""
-    pool = Pool(f"init {plugin.uri}", 1)
-    future = pool.submit(lambda: _init(plugin, context, after), None).future
-    try:
+class Initialiser:
+    """One thread that calls every ``init`` in turn; if it hangs, it is left behind, and a new one goes on.
+
+    A thread each would cost as much as many an ``init`` itself.
+    """
+
+    def __init__(self, after: After) -> None:
+        """Call ``after`` in the thread when an ``init`` has returned."""
+        self._after = after
+        self._pool = Pool("init", 1)
+
+    async def initialise(self, plugin: Plugin[object], context: InitContext, seconds: float) -> object:
+        """Return what ``init`` returns. Raises what is wrong."""
+        future = self._pool.submit(lambda: _init(plugin, context, self._after), None).future
         done, _ = await asyncio.wait({future}, timeout=seconds)
         if not done:
             future.cancel()
+            self.close()
+            self._pool = Pool("init", 1)
             raise DeadlineExceeded(f"its init did not return within {seconds:g} s")
         return future.result()
-    finally:
-        pool.close()
+
+    def close(self) -> None:
+        """Let the thread end; it is not waited for."""
+        self._pool.close()
 
 
 def _init(plugin: Plugin[object], context: InitContext, after: After) -> object:
+    threading.current_thread().name = f"init {plugin.uri}"
     try:
         instance = plugin.init(context)
     except BaseException as error:

@@ -10,13 +10,14 @@ import asyncio
 import builtins
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from windlass.errors import Error, with_class
 from windlass.marks import contract as contract
 from windlass.marks import quick as quick
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass.gate import Gate
@@ -93,7 +94,7 @@ class Meta:
 
 
 class InitContext(Protocol):
-    """The argument of ``init``, which runs in a thread of its own and has a deadline."""
+    """The argument of ``init``, which runs in a thread that it shares with those of others, and has a deadline."""
 
     @property
     def uri(self) -> str:
@@ -180,8 +181,12 @@ class Plugin(Generic[T_co]):
     delete blocks of the whole ``plugins`` table on the step from the given
     configuration version to the next. ``prepare`` is called before any plugin's
     ``init``, for what others look for as soon as the daemon runs, such as a socket;
-    nothing has been started then, and when it raises, the daemon does not start.
+    nothing but early plugins has been started then, and when it raises, the daemon does not start.
     ``steps``, for type `HOOK`, are the classes of the steps that it takes part in.
+    ``later`` names modules that its first call imports: the daemon imports them in a
+    thread once it is ready, so that its start does not take so long, nor that call.
+    An ``early`` plugin requires no other, and its ``init`` comes before any ``prepare``:
+    servers may use it while the rest of the daemon starts.
     """
 
     type: PluginType[T_co]
@@ -192,6 +197,8 @@ class Plugin(Generic[T_co]):
     migrate: Callable[[int, Tables], None] | None = None
     prepare: Callable[[InitContext], object] | None = None
     steps: tuple[builtins.type[object], ...] = ()
+    later: tuple[str, ...] = ()
+    early: bool = False
 
     @property
     def uri(self) -> str:
@@ -206,6 +213,8 @@ class Plugin(Generic[T_co]):
             raise ValueError(f"plugin {self.uri}: ALL cannot be combined with other requirements")
         if self.type in self.requires:
             raise ValueError(f"plugin {self.uri} requires its own type")
+        if self.early and (self.requires or self.prepare):
+            raise ValueError(f"plugin {self.uri}: an early plugin cannot require others or prepare anything")
         if bool(self.steps) != (self.type == HOOK):
             raise ValueError(f"plugin {self.uri}: a plugin of type {HOOK.uri} has steps, and no other has")
 

@@ -30,29 +30,43 @@ def groups_of(spec: bytes, id: str) -> list[str]:
     be that of this process. None for a path in the form of systemd, which removes a scope that is empty.
     """
     path = _named_in(spec)
-    if path is None:
-        return []
+    return [] if path is None else groups_at(path, id)
+
+
+def groups_at(path: str, id: str) -> list[str]:
+    """Return the same for the path that a spec names, "" if none."""
     absolute = path.startswith("/")
     inner = os.path.normpath(f"/{path or id}").strip("/")
     if not inner or "\0" in inner or (path.count(":") == 2 and not absolute):
         return []
+    if absolute:
+        return [f"{place}/{inner}" for place, *_ in _table()]
     found = hierarchies()
-    if not absolute and len(found) == 1 and found[0][1] == "cgroup2":
+    if len(found) == 1 and found[0][1] == "cgroup2":
         # Linux allows no process next to a group that has controllers: runc makes it next to its own.
         return [f"{os.path.dirname(found[0][2])}/{inner}"]  # noqa: PTH120 -- no pathlib here
-    return [f"{place if absolute else own}/{inner}" for place, _, own in found]
+    return [f"{own}/{inner}" for _, _, own in found]
+
+
+def is_unified() -> bool:
+    """Return whether there is one hierarchy, of version 2."""
+    return [kind for _, kind, *_ in _table()] == ["cgroup2"]
 
 
 def hierarchies() -> list[Hierarchy]:
     """Return each hierarchy of version 1, and that of version 2."""
-    # They are mounted before any daemon runs; a table of a thousand mounts takes milliseconds to read.
-    if not _mounted:
-        _mounted.extend(_mounts())
     own, found = _own_groups(), []
-    for place, kind, root, names in _mounted:
+    for place, kind, root, names in _table():
         group = next((own[name] for name in names if name in own), root)
         found.append((place, kind, f"{place}/{group.removeprefix(root).strip('/')}".rstrip("/")))
     return found
+
+
+def _table() -> list[tuple[str, str, str, list[str]]]:
+    # They are mounted before any daemon runs; a table of a thousand mounts takes milliseconds to read.
+    if not _mounted:
+        _mounted.extend(_mounts())
+    return _mounted
 
 
 def _mounts() -> list[tuple[str, str, str, list[str]]]:

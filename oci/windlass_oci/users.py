@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from windlass.errors import InvalidArgument, NotFound, OutOfRange
+from windlass.records import dataclass
 
 MAX_ID = (1 << 31) - 1
 """Larger ones wrapped around to root: CVE-2024-40635."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import time
 
 from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from windlass_linux import calls
 from windlass_linux import cgroups as linux
 from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from windlass_oci_runtime.cgroup_journal import Journal
     from windlass_oci_runtime.json_types import Json
@@ -35,13 +35,12 @@ def places(spec: Json, id: str) -> list[str]:
             f"linux.cgroupsPath {path[:80]!r} is a scope of systemd; "
             "use --systemd-cgroup, the shim's option SystemdCgroup, or a path"
         )
-    return linux.groups_of(json.dumps({"linux": {"cgroupsPath": path}}).encode(), id)
+    return linux.groups_at(path, id)
 
 
 def is_unified(places: Sequence[str]) -> bool:
     """Return whether this is the one group of a host that has version 2 alone."""
-    found = linux.hierarchies()
-    return len(found) == 1 and found[0][1] == "cgroup2" and len(places) == 1
+    return len(places) == 1 and linux.is_unified()
 
 
 def make(places: Sequence[str]) -> list[str]:
@@ -60,7 +59,10 @@ def make(places: Sequence[str]) -> list[str]:
 
 def _make(place: str, made: list[str], unified: bool) -> None:
     try:
-        os.makedirs(place, 0o755)
+        try:
+            os.mkdir(place, 0o755)
+        except FileNotFoundError:
+            os.makedirs(place, 0o755)
         made.append(place)
     except FileExistsError:
         pass
@@ -70,10 +72,24 @@ def _make(place: str, made: list[str], unified: bool) -> None:
         cgroup_v1.inherit_cpuset(place)
 
 
-def entrance(places: Sequence[str]) -> int:
-    """Open the group of version 2, in which clone3(2) can begin a process; -1 without one. Raises OSError."""
+def entrance(places: Sequence[str], is_seen: bool = False) -> int:
+    """Open the group of version 2, in which clone3(2) can begin a process; -1 without one. Raises OSError.
+
+    A process that others see from its first moment has it open then, so it ``is_seen`` as a mount of that group alone,
+    which nobody can write to or leave upwards.
+    """
     place = next((place for place in places if _is_version_2(place)), "")
-    return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if place else -1
+    if not place:
+        return -1
+    if not is_seen:
+        return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    group = calls.open_tree(calls.AT_FDCWD, place, calls.OPEN_TREE_CLONE | calls.OPEN_TREE_CLOEXEC)
+    try:
+        calls.mount_setattr(group, "", calls.AT_EMPTY_PATH, calls.MOUNT_ATTR_RDONLY)
+    except OSError:
+        os.close(group)
+        raise
+    return group
 
 
 def join(places: Sequence[str]) -> None:
@@ -82,8 +98,37 @@ def join(places: Sequence[str]) -> None:
     By its thread: to move a process as such, Linux first lets all others be still, which takes it 10 ms.
     """
     for place in places:
-        if not _is_version_2(place):
+        try:
             write(f"{place}/tasks", "0")
+        except FileNotFoundError:
+            if not os.path.isdir(place):
+                raise
+
+
+def doors(places: Sequence[str], is_begun: bool = True) -> list[int]:
+    """Open what `enter` needs where the host's files are out of reach. Raises OSError.
+
+    That of version 2 is not needed where the process ``is_begun`` in its group (`entrance`).
+    """
+    found: list[int] = []
+    try:
+        for place in places:
+            if not _is_version_2(place):
+                found.append(os.open(f"{place}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+            elif not is_begun:
+                found.append(os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        for descriptor in found:
+            os.close(descriptor)
+        raise
+    return found
+
+
+def enter(doors: Sequence[int]) -> None:
+    """Do what `join` does, and close the ``doors``."""
+    for descriptor in doors:
+        os.write(descriptor, b"0")
+        os.close(descriptor)
 
 
 def _is_version_2(place: str) -> bool:
@@ -191,6 +236,15 @@ def is_frozen(places: Sequence[str]) -> bool:
         return _frozen(_freezer(places)) == "1"
     except (FailedPrecondition, OSError):
         return False
+
+
+def check_empty(places: Iterable[str]) -> None:
+    """Check that groups which were there have no processes, as runc does since 1.2. Raises FailedPrecondition.
+
+    They would be measured, limited, stopped and killed with the container.
+    """
+    if found := {pid for place in places for pid in linux.processes_in(place)}:
+        raise FailedPrecondition(f"container's cgroup is not empty: {len(found)} process(es) found; end or move them")
 
 
 def check_thaw(places: Sequence[str]) -> None:

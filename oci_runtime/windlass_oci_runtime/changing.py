@@ -25,19 +25,20 @@ def update(container: state.Container, resources: Json) -> None:
         raise FailedPrecondition(f"container {container.id} is not running, so it has no limits to change")
     wanted = {name: value for name, value in checked(resources, RESOURCES, "resources").items() if name != "devices"}
     before = found.get("resources") or {}
+    merged = {
+        name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value
+        for name, value in {**before, **wanted}.items()
+    }
     journal = Journal()
     try:
         cgroups.limit(found["cgroups"], wanted, journal)
         if unit := found.get("unit"):
-            enrolling.change(unit, found["cgroups"], wanted)
+            enrolling.change(unit, found["cgroups"], {name: merged[name] for name in wanted})
             cgroups.limit(found["cgroups"], wanted)  # systemd has rounded some
     except (Error, OSError):
         journal.undo(cgroups.write)
         raise
-    found["resources"] = {
-        name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value
-        for name, value in {**before, **wanted}.items()
-    }
+    found["resources"] = merged
     container.write(found)
 
 

@@ -34,15 +34,15 @@ def clone(flags: int, sibling: bool = False, cgroup: int = -1) -> int:
         flags |= CLONE_INTO_CGROUP
     # A sibling's end is signalled as ours is.
     arguments = _ARGUMENTS.pack(flags, 0, 0, 0, 0 if sibling else signal.SIGCHLD, 0, 0, 0, 0, 0, max(cgroup, 0))
-    result = int(_library().syscall(ctypes.c_long(_NR_CLONE3), arguments, ctypes.c_long(len(arguments))))
+    result = int(library().syscall(ctypes.c_long(_NR_CLONE3), arguments, ctypes.c_long(len(arguments))))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), "clone3")
     return result
 
 
-def _library() -> ctypes.PyDLL:
-    # PyDLL keeps Python's lock over the call, so that the child has it.
+def library() -> ctypes.PyDLL:
+    """Return the C library, for calls over which Python's lock is kept, so that a new process has it."""
     global _libc
     if _libc is None:
         _libc = ctypes.PyDLL(None, use_errno=True)

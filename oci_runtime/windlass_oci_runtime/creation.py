@@ -9,24 +9,26 @@ import contextlib
 import os
 import signal
 
-from windlass_linux.calls import CLONE_NEWUSER
+from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER
 from windlass_linux.cgroups import remove_within
-from windlass_oci_runtime import cgroups, console, enrolling, identity, namespaces, report, scope, stage, state, steps
+from windlass_oci_runtime import cgroups, console, enrolling, identity, namespaces, report, scope, state
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
 from windlass_oci_runtime.listener import Handover
 from windlass_oci_runtime.namespaces import LATE
 from windlass_oci_runtime.plan import Plan
-from windlass_oci_runtime.seclusion import closed_to_others
+from windlass_oci_runtime.seclusion import closed_to_others, keep_only
+from windlass_oci_runtime.stage import Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
     from windlass_oci_runtime.identity import Process
+    from windlass_oci_runtime.steps import Steps
 
 CACHE = ".seccomp"
 """Below the root of all containers, whose names do not begin with a dot."""
@@ -89,6 +91,8 @@ class Creation:
             # Whatever systemd said: init begins in its scope or not at all.
             plan.scope.check_holds(self._holder)
         self._groups = cgroups.make(plan.cgroups)
+        if not plan.scope:
+            cgroups.check_empty(set(plan.cgroups) - set(self._groups))
         cgroups.check_thaw(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
         with contextlib.ExitStack() as closing:
@@ -104,17 +108,25 @@ class Creation:
             closing.callback(gate.close)
             closing.callback(handover.close)
             closing.callback(close, mapped)
+            # Root of a user namespace may not begin a process in a control group of the host's.
+            is_begun = not plan.joins("user")
+            doors = cgroups.doors(plan.cgroups, is_begun) if plan.is_staged else []
+            closing.callback(close, doors)
 
-            def init() -> NoReturn:
-                take(stdio)
-                Init(plan, writer, fifo, peer, gate, handover, mapped[0]).run()
-
-            group = cgroups.entrance(plan.cgroups)
+            init = Init(plan, writer, fifo, peer, gate, handover, mapped[0], doors)
+            group = cgroups.entrance(plan.cgroups, plan.is_staged) if is_begun else -1
             closing.callback(close, (group,))
             if plan.joined:
                 # What is joined must not see into a process of the host's.
                 closing.enter_context(closed_to_others())
-            self.pid = _cloned(plan, sibling, group, writer, init)
+            if plan.is_staged:
+                stage = Stage(writer, sibling, group)
+                self.pid = stage.run(_staged(plan, stage, stdio, init))
+            else:
+                self.pid = clone(plan.new & ~LATE, sibling, group)
+                if not self.pid:
+                    take(stdio)
+                    init.run()
             if not self.pid:
                 return  # `settle` reads why
             if plan.new & CLONE_NEWUSER and plan.maps:
@@ -176,25 +188,23 @@ class Creation:
         self.container.remove()
 
 
-def _cloned(plan: Plan, sibling: bool, group: int, writer: int, init: Callable[[], NoReturn]) -> int:
-    """Make the process that runs ``init``, and return its pid; 0 if it could not be, which ``writer`` has been told."""
-    if plan.is_staged:
-        return stage.made(sibling, group, writer, lambda told: _stage(plan, told, init))
-    pid = clone(plan.new & ~LATE, sibling, group)
-    if not pid:
-        init()
-    return pid
+def _staged(plan: Plan, stage: Stage, stdio: Mapping[int, int], init: Init) -> Steps:
+    # Linux lets into a time namespace only a process in whose memory is its own.
+    late = [each for each in plan.joined if each[1] == CLONE_NEWTIME]
 
+    def seclude() -> None:
+        take(stdio)
+        keep_only({stage.group, *init.needed()}, plan.process.preserved)
 
-def _stage(plan: Plan, pid_writer: int, init: Callable[[], NoReturn]) -> steps.Steps:
     def joined() -> NoReturn:
-        plan.joined = []
-        init()
+        plan.joined = late
+        init.run()
 
-    yield "cgroup", lambda: cgroups.join(plan.cgroups)
+    # Before there is a process that what is joined sees.
+    yield "session", seclude
     yield "process", lambda: identity.set_oom_score(plan.process)
-    yield "namespaces", lambda: namespaces.join(plan.joined)
-    yield "namespaces", lambda: stage.leave(joined, plan.new & ~LATE, pid_writer)
+    yield "namespaces", lambda: namespaces.join([each for each in plan.joined if each not in late])
+    yield "namespaces", lambda: stage.leave(joined, plan.new & ~LATE)
 
 
 def reap(helpers: Iterable[int], options: int = 0) -> None:

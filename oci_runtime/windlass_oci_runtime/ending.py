@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from windlass.errors import FailedPrecondition, NotFound
+from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass_linux.cgroups import PATIENCE, remove, remove_within
 from windlass_oci_runtime import cgroups, enrolling, hooks, state
 
@@ -60,8 +60,14 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
         if not force:
             raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
         kill(container, signal.SIGKILL, everybody=True)
-    left = remove(found["cgroups"])
     deadline = time.monotonic() + PATIENCE
+    unit, problem = found.get("unit"), None
+    # systemd's first: it would wait for a group that it does not find, and end processes as slowly as it is told to.
+    while unit and cgroups.processes(found["cgroups"]) and time.monotonic() < deadline:
+        yield
+    if unit and not cgroups.processes(found["cgroups"]):
+        problem = _end(unit)
+    left = remove(found["cgroups"])
     while left and time.monotonic() < deadline:
         yield
         left = remove(left)
@@ -69,13 +75,21 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
     if left:
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     _afterwards(found)
-    if unit := found.get("unit"):
-        # Without processes it ends by itself: a bus that is gone leaves nothing here that runs.
+    if problem:
+        raise problem
+
+
+def _end(unit: str) -> Error | None:
+    """Let systemd forget a scope; one that cannot be asked does when its last process has ended."""
+    try:
         enrolling.end(unit)
+    except Error as error:
+        return error
+    return None
 
 
-def abandon(container: state.Container, groups: list[str]) -> None:
-    """Remove a container in any state, also half made, with all processes in its ``groups``.
+def abandon(container: state.Container, groups: list[str], unit: str = "") -> None:
+    """Remove a container in any state, also half made, with all processes in its ``groups`` and its scope, if any.
 
     Raises FailedPrecondition for groups that stay.
     """
@@ -91,10 +105,17 @@ def abandon(container: state.Container, groups: list[str]) -> None:
         cgroups.signal_all(groups, signal.SIGKILL)
         if cgroups.is_frozen(groups):
             cgroups.freeze(groups, frozen=False)
+    unit = found.get("unit", unit)
+    deadline = time.monotonic() + PATIENCE
+    while unit and cgroups.processes(groups) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    problem = _end(unit) if unit else None
     if left := remove_within(groups):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
     _afterwards(found)
+    if problem:
+        raise problem
 
 
 def _afterwards(found: Document) -> None:

@@ -16,7 +16,6 @@ from windlass_oci_runtime import (
     identity,
     namespaces,
     report,
-    stage,
     state,
     steps,
     userns,
@@ -29,11 +28,12 @@ from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.seclusion import closed_to_others, keep_only
 from windlass_oci_runtime.shapes import PROCESS, checked
 from windlass_oci_runtime.specification import check_process
+from windlass_oci_runtime.stage import Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
     from windlass_oci_runtime.json_types import Json
@@ -47,6 +47,9 @@ ALL = (
     | linux.CLONE_NEWUTS
     | linux.CLONE_NEWCGROUP
 )
+LATE = {"user": linux.CLONE_NEWUSER, "time": linux.CLONE_NEWTIME}
+"""What the process joins itself: root of a user namespace may not begin a process in a control group of the host's, and
+Linux lets into a time namespace only a process in whose memory is its own."""
 
 
 class Entry:
@@ -94,14 +97,17 @@ class Entry:
             peer = closing.enter_context(console.connected(console_to)) if console_to else None
             self.report, writer = os.pipe2(os.O_CLOEXEC)
             closing.callback(os.close, writer)
-            group = cgroups.entrance(self.groups)
+            group = cgroups.entrance(self.groups, is_seen=True)
             closing.callback(close, (group,))
             handover = Handover(self.filter)
             closing.callback(handover.close)
-            joining = _Joining(self, stdio, target, writer, peer, handover)
+            doors = cgroups.doors(self.groups)
+            closing.callback(close, doors)
+            made = Stage(writer, sibling, group)
+            joining = _Joining(self, stdio, target, writer, peer, handover, doors)
             # The process is seen inside as soon as it exists, so it must be closed to others before.
             with closed_to_others():
-                self.pid = stage.made(sibling, group, writer, joining.stage)
+                self.pid = made.run(joining.stage(made))
             if self.pid:
                 self._helpers = [handover.serve(self.pid, oci_state(self._state, state.RUNNING), writer)]
 
@@ -132,7 +138,9 @@ class _Joining:
         writer: int,
         peer: socket.socket | None,
         handover: Handover,
+        doors: Sequence[int],
     ) -> None:
+        self._doors = doors
         self._entry = entry
         self._stdio = stdio
         self._target = target
@@ -140,18 +148,18 @@ class _Joining:
         self._peer = peer
         self._handover = handover
         self._last = 0
+        self._late = 0
         self._program = ""
 
-    def stage(self, pid_writer: int) -> Steps:
+    def stage(self, stage: Stage) -> Steps:
         """Join everything, and leave a process in it."""
-        entry, process = self._entry, self._entry.process
+        process = self._entry.process
         affinity = process.spec.get("execCPUAffinity") or {}
-        yield "session", lambda: self._begin(pid_writer)
-        yield "cgroup", lambda: cgroups.join(entry.groups)
+        yield "session", lambda: self._begin(stage.group)
         yield "process", lambda: identity.set_oom_score(process)
         yield "process", lambda: attributes.set_affinity(affinity.get("initial", ""))
-        yield "namespaces", self._join
-        yield "namespaces", lambda: stage.leave(self.run, 0, pid_writer)
+        yield "namespaces", lambda: linux.setns(self._target, ALL)
+        yield "namespaces", lambda: stage.leave(self.run, 0)
 
     def run(self) -> NoReturn:
         """Become the process."""
@@ -160,7 +168,9 @@ class _Joining:
     def _steps(self) -> Steps:
         entry, process = self._entry, self._entry.process
         affinity = process.spec.get("execCPUAffinity") or {}
-        yield "session", os.setsid
+        yield "session", self._begin_session
+        yield "cgroup", lambda: cgroups.enter(self._doors)
+        yield "namespaces", self._join_late
         if entry.keyring:
             yield "session keyring", lambda: attributes.join_keyring(entry.keyring)
         yield "terminal", self._terminal
@@ -173,27 +183,28 @@ class _Joining:
         yield "", lambda: identity.seal(process.preserved)
         yield "", lambda: execute.execute(self._program, process.args, process.env)
 
-    def _begin(self, pid_writer: int) -> None:
+    def _begin(self, group: int) -> None:
         take(self._stdio)
         peer = -1 if self._peer is None else self._peer.fileno()
-        needed = {pid_writer, self._target, self._report, peer, *self._handover.descriptors}
+        needed = {group, self._target, self._report, peer, *self._doors, *self._handover.descriptors}
         keep_only(needed, self._entry.process.preserved)
         linux.set_name("windlass-exec")
-        identity.reset_signals()
         self._last = capability.last()
+        for kind, flag in LATE.items():
+            # Linux refuses the user namespace that a process is in already.
+            if namespaces.differs(self._entry.init, kind):
+                self._late |= flag
 
-    def _join(self) -> None:
-        flags = ALL
-        # Linux refuses the user namespace that a process is in already.
-        is_other_user = namespaces.differs(self._entry.init, "user")
-        if is_other_user:
-            flags |= linux.CLONE_NEWUSER
-        if namespaces.differs(self._entry.init, "time"):
-            flags |= linux.CLONE_NEWTIME
-        linux.setns(self._target, flags)
-        os.close(self._target)
-        if is_other_user:
+    def _begin_session(self) -> None:
+        os.setsid()
+        identity.reset_signals()
+
+    def _join_late(self) -> None:
+        if self._late:
+            linux.setns(self._target, self._late)
+        if self._late & linux.CLONE_NEWUSER:
             userns.become_root()
+        os.close(self._target)
 
     def _terminal(self) -> None:
         if self._peer is not None:

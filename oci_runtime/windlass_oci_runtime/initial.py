@@ -28,6 +28,7 @@ from windlass_oci_runtime.seclusion import keep_only
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from windlass_oci_runtime.hooks import Gate
@@ -41,6 +42,7 @@ class Init:
     """One life; what a step leaves for a later one is here."""
 
     __slots__ = (
+        "_doors",
         "_fifo",
         "_gate",
         "_handover",
@@ -64,10 +66,12 @@ class Init:
         gate: Gate,
         handover: Handover,
         mapped: int,
+        doors: Sequence[int],
     ) -> None:
-        """``mapped`` is a pipe that says when this process's user namespace has its maps."""
+        """``mapped`` is a pipe that says when this process's user namespace has its maps; ``doors`` as of `cgroups`."""
         self._plan = plan
         self._mapped = mapped
+        self._doors = doors
         self._report = report
         self._fifo = fifo
         self._peer = peer
@@ -83,7 +87,9 @@ class Init:
     def _steps(self) -> Steps:
         plan = self._plan
         yield "session", self._begin
-        if not plan.is_staged:
+        if plan.is_staged:
+            yield "cgroup", lambda: cgroups.enter(self._doors)
+        else:
             yield "cgroup", lambda: cgroups.join(plan.cgroups)
             yield "process", lambda: identity.set_oom_score(plan.process)
         yield "namespaces", self._namespaces
@@ -118,20 +124,21 @@ class Init:
             raise
 
     def _begin(self) -> None:
-        keep_only(self._needed(), self._plan.process.preserved)
+        keep_only(self.needed(), self._plan.process.preserved)
         linux.set_name("windlass-init")
         os.setsid()
         identity.reset_signals()
         self._last = capability.last()
         self._null = rootfs.null_device()
 
-    def _needed(self) -> set[int]:
+    def needed(self) -> set[int]:
+        """Return our descriptors that it uses."""
         peer = -1 if self._peer is None else self._peer.fileno()
         plan = self._plan
         trees = (mount.tree for mount in plan.mounts)
         joined = (descriptor for descriptor, _ in plan.joined)
         pipes = (self._report, self._fifo, self._mapped, *self._gate.descriptors, *self._handover.descriptors)
-        return {peer, *pipes, *trees, *joined}
+        return {peer, *pipes, *trees, *joined, *self._doors}
 
     def _namespaces(self) -> None:
         plan = self._plan

@@ -102,7 +102,7 @@ def set_time(offsets: str) -> None:
 
 
 def join(descriptors: Sequence[tuple[int, int]]) -> None:
-    """Enter the namespaces; the user namespace as its root."""
+    """Enter the namespaces; the user namespace as its root. That of time needs a process with memory of its own."""
     for descriptor, flag in descriptors:
         linux.setns(descriptor, flag)
         if flag == linux.CLONE_NEWUSER:

@@ -56,13 +56,13 @@ class Scope:
             raise FailedPrecondition(f"unit {self.name} was not given its process by systemd; see systemctl status")
 
 
-def of_spec(spec: bytes, id: str) -> list[str]:
-    """Return the places of the scope that a document names, none when it names no scope."""
+def of_spec(spec: bytes, id: str) -> Scope | None:
+    """Return the scope that a document names, None when it names no scope."""
     try:
         path = json.loads(spec)["linux"]["cgroupsPath"]
-        return Scope(path, id).places() if path else []
+        return Scope(path, id) if path else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidArgument):
-        return []
+        return None
 
 
 def expanded(slice: str) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import struct
+from _sha256 import sha256  # type: ignore[import-not-found] # typeshed leaves it out; hashlib loads OpenSSL
 
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_linux import calls as linux
@@ -138,7 +138,7 @@ def _listener(profile: Json) -> str:
 
 def _cached(profile: Json, cache: str) -> bytes:
     text = json.dumps([profile.get(each) for each in ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")])
-    path = f"{cache}/{hashlib.sha256(f'{FORMAT} {LIBRARY} {os.uname().release} {text}'.encode()).hexdigest()}"
+    path = f"{cache}/{sha256(f'{FORMAT} {LIBRARY} {os.uname().release} {text}'.encode()).hexdigest()}"
     try:
         with open(path, "rb") as file:
             program = file.read()

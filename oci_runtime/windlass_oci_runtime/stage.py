@@ -7,10 +7,8 @@ the mount namespace. So the stage stays in the host's PID namespace, and its sib
 from __future__ import annotations
 
 import os
-import select
-import signal
 
-from windlass_oci_runtime import steps
+from windlass_oci_runtime import steps, vfork
 from windlass_oci_runtime.clone import clone
 
 TYPE_CHECKING = False
@@ -20,41 +18,31 @@ if TYPE_CHECKING:
 
     from windlass_oci_runtime.steps import Steps
 
-PATIENCE = 10.0
-"""Seconds for a stage, which takes a millisecond; one in a control group that is frozen stands still."""
 
+class Stage:
+    """One such process, and what it makes."""
 
-def made(sibling: bool, group: int, writer: int, stage: Callable[[int], Steps]) -> int:
-    """Run ``stage`` in a process, and return the pid that it writes into the pipe that it is given.
+    def __init__(self, writer: int, sibling: bool, group: int) -> None:
+        """``writer`` takes its failure; the other arguments are `clone`'s, for the process that it makes."""
+        self._writer = writer
+        self._sibling = sibling
+        self.group = group
+        self._pid = 0
 
-    ``writer`` takes its failure; the other arguments are `clone`'s. Raises Failure, OSError.
-    """
-    reader, pid_writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = clone(0, sibling, group)
-        if not pid:
-            steps.run(stage(pid_writer), writer)
-        os.close(pid_writer)
-        pid_writer = -1
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        if not poll.poll(PATIENCE * 1000):
-            os.kill(pid, signal.SIGKILL)
-        found = os.read(reader, 16)
-        if not sibling:
+    def run(self, steps_: Steps) -> int:
+        """Do the steps, the last of which is `leave`, in the stage; return the pid of what it has made, 0 if nothing.
+
+        The rules of `vfork.run` hold for each of them. Raises OSError.
+        """
+        pid = vfork.run(lambda: steps.attempt(steps_, self._writer), self._sibling)
+        if not self._sibling:
             os.waitpid(pid, 0)
-        return int(found or 0)
-    finally:
-        for descriptor in (reader, pid_writer):
-            if descriptor >= 0:
-                os.close(descriptor)
+        return self._pid
 
-
-def leave(process: Callable[[], NoReturn], flags: int, pid_writer: int) -> NoReturn:
-    """In the stage: make the process with ``flags`` of clone3(2), write its pid, and end."""
-    pid = clone(flags, sibling=True)
-    if not pid:
-        os.close(pid_writer)
-        process()
-    os.write(pid_writer, b"%d" % pid)
-    os._exit(0)
+    def leave(self, process: Callable[[], NoReturn], flags: int) -> None:
+        """In the stage: make the process with ``flags`` of clone3(2)."""
+        self._pid = clone(flags, sibling=True, cgroup=self.group)
+        if not self._pid:
+            if self.group >= 0:
+                os.close(self.group)
+            process()

@@ -52,8 +52,9 @@ class Container:
     def write(self, state: Document) -> None:
         """Keep a state; readers see the old one or the new one."""
         path = f"{self.directory}/{FILE}"
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(state, file)
+        with open(f"{path}.new", "wb") as file:
+            # Not json.dump, which goes through a document in Python.
+            file.write(json.dumps(state).encode())
         os.rename(f"{path}.new", path)
 
     def read(self) -> Document:

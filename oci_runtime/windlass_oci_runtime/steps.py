@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 def run(steps: Steps, pipe: int) -> NoReturn:
     """Do every step; the last one executes the program. A failure goes into ``pipe``, and the process ends."""
+    try:
+        attempt(steps, pipe)
+    finally:
+        # Whatever happens: the caller's frames are the runtime's.
+        os._exit(1)
+
+
+def attempt(steps: Steps, pipe: int) -> None:
+    """Do every step, up to the first that fails, which goes into ``pipe``."""
     name = ""
     try:
         for step, do in steps:
@@ -23,6 +32,3 @@ def run(steps: Steps, pipe: int) -> NoReturn:
             do()
     except BaseException as error:  # noqa: BLE001 -- a copy of the runtime must not go on with the runtime's work
         report.tell(pipe, name, error)
-    finally:
-        # Whatever happens: the caller's frames are the runtime's.
-        os._exit(1)

@@ -1,12 +1,19 @@
-"""Records of containers, images and sandboxes as messages."""
+"""Records as messages."""
 
 from __future__ import annotations
 
+from windlass.contracts import content, snapshots
 from windlass.contracts.containers import Container
 from windlass.contracts.images import Image
+from windlass.contracts.leases import Lease
+from windlass.contracts.namespaces import Namespace
 from windlass.contracts.sandboxes import Sandbox
 from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.services.content.v1 import content_pb2
 from windlass_api.containerd.services.images.v1 import images_pb2
+from windlass_api.containerd.services.leases.v1 import leases_pb2
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
+from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2
 from windlass_api.containerd.types import sandbox_pb2 as types_pb
 from windlass_remote.messages import (
     any_of,
@@ -74,4 +81,34 @@ def to_image(image: Image) -> images_pb2.Image:
     message = images_pb2.Image(name=image.name, labels=image.labels or None, target=to_descriptor(image.target))
     put_timestamp(message.created_at, image.created_at)
     put_timestamp(message.updated_at, image.updated_at)
+    return message
+
+
+def to_lease(lease: Lease) -> leases_pb2.Lease:
+    """Return a lease as a message."""
+    message = leases_pb2.Lease(id=lease.id, labels=lease.labels)
+    put_timestamp(message.created_at, lease.created_at)
+    return message
+
+
+def to_namespace(namespace: Namespace) -> namespaces_pb2.Namespace:
+    """Return a namespace as a message."""
+    return namespaces_pb2.Namespace(name=namespace.name, labels=namespace.labels)
+
+
+def to_blob(info: content.Info) -> content_pb2.Info:
+    """Return a blob's description as a message."""
+    message = content_pb2.Info(digest=info.digest, size=info.size, labels=info.labels or None)
+    put_timestamp(message.created_at, info.created_at)
+    put_timestamp(message.updated_at, info.updated_at)
+    return message
+
+
+def to_snapshot(info: snapshots.Info) -> snapshots_pb2.Info:
+    """Return a snapshot's description as a message."""
+    message = snapshots_pb2.Info(
+        name=info.name, parent=info.parent, kind=snapshots_pb2.Kind.ValueType(info.kind), labels=info.labels or None
+    )
+    put_timestamp(message.created_at, info.created_at)
+    put_timestamp(message.updated_at, info.updated_at)
     return message

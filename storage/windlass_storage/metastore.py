@@ -138,8 +138,8 @@ class Metastore:
 
     def stat(self, key: str) -> Info:
         """Describe a snapshot of any kind. Raises NotFound."""
-        with self._read() as db:
-            return snapshot_table.stat(db, key)
+        with self._errors(), self._reading:  # one statement needs no transaction
+            return snapshot_table.stat(self._reader, key)
 
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
         """Change labels as `windlass.contracts.snapshots.Snapshotter.update` says, and return the result."""

@@ -145,7 +145,7 @@ def stat(db: sqlite3.Connection, key: str) -> Info:
 def info(row: tuple[int, str, str, str, int, int]) -> Info:
     """Return what a row of `INFO` describes."""
     kind, name, parent, labels, created_at, updated_at = row
-    return Info(Kind(kind), name, parent, json.loads(labels), created_at, updated_at)
+    return Info(Kind(kind), name, parent, {} if labels == "{}" else json.loads(labels), created_at, updated_at)
 
 
 def dump(labels: Mapping[str, str] | None) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import time

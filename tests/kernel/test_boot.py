@@ -423,6 +423,28 @@ async def test_a_hook_plugin_whose_init_returns_late_takes_no_part() -> None:
     assert daemon.hooks.missing(ImageHooks.admit_image)
 
 
+async def test_plugins_share_one_init_thread_until_one_hangs_in_it() -> None:
+    """The plugins after it get another thread, which they share again; nothing waits for the one left behind."""
+    release, threads = threading.Event(), dict[str, int]()
+
+    def init(context: InitContext) -> object:
+        threads[context.uri] = threading.get_ident()
+        if context.uri.endswith("c"):
+            release.wait(30)
+        return object()
+
+    found = [plugin(A, id, init) for id in "abcde"]
+    try:
+        daemon = await started(*found, settings=Settings(timeouts={INIT_TIMEOUT: 0.2}))
+        assert [record(daemon, f"type.a.{id}").state for id in "abcde"] == ["ok", "ok", "failed", "ok", "ok"]
+        assert threads["type.a.a"] == threads["type.a.b"] == threads["type.a.c"]
+        assert threads["type.a.d"] == threads["type.a.e"] != threads["type.a.a"]
+        while {each.name for each in threading.enumerate() if each.name.startswith("init ")} != {"init type.a.c"}:
+            await asyncio.sleep(0.01)  # the other ends by itself
+    finally:
+        release.set()
+
+
 class Misspells:
     @hookimpl
     def admit_imag(self, name: str) -> None: ...
@@ -528,6 +550,33 @@ async def test_all_is_prepared_before_anything_is_initialised() -> None:
     assert log[2:] == ["init None", "init what 2 has prepared", "init what 1 has prepared"]
     await daemon.stop()
     assert log[5:] == ["release 1", "release 2"]
+
+
+async def test_an_early_plugin_is_there_for_what_prepares() -> None:
+    """Whatever its place in the order of all would be; others are not there yet."""
+    found: list[dict[str, Any]] = []
+
+    def prepare(context: InitContext) -> None:
+        found.append(context.all(B))
+
+    early: Plugin[Any] = Plugin(B, id="early", init=lambda context: "early", early=True)
+    server: Plugin[Any] = Plugin(A, id="server", init=lambda context: found.append(context.all(B)), prepare=prepare)
+    await started(
+        plugin(B, "late", lambda context: "late"), Found(server.uri, "t", server), Found(early.uri, "t", early)
+    )
+    assert [sorted(each) for each in found] == [["early"], ["early"]]
+
+
+async def test_an_early_plugin_that_fails_is_recorded_like_others() -> None:
+    early: Plugin[Any] = Plugin(B, id="early", init=refuse(RuntimeError("boom")), early=True)
+    daemon = await started(plugin(A, "1", lambda context: "fine"), Found(early.uri, "t", early))
+    assert [(each.uri, each.state) for each in daemon.records] == [("type.b.early", "failed"), ("type.a.1", "ok")]
+
+
+@pytest.mark.parametrize("more", [{"requires": (B,)}, {"prepare": lambda context: None}])
+def test_an_early_plugin_requires_and_prepares_nothing(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an early plugin cannot require others or prepare anything"):
+        Plugin(A, id="1", init=lambda context: None, early=True, **more)
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), Panic("x")])

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from metadata.conftest import World
 
 from windlass.contracts.containers import Container
+from windlass.contracts.content import Info
 from windlass.contracts.images import Image
+from windlass.contracts.leases import Lease, Resource
+from windlass.contracts.namespaces import Namespace
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Descriptor, Payload
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.containerd.services.containers.v1 import containers_pb2
+from windlass_api.containerd.services.content.v1 import content_pb2
 from windlass_api.containerd.services.images.v1 import images_pb2
+from windlass_api.containerd.services.leases.v1 import leases_pb2
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
 from windlass_api.containerd.services.sandbox.v1 import sandbox_pb2
 from windlass_metadata.containers import Containers
+from windlass_metadata.content import Content
 from windlass_metadata.images import Images
+from windlass_metadata.leases import Leases
+from windlass_metadata.namespaces import Namespaces
+from windlass_metadata.remembered import Remembered
+from windlass_metadata.request_lease import LEASES
 from windlass_metadata.sandboxes import Sandboxes
 from windlass_metadata.schema import FIRST
 from windlass_metadata.store import MetadataStore
-from windlass_remote.records import to_container, to_image, to_record
+from windlass_remote.records import to_blob, to_container, to_image, to_lease, to_record
 
 DIGEST = "sha256:" + 64 * "a"
 SPEC = Payload("types.example/spec", b"x" * 300)
@@ -162,3 +174,81 @@ def test_a_check_finds_bytes_that_are_not_the_record_s(world: World, store: Meta
     assert problem.repaired
     assert store.check() == []
     assert view.get_encoded("one") == before
+
+
+def test_leases_namespaces_and_blobs_change_their_bytes_with_their_rows(world: World, store: MetadataStore) -> None:
+    leases, namespaces = store.leases("ns"), store.namespaces()
+    assert isinstance(leases, Leases)
+    assert isinstance(namespaces, Namespaces)
+    leases.create("l", {"a": "1"})
+    leases.create("m")
+    first = leases.list_encoded()
+    assert [each.id for each in leases_pb2.ListResponse.FromString(b"".join(first)).leases] == ["l", "m"]
+    leases.add_resource("l", Resource("a", "snapshots/native"))
+    leases.add_resource("l", Resource("r", "ingests"))
+    held = leases_pb2.ListResourcesResponse.FromString(leases.resources_encoded("l")).resources
+    assert [Resource(each.id, each.type) for each in held] == leases.resources("l") != []
+    leases.delete("l")
+    with pytest.raises(NotFound):
+        leases.resources_encoded("l")
+    leases.create("l", {"a": "2"})
+    (changed, same) = leases_pb2.ListResponse.FromString(b"".join(leases.list_encoded())).leases
+    assert (changed.labels["a"], same.SerializeToString(deterministic=True)) == ("2", first[1][2:])
+    assert leases.list_encoded(['labels."a"==1']) == []
+    assert leases.list_encoded(['labels."a"==2', "id==m"]) == leases.list_encoded()
+
+    def known() -> dict[str, str]:
+        alone = namespaces_pb2.GetNamespaceResponse.FromString(namespaces.get_encoded("ns")).namespace
+        joined = b"".join(namespaces.list_encoded())
+        (listed,) = namespaces_pb2.ListNamespacesResponse.FromString(joined).namespaces
+        assert alone == listed
+        return dict(listed.labels)
+
+    assert known() == {}
+    namespaces.update(Namespace("ns", {"a": "1"}))
+    assert known() == {"a": "1"}
+    namespaces.update(Namespace("ns", {"a": "2"}))
+    assert known() == {"a": "2"}
+    absent = namespaces_pb2.GetNamespaceResponse.FromString(namespaces.get_encoded("absent")).namespace
+    assert (absent.name, dict(absent.labels)) == ("absent", {})
+
+
+def test_a_blob_s_bytes_change_with_its_labels(store: MetadataStore) -> None:
+    content = store.content("ns")
+    assert isinstance(content, Content)
+    with closing(content.writer("r")) as writer:
+        writer.write(b"x")
+        writer.commit(labels={"a": "1"})
+        digest = writer.digest()
+
+    def known() -> dict[str, str]:
+        alone = content_pb2.InfoResponse.FromString(content.info_encoded(digest)).info
+        (listed,) = content_pb2.ListContentResponse.FromString(b"".join(content.walk_encoded())).info
+        assert alone == listed == to_blob(content.info(digest))
+        return dict(listed.labels)
+
+    assert known() == {"a": "1"}
+    content.update(Info(digest, labels={"a": "2"}))
+    assert known() == {"a": "2"}
+    assert list(content.walk_encoded(['labels."a"==1'])) == []
+    assert list(content.walk_encoded(['labels."a"==2'])) == [content.info_encoded(digest)]
+    content.delete(digest)
+    assert list(content.walk_encoded()) == []
+    with pytest.raises(NotFound):
+        content.info_encoded(digest)
+
+
+def test_no_more_rows_than_a_bound_are_remembered() -> None:
+    made: list[str] = []
+
+    def translate(lease: Lease) -> leases_pb2.Lease:
+        made.append(lease.id)
+        return to_lease(lease)
+
+    known = Remembered(LEASES, translate, most=2)
+    rows = [(name, "{}", 1) for name in "aab"]
+    assert len({*known.all(rows)}) == 2
+    assert made == ["a", "b"]
+    known.of(("c", "{}", 1))
+    known.of(("a", "{}", 1))
+    assert made == ["a", "b", "c", "a"]

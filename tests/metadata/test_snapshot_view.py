@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from google.protobuf.message import Message
 from metadata.conftest import World
 from metadata.memory_snapshotter import MemorySnapshotter
 
@@ -23,8 +24,11 @@ from windlass.errors import (
     Unavailable,
 )
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit
+from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2
 from windlass_metadata import ledger as ledger_module
+from windlass_metadata.snapshots import MANY, Snapshots
 from windlass_metadata.store import MetadataStore
+from windlass_remote.records import to_snapshot
 
 
 @pytest.fixture
@@ -439,6 +443,41 @@ def test_filters_see_kinds_and_parents(snapshotter: Snapshotter) -> None:
     assert found("parent==layer", "labels.color==red") == ["child", "layer"]
     with pytest.raises(InvalidArgument):
         snapshotter.walk(["kind=="])
+
+
+def listed(snapshotter: Snapshotter, *filters: str) -> list[Message]:
+    """Return what the bytes of a list say."""
+    assert isinstance(snapshotter, Snapshots)
+    return [*snapshots_pb2.ListSnapshotsResponse.FromString(b"".join(snapshotter.walk_encoded(filters))).info]
+
+
+@pytest.mark.parametrize("more", [0, MANY])
+def test_bytes_say_what_a_walk_does_also_after_changes(snapshotter: Snapshotter, world: World, more: int) -> None:
+    def check(*filters: str) -> list[Message]:
+        found = listed(snapshotter, *filters)
+        assert found == [to_snapshot(info) for info in snapshotter.walk(filters)]
+        return found
+
+    for number in range(more):
+        snapshotter.prepare(f"more-{number}")
+    commit(snapshotter, "layer", color="red")
+    snapshotter.prepare("child", "layer", {"containerd.io/snapshot/a": "1", "mine": "1"})
+    before = check()
+    assert check() == before
+    assert len(check("parent==layer")) == 1
+    snapshotter.update(Info(Kind.ACTIVE, "child", labels={"mine": "2"}), ["labels.mine"])
+    assert check() != before
+    before = check()
+    backend = next(name for name in world.snapshotter.snapshots if name.endswith("/child"))
+    known = world.snapshotter.snapshots[backend]
+    world.snapshotter.snapshots[backend] = replace(known, labels={**known.labels, "its-own": "x"})
+    assert check() != before
+    snapshotter.commit("other", "child")
+    assert check("kind==committed") == [each for each in check() if each not in check("kind==active")]
+    snapshotter.remove("other")
+    assert len(check()) == more + 1
+    world.snapshotter.snapshots.clear()
+    assert check() == []
 
 
 def test_info_is_that_of_the_contract(snapshotter: Snapshotter) -> None:

@@ -12,6 +12,8 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
+from windlass_api.containerd.services.namespaces.v1 import namespaces_pb2
+from windlass_api.containerd.services.namespaces.v1.namespaces_pb2_grpc import NamespacesStub
 from windlass_api.containerd.services.version.v1 import version_pb2_grpc
 
 DRIVER = """
@@ -52,6 +54,7 @@ def test_the_daemon_serves_version_and_has_not_imported_grpc(daemon: tuple[Path,
     scratch, process = daemon
     with grpc.insecure_channel(f"unix:{scratch}/w.sock") as channel:
         assert version_pb2_grpc.VersionStub(channel).Version(Empty(), timeout=60, wait_for_ready=True).version
+        NamespacesStub(channel).List(namespaces_pb2.ListNamespacesRequest(), timeout=60)  # the start has ended
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0

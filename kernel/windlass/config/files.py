@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from glob import glob
 from pathlib import Path
 
 from windlass.config.toml import LIMIT, Mark, SyntaxProblem, Table, parse
 from windlass.config.validate import ERROR, Problem
+from windlass.records import dataclass
 
 MAX_FILES = 1000
 

@@ -8,7 +8,6 @@ what was found. Every value keeps the file and line it came from.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +23,7 @@ from windlass.contracts import properties
 from windlass.discovery import Found
 from windlass.graph import start_order
 from windlass.plugin import Record
+from windlass.records import dataclass
 
 C = TypeVar("C")
 SOCKET_PATH_LIMIT = 104
@@ -206,7 +206,10 @@ class Draft:
             table["debug"].put("level", self._flags.level, Mark("--log-level"))
 
 
-def read(path: Path | None, paths: Paths = WINDLASS, flags: Flags = Flags()) -> Draft:  # it is frozen
+NO_FLAGS = Flags()
+
+
+def read(path: Path | None, paths: Paths = WINDLASS, flags: Flags = NO_FLAGS) -> Draft:
     """Read the configuration at ``path``, or at the default one if there is a file.
 
     Raises ConfigError with every problem of syntax, imports, types and keys outside of plugins' blocks.

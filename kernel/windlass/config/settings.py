@@ -5,10 +5,11 @@ Comments that begin with ``#:`` appear in `windlassd config default`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from windlass.contracts.diff import StreamProcessor
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from windlass.records import dataclass
 
 LIMIT = 4 << 20
 """Longest file in bytes; a configuration of four megabytes is a mistake."""

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from windlass.contracts.mounts import Mount
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 LABEL_BACK_REFERENCE = "containerd.io/gc.bref."
 """Begins the key of a label that names what keeps an activation, such as ``containerd.io/gc.bref.container``."""

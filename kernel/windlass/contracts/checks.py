@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

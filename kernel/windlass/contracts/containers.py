@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol, TypeAlias
 
 from windlass.contracts.values import Payload
 from windlass.marks import CLOSED, contract, step
+from windlass.records import dataclass
 
 # Any: JSON as parsed.
 Spec: TypeAlias = dict[str, Any]

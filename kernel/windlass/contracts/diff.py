@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from windlass.contracts.content import ContentStore
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Descriptor, Payload
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"

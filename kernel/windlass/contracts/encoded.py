@@ -12,7 +12,9 @@ class EncodedRecords(Protocol):
     Bytes are a message whose field 1 is the record's: ``containerd.services.containers.v1.GetContainerResponse``,
     ``containerd.services.images.v1.GetImageResponse`` and ``containerd.services.sandbox.v1.StoreGetResponse``. Those
     of several records, joined, are the response of ``List``. A store need not have these methods; clients then get
-    what ``get`` and ``list`` return.
+    what ``get`` and ``list`` return. A `LeaseStore` may have ``list_encoded`` and ``resources_encoded``, a
+    `NamespaceStore` may have both below, and views of content and snapshots may have ``walk_encoded``, an iterator,
+    and ``info_encoded``.
     """
 
     def get_encoded(self, key: str) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.contracts.values import Payload
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

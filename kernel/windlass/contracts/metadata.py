@@ -8,7 +8,7 @@ refers to any more is collected (docs/containerd 3.14).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from windlass.contracts.checks import Problem
@@ -20,6 +20,7 @@ from windlass.contracts.namespaces import NamespaceStore
 from windlass.contracts.sandboxes import SandboxStore
 from windlass.contracts.snapshots import Snapshotter
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

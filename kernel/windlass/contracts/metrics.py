@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ options mean beyond mount(8) is in docs/containerd 3.7, "Mount semantics".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

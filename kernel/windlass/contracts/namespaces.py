@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from windlass.plugin import contract
+from windlass.records import dataclass
 
 LABEL_SHAREABLE = "containerd.io/namespace.shareable"
 LABEL_RUNTIME = "containerd.io/defaults/runtime"

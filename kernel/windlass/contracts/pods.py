@@ -11,10 +11,10 @@ plugins may set the same thing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from windlass.marks import CLOSED, OPEN, step
+from windlass.records import dataclass
 
 DEADLINE = 60.0
 """Seconds for each participant of a step. One that asks others has limits of its own for them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from windlass.plugin import PluginType
+from windlass.records import dataclass
 
 CLEAN = b"done"
 """A shim's ``cleanup`` writes this when nothing is left."""

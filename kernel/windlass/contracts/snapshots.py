@@ -18,12 +18,13 @@ All methods are synchronous and may be called from any thread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Protocol
 
 from windlass.contracts.mounts import Mount
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 class Kind(IntEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from windlass.contracts.containers import Container
 from windlass.contracts.mounts import Mount
 from windlass.contracts.values import Payload
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 class Status(IntEnum):

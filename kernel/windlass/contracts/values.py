@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """Namespaces, containers, tasks, execs, sandboxes: 1 to 76 characters (docs/containerd 3.1)."""

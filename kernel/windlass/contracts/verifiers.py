@@ -5,11 +5,11 @@ Source: docs/containerd 2.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.contracts.values import Descriptor
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ imported already; a child is a `fork()` of it and costs about a millisecond.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.plugin import PluginType, contract
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass.filters.regexp import Regexp

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from unicodedata import category
 
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 
 MAX_REPEAT = 1000
 """As in RE2, nested repetitions multiplied."""

@@ -29,7 +29,7 @@ from windlass.discovery import Found
 from windlass.errors import StartError
 from windlass.ownloop import Loop, run_to_its_end, running
 from windlass.plugin import Record, State
-from windlass.process import faultpoints, logs
+from windlass.process import faultpoints, later, logs
 from windlass.process import setup as process
 from windlass.process.directories import close_to_others
 from windlass.process.owners import owners_of
@@ -155,6 +155,7 @@ async def _become_ready(daemon: Daemon, started: float) -> None:
     seconds = time.monotonic() - started
     logger.info("windlass %s is ready after %.2f s; plugins: %s", __version__, seconds, ", ".join(counts))
     process.notify("READY=1")
+    later.load(daemon.later)
 
 
 def check_servers(records: Sequence[Record]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import StartError
+from windlass.records import dataclass
 
 HOST = "host"
 KINDS = ("slirp4netns", HOST)

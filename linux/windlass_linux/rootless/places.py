@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import StartError
+from windlass.records import dataclass
 
 Own = dict[str, Path | None]
 """By the name of an entry, the directory that is shown there; None hides what the host has."""

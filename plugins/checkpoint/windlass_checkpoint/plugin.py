@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 
 from windlass.contracts.checkpoints import CHECKPOINTS, Checkpoints
 from windlass.contracts.diff import DIFFER
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.tasks import RUNTIME
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 STOP_TIMEOUT = 5.0
 

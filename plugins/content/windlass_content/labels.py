@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import DataLoss
+from windlass.records import dataclass
 from windlass_content.disk import replace_file
 
 

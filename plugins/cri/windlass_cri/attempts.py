@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
+
+from windlass.records import dataclass
 
 logger = logging.getLogger(__name__)
 

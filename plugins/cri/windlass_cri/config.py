@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from windlass.config import durations
 from windlass.config.effects import only, without_effect
+from windlass.records import dataclass
 
 BIN_DIRS = ("/opt/cni/bin",)
 

@@ -20,6 +20,7 @@ from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
 from windlass_cri.config import ImagesConfig, RuntimeConfig, ServerConfig
 
 if TYPE_CHECKING:
+    from windlass_cri.podsandbox.controller import PauseContainers
     from windlass_cri.runtime import CriRuntime
 
 IMAGES_BLOCK: PluginType[ImagesConfig] = PluginType("io.containerd.cri.v1")
@@ -93,23 +94,29 @@ def init_podsandbox(context: InitContext) -> SandboxController:
         raise SkipPlugin(f"namespaces are of Linux, this is {sys.platform}; run the daemon on Linux")
     if os.geteuid() != 0:
         raise SkipPlugin("only root can make these namespaces; run the daemon as root")
-    from windlass_cri.pods.handlers import Handlers
-    from windlass_cri.podsandbox.controller import PauseContainers, Settings
-    from windlass_local.inside import Running
-    from windlass_local.store import Parts
+    from windlass_cri.podsandbox.late import LatePauseContainers
 
     runtime, images = context.by_id(RUNTIME_BLOCK, "runtime"), context.by_id(IMAGES_BLOCK, "images")
-    tasks = context.single(RUNTIME)
-    parts = Parts(context.single(METADATA), context.single(GC), context.all(DIFFER), _capabilities(context))
-    made = PauseContainers(
-        parts,
-        Running(tasks, context.single(MOUNT_MANAGER)),
-        Handlers(runtime.containerd, tasks),
-        Settings(runtime, images.pinned_images.get("sandbox", ""), images.snapshotter),
-        context.root.with_name(PLUGIN.uri) / "sandboxes",  # where CRI makes the files of pods
-    )
-    context.on_stop(made.close)
-    return made
+    tasks, mounts = context.single(RUNTIME), context.single(MOUNT_MANAGER)
+    metadata, collector, differs = context.single(METADATA), context.single(GC), context.all(DIFFER)
+
+    def make() -> PauseContainers:
+        from windlass_cri.pods.handlers import Handlers
+        from windlass_cri.podsandbox.controller import PauseContainers, Settings
+        from windlass_local.inside import Running
+        from windlass_local.store import Parts
+
+        return PauseContainers(
+            Parts(metadata, collector, differs, _capabilities(context)),
+            Running(tasks, mounts),
+            Handlers(runtime.containerd, tasks),
+            Settings(runtime, images.pinned_images.get("sandbox", ""), images.snapshotter),
+            context.root.with_name(PLUGIN.uri) / "sandboxes",  # where CRI makes the files of pods
+        )
+
+    controller = LatePauseContainers(make)
+    context.on_stop(controller.close)
+    return controller
 
 
 IMAGES_PLUGIN = Plugin(IMAGES_BLOCK, id="images", init=init_images, config=ImagesConfig)
@@ -132,10 +139,12 @@ PLUGIN = Plugin(
         TRANSFER,
         SANDBOX_CONTROLLER,
     ),
+    later=("windlass_cri.runtime",),
 )
 PODSANDBOX = Plugin(
     SANDBOX_CONTROLLER,
     id="podsandbox",
     init=init_podsandbox,
     requires=(RUNTIME_BLOCK, METADATA, GC, DIFFER, SNAPSHOTTER, RUNTIME, MOUNT_MANAGER),
+    later=("windlass_cri.pods.handlers", "windlass_cri.podsandbox.controller"),
 )

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,7 @@ from windlass.contracts.containers import Container as Row
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.values import Payload
 from windlass.errors import DataLoss, InvalidArgument, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.spec.resources import resources_of
 from windlass_cri.stats.figures import Value, limits_of
@@ -64,8 +65,10 @@ class Pod:
     """Held by a call that stops or removes it."""
     stopping: bool = field(default=False, compare=False)
     """Whether its containers are being stopped: no other may start."""
-    listed: cri.PodSandbox | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[bool, PodData, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.pod_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
 
     @property
     def namespace_options(self) -> cri.NamespaceOption:
@@ -180,8 +183,10 @@ class Container:
     user: cri.LinuxContainerUser | None = None
     """Who its process is; None when its spec is not known."""
     resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
-    listed: cri.Container | None = field(default=None, compare=False, repr=False)
-    """What `windlass_cri.views` made of it last."""
+    listed: tuple[Status, bytes] | None = field(default=None, compare=False, repr=False)
+    """Its bytes in a list, with what they were made of (`windlass_cri.views.container_entry`)."""
+    attributes: bytes = field(default=b"", compare=False, repr=False)
+    """How its stats begin, empty before they are asked for."""
     limits: tuple[Value, ...] = ()
     """Those that metrics show."""
 

@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.config import durations
@@ -17,6 +16,7 @@ from windlass.contracts.sandboxes import SandboxController
 from windlass.contracts.transfer import Transferrer
 from windlass.errors import Error, Unavailable, Unknown
 from windlass.hooks import Hooks
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.checkpoints.checkpoints import Checkpoints
 from windlass_cri.checkpoints.restores import Restores

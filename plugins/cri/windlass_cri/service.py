@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.contracts import rpc
 from windlass.contracts.metadata import Metadata
 from windlass.gate import offload, offloaded
+from windlass.marks import quick
 from windlass_api.runtime.v1.api_pb2 import DESCRIPTOR
 
 if TYPE_CHECKING:
@@ -24,6 +25,22 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "k8s.io"
 MISSING: dict[str, frozenset[str]] = {"RuntimeService": frozenset(), "ImageService": frozenset()}
 """What is not built; a test compares it with the classes."""
+QUICK = frozenset(
+    {
+        "Version",
+        "RuntimeConfig",
+        "ListContainers",
+        "ContainerStatus",
+        "ListPodSandbox",
+        "PodSandboxStatus",
+        "ListImages",
+        "ListMetricDescriptors",
+        "ImageStatus",
+    }
+)
+"""RPCs that answer from memory, once CRI runs; what is asked for verbosely waits, and gets its task then."""
+
+Get = Callable[[str], Awaitable[object]]
 
 
 class CriService:
@@ -46,7 +63,7 @@ class CriService:
         """Add both services to a server."""
         for name, missing in MISSING.items():
             descriptor = DESCRIPTOR.services_by_name[name]
-            rpc.serve(server, descriptor, _Late(self._service, name, missing))
+            rpc.serve(server, descriptor, _Late(self._service, self._services, name, missing))
 
     @property
     def methods(self) -> dict[str, dict[str, bool]]:
@@ -101,30 +118,31 @@ class CriService:
         from windlass_cri.services.images import ImageService
         from windlass_cri.services.runtime import RuntimeService
 
-        self._services = {"RuntimeService": RuntimeService(made), "ImageService": ImageService(made)}
+        self._services |= {"RuntimeService": RuntimeService(made), "ImageService": ImageService(made)}
         return made
 
 
 class _Late:
-    """Has the methods of a service; each asks for the service first."""
+    """Has the methods of a service; each asks for the service first, unless it is there."""
 
-    def __init__(self, service: Callable[[str], Awaitable[object]], name: str, missing: frozenset[str]) -> None:
+    def __init__(self, get: Get, there: Mapping[str, object], name: str, missing: frozenset[str]) -> None:
         for method in DESCRIPTOR.services_by_name[name].methods:
             if method.name not in missing:
                 late = _streaming if method.server_streaming else _unary
-                setattr(self, rpc.method_name(method.name), late(service, name, rpc.method_name(method.name)))
+                made = late(get, there, name, rpc.method_name(method.name))
+                setattr(self, rpc.method_name(method.name), quick(made) if method.name in QUICK else made)
 
 
-def _unary(service: Callable[[str], Awaitable[object]], name: str, method: str) -> Callable[..., object]:
+def _unary(get: Get, there: Mapping[str, object], name: str, method: str) -> Callable[..., object]:
     async def call(request: object, call: rpc.Call) -> object:
-        return await getattr(await service(name), method)(request, call)
+        return await getattr(there.get(name) or await get(name), method)(request, call)
 
     return call
 
 
-def _streaming(service: Callable[[str], Awaitable[object]], name: str, method: str) -> Callable[..., object]:
+def _streaming(get: Get, there: Mapping[str, object], name: str, method: str) -> Callable[..., object]:
     async def call(request: object, call: rpc.Call) -> AsyncIterator[object]:
-        async for response in getattr(await service(name), method)(request, call):
+        async for response in getattr(there.get(name) or await get(name), method)(request, call):
             yield response
 
     return call

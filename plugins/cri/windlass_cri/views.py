@@ -10,12 +10,16 @@ from windlass_cri.images.images import Image, users
 from windlass_cri.record import Container, Pod
 
 
-def pod_item(pod: Pod) -> cri.PodSandbox:
-    """Return a pod as a list has it; it is kept until it changes, because a kubelet lists all the time."""
-    item, wanted = pod.listed, (state(pod), pod.data.created_at)
-    if item is None or (item.state, item.created_at) != wanted:
-        item = pod.listed = _pod_item(pod)
-    return item
+def pod_entry(pod: Pod) -> bytes:
+    """Return a pod as a list of one; several, joined, are the list of all.
+
+    The bytes are kept until the pod changes, because a kubelet lists all the time.
+    """
+    kept = pod.listed
+    if kept is None or kept[0] != pod.ready or kept[1] is not pod.data:
+        message = cri.ListPodSandboxResponse(items=[_pod_item(pod)])
+        kept = pod.listed = (pod.ready, pod.data, message.SerializeToString())
+    return kept[2]
 
 
 def _pod_item(pod: Pod) -> cri.PodSandbox:
@@ -57,12 +61,13 @@ def pod_status(pod: Pod) -> cri.PodSandboxStatus:
     return status
 
 
-def container_item(container: Container) -> cri.Container:
-    """Return a container as a list has it; it is kept until it changes, as `pod_item` does."""
-    item, wanted = container.listed, (container.status.state, container.status.created_at)
-    if item is None or (item.state, item.created_at) != wanted:
-        item = container.listed = _container_item(container)
-    return item
+def container_entry(container: Container) -> bytes:
+    """Return a container as a list of one, as `pod_entry` does; the bytes are kept until its status changes."""
+    kept = container.listed
+    if kept is None or kept[0] is not container.status:
+        message = cri.ListContainersResponse(containers=[_container_item(container)])
+        kept = container.listed = (container.status, message.SerializeToString())
+    return kept[1]
 
 
 def _container_item(container: Container) -> cri.Container:
@@ -117,6 +122,13 @@ def container_status(container: Container, image: Image | None) -> cri.Container
 def labels_match(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     """Tell whether all of a selector's labels are there."""
     return not wanted or all(labels.get(key) == value for key, value in wanted.items())
+
+
+def image_entry(image: Image) -> bytes:
+    """Return an image as a list of one, as `pod_entry` does; one that changes is a new `Image`."""
+    if not image.listed:
+        image.listed = cri.ListImagesResponse(images=[image_item(image)]).SerializeToString()
+    return image.listed
 
 
 def image_item(image: Image) -> cri.Image:

@@ -13,11 +13,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from windlass.errors import Internal, InvalidArgument, ResourceExhausted
+from windlass.records import dataclass
 from windlass_diff import headers, tar
 from windlass_diff.headers import Entry, shown
 from windlass_diff.lowers import Lowers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from windlass.contracts.diff import LAYER, StreamProcessor
 from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition
+from windlass.records import dataclass
 from windlass_diff.media import is_compressed
 
 MOST = 8

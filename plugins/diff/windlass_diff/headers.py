@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass
 
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 from windlass_diff import pax, sparse
 
 BLOCK = 512

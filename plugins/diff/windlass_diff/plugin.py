@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.diff import DIFFER, Differ, StreamProcessor
 from windlass.contracts.values import host_architecture
 from windlass.contracts.zygote import ZYGOTE
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.mounts import Mount
 from windlass.errors import FailedPrecondition
+from windlass.records import dataclass
 from windlass_diff.apply import Rules
 from windlass_diff.lowers import Absent, Lowers
 from windlass_linux import calls as linux

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+
+from windlass.records import dataclass
 
 READ_SIZE = 256 << 10
 CAPABILITY = "security.capability"

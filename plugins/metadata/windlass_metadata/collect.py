@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from google.protobuf.message import Message
 
 from windlass.contracts.metadata import Collectible
+from windlass.records import dataclass
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotRemove
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageDelete
 from windlass_metadata import nodes, trash

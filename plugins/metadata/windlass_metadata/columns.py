@@ -6,10 +6,10 @@ import base64
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from windlass.contracts.values import Descriptor, Payload
 from windlass.filters.fieldpaths import kept_labels
+from windlass.records import dataclass
 
 Value = str | int | bytes | None
 """What a column holds."""

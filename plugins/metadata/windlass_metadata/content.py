@@ -24,9 +24,11 @@ from windlass_metadata.fields import Visible
 from windlass_metadata.ingest_rows import BLOBS, IngestRow, IngestRows
 from windlass_metadata.ledger import Ledger
 from windlass_metadata.open_blobs import OpenBlobs
+from windlass_metadata.remembered import Remembered
 from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.small_blobs import SmallBlobs
 from windlass_metadata.writer import IngestWriter
+from windlass_remote.records import to_blob
 
 MAX_REF = 64 << 10
 """Bytes of a ref, which is hashed for its directory and kept in a row."""
@@ -34,6 +36,7 @@ MAX_REF = 64 << 10
 
 BLOB_FIELDS = Visible[Info]({"digest": "digest"}, {"labels": "labels"})
 """Filters may ask for the size of a blob, which never matches, as in containerd."""
+ENCODED = Remembered(BLOBS, to_blob)
 INGEST_FIELDS = Visible[IngestRow]({"ref": "ref"}, {})
 
 
@@ -93,6 +96,19 @@ class Content(RememberedContent):
         with self._ledger.read() as db:
             found = BLOBS.rows(db, self._namespace)
         return (info for info in map(BLOBS.decode, found) if accepts(info))
+
+    @quick
+    def info_encoded(self, digest: str) -> bytes:
+        """Return what `info` does as bytes, see `windlass.contracts.encoded`."""
+        check_digest(digest)
+        return ENCODED.of(BLOBS.row(self._ledger.row, self._namespace, digest))
+
+    def walk_encoded(self, filters: Sequence[str] = ()) -> Iterator[bytes]:
+        """Return what `walk` does as bytes."""
+        accepts = BLOB_FIELDS.test(filters) if filters else None
+        with self._ledger.read() as db:
+            rows = BLOBS.rows(db, self._namespace)
+        return ENCODED.matching(rows, accepts)
 
     @override
     def delete(self, digest: str) -> None:

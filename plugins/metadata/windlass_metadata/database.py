@@ -24,11 +24,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from windlass.errors import DeadlineExceeded, Internal, Unavailable
+from windlass.records import dataclass
 from windlass_metadata.columns import Value
 from windlass_metadata.lock import FileLock
 from windlass_metadata.schema import migrate

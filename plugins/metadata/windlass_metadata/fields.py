@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from windlass.contracts.values import Payload
 from windlass.errors import InvalidArgument
 from windlass.filters import expressions
 from windlass.filters.fieldpaths import selects, updated_map
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from windlass.contracts.content import Info
+from windlass.records import dataclass
 from windlass_metadata import nodes, trash
 from windlass_metadata.columns import now, number, strings
 from windlass_metadata.ledger import Ledger, ensure_namespace, next_number

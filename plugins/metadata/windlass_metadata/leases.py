@@ -5,22 +5,28 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from windlass.contracts.leases import Lease, LeaseStore, Resource
 from windlass.contracts.values import check_digest, check_label_keys
 from windlass.errors import InvalidArgument, Unimplemented
 from windlass.filters.fieldpaths import kept_labels
 from windlass.typing import override
+from windlass_api.containerd.services.leases.v1 import leases_pb2
 from windlass_metadata import nodes
 from windlass_metadata.columns import now
+from windlass_metadata.encoded import framed
 from windlass_metadata.fields import Visible
 from windlass_metadata.ledger import Ledger, ensure_namespace
+from windlass_metadata.remembered import MOST, Remembered
 from windlass_metadata.request_lease import LEASES, RequestLease
+from windlass_remote.records import to_lease
 
 NANOSECONDS = 1_000_000_000
 
 
 VISIBLE = Visible[Lease]({"id": "id"}, {"labels": "labels"})
+ENCODED = Remembered(LEASES, to_lease)
 
 
 class Leases(LeaseStore):
@@ -78,13 +84,27 @@ class Leases(LeaseStore):
 
     @override
     def resources(self, id: str) -> list[Resource]:
+        return [Resource(*row) for row in self._resources(id)]
+
+    def resources_encoded(self, id: str) -> bytes:
+        """Return what `resources` does as the response of ListResources."""
+        return b"".join(map(_resource_bytes, self._resources(id)))
+
+    def _resources(self, id: str) -> Sequence[tuple[str, str]]:
+        """Return ID and type of what a lease holds."""
         with self._ledger.read() as db:
             LEASES.require(db, self._namespace, id)
-            found = db.execute(
+            return db.execute(
                 "SELECT id, type FROM lease_resources WHERE namespace = ? AND lease = ? ORDER BY type, id",
                 (self._namespace, id),
             ).fetchall()
-        return [Resource(*row) for row in found]
+
+    def list_encoded(self, filters: Sequence[str] = ()) -> Sequence[bytes]:
+        """Return what `list` does as bytes, see `windlass.contracts.encoded`."""
+        accepts = VISIBLE.test(filters) if filters else None
+        with self._ledger.read() as db:
+            rows = LEASES.rows(db, self._namespace)
+        return [*ENCODED.matching(rows, accepts)]
 
     @override
     def list(self, filters: Sequence[str] = ()) -> list[Lease]:
@@ -92,6 +112,12 @@ class Leases(LeaseStore):
         with self._ledger.read() as db:
             leases = LEASES.all(db, self._namespace)
         return [lease for lease in leases if accepts(lease)]
+
+
+@lru_cache(MOST)
+def _resource_bytes(row: tuple[str, str]) -> bytes:
+    id, type = row
+    return framed(leases_pb2.Resource(id=id, type=type))
 
 
 def random_id(moment: int) -> str:

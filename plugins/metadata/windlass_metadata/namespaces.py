@@ -8,17 +8,21 @@ from dataclasses import replace
 
 from windlass.contracts.namespaces import Namespace, NamespaceStore
 from windlass.contracts.values import check_identifier, check_labels
-from windlass.errors import FailedPrecondition, InvalidArgument
+from windlass.errors import FailedPrecondition, InvalidArgument, NotFound
 from windlass.filters.fieldpaths import kept_labels, updated_labels
 from windlass.plugin import quick
 from windlass.typing import override
 from windlass_api.containerd.events.namespace_pb2 import NamespaceCreate, NamespaceDelete, NamespaceUpdate
 from windlass_metadata.columns import strings
+from windlass_metadata.encoded import framed
 from windlass_metadata.ingest_rows import INGESTS, remove_ingest
 from windlass_metadata.ledger import Ledger
+from windlass_metadata.remembered import Remembered
 from windlass_metadata.table import Table
+from windlass_remote.records import to_namespace
 
 NAMESPACES = Table("namespaces", "namespace", Namespace, (strings("labels"),), scope=())
+ENCODED = Remembered(NAMESPACES, to_namespace)
 
 BLOCKING = (("images", "images"), ("content", "blobs"), ("containers", "containers"))
 """Tables that keep a namespace from being deleted, and what they are called in the message."""
@@ -41,6 +45,21 @@ class Namespaces(NamespaceStore):
         check_identifier("namespace", name)
         with self._ledger.read() as db:
             return NAMESPACES.find(db, name) or Namespace(name)
+
+    @quick
+    def get_encoded(self, name: str) -> bytes:
+        """Return what `get` does as bytes, see `windlass.contracts.encoded`."""
+        check_identifier("namespace", name)
+        try:
+            return ENCODED.of(NAMESPACES.row(self._ledger.row, name))
+        except NotFound:
+            return framed(to_namespace(Namespace(name)))
+
+    def list_encoded(self, filters: Sequence[str] = ()) -> Sequence[bytes]:
+        """Return what `list` does as bytes; ``filters`` are ignored, as in containerd (docs/containerd 3.1)."""
+        with self._ledger.read() as db:
+            rows = NAMESPACES.rows(db)
+        return [*ENCODED.all(rows)]
 
     @override
     def list(self) -> list[Namespace]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from windlass.config import durations
@@ -16,6 +15,7 @@ from windlass.contracts.sandboxes import SANDBOX_STORES, SandboxStores
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass_metadata.scheduler import Policy

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from windlass.filters.fieldpaths import kept_labels
 from windlass.plugin import quick
+from windlass.records import dataclass
 from windlass_metadata.columns import now
 from windlass_metadata.fields import Mutable, Visible
 from windlass_metadata.ledger import Ledger, ensure_namespace

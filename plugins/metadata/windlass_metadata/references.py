@@ -7,10 +7,10 @@ followed by ``.x`` or ``/x`` so that an object can have several.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from windlass.config import durations
+from windlass.records import dataclass
 from windlass_metadata import nodes
 from windlass_metadata.nodes import Node
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from windlass.contracts.containers import Container
 from windlass.contracts.content import Info
@@ -13,6 +13,7 @@ from windlass.contracts.leases import Lease, Resource
 from windlass.contracts.namespaces import Namespace
 from windlass.contracts.sandboxes import Sandbox
 from windlass.contracts.snapshots import Kind
+from windlass.records import dataclass
 from windlass_metadata.containers import CONTAINERS
 from windlass_metadata.database import Database
 from windlass_metadata.images import IMAGES

@@ -12,12 +12,12 @@ import asyncio
 import logging
 import threading
 import time
-from dataclasses import dataclass
 
 from windlass.contracts.gc import Collector
 from windlass.contracts.metadata import Collected, Metadata
 from windlass.errors import Error, Unavailable
 from windlass.gate import offloaded
+from windlass.records import dataclass
 from windlass.typing import override
 from windlass_metadata.trouble import Trouble
 

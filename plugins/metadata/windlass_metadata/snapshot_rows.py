@@ -12,13 +12,14 @@ COMMITTING            an active one that a MAKING row names as its ``source``
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import fields
 from enum import IntEnum
 
 from windlass.contracts.snapshots import Kind
 from windlass.errors import FailedPrecondition, NotFound
+from windlass.records import dataclass
 from windlass_metadata import nodes, trash
-from windlass_metadata.columns import now, number, strings
+from windlass_metadata.columns import Value, now, number, strings
 from windlass_metadata.ledger import Busy, Ledger, next_number
 from windlass_metadata.table import Table
 
@@ -55,6 +56,10 @@ SNAPSHOTS = Table(
 )
 
 
+STATE = [field.name for field in fields(SnapshotRow)].index("state")
+"""Its place in a row; each field of a snapshot has one column."""
+
+
 class SnapshotRows:
     """One namespace's rows for one snapshotter."""
 
@@ -71,10 +76,10 @@ class SnapshotRows:
         """Return a row of any state."""
         return SNAPSHOTS.find(db, *self._scope, key)
 
-    def visible(self, db: sqlite3.Connection, key: str) -> SnapshotRow:
-        """Return a row that clients may see. Raises NotFound."""
-        row = self.find(db, key)
-        if row is None or row.state == RowState.MAKING:
+    def visible(self, key: str) -> SnapshotRow:
+        """Return a row that clients may see; needs no connection. Raises NotFound."""
+        row = SNAPSHOTS.decode(SNAPSHOTS.row(self.ledger.row, *self._scope, key))
+        if row.state == RowState.MAKING:
             raise NotFound(f"snapshot {key} does not exist")
         return row
 
@@ -95,6 +100,10 @@ class SnapshotRows:
     def all(self, db: sqlite3.Connection) -> list[SnapshotRow]:
         """Return every row that clients may see."""
         return [row for row in SNAPSHOTS.all(db, *self._scope) if row.state != RowState.MAKING]
+
+    def raw(self, db: sqlite3.Connection) -> list[tuple[Value, ...]]:
+        """Return what `SNAPSHOTS.decode` makes every row that clients may see from."""
+        return [row for row in SNAPSHOTS.rows(db, *self._scope) if row[STATE] != RowState.MAKING]
 
     def insert(
         self,

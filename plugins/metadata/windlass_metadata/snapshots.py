@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Info, Kind, Snapshotter, Usage, inherited_labels
@@ -20,12 +21,20 @@ from windlass.gate import gate_of
 from windlass.typing import override
 from windlass_api.containerd.events.snapshot_pb2 import SnapshotCommit, SnapshotPrepare, SnapshotRemove
 from windlass_metadata.abandoned import Abandoned
-from windlass_metadata.columns import now
+from windlass_metadata.columns import Value, now
+from windlass_metadata.encoded import framed
 from windlass_metadata.ledger import Ledger
+from windlass_metadata.remembered import MOST
 from windlass_metadata.request_lease import RequestLease
 from windlass_metadata.snapshot_operations import Operations
-from windlass_metadata.snapshot_rows import SnapshotRow, SnapshotRows
+from windlass_metadata.snapshot_rows import SNAPSHOTS, SnapshotRow, SnapshotRows
+from windlass_remote.records import to_snapshot
 from windlass_storage.snapshot_fields import adaptor
+
+MANY = 16
+"""Snapshots from which on a list asks the snapshotter once for all that it has, not for each of them."""
+BACKEND = 1
+"""The place of the snapshotter's name for a snapshot in a row."""
 
 
 class Snapshots(Snapshotter):
@@ -131,33 +140,66 @@ class Snapshots(Snapshotter):
             found = self._rows.all(db)
         return (info for info in self._each(found) if accepts(adaptor(info)))
 
+    def walk_encoded(self, filters: Sequence[str] = ()) -> Iterator[bytes]:
+        """Return what `walk` does as bytes, see `windlass.contracts.encoded`."""
+        accepts = expressions.parse(filters) if filters else None
+        self._abandoned.resolve()
+        with self._ledger.read() as db:
+            rows = self._rows.raw(db)
+        found = self._each_known(rows)
+        return (data for info, data in found if accepts is None or accepts(adaptor(info)))
+
+    def _each_known(self, rows: Sequence[tuple[Value, ...]]) -> Iterator[tuple[Info, bytes]]:
+        there = self._there(len(rows))
+        for row in rows:
+            backend = str(row[BACKEND])
+            try:
+                info = there.get(backend) or self._snapshotter.stat(backend)
+            except NotFound:
+                continue  # as in `_each`
+            yield _known(row, info.kind, tuple(info.labels.items()))
+
+    def _there(self, count: int) -> dict[str, Info]:
+        """Return all that the snapshotter has, if ``count`` questions about one snapshot each would cost more."""
+        return {info.name: info for info in self._snapshotter.walk()} if count >= MANY else {}
+
     @override
     def cleanup(self) -> None:
         self._snapshotter.cleanup()
 
     def _each(self, found: Sequence[SnapshotRow]) -> Iterator[Info]:
+        there = self._there(len(found))
         for row in found:
             try:
-                yield self._described(row)
+                yield self._described(row, there.get(row.backend))
             except NotFound:
                 continue  # removed or committed since the walk began
 
     def _visible(self, key: str) -> SnapshotRow:
         self._abandoned.resolve()
-        with self._ledger.read() as db:
-            return self._rows.visible(db, key)
+        return self._rows.visible(key)
 
-    def _described(self, row: SnapshotRow) -> Info:
-        """Join what the snapshotter says, which may be labels of its own, with what we know."""
+    def _described(self, row: SnapshotRow, info: Info | None = None) -> Info:
+        """Join what the snapshotter says, ``info`` or what it now answers, with what we know."""
         try:
-            info = self._snapshotter.stat(row.backend)
+            return _joined(row, info or self._snapshotter.stat(row.backend))
         except NotFound as error:
             raise self._lost(row.key) from error
-        labels = {**info.labels, **row.labels}
-        return Info(info.kind, row.key, row.parent, labels, row.created_at, row.updated_at)
 
     def _lost(self, key: str) -> NotFound:
         return NotFound(f"snapshot {key} is recorded, but snapshotter {self._name} does not have it")
+
+
+def _joined(row: SnapshotRow, info: Info) -> Info:
+    """Return a snapshot as clients see it; the snapshotter may have labels of its own."""
+    return Info(info.kind, row.key, row.parent, {**info.labels, **row.labels}, row.created_at, row.updated_at)
+
+
+@lru_cache(MOST)
+def _known(row: tuple[Value, ...], kind: Kind, labels: tuple[tuple[str, str], ...]) -> tuple[Info, bytes]:
+    """Return a snapshot and its bytes, by all that they say: its row, and what its snapshotter has of it."""
+    info = _joined(SNAPSHOTS.decode(row), Info(kind, "", labels=dict(labels)))
+    return info, framed(to_snapshot(info))
 
 
 def _inherited_paths(fieldpaths: Sequence[str]) -> list[str]:

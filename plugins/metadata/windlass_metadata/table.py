@@ -89,6 +89,13 @@ class Table(Generic[T]):
         """Return what `decode` makes the records of a scope from, by key."""
         return db.execute(self._select_all, scope).fetchall()
 
+    def row(self, row: Callable[[str, Sequence[str]], Sequence[Value] | None], *at: str) -> tuple[Value, ...]:
+        """Return what `decode` makes a record from, by what looks for one row. Raises NotFound."""
+        found = row(self._select, at)
+        if found is None:
+            raise NotFound(f"{self.what} {at[-1]} does not exist")
+        return tuple(found)
+
     def write(self, db: sqlite3.Connection, record: T, *scope: str) -> None:
         """Write a record, over one with its key."""
         row = self.encode(record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from windlass.contracts.metadata import METADATA
@@ -11,6 +10,7 @@ from windlass.contracts.metrics import MetricSource
 from windlass.contracts.monitors import TASK_MONITOR
 from windlass.contracts.tasks import RUNTIME
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 OLD_URI = "io.containerd.monitor.v1.cgroups"
 NEW_URI = "io.containerd.monitor.task.v1.cgroups"

@@ -6,10 +6,11 @@ Pure: nothing here touches the machine.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 
 TRANSFORMATIONS = ("format", "mkdir", "mkfs")
 MAX_MOUNTS = 255

@@ -10,13 +10,14 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import TypedDict
 
 from windlass.contracts.activations import Activation, ActiveMount
 from windlass.contracts.mounts import Mount
+from windlass.records import dataclass
 from windlass_storage import databases
 
 # AUTOINCREMENT: a number names a directory, and must not come to name another one's.

@@ -14,12 +14,13 @@ import re
 import stat
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from windlass.contracts.activations import ActiveMount
 from windlass.contracts.mounts import Mount
 from windlass.errors import InvalidArgument, Unimplemented
+from windlass.records import dataclass
 from windlass_mounts.mkfs import make_image
 from windlass_mounts.templates import format_mount
 

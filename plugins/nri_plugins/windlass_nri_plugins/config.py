@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from windlass.config import durations
+from windlass.records import dataclass
 
 OPEN = "open"
 CLOSED = "closed"

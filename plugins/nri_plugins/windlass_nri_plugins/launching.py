@@ -11,10 +11,10 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import Error
+from windlass.records import dataclass
 from windlass_nri import naming
 from windlass_nri_plugins.config import Config
 from windlass_nri_plugins.peers import Name, Peers

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from windlass.contracts.pods import Answer, Pod, PodContainer, PodRuntime, Update
 from windlass.errors import Error, FailedPrecondition
+from windlass.records import dataclass
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
 from windlass_nri.merging import Contribution, Merger, StopMerger, UpdateMerger
 from windlass_nri.mux import RUNTIME_SERVICE, attach

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from windlass.config import durations
 from windlass.contracts.metadata import METADATA
 from windlass.contracts.monitors import CONTAINER_MONITOR
 from windlass.contracts.tasks import RUNTIME
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+from windlass.records import dataclass
 
 CAPABILITIES = ("no", "always", "on-failure", "unless-stopped")
 OLD_URI = "io.containerd.internal.v1.restart"

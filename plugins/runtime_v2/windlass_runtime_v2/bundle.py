@@ -9,10 +9,11 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from windlass.errors import FailedPrecondition
+from windlass.records import dataclass
 
 BOOTSTRAP_FILE = "bootstrap.json"
 ADDRESS_FILE = "address"

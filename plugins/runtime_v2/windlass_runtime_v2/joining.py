@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.containers import Container
 from windlass.contracts.sandboxes import SANDBOX_CONTROLLER
 from windlass.contracts.tasks import CreateOptions
 from windlass.errors import Error, InvalidArgument, Unavailable
+from windlass.records import dataclass
 from windlass_runtime_v2.bundle import Bootstrap, Bundle
 from windlass_runtime_v2.bundles import Bundles, storage_error
 from windlass_runtime_v2.launch import Launcher

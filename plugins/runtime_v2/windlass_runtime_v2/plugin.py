@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from windlass.contracts.values import host_architecture
 from windlass.contracts.zygote import ZYGOTE
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin, PluginType, SkipPlugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass_runtime_v2.settings import Deadlines, ShimSettings

@@ -10,11 +10,12 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 
 from windlass.contracts.zygote import Zygote
 from windlass.errors import Internal
+from windlass.records import dataclass
 from windlass_linux import namespaces
 from windlass_sandboxer import owned
 from windlass_sandboxer.reaper import ENTRY

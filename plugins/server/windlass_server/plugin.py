@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.contracts.metrics import METRICS, CallCounter
 from windlass.contracts.monitors import TASK_MONITOR
 from windlass.contracts.properties import GRPC_ADDRESS, TTRPC_ADDRESS
 from windlass.contracts.services import GRPC, SERVER, TTRPC
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+
+if TYPE_CHECKING:
+    from windlass_server.grpc.listener import GrpcServer
+    from windlass_server.sockets import Place
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ def _own(uid: int, gid: int) -> tuple[int, int]:
     return uid if uid >= 0 else os.geteuid(), gid if gid >= 0 else os.getegid()
 
 
-def _listen(context: InitContext, address: str, owner: tuple[int, int]) -> object:
+def _place(context: InitContext, address: str, owner: tuple[int, int]) -> Place:
     from windlass_server.sockets import listen
 
     place = listen(Path(context.properties[address]), owner)
@@ -75,37 +81,39 @@ def _listen(context: InitContext, address: str, owner: tuple[int, int]) -> objec
     return place
 
 
-def prepare_grpc(context: InitContext) -> object:
-    """Listen for clients, which are answered when the daemon can."""
+def _sizes(context: InitContext) -> tuple[int, int]:
     config = context.config(GrpcConfig)
-    return _listen(context, GRPC_ADDRESS, _own(config.uid, config.gid))
+    return config.max_recv_message_size or MESSAGE_SIZE, config.max_send_message_size or MESSAGE_SIZE
 
 
-def init_grpc(context: InitContext) -> object:
-    """Make the server that answers clients."""
-    from windlass_server.activation import inherited
+def prepare_grpc(context: InitContext) -> GrpcServer:
+    """Listen for clients: what the early services serve is answered, and everything else when the daemon can."""
     from windlass_server.grpc.listener import GrpcServer
 
-    for path in inherited.close_rest():  # every server has prepared by now
-        logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
-
-    def sizes() -> tuple[int, int]:
-        config = context.config(GrpcConfig)
-        return config.max_recv_message_size or MESSAGE_SIZE, config.max_send_message_size or MESSAGE_SIZE
-
-    server = GrpcServer(
-        context.prepared, list(context.all(GRPC).values()), list(context.all(METRICS).values()), *sizes()
-    )
-    context.on_reload(("max_recv_message_size", "max_send_message_size"), lambda: server.limit(*sizes()))
-    context.on_start(server.start)
+    config = context.config(GrpcConfig)
+    server = GrpcServer(_place(context, GRPC_ADDRESS, _own(config.uid, config.gid)), *_sizes(context))
     context.on_stop(server.stop)
+    asyncio.run_coroutine_threadsafe(server.open(context.all(GRPC)), context.loop).result()
     return server
 
 
-def prepare_ttrpc(context: InitContext) -> object:
+def init_grpc(context: InitContext) -> GrpcServer:
+    """Give the server that listens all services."""
+    from windlass_server.activation import inherited
+
+    for path in inherited.close_rest():  # every server has prepared by now
+        logger.warning("systemd has passed the socket %s, and no server is configured to listen there", path)
+    server: GrpcServer = context.prepared
+    server.take(context.all(GRPC), list(context.all(METRICS).values()))
+    context.on_reload(("max_recv_message_size", "max_send_message_size"), lambda: server.limit(*_sizes(context)))
+    context.on_start(server.start)
+    return server
+
+
+def prepare_ttrpc(context: InitContext) -> Place:
     """Listen for shims, which are answered when the daemon can."""
     config = context.config(TtrpcConfig)
-    return _listen(context, TTRPC_ADDRESS, _own(config.uid, config.gid))
+    return _place(context, TTRPC_ADDRESS, _own(config.uid, config.gid))
 
 
 def init_ttrpc(context: InitContext) -> object:

@@ -9,25 +9,22 @@ from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts.content import CHUNK, ContentStore, Info, Reader, RememberedContent, Status, Writer
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.contracts.values import Descriptor
 from windlass.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from windlass.gate import offload, offloaded, take
 from windlass.marks import quick
 from windlass_api.containerd.services.content.v1 import content_pb2 as pb
-from windlass_remote.messages import put_timestamp, to_timestamp
+from windlass_remote.messages import to_timestamp
+from windlass_remote.records import to_blob
+from windlass_services import encoded
+from windlass_services.views import Views
 
 OPEN_TIMEOUT = 60.0
+BLOCK = 100
+"""Blobs of one message of a list, as in containerd."""
 TAKEN = 500
 """Blobs that one turn in a thread describes; a change of threads costs as much as ten of them."""
-
-
-def to_proto(info: Info) -> pb.Info:
-    """Return a blob's description as a message."""
-    message = pb.Info(digest=info.digest, size=info.size, labels=info.labels or None)
-    put_timestamp(message.created_at, info.created_at)
-    put_timestamp(message.updated_at, info.updated_at)
-    return message
 
 
 def status_to_proto(status: Status) -> pb.Status:
@@ -47,29 +44,36 @@ class Content:
 
     def __init__(self, metadata: Metadata) -> None:
         """Translate for ``metadata``."""
-        self._metadata = metadata
+        self._views = Views(metadata.content)
 
     def _view(self, call: Call) -> RememberedContent:
-        return self._metadata.content(call.namespace, call.lease)
+        return self._views.at(call.namespace, call.lease)
 
     @quick
-    async def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse:
+    async def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse | Encoded:
         """Describe a blob."""
-        return pb.InfoResponse(info=to_proto(await offload(self._view(call).info, request.digest)))
+        view = self._view(call)
+        if (ready := await encoded.get(view, request.digest, "info_encoded")) is not None:
+            return ready
+        return pb.InfoResponse(info=to_blob(await offload(view.info, request.digest)))
 
     async def update(self, request: pb.UpdateRequest, call: Call) -> pb.UpdateResponse:
         """Change labels."""
         info = Info(request.info.digest, labels=dict(request.info.labels))
         updated = await offload(self._view(call).update, info, list(request.update_mask.paths))
-        return pb.UpdateResponse(info=to_proto(updated))
+        return pb.UpdateResponse(info=to_blob(updated))
 
-    async def list(self, request: pb.ListContentRequest, call: Call) -> AsyncIterator[pb.ListContentResponse]:
+    async def list(self, request: pb.ListContentRequest, call: Call) -> AsyncIterator[pb.ListContentResponse | Encoded]:
         """Return all that match, in blocks of 100."""
         view = self._view(call)
+        if (ready := await encoded.walk(view, request.filters, BLOCK, TAKEN)) is not None:
+            async for several in ready:
+                yield several
+            return
         walk = await offload(view.walk, list(request.filters))
         while block := await offload(take, walk, TAKEN):
-            for start in range(0, len(block), 100):
-                yield pb.ListContentResponse(info=map(to_proto, block[start : start + 100]))
+            for start in range(0, len(block), BLOCK):
+                yield pb.ListContentResponse(info=map(to_blob, block[start : start + BLOCK]))
 
     async def delete(self, request: pb.DeleteContentRequest, call: Call) -> Empty:
         """Forget a blob."""

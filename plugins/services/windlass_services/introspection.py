@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.contracts.services import GRPC
 from windlass.contracts.tasks import RUNTIME, Tasks
 from windlass.contracts.values import Payload
 from windlass.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from windlass.filters import expressions as filters
 from windlass.gate import Gate, offload
+from windlass.marks import quick
 from windlass.plugin import Record, State
 from windlass_api.containerd.services.introspection.v1 import introspection_pb2 as pb
 from windlass_api.containerd.types import platform_pb2
@@ -74,17 +76,33 @@ class Introspection:
         self._uuid_file = uuid_file
         self._runtimes = runtimes
         self._gates = gates
+        self._kept: dict[str, tuple[tuple[object, ...], bytes]] = {}
+        self._server: pb.ServerResponse | None = None
 
-    async def plugins(self, request: pb.PluginsRequest, call: Call) -> pb.PluginsResponse:
+    @quick
+    async def plugins(self, request: pb.PluginsRequest, call: Call) -> Encoded:
         """Return every plugin that matches, in start order."""
-        matches = filters.parse(list(request.filters))
-        return pb.PluginsResponse(plugins=[to_proto(each) for each in self._records() if matches(_field(each))])
+        matches = filters.parse(list(request.filters)) if request.filters else None
+        found = self._records() if matches is None else [each for each in self._records() if matches(_field(each))]
+        return Encoded(b"".join(map(self._encoded, found)))
 
+    def _encoded(self, record: Record) -> bytes:
+        """Return a plugin as a list of one, which is kept while the record is as it was."""
+        kept, now = self._kept.get(record.uri), (record.state, record.error, record.meta)
+        if kept is None or kept[0] != now:
+            message = pb.PluginsResponse(plugins=[to_proto(record)])
+            kept = ((record.state, record.error, deepcopy(record.meta)), message.SerializeToString())
+            self._kept[record.uri] = kept
+        return kept[1]
+
+    @quick
     async def server(self, request: Empty, call: Call) -> pb.ServerResponse:
-        """Say which daemon this is."""
-        identity = await offload(_identity, self._uuid_file)
-        pidns = await offload(os.stat, "/proc/self/ns/pid")
-        return pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=pidns.st_ino)
+        """Say which daemon this is, which stays the same while it runs."""
+        if self._server is None:
+            identity = await offload(_identity, self._uuid_file)
+            pidns = await offload(os.stat, "/proc/self/ns/pid")
+            self._server = pb.ServerResponse(uuid=identity, pid=os.getpid(), pidns=pidns.st_ino)
+        return self._server
 
     async def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
         """Describe one plugin.

@@ -5,18 +5,14 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts.gc import Collector
-from windlass.contracts.leases import Lease, LeaseStore, Resource
+from windlass.contracts.leases import LeaseStore, Resource
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.gate import offload
 from windlass_api.containerd.services.leases.v1 import leases_pb2 as pb
-from windlass_remote.messages import to_timestamp
-from windlass_services import lists
-
-
-def to_proto(lease: Lease) -> pb.Lease:
-    """Return a lease as a message."""
-    return pb.Lease(id=lease.id, created_at=to_timestamp(lease.created_at), labels=lease.labels)
+from windlass_remote.records import to_lease
+from windlass_services import encoded, lists
+from windlass_services.views import Views
 
 
 class Leases:
@@ -24,16 +20,16 @@ class Leases:
 
     def __init__(self, metadata: Metadata, collector: Collector) -> None:
         """Translate for ``metadata``, and have ``collector`` run where a deletion is to be waited for."""
-        self._metadata = metadata
+        self._views = Views(metadata.leases)
         self._collector = collector
 
     def _store(self, call: Call) -> LeaseStore:
-        return self._metadata.leases(call.namespace)
+        return self._views.of(call)
 
     async def create(self, request: pb.CreateRequest, call: Call) -> pb.CreateResponse:
         """Create a lease."""
         lease = await offload(self._store(call).create, request.id, dict(request.labels))
-        return pb.CreateResponse(lease=to_proto(lease))
+        return pb.CreateResponse(lease=to_lease(lease))
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
         """Delete a lease; if the client asks, wait until what only it held is deleted."""
@@ -42,10 +38,13 @@ class Leases:
             await self._collector.collect()
         return Empty()
 
-    async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse:
+    async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse | Encoded:
         """Return all leases that match."""
+        store = self._store(call)
+        if (ready := await encoded.listed(store, request.filters)) is not None:
+            return ready
         response = pb.ListResponse()
-        await lists.fill(response.leases, await offload(self._store(call).list, list(request.filters)), to_proto)
+        await lists.fill(response.leases, await offload(store.list, list(request.filters)), to_lease)
         return response
 
     async def add_resource(self, request: pb.AddResourceRequest, call: Call) -> Empty:
@@ -60,7 +59,9 @@ class Leases:
         await offload(self._store(call).delete_resource, request.id, resource)
         return Empty()
 
-    async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
+    async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse | Encoded:
         """Return what a lease holds."""
+        if (ready := await encoded.get(self._store(call), request.id, "resources_encoded")) is not None:
+            return ready
         resources = await offload(self._store(call).resources, request.id)
         return pb.ListResourcesResponse(resources=[pb.Resource(id=each.id, type=each.type) for each in resources])

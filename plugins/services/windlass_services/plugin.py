@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from windlass.contracts.activations import MOUNT_MANAGER
 from windlass.contracts.checkpoints import CHECKPOINTS
@@ -17,6 +16,7 @@ from windlass.contracts.streaming import STREAMS
 from windlass.contracts.tasks import RUNTIME
 from windlass.contracts.transfer import TRANSFER as TRANSFER_TYPE
 from windlass.plugin import InitContext, Plugin, PluginType
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ def _plugin(
     make: Callable[[InitContext], object],
     requires: tuple[PluginType[object], ...] = (),
     config: type[object] | None = None,
+    early: bool = False,
 ) -> Plugin[Service]:
     def init(context: InitContext) -> Service:
         from windlass_services.service import GrpcService
 
         return GrpcService(f"{module}_pb2", name, make(context))
 
-    return Plugin(GRPC, id=id, init=init, requires=requires, config=config)
+    return Plugin(GRPC, id=id, init=init, requires=requires, config=config, early=early)
 
 
 def _containers(context: InitContext) -> object:
@@ -185,5 +186,5 @@ SNAPSHOTS = _plugin("snapshots", f"{S}.snapshots.v1.snapshots", "Snapshots", _sn
 STREAMING = _plugin("streaming", f"{S}.streaming.v1.streaming", "Streaming", _streaming, (STREAMS,))
 TASKS = _plugin("tasks", f"{S}.tasks.v1.tasks", "Tasks", _tasks, (RUNTIME, METADATA, CHECKPOINTS))
 TRANSFER = _plugin("transfer", f"{S}.transfer.v1.transfer", "Transfer", _transfer, (TRANSFER_TYPE, STREAMS))
-VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version)
+VERSION = _plugin("version", f"{S}.version.v1.version", "Version", _version, early=True)
 TTRPC_EVENTS = Plugin(TTRPC, id="events", init=_ttrpc_events, requires=(EXCHANGE,))

@@ -8,23 +8,19 @@ from typing import Protocol
 from google.protobuf.empty_pb2 import Empty
 
 from windlass.contracts.metadata import Metadata
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.contracts.snapshots import Info, Kind, Snapshotter
 from windlass.gate import offload, take
 from windlass_api.containerd.services.snapshots.v1 import snapshots_pb2 as pb
-from windlass_remote.messages import to_mounts, to_timestamp
+from windlass_remote.messages import to_mounts
+from windlass_remote.records import to_snapshot
+from windlass_services import encoded
+from windlass_services.views import Views
 
-
-def to_proto(info: Info) -> pb.Info:
-    """Return a snapshot's description as a message."""
-    return pb.Info(
-        name=info.name,
-        parent=info.parent,
-        kind=pb.Kind.ValueType(info.kind),
-        created_at=to_timestamp(info.created_at),
-        updated_at=to_timestamp(info.updated_at),
-        labels=info.labels,
-    )
+BLOCK = 100
+"""Snapshots of one message of a list, as in containerd."""
+TAKEN = 500
+"""Snapshots that one turn in a thread describes."""
 
 
 class _NamesSnapshotter(Protocol):
@@ -36,10 +32,10 @@ class Snapshots:
 
     def __init__(self, metadata: Metadata) -> None:
         """Translate for ``metadata``."""
-        self._metadata = metadata
+        self._views = Views(metadata.snapshotter)
 
     def _view(self, request: _NamesSnapshotter, call: Call) -> Snapshotter:
-        return self._metadata.snapshotter(request.snapshotter, call.namespace, call.lease)
+        return self._views.at(request.snapshotter, call.namespace, call.lease)
 
     async def prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> pb.PrepareSnapshotResponse:
         """Make an active snapshot."""
@@ -71,21 +67,27 @@ class Snapshots:
 
     async def stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
         """Describe a snapshot."""
-        return pb.StatSnapshotResponse(info=to_proto(await offload(self._view(request, call).stat, request.key)))
+        return pb.StatSnapshotResponse(info=to_snapshot(await offload(self._view(request, call).stat, request.key)))
 
     async def update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
         """Change labels."""
         info = Info(Kind.ACTIVE, request.info.name, labels=dict(request.info.labels))
         paths = list(request.update_mask.paths)
         updated = await offload(self._view(request, call).update, info, paths)
-        return pb.UpdateSnapshotResponse(info=to_proto(updated))
+        return pb.UpdateSnapshotResponse(info=to_snapshot(updated))
 
-    async def list(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
+    async def list(
+        self, request: pb.ListSnapshotsRequest, call: Call
+    ) -> AsyncIterator[pb.ListSnapshotsResponse | Encoded]:
         """Return all that match, in blocks of 100."""
         view = self._view(request, call)
+        if (ready := await encoded.walk(view, request.filters, BLOCK, TAKEN)) is not None:
+            async for several in ready:
+                yield several
+            return
         walk = await offload(view.walk, list(request.filters))
         while block := await offload(take, walk):
-            yield pb.ListSnapshotsResponse(info=map(to_proto, block))
+            yield pb.ListSnapshotsResponse(info=map(to_snapshot, block))
 
     async def usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:
         """Measure a snapshot."""

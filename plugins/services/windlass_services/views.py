@@ -14,19 +14,22 @@ MOST = 64
 
 
 class Views(Generic[V]):
-    """The views of one kind, by namespace."""
+    """The views of one kind, by what ``make`` takes: a namespace, or more."""
 
-    def __init__(self, make: Callable[[str], V]) -> None:
+    def __init__(self, make: Callable[..., V]) -> None:
         """Get those that are not there from ``make``."""
         self._make = make
-        self._kept: dict[str, V] = {}
+        self._kept: dict[tuple[str, ...], V] = {}
 
     def of(self, call: Call) -> V:
         """Return the view that a call is about. Raises FailedPrecondition, InvalidArgument as ``make`` does."""
-        namespace = call.namespace
-        view = self._kept.get(namespace)
+        return self.at(call.namespace)
+
+    def at(self, *key: str) -> V:
+        """Return the view that ``make`` gives for ``key``. Raises as `of`."""
+        view = self._kept.get(key)
         if view is None:
             if len(self._kept) >= MOST:
                 self._kept.clear()
-            view = self._kept[namespace] = self._make(namespace)
+            view = self._kept[key] = self._make(*key)
         return view

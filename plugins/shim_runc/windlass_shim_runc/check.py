@@ -7,10 +7,10 @@ import json
 import logging
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.checks import Checked, Problem
+from windlass.records import dataclass
 from windlass.typing import override
 from windlass_shim_runc import versions
 from windlass_shim_runc.kept import TASK_DIRECTORY, is_anothers, sweep

@@ -229,7 +229,10 @@ def end(root: str, id: str, bundle: str) -> str:
         return ""
     try:
         spec = kept.read(f"{bundle}/config.json")
-        ending.abandon(container, groups_of(spec, id) or scope.of_spec(spec, id))
+        if wanted := scope.of_spec(spec, id):
+            ending.abandon(container, wanted.places(), wanted.name)
+        else:
+            ending.abandon(container, groups_of(spec, id))
     except (OSError, Error, Failure) as error:
         return f"cannot remove container {id}: {reason(error)}"
     return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.checks import CHECK, Checked
@@ -13,6 +12,7 @@ from windlass.contracts.properties import STATE
 from windlass.contracts.shims import FORKED_SHIM, ForkedShim
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 RUNC, OWN_NAME = "runc", "windlass-oci"
 ENTRIES = {RUNC: "windlass_shim_runc.entry:serve", OWN_NAME: "windlass_shim_runc.entry:serve_own"}

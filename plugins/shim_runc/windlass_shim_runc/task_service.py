@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from windlass.errors import InvalidArgument, NotFound
-from windlass_linux import calls as linux
 from windlass_shim_runc import disk, messages, placement
 from windlass_shim_runc.container import Container
 from windlass_shim_runc.options import runc_options
@@ -66,7 +65,6 @@ class TaskService:
         names = request.stdin, request.stdout, request.stderr, request.terminal
         container = Container(self._shim, request.id, request.bundle, names, options)
         await self._inventory.create(container, request)
-        linux.libc().malloc_trim(0)
         return messages.PidResponse(pid=container.init.pid)
 
     async def start(self, request: messages.ProcessRequest) -> messages.PidResponse:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from windlass.records import dataclass
 
 NO_CANDIDATE = 1 << 30
 """What a release has where a candidate has its number: it comes after all of them."""

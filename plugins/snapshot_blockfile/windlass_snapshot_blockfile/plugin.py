@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.contracts.values import host_architecture
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass_snapshot_blockfile.snapshotter import BlockfileSnapshotter

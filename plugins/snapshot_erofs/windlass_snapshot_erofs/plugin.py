@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from windlass.contracts.diff import DIFFER, Differ
 from windlass.contracts.snapshots import SNAPSHOTTER
 from windlass.contracts.values import host_architecture
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass_snapshot_erofs.snapshotter import ErofsSnapshotter

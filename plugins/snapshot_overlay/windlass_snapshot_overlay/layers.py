@@ -6,11 +6,11 @@ Nothing here touches the machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import Kind
+from windlass.records import dataclass
 from windlass_storage.metastore import Record
 from windlass_storage.upper_directories import UPPER, WORK, mapping_options
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 
 from windlass import tracing
 from windlass.contracts.tracing import INTERNAL, TRACING_PROCESSOR, TracingProcessor
 from windlass.plugin import InitContext, Plugin, SkipPlugin
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)

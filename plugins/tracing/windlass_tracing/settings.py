@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from windlass.errors import InvalidArgument
+from windlass.records import dataclass
 
 HTTP, GRPC = "http/protobuf", "grpc"
 _TRUE, _FALSE = ("1", "t", "true"), ("", "0", "f", "false")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.transfer import (
@@ -24,6 +23,7 @@ from windlass.contracts.transfer import (
 )
 from windlass.contracts.values import Descriptor
 from windlass.errors import Cancelled, InvalidArgument, Unimplemented
+from windlass.records import dataclass
 from windlass.typing import override
 from windlass_images import platforms
 from windlass_images.unpack import Ways

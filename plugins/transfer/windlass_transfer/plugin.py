@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from windlass.config import durations
@@ -15,6 +15,7 @@ from windlass.contracts.transfer import TRANSFER, Transferrer
 from windlass.contracts.verifiers import IMAGE_VERIFIER
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+from windlass.records import dataclass
 
 if TYPE_CHECKING:
     from windlass.contracts.transfer import Unpack
@@ -156,4 +157,5 @@ TRANSFER_PLUGIN = Plugin(
     init=init_transfer,
     requires=(METADATA, GC, DIFFER, SNAPSHOTTER, IMAGE_VERIFIER),
     config=Config,
+    later=("windlass_registry.client", "windlass_transfer.local"),
 )

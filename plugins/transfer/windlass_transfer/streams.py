@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from windlass.contracts.metadata import Collectible, Collectibles
 from windlass.contracts.streaming import Stream, Streams
 from windlass.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from windlass.records import dataclass
 from windlass.typing import override
 
 MOST = 1000

@@ -7,10 +7,11 @@ import contextvars
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from windlass.errors import Error
+from windlass.records import dataclass
 
 R = TypeVar("R")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.config import durations
 from windlass.contracts.verifiers import IMAGE_VERIFIER, ImageVerifier
 from windlass.errors import InvalidArgument
 from windlass.plugin import InitContext, Plugin
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True)

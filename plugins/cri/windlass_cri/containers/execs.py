@@ -10,11 +10,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.tasks import Exit
 from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFound, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.containers.containers import Containers
 from windlass_cri.containers.processio import chunks, write_all

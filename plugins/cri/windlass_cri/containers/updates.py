@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from windlass.contracts.tasks import Resources
 from windlass.errors import Error, NotFound, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.record import Container

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from windlass.contracts.pods import Answer, PodHooks
 from windlass.errors import InvalidArgument, Unknown
 from windlass.hooks import Hooks
+from windlass.records import dataclass
 from windlass_api.nri.pkg.api.v1alpha1 import api_pb2 as nri
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import RuntimeConfig

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from windlass.contracts.snapshots import Snapshotter, Usage
 from windlass.errors import NotFound
 from windlass.gate import offloaded
+from windlass.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from windlass.contracts.events import Envelope, Exchange
 from windlass.contracts.images import Image as Row
 from windlass.errors import Error, NotFound, Unknown
 from windlass.gate import offload
+from windlass.records import dataclass
 from windlass_api.containerd.services.images.v1.events_pb2 import ImageCreate, ImageDelete, ImageUpdate
 from windlass_cri.record import NAMESPACE
 from windlass_images import platforms
@@ -51,6 +52,8 @@ class Image:
     """The name that its snapshot has."""
     pinned: bool = False
     """Whether the kubelet must not collect it."""
+    listed: bytes = field(default=b"", compare=False, repr=False)
+    """Its bytes in a list, empty before one is asked for (`windlass_cri.views.image_entry`)."""
 
     @property
     def tags(self) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from windlass.records import dataclass
 
 T = TypeVar("T")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 
 from windlass.contracts.transfer import Credentials, Progress, Registry, Stored, Transferrer, Unpack
 from windlass.errors import Error, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.images.images import Images
 from windlass_cri.images.joined import Joined

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from windlass.records import dataclass
 from windlass_cri.spec.selinux import Selinux
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.contracts.containers import Container as Row
@@ -16,6 +15,7 @@ from windlass.contracts.sandboxes import Sandbox, SandboxController, SandboxOpti
 from windlass.contracts.tasks import CreateOptions, Exit, Metric, Status
 from windlass.contracts.values import Platform, host_architecture
 from windlass.errors import AlreadyExists, Error, FailedPrecondition, InvalidArgument, NotFound
+from windlass.records import dataclass
 from windlass.typing import override
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import Runtime, RuntimeConfig

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.errors import NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.images.images import Image, Images
 from windlass_cri.runtime import CriRuntime
-from windlass_cri.views import image_item
+from windlass_cri.views import image_entry, image_item
 
 BATCH = 5000
 """Images of one answer of the streamed list."""
@@ -25,18 +25,16 @@ class ImageService:
         """Serve ``runtime``, once it is ready."""
         self._runtime = runtime
 
-    async def list_images(self, request: cri.ListImagesRequest, call: Call) -> cri.ListImagesResponse:
+    async def list_images(self, request: cri.ListImagesRequest, call: Call) -> Encoded:
         """List images; the filter is for nothing, as with containerd."""
         images = (await self._runtime.ready()).images
-        return cri.ListImagesResponse(images=map(image_item, images.all()))
+        return Encoded(b"".join(map(image_entry, images.all())))
 
-    async def stream_images(
-        self, request: cri.StreamImagesRequest, call: Call
-    ) -> AsyncIterator[cri.StreamImagesResponse]:
+    async def stream_images(self, request: cri.StreamImagesRequest, call: Call) -> AsyncIterator[Encoded]:
         """List images in parts."""
         found = (await self._runtime.ready()).images.all()
         for start in range(0, len(found), BATCH):
-            yield cri.StreamImagesResponse(images=map(image_item, found[start : start + BATCH]))
+            yield Encoded(b"".join(map(image_entry, found[start : start + BATCH])))
 
     async def image_status(self, request: cri.ImageStatusRequest, call: Call) -> cri.ImageStatusResponse:
         """Describe an image; one that is not here has no description."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from windlass import __version__
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass.errors import InvalidArgument, NotFound
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.pods import info as podinfo
 from windlass_cri.pods import runtimeconfig
 from windlass_cri.record import Container, Pod
 from windlass_cri.runtime import CriRuntime
+from windlass_cri.selection import containers_that_match, pods_that_match
 from windlass_cri.services.checkpoints import CheckpointService
 from windlass_cri.services.metrics import MetricsService
 from windlass_cri.services.stats import BATCH, StatsService
-from windlass_cri.views import container_item, labels_match, pod_item, pod_status, state
+from windlass_cri.views import container_entry, pod_entry, pod_status
 from windlass_streaming.backend import Attach, Exec, PortForward, Wanted
 
 VERSION = "0.1.0"
@@ -105,21 +106,19 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         await runtime.pods.update(pod, request.overhead, request.resources)
         return cri.UpdatePodSandboxResourcesResponse()
 
-    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, call: Call) -> cri.ListPodSandboxResponse:
+    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, call: Call) -> Encoded:
         """List pods."""
-        return cri.ListPodSandboxResponse(items=await self._pods(request.filter))
+        return Encoded(b"".join(await self._pods(request.filter)))
 
-    async def stream_pod_sandboxes(
-        self, request: cri.StreamPodSandboxesRequest, call: Call
-    ) -> AsyncIterator[cri.StreamPodSandboxesResponse]:
+    async def stream_pod_sandboxes(self, request: cri.StreamPodSandboxesRequest, call: Call) -> AsyncIterator[Encoded]:
         """List pods in parts."""
         found = await self._pods(request.filter)
         for start in range(0, len(found), BATCH):
-            yield cri.StreamPodSandboxesResponse(pod_sandboxes=found[start : start + BATCH])
+            yield Encoded(b"".join(found[start : start + BATCH]))
 
-    async def _pods(self, wanted: cri.PodSandboxFilter) -> list[cri.PodSandbox]:
+    async def _pods(self, wanted: cri.PodSandboxFilter) -> list[bytes]:
         runtime = await self._runtime.ready()
-        return [pod_item(pod) for pod in runtime.pods.index if _pod_matches(pod, wanted)]
+        return [pod_entry(pod) for pod in pods_that_match(runtime.pods.index, wanted)]
 
     async def create_container(self, request: cri.CreateContainerRequest, call: Call) -> cri.CreateContainerResponse:
         """Create a container in a pod."""
@@ -154,21 +153,19 @@ class RuntimeService(StatsService, MetricsService, CheckpointService):
         info = await runtime.info_of(container) if request.verbose else {}
         return cri.ContainerStatusResponse(status=runtime.status_of(container), info=info)
 
-    async def list_containers(self, request: cri.ListContainersRequest, call: Call) -> cri.ListContainersResponse:
+    async def list_containers(self, request: cri.ListContainersRequest, call: Call) -> Encoded:
         """List containers."""
-        return cri.ListContainersResponse(containers=await self._containers(request.filter))
+        return Encoded(b"".join(await self._containers(request.filter)))
 
-    async def stream_containers(
-        self, request: cri.StreamContainersRequest, call: Call
-    ) -> AsyncIterator[cri.StreamContainersResponse]:
+    async def stream_containers(self, request: cri.StreamContainersRequest, call: Call) -> AsyncIterator[Encoded]:
         """List containers in parts."""
         found = await self._containers(request.filter)
         for start in range(0, len(found), BATCH):
-            yield cri.StreamContainersResponse(containers=found[start : start + BATCH])
+            yield Encoded(b"".join(found[start : start + BATCH]))
 
-    async def _containers(self, wanted: cri.ContainerFilter) -> list[cri.Container]:
+    async def _containers(self, wanted: cri.ContainerFilter) -> list[bytes]:
         runtime = await self._runtime.ready()
-        return [container_item(each) for each in runtime.containers.index if _container_matches(each, wanted)]
+        return [container_entry(each) for each in containers_that_match(runtime.containers.index, wanted)]
 
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, call: Call
@@ -245,20 +242,3 @@ def _container(runtime: CriRuntime, id: str) -> Container:
     if container is None:
         raise NotFound(f'an error occurred when try to find container "{id[:100]}": not found')
     return container
-
-
-def _pod_matches(pod: Pod, wanted: cri.PodSandboxFilter) -> bool:
-    return (
-        pod.id.startswith(wanted.id)
-        and (not wanted.HasField("state") or wanted.state.state == state(pod))
-        and labels_match(pod.config.labels, wanted.label_selector)
-    )
-
-
-def _container_matches(container: Container, wanted: cri.ContainerFilter) -> bool:
-    return (
-        container.id.startswith(wanted.id)
-        and container.data.pod.startswith(wanted.pod_sandbox_id)
-        and (not wanted.HasField("state") or wanted.state.state == container.status.state)
-        and labels_match(container.config.labels, wanted.label_selector)
-    )

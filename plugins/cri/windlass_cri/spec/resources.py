@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from windlass.errors import Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_linux.cgroups import hierarchies
 from windlass_oci.runtime_spec import CPU, Memory, Resources, Spec

@@ -10,11 +10,12 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from windlass.contracts.mounts import Mount
 from windlass.errors import Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.spec.security import check_selinux
 

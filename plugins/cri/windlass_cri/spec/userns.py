@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from windlass.contracts.mounts import Mount
 from windlass.contracts.snapshots import LABEL_GID_MAPPING, LABEL_UID_MAPPING
 from windlass.errors import Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.record import Pod
 from windlass_local.inside import LocalNamespace

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from windlass_linux.cgroups import groups_of, hierarchies
+from windlass.records import dataclass
+from windlass_linux.cgroups import groups_at, hierarchies
 from windlass_oci.runtime_spec import Spec
 
 UNLIMITED = 1 << 62
@@ -81,7 +80,7 @@ def groups(id: str, spec: Spec) -> list[str]:
     parts = path.split(":")
     if len(parts) == 3 and parts[0].endswith(".slice"):
         return of_pod(f"{slice_path(parts[0])}/{parts[1]}-{parts[2]}.scope")
-    return groups_of(json.dumps({"linux": {"cgroupsPath": path}}).encode(), id)
+    return groups_at(path, id)
 
 
 def of_pod(parent: str) -> list[str]:

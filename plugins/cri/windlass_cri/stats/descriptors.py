@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from windlass.records import dataclass
 
 BASE = ("pod", "namespace", "container", "id", "image")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from windlass.records import dataclass
 from windlass_linux import netns
 
 TABLE = "/proc/thread-self/net/dev"

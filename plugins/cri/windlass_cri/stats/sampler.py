@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
+from windlass.records import dataclass
 from windlass_cri.stats.cgroups import Group, processor_time
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 from windlass.config import durations
 from windlass.errors import Unavailable, Unknown
+from windlass.records import dataclass
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.config import RuntimeConfig
 from windlass_cri.containers.containers import Containers
@@ -19,6 +20,8 @@ from windlass_cri.stats.cgroups import Group, Memory, Pressure, Usage, measure_g
 from windlass_cri.stats.interfaces import Interface, of_namespaces
 from windlass_cri.stats.places import Places
 from windlass_cri.stats.sampler import Sampler
+
+S = TypeVar("S", cri.ContainerStats, cri.PodSandboxStats)
 
 INTERFACE = "eth0"
 PERIOD, RETENTION = "1s", "2m"
@@ -101,8 +104,7 @@ class Stats:
         return await self.places.find(filter(runs, containers), filter(_has_group, pods))
 
     def _pod(self, pod: Pod, containers: Iterable[Container], usages: Usages) -> cri.PodSandboxStats:
-        item = cri.PodSandboxStats()
-        _attributes(item.attributes, pod)
+        item = _begun(cri.PodSandboxStats, pod)
         if pod.id in usages.groups:
             self._fill(item.linux, pod.id, usages.groups[pod.id])
         if pod.data.netns:
@@ -116,8 +118,7 @@ class Stats:
         return item
 
     def _container(self, container: Container, usages: Usages) -> cri.ContainerStats:
-        item = cri.ContainerStats()
-        _attributes(item.attributes, container)
+        item = _begun(cri.ContainerStats, container)
         layer, used = item.writable_layer, usages.disk.snapshots.get(container.id)
         layer.timestamp = usages.disk.at
         layer.fs_id.mountpoint = self._disk.root
@@ -158,11 +159,17 @@ def _read(
     return usages, of_namespaces(namespaces) if namespaces else {}
 
 
-def _attributes(shown: cri.ContainerAttributes | cri.PodSandboxAttributes, of: Container | Pod) -> None:
-    shown.id = of.id
-    shown.metadata.MergeFrom(of.config.metadata)  # type: ignore[arg-type] # each has its own kind of both
-    shown.labels.update(of.config.labels)
-    shown.annotations.update(of.config.annotations)
+def _begun(kind: type[S], of: Container | Pod) -> S:
+    """Return a message that says whose stats it has. That never changes, and is encoded once."""
+    if not of.attributes:
+        begun = kind()
+        shown = begun.attributes
+        shown.id = of.id
+        shown.metadata.MergeFrom(of.config.metadata)  # type: ignore[arg-type] # each has its own kind
+        shown.labels.update(of.config.labels)
+        shown.annotations.update(of.config.annotations)
+        of.attributes = begun.SerializeToString()
+    return kind.FromString(of.attributes)
 
 
 def _memory(shown: cri.MemoryUsage, at: int, memory: Memory) -> None:

@@ -78,14 +78,18 @@ class Answering(rpc.Call):
     # Messages
 
     async def _write(self, response: object) -> None:
-        data = b"" if self.over else await self._encode(response)
+        prefix, data = (b"", b"") if self.over else await self._encode(response)
         if self.over:
             raise Cancelled("the call is over")
-        self._link.send(self.stream, self._headers(), data, None)
+        headers = self._headers()
+        if prefix:
+            self._link.send(self.stream, headers, prefix, None)
+            headers = None
+        self._link.send(self.stream, headers, data, None)
         await self._link.drained(self.stream)
 
     async def _respond(self, response: object) -> None:
-        data = b"" if self.over else await self._encode(response)
+        prefix, data = (b"", b"") if self.over else await self._encode(response)
         if self.over:
             return
         headers = self._headers()
@@ -93,19 +97,22 @@ class Answering(rpc.Call):
         if self._span is not None or self._counter is not None:
             self._note_end(Code.OK, "")
         self._end()
+        if prefix:
+            self._link.send(self.stream, headers, prefix, None)
+            headers = None
         self._link.send(self.stream, headers, data, trailers)
 
-    async def _encode(self, response: object) -> bytes:
+    async def _encode(self, response: object) -> tuple[bytes, bytes]:
         message = self._method.encode(response)
         if self._counter is not None:
             self._counter.sent += 1
         if self._compresses:
-            data = await messages.gzipped(message, self._limits.send)
+            parts = await messages.gzipped(message, self._limits.send)
         else:
-            data = messages.frame(message, self._limits.send)
-        if self._link.backlog + len(data) > MOST_HELD:
+            parts = messages.frame(message, self._limits.send)
+        if self._link.backlog + len(parts[1]) > MOST_HELD:
             raise Refused(Code.RESOURCE_EXHAUSTED, "responses that the client does not read take too much memory")
-        return data
+        return parts
 
     def _headers(self) -> bytes | None:
         """Return the headers of an answer that has messages, None when they are sent."""

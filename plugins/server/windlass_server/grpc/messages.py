@@ -14,27 +14,33 @@ PREFIX_SIZE = PREFIX.size
 INLINE = 4 << 10
 """Compressed bytes that are expanded on the loop; more go to a thread."""
 
+APART = 64 << 10
+"""Bytes of a message whose prefix is sent apart, in a frame of its own: to copy a list of megabytes takes longer."""
+
 GZIP = "gzip"
 IDENTITY = "identity"
 _FORMATS = {GZIP: 31, "deflate": 15}
 """zlib's wbits."""
 
 
-def frame(message: bytes, limit: int) -> bytes:
-    """Return a message with its prefix. Raises Refused when it is larger than ``limit``."""
-    if len(message) > limit:
-        raise Refused(
-            Code.RESOURCE_EXHAUSTED, f"grpc: trying to send message larger than max ({len(message)} vs. {limit})"
-        )
-    return PREFIX.pack(0, len(message)) + message
+def frame(message: bytes, limit: int) -> tuple[bytes, bytes]:
+    """Return what to send of a message: both parts, of which the first may be empty.
+
+    Raises Refused when it is larger than ``limit``.
+    """
+    size = len(message)
+    if size > limit:
+        raise Refused(Code.RESOURCE_EXHAUSTED, f"grpc: trying to send message larger than max ({size} vs. {limit})")
+    prefix = PREFIX.pack(0, size)
+    return (prefix, message) if size >= APART else (b"", prefix + message)
 
 
-async def gzipped(message: bytes, limit: int) -> bytes:
-    """Return a message compressed with its prefix. Raises Refused when it is larger than ``limit`` before."""
+async def gzipped(message: bytes, limit: int) -> tuple[bytes, bytes]:
+    """Return the same of a message that is compressed. Raises Refused when it is larger than ``limit`` before."""
     if not message or len(message) > limit:
         return frame(message, limit)
     data = compress(message) if len(message) <= INLINE else await asyncio.to_thread(compress, message)
-    return PREFIX.pack(1, len(data)) + data
+    return b"", PREFIX.pack(1, len(data)) + data
 
 
 def compress(message: bytes) -> bytes:

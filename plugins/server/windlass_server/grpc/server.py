@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from windlass.contracts.metrics import CallCounter, Counter
 from windlass.contracts.rpc import Method
@@ -12,6 +13,7 @@ from windlass_server.counting import kind_of
 from windlass_server.grpc.answers import Limits
 from windlass_server.grpc.calls import Call
 from windlass_server.grpc.connection import BUFFER, Connection
+from windlass_server.grpc.held import Held
 from windlass_server.grpc.metadata import Refused
 from windlass_server.http2.requests import Request
 from windlass_server.http2.streams import Stream
@@ -32,6 +34,8 @@ class Server:
         self._counters: dict[str, Counter] = {}
         self.counting: CallCounter | None = None
         """What counts the calls of services that are added from now on."""
+        self._held: set[Held] | None = None
+        """Calls that wait for their service, None when all services are there."""
         self._buffer = memoryview(bytearray(BUFFER))
         self.connections: set[Connection] = set()
 
@@ -47,9 +51,24 @@ class Server:
         self._services.add(service)
         paths = {f"/{service}/{name}": method for name, method in methods.items()}
         self._methods.update(paths)
+        self._count(paths)
+
+    def _count(self, methods: Mapping[str, Method]) -> None:
         if self.counting is not None:
             counter = self.counting.counter
-            self._counters.update({path: counter(path, kind_of(method)) for path, method in paths.items()})
+            self._counters.update({path: counter(path, kind_of(method)) for path, method in methods.items()})
+
+    def hold(self) -> None:
+        """Let calls of methods that are not known wait for `release` from now on."""
+        self._held = set()
+
+    def release(self, counting: CallCounter | None) -> None:
+        """Begin the calls that wait, since every service is there; ``counting`` counts those that begin from now on."""
+        self.counting = counting
+        self._count(self._methods)
+        held, self._held = self._held, None
+        for each in list(held or ()):
+            each.release()
 
     def connection(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -59,9 +78,16 @@ class Server:
             connection.core.drain(STOPS)
         return connection
 
-    def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call:
+    def _accept(self, connection: Connection, stream: Stream, request: Request | None) -> Call | Held:
         assert self._loop is not None
-        call = Call(connection, stream, self.limits, self._loop)
+        call = partial(Call, connection, stream, self.limits, self._loop)
+        if self._held is None or request is None or request.path in self._methods:
+            return self._begin(request, call())
+        held = Held(stream, call, partial(self._begin, request), self._held.discard)
+        self._held.add(held)
+        return held
+
+    def _begin(self, request: Request | None, call: Call) -> Call:
         call.begin(request, self._find, self._counters)
         return call
 
@@ -82,6 +108,9 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Let calls under way end for ``grace`` seconds, then end them; peers have as long again to read that."""
         self._stopping = True
+        held, self._held = self._held, None
+        for each in list(held or ()):
+            each.refuse(STOPS)
         for connection in list(self.connections):
             connection.drain(STOPS)
         await self._all_lost(grace)
