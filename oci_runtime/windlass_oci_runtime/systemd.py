@@ -134,13 +134,11 @@ class _Manager:
             self.call("Subscribe", "")
 
     def _authenticate(self) -> None:
-        self._socket.sendall(b"\0")
-        steps = Authenticator(inc_null_byte=False)
-        for line in steps:
-            self._socket.sendall(line)
-            self._limit()
-            steps.feed(self._more())
-        self._socket.sendall(BEGIN)
+        steps = Authenticator()
+        # All at once: a request that comes with BEGIN waits in sd-bus until something else comes (systemd 252).
+        self._socket.sendall((steps.data_to_send() or b"") + BEGIN)
+        self._limit()
+        steps.feed(self._more())
 
     def call(self, method: str, signature: str, *body: object) -> str:
         """Ask systemd, and return the path that it answers with, if any. Raises Refused, FailedPrecondition."""
