@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
+from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from windlass_linux import calls
 from windlass_linux import cgroups as linux
 from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
@@ -28,12 +28,12 @@ FULL = "a group above it has as many groups below as it may have (cgroup.max.des
 
 
 def places(spec: Json, id: str) -> list[str]:
-    """Return the directories of a container's groups, which need not be there. Raises Unimplemented for systemd's."""
+    """Return the directories of a container's groups, which need not be there. Raises InvalidArgument for a scope."""
     path = spec.get("cgroupsPath", "")
     if path.count(":") == 2 and not path.startswith("/"):
-        raise Unimplemented(
-            f"linux.cgroupsPath {path[:80]!r} is a slice of systemd, which this runtime does not speak to; "
-            "use a path, or another OCI runtime"
+        raise InvalidArgument(
+            f"linux.cgroupsPath {path[:80]!r} is a scope of systemd; "
+            "use --systemd-cgroup, the shim's option SystemdCgroup, or a path"
         )
     return linux.groups_at(path, id)
 

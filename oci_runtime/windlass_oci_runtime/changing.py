@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windlass.errors import Error, FailedPrecondition
-from windlass_oci_runtime import cgroups, state
+from windlass_oci_runtime import cgroups, enrolling, state
 from windlass_oci_runtime.cgroup_journal import Journal
 from windlass_oci_runtime.shapes import RESOURCES, checked
 
@@ -25,16 +25,20 @@ def update(container: state.Container, resources: Json) -> None:
         raise FailedPrecondition(f"container {container.id} is not running, so it has no limits to change")
     wanted = {name: value for name, value in checked(resources, RESOURCES, "resources").items() if name != "devices"}
     before = found.get("resources") or {}
-    journal = Journal()
-    try:
-        cgroups.limit(found["cgroups"], wanted, journal)
-    except (Error, OSError):
-        journal.undo(cgroups.write)
-        raise
-    found["resources"] = {
+    merged = {
         name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value
         for name, value in {**before, **wanted}.items()
     }
+    journal = Journal()
+    try:
+        cgroups.limit(found["cgroups"], wanted, journal)
+        if unit := found.get("unit"):
+            enrolling.change(unit, found["cgroups"], {name: merged[name] for name in wanted})
+            cgroups.limit(found["cgroups"], wanted)  # systemd has rounded some
+    except (Error, OSError):
+        journal.undo(cgroups.write)
+        raise
+    found["resources"] = merged
     container.write(found)
 
 

@@ -11,7 +11,7 @@ import signal
 
 from windlass_linux.calls import CLONE_NEWTIME, CLONE_NEWUSER
 from windlass_linux.cgroups import remove_within
-from windlass_oci_runtime import cgroups, console, identity, namespaces, report, state
+from windlass_oci_runtime import cgroups, console, enrolling, identity, namespaces, report, scope, state
 from windlass_oci_runtime.clone import clone
 from windlass_oci_runtime.hooks import Gate
 from windlass_oci_runtime.initial import Init
@@ -38,15 +38,18 @@ LIMIT = "linux.resources.memory.limit"
 class Creation:
     """A container on its way."""
 
-    def __init__(self, root: str, id: str, bundle: str, has_keyring: bool = True) -> None:
+    def __init__(self, root: str, id: str, bundle: str, has_keyring: bool = True, by_systemd: bool = False) -> None:
         """Read the bundle, and take the name; without a keyring of its own the container has that of this process.
+
+        With its groups made ``by_systemd``, `hold` and `enroll` come before `spawn`.
 
         Raises AlreadyExists, InvalidArgument, FailedPrecondition.
         """
         self.container = state.Container(root, id)
-        self._plan = Plan(id, bundle, f"{root}/{CACHE}")
+        self._plan = Plan(id, bundle, f"{root}/{CACHE}", by_systemd)
         self._plan.has_keyring = has_keyring
         self._groups: list[str] = []
+        self._holder = 0
         self.pid = 0
         self._helpers: list[int] = []
         self.report = -1
@@ -62,6 +65,22 @@ class Creation:
         """Leave so many of our descriptors to the process, from 3 on."""
         self._plan.process.preserved = count
 
+    @property
+    def in_scope(self) -> bool:
+        """Whether systemd makes the control groups."""
+        return self._plan.scope is not None
+
+    def hold(self) -> None:
+        """Make the process with which systemd makes the scope; it stays until init is in there. Raises OSError."""
+        self._holder = scope.hold()
+
+    def enroll(self) -> None:
+        """Have systemd make the scope, which may take seconds; another process may call this.
+
+        Raises AlreadyExists, InvalidArgument, FailedPrecondition, DeadlineExceeded, with the unit.
+        """
+        enrolling.enroll(self._plan, self._holder)
+
     def spawn(self, stdio: Mapping[int, int], console_to: str | socket.socket = "", sibling: bool = False) -> None:
         """Begin the process. ``stdio`` maps its standard streams to our descriptors; others are /dev/null.
 
@@ -69,8 +88,12 @@ class Creation:
         of ours on demand. Raises OSError, InvalidArgument; then call `undo`.
         """
         plan = self._plan
+        if plan.scope:
+            # Whatever systemd said: init begins in its scope or not at all.
+            plan.scope.check_holds(self._holder)
         self._groups = cgroups.make(plan.cgroups)
-        cgroups.check_empty(set(plan.cgroups) - set(self._groups))
+        if not plan.scope:
+            cgroups.check_empty(set(plan.cgroups) - set(self._groups))
         cgroups.check_thaw(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
         with contextlib.ExitStack() as closing:
@@ -118,6 +141,7 @@ class Creation:
     def settle(self) -> int:
         """Read the report, and return init's pid. Raises `report.Failure`."""
         message = os.read(self.report, report.MOST)
+        self._release()
         os.close(self.report)
         self.report = -1
         if not message:
@@ -133,6 +157,11 @@ class Creation:
         reap(self._helpers)
         return self.pid
 
+    def _release(self) -> None:
+        if self._holder:
+            scope.release(self._holder)
+            self._holder = 0
+
     def _keep(self) -> None:
         plan = self._plan
         self.container.write(
@@ -142,6 +171,7 @@ class Creation:
                 "created": state.now(),
                 "rootfs": plan.rootfs,
                 "cgroups": plan.cgroups,
+                "unit": plan.scope.name if plan.scope else "",
                 "hooks": plan.hooks,
                 "seccomp": plan.spec["linux"].get("seccomp"),
                 "resources": plan.resources,
@@ -158,6 +188,7 @@ class Creation:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         reap(self._helpers, os.WNOHANG)
+        self._release()  # systemd removes a scope that is empty
         remove_within(self._groups)
         self.container.remove()
 

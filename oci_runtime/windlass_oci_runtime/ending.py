@@ -7,9 +7,9 @@ import signal
 import sys
 import time
 
-from windlass.errors import FailedPrecondition, NotFound
+from windlass.errors import Error, FailedPrecondition, NotFound
 from windlass_linux.cgroups import PATIENCE, remove, remove_within
-from windlass_oci_runtime import cgroups, hooks, state
+from windlass_oci_runtime import cgroups, enrolling, hooks, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +60,18 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
         if not force:
             raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
         kill(container, signal.SIGKILL, everybody=True)
-    left = remove(found["cgroups"])
-    if left:
+    unit, problem = found.get("unit"), None
+    left = found["cgroups"] if unit else remove(found["cgroups"])
+    if left and (not unit or cgroups.processes(left)):
         # Without a PID namespace of its own, init's end leaves the others.
         _kill_all(left)
     deadline = time.monotonic() + PATIENCE
+    # systemd's first: it would wait for a group that it does not find, and end processes as slowly as it is told to.
+    while unit and cgroups.processes(left) and time.monotonic() < deadline:
+        yield
+    if unit:
+        problem = None if cgroups.processes(left) else _end(unit)
+        left = remove(left)
     while left and time.monotonic() < deadline:
         yield
         left = remove(left)
@@ -72,10 +79,21 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
     if left:
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     _afterwards(found)
+    if problem:
+        raise problem
 
 
-def abandon(container: state.Container, groups: list[str]) -> None:
-    """Remove a container in any state, also half made, with all processes in its ``groups``.
+def _end(unit: str) -> Error | None:
+    """Let systemd forget a scope; one that cannot be asked does when its last process has ended."""
+    try:
+        enrolling.end(unit)
+    except Error as error:
+        return error
+    return None
+
+
+def abandon(container: state.Container, groups: list[str], unit: str = "") -> None:
+    """Remove a container in any state, also half made, with all processes in its ``groups`` and its scope, if any.
 
     Raises FailedPrecondition for groups that stay.
     """
@@ -93,10 +111,17 @@ def abandon(container: state.Container, groups: list[str]) -> None:
     groups = found["cgroups"]
     if groups:
         _kill_all(groups)
+    unit = found.get("unit", unit)
+    deadline = time.monotonic() + PATIENCE
+    while unit and cgroups.processes(groups) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    problem = _end(unit) if unit else None
     if left := remove_within(groups):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
     _afterwards(found)
+    if problem:
+        raise problem
 
 
 def _kill_all(groups: list[str]) -> None:

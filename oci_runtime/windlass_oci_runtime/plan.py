@@ -17,6 +17,7 @@ from windlass_oci_runtime import (
     userns,
 )
 from windlass_oci_runtime.identity import Process
+from windlass_oci_runtime.scope import Scope
 from windlass_oci_runtime.seccomp import Filter
 from windlass_oci_runtime.state import VERSION
 
@@ -48,13 +49,14 @@ class Plan:
         "readonly_paths",
         "resources",
         "rootfs",
+        "scope",
         "spec",
         "sysctls",
         "time_offsets",
     )
 
-    def __init__(self, id: str, bundle: str, cache: str) -> None:
-        """Read a bundle; ``cache`` is a directory for compiled filters.
+    def __init__(self, id: str, bundle: str, cache: str, by_systemd: bool = False) -> None:
+        """Read a bundle; ``cache`` is a directory for compiled filters. systemd makes the control groups on demand.
 
         Raises FailedPrecondition, InvalidArgument, Unimplemented.
         """
@@ -78,7 +80,8 @@ class Plan:
         # What no rule allows is refused, also where there are no rules (GHSA-g54h-m393-cpwq).
         devices = [{"allow": False}, *(resources.get("devices") or [])]
         self.resources: Document = {**resources, "devices": devices}
-        self.cgroups = cgroups.places(linux, id)
+        self.scope = Scope(linux.get("cgroupsPath", ""), id) if by_systemd else None
+        self.cgroups = self.scope.places() if self.scope else cgroups.places(linux, id)
         self.new = namespaces.new(linux.get("namespaces") or [])
         self.filter = Filter(linux["seccomp"], cache) if linux.get("seccomp") else None
         self.hooks = hooks.checked(spec.get("hooks") or {})

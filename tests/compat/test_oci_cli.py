@@ -287,7 +287,6 @@ def test_features_are_a_document_of_the_specification(tmp_path: Path) -> None:
         (["start"], '"start" requires the ID of a container'),
         (["kill", "box", "NONE"], "unknown signal 'NONE'"),
         (["checkpoint", "box"], "checkpoint is not supported by windlass-oci; run the container with runc"),
-        (["--systemd-cgroup", "create", "box"], "--systemd-cgroup is not supported"),
         (["create", "--no-pivot", "box"], "--no-pivot is not supported"),
         (["create", "--fast", "box"], "flag provided but not defined: --fast"),
         (["start", "../box"], "container ID '../box' is not valid"),

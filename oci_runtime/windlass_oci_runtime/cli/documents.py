@@ -35,7 +35,7 @@ def features_command(_root: str, _options: Options) -> None:
         "linux": {
             "namespaces": sorted(FLAGS),
             "capabilities": [f"CAP_{name}" for name in capability.NAMES],
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),

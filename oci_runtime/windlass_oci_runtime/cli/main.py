@@ -26,7 +26,14 @@ GLOBAL = {
     "version": "",
     "help": "",
 }
-MAKING = {"bundle": "text", "console-socket": "text", "pid-file": "text", "no-pivot": "", "no-new-keyring": ""}
+MAKING = {
+    "bundle": "text",
+    "console-socket": "text",
+    "pid-file": "text",
+    "no-pivot": "",
+    "no-new-keyring": "",
+    "systemd-cgroup": "",
+}
 RUNNING = {**MAKING, "preserve-fds": "number", "detach": "", "keep": "", "no-subreaper": ""}
 LIMITS = (
     *("blkio-weight", "cpu-period", "cpu-quota", "cpu-burst", "cpu-share", "cpu-rt-period", "cpu-rt-runtime"),
@@ -117,13 +124,13 @@ def _command(options: Options, name: str, *arguments: str) -> int:
     letters = {**COMMON, **LETTERS.get(name, {})}
     if name == "delete":
         letters["f"] = "force"
+    if options.has("systemd-cgroup") and name in ("create", "run"):
+        arguments = ("--systemd-cgroup", *arguments)
     given = read(arguments, {**kinds, "help": ""}, letters)
     if given.has("help"):
         return _help()
     if name in NEEDS_ID and not given.operands:
         raise Usage(f'"{name}" requires the ID of a container')
-    if options.has("systemd-cgroup") and name in ("create", "run"):
-        raise Usage("--systemd-cgroup is not supported by windlass-oci; use a cgroupsPath that is a path")
     from importlib import import_module
 
     command = getattr(import_module(f"windlass_oci_runtime.cli.{module}"), f"{name}_command")

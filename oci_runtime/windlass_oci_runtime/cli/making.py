@@ -74,7 +74,8 @@ def _creation(root: str, options: Options, detached: bool) -> Creation:
     if options.has("no-pivot"):
         raise Usage("--no-pivot is not supported: without pivot_root(2) a container could leave its root")
     bundle = os.path.abspath(options.text("bundle", "."))
-    creation = Creation(root, options.operands[0], bundle, not options.has("no-new-keyring"))
+    by_systemd = options.has("systemd-cgroup")
+    creation = Creation(root, options.operands[0], bundle, not options.has("no-new-keyring"), by_systemd)
     try:
         _check_terminal(creation.process.spec, options, detached)
     except Usage:
@@ -113,6 +114,9 @@ def _spawn(making: Creation | Entry, options: Options, console: str | socket.soc
             raise FailedPrecondition(f"descriptor {number} is to be preserved and is not open") from None
     try:
         making.preserve(preserved)
+        if isinstance(making, Creation) and making.in_scope:
+            making.hold()
+            making.enroll()
         making.spawn(STDIO, console)
         pid = making.settle()
         if path := options.text("pid-file"):

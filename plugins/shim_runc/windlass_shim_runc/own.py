@@ -10,7 +10,7 @@ from windlass.errors import DeadlineExceeded, Error, FailedPrecondition, NotFoun
 from windlass_linux import calls as linux
 from windlass_linux import sealing
 from windlass_linux.cgroups import groups_of, hierarchies
-from windlass_oci_runtime import cgroups, changing, ending, steps
+from windlass_oci_runtime import cgroups, changing, ending, scope, steps
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
 from windlass_oci_runtime.report import MOST, Failure, about, heard, reason
@@ -54,7 +54,7 @@ class Own(CommandLine):
         has_keyring = not self._options.no_new_keyring
 
         def make() -> Creation:
-            return Creation(self.root, self.id, self._bundle, has_keyring)
+            return Creation(self.root, self.id, self._bundle, has_keyring, self.by_systemd)
 
         pid = await self._made("create", make, stdio, console)
         # By which what cleans up, and fsck, know the container's process, whatever made it.
@@ -73,6 +73,9 @@ class Own(CommandLine):
             if not IS_SEALED:
                 raise FailedPrecondition(UNSEALED)
             making = make()
+            if isinstance(making, Creation) and making.in_scope:
+                making.hold()
+                await self._elsewhere("create", making.enroll)
             making.spawn(stdio, console, self._siblings)
             await self.loop.readable(making.report, TIMEOUT)
             return making.settle()
@@ -133,7 +136,13 @@ class Own(CommandLine):
     async def update(self, resources: bytes) -> None:
         """Change the limits of the container's control group."""
         try:
-            changing.update(self._container, json.loads(resources))
+            wanted = json.loads(resources)
+            if self._container.read().get("unit"):
+                await self._elsewhere("update", lambda: changing.update(self._container, wanted))
+                return
+            changing.update(self._container, wanted)
+        except Failure as error:
+            raise Error(f"OCI runtime update failed: {error}") from error
         except Error as error:
             raise type(error)(f"OCI runtime update failed: {error}") from error
         except (OSError, ValueError) as error:
@@ -142,7 +151,7 @@ class Own(CommandLine):
     async def delete(self) -> None:
         """Forget a container; hooks may take their time in a process of their own."""
         try:
-            if self._has_hooks("poststop"):
+            if self._is_slow_to_delete():
                 await self._apart("delete", ending.delete)
                 return
             for _ in ending.deleting(self._container):
@@ -156,22 +165,33 @@ class Own(CommandLine):
             raise Error(problem)
 
     async def _apart(self, verb: str, do: Callable[[Container], None]) -> None:
-        """Do something that takes its time in a process, which ends with this one."""
+        """Do something that takes its time to the container, elsewhere."""
+        try:
+            await self._elsewhere(verb, lambda: do(self._container))
+        except Failure as error:
+            raise Error(f"OCI runtime {verb} of {self.id} failed: {error}") from error
+
+    async def _elsewhere(self, verb: str, do: Callable[[], None]) -> None:
+        """Do something that takes its time in a process, which ends with this one. Raises Failure, DeadlineExceeded."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             pid = os.fork()
             if not pid:
-                run_apart(lambda: do(self._container), writer)
+                run_apart(do, writer)
             os.close(writer)
             await self.loop.readable(reader, TIMEOUT)
             heard(os.read(reader, MOST))
-        except Failure as error:
-            raise Error(f"OCI runtime {verb} of {self.id} failed: {error}") from error
         except TimeoutError as error:
             os.kill(pid, SIGKILL)
             raise DeadlineExceeded(f"OCI runtime {verb} of {self.id} did not end in {TIMEOUT:.0f} s") from error
         finally:
             os.close(reader)
+
+    def _is_slow_to_delete(self) -> bool:
+        try:
+            return self._has_hooks("poststop") or bool(self._container.read().get("unit"))
+        except NotFound:
+            return False
 
     def _has_hooks(self, point: str) -> bool:
         try:
@@ -181,6 +201,8 @@ class Own(CommandLine):
 
     def forget(self) -> bool:
         """Forget a container whose processes have ended; False when one still does."""
+        if self.by_systemd:
+            return False  # systemd may take its time
         try:
             return next(ending.deleting(self._container), True) is True
         except NotFound:
@@ -207,7 +229,11 @@ def end(root: str, id: str, bundle: str) -> str:
     if kept.is_anothers(container.directory, bundle):
         return ""
     try:
-        ending.abandon(container, groups_of(kept.read(f"{bundle}/config.json"), id))
+        spec = kept.read(f"{bundle}/config.json")
+        if wanted := scope.of_spec(spec, id):
+            ending.abandon(container, wanted.places(), wanted.name)
+        else:
+            ending.abandon(container, groups_of(spec, id))
     except (OSError, Error, Failure) as error:
         return f"cannot remove container {id}: {reason(error)}"
     return ""
