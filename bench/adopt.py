@@ -53,7 +53,7 @@ class Crowd:
     def crash(self) -> None:
         """Let the daemon crash and come back, and note when it answered and when all were listed."""
         self.daemon.crash()
-        self.daemon.start()
+        self.daemon.start(wait=False)
         while self._listed() != self._pids:
             if time.perf_counter() - self.daemon.began > LOST_AFTER:
                 raise RuntimeError(

@@ -58,8 +58,8 @@ class Daemon:
         self._environment = {**os.environ, "NOTIFY_SOCKET": str(scratch / "notify"), **(environment or {})}
         self.start()
 
-    def start(self) -> None:
-        """Execute the daemon and wait until it is ready."""
+    def start(self, wait: bool = True) -> None:
+        """Execute the daemon and wait until it is ready, or without ``wait`` for its first answer only."""
         where = self.scratch / "notify"
         where.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, (self.scratch / "log").open("ab") as log:
@@ -70,7 +70,7 @@ class Daemon:
                 self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
             self.answers = _first_answer(self.address) - self.began
-            while b"READY=1" not in notify.recv(4096):
+            while wait and b"READY=1" not in notify.recv(4096):
                 pass
             self.ready = time.perf_counter() - self.began
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import difflib
 import functools
 import inspect
 import logging
@@ -161,6 +160,8 @@ def _options(step: Function) -> Step:
 def _step(name: str, steps: Mapping[str, Function], uri: str) -> Function:
     if name in steps:
         return steps[name]
+    import difflib  # for mistakes alone
+
     near = difflib.get_close_matches(name, steps, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(sorted(steps))}"
     raise InvalidArgument(f'{uri}: there is no step "{name}"; {hint}')

@@ -42,7 +42,7 @@ def settings(resources: Json, read: Callable[[str, str], str]) -> Iterator[Setti
     ``read`` returns the present value of a controller's file, "" where there is none. Raises InvalidArgument.
     """
     if resources.get("unified"):
-        raise InvalidArgument("resources.unified needs control groups of version 2, and this host has version 1")
+        raise InvalidArgument("linux.resources.unified needs control groups of version 2, and this host has version 1")
     yield from _devices(resources.get("devices") or [])
     yield from _memory(resources.get("memory") or {}, read)
     yield from _cpu(resources.get("cpu") or {}, read)
@@ -69,7 +69,7 @@ def _memory(memory: Json, read: Callable[[str, str], str]) -> Iterator[Setting]:
             yield "memory", file, str(memory[key])
     if (swappiness := memory.get("swappiness", -1)) != -1:
         if not 0 <= swappiness <= 100:
-            raise InvalidArgument(f"resources.memory.swappiness is 0 to 100, not {swappiness}")
+            raise InvalidArgument(f"linux.resources.memory.swappiness is 0 to 100, not {swappiness}")
         yield "memory", "memory.swappiness", str(swappiness)
     if memory.get("disableOOMKiller"):
         yield "memory", "memory.oom_control", "1"
@@ -147,7 +147,7 @@ def page_size(each: Json) -> str:
     """Return the size of a huge page as files are named by it. Raises InvalidArgument."""
     size = str(each.get("pageSize", ""))
     if not size.isalnum():
-        raise InvalidArgument(f"resources.hugepageLimits: {size[:40]!r} is not a page size such as 2MB")
+        raise InvalidArgument(f"linux.resources.hugepageLimits: {size[:40]!r} is not a page size such as 2MB")
     return size
 
 

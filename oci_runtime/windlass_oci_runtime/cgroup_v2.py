@@ -38,7 +38,9 @@ def settings(resources: Json, has_bfq: bool = False) -> Iterator[tuple[str, str]
     for group, name in NOT_THERE:
         value = (resources.get(group) or {}).get(name)
         if value and not (name == "swappiness" and value == -1):
-            raise InvalidArgument(f"resources.{group}.{name} needs control groups of version 1; leave it out here")
+            raise InvalidArgument(
+                f"linux.resources.{group}.{name} needs control groups of version 1; leave it out here"
+            )
     yield from _memory(resources.get("memory") or {})
     yield from _cpu(resources.get("cpu") or {})
     pids = resources.get("pids") or {}
@@ -51,7 +53,7 @@ def settings(resources: Json, has_bfq: bool = False) -> Iterator[tuple[str, str]
         yield "rdma.max", rdma(name, each)
     for name, value in (resources.get("unified") or {}).items():
         if "/" in name or "." not in name:
-            raise InvalidArgument(f"resources.unified: {name[:80]!r} is not a file of a control group")
+            raise InvalidArgument(f"linux.resources.unified: {name[:80]!r} is not a file of a control group")
         for line in value.splitlines() or [""]:
             yield name, line
 
@@ -66,9 +68,11 @@ def _memory(memory: Json) -> Iterator[tuple[str, str]]:
         swap = -1
     if swap:
         if swap > 0 and limit <= 0:
-            raise InvalidArgument("resources.memory.swap is memory and swap together, so it needs memory.limit")
+            raise InvalidArgument("linux.resources.memory.swap is memory and swap together, so it needs memory.limit")
         if 0 < swap < limit:
-            raise InvalidArgument(f"resources.memory.swap {swap} is memory and swap together, and below memory.limit")
+            raise InvalidArgument(
+                f"linux.resources.memory.swap {swap} is memory and swap together, and below memory.limit"
+            )
         yield "memory.swap.max", "max" if swap < 0 else str(swap - limit)
     if limit:
         yield "memory.max", _or_max(limit)

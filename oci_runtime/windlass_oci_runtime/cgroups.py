@@ -14,7 +14,7 @@ from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from windlass_oci_runtime.cgroup_journal import Journal
     from windlass_oci_runtime.json_types import Json
@@ -154,7 +154,9 @@ def limit(places: Sequence[str], resources: Json, journal: Journal | None = None
 
     for controller, file, value in cgroup_v1.settings(resources, read):
         if controller not in found:
-            raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not mounted")
+            raise InvalidArgument(
+                f"{_field(file)}: limit {file} needs the control group controller {controller}, which is not mounted"
+            )
         try:
             _set(f"{found[controller]}/{file}", value, journal)
         except OSError as error:
@@ -162,9 +164,11 @@ def limit(places: Sequence[str], resources: Json, journal: Journal | None = None
                 raise
             used, peak = read(controller, "memory.usage_in_bytes"), read(controller, "memory.max_usage_in_bytes")
             usage = f"current usage: {used}, peak usage: {peak}"
-            raise FailedPrecondition(f"unable to set memory limit to {value} ({usage})") from error
+            raise FailedPrecondition(
+                f"linux.resources.memory.limit: unable to set memory limit to {value} ({usage})"
+            ) from error
         if file == "cpu.shares" and read(controller, file) != value:
-            raise InvalidArgument(f"resources.cpu.shares {value} is beyond what Linux takes, 2 to 262144")
+            raise InvalidArgument(f"linux.resources.cpu.shares {value} is beyond what Linux takes, 2 to 262144")
 
 
 def _limit_unified(place: str, resources: Json, journal: Journal | None) -> None:
@@ -172,21 +176,33 @@ def _limit_unified(place: str, resources: Json, journal: Journal | None) -> None
     if memory.get("checkBeforeUpdate") and memory.get("limit", 0) > 0:
         used = int(_read(f"{place}/memory.current"))
         if used > memory["limit"]:
-            raise FailedPrecondition(f"resources.memory.limit {memory['limit']} is below what is used, {used}")
+            raise FailedPrecondition(f"linux.resources.memory.limit {memory['limit']} is below what is used, {used}")
     for file, value in cgroup_v2.settings(resources, os.path.exists(f"{place}/io.bfq.weight")):
         if controller := cgroup_v2.missing(place, file):
             if cgroup_v2.is_without_swap(place, file, value):
                 continue
-            raise InvalidArgument(f"limit {file} needs the control group controller {controller}, which is not here")
+            raise InvalidArgument(
+                f"{_field(file)}: limit {file} needs the control group controller {controller}, which is not here"
+            )
         _set(f"{place}/{file}", value, journal)
     if resources.get("devices"):
         device_filter.attach(place, resources["devices"])
 
 
 def _set(path: str, value: str, journal: Journal | None) -> None:
-    if journal is not None:
-        journal.keep(path, _read(path), value)
-    write(path, value)
+    try:
+        if journal is not None:
+            journal.keep(path, _read(path), value)
+        write(path, value)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({_field(path)})", path) from error
+
+
+def _field(path: str) -> str:
+    # Not above: no shim needs it but for an error.
+    from windlass_oci_runtime.limit_names import field
+
+    return field(os.path.basename(path))
 
 
 def is_out_of_memory(places: Sequence[str]) -> bool:
@@ -236,6 +252,15 @@ def is_frozen(places: Sequence[str]) -> bool:
         return _frozen(_freezer(places)) == "1"
     except (FailedPrecondition, OSError):
         return False
+
+
+def check_empty(places: Iterable[str]) -> None:
+    """Check that groups which were there have no processes, as runc does since 1.2. Raises FailedPrecondition.
+
+    They would be measured, limited, stopped and killed with the container.
+    """
+    if found := {pid for place in places for pid in linux.processes_in(place)}:
+        raise FailedPrecondition(f"container's cgroup is not empty: {len(found)} process(es) found; end or move them")
 
 
 def check_thaw(places: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CACHE = ".seccomp"
 """Below the root of all containers, whose names do not begin with a dot."""
+LIMIT = "linux.resources.memory.limit"
 
 
 class Creation:
@@ -69,6 +70,7 @@ class Creation:
         """
         plan = self._plan
         self._groups = cgroups.make(plan.cgroups)
+        cgroups.check_empty(set(plan.cgroups) - set(self._groups))
         cgroups.check_thaw(plan.cgroups)
         cgroups.limit(plan.cgroups, plan.resources)
         with contextlib.ExitStack() as closing:
@@ -121,7 +123,11 @@ class Creation:
         if not message:
             # An error alone gets here, so the hot path does not look.
             killed = cgroups.is_out_of_memory(self._plan.cgroups)
-            why = "container init was OOM-killed (memory limit too low?)" if killed else "it has ended without a word"
+            why = (
+                f"container init was OOM-killed (memory limit too low?): {LIMIT}"
+                if killed
+                else "it has ended without a word"
+            )
             raise report.Failure("init", why)
         report.heard(message)
         reap(self._helpers)

@@ -66,7 +66,7 @@ def _make(root: Root, path: str, device: Json) -> None:
     kind = KINDS.get(device.get("type", ""))
     above, _, name = path.rpartition("/")
     if kind is None or not path.startswith("/") or not name:
-        raise InvalidArgument(f"device {path[:80]!r} of type {device.get('type')!r} cannot be made")
+        raise InvalidArgument(f"linux.devices: device {path[:80]!r} of type {device.get('type')!r} cannot be made")
     parent = root.directory(above or "/")
     try:
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
@@ -77,7 +77,9 @@ def _make(root: Root, path: str, device: Json) -> None:
         try:
             found = os.stat(node)
             if stat.S_IFMT(found.st_mode) != kind or (kind != stat.S_IFIFO and found.st_rdev != number):
-                raise InvalidArgument(f"{path[:80]} exists in the root file system and is not that device")
+                raise InvalidArgument(
+                    f"linux.devices: {path[:80]} exists in the root file system and is not that device"
+                )
             # By the descriptor of what has been looked at: the name may be a link to a file of the host's by now.
             os.chmod(f"/proc/self/fd/{node}", mode)
             os.chown(f"/proc/self/fd/{node}", device.get("uid", 0), device.get("gid", 0))

@@ -61,6 +61,9 @@ def deleting(container: state.Container, force: bool = False) -> Iterator[None]:
             raise FailedPrecondition(f"cannot delete container {container.id} that is not stopped: kill it first")
         kill(container, signal.SIGKILL, everybody=True)
     left = remove(found["cgroups"])
+    if left:
+        # Without a PID namespace of its own, init's end leaves the others.
+        _kill_all(left)
     deadline = time.monotonic() + PATIENCE
     while left and time.monotonic() < deadline:
         yield
@@ -80,18 +83,26 @@ def abandon(container: state.Container, groups: list[str]) -> None:
         found = container.read()
     except NotFound:
         found = {"cgroups": groups}
+        if not os.path.isdir(container.directory):
+            # The name was never taken, or is free again: whatever runs in these groups is not the container's.
+            remove(groups)
+            return
     else:
         if state.is_alive(found["pid"], found["started"]):
             _send(found["pid"], signal.SIGKILL)
     groups = found["cgroups"]
     if groups:
-        cgroups.signal_all(groups, signal.SIGKILL)
-        if cgroups.is_frozen(groups):
-            cgroups.freeze(groups, frozen=False)
+        _kill_all(groups)
     if left := remove_within(groups):
         raise FailedPrecondition(f"cannot remove the control groups of container {container.id}: {left[0]} is in use")
     container.remove()
     _afterwards(found)
+
+
+def _kill_all(groups: list[str]) -> None:
+    cgroups.signal_all(groups, signal.SIGKILL)
+    if cgroups.is_frozen(groups):
+        cgroups.freeze(groups, frozen=False)
 
 
 def _afterwards(found: Document) -> None:

@@ -1,4 +1,4 @@
-"""The variable HOME of a process that is given none: the directory of its user in the container's `/etc/passwd`."""
+"""The environment of a process; without HOME it gets the directory of its user in the container's `/etc/passwd`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ MOST = 1 << 20
 
 
 def added(environment: Sequence[str], uid: int) -> list[str]:
-    """Return an environment with HOME. The process must be in the container's root file system already."""
-    if any(each.startswith("HOME=") and len(each) > len("HOME=") for each in environment):
-        return list(environment)
-    others = [each for each in environment if each != "HOME="]
-    return [*others, f"HOME={_directory(uid) or '/'}"]
+    """Return an environment with HOME, and of each variable that is named several times the last value, as by runc.
+
+    The process must be in the container's root file system already.
+    """
+    found: dict[str, str] = {}
+    for each in environment:
+        name = each.partition("=")[0]
+        found.pop(name, None)
+        found[name] = each
+    if found.get("HOME", "HOME=") == "HOME=":
+        found["HOME"] = f"HOME={_directory(uid) or '/'}"
+    return list(found.values())
 
 
 def _directory(uid: int) -> str:

@@ -87,9 +87,11 @@ def take_on(process: Process, filter: Filter | None, last_capability: int, hando
     own_streams(process.user[0])
     if filter is not None and not process.no_new_privileges:
         handover.offer(filter.install())
+    is_there = _may_enter(process)
     become(process, last_capability)
     os.umask(process.umask)
-    enter_directory(process)
+    if not is_there:
+        enter_directory(process)
     if process.no_new_privileges:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
 
@@ -147,6 +149,15 @@ def become(process: Process, last_capability: int) -> None:
     os.setresuid(uid, uid, uid)
     capability.keep_over_setuid(False)
     capability.apply(sets, last_capability)
+
+
+def _may_enter(process: Process) -> bool:
+    """Go to the working directory as root, who may where the user may not; False where it is the other way round."""
+    try:
+        enter_directory(process)
+    except PermissionError:
+        return False
+    return True
 
 
 def enter_directory(process: Process) -> None:

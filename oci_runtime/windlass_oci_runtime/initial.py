@@ -198,10 +198,16 @@ class Init:
 
     def _mask(self) -> None:
         plan = self._plan
-        for path in plan.readonly_paths:
-            rootfs.make_readonly(self._root, path)
-        for path in plan.masked_paths:
-            rootfs.mask(self._root, path, self._null)
+        path = field = ""
+        try:
+            field = "linux.readonlyPaths"
+            for path in plan.readonly_paths:
+                rootfs.make_readonly(self._root, path)
+            field = "linux.maskedPaths"
+            for path in plan.masked_paths:
+                rootfs.mask(self._root, path, self._null)
+        except OSError as error:
+            raise OSError(error.errno, f"{field}: {path[:200]}: {error.strerror}") from error
         os.close(self._null)
 
     def _find(self) -> None:

@@ -69,7 +69,8 @@ class Mount:
     )
 
     def __init__(self, entry: Json) -> None:
-        self.destination: str = entry["destination"]
+        # A relative one is below the root, as in runc.
+        self.destination: str = f"/{entry['destination'].lstrip('/')}"
         self.type: str = entry.get("type", "")
         self.source: str = entry.get("source", "")
         self.is_bind = self.type == "bind"
@@ -115,13 +116,12 @@ class Mount:
 def planned(entries: Sequence[Json]) -> list[Mount]:
     """Return what to mount, in order. Raises InvalidArgument with the destination."""
     found = [Mount(entry) for entry in entries]
-    for mount in found:
-        if not mount.destination.startswith("/"):
-            raise InvalidArgument(f"mount destination {mount.destination[:80]!r} is not an absolute path")
+    for number, mount in enumerate(found):
+        where = f"mounts[{number}]: "
         if mount.is_bind and not mount.source:
-            raise InvalidArgument(f"mount {mount.destination[:80]}: a bind mount needs a source")
+            raise InvalidArgument(f"{where}mount {mount.destination[:80]}: a bind mount needs a source")
         if mount.is_idmapped and not mount.is_bind:
-            raise InvalidArgument(f"mount {mount.destination[:80]}: only bind mounts can have mapped IDs")
+            raise InvalidArgument(f"{where}mount {mount.destination[:80]}: only bind mounts can have mapped IDs")
         if mount.copies_up and mount.type != "tmpfs":
-            raise InvalidArgument(f"mount {mount.destination[:80]}: tmpcopyup is an option of tmpfs")
+            raise InvalidArgument(f"{where}mount {mount.destination[:80]}: tmpcopyup is an option of tmpfs")
     return found

@@ -69,7 +69,9 @@ def _open(kind: str, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         why = (error.strerror or "").lower()
-        raise InvalidArgument(f"{kind} namespace {path[:200]}: {why}; the pod or network may be gone") from None
+        raise InvalidArgument(
+            f"linux.namespaces: {kind} namespace {path[:200]}: {why}; the pod or network may be gone"
+        ) from None
 
 
 def differs(pid: int, kind: str) -> bool:
@@ -104,6 +106,12 @@ def set_time(offsets: str) -> None:
 def join(descriptors: Sequence[tuple[int, int]]) -> None:
     """Enter the namespaces; the user namespace as its root. That of time needs a process with memory of its own."""
     for descriptor, flag in descriptors:
-        linux.setns(descriptor, flag)
+        try:
+            linux.setns(descriptor, flag)
+        except OSError as error:
+            kind = next(each for each in FLAGS if FLAGS[each] == flag)
+            raise OSError(
+                error.errno, f"cannot join the {kind} namespace of linux.namespaces: {error.strerror}"
+            ) from None
         if flag == linux.CLONE_NEWUSER:
             userns.become_root()

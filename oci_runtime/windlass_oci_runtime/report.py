@@ -33,8 +33,15 @@ def reason(error: BaseException) -> str:
     """Return what is wrong, with the path that a system call was about."""
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
-        return f"{named}{error.strerror.lower()}"
+        # Only Linux's own words: the rest may be names and paths.
+        words = os.strerror(error.errno or 0)
+        return f"{named}{error.strerror.replace(words, words.lower())}"
     return str(error) or type(error).__name__
+
+
+def about(id: str, message: str) -> str:
+    """Return an error's message with the container that it is about, if it does not name it already."""
+    return message if f"container {id}" in message or message.endswith(f": {id}") else f"container {id}: {message}"
 
 
 def heard(message: bytes) -> bool:

@@ -30,7 +30,13 @@ def begin(path: str, propagation: str) -> Root:
         raise InvalidArgument(f"linux.rootfsPropagation {propagation[:40]!r} is not one of mount(8)")
     # Not shared in any case until the root has changed: pivot_root(2) refuses that, and the host would see our mounts.
     linux.mount("", "/", "", flags if not flags & linux.MS_SHARED else linux.MS_SLAVE | linux.MS_REC)
-    tree = linux.open_tree(linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE)
+    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
+    try:
+        tree = linux.open_tree(linux.AT_FDCWD, path, flags)
+        if not stat.S_ISDIR(os.fstat(tree).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"root.path {path}") from None
     linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, propagation=linux.MS_PRIVATE)
     linux.move_mount(tree, "", linux.AT_FDCWD, path, linux.MOVE_MOUNT_F_EMPTY_PATH)
     return Root(tree)

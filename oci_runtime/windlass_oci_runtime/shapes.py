@@ -153,11 +153,15 @@ WORDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a
 
 
 def checked(value: Shape, shape: Shape, where: str) -> Shape:
-    """Return ``value`` without the fields that are null. Raises InvalidArgument with the field's name."""
+    """Return ``value`` without the fields that are null. Raises InvalidArgument with the field's name.
+
+    ``where`` is what the name begins with, a field or ``FILE: ``.
+    """
     if isinstance(shape, dict):
         _is(value, dict, where)
+        above = where if where.endswith(": ") else f"{where}."
         return {
-            name: checked(each, shape[name], f"{where}.{name}") if name in shape else each
+            name: checked(each, shape[name], f"{above}{name}") if name in shape else each
             for name, each in value.items()
             if each is not None
         }
@@ -175,4 +179,4 @@ def _is(value: object, kind: type, where: str) -> None:
     # True is an int for Python, and none for JSON.
     if type(value) is not kind:
         found = WORDS.get(type(value), "null" if value is None else "a fraction")
-        raise InvalidArgument(f"{where} must be {WORDS[kind]}, not {found}")
+        raise InvalidArgument(f"{where.removesuffix(': ')} must be {WORDS[kind]}, not {found}")

@@ -49,7 +49,7 @@ def parse(text: bytes, where: str = "config.json") -> Document:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{where} is not JSON: {error}") from None
-    spec: Document = checked(found, SPEC, where)
+    spec: Document = checked(found, SPEC, f"{where}: ")
     _check(spec, where)
     return spec
 
@@ -65,9 +65,14 @@ def _check(spec: Document, where: str) -> None:
         raise InvalidArgument(f"{where}: root.path is missing")
     _check_namespaces(linux.get("namespaces", []), where)
     _check_settings(spec, where)
+    places = [("root.path", spec["root"]["path"]), ("linux.cgroupsPath", linux.get("cgroupsPath", ""))]
     for number, mount in enumerate(spec.get("mounts", [])):
         if not mount.get("destination"):
             raise InvalidArgument(f"{where}: mounts[{number}].destination is missing")
+        places.append((f"mounts[{number}].destination", mount["destination"]))
+    for name, place in places:
+        if "\0" in place:
+            raise InvalidArgument(f"{where}: {name} has a NUL byte")
     if "process" not in spec:
         raise InvalidArgument(f"{where}: process is missing")
     check_process(spec["process"], f"{where}: process")
@@ -97,10 +102,10 @@ def _check_settings(spec: Document, where: str) -> None:
         name = setting if "." in setting.partition("/")[0] else setting.replace("/", ".")
         kind = _namespace_of(name)
         if name == "kernel.hostname":
-            raise InvalidArgument(f"{where}: sysctl {name} is what hostname is for")
+            raise InvalidArgument(f"{where}: linux.sysctl {name} is what hostname is for")
         if not kind or kind not in kinds or (kind == "network" and _is_own(kinds[kind])):
             raise InvalidArgument(
-                f"{where}: sysctl {setting[:80]!r} is not in a separate kernel namespace: the host's would change"
+                f"{where}: linux.sysctl {setting[:80]!r} is not in a separate kernel namespace: the host's would change"
             )
 
 
@@ -128,7 +133,7 @@ def check_process(process: Document, where: str) -> None:
         if any("\0" in word for word in words):
             raise InvalidArgument(f"{where}.{name} has a NUL byte")
     for word in process.get("env") or []:
-        if "=" not in word:
+        if "=" not in word[1:]:
             raise InvalidArgument(f"{where}.env has {word[:80]!r}, which is not NAME=value")
     if not 0 <= (process.get("user") or {}).get("umask", 0) <= MOST_UMASK:
         raise InvalidArgument(f"{where}.user.umask {process['user']['umask']} is not one of Linux")

@@ -22,23 +22,24 @@ def apply(settings: Mapping[str, str]) -> None:
 def _write(name: str, value: str) -> None:
     inside = name if "/" in name else name.replace(".", "/")
     if ".." in inside.split("/"):
-        raise InvalidArgument(f"sysctl {name[:80]!r} is not a setting of Linux")
-    descriptor = procfs.open_below("/proc/sys", inside, os.O_WRONLY)
+        raise InvalidArgument(f"linux.sysctl {name[:80]!r} is not a setting of Linux")
     try:
-        os.write(descriptor, value.encode())
+        descriptor = procfs.open_below("/proc/sys", inside, os.O_WRONLY)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"sysctl {name}={value[:80]}") from None
-    finally:
-        os.close(descriptor)
+        raise OSError(error.errno, error.strerror, f"linux.sysctl {name}={value[:80]}") from None
 
 
 def set_hostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     text = name.encode()
-    linux.checked(linux.libc().sethostname(text, len(text)), "sethostname")
+    linux.checked(linux.libc().sethostname(text, len(text)), f"sethostname: hostname {name[:80]!r}")
 
 
 def set_domainname(name: str) -> None:
     """Set the NIS domain name of this UTS namespace."""
     text = name.encode()
-    linux.checked(linux.libc().setdomainname(text, len(text)), "setdomainname")
+    linux.checked(linux.libc().setdomainname(text, len(text)), f"setdomainname: domainname {name[:80]!r}")

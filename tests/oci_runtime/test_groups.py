@@ -304,3 +304,24 @@ for path, flags in (("/dev/null", os.O_RDWR), ("/dev/kmsg", os.O_RDONLY), ("/dev
         assert found == [["yes", "no", "no"], ["yes", "yes", "no"]]
     finally:
         group.rmdir()
+
+
+def test_a_group_with_processes_is_refused_and_stays(runtime: Runtime) -> None:
+    place = Path(host.groups_at(f"/windlass-oci-{os.getpid()}/taken", "")[0])
+    place.mkdir(parents=True)
+    stranger = subprocess.Popen(["sleep", "100"])
+    try:
+        (place / "cgroup.procs").write_text(str(stranger.pid))
+        with pytest.raises(FailedPrecondition, match=r"container's cgroup is not empty: 1 process\(es\) found"):
+            runtime.create(spec("true", cgroupsPath=f"/windlass-oci-{os.getpid()}/taken"))
+        assert place.is_dir()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        place.rmdir()
+
+
+def test_a_group_that_has_gone_meanwhile_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        cgroups.join([str(tmp_path / "gone")])

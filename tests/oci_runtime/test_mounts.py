@@ -131,7 +131,6 @@ def test_a_read_only_root(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("mount", "words"),
     [
-        ({"destination": "relative", "type": "tmpfs"}, "'relative' is not an absolute path"),
         ({"destination": "/x", "type": "bind"}, "mount /x: a bind mount needs a source"),
         (
             {"destination": "/x", "type": "tmpfs", "options": ["idmap"]},

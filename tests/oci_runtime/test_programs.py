@@ -47,6 +47,31 @@ def test_a_working_directory_that_is_missing_is_made(runtime: Runtime) -> None:
     assert runtime.run(document) == (0, "/made/for/it\n")
 
 
+def test_a_working_directory_that_only_root_may_enter(runtime: Runtime) -> None:
+    """As by runc: it is entered before the user is changed."""
+    (runtime.rootfs / "secret").mkdir(mode=0o700)
+    document = spec("pwd")
+    document["process"].update(cwd="/secret", user={"uid": 1000, "gid": 1000})
+    document["process"]["capabilities"] = {}
+    assert runtime.run(document) == (0, "/secret\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        (["PATH=/bin", "A=1", "A=2"], "2,/root\n"),
+        (["PATH=/bin", "HOME=/a", "HOME="], ",/root\n"),
+        (["PATH=/bin", "HOME=", "HOME=/a"], ",/a\n"),
+    ],
+)
+def test_of_variables_that_are_named_twice_the_last_value_counts(
+    runtime: Runtime, environment: list[str], words: str
+) -> None:
+    document = spec("sh", "-c", "echo $A,$HOME")
+    document["process"]["env"] = environment
+    assert runtime.run(document) == (0, words)
+
+
 def test_what_linux_does_not_know_yet_is_left_out(runtime: Runtime) -> None:
     """A capability, as by runc; and a limit that Python does not name is set."""
     document = spec("true")

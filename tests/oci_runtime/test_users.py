@@ -150,5 +150,5 @@ def test_overlapping_ranges_are_an_error_of_linux_that_names_them(runtime: Runti
 def test_who_is_nobody_inside_cannot_be_root(runtime: Runtime) -> None:
     document = in_namespace("true")
     document["linux"]["uidMappings"] = [{"containerID": 5, "hostID": 300000, "size": 1}]
-    with pytest.raises(Failure, match="cannot become root of the user namespace: invalid argument; map id 0"):
+    with pytest.raises(Failure, match="cannot become root of the user namespace: invalid argument; map ID 0"):
         runtime.create(document)

@@ -102,6 +102,24 @@ async def test_what_is_left_when_a_daemon_stops_is_for_the_next(tmp_path: Path, 
         await eventually(lambda: second.left() == NOTHING, 60)
 
 
+async def test_a_list_that_waited_for_tasks_to_be_found_asks_none_of_them_again(
+    tmp_path: Path, zygote: ProcessZygote
+) -> None:
+    """Each question would wake a shim at rest. The next list asks as always."""
+    async with daemon(tmp_path, zygote) as first:
+        pids = {id: await run(first.tasks, container(id)) for id in ("a", "b", "c")}
+
+    async with daemon(tmp_path, zygote) as second:
+        calls = second.context.state / "calls"
+        calls.unlink()
+        for times in (1, 2):
+            listed = await second.tasks.list("test")
+            assert {each.container_id: (each.pid, each.status) for each in listed} == {
+                id: (pid, Status.RUNNING) for id, pid in pids.items()
+            }
+            assert sum("State" in line for line in calls.read_text().splitlines()) == 3 * times
+
+
 async def test_a_container_that_outlives_its_shim_is_known_to_the_next_daemon(
     tmp_path: Path, zygote: ProcessZygote
 ) -> None:

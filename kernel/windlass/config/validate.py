@@ -9,7 +9,6 @@ types it says by raising ValueError in ``__post_init__``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import types
 import typing
@@ -57,6 +56,8 @@ def raise_errors(problems: Sequence[Problem]) -> None:
 
 def did_you_mean(key: str, choices: Collection[str], cutoff: float = 0.6) -> str:
     """Return ``; did you mean "x"?`` for the choice that is nearest, or nothing."""
+    import difflib  # for mistakes alone
+
     near = difflib.get_close_matches(key.lower(), {choice.lower(): choice for choice in choices}, n=1, cutoff=cutoff)
     found = [choice for choice in choices if near and choice.lower() == near[0]]
     return f'; did you mean "{found[0]}"?' if found else ""

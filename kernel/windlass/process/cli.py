@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,6 +86,8 @@ def _run(options: argparse.Namespace) -> int:
         from windlass.process.ocihook import execute
 
         return execute(without_end_of_options(options.arguments))
+    if options.command is None:
+        gc.disable()  # what a start imports and makes stays; `windlass.process.daemon` enables it
     from windlass.config.loading import CONTAINERD, WINDLASS, Flags
 
     paths = CONTAINERD if options.containerd_paths else WINDLASS

@@ -52,7 +52,6 @@ def run(path: Path | None, paths: Paths, flags: Flags) -> int:
     """Run the daemon until a signal stops it and return its exit code. Raises StartError."""
     started = time.monotonic()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until `serve` can take it
-    gc.disable()  # what a start makes stays: see `_become_ready`
     draft = config.read(path, paths, flags)
     listed = entry_points().select  # one pass over all distributions
     found = discovery.discover(draft.disabled, listed)

@@ -103,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Error, Failure) as error:
         return _tell(options, str(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _tell(options, f"{where}{error.strerror or error}")
+        return _tell(options, _words(error))
 
 
 def _command(options: Options, name: str, *arguments: str) -> int:
@@ -128,7 +127,18 @@ def _command(options: Options, name: str, *arguments: str) -> int:
     from importlib import import_module
 
     command = getattr(import_module(f"windlass_oci_runtime.cli.{module}"), f"{name}_command")
-    return int(command(_root(options), given) or 0)
+    try:
+        return int(command(_root(options), given) or 0)
+    except (Error, Failure, OSError) as error:
+        what = [name, *given.operands[:1]]
+        raise Error(f"{' '.join(what)[:100]} failed: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _root(options: Options) -> str:

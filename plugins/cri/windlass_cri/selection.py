@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.record import Container, Pod
-from windlass_cri.views import labels_match, state
+from windlass_cri.views import state
 
 
 def pods_that_match(pods: Iterable[Pod], wanted: cri.PodSandboxFilter) -> Iterable[Pod]:
@@ -16,8 +16,8 @@ def pods_that_match(pods: Iterable[Pod], wanted: cri.PodSandboxFilter) -> Iterab
     if wanted.HasField("state"):
         number = wanted.state.state
         pods = [each for each in pods if state(each) == number]
-    if labels := dict(wanted.label_selector):
-        pods = [each for each in pods if labels_match(each.config.labels, labels)]
+    for key, value in wanted.label_selector.items():
+        pods = [each for each in pods if each.config.labels.get(key) == value]
     return pods
 
 
@@ -30,6 +30,6 @@ def containers_that_match(containers: Iterable[Container], wanted: cri.Container
     if wanted.HasField("state"):
         number = wanted.state.state
         containers = [each for each in containers if each.status.state == number]
-    if labels := dict(wanted.label_selector):
-        containers = [each for each in containers if labels_match(each.config.labels, labels)]
+    for key, value in wanted.label_selector.items():
+        containers = [each for each in containers if each.config.labels.get(key) == value]
     return containers

@@ -34,6 +34,7 @@ QUICK = frozenset(
         "ListPodSandbox",
         "PodSandboxStatus",
         "ListImages",
+        "ListMetricDescriptors",
         "ImageStatus",
     }
 )

@@ -107,7 +107,7 @@ class Recovery:
         try:
             if isinstance(state, BaseException):
                 raise state
-            pid = state.pid
+            pid, task.found = state.pid, state
         except NotFound:
             logger.info("task %s: its shim holds no task and is shut down", bundle.id)
             if not shim.forked:

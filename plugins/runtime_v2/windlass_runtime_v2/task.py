@@ -49,6 +49,8 @@ class Task:
         """Whether the task is on its way out, so that its shim's end is expected."""
         self.has_active_mounts = True
         """Whether the mount manager may have made mounts for it; not known of a task of an earlier daemon, so True."""
+        self.found: pb.StateResponse | None = None
+        """What the shim said of a task of an earlier daemon when this one found it."""
         self.deletion: Shared[Exit] | None = None
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         """Done when the task has been deleted, or its shim has died and all has been cleaned up."""

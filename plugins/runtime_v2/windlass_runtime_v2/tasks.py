@@ -96,9 +96,11 @@ class ShimTasks(Tasks):
 
     @override
     async def list(self, namespace: str) -> builtins.list[Process]:
+        before = set(self._in(namespace))
         await self._recovery.wait_for_all(namespace)
+        # What was found while this call waited needs no second question: each would be a fork of a shim at rest.
         found = await asyncio.gather(
-            *(self._state(task, "") for task in self._in(namespace)),
+            *(self._state(task, "", None if task in before else task.found) for task in self._in(namespace)),
             return_exceptions=True,
         )
         return _results(found)
@@ -197,12 +199,13 @@ class ShimTasks(Tasks):
     def _in(self, namespace: str) -> builtins.list[Task]:
         return [task for (found, _), task in self._lifecycle.tasks.items() if found == namespace]
 
-    async def _state(self, task: Task, exec_id: str) -> Process:
+    async def _state(self, task: Task, exec_id: str, answer: pb.StateResponse | None = None) -> Process:
         if self._lifecycle.runs_on(task):
             return Process(task.id, exec_id, task.pids.get(exec_id, 0), Status.UNKNOWN, bundle=str(task.bundle.path))
         request = pb.StateRequest(id=task.id, exec_id=exec_id)
         try:
-            answer = await task.call("State", request, pb.StateResponse, self._deadlines.state)
+            if answer is None:
+                answer = await task.call("State", request, pb.StateResponse, self._deadlines.state)
         except (NotFound, Unavailable, DeadlineExceeded):
             raise
         except Error:

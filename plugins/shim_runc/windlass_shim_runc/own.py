@@ -13,7 +13,7 @@ from windlass_linux.cgroups import groups_of, hierarchies
 from windlass_oci_runtime import cgroups, changing, ending, steps
 from windlass_oci_runtime.creation import Creation
 from windlass_oci_runtime.entry import Entry
-from windlass_oci_runtime.report import MOST, Failure, heard, reason
+from windlass_oci_runtime.report import MOST, Failure, about, heard, reason
 from windlass_oci_runtime.state import Container
 from windlass_shim_runc import disk, kept
 from windlass_shim_runc.commandline import TIMEOUT, CommandLine
@@ -81,13 +81,14 @@ class Own(CommandLine):
             raise DeadlineExceeded(f"OCI runtime {verb} of {self.id} did not end in {TIMEOUT:.0f} s") from error
         except Failure as error:
             self._undo(making)
-            raise Error(f"OCI runtime {verb} failed: unable to start container process: {error}") from error
+            why = f"unable to start container process: {error}"
+            raise Error(f"OCI runtime {verb} failed: {about(self.id, why)}") from error
         except Error as error:
             self._undo(making)
-            raise type(error)(f"OCI runtime {verb} failed: {error}") from error
+            raise type(error)(f"OCI runtime {verb} failed: {about(self.id, str(error))}") from error
         except (OSError, ValueError) as error:
             self._undo(making)
-            raise Error(f"OCI runtime {verb} failed: {reason(error)}") from error
+            raise Error(f"OCI runtime {verb} failed: {about(self.id, reason(error))}") from error
 
     def _undo(self, making: Creation | Entry | None) -> None:
         if making is not None:

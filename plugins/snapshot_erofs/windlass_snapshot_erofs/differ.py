@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-import zstandard
-
 from windlass.contracts.content import ContentStore, Reader
 from windlass.contracts.diff import CompareOptions, Differ
 from windlass.contracts.mounts import Mount
@@ -79,6 +77,8 @@ class _Copy:
         self._compressed = compressed
 
     def write(self, path: Path) -> None:
+        import zstandard  # for layers alone: it costs every start
+
         reader = self._content.reader(self._desc)
         try:
             with path.open("xb") as file:
@@ -93,6 +93,8 @@ class _Copy:
             )
 
     def _copy(self, blob: _Whole, file: IO[bytes]) -> None:
+        import zstandard
+
         source: IO[bytes] | zstandard.ZstdDecompressionReader = cast("IO[bytes]", blob)  # read() is all that is called
         if self._compressed:
             decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import cache
 
-from windlass.contracts.rpc import Call
+from windlass.contracts.rpc import Call, Encoded
 from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_cri.runtime import CriRuntime
 from windlass_cri.services.stats import BATCH
@@ -16,15 +17,10 @@ class MetricsService:
 
     _runtime: CriRuntime
 
-    async def list_metric_descriptors(
-        self, request: cri.ListMetricDescriptorsRequest, call: Call
-    ) -> cri.ListMetricDescriptorsResponse:
+    async def list_metric_descriptors(self, request: cri.ListMetricDescriptorsRequest, call: Call) -> Encoded:
         """Say which metrics there are."""
         await self._runtime.ready()
-        response = cri.ListMetricDescriptorsResponse()
-        for each in ALL:
-            response.descriptors.add(name=each.name, help=each.help, label_keys=each.labels)
-        return response
+        return _descriptors()
 
     async def list_pod_sandbox_metrics(
         self, request: cri.ListPodSandboxMetricsRequest, call: Call
@@ -40,3 +36,11 @@ class MetricsService:
         found = await (await self._runtime.ready()).metrics.all()
         for start in range(0, len(found), BATCH):
             yield cri.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=found[start : start + BATCH])
+
+
+@cache
+def _descriptors() -> Encoded:
+    response = cri.ListMetricDescriptorsResponse()
+    for each in ALL:
+        response.descriptors.add(name=each.name, help=each.help, label_keys=each.labels)
+    return Encoded(response.SerializeToString())
