@@ -1,7 +1,8 @@
-"""Compiles the modules that a distribution names as hot, with mypyc: python scripts/compiled.py [--clean].
+"""Compiles the modules that a distribution names as hot, with mypyc: python scripts/compiled.py [--clean | --check].
 
 `compiled` in `[tool.windlass]` of a pyproject.toml has their paths. Extension modules are made beside the sources, and
-Python prefers them; `--clean` removes them again. A C compiler and Python's headers are needed.
+Python prefers them; `--clean` removes them again. A C compiler and Python's headers are needed. `--check` says whether
+the Python that runs this finds all of them compiled, wherever it has them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
+AT_ONCE = 2
+"""Distributions; a compiler takes half a gigabyte of memory."""
 SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))
 BUILD = """
 import sys
@@ -51,10 +56,14 @@ def build(project: Path, modules: list[str], scratch: Path) -> Path:
 
 def in_place() -> None:
     """Put extension modules beside the sources."""
-    for project, modules in projects():
+
+    def one(project: Path, modules: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="windlass-compiled-") as scratch:
             shutil.copytree(build(project, modules, Path(scratch)), project, dirs_exist_ok=True)
         sys.stdout.write(f"{len(modules)} modules of {project.name} are compiled\n")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(one, *zip(*projects(), strict=True)))
 
 
 def clean() -> None:
@@ -62,6 +71,15 @@ def clean() -> None:
     for project, _ in projects():
         for path in project.rglob(f"*{SUFFIX}"):
             path.unlink()
+
+
+def check() -> None:
+    """Exit with a message unless each of the modules is imported from an extension module."""
+    names = [name.removesuffix(".py").replace("/", ".") for _, modules in projects() for name in modules]
+    pure = [name for name in names if not str(import_module(name).__file__).endswith(SUFFIX)]
+    if pure:
+        sys.exit(f"not compiled: {', '.join(pure)}")
+    sys.stdout.write(f"{len(names)} modules are compiled\n")
 
 
 def into(wheel: Path, project: Path, modules: list[str]) -> Path:
@@ -102,5 +120,7 @@ def _digest(data: bytes) -> str:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--clean"]:
         clean()
+    elif sys.argv[1:] == ["--check"]:
+        check()
     else:
         in_place()

@@ -7,9 +7,10 @@ The same tree and SOURCE_DATE_EPOCH give the same bytes, whatever times and mode
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compiled import into
+from compiled import AT_ONCE, into
 from compiled import projects as compiled
 from flit_core.sdist import SdistBuilder
 from flit_core.wheel import make_wheel_in
@@ -27,12 +28,14 @@ def main() -> None:
     target = Path(sys.argv[1]).resolve()
     target.mkdir(parents=True, exist_ok=True)
     hot = dict(compiled()) if sys.argv[2:] == ["compiled"] else {}
+    wheels = {}
     for project in projects():
-        wheel = make_wheel_in(project, target).file
-        if project.parent in hot:
-            wheel = into(wheel, project.parent, hot[project.parent])
-        wheel.chmod(0o644)
+        wheels[project.parent] = make_wheel_in(project, target).file
         SdistBuilder.from_ini_path(project).build(target)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        wheels |= zip(hot, pool.map(into, [wheels[each] for each in hot], hot, hot.values()), strict=True)
+    for wheel in wheels.values():
+        wheel.chmod(0o644)
     sys.stdout.write(f"{len(projects())} wheels and source archives are in {target}\n")
 
 

@@ -52,7 +52,7 @@ class Call:
     Servers subclass it. As it is here it has no connection: no deadline, and no client that could leave.
     """
 
-    __slots__ = ("_namespace", "metadata", "over")
+    # No slots: a compiled subclass (windlass_server.grpc.answers) has its own fields where they would be.
 
     def __init__(self, metadata: Metadata = (), namespace: str = "") -> None:
         """Have the client's ``metadata``; ``namespace`` is that of a call that names none."""

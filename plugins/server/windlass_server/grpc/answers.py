@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from windlass import tracing
 from windlass.contracts import rpc
 from windlass.contracts.metrics import Counter
-from windlass.contracts.rpc import Method
+from windlass.contracts.rpc import Metadata, Method
 from windlass.errors import Cancelled, Code, name_of
 from windlass.typing import override
 from windlass_server.grpc import messages
@@ -48,14 +48,20 @@ class Answering(rpc.Call):
         "_link",
         "_loop",
         "_method",
+        "_namespace",
         "_path",
         "_span",
         "_subject",
         "_trailing",
         "_unsent_headers",
+        "metadata",
+        "over",
         "stream",
     )
 
+    metadata: Metadata
+    over: bool
+    _namespace: str
     _method: Method
 
     def __init__(self, link: Link, stream: Stream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
