@@ -108,7 +108,7 @@ def test_all_devices_are_no_policy() -> None:
 
 
 def test_a_rule_of_all_minor_numbers_names_the_driver() -> None:
-    rules = [{"allow": False}, {"allow": True, "type": "c", "major": 136, "access": "rw"}]
+    rules: list[dict[str, object]] = [{"allow": False}, {"allow": True, "type": "c", "major": 136, "access": "rw"}]
     _, (_, allowed) = list(scope_properties.of_devices(rules, {("char", 136): "pts"}))[1]
     assert isinstance(allowed, list)
     assert allowed[0] == ("char-pts", "rw")
