@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from compat import systemd_host
-from compat.cri_daemon import WINDLASSD, CriDaemon, require_cri_tools
+from compat.cri_daemon import CriDaemon, require_cri_tools
 from compat.machines import Machine
+from compat.scratch_daemon import WINDLASSD
 from compat.systemd_host import SystemdHost
 from oci_runtime.bundles import Spec, rootfs, spec
 
