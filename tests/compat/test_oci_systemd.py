@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from compat import systemd_host
+from compat.cri_daemon import CriDaemon, require_cri_tools
 from compat.machines import Machine
+from compat.scratch_daemon import WINDLASSD
 from compat.systemd_host import SystemdHost
 from oci_runtime.bundles import Spec, rootfs, spec
 
+from windlass_api.runtime.v1 import api_pb2 as cri
 from windlass_conformance.boxes import BUSYBOX
 
 pytestmark = [
@@ -259,3 +262,45 @@ def test_the_shim_puts_containers_into_scopes(host: SystemdHost) -> None:
         assert host.left(unit) == []
     finally:
         machine.stop()
+
+
+HANDLER = """
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.own]
+runtime_type = "io.windlass.v1"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.own.options]
+SystemdCgroup = true
+"""
+
+
+def test_a_pod_of_the_kubelets_is_in_its_slice(host: SystemdHost) -> None:
+    if host.version == 2:
+        pytest.skip("version 2 has no controller of CRI's limits on this machine")
+    require_cri_tools()
+    scratch = host.directory / "cri"
+    scratch.mkdir()
+    daemon = CriDaemon(scratch, more=HANDLER)
+    daemon.program = host.command(str(WINDLASSD))
+    try:
+        daemon.start()
+        daemon.load_image()
+        config = daemon.pod_config()
+        config.linux.cgroup_parent = SLICE
+        options = config.linux.security_context.namespace_options
+        options.network, options.pid = cri.NODE, cri.CONTAINER
+        with daemon.pod(config, "own") as pod:
+            settings = daemon.container_config()
+            settings.linux.security_context.namespace_options.network = cri.NODE
+            settings.linux.resources.memory_limit_in_bytes = 64 << 20
+            container = daemon.run_container(pod, settings)
+            # A pod without namespaces to keep has no process of its own.
+            unit = f"cri-containerd-{container}.scope"
+            assert host.show(unit, "Slice", "SubState", "ControlGroup", "MemoryLimit") == {
+                "Slice": SLICE,
+                "SubState": "running",
+                "ControlGroup": f"/{INNER}/{unit}",
+                "MemoryLimit": str(64 << 20),
+            }
+            assert daemon.exec(container, "/bin/echo", "hello") == "hello\n"
+        assert host.left("cri-containerd-*.scope") == []
+    finally:
+        daemon.close()

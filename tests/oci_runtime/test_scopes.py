@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from oci_runtime.bundles import Runtime, spec
+from oci_runtime.bundles import Runtime, Spec, spec
 
 from windlass.errors import FailedPrecondition, InvalidArgument
 from windlass_oci_runtime import scope_properties
@@ -108,7 +108,7 @@ def test_all_devices_are_no_policy() -> None:
 
 
 def test_a_rule_of_all_minor_numbers_names_the_driver() -> None:
-    rules: list[dict[str, object]] = [{"allow": False}, {"allow": True, "type": "c", "major": 136, "access": "rw"}]
+    rules: list[Spec] = [{"allow": False}, {"allow": True, "type": "c", "major": 136, "access": "rw"}]
     _, (_, allowed) = list(scope_properties.of_devices(rules, {("char", 136): "pts"}))[1]
     assert isinstance(allowed, list)
     assert allowed[0] == ("char-pts", "rw")

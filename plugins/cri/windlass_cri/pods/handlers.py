@@ -98,7 +98,7 @@ def handler_of(config: cri.PodSandboxConfig, wanted: str) -> str:
 
 def takes_runc_options(runtime: Runtime) -> bool:
     """Tell whether a runtime has runc's options."""
-    return runtime.runtime_type.startswith(("io.containerd.runc.", "io.containerd.windlass."))
+    return runtime.runtime_type.startswith(("io.containerd.runc.", "io.containerd.windlass.", "io.windlass."))
 
 
 def options_of(runtime: Runtime) -> Payload | None:
