@@ -57,6 +57,13 @@ def test_a_workload_is_trusted_otherwise() -> None:
     assert handler_of(config, "kata") == "kata"
 
 
+def test_our_own_runtime_has_them_too() -> None:
+    """Without them its containers would be in other control groups than the kubelet has made."""
+    made = options_of(Runtime("io.windlass.v1", options={"SystemdCgroup": True}))
+    assert made is not None
+    assert Options.FromString(made.value).systemd_cgroup
+
+
 def test_options_are_those_of_runc() -> None:
     given = Runtime(options={"BinaryName": "/usr/bin/crun", "SystemdCgroup": True, "IoUid": 5, "Unheard": 1})
     made = options_of(given)
