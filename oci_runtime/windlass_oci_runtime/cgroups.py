@@ -10,7 +10,7 @@ import time
 from windlass.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from windlass_linux import calls
 from windlass_linux import cgroups as linux
-from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter
+from windlass_oci_runtime import cgroup_v1, cgroup_v2, device_filter, limit_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,10 +199,7 @@ def _set(path: str, value: str, journal: Journal | None) -> None:
 
 
 def _field(path: str) -> str:
-    # Not above: no shim needs it but for an error.
-    from windlass_oci_runtime.limit_names import field
-
-    return field(os.path.basename(path))
+    return limit_names.field(os.path.basename(path))
 
 
 def is_out_of_memory(places: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windlass_oci_runtime import cgroups
+from windlass_oci_runtime import scope_properties as properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ def enroll(plan: Plan, pid: int) -> None:
 
     Raises AlreadyExists, InvalidArgument, FailedPrecondition, DeadlineExceeded, with the unit.
     """
-    from windlass_oci_runtime import scope_properties as properties
     from windlass_oci_runtime import systemd  # a shim without systemd does not carry it
 
     assert plan.scope
@@ -30,9 +30,8 @@ def enroll(plan: Plan, pid: int) -> None:
 def change(unit: str, places: list[str], resources: Json) -> None:
     """Tell systemd of new limits. Raises FailedPrecondition, DeadlineExceeded, with the unit."""
     from windlass_oci_runtime import systemd
-    from windlass_oci_runtime.scope_properties import of_resources
 
-    systemd.change(unit, of_resources(resources, cgroups.is_unified(places)))
+    systemd.change(unit, properties.of_resources(resources, cgroups.is_unified(places)))
 
 
 def end(unit: str) -> None:

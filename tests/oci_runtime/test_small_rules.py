@@ -14,6 +14,7 @@ from oci_runtime.bundles import Runtime, spec
 from windlass.errors import FailedPrecondition
 from windlass_linux import cgroups as host
 from windlass_oci_runtime import ending, state
+from windlass_oci_runtime.report import Failure
 
 USER = {"uid": 1000, "gid": 1000}
 
@@ -157,14 +158,11 @@ def test_where_a_directory_cannot_be_mounted(runtime: Runtime, name: str, words:
     furnish(runtime.rootfs)
     document = spec("true")
     document["mounts"].append({"destination": f"/{name}", "type": "tmpfs", "source": "tmpfs"})
-    before = Path("/proc/self/mountinfo").read_text()
-    from windlass_oci_runtime.report import Failure
-
     with pytest.raises(Failure) as caught:
         runtime.create(document)
     expected = f"root file system: error mounting tmpfs tmpfs to rootfs at /{name}: {words}"
     assert str(caught.value) == expected
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert str(runtime.rootfs) not in Path("/proc/self/mountinfo").read_text()
 
 
 @pytest.mark.parametrize("name", ["link", "up"])

@@ -25,6 +25,7 @@ OF_THE_OCI_RUNTIME = {"collections.abc", "contextlib", "enum", "json", "re", "si
 """It needs these to read a specification; they are the zygote's, and shims that do not use them share them with it."""
 
 LATE = {
+    "windlass_oci_runtime.enrolling": {"windlass_oci_runtime.systemd"},
     "windlass_oci_runtime.idmapped": {"windlass_linux.idmap"},
     "windlass_oci_runtime.rootfs": {"windlass_oci_runtime.copying"},
     "windlass_linux.mounting": {"windlass_linux.idmap", "windlass_linux.loop", "windlass_linux.overlay_mount"},

@@ -251,3 +251,36 @@ def test_a_pipe_that_is_empty_is_drained() -> None:
     assert not is_readable(reading, 0)
     os.close(reading)
     os.close(writing)
+
+
+def test_a_worker_ends_with_its_keeper_whatever_it_does() -> None:
+    """It would go on making a container for which the clean-up has been already."""
+    reading, writing = os.pipe()
+    killed = os.fork()
+    if not killed:
+        it = os.getpid()
+        worker = os.fork()
+        if not worker:
+            keeper.end_with(it)
+            os.write(writing, b"%d" % os.getpid())
+            while True:
+                pass  # it looks at nothing
+        signal.pause()
+    worker = os.pidfd_open(int(os.read(reading, 20)))
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    try:
+        assert is_readable(worker, 5)
+    finally:
+        if not is_readable(worker, 0):
+            signal.pidfd_send_signal(worker, signal.SIGKILL)
+        for fd in (reading, writing, worker):
+            os.close(fd)
+
+
+def test_a_worker_whose_keeper_has_ended_already_ends() -> None:
+    pid = os.fork()
+    if not pid:
+        keeper.end_with(1 << 22)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
