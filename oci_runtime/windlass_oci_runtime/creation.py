@@ -88,14 +88,7 @@ class Creation:
         of ours on demand. Raises OSError, InvalidArgument; then call `undo`.
         """
         plan = self._plan
-        if plan.scope:
-            # Whatever systemd said: init begins in its scope or not at all.
-            plan.scope.check_holds(self._holder)
-        self._groups = cgroups.make(plan.cgroups)
-        if not plan.scope:
-            cgroups.check_empty(set(plan.cgroups) - set(self._groups))
-        cgroups.check_thaw(plan.cgroups)
-        cgroups.limit(plan.cgroups, plan.resources)
+        self._make_groups()
         with contextlib.ExitStack() as closing:
             closing.callback(plan.close)
             plan.open_namespaces()
@@ -120,14 +113,7 @@ class Creation:
             if plan.joined:
                 # What is joined must not see into a process of the host's.
                 closing.enter_context(closed_to_others())
-            if plan.is_staged:
-                stage = Stage(writer, sibling, group)
-                self.pid = stage.run(_staged(plan, stage, stdio, init))
-            else:
-                self.pid = clone(plan.new & ~LATE, sibling, group)
-                if not self.pid:
-                    take(stdio)
-                    init.run()
+            self.pid = _begun(plan, Stage(writer, sibling, group), stdio, init)
             if not self.pid:
                 return  # `settle` reads why
             if plan.new & CLONE_NEWUSER and plan.maps:
@@ -137,6 +123,17 @@ class Creation:
             self._keep()
             now = plan.state(state.CREATING, self.pid)
             self._helpers = [handover.serve(self.pid, now, writer), gate.serve(now, writer)]
+
+    def _make_groups(self) -> None:
+        plan = self._plan
+        if plan.scope:
+            # Whatever systemd said: init begins in its scope or not at all.
+            plan.scope.check_holds(self._holder)
+        self._groups = cgroups.make(plan.cgroups)
+        if not plan.scope:
+            cgroups.check_empty(set(plan.cgroups) - set(self._groups))
+        cgroups.check_thaw(plan.cgroups)
+        cgroups.limit(plan.cgroups, plan.resources)
 
     def settle(self) -> int:
         """Read the report, and return init's pid. Raises `report.Failure`."""
@@ -191,6 +188,17 @@ class Creation:
         self._release()  # systemd removes a scope that is empty
         remove_within(self._groups)
         self.container.remove()
+
+
+def _begun(plan: Plan, stage: Stage, stdio: Mapping[int, int], init: Init) -> int:
+    """Make the process that becomes init, by way of the stage if it has to; return its pid, 0 for none."""
+    if plan.is_staged:
+        return stage.run(_staged(plan, stage, stdio, init))
+    pid = clone(plan.new & ~LATE, stage.sibling, stage.group)
+    if not pid:
+        take(stdio)
+        init.run()
+    return pid
 
 
 def _staged(plan: Plan, stage: Stage, stdio: Mapping[int, int], init: Init) -> Steps:

@@ -25,7 +25,7 @@ class Stage:
     def __init__(self, writer: int, sibling: bool, group: int) -> None:
         """``writer`` takes its failure; the other arguments are `clone`'s, for the process that it makes."""
         self._writer = writer
-        self._sibling = sibling
+        self.sibling = sibling
         self.group = group
         self._pid = 0
 
@@ -34,8 +34,8 @@ class Stage:
 
         The rules of `vfork.run` hold for each of them. Raises OSError.
         """
-        pid = vfork.run(lambda: steps.attempt(steps_, self._writer), self._sibling)
-        if not self._sibling:
+        pid = vfork.run(lambda: steps.attempt(steps_, self._writer), self.sibling)
+        if not self.sibling:
             os.waitpid(pid, 0)
         return self._pid
 
