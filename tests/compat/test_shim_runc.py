@@ -672,7 +672,9 @@ def test_one_shim_keeps_several_containers(make: Make) -> None:
     shim.create(["/bin/sleep", "1000"])
     other = shim.bundle.with_name("other")
     shutil.copytree(shim.bundle / "rootfs", other / "rootfs", symlinks=True)
-    shutil.copy(shim.bundle / "config.json", other)
+    document = json.loads((shim.bundle / "config.json").read_text())
+    document["linux"]["cgroupsPath"] += "-other"  # a group that has processes is refused
+    (other / "config.json").write_text(json.dumps(document))
     shim.call(messages.PidResponse, "Create", messages.CreateTaskRequest(id="other", bundle=str(other)))
     shim.delete()
 
