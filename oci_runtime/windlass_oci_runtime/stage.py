@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
-from windlass_oci_runtime import steps, vfork
+from windlass_oci_runtime import vfork
 from windlass_oci_runtime.clone import clone
+from windlass_oci_runtime.steps import attempt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ class Stage:
         self.group = group
         self._pid = 0
 
-    def run(self, steps_: Steps) -> int:
+    def run(self, steps: Steps) -> int:
         """Do the steps, the last of which is `leave`, in the stage; return the pid of what it has made, 0 if nothing.
 
         The rules of `vfork.run` hold for each of them. Raises OSError.
         """
-        pid = vfork.run(lambda: steps.attempt(steps_, self._writer), self.sibling)
+        pid = vfork.run(lambda: attempt(steps, self._writer), self.sibling)
         if not self.sibling:
             os.waitpid(pid, 0)
         return self._pid
